@@ -1,0 +1,1 @@
+//! Typed messages with handles inside, between processes: fast, bounded, safe against a hostile peer.

@@ -1,0 +1,1 @@
+//! Node's os module for Rust, and what the container really allows.

@@ -1,0 +1,1 @@
+//! The one mio loop of brood: readiness, deadlines, wake-ups, signals.

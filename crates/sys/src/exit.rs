@@ -1,0 +1,1 @@
+//! What runs when the process ends normally.

@@ -1,0 +1,1 @@
+//! Descriptors: what they are, duplicates, close-on-exec.

@@ -1,0 +1,1 @@
+//! Processes held by descriptor: signal them, wait for them, without pid reuse.

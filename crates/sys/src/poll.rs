@@ -1,0 +1,1 @@
+//! Waiting for readiness without the loop: `poll(2)`.

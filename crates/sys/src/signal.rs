@@ -1,0 +1,1 @@
+//! Signals by name, and opt-in handlers that write to an eventfd.

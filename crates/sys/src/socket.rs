@@ -1,0 +1,1 @@
+//! Sockets: pairs, listeners, accept, and the questions asked of them.
