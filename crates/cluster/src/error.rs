@@ -1,0 +1,105 @@
+//! What can go wrong in a cluster.
+
+use std::fmt;
+use std::io;
+
+use child_process::ExitStatus;
+
+use crate::address::Address;
+
+/// What can go wrong in a cluster.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option has a value that cannot be used; says which and why.
+    Option(&'static str, String),
+    /// The address cannot be listened on.
+    Listen(Address, io::Error),
+    /// The name given to `listen` means no address.
+    Resolve(io::Error),
+    /// A worker could not be started.
+    Fork(child_process::Error),
+    /// A worker of the first start ended before it was ready, and so the start was given up.
+    StartFailed {
+        /// Its number.
+        worker: u32,
+        /// How it ended; `None` when it never ran.
+        status: Option<ExitStatus>,
+        /// The last lines it wrote to its standard error before its runtime was up.
+        stderr: String,
+    },
+    /// The listener is closed: the worker is draining, or the primary is gone.
+    Closed,
+    /// This process is a worker; only a primary can do this.
+    IsWorker,
+    /// A second signal cut the shutdown short; all workers were killed.
+    Interrupted(child_process::Signal),
+    /// The channel between primary and worker failed.
+    Channel(ipc::Error),
+    /// The kernel refused this call.
+    Os(&'static str, io::Error),
+}
+
+impl Error {
+    /// Node's name for the error, `ENOENT` or `ERR_…`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Option(..) => "ERR_INVALID_ARG_VALUE",
+            Self::Listen(_, source) | Self::Resolve(source) | Self::Os(_, source) => {
+                sys::errno::name_of(source)
+            }
+            Self::Fork(source) => source.code(),
+            Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
+            Self::Closed => "ERR_SERVER_NOT_RUNNING",
+            Self::IsWorker => "ERR_INVALID_STATE",
+            Self::Interrupted(_) => "ABORT_ERR",
+            Self::Channel(source) => source.code(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(name, why) => write!(f, "{name}: {why}"),
+            Self::Listen(address, source) => {
+                let (name, text) = sys::errno::describe(source);
+                write!(f, "cannot listen on {address}: {text} ({name})")
+            }
+            Self::Resolve(_) => f.write_str("cannot resolve the address to listen on"),
+            Self::Fork(_) => f.write_str("cannot start a worker"),
+            Self::StartFailed { worker, status, stderr } => {
+                write!(f, "worker {worker} could not start")?;
+                if let Some(status) = status {
+                    write!(f, ": it ended with {status} before it was ready")?;
+                }
+                match stderr.trim_end() {
+                    "" => Ok(()),
+                    lines => write!(f, "; its last words:\n{lines}"),
+                }
+            }
+            Self::Closed => f.write_str("the listener is closed"),
+            Self::IsWorker => f.write_str("this process is a worker, not a primary"),
+            Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
+            Self::Channel(_) => f.write_str("the channel failed"),
+            Self::Os(call, _) => write!(f, "{call} failed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Resolve(source) | Self::Os(_, source) => Some(source),
+            Self::Fork(source) => Some(source),
+            Self::Channel(source) => Some(source),
+            Self::Listen(..)
+            | Self::Option(..)
+            | Self::StartFailed { .. }
+            | Self::Closed
+            | Self::IsWorker
+            | Self::Interrupted(_) => None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Messages between a primary and its workers, beside the user's own.
+//!
+//! They travel as internal frames on the channel of the fork. Connections do not: those have
+//! their hand-off queue, whose worker's end rides in [`ToWorker::Listen`].
+
+use ipc::Handle;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+
+use crate::address::Address;
+
+/// What a worker tells its primary.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToPrimary {
+    /// The worker's runtime is up.
+    Online,
+    /// Wants to listen; answered by [`ToWorker::Listen`] with the same `request`.
+    Listen { request: u32, address: Address, backlog: u32 },
+    /// Has its listener in hand.
+    Listening { key: u32 },
+    /// Has closed its listener; what lies in the queue may be taken back.
+    Close { key: u32 },
+    /// Wants to be disconnected.
+    Disconnect,
+}
+
+/// What a primary tells a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// The answer to a wish to listen: what to accept from, or an errno.
+    Listen { request: u32, result: Result<Granted, i32> },
+    /// Finish what you have, then end.
+    Disconnect,
+}
+
+/// What to accept from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Granted {
+    /// Names the listener in [`ToPrimary::Listening`] and [`ToPrimary::Close`].
+    pub(crate) key: u32,
+    /// As bound: with the real port where 0 was asked for.
+    pub(crate) address: Address,
+    /// A hand-off queue, or the listening socket itself.
+    pub(crate) descriptor: Handle<OwnedFd>,
+    /// The descriptor is the listening socket, shared by all workers.
+    pub(crate) shared: bool,
+}

@@ -1,0 +1,179 @@
+//! The hand-off queue: a `SOCK_SEQPACKET` pair that carries connections to one worker.
+//!
+//! The primary writes into [`Queue`] and keeps a copy of the end that the worker reads, so the
+//! queue outlives the worker: what nobody accepted is read back and given to another. Both
+//! readers see each record exactly once; the kernel decides which.
+//!
+//! While the copy is open the writing end never sees a hang-up, so a worker's death is learnt
+//! from its pidfd or channel, never from here.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sys::scm::{self, RecvFlags};
+
+use crate::record::{RECORD_BYTES, Record, no_address};
+
+/// Within so many descriptors of the limit, a worker looks before it takes.
+const DESCRIPTORS_SPARE: u64 = 64;
+
+/// An accepted connection on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+/// The primary's ends of one worker's queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    write: OwnedFd,
+    read_copy: OwnedFd,
+}
+
+impl Queue {
+    /// Makes a queue; the second value is the worker's end.
+    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
+        let (write, read) = sys::socket::pair_seqpacket()?;
+        let read_copy = read.try_clone()?;
+        Ok((Self { write, read_copy }, read))
+    }
+
+    /// Puts a connection into the queue; its descriptor may be closed afterwards.
+    pub(crate) fn send(&self, connection: &Connection) -> io::Result<()> {
+        let record = Record::Connection(connection.peer).encode();
+        let bytes = [io::IoSlice::new(&record)];
+        scm::send(self.write.as_fd(), &bytes, &[connection.socket.as_fd()]).map(drop)
+    }
+
+    /// Puts a probe into the queue.
+    pub(crate) fn send_probe(&self) -> io::Result<()> {
+        let record = Record::Probe.encode();
+        scm::send(self.write.as_fd(), &[io::IoSlice::new(&record)], &[]).map(drop)
+    }
+
+    /// Counts the records nobody has read yet.
+    pub(crate) fn depth(&self) -> io::Result<usize> {
+        Ok(sys::socket::unread_bytes(self.read_copy.as_fd())? / RECORD_BYTES)
+    }
+
+    /// Reads back what nobody has read yet, oldest first; the number counts the probes.
+    ///
+    /// Stops early where this process has no descriptor left for what it would read.
+    pub(crate) fn take_back(&self) -> (Vec<Connection>, u32) {
+        let mut connections = Vec::new();
+        let mut probes = 0;
+        while let Ok(Some(taken)) = take(self.read_copy.as_fd(), true) {
+            match taken {
+                Taken::Connection(connection) => connections.push(connection),
+                Taken::Probe => probes += 1,
+                Taken::End => break,
+            }
+        }
+        (connections, probes)
+    }
+
+    /// Lets the worker read to the end: nothing more will come.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        sys::socket::shutdown_write(self.write.as_fd())
+    }
+
+    /// The end to watch for room; never the copy, which would wake us for each record.
+    pub(crate) fn write_end(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
+    }
+}
+
+/// The worker's end of its queue.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    read: OwnedFd,
+    /// The last descriptor received was close to the limit of this process.
+    near_limit: AtomicBool,
+}
+
+impl Intake {
+    pub(crate) fn new(read: OwnedFd) -> Self {
+        Self { read, near_limit: AtomicBool::new(false) }
+    }
+
+    /// Takes the next connection; `None` when none waits, an error kind of
+    /// `UnexpectedEof` when none will come.
+    ///
+    /// With no descriptor left it is `EMFILE` and the record stays in the queue, from where the
+    /// primary takes it back: reading it would lose the connection.
+    pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
+        loop {
+            let look_first = self.near_limit.load(Ordering::Relaxed);
+            match take(self.read.as_fd(), look_first)? {
+                None => return Ok(None),
+                Some(Taken::Probe) => {}
+                Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(Taken::Connection(connection)) => {
+                    let near = sys::limit::is_near(connection.socket.as_fd(), DESCRIPTORS_SPARE);
+                    self.near_limit.store(near, Ordering::Relaxed);
+                    return Ok(Some(connection));
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Intake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+enum Taken {
+    Connection(Connection),
+    Probe,
+    End,
+}
+
+/// Reads one record without waiting. Packets that are no records are dropped, with whatever
+/// they carried: only the primary writes here, so there are none unless it is broken.
+fn take(read: BorrowedFd<'_>, look_first: bool) -> io::Result<Option<Taken>> {
+    let mut bytes = [0; RECORD_BYTES];
+    loop {
+        if look_first {
+            let flags = RecvFlags { dont_wait: true, peek: true };
+            match scm::recv(read, &mut bytes, 1, flags) {
+                Ok(seen) if seen.truncated => {
+                    return Err(io::Error::from_raw_os_error(sys::errno::EMFILE));
+                }
+                Ok(_) => {}
+                Err(error) => return none_if_would_block(error),
+            }
+        }
+        let flags = RecvFlags { dont_wait: true, peek: false };
+        let mut received = match scm::recv(read, &mut bytes, 1, flags) {
+            Ok(received) => received,
+            Err(error) => return none_if_would_block(error),
+        };
+        if received.bytes == 0 {
+            return Ok(Some(Taken::End));
+        }
+        match Record::decode(&bytes[..received.bytes]) {
+            Some(Record::Probe) => return Ok(Some(Taken::Probe)),
+            Some(Record::Connection(peer)) => {
+                if let Some(socket) = received.take_fd() {
+                    return Ok(Some(Taken::Connection(Connection { socket, peer })));
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+fn none_if_would_block(error: io::Error) -> io::Result<Option<Taken>> {
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
+}
+
+/// A connection as std's types, blocking.
+pub(crate) fn into_stream(connection: Connection) -> io::Result<(TcpStream, SocketAddr)> {
+    sys::socket::set_nonblocking(connection.socket.as_fd(), false)?;
+    Ok((connection.socket.into(), connection.peer.unwrap_or_else(no_address)))
+}
