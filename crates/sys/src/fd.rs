@@ -1,1 +1,221 @@
 //! Descriptors: what they are, duplicates, close-on-exec.
+
+use crate::socket::int_option;
+use nix::sys::stat::{FileStat, SFlag};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// What an open descriptor leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A listening TCP socket.
+    TcpListener,
+    /// A TCP socket that does not listen.
+    TcpStream,
+    /// A UDP socket.
+    Udp,
+    /// A listening Unix stream socket.
+    UnixListener,
+    /// A Unix stream socket that does not listen.
+    UnixStream,
+    /// A Unix datagram socket.
+    UnixDatagram,
+    /// A Unix packet socket.
+    UnixSeqpacket,
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A pipe or named pipe.
+    Pipe,
+    /// Memory without a name, as `memfd_create(2)` makes.
+    Memfd,
+    /// A terminal or another character device.
+    CharDevice,
+    /// Anything else: epoll, eventfd, pidfd, a block device, …
+    Other,
+}
+
+/// Says what `fd` leads to.
+///
+/// # Errors
+///
+/// What `fstat(2)` answers.
+pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    let bits = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+    Ok(match bits {
+        SFlag::S_IFSOCK => socket_kind(fd)?,
+        SFlag::S_IFREG if is_memfd(fd, &stat) => Kind::Memfd,
+        SFlag::S_IFREG => Kind::File,
+        SFlag::S_IFDIR => Kind::Directory,
+        SFlag::S_IFIFO => Kind::Pipe,
+        SFlag::S_IFCHR => Kind::CharDevice,
+        _ => Kind::Other,
+    })
+}
+
+fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    let family = int_option(fd, libc::SO_DOMAIN)?;
+    let kind = int_option(fd, libc::SO_TYPE)?;
+    let protocol = int_option(fd, libc::SO_PROTOCOL)?;
+    let listens = int_option(fd, libc::SO_ACCEPTCONN)? != 0;
+    Ok(match (family, kind) {
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) if protocol != libc::IPPROTO_TCP => {
+            Kind::Other
+        }
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) if listens => Kind::TcpListener,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => Kind::TcpStream,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) if protocol == libc::IPPROTO_UDP => {
+            Kind::Udp
+        }
+        (libc::AF_UNIX, libc::SOCK_STREAM) if listens => Kind::UnixListener,
+        (libc::AF_UNIX, libc::SOCK_STREAM) => Kind::UnixStream,
+        (libc::AF_UNIX, libc::SOCK_DGRAM) => Kind::UnixDatagram,
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET) => Kind::UnixSeqpacket,
+        _ => Kind::Other,
+    })
+}
+
+/// Memory files answer to `F_GET_SEALS` and never had a name. Files of a tmpfs answer as well,
+/// but have a name until they are unlinked.
+fn is_memfd(fd: BorrowedFd<'_>, stat: &FileStat) -> bool {
+    // SAFETY: the call takes integers and touches no memory of ours.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    stat.st_nlink == 0 && seals >= 0
+}
+
+/// The inode number behind `fd`: two descriptors of one socket have the same.
+///
+/// # Errors
+///
+/// What `fstat(2)` answers.
+pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(fd)?.st_ino)
+}
+
+/// Sets or clears close-on-exec.
+///
+/// # Errors
+///
+/// What `fcntl(2)` answers.
+pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let flags = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: the call takes integers and touches no memory of ours.
+    cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) })?;
+    Ok(())
+}
+
+/// Tells whether `fd` is closed by `execve(2)`.
+///
+/// # Errors
+///
+/// What `fcntl(2)` answers.
+pub fn is_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the call takes integers and touches no memory of ours.
+    let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })?;
+    Ok(flags & libc::FD_CLOEXEC != 0)
+}
+
+/// Makes descriptor 2 a duplicate of `with`, which is closed.
+///
+/// # Errors
+///
+/// What `dup2(2)` answers.
+pub fn replace_stderr(with: OwnedFd) -> io::Result<()> {
+    loop {
+        // SAFETY: `with` is open; what was number 2 is closed in the same step, and std's stderr
+        // knows the number only.
+        match cvt(unsafe { libc::dup2(with.as_raw_fd(), libc::STDERR_FILENO) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// The numbers of all open descriptors of this process, sorted. For leak checks.
+///
+/// # Errors
+///
+/// What reading `/proc/self/fd` answers.
+pub fn open_descriptors() -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        // The listing itself is open while it is read, and the only one that leads to itself.
+        let itself = fs::read_link(entry.path())
+            .is_ok_and(|to| to.ends_with("fd") && to.starts_with("/proc"));
+        if let (false, Some(number)) = (itself, entry.file_name().to_str()) {
+            numbers.extend(number.parse::<i32>());
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Turns the kernel's `-1` into the error it left behind.
+pub(crate) fn cvt(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    #[test]
+    fn every_kind_is_recognised() {
+        let check = |fd: BorrowedFd<'_>, expected| assert_eq!(kind(fd).unwrap(), expected);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        check(listener.as_fd(), Kind::TcpListener);
+        check(stream.as_fd(), Kind::TcpStream);
+        check(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd(), Kind::Udp);
+        let (a, _b) = socket::pair_stream().unwrap();
+        check(a.as_fd(), Kind::UnixStream);
+        let (a, _b) = socket::pair_seqpacket().unwrap();
+        check(a.as_fd(), Kind::UnixSeqpacket);
+        check(UnixDatagram::unbound().unwrap().as_fd(), Kind::UnixDatagram);
+        let path = std::env::temp_dir().join(format!("brood-kind-{}", std::process::id()));
+        let unix = UnixListener::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        check(unix.as_fd(), Kind::UnixListener);
+        let (read, _write) = std::io::pipe().unwrap();
+        check(read.as_fd(), Kind::Pipe);
+        check(fs::File::open(std::env::current_exe().unwrap()).unwrap().as_fd(), Kind::File);
+        check(fs::File::open("/").unwrap().as_fd(), Kind::Directory);
+        check(fs::File::open("/dev/null").unwrap().as_fd(), Kind::CharDevice);
+        let memory = crate::memory::create("kind", 16).unwrap();
+        check(memory.as_fd(), Kind::Memfd);
+    }
+
+    #[test]
+    fn an_inode_names_the_object_and_not_the_descriptor() {
+        let (a, b) = socket::pair_stream().unwrap();
+        let twin = a.try_clone().unwrap();
+        assert_eq!(inode(a.as_fd()).unwrap(), inode(twin.as_fd()).unwrap());
+        assert_ne!(inode(a.as_fd()).unwrap(), inode(b.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn close_on_exec_is_set_and_cleared() {
+        let (a, _b) = socket::pair_stream().unwrap();
+        for on in [false, true] {
+            set_close_on_exec(a.as_fd(), on).unwrap();
+            assert_eq!(is_close_on_exec(a.as_fd()).unwrap(), on);
+        }
+    }
+
+    #[test]
+    fn open_descriptors_lists_what_is_open() {
+        let (a, b) = socket::pair_stream().unwrap();
+        let open = open_descriptors().unwrap();
+        assert!(open.contains(&a.as_raw_fd()) && open.contains(&b.as_raw_fd()));
+        assert!(open.is_sorted());
+    }
+}

@@ -1,1 +1,363 @@
 //! Messages that carry descriptors: `sendmsg(2)` and `recvmsg(2)` with owned descriptors.
+//!
+//! [`send`] lends descriptors to the kernel, [`recv`] and [`recv_append`] hand out owned ones. What the caller
+//! does not take is closed when [`Received`] drops, truncated control data included. The room for
+//! descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has space for one more), so a peer
+//! cannot slip in more than the caller asked for: the kernel drops the rest and says so.
+//!
+//! Received descriptors are close-on-exec from birth. No call sets `O_NONBLOCK`, and none raises
+//! `SIGPIPE`. Limits: [`FDS_MAX`] descriptors per message, [`SLICES_MAX`] slices per send.
+
+use std::io::{self, IoSlice};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// The most descriptors the kernel carries in one message.
+pub const FDS_MAX: usize = 253;
+
+/// The most slices the kernel takes in one call (`UIO_MAXIOV`).
+pub const SLICES_MAX: usize = 1024;
+
+/// How [`recv`] behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecvFlags {
+    /// Answer `WouldBlock` where the call would sleep, whatever the mode of the descriptor.
+    pub dont_wait: bool,
+    /// Leave the message in the queue. Descriptors in it are duplicated for this answer.
+    pub peek: bool,
+}
+
+/// What one `recvmsg(2)` brought.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes written to the buffer; 0 on a stream means that the peer closed it.
+    pub bytes: usize,
+    /// Descriptors were lost: more came than asked for, or this process has no number left.
+    pub truncated: bool,
+    /// A packet was longer than the buffer (packet sockets only); its rest is lost.
+    pub payload_truncated: bool,
+    /// The descriptors that arrived, in the order sent. Closed with this value unless taken.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Room for one control message with [`FDS_MAX`] descriptors, aligned as `cmsghdr` must be.
+type Control = [MaybeUninit<u64>; 130];
+
+const EMPTY: Control = [MaybeUninit::uninit(); 130];
+
+/// Sends without waiting, whatever the mode of the descriptor.
+///
+/// The descriptors ride on the first byte. On a stream fewer bytes may be taken than offered: all
+/// descriptors have then been sent, and only bytes remain.
+///
+/// # Errors
+///
+/// `WouldBlock` when the socket takes nothing now; `EPIPE` when the peer is gone; `ETOOMANYREFS`
+/// when this user has too many descriptors in flight; `EINVAL` for more than [`FDS_MAX`]
+/// descriptors or for descriptors without a byte to ride on.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    send_with(socket, bytes, fds, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+}
+
+/// Sends, sleeping until the socket takes at least one byte (unless the descriptor itself is
+/// non-blocking).
+///
+/// # Errors
+///
+/// As [`send`], without `WouldBlock` on a blocking descriptor.
+pub fn send_blocking(
+    socket: BorrowedFd<'_>,
+    bytes: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    send_with(socket, bytes, fds, libc::MSG_NOSIGNAL)
+}
+
+/// Receives into `buf`, with room for exactly `fds_max` descriptors (at most [`FDS_MAX`]).
+///
+/// # Errors
+///
+/// `WouldBlock` when nothing is there and waiting was not wanted; what `recvmsg(2)` answers.
+/// Having no descriptor number left is not an error: see [`Received::truncated`].
+pub fn recv(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    fds_max: usize,
+    flags: RecvFlags,
+) -> io::Result<Received> {
+    recv_raw(socket, buf.as_mut_ptr(), buf.len(), fds_max, flags)
+}
+
+/// Receives at most `bytes_max` bytes behind the end of `buf`, which grows by what arrived.
+///
+/// The room is reserved, never zeroed: a large read costs no pass over memory more.
+///
+/// # Errors
+///
+/// As [`recv`]; `buf` is unchanged then.
+pub fn recv_append(
+    socket: BorrowedFd<'_>,
+    buf: &mut Vec<u8>,
+    bytes_max: usize,
+    fds_max: usize,
+    flags: RecvFlags,
+) -> io::Result<Received> {
+    buf.reserve(bytes_max);
+    let spare = buf.spare_capacity_mut();
+    let received = recv_raw(socket, spare.as_mut_ptr().cast(), bytes_max, fds_max, flags)?;
+    let filled = buf.len() + received.bytes.min(bytes_max);
+    // SAFETY: the capacity was reserved above, and the kernel wrote this many bytes behind the
+    // old length (a packet that was cut counts only what was written, `MSG_TRUNC` is not asked).
+    unsafe { buf.set_len(filled) };
+    Ok(received)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    if fds.len() > FDS_MAX || (!fds.is_empty() && bytes.iter().all(|slice| slice.is_empty())) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut control = EMPTY;
+    let mut message = empty_message();
+    message.msg_iov = bytes.as_ptr().cast_mut().cast();
+    message.msg_iovlen = bytes.len().min(SLICES_MAX) as _;
+    if !fds.is_empty() {
+        write_rights(&mut control, &mut message, fds);
+    }
+    loop {
+        // SAFETY: the header points at live slices (`IoSlice` has the layout of `iovec`) and at
+        // the control block on this stack; the kernel only reads them.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) };
+        if sent >= 0 {
+            return Ok(sent as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Makes `control` one `SCM_RIGHTS` message with `fds` and hangs it on `message`.
+fn write_rights(control: &mut Control, message: &mut libc::msghdr, fds: &[BorrowedFd<'_>]) {
+    let length = control_length(fds.len());
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = length as _;
+    // SAFETY: all zeroes is a valid `cmsghdr`, a struct of integers.
+    let mut head: libc::cmsghdr = unsafe { mem::zeroed() };
+    head.cmsg_len = length as _;
+    head.cmsg_level = libc::SOL_SOCKET;
+    head.cmsg_type = libc::SCM_RIGHTS;
+    // SAFETY: the block is aligned for and far larger than one header.
+    unsafe { control.as_mut_ptr().cast::<libc::cmsghdr>().write(head) };
+    // SAFETY: the data of the first control message lies at this offset, inside the block.
+    let data = unsafe { control.as_mut_ptr().cast::<u8>().add(control_length(0)) };
+    for (index, fd) in fds.iter().enumerate() {
+        // SAFETY: `FDS_MAX` numbers fit behind the header; the caller checked the count.
+        let slot = unsafe { data.cast::<libc::c_int>().add(index) };
+        // SAFETY: the slot is inside the block and aligned for an integer.
+        unsafe { slot.write(fd.as_raw_fd()) };
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the length is 32 bits wide on musl")]
+fn recv_raw(
+    socket: BorrowedFd<'_>,
+    buf: *mut u8,
+    length: usize,
+    fds_max: usize,
+    flags: RecvFlags,
+) -> io::Result<Received> {
+    let mut control = EMPTY;
+    let mut slice = libc::iovec { iov_base: buf.cast(), iov_len: length };
+    let mut message = empty_message();
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    let room = match fds_max.min(FDS_MAX) {
+        0 => 0,
+        fds => control_length(fds),
+    };
+    let mut bits = libc::MSG_CMSG_CLOEXEC;
+    if flags.dont_wait {
+        bits |= libc::MSG_DONTWAIT;
+    }
+    if flags.peek {
+        bits |= libc::MSG_PEEK;
+    }
+    let bytes = loop {
+        message.msg_control = if room == 0 { ptr::null_mut() } else { control.as_mut_ptr().cast() };
+        message.msg_controllen = room as _;
+        // SAFETY: the callers pass a buffer that is valid for writes of `length` bytes, and the
+        // control block on this stack is at least `room` bytes long.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, bits) };
+        if got >= 0 {
+            break got as usize;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    let fds = read_rights(&control, message.msg_controllen as usize);
+    Ok(Received {
+        bytes,
+        truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
+        payload_truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+        fds,
+    })
+}
+
+/// Takes ownership of every descriptor in the first `length` bytes of `control`.
+///
+/// One message is enough: no other kind of control data is ever switched on for our sockets, and
+/// the kernel puts all descriptors of one read into one message.
+#[allow(clippy::unnecessary_cast, reason = "the length is 32 bits wide on musl")]
+fn read_rights(control: &Control, length: usize) -> Vec<OwnedFd> {
+    if length < control_length(0) {
+        return Vec::new();
+    }
+    // SAFETY: the kernel wrote at least one header to the block, which is aligned for it.
+    let head = unsafe { control.as_ptr().cast::<libc::cmsghdr>().read() };
+    if head.cmsg_level != libc::SOL_SOCKET || head.cmsg_type != libc::SCM_RIGHTS {
+        return Vec::new();
+    }
+    let data_length = (head.cmsg_len as usize).min(length) - control_length(0);
+    // SAFETY: the data of the first control message lies at this offset, inside the block.
+    let data = unsafe { control.as_ptr().cast::<u8>().add(control_length(0)) };
+    (0..data_length / mem::size_of::<libc::c_int>())
+        .map(|index| {
+            // SAFETY: the index is below the count that the kernel wrote.
+            let slot = unsafe { data.cast::<libc::c_int>().add(index) };
+            // SAFETY: the kernel filled this slot.
+            let number = unsafe { slot.read() };
+            // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
+            unsafe { OwnedFd::from_raw_fd(number) }
+        })
+        .collect()
+}
+
+/// The exact length of a control message with `fds` descriptors.
+const fn control_length(fds: usize) -> usize {
+    // SAFETY: arithmetic on integers only.
+    unsafe { libc::CMSG_LEN((fds * mem::size_of::<libc::c_int>()) as u32) as usize }
+}
+
+fn empty_message() -> libc::msghdr {
+    // SAFETY: all zeroes is a valid `msghdr`: null pointers with zero lengths.
+    unsafe { mem::zeroed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fd, socket};
+    use std::os::fd::AsFd;
+
+    fn duplicates(count: usize, of: &OwnedFd) -> Vec<OwnedFd> {
+        (0..count).map(|_| of.try_clone().unwrap()).collect()
+    }
+
+    fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+        fds.iter().map(AsFd::as_fd).collect()
+    }
+
+    #[test]
+    fn bytes_and_descriptors_arrive_together_and_in_order() {
+        let (a, b) = socket::pair_stream().unwrap();
+        let (x, y) = socket::pair_seqpacket().unwrap();
+        let inodes = [fd::inode(x.as_fd()).unwrap(), fd::inode(y.as_fd()).unwrap()];
+        let parts = [IoSlice::new(b"he"), IoSlice::new(b"llo")];
+        assert_eq!(send(a.as_fd(), &parts, &[x.as_fd(), y.as_fd()]).unwrap(), 5);
+        let mut buf = [0; 16];
+        let got = recv(b.as_fd(), &mut buf, 2, RecvFlags::default()).unwrap();
+        assert_eq!(&buf[..got.bytes], b"hello");
+        assert!(!got.truncated && !got.payload_truncated);
+        let seen: Vec<u64> = got.fds.iter().map(|f| fd::inode(f.as_fd()).unwrap()).collect();
+        assert_eq!(seen, inodes);
+        for received in &got.fds {
+            assert!(fd::is_close_on_exec(received.as_fd()).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_kernel_limit_of_descriptors_goes_through_and_one_more_is_refused() {
+        let (a, b) = socket::pair_stream().unwrap();
+        let many = duplicates(FDS_MAX, &a);
+        send(a.as_fd(), &[IoSlice::new(b"x")], &borrow(&many)).unwrap();
+        let mut buf = [0; 1];
+        let got = recv(b.as_fd(), &mut buf, FDS_MAX, RecvFlags::default()).unwrap();
+        assert_eq!(got.fds.len(), FDS_MAX);
+        let more = duplicates(FDS_MAX + 1, &a);
+        let refused = send(a.as_fd(), &[IoSlice::new(b"x")], &borrow(&more)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn more_descriptors_than_asked_for_are_dropped_and_reported() {
+        for (sent, asked) in [(2, 1), (1, 0), (4, 3), (253, 1)] {
+            let (a, b) = socket::pair_stream().unwrap();
+            let many = duplicates(sent, &a);
+            send(a.as_fd(), &[IoSlice::new(b"x")], &borrow(&many)).unwrap();
+            let mut buf = [0; 1];
+            let got = recv(b.as_fd(), &mut buf, asked, RecvFlags::default()).unwrap();
+            assert_eq!((got.bytes, got.fds.len(), got.truncated), (1, asked, true));
+        }
+    }
+
+    #[test]
+    fn a_peek_consumes_neither_bytes_nor_descriptors() {
+        let (a, b) = socket::pair_seqpacket().unwrap();
+        send(a.as_fd(), &[IoSlice::new(b"abc")], &[a.as_fd()]).unwrap();
+        let mut buf = [0; 8];
+        for peek in [true, true, false] {
+            let flags = RecvFlags { dont_wait: true, peek };
+            let got = recv(b.as_fd(), &mut buf, 1, flags).unwrap();
+            assert_eq!((got.bytes, got.fds.len()), (3, 1));
+        }
+        let flags = RecvFlags { dont_wait: true, peek: false };
+        let empty = recv(b.as_fd(), &mut buf, 1, flags).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_cut_packet_is_reported_and_appending_keeps_what_was_there() {
+        let (a, b) = socket::pair_seqpacket().unwrap();
+        send(a.as_fd(), &[IoSlice::new(b"abcdef")], &[]).unwrap();
+        let mut buf = b"12".to_vec();
+        let got = recv_append(b.as_fd(), &mut buf, 4, 0, RecvFlags::default()).unwrap();
+        assert!(got.payload_truncated);
+        assert_eq!(buf, b"12abcd");
+    }
+
+    #[test]
+    fn a_full_socket_answers_would_block_and_a_closed_one_epipe() {
+        let (a, b) = socket::pair_stream().unwrap();
+        let block = vec![0; 1 << 16];
+        let full = loop {
+            match send(a.as_fd(), &[IoSlice::new(&block)], &[]) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(b);
+        let gone = send(a.as_fd(), &[IoSlice::new(b"x")], &[]).unwrap_err();
+        assert!(matches!(gone.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)));
+    }
+
+    #[test]
+    fn descriptors_without_a_byte_are_refused() {
+        let (a, _b) = socket::pair_stream().unwrap();
+        let refused = send(a.as_fd(), &[IoSlice::new(b"")], &[a.as_fd()]).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+    }
+}

@@ -1,1 +1,278 @@
 //! Sockets: pairs, listeners, accept, and the questions asked of them.
+//!
+//! Everything made here is close-on-exec. Pairs are blocking and stay so: `O_NONBLOCK` belongs to
+//! the open file description, which two processes may share. Listeners and what they accept are
+//! non-blocking, as every readiness loop wants them.
+
+use crate::fd::cvt;
+use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Makes a connected pair of Unix stream sockets, blocking and close-on-exec.
+///
+/// # Errors
+///
+/// `EMFILE` or `ENFILE` when no descriptor is left.
+pub fn pair_stream() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SockType::Stream)
+}
+
+/// Makes a connected pair of Unix packet sockets (ordered, records kept), blocking and
+/// close-on-exec.
+///
+/// # Errors
+///
+/// `EMFILE` or `ENFILE` when no descriptor is left.
+pub fn pair_seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SockType::SeqPacket)
+}
+
+fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(ns::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Opens a TCP listener: `SO_REUSEADDR`, non-blocking, close-on-exec, with `TCP_NODELAY` already
+/// set so that accepted connections inherit it.
+///
+/// `v6_only` matters only for IPv6 addresses: false takes IPv4 connections too.
+///
+/// # Errors
+///
+/// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` and what `socket(2)`, `bind(2)` and `listen(2)`
+/// answer.
+pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = ns::socket(family, SockType::Stream, flags, None)?;
+    ns::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    ns::setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    if addr.is_ipv6() {
+        ns::setsockopt(&socket, sockopt::Ipv6V6Only, &v6_only)?;
+    }
+    ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    Ok(socket)
+}
+
+/// Takes one waiting connection; it is non-blocking and close-on-exec.
+///
+/// # Errors
+///
+/// `WouldBlock` when none waits; `ECONNABORTED` when it went away; `EMFILE` or `ENFILE` when no
+/// descriptor is left (the connection keeps waiting).
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let number = loop {
+        let address = storage.as_mut_ptr().cast::<libc::sockaddr>();
+        // SAFETY: `address` is valid for writes of `length` bytes, and both live on this stack.
+        match cvt(unsafe { libc::accept4(listener.as_raw_fd(), address, &raw mut length, flags) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    // SAFETY: the kernel just returned this descriptor, so it is open and nothing else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    // SAFETY: the storage was zeroed first, which is valid, and the kernel wrote an address over it.
+    let storage = unsafe { storage.assume_init() };
+    let address = to_address(&storage).unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    Ok((socket, address))
+}
+
+/// Counts the bytes that wait to be read. See `FIONREAD` in `ioctl(2)`; on a packet socket this
+/// is the sum over all waiting packets.
+///
+/// # Errors
+///
+/// `ENOTTY` or `EINVAL` when the descriptor cannot say.
+pub fn unread_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `FIONREAD` writes one integer, to which the pointer leads.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Counts the bytes that this end sent and the peer has not read. See `SIOCOUTQ` in `unix(7)`.
+///
+/// # Errors
+///
+/// `ENOTTY` or `EINVAL` when the descriptor cannot say.
+pub fn unsent_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ` (the number of `SIOCOUTQ`) writes one integer, to which the pointer leads.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Ends the sending direction: the peer reads what was sent and then end of file.
+///
+/// # Errors
+///
+/// `ENOTCONN` when there is no peer.
+pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Write)?)
+}
+
+/// Ends both directions, for every process that holds the socket.
+///
+/// # Errors
+///
+/// `ENOTCONN` when there is no peer.
+pub fn shutdown_both(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Both)?)
+}
+
+/// The address a TCP or UDP socket is bound to.
+///
+/// # Errors
+///
+/// `InvalidInput` when the socket is of another family; what `getsockname(2)` answers.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let address = storage.as_mut_ptr().cast::<libc::sockaddr>();
+    // SAFETY: `address` is valid for writes of `length` bytes, and both live on this stack.
+    cvt(unsafe { libc::getsockname(fd.as_raw_fd(), address, &raw mut length) })?;
+    // SAFETY: the storage was zeroed first, which is valid, and the kernel wrote an address over it.
+    let storage = unsafe { storage.assume_init() };
+    to_address(&storage).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// Tells whether `fd` is a Unix stream socket.
+pub fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
+    let family = int_option(fd, libc::SO_DOMAIN);
+    let kind = int_option(fd, libc::SO_TYPE);
+    matches!((family, kind), (Ok(libc::AF_UNIX), Ok(libc::SOCK_STREAM)))
+}
+
+/// Sets or clears `O_NONBLOCK`, for everyone who shares the open file description.
+///
+/// # Errors
+///
+/// What `fcntl(2)` answers.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    // SAFETY: the call takes integers and touches no memory of ours.
+    let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    if wanted != flags {
+        // SAFETY: the call takes integers and touches no memory of ours.
+        cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, wanted) })?;
+    }
+    Ok(())
+}
+
+/// Reads one integer option of level `SOL_SOCKET`.
+pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
+    cvt(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
+}
+
+fn to_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    let start = &raw const *storage;
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which struct this is, and the storage has room and
+            // alignment for it.
+            let v4 = unsafe { start.cast::<libc::sockaddr_in>().read() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says which struct this is, and the storage has room and
+            // alignment for it.
+            let v6 = unsafe { start.cast::<libc::sockaddr_in6>().read() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scm;
+    use std::io::{IoSlice, Read, Write};
+    use std::net::TcpStream;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn accepted_connections_are_non_blocking_and_inherit_nodelay() {
+        for text in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = match listen_tcp(text.parse().unwrap(), 16, true) {
+                // A container without IPv6 has nothing to test there.
+                Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => continue,
+                other => other.unwrap(),
+            };
+            let nobody = accept(listener.as_fd()).unwrap_err();
+            assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+            let address = local_address(listener.as_fd()).unwrap();
+            let mut client = TcpStream::connect(address).unwrap();
+            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+            let mut wait = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut wait, PollTimeout::NONE), Ok(1));
+            let (socket, from) = accept(listener.as_fd()).unwrap();
+            assert_eq!(from, client.local_addr().unwrap());
+            let mut stream = TcpStream::from(socket);
+            assert!(stream.nodelay().unwrap());
+            let empty = stream.read(&mut [0]).unwrap_err();
+            assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+            client.write_all(b"x").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_itself() {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let address = local_address(listener.as_fd()).unwrap();
+        let taken = listen_tcp(address, 16, false).unwrap_err();
+        assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE));
+    }
+
+    #[test]
+    fn waiting_bytes_are_counted_over_all_packets() {
+        let (a, b) = pair_seqpacket().unwrap();
+        assert_eq!(unread_bytes(b.as_fd()).unwrap(), 0);
+        for _ in 0..3 {
+            scm::send(a.as_fd(), &[IoSlice::new(&[7; 10])], &[]).unwrap();
+        }
+        assert_eq!(unread_bytes(b.as_fd()).unwrap(), 30);
+    }
+
+    #[test]
+    fn a_unix_stream_is_told_from_other_sockets() {
+        let (stream, _peer) = pair_stream().unwrap();
+        let (packets, _other) = pair_seqpacket().unwrap();
+        assert!(is_unix_stream(stream.as_fd()));
+        assert!(!is_unix_stream(packets.as_fd()));
+    }
+
+    #[test]
+    fn shutting_down_ends_the_stream_after_what_was_sent() {
+        let (a, b) = pair_stream().unwrap();
+        scm::send(a.as_fd(), &[IoSlice::new(b"last")], &[]).unwrap();
+        shutdown_write(a.as_fd()).unwrap();
+        let mut buf = [0; 8];
+        let flags = scm::RecvFlags::default();
+        assert_eq!(scm::recv(b.as_fd(), &mut buf, 0, flags).unwrap().bytes, 4);
+        assert_eq!(scm::recv(b.as_fd(), &mut buf, 0, flags).unwrap().bytes, 0);
+    }
+}
