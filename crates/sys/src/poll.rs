@@ -1,1 +1,193 @@
-//! Waiting for readiness without the loop: `poll(2)`.
+//! Waiting for readiness without the loop: `ppoll(2)` on borrowed descriptors.
+//!
+//! For blocking calls that work straight on their own descriptor. A signal handler that runs in
+//! between does not shorten or lengthen the wait: the deadline is computed once and kept.
+//!
+//! "Readable" and "writable" mean that the next call would not block; hang-ups and errors count,
+//! because that call would report them at once.
+
+use std::io;
+use std::ops::BitOr;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+/// What to wait for on a descriptor: reading, writing or both.
+///
+/// ```
+/// use sys::poll::Interest;
+/// assert_eq!(Interest::READABLE | Interest::WRITABLE, Interest::BOTH);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Interest(u8);
+
+impl Interest {
+    /// A read would not block.
+    pub const READABLE: Self = Self(1);
+    /// A write would not block.
+    pub const WRITABLE: Self = Self(2);
+    /// Either of the two.
+    pub const BOTH: Self = Self(3);
+
+    /// Whether reading is part of this interest.
+    #[must_use]
+    pub const fn is_readable(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether writing is part of this interest.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    fn flags(self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, self.is_readable());
+        flags.set(PollFlags::POLLOUT, self.is_writable());
+        flags
+    }
+}
+
+impl BitOr for Interest {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What a descriptor is ready for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Ready {
+    /// A read would not block: there are bytes, the end, or an error to report.
+    pub readable: bool,
+    /// A write would not block: there is room, nobody is left to read, or an error to report.
+    pub writable: bool,
+}
+
+impl Ready {
+    /// Whether anything at all is ready.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.readable || self.writable
+    }
+}
+
+/// Waits until `fd` can be read without blocking; `false` when `timeout` passed first.
+///
+/// No timeout waits for ever; a zero timeout only looks.
+///
+/// # Errors
+///
+/// `ENOMEM` or `EINVAL` (over the limit of descriptors), as `ppoll(2)` gives them; never `EINTR`.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::fd::AsFd;
+/// use std::time::Duration;
+///
+/// let (reader, mut writer) = std::io::pipe()?;
+/// assert!(!sys::poll::readable(reader.as_fd(), Some(Duration::ZERO))?);
+/// writer.write_all(b"x")?;
+/// assert!(sys::poll::readable(reader.as_fd(), None)?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    Ok(wait(&[(fd, Interest::READABLE)], timeout)?[0].any())
+}
+
+/// Waits until `fd` can be written without blocking; `false` when `timeout` passed first.
+///
+/// # Errors
+///
+/// As [`readable`].
+pub fn writable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    Ok(wait(&[(fd, Interest::WRITABLE)], timeout)?[0].any())
+}
+
+/// Waits until one of `entries` is ready; nothing is ready in the answer when `timeout` passed.
+///
+/// The answer has one entry per descriptor, in the same order. No allocation.
+///
+/// # Errors
+///
+/// As [`readable`].
+pub fn wait<const N: usize>(
+    entries: &[(BorrowedFd<'_>, Interest); N],
+    timeout: Option<Duration>,
+) -> io::Result<[Ready; N]> {
+    let mut fds = entries.map(|(fd, interest)| PollFd::new(fd, interest.flags()));
+    // A timeout beyond what the clock can hold is as good as none.
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let left = until
+            .map(|until| TimeSpec::from_duration(until.saturating_duration_since(Instant::now())));
+        match ppoll(&mut fds, left, None) {
+            Ok(_) => return Ok(std::array::from_fn(|i| answer(&fds[i], entries[i].1))),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Hang-ups and errors are news for whichever direction the caller asked about.
+fn answer(fd: &PollFd<'_>, interest: Interest) -> Ready {
+    let seen = fd.revents().unwrap_or(PollFlags::empty());
+    let both = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ready {
+        readable: interest.is_readable() && seen.intersects(both | PollFlags::POLLIN),
+        writable: interest.is_writable() && seen.intersects(both | PollFlags::POLLOUT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_pipe_is_not_readable_until_the_timeout() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let begin = Instant::now();
+        assert!(!readable(reader.as_fd(), Some(Duration::from_millis(20))).unwrap());
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn bytes_and_the_end_are_both_readable() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        assert!(readable(reader.as_fd(), None).unwrap());
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        assert!(readable(reader.as_fd(), None).unwrap());
+    }
+
+    #[test]
+    fn a_pipe_without_reader_is_writable_because_the_write_would_fail_at_once() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        assert!(writable(writer.as_fd(), Some(Duration::ZERO)).unwrap());
+    }
+
+    #[test]
+    fn each_descriptor_gets_its_own_answer() {
+        let (reader, writer) = io::pipe().unwrap();
+        let entries = [(reader.as_fd(), Interest::READABLE), (writer.as_fd(), Interest::WRITABLE)];
+        let [idle, ready] = wait(&entries, Some(Duration::ZERO)).unwrap();
+        assert_eq!(idle, Ready::default());
+        assert_eq!(ready, Ready { readable: false, writable: true });
+    }
+
+    #[test]
+    fn the_longest_timeout_is_no_error() {
+        let (_reader, writer) = io::pipe().unwrap();
+        assert!(writable(writer.as_fd(), Some(Duration::MAX)).unwrap());
+    }
+}
