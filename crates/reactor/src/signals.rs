@@ -1,0 +1,100 @@
+//! Signals as values: opt-in, delivered through the loop.
+//!
+//! Limits: [`SIGNALS_QUEUED_MAX`] signals wait for a slow reader; later ones are dropped, as the
+//! kernel merges signals that come too fast.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use sys::signal::{Signal, SignalWatch};
+
+use crate::source::{Event, Key, Source};
+use crate::turn::Turn;
+use crate::{Handle, Interest, reactor};
+
+/// How many signals wait for their receiver at most.
+pub const SIGNALS_QUEUED_MAX: usize = 1024;
+
+/// Some signals, taken from their usual effect for as long as this lives.
+///
+/// No signal is taken that was not asked for. Dropping it puts back at once what was there before
+/// and closes the channel.
+///
+/// ```
+/// use reactor::signals::Signals;
+/// use sys::signal::{Signal, raise};
+///
+/// let signals = Signals::new(&[Signal::USR2])?;
+/// raise(Signal::USR2)?;
+/// assert_eq!(signals.receiver().recv(), Ok(Signal::USR2));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Signals {
+    watch: Arc<SignalWatch>,
+    receiver: Receiver<Signal>,
+    source: Handle,
+}
+
+impl Signals {
+    /// Starts to watch `signals`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SignalWatch::new`] and [`reactor()`].
+    pub fn new(signals: &[Signal]) -> io::Result<Self> {
+        let reactor = reactor()?;
+        let watch = Arc::new(SignalWatch::new(signals)?);
+        let (sender, receiver) = bounded(SIGNALS_QUEUED_MAX);
+        let source = reactor.add(Watcher { watch: Arc::clone(&watch), sender });
+        Ok(Self { watch, receiver, source })
+    }
+
+    /// Where the signals arrive, in the order in which the loop saw them. For `select!`.
+    #[must_use]
+    pub fn receiver(&self) -> &Receiver<Signal> {
+        &self.receiver
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signals").field(&self.watch).finish()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.watch.restore();
+        self.source.remove();
+    }
+}
+
+struct Watcher {
+    watch: Arc<SignalWatch>,
+    sender: Sender<Signal>,
+}
+
+impl Source for Watcher {
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        match event {
+            Event::Start => {
+                let watched = turn.register(self.watch.as_fd(), Key(0), Interest::READABLE);
+                if watched.is_err() {
+                    // Over the user's limit of watches. A closed channel says so, and signals
+                    // that nobody would hear get their usual effect back.
+                    self.watch.restore();
+                    turn.remove();
+                }
+            }
+            Event::Ready { .. } => {
+                for signal in self.watch.take() {
+                    let _ = self.sender.try_send(signal);
+                }
+            }
+            Event::Deadline | Event::Wake | Event::Again => {}
+        }
+    }
+}

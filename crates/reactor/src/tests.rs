@@ -1,0 +1,418 @@
+//! The loop with real descriptors and threads. Every wait ends: a message, or `WAIT_MAX`.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::{Event, Handle, Interest, Key, Reactor, Source, Turn, on_loop, reactor};
+
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A source made of a closure.
+struct Probe<F>(F);
+
+impl<F: FnMut(Event, &mut Turn<'_>) + Send + 'static> Source for Probe<F> {
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        (self.0)(event, turn);
+    }
+}
+
+fn add(source: impl FnMut(Event, &mut Turn<'_>) + Send + 'static) -> Handle {
+    reactor().unwrap().add(Probe(source))
+}
+
+/// A source that tells every event to a channel, which closes when the source is dropped.
+fn add_teller(
+    mut also: impl FnMut(Event, &mut Turn<'_>) + Send + 'static,
+) -> (Handle, Receiver<Event>) {
+    let (tell, told) = unbounded();
+    let handle = add(move |event, turn| {
+        also(event, turn);
+        let _ = tell.send(event);
+    });
+    assert_eq!(next(&told), Event::Start);
+    (handle, told)
+}
+
+fn next<T>(told: &Receiver<T>) -> T {
+    told.recv_timeout(WAIT_MAX).unwrap()
+}
+
+fn assert_closed<T: std::fmt::Debug>(told: &Receiver<T>) {
+    let answer = told.recv_timeout(WAIT_MAX);
+    assert_eq!(answer.unwrap_err(), crossbeam_channel::RecvTimeoutError::Disconnected);
+}
+
+fn ready(key: u32, readable: bool, writable: bool) -> Event {
+    Event::Ready { key: Key(key), readable, writable }
+}
+
+/// Registers the reading end of a pipe under key 7 and tells what comes.
+fn add_reader(reader: PipeReader) -> (Handle, Receiver<Event>) {
+    add_teller(move |event, turn| {
+        if event == Event::Start {
+            turn.register(reader.as_fd(), Key(7), Interest::READABLE).unwrap();
+        }
+    })
+}
+
+#[test]
+fn bytes_and_the_end_of_a_pipe_are_told_with_the_key() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (handle, told) = add_reader(reader);
+    writer.write_all(b"x").unwrap();
+    assert_eq!(next(&told), ready(7, true, false));
+    drop(writer);
+    assert!(matches!(next(&told), Event::Ready { key: Key(7), readable: true, .. }));
+    handle.remove();
+    assert_closed(&told);
+}
+
+#[test]
+fn a_spurious_wake_up_finds_nothing_and_harms_nothing() {
+    let (readers, mut writers): (Vec<_>, Vec<_>) = (0..2).map(|_| io::pipe().unwrap()).unzip();
+    let (go, wait) = mpsc::channel::<()>();
+    let (busy, is_busy) = unbounded();
+    let blocker = add(move |event, _| {
+        if event == Event::Wake {
+            busy.send(()).unwrap();
+            wait.recv_timeout(WAIT_MAX).unwrap();
+        }
+    });
+    // Whoever is told first takes the bytes of both, so that the other's news are spurious.
+    let (tell, told) = unbounded();
+    for mine in 0..2 {
+        let mut both: Vec<_> = readers.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        let tell = tell.clone();
+        add(move |event, turn| match event {
+            Event::Start => {
+                turn.register(both[mine].as_fd(), Key(0), Interest::READABLE).unwrap();
+            }
+            _ => tell.send(both.iter_mut().map(take_if_there).sum()).unwrap(),
+        });
+    }
+    for _ in 0..3 {
+        blocker.wake();
+        next(&is_busy);
+        for writer in &mut writers {
+            writer.write_all(b"x").unwrap();
+        }
+        go.send(()).unwrap();
+        let taken: [usize; 2] = [next(&told), next(&told)];
+        assert_eq!(taken, [2, 0]);
+    }
+}
+
+fn take_if_there(reader: &mut PipeReader) -> usize {
+    match sys::poll::readable(reader.as_fd(), Some(Duration::ZERO)).unwrap() {
+        true => reader.read(&mut [0]).unwrap(),
+        false => 0,
+    }
+}
+
+#[test]
+fn asking_again_and_again_leaves_the_others_their_turn() {
+    let greedy_turns = Arc::new(AtomicUsize::new(0));
+    let turns = Arc::clone(&greedy_turns);
+    let greedy = add(move |_, turn| {
+        turns.fetch_add(1, Ordering::Relaxed);
+        turn.again();
+    });
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (modest, told) = add_reader(reader);
+    for _ in 0..100 {
+        modest.wake();
+        assert_eq!(next(&told), Event::Wake);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(next(&told), ready(7, true, false));
+    }
+    assert!(greedy_turns.load(Ordering::Relaxed) > 100);
+    greedy.remove();
+    modest.remove();
+}
+
+#[test]
+fn two_sources_that_ask_again_alternate() {
+    let (tell, told) = unbounded();
+    let teller = |name: char, tell: Sender<char>| {
+        move |event: Event, turn: &mut Turn<'_>| {
+            if matches!(event, Event::Wake | Event::Again) {
+                turn.again();
+                // Asking twice in one event is asking once.
+                turn.again();
+                if tell.send(name).is_err() {
+                    turn.remove();
+                }
+            }
+        }
+    };
+    let (a, b) = (add(teller('a', tell.clone())), add(teller('b', tell)));
+    a.wake();
+    b.wake();
+    let heard: Vec<char> = told.iter().skip_while(|&name| name == 'a').take(100).collect();
+    assert!(heard.chunks(2).all(|pair| pair == ['b', 'a']), "{heard:?}");
+}
+
+#[test]
+fn a_deadline_is_told_once_and_not_early_and_the_last_one_set_counts() {
+    let (tell, told) = unbounded();
+    let _handle = add(move |event, turn| match event {
+        Event::Start => {
+            turn.set_deadline(Some(turn.now()));
+            turn.set_deadline(Some(turn.now() + Duration::from_millis(30)));
+            tell.send((event, turn.now())).unwrap();
+        }
+        Event::Deadline => {
+            tell.send((event, turn.now())).unwrap();
+            // The channel stays open: a second deadline would be heard.
+            turn.set_deadline(None);
+        }
+        _ => unreachable!("nothing else was asked for"),
+    });
+    let (_, start) = next(&told);
+    let (event, at) = next(&told);
+    assert_eq!(event, Event::Deadline);
+    assert!(at - start >= Duration::from_millis(30));
+    assert!(told.recv_timeout(Duration::from_millis(60)).is_err());
+}
+
+#[test]
+fn a_deadline_in_the_past_is_told_in_the_next_turn() {
+    let mut left = 3;
+    let (_handle, told) = add_teller(move |_, turn| {
+        left -= 1;
+        match left {
+            0 => turn.remove(),
+            _ => turn.set_deadline(Some(turn.now() - Duration::from_millis(1))),
+        }
+    });
+    assert_eq!(next(&told), Event::Deadline);
+    assert_eq!(next(&told), Event::Deadline);
+    assert_closed(&told);
+}
+
+#[test]
+fn wake_ups_before_the_turn_become_one() {
+    let (go, wait) = mpsc::channel::<()>();
+    let (busy, is_busy) = unbounded();
+    let blocker = add(move |event, turn| {
+        if event == Event::Wake {
+            busy.send(()).unwrap();
+            wait.recv_timeout(WAIT_MAX).unwrap();
+            turn.remove();
+        }
+    });
+    let (handle, told) = add_teller(|_, _| {});
+    blocker.wake();
+    next(&is_busy);
+    for _ in 0..1000 {
+        handle.wake();
+    }
+    go.send(()).unwrap();
+    assert_eq!(next(&told), Event::Wake);
+    // Later ones are new.
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    handle.remove();
+    assert_closed(&told);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_many_threads() {
+    let counter = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&counter);
+    let (tell, told) = unbounded();
+    let handle = add(move |event, _| {
+        if event == Event::Wake && seen.load(Ordering::Relaxed) == 8000 {
+            let _ = tell.send(());
+        }
+    });
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    handle.wake();
+                }
+            });
+        }
+    });
+    next(&told);
+}
+
+#[test]
+fn a_source_is_removed_from_another_thread() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (handle, told) = add_reader(reader);
+    handle.remove();
+    assert_closed(&told);
+    // Gone is gone: no harm.
+    handle.wake();
+    handle.remove();
+    // The reading end went with its source.
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_source_removes_itself_and_hears_nothing_more() {
+    let (handle, told) = add_teller(|event, turn| {
+        if event == Event::Wake {
+            turn.again();
+            turn.set_deadline(Some(turn.now()));
+            turn.remove();
+        }
+    });
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    assert_closed(&told);
+}
+
+#[test]
+fn a_panic_removes_the_source_and_the_loop_goes_on() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (tell, told) = unbounded::<()>();
+    let handle = add(move |event, turn| {
+        let _held = &tell;
+        match event {
+            Event::Start => turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap(),
+            _ => panic!("expected by a test"),
+        }
+    });
+    writer.write_all(b"x").unwrap();
+    assert_closed(&told);
+    handle.wake();
+    let (other, told) = add_teller(|_, _| {});
+    other.wake();
+    assert_eq!(next(&told), Event::Wake);
+    other.remove();
+}
+
+#[test]
+fn a_source_adds_and_wakes_others_from_the_loop() {
+    let (tell, told) = unbounded();
+    let _first = add(move |_, turn| {
+        let tell = tell.clone();
+        assert!(on_loop());
+        let second = add(move |event, turn| {
+            tell.send(event).unwrap();
+            if event == Event::Wake {
+                turn.remove();
+            }
+        });
+        second.wake();
+        turn.remove();
+    });
+    assert_eq!([next(&told), next(&told)], [Event::Start, Event::Wake]);
+    assert_closed(&told);
+    assert!(!on_loop());
+}
+
+#[test]
+fn a_reused_descriptor_number_gets_no_news_of_the_old_one() {
+    let (first, mut first_writer) = io::pipe().unwrap();
+    let (second, mut second_writer) = io::pipe().unwrap();
+    // The copy keeps the first pipe's registration alive in the kernel.
+    let _copy = first.try_clone().unwrap();
+    let mut ends: Vec<PipeReader> = vec![second, first];
+    let (handle, told) = add_teller(move |event, turn| match event {
+        Event::Start => {
+            let first = ends.last().unwrap();
+            turn.register(first.as_fd(), Key(1), Interest::READABLE).unwrap();
+        }
+        Event::Wake => {
+            turn.deregister(ends.pop().unwrap().as_fd()).unwrap();
+            let second = ends.last().unwrap().try_clone().unwrap();
+            turn.register(second.as_fd(), Key(2), Interest::READABLE).unwrap();
+            ends.push(second);
+        }
+        _ => {}
+    });
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    first_writer.write_all(b"x").unwrap();
+    second_writer.write_all(b"x").unwrap();
+    assert_eq!(next(&told), ready(2, true, false));
+    handle.remove();
+    assert_closed(&told);
+}
+
+#[test]
+fn a_removed_source_does_not_take_the_number_of_another_with_it() {
+    // The careless one closes its descriptor without telling; the careful one gets the number.
+    let (held, holder) = io::pipe().unwrap();
+    let mut held = Some(held);
+    let (careless, told) = add_teller(move |event, turn| match event {
+        Event::Start => {
+            let fd = held.as_ref().unwrap().as_fd();
+            turn.register(fd, Key(1), Interest::READABLE).unwrap();
+        }
+        _ => drop(held.take()),
+    });
+    careless.wake();
+    assert_eq!(next(&told), Event::Wake);
+    let pipes: Vec<(PipeReader, PipeWriter)> = (0..8).map(|_| io::pipe().unwrap()).collect();
+    let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+    let sources: Vec<_> = readers.into_iter().map(add_reader).collect();
+    careless.remove();
+    assert_closed(&told);
+    for ((handle, told), writer) in sources.iter().zip(&mut writers) {
+        writer.write_all(b"x").unwrap();
+        assert_eq!(next(told), ready(7, true, false));
+        handle.remove();
+    }
+    drop(holder);
+}
+
+#[test]
+fn only_the_owner_may_change_a_registration_and_asking_anew_tells_again() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"x").unwrap();
+    let stranger = reader.try_clone().unwrap();
+    let mut asked = 0;
+    let (handle, told) = add_teller(move |event, turn| match event {
+        Event::Start => {
+            let error = turn.deregister(stranger.as_fd()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            turn.register(reader.as_fd(), Key(1), Interest::READABLE).unwrap();
+            let twice = turn.register(reader.as_fd(), Key(1), Interest::READABLE);
+            assert_eq!(twice.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
+        Event::Ready { .. } if asked == 0 => {
+            asked += 1;
+            turn.reregister(reader.as_fd(), Key(2), Interest::READABLE).unwrap();
+        }
+        _ => {}
+    });
+    assert_eq!(next(&told), ready(1, true, false));
+    assert_eq!(next(&told), ready(2, true, false));
+    handle.remove();
+    assert_closed(&told);
+}
+
+#[test]
+fn an_idle_loop_makes_no_turns() {
+    let reactor = Reactor::start().unwrap();
+    let (tell, told) = unbounded();
+    let (reader, writer) = io::pipe().unwrap();
+    let handle = reactor.add(Probe(move |event, turn: &mut Turn<'_>| {
+        if event == Event::Start {
+            turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap();
+            // Far away: waiting for it takes one turn, not one per second.
+            turn.set_deadline(Some(turn.now() + Duration::from_secs(3600)));
+        }
+        tell.send(event).unwrap();
+    }));
+    assert_eq!(next(&told), Event::Start);
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    let (turns, begin) = (reactor.turns(), Instant::now());
+    assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert!(reactor.turns() <= turns + 1, "from {turns} to {}", reactor.turns());
+    drop(writer);
+}
