@@ -1,1 +1,148 @@
-//! Resource limits of this process.
+//! Resource limits of this process, and their names.
+//!
+//! Limits belong to the whole process: reading is harmless, changing them is for programs, not
+//! for libraries. Limits of a child are part of its [`Plan`](crate::spawn::Plan).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Something the kernel limits. See `getrlimit(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Bytes of address space.
+    AddressSpace,
+    /// Bytes of a core file.
+    CoreBytes,
+    /// Seconds of processor time.
+    CpuSeconds,
+    /// Bytes of data segment.
+    DataBytes,
+    /// Open descriptors: one more than the highest number.
+    Descriptors,
+    /// Bytes of one file.
+    FileBytes,
+    /// Bytes of locked memory.
+    LockedBytes,
+    /// Bytes in POSIX message queues.
+    QueueBytes,
+    /// The ceiling of the nice value, as 20 − nice.
+    Nice,
+    /// Processes and threads of the user.
+    Processes,
+    /// The ceiling of the real-time priority.
+    RealTimePriority,
+    /// Microseconds of real-time processor time between two system calls.
+    RealTimeMicros,
+    /// Signals that wait.
+    Signals,
+    /// Bytes of stack.
+    StackBytes,
+}
+
+impl Resource {
+    /// The number the system call takes.
+    #[allow(clippy::unnecessary_cast, reason = "musl has signed numbers")]
+    pub(crate) const fn number(self) -> u32 {
+        let number = match self {
+            Self::AddressSpace => libc::RLIMIT_AS,
+            Self::CoreBytes => libc::RLIMIT_CORE,
+            Self::CpuSeconds => libc::RLIMIT_CPU,
+            Self::DataBytes => libc::RLIMIT_DATA,
+            Self::Descriptors => libc::RLIMIT_NOFILE,
+            Self::FileBytes => libc::RLIMIT_FSIZE,
+            Self::LockedBytes => libc::RLIMIT_MEMLOCK,
+            Self::QueueBytes => libc::RLIMIT_MSGQUEUE,
+            Self::Nice => libc::RLIMIT_NICE,
+            Self::Processes => libc::RLIMIT_NPROC,
+            Self::RealTimePriority => libc::RLIMIT_RTPRIO,
+            Self::RealTimeMicros => libc::RLIMIT_RTTIME,
+            Self::Signals => libc::RLIMIT_SIGPENDING,
+            Self::StackBytes => libc::RLIMIT_STACK,
+        };
+        number as u32
+    }
+}
+
+/// "No limit".
+pub const INFINITY: u64 = u64::MAX;
+
+/// One limit: `soft` is enforced, and can be raised up to `hard`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is enforced now.
+    pub soft: u64,
+    /// Up to where it may be raised without privileges.
+    pub hard: u64,
+}
+
+/// Reads a limit of this process.
+///
+/// # Errors
+///
+/// What `prlimit(2)` answers.
+pub fn get(resource: Resource) -> io::Result<Limit> {
+    let mut old = MaybeUninit::<libc::rlimit64>::uninit();
+    prlimit(resource, ptr::null(), old.as_mut_ptr())?;
+    // SAFETY: the call succeeded, so the kernel has written the whole structure.
+    let old = unsafe { old.assume_init() };
+    Ok(Limit { soft: old.rlim_cur, hard: old.rlim_max })
+}
+
+/// Changes a limit of this process, for all its threads.
+///
+/// # Errors
+///
+/// `EPERM` when the hard limit would rise without privileges, `EINVAL` when soft is over hard.
+pub fn set(resource: Resource, limit: Limit) -> io::Result<()> {
+    let new = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    prlimit(resource, &raw const new, ptr::null_mut())
+}
+
+fn prlimit(
+    resource: Resource,
+    new: *const libc::rlimit64,
+    old: *mut libc::rlimit64,
+) -> io::Result<()> {
+    // SAFETY: both pointers are null or lead to a structure of the caller's that outlives the call.
+    let answer = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.number(), new, old) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The limit on open descriptors: soft and hard.
+///
+/// # Errors
+///
+/// What `prlimit(2)` answers.
+pub fn descriptors() -> io::Result<(u64, u64)> {
+    get(Resource::Descriptors).map(|limit| (limit.soft, limit.hard))
+}
+
+/// Changes the soft limit on open descriptors.
+///
+/// # Errors
+///
+/// `EINVAL` when it is over the hard limit.
+pub fn set_descriptors(soft: u64) -> io::Result<()> {
+    let (_, hard) = descriptors()?;
+    set(Resource::Descriptors, Limit { soft, hard })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read() {
+        let (soft, hard) = descriptors().unwrap();
+        assert!(soft > 0 && soft <= hard);
+        assert_eq!(get(Resource::Descriptors).unwrap(), Limit { soft, hard });
+    }
+
+    #[test]
+    fn a_soft_limit_over_the_hard_one_is_refused() {
+        let refused = set(Resource::CoreBytes, Limit { soft: 2, hard: 1 }).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+    }
+}

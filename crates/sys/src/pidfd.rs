@@ -1,1 +1,314 @@
 //! Processes held by descriptor: signal them, wait for them, without pid reuse.
+//!
+//! A [`PidFd`] becomes readable when its process has exited. Whoever sees that calls
+//! [`PidFd::try_wait`], which reaps the process and says how it ended. It says so once: keep the
+//! answer where everybody who may ask can find it.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::OnceLock;
+
+use crate::signal::Signal;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExitStatus {
+    /// It exited with this code, 0 to 255.
+    Code(i32),
+    /// This signal killed it.
+    Signal(Signal),
+    /// It is gone and nobody can say how: `SIGCHLD` was ignored or somebody else reaped it, on a
+    /// kernel older than 6.15.
+    Unknown,
+}
+
+impl ExitStatus {
+    /// Tells whether it exited with code 0.
+    #[must_use]
+    pub const fn success(self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+
+    /// The exit code, where it exited by itself.
+    #[must_use]
+    pub const fn code(self) -> Option<i32> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) | Self::Unknown => None,
+        }
+    }
+
+    /// The signal that killed it.
+    #[must_use]
+    pub const fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Signal(signal) => Some(signal),
+            Self::Code(_) | Self::Unknown => None,
+        }
+    }
+
+    /// Reads the status word of `wait(2)`.
+    fn from_wait_status(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            return Self::Code(libc::WEXITSTATUS(status));
+        }
+        Signal::from_number(libc::WTERMSIG(status)).map_or(Self::Unknown, Self::Signal)
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "code {code}"),
+            Self::Signal(signal) => write!(f, "{signal}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// A process, held by a descriptor that no other process can come to mean.
+///
+/// ```
+/// use sys::pidfd::PidFd;
+/// let me = PidFd::open(std::process::id())?;
+/// assert!(me.is_alive()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens the process `pid`.
+    ///
+    /// Names the right process only while nobody has reaped `pid`. See `pidfd_open(2)`.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when there is no such process, `EINVAL` for 0, `EMFILE` or `ENFILE` when no
+    /// descriptor is left.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let Ok(pid) = libc::pid_t::try_from(pid) else {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        };
+        // SAFETY: the call takes two integers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned `fd`, so it is open and nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// Takes a descriptor that is known to be a pidfd.
+    #[must_use]
+    pub const fn from_owned(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Makes a second descriptor of the same process.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` when no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Sends `signal`.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when the process has exited and is reaped, `EPERM` when it may not be signalled.
+    pub fn send_signal(&self, signal: Signal) -> io::Result<()> {
+        self.send_number(signal.number())
+    }
+
+    /// Tells whether the process has not been reaped yet: a zombie counts as alive.
+    ///
+    /// # Errors
+    ///
+    /// What `pidfd_send_signal(2)` answers to signal 0, beyond `ESRCH` and `EPERM`.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        match self.send_number(0) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ESRCH) => Ok(false),
+                Some(libc::EPERM) => Ok(true),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn send_number(&self, number: i32) -> io::Result<()> {
+        let info = ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is open while we borrow it; no signal information is passed.
+        let answer = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, info, 0)
+        };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Reaps the process if it has exited, and says how it ended. Never waits.
+    ///
+    /// A pidfd can be readable a little before this sees the exit (a tracer is told first): `None`
+    /// does not mean that the descriptor will become readable once more.
+    ///
+    /// # Errors
+    ///
+    /// What `waitid(2)` answers, except `ECHILD`: that is [`ExitStatus::Unknown`], or the real
+    /// status where the kernel keeps it (Linux 6.15).
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        self.waitid(libc::WEXITED | libc::WNOHANG)
+    }
+
+    /// Waits until the process has exited, reaps it and says how it ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_wait`](Self::try_wait).
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.waitid(libc::WEXITED)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    fn waitid(&self, options: i32) -> io::Result<Option<ExitStatus>> {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let id = self.0.as_raw_fd() as libc::id_t;
+        // SAFETY: `info` is writable memory of the right size; the descriptor is open.
+        let answer = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), options) };
+        if answer < 0 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EINTR) => Ok(None),
+                // Reaped already: by the kernel (SIGCHLD ignored) or by somebody else.
+                Some(libc::ECHILD) => Ok(self.status_of_the_reaped()),
+                _ => Err(error),
+            };
+        }
+        // SAFETY: zeroes are a valid `siginfo_t`, and the kernel wrote over them or left them.
+        let info = unsafe { info.assume_init() };
+        // SAFETY: `waitid` fills the fields of SIGCHLD, or leaves zeroes where nobody has exited.
+        if unsafe { info.si_pid() } == 0 {
+            return Ok(None);
+        }
+        // SAFETY: as above.
+        let status = unsafe { info.si_status() };
+        Ok(Some(match info.si_code {
+            libc::CLD_EXITED => ExitStatus::Code(status),
+            _ => Signal::from_number(status).map_or(ExitStatus::Unknown, ExitStatus::Signal),
+        }))
+    }
+
+    /// Since Linux 6.15 a pidfd remembers the status of a process that is reaped. `None` while
+    /// the process runs: then it is not our child, and its end can be awaited, not its status.
+    fn status_of_the_reaped(&self) -> Option<ExitStatus> {
+        let mut info = PidFdInfo { mask: INFO_EXIT, ..PidFdInfo::default() };
+        // SAFETY: the kernel writes at most the 64 bytes whose size is in the request number.
+        let answer =
+            unsafe { libc::ioctl(self.0.as_raw_fd(), GET_INFO as _, ptr::from_mut(&mut info)) };
+        if answer == 0 && info.mask & INFO_EXIT != 0 {
+            return Some(ExitStatus::from_wait_status(info.exit_code));
+        }
+        let alive = self.is_alive().unwrap_or(false);
+        (!alive).then_some(ExitStatus::Unknown)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<PidFd> for OwnedFd {
+    fn from(pidfd: PidFd) -> Self {
+        pidfd.0
+    }
+}
+
+/// The first published layout of `struct pidfd_info`, 64 bytes.
+#[repr(C)]
+#[derive(Default)]
+struct PidFdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)` with the 64-byte layout.
+const GET_INFO: u32 = 0xC040_FF0B;
+/// `PIDFD_INFO_EXIT`.
+const INFO_EXIT: u64 = 1 << 3;
+
+/// Tells whether a pidfd can say how its process ended after somebody else reaped it.
+pub(crate) fn remembers_exit() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let Ok(names) = nix::sys::utsname::uname() else { return false };
+        let release = names.release().to_string_lossy();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+        (next(), next()) >= (6, 15)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    fn start(script: &str) -> (std::process::Child, PidFd) {
+        let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let pidfd = PidFd::open(child.id()).unwrap();
+        (child, pidfd)
+    }
+
+    #[test]
+    fn the_layout_is_the_kernels() {
+        assert_eq!(size_of::<PidFdInfo>(), 64);
+    }
+
+    #[test]
+    fn an_exit_code_is_told_once() {
+        let (_child, pidfd) = start("exit 7");
+        assert_eq!(pidfd.wait().unwrap(), ExitStatus::Code(7));
+        let again = pidfd.try_wait().unwrap();
+        let known = if remembers_exit() { ExitStatus::Code(7) } else { ExitStatus::Unknown };
+        assert_eq!(again, Some(known), "the second answer comes from the pidfd's memory");
+        assert!(!pidfd.is_alive().unwrap());
+    }
+
+    #[test]
+    fn a_signal_ends_a_process_and_is_named() {
+        let (_child, pidfd) = start("exec sleep 60");
+        assert_eq!(pidfd.try_wait().unwrap(), None);
+        assert!(pidfd.is_alive().unwrap());
+        pidfd.send_signal(Signal::KILL).unwrap();
+        assert!(crate::poll::readable(pidfd.as_fd(), Some(Duration::from_secs(10))).unwrap());
+        assert_eq!(pidfd.wait().unwrap(), ExitStatus::Signal(Signal::KILL));
+        let gone = pidfd.send_signal(Signal::KILL).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_is_not_opened() {
+        assert_eq!(PidFd::open(u32::MAX).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert!(PidFd::open(0).is_err());
+    }
+
+    #[test]
+    fn statuses_print_as_people_say_them() {
+        assert_eq!(ExitStatus::Code(3).to_string(), "code 3");
+        assert_eq!(ExitStatus::Signal(Signal::KILL).to_string(), "SIGKILL");
+        assert_eq!(ExitStatus::from_wait_status(0x0300), ExitStatus::Code(3));
+        assert_eq!(ExitStatus::from_wait_status(9), ExitStatus::Signal(Signal::KILL));
+    }
+}

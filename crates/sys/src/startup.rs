@@ -1,1 +1,216 @@
 //! What the environment held before `main`.
+//!
+//! A process that was forked with a channel learns of it through its environment. Those variables
+//! must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a Node
+//! grandchild hang for ever. Changing the environment is only sound while there is one thread,
+//! and `main` cannot promise that, so an `.init_array` function does it before `main`: it copies
+//! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.
+//!
+//! [`taken`] and [`take_descriptor`] answer from that copy. Where the function did not run (this
+//! library was loaded later), the first question reads the variables and leaves them in place.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::fd;
+
+/// The variables that are taken. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
+pub const NAMES: [&str; 7] = [
+    "BROOD_CHANNEL",
+    "BROOD_MODULE",
+    "BROOD_STDERR",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
+    "NODE_UNIQUE_NO",
+];
+
+/// [`NAMES`] again, for C.
+const C_NAMES: [&CStr; 7] = [
+    c"BROOD_CHANNEL",
+    c"BROOD_MODULE",
+    c"BROOD_STDERR",
+    c"NODE_CHANNEL_FD",
+    c"NODE_CHANNEL_SERIALIZATION_MODE",
+    c"NODE_UNIQUE_ID",
+    c"NODE_UNIQUE_NO",
+];
+
+struct Variable {
+    value: Option<OsString>,
+    /// The descriptor it names, where it names one that is really ours.
+    descriptor: Option<i32>,
+    given_away: AtomicBool,
+}
+
+static TAKEN: OnceLock<[Variable; 7]> = OnceLock::new();
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, true)));
+}
+
+fn variables() -> &'static [Variable; 7] {
+    // The linker takes an object out of a library only if something in it is asked for by name:
+    // this read keeps the object with the `.init_array` entry in every program that comes here.
+    std::hint::black_box(&BEFORE_MAIN);
+    TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, false)))
+}
+
+fn read(name: &'static CStr, remove: bool) -> Variable {
+    // SAFETY: the name is a C string. Before main there is one thread; later the library was
+    // loaded into a running program, which must not change its environment meanwhile.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return Variable { value: None, descriptor: None, given_away: AtomicBool::new(false) };
+    }
+    // SAFETY: `getenv` gave a C string that lives until the environment changes, below.
+    let value = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
+    if remove {
+        // SAFETY: the name is a C string, and before main no other thread reads the environment.
+        unsafe { libc::unsetenv(name.as_ptr()) };
+    }
+    let descriptor = named_descriptor(name, &value);
+    Variable {
+        value: Some(OsString::from_vec(value)),
+        descriptor,
+        given_away: AtomicBool::new(false),
+    }
+}
+
+/// The descriptor that a value like `3`, `3:81234` or `3:81234:1:bincode` names: open, the one
+/// with that inode where one is given, and for Node a Unix stream socket. It becomes
+/// close-on-exec. The check keeps us from taking a descriptor that a program between our parent
+/// and us has put to another use.
+fn named_descriptor(name: &CStr, value: &[u8]) -> Option<i32> {
+    let names_one =
+        name == c"BROOD_CHANNEL" || name == c"BROOD_STDERR" || name == c"NODE_CHANNEL_FD";
+    if !names_one {
+        return None;
+    }
+    let mut fields = value.split(|&byte| byte == b':').map(number);
+    let number = i32::try_from(fields.next()??).ok()?;
+    // SAFETY: only used while this function runs, on numbers that may be closed: every call
+    // below answers EBADF then.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let inode = fd::inode(fd).ok()?;
+    if fields.next().is_some_and(|wanted| wanted != Some(inode)) {
+        return None;
+    }
+    if name == c"NODE_CHANNEL_FD" && fd::kind(fd).ok()? != fd::Kind::UnixStream {
+        return None;
+    }
+    fd::set_close_on_exec(fd, true).ok()?;
+    Some(number)
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(field).ok()?;
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+fn variable(name: &str) -> Option<&'static Variable> {
+    let index = NAMES.iter().position(|known| *known == name)?;
+    variables().get(index)
+}
+
+/// The value that `name`, one of [`NAMES`], had when this process started.
+///
+/// ```
+/// assert_eq!(sys::startup::taken("BROOD_CHANNEL"), None);
+/// ```
+#[must_use]
+pub fn taken(name: &str) -> Option<&'static OsStr> {
+    variable(name)?.value.as_deref()
+}
+
+/// Gives the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names:
+/// once, and only if it was open and what it claims to be when this process started.
+#[must_use]
+pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
+    let variable = variable(name)?;
+    let number = variable.descriptor?;
+    if variable.given_away.swap(true, Ordering::AcqRel) {
+        return None;
+    }
+    // SAFETY: our parent opened it for us and told us its number; `given_away` makes us its only
+    // owner in this process.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The value as text; `None` where it is absent or not UTF-8.
+#[must_use]
+pub fn taken_text(name: &str) -> Option<&'static str> {
+    std::str::from_utf8(taken(name)?.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::process::Command;
+
+    #[test]
+    fn the_two_lists_of_names_agree() {
+        for (name, c_name) in NAMES.iter().zip(C_NAMES) {
+            assert_eq!(c_name.to_str().unwrap(), *name);
+        }
+    }
+
+    #[test]
+    fn only_plain_numbers_name_descriptors() {
+        for bad in ["", "-1", "+3", "3x", " 3", "99999999999999999999"] {
+            assert_eq!(number(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(number(b"17"), Some(17));
+    }
+
+    /// Run again with the variables set: what this test does in the child is below.
+    #[test]
+    fn variables_are_gone_before_main_and_can_be_asked_for() {
+        let me = std::env::current_exe().unwrap();
+        let output = Command::new(me)
+            .args(["--exact", "startup::tests::inside_the_child", "--ignored", "--nocapture"])
+            .envs([("BROOD_CHANNEL", "0:1:1:bincode"), ("NODE_UNIQUE_ID", "5"), ("OTHER", "x")])
+            .env("NODE_CHANNEL_FD", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    #[test]
+    #[ignore = "runs only inside variables_are_gone_before_main_and_can_be_asked_for"]
+    fn inside_the_child() {
+        for name in NAMES {
+            assert_eq!(std::env::var_os(name), None, "{name} was not removed");
+        }
+        assert_eq!(std::env::var("OTHER").unwrap(), "x");
+        assert_eq!(taken_text("BROOD_CHANNEL"), Some("0:1:1:bincode"));
+        assert_eq!(taken_text("NODE_UNIQUE_ID"), Some("5"));
+        assert_eq!(taken("BROOD_MODULE"), None);
+        assert_eq!(taken("HOME"), None);
+        assert!(take_descriptor("BROOD_CHANNEL").is_none(), "the inode is another");
+        assert!(take_descriptor("NODE_CHANNEL_FD").is_none(), "a pipe is no channel");
+    }
+
+    #[test]
+    fn a_named_descriptor_is_checked_and_closed_on_exec() {
+        let (a, _b) = crate::socket::pair_stream().unwrap();
+        fd::set_close_on_exec(a.as_fd(), false).unwrap();
+        let number = a.as_raw_fd();
+        let inode = fd::inode(a.as_fd()).unwrap();
+        let named = |text: String| named_descriptor(c"BROOD_CHANNEL", text.as_bytes());
+        assert_eq!(named(format!("{number}:{}", inode + 1)), None);
+        assert_eq!(named("1000000:1".to_owned()), None);
+        assert!(!fd::is_close_on_exec(a.as_fd()).unwrap());
+        assert_eq!(named(format!("{number}:{inode}:1:bincode")), Some(number));
+        assert!(fd::is_close_on_exec(a.as_fd()).unwrap());
+    }
+}

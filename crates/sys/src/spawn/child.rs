@@ -1,0 +1,476 @@
+//! The program that runs in the child between `clone` and `execve`.
+//!
+//! It borrows the parent's memory while the thread that spawned it stands still and all others
+//! run on. So it may do only what a signal handler may: system calls on memory prepared for it.
+//! It must not allocate, lock, or panic: a panic would hang the parent for ever. Hence: no
+//! indexing, no arithmetic that is checked, no `expect`, no drop of anything owned.
+//!
+//! Every signal is blocked until just before `execve`, when no handler of ours is left.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_void};
+use std::os::fd::RawFd;
+use std::ptr;
+
+use super::plan::Step;
+use crate::limit::Resource;
+
+/// Where a descriptor of the child comes from. Sources are raw numbers here, kept open by the
+/// [`Plan`](super::Plan) that this was made of.
+#[derive(Clone, Copy)]
+pub(super) enum Origin {
+    Fd(RawFd),
+    Null,
+    Closed,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) number: RawFd,
+    pub(super) origin: Origin,
+    /// Whether an origin that is closed or close-on-exec is replaced by `/dev/null`: inherited
+    /// descriptors 0 to 2.
+    pub(super) or_null: bool,
+}
+
+/// The plan in the form the child needs. The engine owns what it leads to.
+pub(super) struct Program<'a> {
+    pub(super) candidates: &'a [*const c_char],
+    /// Ends with null, as the other two.
+    pub(super) argv: &'a [*const c_char],
+    /// `/bin/sh`, room for the script, the arguments without the first.
+    pub(super) shell_argv: &'a [Cell<*const c_char>],
+    pub(super) envp: &'a [*const c_char],
+    pub(super) current_dir: *const c_char,
+    /// By number.
+    pub(super) targets: &'a [Cell<Target>],
+    /// The first number above all targets, at least 3.
+    pub(super) above: RawFd,
+    pub(super) session: bool,
+    pub(super) process_group: Option<i32>,
+    pub(super) umask: Option<u32>,
+    pub(super) limits: &'a [(Resource, libc::rlimit64)],
+    pub(super) nice: Option<i32>,
+    /// A bit per processor; empty: as the parent.
+    pub(super) affinity: &'a [u64],
+    pub(super) groups: Groups<'a>,
+    pub(super) gid: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) parent: i32,
+    pub(super) parent_death_signal: Option<i32>,
+    /// −1: as the parent.
+    pub(super) cgroup: RawFd,
+    pub(super) no_new_privileges: bool,
+    pub(super) mask: u64,
+    pub(super) failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Groups<'a> {
+    Keep,
+    /// None, where that is allowed.
+    Clear,
+    Set(&'a [u32]),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) errno: i32,
+}
+
+type Done = Result<(), Failure>;
+
+/// The entry point given to `clone`. Returns only when something failed; libc then exits.
+pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
+    let program = program.cast::<Program<'_>>();
+    // SAFETY: the engine gave a pointer to its own `Program`, and stands still until we are done.
+    let plan = unsafe { &*program };
+    let failure = match prepare(plan) {
+        Ok(()) => execute(plan),
+        Err(failure) => failure,
+    };
+    // SAFETY: as above; nobody else touches the field before the engine goes on.
+    let slot = unsafe { &raw mut (*program).failure };
+    // SAFETY: volatile, because the reader is another process in the compiler's eyes.
+    unsafe { slot.write_volatile(Some(failure)) };
+    127
+}
+
+fn prepare(plan: &Program<'_>) -> Done {
+    reset_signals();
+    if plan.session {
+        // SAFETY: no arguments.
+        check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+    }
+    if let Some(group) = plan.process_group {
+        // SAFETY: integers only.
+        let answer = unsafe { libc::syscall(libc::SYS_setpgid, 0, group) };
+        check(Step::ProcessGroup, answer)?;
+    }
+    if plan.cgroup >= 0 {
+        // SAFETY: one readable byte; the descriptor is kept open by the plan.
+        let answer = unsafe { libc::write(plan.cgroup, c"0".as_ptr().cast(), 1) };
+        check(Step::Cgroup, answer as i64)?;
+    }
+    schedule(plan)?;
+    if let Some(umask) = plan.umask {
+        // SAFETY: cannot fail; the mask is the child's own, `clone` was not given CLONE_FS.
+        unsafe { libc::umask(umask as libc::mode_t) };
+    }
+    if !plan.current_dir.is_null() {
+        // SAFETY: a C string the engine owns.
+        check(Step::CurrentDir, i64::from(unsafe { libc::chdir(plan.current_dir) }))?;
+    }
+    place_descriptors(plan)?;
+    // After the descriptors: a lower limit would forbid their numbers.
+    for (resource, limit) in plan.limits {
+        let (new, old) = (ptr::from_ref(limit), ptr::null_mut::<libc::rlimit64>());
+        // SAFETY: `new` is a limit, and there is no old one to write.
+        let answer = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.number(), new, old) };
+        check(Step::Limit(*resource), answer)?;
+    }
+    change_credentials(plan)?;
+    restrict(plan)
+}
+
+/// Puts handlers, `SIGPIPE` and `SIGCHLD` back to default. Other signals that are ignored stay
+/// so, as `nohup` wants. Raw calls, because libc keeps two numbers to itself whose handlers would
+/// run here too.
+fn reset_signals() {
+    const WORDS: usize = 4;
+    const MASK_BYTES: usize = 8;
+    let fresh = [0u64; WORDS];
+    for number in 1..=64 {
+        // `struct sigaction` of the kernel: handler, flags, restorer, mask.
+        let mut old = [0u64; WORDS];
+        let (none, out) = (ptr::null::<u64>(), ptr::from_mut(&mut old));
+        // SAFETY: `old` has the size of the kernel's structure.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, none, out, MASK_BYTES) };
+        let [handler, ..] = old;
+        let ignored = handler == libc::SIG_IGN as u64;
+        let is_default = handler == libc::SIG_DFL as u64;
+        if is_default || ignored && number != libc::SIGPIPE && number != libc::SIGCHLD {
+            continue;
+        }
+        let (new, none) = (ptr::from_ref(&fresh), ptr::null_mut::<u64>());
+        // SAFETY: `fresh` is a whole structure of zeroes, which means "default".
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, none, MASK_BYTES) };
+    }
+}
+
+fn schedule(plan: &Program<'_>) -> Done {
+    if !plan.affinity.is_empty() {
+        let (bytes, bits) = (size_of_val(plan.affinity), plan.affinity.as_ptr());
+        // SAFETY: `bits` leads to that many bytes.
+        let answer = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, bits) };
+        check(Step::Affinity, answer)?;
+    }
+    if let Some(nice) = plan.nice {
+        // SAFETY: integers only.
+        let answer = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) };
+        check(Step::Nice, answer)?;
+    }
+    Ok(())
+}
+
+/// Moves every source out of the way, then puts each where it belongs.
+fn place_descriptors(plan: &Program<'_>) -> Done {
+    for cell in plan.targets {
+        let mut target = cell.get();
+        if target.or_null {
+            target.origin = inheritable(target.origin);
+            cell.set(target);
+        }
+        if let Origin::Fd(source) = target.origin {
+            if source < plan.above && source != target.number {
+                // SAFETY: integers only.
+                let copy = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, plan.above) };
+                // What it answers to a number over the limit.
+                if copy < 0 && errno() == libc::EINVAL {
+                    set_errno(libc::EMFILE);
+                }
+                check(Step::Descriptor(target.number as u32), i64::from(copy))?;
+                cell.set(Target { origin: Origin::Fd(copy), ..target });
+            }
+        }
+    }
+    let mut next = 3;
+    for cell in plan.targets {
+        let target = cell.get();
+        check(Step::Descriptor(target.number as u32), i64::from(place(target)))?;
+        if target.number >= 3 {
+            close_on_exec(next, target.number.wrapping_sub(1));
+            next = target.number.wrapping_add(1);
+        }
+    }
+    close_on_exec(next, c_int::MAX);
+    Ok(())
+}
+
+/// A standard stream that is closed, or whose number was given to something that is not meant for
+/// children since it was closed, becomes `/dev/null`.
+fn inheritable(origin: Origin) -> Origin {
+    let Origin::Fd(number) = origin else { return origin };
+    // SAFETY: integers only.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 { Origin::Null } else { origin }
+}
+
+fn place(target: Target) -> c_int {
+    let number = target.number;
+    let answer = match target.origin {
+        Origin::Closed => {
+            // SAFETY: the number is the child's own; what it led to is not wanted.
+            unsafe { libc::close(number) };
+            return 0;
+        }
+        Origin::Null => place_null(number),
+        Origin::Fd(source) if source == number => {
+            // SAFETY: integers only.
+            unsafe { libc::fcntl(number, libc::F_SETFD, 0) }
+        }
+        Origin::Fd(source) => duplicate(source, number),
+    };
+    if answer >= 0 && number <= 2 {
+        make_blocking(number);
+    }
+    answer
+}
+
+fn place_null(number: RawFd) -> c_int {
+    // Close-on-exec: when it is in the way of a later target, that target replaces it.
+    // SAFETY: a C string.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if null < 0 {
+        return null;
+    }
+    if null == number {
+        // SAFETY: integers only.
+        return unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    }
+    let answer = duplicate(null, number);
+    let kept = errno();
+    // SAFETY: we opened it above, and nobody else knows it.
+    unsafe { libc::close(null) };
+    set_errno(kept);
+    answer
+}
+
+fn duplicate(source: RawFd, number: RawFd) -> c_int {
+    // SAFETY: integers only.
+    let answer = unsafe { libc::dup2(source, number) };
+    // SAFETY: integers only.
+    if answer < 0 && errno() == libc::EBADF && unsafe { libc::fcntl(source, libc::F_GETFD) } >= 0 {
+        // The source is open, so it is the number that is over the limit.
+        set_errno(libc::EMFILE);
+    }
+    answer
+}
+
+/// Programs do not expect their first three descriptors to answer `EAGAIN`.
+fn make_blocking(number: RawFd) {
+    // SAFETY: integers only.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    if flags >= 0 && flags & libc::O_NONBLOCK != 0 {
+        // SAFETY: integers only.
+        unsafe { libc::fcntl(number, libc::F_SETFL, flags & !libc::O_NONBLOCK) };
+    }
+}
+
+/// Marks everything from `first` to `last`: the marks work at `execve`.
+fn close_on_exec(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    let (from, to) = (first as u32, last as u32);
+    // SAFETY: integers only.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, from, to, CLOSE_RANGE_CLOEXEC) };
+    if answer < 0 {
+        close_on_exec_by_walk(first, last);
+    }
+}
+
+/// For kernels older than 5.11 and sandboxes: `/proc/self/fd`, or every number where even that is
+/// missing.
+pub(super) fn close_on_exec_by_walk(first: RawFd, last: RawFd) {
+    const NUMBERS_MAX: RawFd = 65_536;
+    // SAFETY: a C string.
+    let directory = unsafe {
+        libc::open(c"/proc/self/fd".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+    };
+    if directory < 0 {
+        let mut number = first;
+        while number <= last && number < NUMBERS_MAX {
+            mark(number);
+            number = number.wrapping_add(1);
+        }
+        return;
+    }
+    // Aligned as the kernel's records are.
+    let mut records = [0u64; 512];
+    loop {
+        let (buffer, size) = (records.as_mut_ptr().cast::<u8>(), size_of_val(&records));
+        // SAFETY: the buffer is ours and has that many bytes.
+        let got = unsafe { libc::syscall(libc::SYS_getdents64, directory, buffer, size) };
+        if got <= 0 {
+            break;
+        }
+        mark_records(buffer, got as usize, first, last);
+    }
+    // SAFETY: we opened it above.
+    unsafe { libc::close(directory) };
+}
+
+/// Reads records of `getdents64(2)`: inode and offset (8 bytes each), length (2), type (1), name.
+fn mark_records(buffer: *const u8, bytes: usize, first: RawFd, last: RawFd) {
+    const LENGTH_AT: usize = 16;
+    const NAME_AT: usize = 19;
+    let mut offset = 0usize;
+    while offset < bytes {
+        // SAFETY: the kernel wrote whole records up to `bytes`, and `offset` is where one begins.
+        let record = unsafe { buffer.add(offset) };
+        // SAFETY: the record has a length field at this place.
+        let length = unsafe { record.add(LENGTH_AT) }.cast::<u16>();
+        // SAFETY: two bytes inside the record.
+        let length = unsafe { length.read_unaligned() };
+        // SAFETY: the name follows and ends with a zero byte inside the record.
+        let name = unsafe { record.add(NAME_AT) };
+        if let Some(number) = decimal(name) {
+            if number >= first && number <= last {
+                mark(number);
+            }
+        }
+        if length == 0 {
+            return;
+        }
+        offset = offset.wrapping_add(usize::from(length));
+    }
+}
+
+fn decimal(mut text: *const u8) -> Option<RawFd> {
+    let mut number: RawFd = 0;
+    let mut digits = 0u8;
+    loop {
+        // SAFETY: we stop at the zero byte that ends the name.
+        let byte = unsafe { *text };
+        if byte == 0 {
+            return if digits == 0 { None } else { Some(number) };
+        }
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        number = number.wrapping_mul(10).wrapping_add(RawFd::from(byte.wrapping_sub(b'0')));
+        digits = digits.wrapping_add(1);
+        // SAFETY: the byte we stand on is not the last one.
+        text = unsafe { text.add(1) };
+    }
+}
+
+fn mark(number: RawFd) {
+    // SAFETY: integers only; a closed number answers EBADF.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// Raw calls: libc's own would change every thread of what it believes is this process.
+fn change_credentials(plan: &Program<'_>) -> Done {
+    match plan.groups {
+        Groups::Keep => {}
+        Groups::Clear => {
+            // SAFETY: no list is read when its length is zero.
+            unsafe { libc::syscall(libc::SYS_setgroups, 0usize, ptr::null::<u32>()) };
+        }
+        Groups::Set(list) => {
+            // SAFETY: the list has that many entries.
+            let answer = unsafe { libc::syscall(libc::SYS_setgroups, list.len(), list.as_ptr()) };
+            check(Step::Groups, answer)?;
+        }
+    }
+    if let Some(gid) = plan.gid {
+        // SAFETY: integers only.
+        check(Step::Gid, unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    }
+    if let Some(uid) = plan.uid {
+        // SAFETY: integers only.
+        check(Step::Uid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    }
+    Ok(())
+}
+
+fn restrict(plan: &Program<'_>) -> Done {
+    if plan.no_new_privileges {
+        // SAFETY: integers only.
+        let answer =
+            unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        check(Step::NoNewPrivileges, answer)?;
+    }
+    if let Some(signal) = plan.parent_death_signal {
+        // Last, because a change of credentials takes it back.
+        // SAFETY: integers only.
+        let answer = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal) };
+        check(Step::ParentDeathSignal, answer)?;
+        // SAFETY: no arguments.
+        if unsafe { libc::syscall(libc::SYS_getppid) } != i64::from(plan.parent) {
+            return Err(Failure { step: Step::ParentDeathSignal, errno: libc::ESRCH });
+        }
+    }
+    Ok(())
+}
+
+/// `execvp(3)` over prepared paths: a file that is not there or not reachable leads to the next
+/// candidate, one that is forbidden is told only if none works, anything else ends the search.
+fn execute(plan: &Program<'_>) -> Failure {
+    let how = libc::SIG_SETMASK;
+    let (mask, none) = (&raw const plan.mask, ptr::null_mut::<u64>());
+    // SAFETY: eight bytes, the size of the kernel's signal set.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, mask, none, size_of::<u64>()) };
+    let mut forbidden = false;
+    let mut errno = libc::ENOENT;
+    for &path in plan.candidates {
+        errno = execute_one(plan, path);
+        match errno {
+            libc::EACCES => forbidden = true,
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return Failure { step: Step::Program, errno },
+        }
+    }
+    let errno = if forbidden { libc::EACCES } else { errno };
+    Failure { step: Step::Program, errno }
+}
+
+fn execute_one(plan: &Program<'_>, path: *const c_char) -> i32 {
+    let (argv, envp) = (plan.argv.as_ptr(), plan.envp.as_ptr());
+    // SAFETY: a C string and two null-terminated lists of such.
+    unsafe { libc::execve(path, argv, envp) };
+    let error = errno();
+    if error != libc::ENOEXEC {
+        return error;
+    }
+    if let Some(script) = plan.shell_argv.get(1) {
+        script.set(path);
+    }
+    let argv = plan.shell_argv.as_ptr().cast::<*const c_char>();
+    // SAFETY: as for the first call.
+    unsafe { libc::execve(c"/bin/sh".as_ptr(), argv, envp) };
+    errno()
+}
+
+fn check(step: Step, answer: i64) -> Done {
+    if answer < 0 { Err(Failure { step, errno: errno() }) } else { Ok(()) }
+}
+
+/// The variable is the spawning thread's: it stands still, and does not look at it afterwards.
+fn errno() -> i32 {
+    // SAFETY: gives a valid pointer, always.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { *place }
+}
+
+fn set_errno(errno: i32) {
+    // SAFETY: gives a valid pointer, always.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { *place = errno };
+}

@@ -1,0 +1,351 @@
+//! The parent's side of a spawn: memory for the child, signals held back, the answer read.
+
+use std::cell::Cell;
+use std::error;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::child::{self, Failure, Groups, Origin, Program, Target};
+use super::plan::{Plan, Source, Step};
+use crate::limit::Resource;
+use crate::pidfd::{self, PidFd};
+use crate::{errno, poll};
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its number, which means this process until it is reaped.
+    pub pid: u32,
+    /// The process itself.
+    pub pidfd: PidFd,
+}
+
+/// Why no program was started. Nothing is left of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What failed.
+    pub step: Step,
+    /// The kernel's reason, see [`crate::errno`].
+    pub errno: i32,
+}
+
+impl SpawnError {
+    fn new(step: Step, error: &io::Error) -> Self {
+        Self { step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, errno::text(self.errno))
+    }
+}
+
+impl error::Error for SpawnError {}
+
+impl From<SpawnError> for io::Error {
+    fn from(error: SpawnError) -> Self {
+        Self::from_raw_os_error(error.errno)
+    }
+}
+
+/// Starts what `plan` describes and returns when the child runs its program.
+///
+/// The calling thread stands still meanwhile, the others do not. Nothing of ours is copied: the
+/// cost does not grow with our memory. The child's parent-death signal, if it has one, is bound to
+/// the calling thread.
+///
+/// Where `SIGCHLD` is ignored and the kernel (before 6.15) would therefore forget how children
+/// ended, it is set to default for the whole process.
+///
+/// # Errors
+///
+/// The step that failed and why. The child is gone and reaped then.
+///
+/// ```
+/// use sys::spawn::{Plan, spawn};
+///
+/// let child = spawn(&Plan::new(vec![c"/bin/true".into()], vec![c"true".into()]))?;
+/// assert!(child.pidfd.wait()?.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
+    let memory = Memory::new(plan);
+    let mut program = memory.program(plan);
+    stop_ignoring_exits();
+    if !plan.changes_credentials() {
+        return clone(&mut program);
+    }
+    // Children that change who they are mark the memory they borrow from us as not dumpable, so
+    // that their new user cannot read it. Putting the flag back while another such child still
+    // borrows it would open it to that child's user: one at a time.
+    let _alone = CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = dumpable();
+    let watch =
+        Watch::new(program.above).map_err(|error| SpawnError::new(Step::Process, &error))?;
+    let spawned = clone(&mut program);
+    watch.wait();
+    if dumpable() != before {
+        set_dumpable(before);
+    }
+    spawned
+}
+
+static CREDENTIALS: Mutex<()> = Mutex::new(());
+
+fn dumpable() -> c_int {
+    // SAFETY: integers only.
+    unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }
+}
+
+fn set_dumpable(flag: c_int) {
+    // SAFETY: integers only.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, flag as libc::c_ulong, 0, 0, 0) };
+}
+
+/// Says when a child has left our memory. `clone` returns a moment earlier, while the kernel still
+/// counts the child as its user; a close-on-exec descriptor is closed only after that moment.
+struct Watch {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Watch {
+    fn new(above: i32) -> io::Result<Self> {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        // Out of the way of the child's numbers.
+        // SAFETY: integers only, on a descriptor we own.
+        let copy = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just made it for us.
+        let writer = unsafe { OwnedFd::from_raw_fd(copy) };
+        Ok(Self { reader, writer })
+    }
+
+    fn wait(self) {
+        drop(self.writer);
+        // A moment, unless another thread forked without executing anything: then its process
+        // has the other end too, and the wait is bounded.
+        let _ = poll::readable(self.reader.as_fd(), Some(Duration::from_secs(1)));
+    }
+}
+
+fn clone(program: &mut Program<'_>) -> Result<Spawned, SpawnError> {
+    let stack = Stack::new().map_err(|error| SpawnError::new(Step::Process, &error))?;
+    let blocked = block_signals();
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let argument = ptr::from_mut(program).cast::<c_void>();
+    // SAFETY: the stack is ours and large enough for the child's program, which touches only what
+    // `program` leads to. This thread stands still until the child has left our memory, so all of
+    // it stays alive; signals are blocked, so no handler of ours runs in the child.
+    let pid = unsafe { libc::clone(child::main, stack.top(), flags, argument, &raw mut pidfd) };
+    let error = io::Error::last_os_error();
+    restore_signals(blocked);
+    if pid < 0 {
+        return Err(SpawnError::new(Step::Process, &error));
+    }
+    // SAFETY: `clone` succeeded, so the kernel has put a new descriptor there, close-on-exec.
+    let pidfd = PidFd::from_owned(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    // SAFETY: a field of ours; volatile, because the child wrote it behind the compiler's back.
+    match unsafe { (&raw const program.failure).read_volatile() } {
+        None => Ok(Spawned { pid: pid as u32, pidfd }),
+        Some(Failure { step, errno }) => {
+            // Reaped before we answer. An error here means it is gone already.
+            let _ = pidfd.wait();
+            Err(SpawnError { step, errno })
+        }
+    }
+}
+
+/// Blocks every signal, libc's own two included, and returns what was blocked before.
+fn block_signals() -> u64 {
+    let (all, mut before) = (u64::MAX, 0u64);
+    set_mask(&all, &mut before);
+    before
+}
+
+fn restore_signals(before: u64) {
+    set_mask(&before, ptr::null_mut());
+}
+
+fn set_mask(new: *const u64, old: *mut u64) {
+    let how = libc::SIG_SETMASK;
+    // SAFETY: eight bytes each, the size of the kernel's signal set, or null.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, old, size_of::<u64>()) };
+}
+
+/// Old kernels reap children by themselves while `SIGCHLD` is ignored, and forget their status.
+fn stop_ignoring_exits() {
+    if pidfd::remembers_exit() {
+        return;
+    }
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only; the structure has the right size.
+    unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: zeroes are a valid `sigaction`, and the kernel wrote over them.
+    let mut now = unsafe { now.assume_init() };
+    if now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0 {
+        now.sa_flags &= !libc::SA_NOCLDWAIT;
+        if now.sa_sigaction == libc::SIG_IGN {
+            now.sa_sigaction = libc::SIG_DFL;
+        }
+        // SAFETY: a whole structure, with a handler that was there or the default.
+        unsafe { libc::sigaction(libc::SIGCHLD, &raw const now, ptr::null_mut()) };
+    }
+}
+
+/// The child's stack, with a page below it that must not be touched.
+struct Stack {
+    base: *mut c_void,
+}
+
+impl Stack {
+    /// The child's program needs about one page; `getdents64` records another.
+    const BYTES: usize = 64 * 1024;
+    /// The largest page size there is on our platforms.
+    const GUARD_BYTES: usize = 64 * 1024;
+    const ALL_BYTES: usize = Self::BYTES + Self::GUARD_BYTES;
+
+    fn new() -> io::Result<Self> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping at a place the kernel chooses.
+        let base =
+            unsafe { libc::mmap(ptr::null_mut(), Self::ALL_BYTES, libc::PROT_NONE, kind, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Self { base };
+        let usable = base.wrapping_byte_add(Self::GUARD_BYTES);
+        // SAFETY: the upper part of the mapping just made.
+        let answer =
+            unsafe { libc::mprotect(usable, Self::BYTES, libc::PROT_READ | libc::PROT_WRITE) };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(stack) }
+    }
+
+    /// Stacks grow down. Aligned to a page, which is more than any of our platforms asks for.
+    const fn top(&self) -> *mut c_void {
+        self.base.wrapping_byte_add(Self::ALL_BYTES)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nothing uses any more.
+        unsafe { libc::munmap(self.base, Self::ALL_BYTES) };
+    }
+}
+
+/// What the pointers of a [`Program`] lead to.
+struct Memory {
+    candidates: Vec<*const c_char>,
+    argv: Vec<*const c_char>,
+    shell_argv: Vec<Cell<*const c_char>>,
+    envp: Vec<*const c_char>,
+    targets: Vec<Cell<Target>>,
+    limits: Vec<(Resource, libc::rlimit64)>,
+    affinity: Vec<u64>,
+}
+
+impl Memory {
+    fn new(plan: &Plan<'_>) -> Self {
+        let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
+        shell_argv.extend(pointers(&plan.arguments).into_iter().skip(1));
+        if plan.arguments.is_empty() {
+            shell_argv.push(ptr::null());
+        }
+        let limits = plan.limits.iter().map(|(resource, limit)| {
+            (*resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard })
+        });
+        Self {
+            candidates: plan.candidates.iter().map(|path| path.as_ptr()).collect(),
+            argv: pointers(&plan.arguments),
+            shell_argv: shell_argv.into_iter().map(Cell::new).collect(),
+            envp: pointers(&plan.environment),
+            targets: targets(plan),
+            limits: limits.collect(),
+            affinity: plan.affinity.as_deref().map(processor_bits).unwrap_or_default(),
+        }
+    }
+
+    /// The child's view. Valid while `self` and `plan` are.
+    fn program<'a>(&'a self, plan: &'a Plan<'_>) -> Program<'a> {
+        let highest = self.targets.iter().map(|target| target.get().number).max().unwrap_or(2);
+        let groups = match &plan.groups {
+            Some(list) => Groups::Set(list),
+            None if plan.changes_credentials() => Groups::Clear,
+            None => Groups::Keep,
+        };
+        let bit = |mask: u64, signal: &crate::signal::Signal| mask | 1 << (signal.number() - 1);
+        Program {
+            candidates: &self.candidates,
+            argv: &self.argv,
+            shell_argv: &self.shell_argv,
+            envp: &self.envp,
+            current_dir: plan.current_dir.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
+            targets: &self.targets,
+            above: highest.saturating_add(1),
+            session: plan.session,
+            process_group: plan.process_group.map(|group| group as i32),
+            umask: plan.umask,
+            limits: &self.limits,
+            nice: plan.nice,
+            affinity: &self.affinity,
+            groups,
+            gid: plan.gid,
+            uid: plan.uid,
+            parent: std::process::id() as i32,
+            parent_death_signal: plan.parent_death_signal.map(crate::signal::Signal::number),
+            cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            no_new_privileges: plan.no_new_privileges,
+            mask: plan.blocked_signals.iter().fold(0, bit),
+            failure: None,
+        }
+    }
+}
+
+/// A list of C strings as C wants it: pointers and a null at the end.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+fn processor_bits(numbers: &[u32]) -> Vec<u64> {
+    let words = numbers.iter().max().map_or(1, |highest| *highest as usize / 64 + 1);
+    let mut bits = vec![0u64; words];
+    for &number in numbers {
+        bits[number as usize / 64] |= 1 << (number % 64);
+    }
+    bits
+}
+
+/// What stands where in the child, by number; 0 to 2 are always among them.
+fn targets(plan: &Plan<'_>) -> Vec<Cell<Target>> {
+    let missing = (0..=2u32).filter(|n| plan.descriptors.iter().all(|d| d.number != *n));
+    let inherited = missing.map(|number| (number, Source::Inherit(number)));
+    let asked = plan.descriptors.iter().map(|d| (d.number, d.source));
+    let mut targets: Vec<Target> = inherited
+        .chain(asked)
+        .map(|(number, source)| Target {
+            number: number as i32,
+            origin: match source {
+                Source::Fd(fd) => Origin::Fd(fd.as_raw_fd()),
+                Source::Inherit(of) => Origin::Fd(of as i32),
+                Source::Null => Origin::Null,
+                Source::Closed => Origin::Closed,
+            },
+            or_null: matches!(source, Source::Inherit(0..=2)),
+        })
+        .collect();
+    targets.sort_by_key(|target| target.number);
+    targets.into_iter().map(Cell::new).collect()
+}
+
+#[cfg(test)]
+mod tests;

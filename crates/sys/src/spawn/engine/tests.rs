@@ -1,0 +1,493 @@
+//! The engine against the real kernel. Programs are `/bin/sh` scripts that say what they see.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use super::super::Descriptor;
+use super::*;
+use crate::limit::Limit;
+use crate::pidfd::ExitStatus;
+use crate::signal::Signal;
+
+fn c(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+fn sh(script: &str) -> Plan<'static> {
+    let mut plan = Plan::new(vec![c("/bin/sh")], vec![c("sh"), c("-c"), c(script)]);
+    plan.environment = vec![c("PATH=/usr/bin:/bin")];
+    plan
+}
+
+fn pipe() -> (File, OwnedFd) {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    (File::from(reader), writer)
+}
+
+/// Runs the plan with its stdout in a pipe.
+fn output_of(plan: &Plan<'_>) -> (String, ExitStatus) {
+    let (mut reader, writer) = pipe();
+    let mut plan = plan.clone();
+    plan.descriptors.push(Descriptor { number: 1, source: Source::Fd(writer.as_fd()) });
+    let child = spawn(&plan).unwrap();
+    drop(plan);
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    (text, child.pidfd.wait().unwrap())
+}
+
+fn said(plan: &Plan<'_>) -> String {
+    let (text, status) = output_of(plan);
+    assert_eq!(status, ExitStatus::Code(0), "{text}");
+    text.trim_end().to_owned()
+}
+
+fn refused(plan: &Plan<'_>) -> (Step, &'static str) {
+    let error = spawn(plan).unwrap_err();
+    (error.step, errno::name(error.errno))
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("brood-spawn-{}-{name}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn file(path: &PathBuf, text: &str, mode: u32) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn c_path(path: &std::path::Path) -> CString {
+    c(path.to_str().unwrap())
+}
+
+/// Runs one of the ignored tests below in a process of its own, because it changes or checks
+/// something that belongs to the whole process.
+fn in_a_process_of_its_own(name: &str) {
+    let name = format!("spawn::engine::tests::{name}");
+    let me = std::env::current_exe().unwrap();
+    let arguments = ["--exact", &name, "--ignored", "--nocapture", "--test-threads=1"];
+    let output = Command::new(me).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+#[test]
+fn a_child_runs_and_its_exit_code_comes_back() {
+    let child = spawn(&sh("exit 23")).unwrap();
+    assert!(child.pid > 1);
+    assert_eq!(child.pidfd.wait().unwrap(), ExitStatus::Code(23));
+}
+
+#[test]
+fn the_step_that_failed_is_named() {
+    let missing = Plan::new(vec![c("/nonexistent/program")], vec![c("x")]);
+    assert_eq!(refused(&missing), (Step::Program, "ENOENT"));
+    let mut nowhere = sh("true");
+    nowhere.current_dir = Some(c("/nonexistent"));
+    assert_eq!(refused(&nowhere), (Step::CurrentDir, "ENOENT"));
+    let directory = Plan::new(vec![c("/tmp")], vec![c("x")]);
+    assert_eq!(refused(&directory), (Step::Program, "EACCES"));
+    let mut group = sh("true");
+    group.process_group = Some(1);
+    assert_eq!(refused(&group), (Step::ProcessGroup, "EPERM"));
+    let mut limit = sh("true");
+    limit.limits = vec![(Resource::CoreBytes, Limit { soft: 2, hard: 1 })];
+    assert_eq!(refused(&limit), (Step::Limit(Resource::CoreBytes), "EINVAL"));
+    let mut inherit = sh("true");
+    inherit.descriptors = vec![Descriptor { number: 9, source: Source::Inherit(1_000_000) }];
+    assert_eq!(refused(&inherit), (Step::Descriptor(9), "EBADF"));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut cgroup = sh("true");
+    cgroup.cgroup = Some(full.as_fd());
+    assert_eq!(refused(&cgroup), (Step::Cgroup, "ENOSPC"));
+}
+
+#[test]
+fn a_failed_child_is_reaped() {
+    let error = spawn(&Plan::new(vec![c("/nonexistent")], vec![c("x")])).unwrap_err();
+    assert_eq!(error.to_string(), "program: no such file or directory");
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    in_a_process_of_its_own("no_child_is_left_after_failures");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn no_child_is_left_after_failures() {
+    let before = crate::fd::open_descriptors().unwrap();
+    for _ in 0..50 {
+        spawn(&Plan::new(vec![c("/nonexistent")], vec![c("x")])).unwrap_err();
+    }
+    let all = nix::sys::wait::waitpid(None, None);
+    assert_eq!(all, Err(nix::errno::Errno::ECHILD));
+    assert_eq!(crate::fd::open_descriptors().unwrap(), before);
+}
+
+#[test]
+fn candidates_are_tried_as_execvp_does() {
+    let directory = scratch("candidates");
+    let forbidden = directory.join("forbidden");
+    file(&forbidden, "#!/bin/sh\n", 0o644);
+    let missing = c_path(&directory.join("missing"));
+    let through_a_file = c_path(&forbidden.join("x"));
+    let works = vec![missing.clone(), through_a_file.clone(), c_path(&forbidden), c("/bin/true")];
+    assert!(spawn(&Plan::new(works, vec![c("x")])).unwrap().pidfd.wait().unwrap().success());
+    let none = vec![c_path(&forbidden), missing.clone()];
+    assert_eq!(refused(&Plan::new(none, vec![c("x")])), (Step::Program, "EACCES"));
+    let nothing = vec![through_a_file, missing];
+    assert_eq!(refused(&Plan::new(nothing, vec![c("x")])), (Step::Program, "ENOENT"));
+    assert_eq!(refused(&Plan::new(vec![], vec![c("x")])), (Step::Program, "ENOENT"));
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_script_without_an_interpreter_line_runs_through_the_shell() {
+    let directory = scratch("script");
+    let script = directory.join("script");
+    file(&script, "echo \"$0 $1 $2\"\n", 0o755);
+    let mut plan = Plan::new(vec![c_path(&script)], vec![c("own name"), c("a b"), c("c")]);
+    assert_eq!(said(&plan), format!("{} a b c", script.display()));
+    plan.arguments.clear();
+    assert_eq!(said(&plan), script.to_str().unwrap());
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_relative_program_counts_from_the_childs_directory() {
+    let directory = scratch("relative");
+    file(&directory.join("here"), "#!/bin/sh\npwd\n", 0o755);
+    let mut plan = Plan::new(vec![c("./here")], vec![c("here")]);
+    plan.current_dir = Some(c_path(&directory));
+    assert_eq!(said(&plan), directory.canonicalize().unwrap().to_str().unwrap());
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn the_environment_is_exactly_what_was_asked_for() {
+    let mut plan = Plan::new(vec![c("/usr/bin/env")], vec![c("env")]);
+    plan.environment = vec![c("A=1"), c("B="), c("a=2")];
+    assert_eq!(said(&plan), "A=1\nB=\na=2");
+}
+
+#[test]
+fn descriptors_cross_over_without_hurting_each_other() {
+    let (one, two) = (scratch("one"), scratch("two"));
+    file(&one.join("f"), "first", 0o644);
+    file(&two.join("f"), "second", 0o644);
+    let (a, b) = (File::open(one.join("f")).unwrap(), File::open(two.join("f")).unwrap());
+    let (low, high) = (a.as_raw_fd() as u32, b.as_raw_fd() as u32);
+    // Each takes the other's number, and the first is also wanted under a third one.
+    let mut plan = sh(&format!("cat <&{high}; cat <&{low}; test -e /proc/self/fd/90"));
+    plan.descriptors = vec![
+        Descriptor { number: high, source: Source::Fd(a.as_fd()) },
+        Descriptor { number: low, source: Source::Fd(b.as_fd()) },
+        Descriptor { number: 90, source: Source::Inherit(low) },
+    ];
+    assert_eq!(said(&plan), "firstsecond");
+    fs::remove_dir_all(one).unwrap();
+    fs::remove_dir_all(two).unwrap();
+}
+
+#[test]
+fn only_descriptors_that_were_asked_for_reach_the_child() {
+    let null = File::open("/dev/null").unwrap();
+    // Descriptors that a careless library left open for every child.
+    let careless: Vec<OwnedFd> = (0..20).map(|_| nix::unistd::dup(&null).unwrap()).collect();
+    assert!(!crate::fd::is_close_on_exec(careless[0].as_fd()).unwrap());
+    let mut plan = Plan::new(vec![c("/bin/ls")], vec![c("ls"), c("/proc/self/fd")]);
+    plan.descriptors = vec![Descriptor { number: 40, source: Source::Fd(null.as_fd()) }];
+    // `ls` itself opens the directory under the first free number, 3.
+    assert_eq!(said(&plan), "0\n1\n2\n3\n40");
+}
+
+#[test]
+fn null_and_closed_are_what_they_say() {
+    let mut plan = sh("readlink /proc/self/fd/0; test -e /proc/self/fd/2 || echo none >&1");
+    plan.descriptors = vec![
+        Descriptor { number: 0, source: Source::Null },
+        Descriptor { number: 2, source: Source::Closed },
+    ];
+    assert_eq!(said(&plan), "/dev/null\nnone");
+}
+
+#[test]
+fn standard_streams_that_the_parent_closed_lead_to_null() {
+    in_a_process_of_its_own("closed_standard_streams");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn closed_standard_streams() {
+    let error = nix::unistd::dup(io::stderr().as_fd()).unwrap();
+    for number in [0, 2] {
+        // SAFETY: this process is a test of its own; nothing else uses the two.
+        unsafe { libc::close(number) };
+    }
+    // The pipes that are made now take the free numbers.
+    let script = "readlink /proc/self/fd/0 /proc/self/fd/2";
+    let told = said(&sh(script));
+    nix::unistd::dup2_stderr(&error).unwrap();
+    nix::unistd::dup2_stdin(&error).unwrap();
+    // Number 0 was the reading end of our pipe: the child never gets what it was not given.
+    assert!(told.lines().all(|line| line == "/dev/null"), "{told}");
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
+#[test]
+fn sessions_groups_masks_and_limits_are_set() {
+    let stat = "read -r pid _ _ _ group session _ < /proc/self/stat; echo $((group == pid)) $((session == pid))";
+    let mut plan = sh(stat);
+    plan.process_group = Some(0);
+    assert_eq!(said(&plan), "1 0");
+    let mut plan = sh(stat);
+    plan.session = true;
+    assert_eq!(said(&plan), "1 1");
+    let mut plan = sh("umask; ulimit -n; nice");
+    plan.umask = Some(0o027);
+    plan.nice = Some(7);
+    // Lower than a number that is placed: the limit comes after the descriptors.
+    plan.limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
+    let null = File::open("/dev/null").unwrap();
+    plan.descriptors = vec![Descriptor { number: 50, source: Source::Fd(null.as_fd()) }];
+    assert_eq!(said(&plan), "0027\n33\n7");
+    let mut plan = sh("grep Cpus_allowed_list /proc/self/status");
+    plan.affinity = Some(vec![0]);
+    assert_eq!(said(&plan).split_whitespace().last(), Some("0"));
+    let mut plan = sh("grep NoNewPrivs /proc/self/status");
+    plan.no_new_privileges = true;
+    assert_eq!(said(&plan).split_whitespace().last(), Some("1"));
+}
+
+#[test]
+fn handlers_are_gone_and_the_mask_is_what_was_asked_for() {
+    let bits = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap()
+    };
+    // Rust programs ignore SIGPIPE, and this thread blocks one more.
+    let mut mask = nix::sys::signal::SigSet::empty();
+    mask.add(nix::sys::signal::Signal::SIGUSR2);
+    mask.thread_block().unwrap();
+    let mut plan = Plan::new(vec![c("/bin/cat")], vec![c("cat"), c("/proc/self/status")]);
+    let told = said(&plan);
+    assert_eq!((bits(&told, "SigBlk"), bits(&told, "SigCgt")), (0, 0));
+    assert_eq!(bits(&told, "SigIgn") & 1 << (libc::SIGPIPE - 1), 0);
+    plan.blocked_signals = vec![Signal::USR1, Signal::TERM];
+    let told = said(&plan);
+    assert_eq!(bits(&told, "SigBlk"), 1 << (libc::SIGUSR1 - 1) | 1 << (libc::SIGTERM - 1));
+    let still = nix::sys::signal::SigSet::thread_get_mask().unwrap();
+    assert_eq!(still, mask, "the spawning thread has its own mask back");
+}
+
+#[test]
+fn descriptors_are_marked_without_close_range() {
+    let null = File::open("/dev/null").unwrap();
+    // SAFETY: integers only, on an open descriptor.
+    let number = unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD, 900) };
+    // SAFETY: the kernel just made it for us.
+    let high = unsafe { OwnedFd::from_raw_fd(number) };
+    child::close_on_exec_by_walk(900, 999);
+    assert!(crate::fd::is_close_on_exec(high.as_fd()).unwrap());
+}
+
+#[test]
+fn credentials_change_and_the_parents_flag_stays() {
+    if is_root() {
+        in_a_process_of_its_own("credentials_change");
+    }
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn credentials_change() {
+    assert_eq!(dumpable(), 1);
+    let mut plan = sh("id -u; id -g; id -G");
+    (plan.uid, plan.gid) = (Some(65_534), Some(65_533));
+    assert_eq!(said(&plan), "65534\n65533\n65533");
+    plan.groups = Some(vec![7, 9]);
+    assert_eq!(said(&plan), "65534\n65533\n65533 7 9");
+    assert_eq!(dumpable(), 1);
+    // A program that only root may reach, and then one that nobody may.
+    let directory = scratch("credentials");
+    file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
+    let mut plan = Plan::new(vec![c_path(&directory.join("mine"))], vec![c("mine")]);
+    assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+    plan.uid = Some(65_534);
+    assert_eq!(refused(&plan), (Step::Program, "EACCES"), "counts as the new user");
+    fs::remove_dir_all(directory).unwrap();
+    // Nobody may not become somebody else.
+    // SAFETY: integers only; the process is this test's own.
+    assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
+    let mut plan = sh("true");
+    plan.uid = Some(0);
+    assert_eq!(refused(&plan), (Step::Uid, "EPERM"));
+    (plan.uid, plan.gid) = (None, Some(1));
+    assert_eq!(refused(&plan), (Step::Gid, "EPERM"));
+    (plan.gid, plan.groups) = (None, Some(vec![1]));
+    assert_eq!(refused(&plan), (Step::Groups, "EPERM"));
+}
+
+#[test]
+fn many_credential_changes_at_once_never_open_our_memory() {
+    if is_root() {
+        in_a_process_of_its_own("credential_changes_at_once");
+    }
+}
+
+/// A child that is slow to find its program borrows our memory under its new user all the while.
+/// Another such spawn that ends meanwhile must not make that memory readable.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn credential_changes_at_once() {
+    const SLOW_CANDIDATES: usize = 100_000;
+    let mut plan = Plan::new(vec![c("/nonexistent/x"); SLOW_CANDIDATES], vec![c("true")]);
+    plan.candidates.push(c("/bin/true"));
+    plan.uid = Some(65_534);
+    let slow = thread::spawn(move || spawn(&plan).unwrap().pidfd.wait().unwrap());
+    let fast = thread::spawn(|| {
+        for _ in 0..300 {
+            let mut plan = Plan::new(vec![c("/bin/true")], vec![c("true")]);
+            plan.uid = Some(65_534);
+            assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+        }
+    });
+    let mut seen = 0;
+    while !slow.is_finished() {
+        // A task of ours under the other user, while it is still our own program.
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            seen += u32::from(is_readable_by_its_new_user(&entry.path()) == Some(false));
+        }
+    }
+    slow.join().unwrap();
+    fast.join().unwrap();
+    assert!(seen > 0, "the slow child was never looked at");
+    assert_eq!(dumpable(), 1);
+}
+
+/// `None` when the process is not a child of ours under the other user that still borrows our
+/// memory. The owner of a `/proc` entry is root exactly while the process is not dumpable.
+fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let mine = format!("PPid:\t{}\n", std::process::id());
+    let borrowed = status.contains(&mine) && status.contains("Uid:\t65534\t");
+    let program = fs::read_link(process.join("exe")).ok()?;
+    let owner = fs::metadata(process.join("mem")).ok()?.uid();
+    let still = fs::read_link(process.join("exe")).ok()?;
+    let ours = std::env::current_exe().ok()?;
+    let same = borrowed && program == ours && still == ours;
+    assert!(!same || owner == 0, "our memory is open to the new user");
+    same.then_some(owner != 0)
+}
+
+#[test]
+fn exits_are_told_although_sigchld_is_ignored() {
+    in_a_process_of_its_own("sigchld_is_ignored");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn sigchld_is_ignored() {
+    // SAFETY: the process is this test's own.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    assert_eq!(spawn(&sh("exit 5")).unwrap().pidfd.wait().unwrap(), ExitStatus::Code(5));
+    let child = spawn(&sh("kill -9 $$")).unwrap();
+    assert!(poll::readable(child.pidfd.as_fd(), Some(Duration::from_secs(10))).unwrap());
+    assert_eq!(child.pidfd.try_wait().unwrap(), Some(ExitStatus::Signal(Signal::KILL)));
+    let told = said(&sh("grep SigIgn /proc/self/status"));
+    let bits = u64::from_str_radix(told.split_whitespace().last().unwrap(), 16).unwrap();
+    assert_eq!(bits & 1 << (libc::SIGCHLD - 1), 0, "the child can wait for its own");
+}
+
+#[test]
+fn a_child_dies_with_the_thread_that_asked_for_it() {
+    let (reader, writer) = pipe();
+    let spawner = thread::spawn(move || {
+        let mut plan = sh("exec sleep 60");
+        plan.parent_death_signal = Some(Signal::KILL);
+        plan.descriptors = vec![Descriptor { number: 1, source: Source::Fd(writer.as_fd()) }];
+        spawn(&plan).unwrap()
+    });
+    let child = spawner.join().unwrap();
+    assert_eq!(child.pidfd.wait().unwrap(), ExitStatus::Signal(Signal::KILL));
+    drop(reader);
+}
+
+#[test]
+fn limits_that_are_reached_are_clear_errors_and_leak_nothing() {
+    in_a_process_of_its_own("limits_that_are_reached");
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn limits_that_are_reached() {
+    let before = crate::fd::open_descriptors().unwrap();
+    crate::limit::set_descriptors(64).unwrap();
+    let mut all = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        all.push(file);
+    }
+    assert_eq!(refused(&sh("true")), (Step::Process, "EMFILE"));
+    // Room for the process but not for moving a descriptor out of the way.
+    let (last, _) = (all.pop(), all.pop());
+    let mut plan = sh("true");
+    let descriptor = |number| Descriptor { number, source: Source::Fd(all[0].as_fd()) };
+    plan.descriptors = vec![descriptor(4), descriptor(63)];
+    assert_eq!(refused(&plan), (Step::Descriptor(4), "EMFILE"));
+    drop((last, all));
+    crate::limit::set_descriptors(1024).unwrap();
+    assert_eq!(crate::fd::open_descriptors().unwrap(), before);
+    if is_root() {
+        // SAFETY: the process is this test's own.
+        assert_eq!(unsafe { libc::setresuid(65_533, 65_533, 65_533) }, 0);
+    }
+    crate::limit::set(Resource::Processes, Limit { soft: 1, hard: 1 }).unwrap();
+    assert_eq!(refused(&sh("true")), (Step::Process, "EAGAIN"));
+    assert_eq!(crate::fd::open_descriptors().unwrap(), before);
+}
+
+#[test]
+fn many_threads_spawn_at_once() {
+    let threads: Vec<_> = (0..8)
+        .map(|number| {
+            thread::spawn(move || {
+                for round in 0..25 {
+                    let code = number * 25 + round;
+                    let status = spawn(&sh(&format!("exit {code}"))).unwrap().pidfd.wait();
+                    assert_eq!(status.unwrap(), ExitStatus::Code(code));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_written_pipe_becomes_the_childs_input() {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+    let mut plan = sh("cat");
+    plan.descriptors = vec![Descriptor { number: 0, source: Source::Fd(reader.as_fd()) }];
+    // Non-blocking here, blocking there: `cat` would fail with EAGAIN otherwise.
+    let wait = thread::spawn(move || {
+        let mut file = File::from(writer);
+        file.write_all(b"through").unwrap();
+    });
+    wait.join().unwrap();
+    assert_eq!(said(&plan), "through");
+}
