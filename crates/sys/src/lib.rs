@@ -11,6 +11,7 @@ pub mod host;
 pub mod limit;
 pub mod memory;
 pub mod pidfd;
+pub mod pipe;
 pub mod poll;
 pub mod scm;
 pub mod signal;
