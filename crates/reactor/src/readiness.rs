@@ -153,6 +153,8 @@ fn mio_interest(interest: Interest) -> mio::Interest {
     match (interest.is_readable(), interest.is_writable()) {
         (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
         (false, true) => mio::Interest::WRITABLE,
-        (_, false) => mio::Interest::READABLE,
+        (true, false) => mio::Interest::READABLE,
+        // Nothing our kinds of descriptors ever have: what is left are hang-ups and errors.
+        (false, false) => mio::Interest::PRIORITY,
     }
 }

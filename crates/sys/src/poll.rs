@@ -31,6 +31,8 @@ impl Interest {
     pub const WRITABLE: Self = Self(2);
     /// Either of the two.
     pub const BOTH: Self = Self(3);
+    /// Neither of the two: only that the other end has closed, or an error.
+    pub const HANGUP: Self = Self(0);
 
     /// Whether reading is part of this interest.
     #[must_use]
@@ -138,6 +140,10 @@ pub fn wait<const N: usize>(
 fn answer(fd: &PollFd<'_>, interest: Interest) -> Ready {
     let seen = fd.revents().unwrap_or(PollFlags::empty());
     let both = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    if interest == Interest::HANGUP {
+        let gone = seen.intersects(both);
+        return Ready { readable: gone, writable: gone };
+    }
     Ready {
         readable: interest.is_readable() && seen.intersects(both | PollFlags::POLLIN),
         writable: interest.is_writable() && seen.intersects(both | PollFlags::POLLOUT),
@@ -174,6 +180,16 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         assert!(writable(writer.as_fd(), Some(Duration::ZERO)).unwrap());
+    }
+
+    #[test]
+    fn a_hang_up_is_told_apart_from_bytes() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        let entries = [(reader.as_fd(), Interest::HANGUP)];
+        assert!(!wait(&entries, Some(Duration::ZERO)).unwrap()[0].any());
+        drop(writer);
+        assert!(wait(&entries, None).unwrap()[0].readable);
     }
 
     #[test]
