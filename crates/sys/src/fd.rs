@@ -155,15 +155,6 @@ pub fn open_descriptors() -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
-/// Makes a pipe: the end to read from and the end to write to, close-on-exec, blocking.
-///
-/// # Errors
-///
-/// `EMFILE` or `ENFILE` when no descriptor is left.
-pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
-}
-
 /// Turns the kernel's `-1` into the error it left behind.
 pub(crate) fn cvt(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
