@@ -1,0 +1,364 @@
+//! Watching for signals: opt-in handlers that write to an eventfd.
+//!
+//! [`SignalWatch`] installs handlers for the signals it is asked for and for no others; its
+//! descriptor becomes readable when one arrives, and dropping it puts back what was there before.
+//!
+//! The handler touches only atomics and `write(2)`. It knows its watches through a fixed table
+//! ([`WATCHES_MAX`] places), because a handler must not lock or allocate. A watch's eventfd is
+//! closed only when no handler is running that could still hold its number.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{NUMBER_MAX, Signal};
+
+/// The most [`SignalWatch`]es that can exist in one process at a time.
+pub const WATCHES_MAX: usize = 16;
+
+/// How often one [`SignalWatch::take`] names the same signal at most; further ones are dropped,
+/// as the kernel merges signals that arrive faster than they are handled.
+pub const REPEATS_MAX: u32 = 64;
+
+/// Handlers for some signals, and a descriptor that is readable when one has arrived.
+///
+/// While it lives, the signals it watches do not have their usual effect. Two watches may watch
+/// the same signal: both see it, and the disposition from before the first comes back with the
+/// last. A disposition that somebody else installed meanwhile is left alone.
+///
+/// The handlers run with `SA_RESTART`. A signal that every thread blocks is not seen.
+///
+/// ```
+/// use sys::signal::{self, Signal, SignalWatch};
+///
+/// let watch = SignalWatch::new(&[Signal::USR1])?;
+/// signal::raise(Signal::USR1)?;
+/// assert_eq!(watch.take(), [Signal::USR1]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct SignalWatch {
+    /// There until drop.
+    event: Option<EventFd>,
+    place: &'static Place,
+    signals: u64,
+    active: AtomicBool,
+}
+
+impl SignalWatch {
+    /// Starts to watch `signals`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for `SIGKILL`, `SIGSTOP`, libc's own numbers, and the faults a handler cannot
+    /// return from (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); `EMFILE` when no descriptor is
+    /// left; `EBUSY` when there are [`WATCHES_MAX`] watches. Nothing is changed then.
+    pub fn new(signals: &[Signal]) -> io::Result<Self> {
+        if signals.iter().any(|signal| signal.is_fault()) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let mut installed = lock();
+        let free = PLACES.iter().find(|place| place.fd.load(Ordering::Acquire) == EMPTY);
+        let place = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
+        place.claim(&event);
+        let mut watch =
+            Self { event: Some(event), place, signals: 0, active: AtomicBool::new(true) };
+        for &signal in signals {
+            if watch.signals & signal.bit() != 0 {
+                continue;
+            }
+            if let Err(error) = installed.add(signal) {
+                installed.withdraw(watch.signals, watch.place);
+                // The places are settled: drop must not try again.
+                watch.active.store(false, Ordering::Release);
+                // Before the watch, whose drop takes the lock.
+                drop(installed);
+                return Err(error);
+            }
+            watch.signals |= signal.bit();
+            place.signals.store(watch.signals, Ordering::Release);
+        }
+        drop(installed);
+        Ok(watch)
+    }
+
+    /// Takes what has arrived since the last call and clears the descriptor's readiness.
+    ///
+    /// A signal is named as often as it arrived, up to [`REPEATS_MAX`]; different signals come by
+    /// number, not in the order of arrival.
+    #[must_use]
+    pub fn take(&self) -> Vec<Signal> {
+        // Empty is fine: `EAGAIN`. Read before the counters: what arrives in between is counted
+        // and makes the descriptor readable again.
+        let _ = self.event.as_ref().map(EventFd::read);
+        let mut seen = Vec::new();
+        for (number, count) in (1..).zip(&self.place.counts[1..]) {
+            // The place may carry a late signal of the watch that had it before.
+            if self.signals & Signal(number).bit() == 0 {
+                continue;
+            }
+            let times = count.swap(0, Ordering::AcqRel).min(REPEATS_MAX);
+            seen.extend((0..times).map(|_| Signal(number)));
+        }
+        seen
+    }
+
+    /// Puts the previous dispositions back now, as drop does. The descriptor stays open.
+    pub fn restore(&self) {
+        let mut installed = lock();
+        if self.active.swap(false, Ordering::AcqRel) {
+            installed.withdraw(self.signals, self.place);
+        }
+    }
+}
+
+impl AsFd for SignalWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_ref().expect("the eventfd is there until drop").as_fd()
+    }
+}
+
+impl fmt::Debug for SignalWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = Signal::ALL.iter().filter(|signal| self.signals & signal.bit() != 0);
+        f.debug_set().entries(watched).finish()
+    }
+}
+
+impl Drop for SignalWatch {
+    fn drop(&mut self) {
+        self.restore();
+        if !handlers_are_gone() {
+            // Rather one descriptor too many than a handler's write in somebody else's file.
+            mem::forget(self.event.take());
+        }
+    }
+}
+
+/// Where the handler finds a watch. A place is free when its `fd` is [`EMPTY`].
+struct Place {
+    fd: AtomicI32,
+    signals: AtomicU64,
+    counts: [AtomicU32; NUMBER_MAX + 1],
+}
+
+const EMPTY: RawFd = -1;
+
+static PLACES: [Place; WATCHES_MAX] = [const {
+    Place {
+        fd: AtomicI32::new(EMPTY),
+        signals: AtomicU64::new(0),
+        counts: [const { AtomicU32::new(0) }; NUMBER_MAX + 1],
+    }
+}; WATCHES_MAX];
+
+/// Handlers that run now, in all threads.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    /// Taken under the lock of [`INSTALLED`], so that two watches never share one.
+    fn claim(&self, event: &EventFd) {
+        self.signals.store(0, Ordering::Release);
+        for count in &self.counts {
+            count.store(0, Ordering::Release);
+        }
+        self.fd.store(event.as_fd().as_raw_fd(), Ordering::SeqCst);
+    }
+
+    fn clear(&self) {
+        self.signals.store(0, Ordering::Release);
+        self.fd.store(EMPTY, Ordering::SeqCst);
+    }
+
+    /// Called by the handler: atomics and `write(2)` only.
+    fn notify(&self, signal: Signal) {
+        if self.signals.load(Ordering::Acquire) & signal.bit() == 0 {
+            return;
+        }
+        let fd = self.fd.load(Ordering::SeqCst);
+        if fd == EMPTY {
+            return;
+        }
+        if let Some(count) = self.counts.get(signal.0 as usize) {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+        let one = 1u64;
+        // SAFETY: the buffer is eight readable bytes of our stack. The descriptor is open: who
+        // closes it first empties the place and then waits until `RUNNING` is zero.
+        unsafe { libc::write(fd, ptr::from_ref(&one).cast(), size_of::<u64>()) };
+    }
+}
+
+/// Waits for the handlers that may have read a place before it was emptied; a handler takes
+/// microseconds. `false` when one still runs: its thread was stopped in the middle, or this is
+/// the child of a fork that happened there.
+fn handlers_are_gone() -> bool {
+    (0..1000).any(|_| {
+        let gone = RUNNING.load(Ordering::SeqCst) == 0;
+        if !gone {
+            thread::yield_now();
+        }
+        gone
+    })
+}
+
+extern "C" fn on_signal(number: libc::c_int) {
+    RUNNING.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: gives the address of this thread's errno; async-signal-safe.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the address is valid for as long as this thread runs.
+    let kept = unsafe { *errno };
+    for place in &PLACES {
+        place.notify(Signal(number));
+    }
+    // SAFETY: as above; the interrupted code must find its errno again.
+    unsafe { *errno = kept };
+    RUNNING.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Which signals have our handler, for how many watches, and what was there before.
+struct Installed {
+    watches: [u32; NUMBER_MAX + 1],
+    previous: [Option<libc::sigaction>; NUMBER_MAX + 1],
+}
+
+static INSTALLED: Mutex<Installed> = Mutex::new(Installed {
+    watches: [0; NUMBER_MAX + 1],
+    previous: [const { None }; NUMBER_MAX + 1],
+});
+
+fn lock() -> MutexGuard<'static, Installed> {
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Installed {
+    fn add(&mut self, signal: Signal) -> io::Result<()> {
+        let number = signal.0 as usize;
+        if self.watches[number] == 0 {
+            let previous = action(signal, Some(&ours()))?;
+            self.previous[number] = Some(previous);
+        }
+        self.watches[number] += 1;
+        Ok(())
+    }
+
+    /// Ends a watch on `signals`. First the dispositions, then the place: a signal in between has
+    /// its usual effect and is not swallowed.
+    fn withdraw(&mut self, signals: u64, place: &Place) {
+        for number in 1..=NUMBER_MAX {
+            let signal = Signal(number as i32);
+            if signals & signal.bit() == 0 {
+                continue;
+            }
+            self.watches[number] -= 1;
+            if self.watches[number] == 0 {
+                self.restore(signal);
+            }
+        }
+        place.clear();
+    }
+
+    fn restore(&mut self, signal: Signal) {
+        let Some(previous) = self.previous[signal.0 as usize].take() else { return };
+        let current = action(signal, None).map(|current| current.sa_sigaction);
+        if current.is_ok_and(|current| current == ours().sa_sigaction) {
+            // Cannot fail: the same number was accepted before.
+            let _ = action(signal, Some(&previous));
+        }
+    }
+}
+
+fn ours() -> libc::sigaction {
+    // SAFETY: plain C data, for which all zeros is a value: an empty mask, no flags.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
+    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    action
+}
+
+/// Sets a disposition, or only asks; gives the one from before.
+fn action(signal: Signal, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: plain C data, for which all zeros is a value.
+    let mut old: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `new` is null or valid, `old` is writable, and the handler that may be set is
+    // async-signal-safe and lives for ever.
+    match unsafe { libc::sigaction(signal.0, new, &mut old) } {
+        0 => Ok(old),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll::readable;
+    use crate::signal::raise;
+
+    // Each test has a signal of its own: dispositions belong to the whole process.
+
+    #[test]
+    fn a_watch_sees_each_arrival_and_then_is_quiet() {
+        let watch = SignalWatch::new(&[Signal::WINCH]).unwrap();
+        assert!(!readable(watch.as_fd(), Some(Duration::ZERO)).unwrap());
+        raise(Signal::WINCH).unwrap();
+        raise(Signal::WINCH).unwrap();
+        assert!(readable(watch.as_fd(), Some(Duration::ZERO)).unwrap());
+        assert_eq!(watch.take(), [Signal::WINCH, Signal::WINCH]);
+        assert!(!readable(watch.as_fd(), Some(Duration::ZERO)).unwrap());
+        assert_eq!(watch.take(), []);
+    }
+
+    #[test]
+    fn two_watches_share_a_signal_and_the_last_one_restores() {
+        let before = action(Signal::URG, None).unwrap().sa_sigaction;
+        let first = SignalWatch::new(&[Signal::URG]).unwrap();
+        let second = SignalWatch::new(&[Signal::URG, Signal::URG]).unwrap();
+        raise(Signal::URG).unwrap();
+        assert_eq!(first.take(), [Signal::URG]);
+        assert_eq!(second.take(), [Signal::URG]);
+        drop(first);
+        raise(Signal::URG).unwrap();
+        assert_eq!(second.take(), [Signal::URG]);
+        drop(second);
+        assert_eq!(action(Signal::URG, None).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn a_disposition_set_by_somebody_else_meanwhile_stays() {
+        let watch = SignalWatch::new(&[Signal::IO]).unwrap();
+        let mut ignore = ours();
+        ignore.sa_sigaction = libc::SIG_IGN;
+        let ours = action(Signal::IO, Some(&ignore)).unwrap();
+        drop(watch);
+        assert_eq!(action(Signal::IO, Some(&ours)).unwrap().sa_sigaction, libc::SIG_IGN);
+        raise(Signal::IO).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_refused_and_leaves_no_handler() {
+        let before = action(Signal::PWR, None).unwrap().sa_sigaction;
+        for refused in [Signal::KILL, Signal::STOP, Signal::SEGV] {
+            let error = SignalWatch::new(&[Signal::PWR, refused]).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        }
+        assert_eq!(action(Signal::PWR, None).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn an_interrupted_thread_finds_its_errno_again() {
+        let _watch = SignalWatch::new(&[Signal::CONT]).unwrap();
+        nix::errno::Errno::EXDEV.set();
+        raise(Signal::CONT).unwrap();
+        assert_eq!(nix::errno::Errno::last(), nix::errno::Errno::EXDEV);
+    }
+}
