@@ -1,0 +1,123 @@
+//! Where the control groups of this process are, and what their files hold.
+
+use crate::files::{Root, read_short};
+use crate::parse::cgroup::{self, CpuQuota, Group, Mount, Version};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The group that rules over one controller.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) version: Version,
+    /// The directories of the group and of all its visible parents, the group's own first.
+    pub(crate) levels: Vec<PathBuf>,
+}
+
+/// Finds the group for `controller`, given the bytes of `/proc/self/cgroup`; nothing where no
+/// such hierarchy is mounted.
+pub(crate) fn place(root: &Root, membership: &[u8], controller: &str) -> Option<Place> {
+    let group = cgroup::group(membership, controller)?;
+    let mount = usual_mount(root, &group, controller).or_else(|| {
+        let mountinfo = root.read("/proc/self/mountinfo").ok()?;
+        let mount = cgroup::mount(&mountinfo, &group, controller)?;
+        Some(Mount { point: root.at(&mount.point), ..mount })
+    })?;
+    Some(Place { version: group.version, levels: cgroup::levels(group.path, &mount) })
+}
+
+/// Where nearly every system mounts its groups, if this one does: mountinfo can be long, and is
+/// then the dearest part of a call.
+fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount> {
+    let base = root.at("/sys/fs/cgroup");
+    let points = match group.version {
+        Version::V2 => [Some(base), None],
+        Version::V1 => {
+            let all = std::str::from_utf8(group.controllers).ok();
+            [Some(base.join(controller)), all.map(|all| base.join(all))]
+        }
+    };
+    points.into_iter().flatten().find_map(|point| {
+        let mount = Mount { root: "/".into(), point };
+        let levels = cgroup::levels(group.path, &mount);
+        levels.first()?.join("cgroup.procs").exists().then_some(mount)
+    })
+}
+
+/// The strictest CPU quota on the path of the group in `membership`.
+pub(crate) fn cpu_quota(root: &Root, membership: &[u8]) -> Option<CpuQuota> {
+    let place = place(root, membership, "cpu")?;
+    let quotas = place.levels.iter().filter_map(|level| match place.version {
+        Version::V2 => cgroup::cpu_max(&short(level, "cpu.max")?),
+        Version::V1 => {
+            let quota = short(level, "cpu.cfs_quota_us")?;
+            cgroup::limit(&quota)?;
+            cgroup::cfs(&quota, &short(level, "cpu.cfs_period_us")?)
+        }
+    });
+    quotas.reduce(CpuQuota::stricter)
+}
+
+/// What the file `name` of a group holds; nothing where it is missing or may not be read.
+pub(crate) fn short(level: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = [0; 128];
+    Some(read_short(&level.join(name), &mut buffer).ok()?.to_vec())
+}
+
+/// The files with the CPU quota of one group and its parents, kept open.
+#[derive(Debug)]
+pub(crate) struct QuotaFiles {
+    /// What `/proc/self/cgroup` held when they were opened.
+    membership: Vec<u8>,
+    levels: Vec<(File, Option<File>)>,
+}
+
+impl QuotaFiles {
+    pub(crate) fn open(root: &Root, membership: &[u8]) -> Self {
+        let levels = place(root, membership, "cpu").map_or_else(Vec::new, |place| {
+            let open = |level: &PathBuf| match place.version {
+                Version::V2 => Some((File::open(level.join("cpu.max")).ok()?, None)),
+                Version::V1 => Some((
+                    File::open(level.join("cpu.cfs_quota_us")).ok()?,
+                    Some(File::open(level.join("cpu.cfs_period_us")).ok()?),
+                )),
+            };
+            place.levels.iter().filter_map(open).collect()
+        });
+        Self { membership: membership.to_vec(), levels }
+    }
+
+    pub(crate) fn belong_to(&self, membership: &[u8]) -> bool {
+        self.membership == membership
+    }
+
+    /// # Errors
+    ///
+    /// `ENODEV` when a group was removed.
+    pub(crate) fn quota(&self) -> io::Result<Option<CpuQuota>> {
+        let mut strictest: Option<CpuQuota> = None;
+        for (quota, period) in &self.levels {
+            let (mut first, mut second) = ([0; 64], [0; 64]);
+            let first = read_start(quota, &mut first)?;
+            let found = match period {
+                None => cgroup::cpu_max(first),
+                Some(period) if cgroup::limit(first).is_some() => {
+                    cgroup::cfs(first, read_start(period, &mut second)?)
+                }
+                Some(_) => None,
+            };
+            strictest = match (strictest, found) {
+                (Some(a), Some(b)) => Some(a.stricter(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(strictest)
+    }
+}
+
+/// One read: the kernel gives these short files whole or not at all.
+fn read_start<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let length = file.read_at(buffer, 0)?;
+    Ok(&buffer[..length])
+}

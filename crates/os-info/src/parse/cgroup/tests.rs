@@ -1,0 +1,161 @@
+//! Recorded shapes of `/proc/self/cgroup` and `mountinfo`, and arbitrary bytes.
+
+use super::*;
+use proptest::prelude::*;
+
+const HYBRID: &[u8] = include_bytes!("../../../recorded/cgroup/hybrid.cgroup");
+const HYBRID_MOUNTS: &[u8] = include_bytes!("../../../recorded/cgroup/hybrid.mountinfo");
+const UNIFIED: &[u8] = include_bytes!("../../../recorded/cgroup/v2.cgroup");
+const UNIFIED_MOUNTS: &[u8] = include_bytes!("../../../recorded/cgroup/v2.mountinfo");
+const V1: &[u8] = include_bytes!("../../../recorded/cgroup/v1-docker.cgroup");
+const V1_MOUNTS: &[u8] = include_bytes!("../../../recorded/cgroup/v1-docker.mountinfo");
+
+fn directories(membership: &[u8], mountinfo: &[u8], controller: &str) -> Vec<String> {
+    let group = group(membership, controller).unwrap();
+    let mount = mount(mountinfo, &group, controller).unwrap();
+    levels(group.path, &mount).iter().map(|level| level.display().to_string()).collect()
+}
+
+#[test]
+fn v2_names_each_level_from_the_group_to_the_root() {
+    assert_eq!(group(UNIFIED, "cpu").unwrap().version, Version::V2);
+    let expected = [
+        "/sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope",
+        "/sys/fs/cgroup/user.slice/user-1000.slice",
+        "/sys/fs/cgroup/user.slice",
+        "/sys/fs/cgroup/",
+    ];
+    assert_eq!(directories(UNIFIED, UNIFIED_MOUNTS, "cpu"), expected);
+}
+
+#[test]
+fn on_a_hybrid_system_a_controller_of_v1_is_not_in_v2() {
+    assert_eq!(group(HYBRID, "cpu").unwrap().version, Version::V1);
+    assert_eq!(directories(HYBRID, HYBRID_MOUNTS, "cpu"), ["/sys/fs/cgroup/cpu/"]);
+    assert_eq!(
+        directories(HYBRID, HYBRID_MOUNTS, "memory"),
+        ["/sys/fs/cgroup/memory/job/7", "/sys/fs/cgroup/memory/job", "/sys/fs/cgroup/memory/"]
+    );
+    assert_eq!(group(HYBRID, "io").unwrap().version, Version::V2);
+    assert_eq!(directories(HYBRID, HYBRID_MOUNTS, "io"), ["/sys/fs/cgroup/unified/"]);
+}
+
+#[test]
+fn a_container_that_sees_only_its_own_group_finds_it_at_the_mount() {
+    let cpu = group(V1, "cpu").unwrap();
+    assert_eq!((cpu.version, cpu.controllers), (Version::V1, &b"cpu,cpuacct"[..]));
+    assert_eq!(directories(V1, V1_MOUNTS, "cpu"), ["/sys/fs/cgroup/cpu,cpuacct/"]);
+    assert_eq!(directories(V1, V1_MOUNTS, "memory"), ["/sys/fs/cgroup/memory/"]);
+}
+
+#[test]
+fn a_group_outside_of_the_mount_is_taken_for_its_root() {
+    let mount = Mount { root: "/a".into(), point: "/m".into() };
+    for outside in ["/b/c", "/", "", "/a/../../etc", "/../x", "relative"] {
+        assert_eq!(levels(outside.as_bytes(), &mount), [PathBuf::from("/m/")], "{outside}");
+    }
+    assert_eq!(levels(b"/a/x", &mount), [PathBuf::from("/m/x"), PathBuf::from("/m/")]);
+}
+
+#[test]
+fn of_several_mounts_the_one_that_shows_the_group_is_taken() {
+    let mounts = b"1 2 0:9 /other /first rw - cgroup2 cgroup2 rw\n\
+        3 2 0:9 /mine /second\\040place rw shared:1 master:2 - cgroup2 cgroup2 rw\n";
+    let group = Group { version: Version::V2, controllers: b"", path: b"/mine/a" };
+    let found = mount(mounts, &group, "cpu").unwrap();
+    assert_eq!(found, Mount { root: "/mine".into(), point: "/second place".into() });
+    let elsewhere = Group { path: b"/x", ..group };
+    assert_eq!(mount(mounts, &elsewhere, "cpu").unwrap().point, Path::new("/first"));
+}
+
+#[test]
+fn quotas_are_read_in_both_spellings() {
+    let quota = |quota_us, period_us| {
+        Some(CpuQuota { quota_us, period_us: NonZeroU64::new(period_us).unwrap() })
+    };
+    assert_eq!(cpu_max(b"150000 100000\n"), quota(150_000, 100_000));
+    assert_eq!(cfs(b"50000\n", b"100000\n"), quota(50_000, 100_000));
+    for none in [&b"max 100000\n"[..], b"", b"\n", b"1", b"1 0", b"-1 100000", b"x y", b"+5 5"] {
+        assert_eq!(cpu_max(none), None);
+    }
+    assert_eq!(cfs(b"-1\n", b"100000\n"), None);
+    assert_eq!(cfs(b"1000\n", b"0\n"), None);
+}
+
+#[test]
+fn a_quota_of_one_and_a_half_counts_as_two_and_none_as_less_than_one() {
+    let parallelism = |text: &[u8]| cpu_max(text).unwrap().parallelism();
+    assert_eq!(parallelism(b"150000 100000"), 2);
+    assert_eq!(parallelism(b"200000 100000"), 2);
+    assert_eq!(parallelism(b"200001 100000"), 3);
+    assert_eq!(parallelism(b"1000 100000"), 1);
+    assert_eq!(parallelism(b"0 100000"), 1);
+    assert_eq!(cpu_max(b"150000 100000").unwrap().cpus(), 1.5);
+}
+
+#[test]
+fn the_stricter_quota_is_the_smaller_share_not_the_smaller_number() {
+    let (small, large) = (cpu_max(b"100000 100000").unwrap(), cpu_max(b"90000 10000").unwrap());
+    assert_eq!(small.stricter(large), small);
+    assert_eq!(large.stricter(small), small);
+}
+
+#[test]
+fn no_limit_is_known_in_every_spelling() {
+    assert_eq!(limit(b"max\n"), None);
+    assert_eq!(limit(b"1048576\n"), Some(1 << 20));
+    assert_eq!(limit(b"99999999999999999999999\n"), None);
+    assert_eq!(limit_v1(b"9223372036854771712\n"), None);
+    assert_eq!(limit_v1(b"9223372036854710272\n"), None);
+    assert_eq!(limit_v1(b"536870912\n"), Some(512 << 20));
+}
+
+#[test]
+fn files_without_groups_have_none() {
+    for bytes in [&b""[..], b"\n\n", b"0:", b"0::", b"garbage", b"4:cpu", b"\xff\xfe\x00:\n::"] {
+        let found = group(bytes, "cpu");
+        assert!(found.is_none() || found.unwrap().path.is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        membership in lines(), mounts in lines(), group_path in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        if let Some(group) = group(&membership, "cpu") {
+            if let Some(mount) = mount(&mounts, &group, "cpu") {
+                for path in [group.path, &group_path] {
+                    let levels = levels(path, &mount);
+                    prop_assert!(!levels.is_empty());
+                    prop_assert!(levels.iter().all(|level| level.starts_with(&mount.point)));
+                }
+            }
+        }
+        if let Some(quota) = cpu_max(&membership) {
+            prop_assert!(quota.parallelism() >= 1);
+        }
+        let _ = (cfs(&membership, &mounts), limit_v1(&mounts), unescape(&mounts));
+    }
+
+    #[test]
+    fn a_quota_never_allows_less_than_its_share(quota in any::<u64>(), period in 1..=u64::MAX) {
+        let quota = cpu_max(format!("{quota} {period}").as_bytes()).unwrap();
+        prop_assert!(quota.parallelism() as f64 >= quota.cpus() * 0.999_999);
+    }
+}
+
+/// Bytes that look a little like the kernel's, so that more than the first field is reached.
+fn lines() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b"0::/".to_vec()),
+        Just(b"4:cpu,cpuacct:/a".to_vec()),
+        Just(b"1 2 0:9 /a /m\\0401\\04 rw - cgroup2 x rw,cpu".to_vec()),
+        Just(b"1 2 0:9 / /m rw - cgroup x rw,cpu".to_vec()),
+        Just(b"\n".to_vec()),
+        Just(b" ".to_vec()),
+        Just(b"/..".to_vec()),
+        prop::collection::vec(any::<u8>(), 0..12),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}

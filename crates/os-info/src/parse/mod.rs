@@ -1,0 +1,3 @@
+//! Pure parsers of the kernel's files: bytes in, values out, whatever the bytes are.
+
+pub(crate) mod cgroup;
