@@ -1,0 +1,172 @@
+//! Bytes that travel without being copied more than needed.
+
+use bytes::Bytes;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The name under which our codecs recognise a blob.
+pub(crate) const MARKER: &str = "\u{0}brood::Blob";
+
+/// Shorter ones are cheaper to copy than to keep apart.
+pub(crate) const PIECE_BYTES_MIN: usize = 16 * 1024;
+
+/// Bytes shared for the time of one call of `serialize` or `deserialize`.
+pub(crate) static IN_TRANSIT: InTransit = InTransit(Mutex::new(Vec::new()));
+
+/// Finds the owner of a slice: serde passes on only the slice.
+///
+/// What is found has the same address and length as the slice asked for, and so the same bytes:
+/// a mistake here could cost a copy, never give wrong bytes.
+pub(crate) struct InTransit(Mutex<Vec<Bytes>>);
+
+impl InTransit {
+    pub(crate) fn enter(&self, bytes: &Bytes) {
+        self.lock().push(bytes.clone());
+    }
+
+    pub(crate) fn leave(&self, bytes: &[u8]) -> Option<Bytes> {
+        let mut all = self.lock();
+        let at = all.iter().position(|own| is_same(own, bytes))?;
+        Some(all.swap_remove(at))
+    }
+
+    pub(crate) fn twin(&self, bytes: &[u8]) -> Option<Bytes> {
+        self.lock().iter().find(|own| is_same(own, bytes)).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_same(own: &Bytes, bytes: &[u8]) -> bool {
+    own.as_ptr() == bytes.as_ptr() && own.len() == bytes.len()
+}
+
+/// A payload of bytes inside a message: written from where it lies, read into where it stays.
+///
+/// serde treats a `Vec<u8>` as a list of numbers and copies them one at a time. A blob costs no
+/// copy on the sending side and none on the receiving side, when the codec is bincode and it is
+/// longer than 16 KiB. Any other serde format sees plain bytes.
+///
+/// ```
+/// use ipc::Blob;
+///
+/// let (a, b) = ipc::channel::<(u32, Blob), ()>()?;
+/// a.send((7, Blob::from(vec![1; 100_000])))?;
+/// assert_eq!(b.recv()?.1.len(), 100_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Blob(Bytes);
+
+impl Blob {
+    /// The bytes, shared.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// The bytes, copied only if someone else shares them.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0.into()
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Blob {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Blob {
+        Blob(bytes.into())
+    }
+}
+
+impl From<Bytes> for Blob {
+    fn from(bytes: Bytes) -> Blob {
+        Blob(bytes)
+    }
+}
+
+impl From<&[u8]> for Blob {
+    fn from(bytes: &[u8]) -> Blob {
+        Blob(Bytes::copy_from_slice(bytes))
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.len())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.len() < PIECE_BYTES_MIN {
+            return serializer.serialize_bytes(&self.0);
+        }
+        IN_TRANSIT.enter(&self.0);
+        let result = serializer.serialize_newtype_struct(MARKER, &Plain(&self.0));
+        IN_TRANSIT.leave(&self.0);
+        result
+    }
+}
+
+struct Plain<'a>(&'a [u8]);
+
+impl Serialize for Plain<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+        deserializer.deserialize_newtype_struct(MARKER, Gather)
+    }
+}
+
+struct Gather;
+
+impl<'de> Visitor<'de> for Gather {
+    type Value = Blob;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Blob, D::Error> {
+        inner.deserialize_byte_buf(self)
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+        Ok(Blob(IN_TRANSIT.leave(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes))))
+    }
+
+    fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {
+        Ok(Blob(bytes.into()))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Blob, A::Error> {
+        let mut bytes = Vec::with_capacity(elements.size_hint().unwrap_or(0).min(4096));
+        while let Some(byte) = elements.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(Blob(bytes.into()))
+    }
+}

@@ -1,0 +1,39 @@
+//! The native codec: bincode 1.3, integers of fixed width, little endian, nothing behind the value.
+
+use super::reading::Root;
+use super::writing::Writing;
+use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use bincode::Options as _;
+use serde::{Serialize, de::DeserializeOwned};
+use std::marker::PhantomData;
+
+/// The native codec, the default between Rust programs.
+///
+/// It is positional: field names do not travel, so both sides must have the same types.
+/// `#[serde(flatten)]` and `skip_serializing_if` are refused when sending; untagged and internally
+/// tagged enums, which only a self-describing format can read, when receiving.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Bincode;
+
+impl Codec for Bincode {
+    const SERIALIZATION: Serialization = Serialization::Bincode;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
+        let mut inner = bincode::Serializer::new(
+            writer.bytes,
+            bincode::DefaultOptions::new().with_fixint_encoding(),
+        );
+        value
+            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .map_err(|error| error.to_string())
+    }
+
+    fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
+        bincode::DefaultOptions::new()
+            .with_fixint_encoding()
+            .reject_trailing_bytes()
+            .deserialize_seed(Root { incoming: &reader.incoming, kind: PhantomData }, reader.bytes)
+            .map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,34 @@
+//! JSON, as Node writes it by default.
+
+use super::reading::Root;
+use super::writing::Writing;
+use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use serde::de::DeserializeSeed;
+use serde::{Serialize, de::DeserializeOwned};
+use std::marker::PhantomData;
+
+/// JSON: readable by everybody, with every corner of serde, and slower.
+///
+/// A handle is written as its place among the handles of the message.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Json;
+
+impl Codec for Json {
+    const SERIALIZATION: Serialization = Serialization::Json;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
+        let mut inner = serde_json::Serializer::new(writer.bytes);
+        value
+            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .map_err(|error| error.to_string())
+    }
+
+    fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
+        let mut inner = serde_json::Deserializer::from_slice(reader.bytes);
+        let root = Root { incoming: &reader.incoming, kind: PhantomData };
+        let value = root.deserialize(&mut inner).map_err(|error| error.to_string())?;
+        inner.end().map_err(|error| error.to_string())?;
+        Ok(value)
+    }
+}

@@ -1,0 +1,220 @@
+//! Codecs: how a value becomes the payload of a frame, and comes back.
+//!
+//! [`Codec`] is the whole interface; [`Bincode`], [`Json`] and [`Advanced`] implement it, and
+//! [`Serialization`] names one of them at run time. Around each lies the same pair of wrappers,
+//! which carries handles and long bytes beside the payload and holds a hostile payload to
+//! [`NESTING_MAX`] levels and to no more list elements than bytes came.
+
+mod bincode;
+mod json;
+pub(crate) mod reading;
+pub(crate) mod writing;
+
+pub use self::bincode::Bincode;
+pub use self::json::Json;
+
+use crate::error::Error;
+use crate::frame::{HEADER_BYTES, Kind};
+use crate::handle::Slot;
+use crate::options::Options;
+use crate::outbox::Encoded;
+use ::bytes::Bytes;
+use reading::Incoming;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use writing::{Bounded, Outgoing};
+
+/// How deep a value may be nested, in levels of serde (a struct, a list, an option and an enum are
+/// one each).
+pub const NESTING_MAX: usize = 128;
+
+/// How many list elements a payload may have beyond one per byte: elements of no size cost
+/// nothing to announce and would let eight bytes keep a reader busy for minutes.
+pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
+
+/// Which codec a channel uses. Both ends must use the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Serialization {
+    /// [`Bincode`]: compact and fastest; for Rust programs on both sides.
+    #[default]
+    Bincode,
+    /// [`Json`]: Node's default.
+    Json,
+    /// [`Advanced`](crate::Advanced): Node's structured clone.
+    Advanced,
+}
+
+impl Serialization {
+    /// The number that stands for it in a greeting.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Serialization::Bincode => 1,
+            Serialization::Json => 2,
+            Serialization::Advanced => 3,
+        }
+    }
+
+    /// The codec behind a number in a greeting.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Serialization> {
+        Some(match number {
+            1 => Serialization::Bincode,
+            2 => Serialization::Json,
+            3 => Serialization::Advanced,
+            _ => return None,
+        })
+    }
+
+    /// The name that stands for it in an environment variable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Serialization::Bincode => "bincode",
+            Serialization::Json => "json",
+            Serialization::Advanced => "advanced",
+        }
+    }
+
+    /// The codec behind a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Serialization> {
+        [Serialization::Bincode, Serialization::Json, Serialization::Advanced]
+            .into_iter()
+            .find(|codec| codec.name() == name)
+    }
+}
+
+impl fmt::Display for Serialization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A payload on its way out: bytes within a ceiling, and the handles beside them.
+#[derive(Debug)]
+pub struct PayloadWriter<'a> {
+    pub(crate) outgoing: &'a Outgoing,
+    pub(crate) bytes: Bounded<'a>,
+}
+
+/// A payload on its way in: bytes, and the handles that came with them.
+#[derive(Debug)]
+pub struct PayloadReader<'a> {
+    pub(crate) incoming: Incoming<'a>,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// How a value becomes the payload of a frame, and comes back.
+///
+/// It cannot be implemented outside of this crate.
+pub trait Codec: sealed::Sealed {
+    /// Its name at run time.
+    const SERIALIZATION: Serialization;
+
+    /// Writes `value`, in one pass.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be written.
+    fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String>;
+
+    /// Reads a value that fills the payload.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Bincode {}
+    impl Sealed for super::Json {}
+}
+
+/// Encodes `value` into a finished frame that uses the memory of `scratch`.
+///
+/// The handles in `value` stay where they are: the caller takes them out of the slots once it is
+/// sure to send.
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    kind: Kind,
+    options: &Options,
+    scratch: Vec<u8>,
+) -> Result<(Encoded, Vec<Arc<Slot>>), (Error, Vec<u8>)> {
+    let positional = options.serialization == Serialization::Bincode;
+    let outgoing = Outgoing::new(positional, positional);
+    let mut encoded = Encoded::begin(scratch);
+    let limits = options.limits();
+    let bytes = Bounded::new(&mut encoded.inline, &outgoing, limits.frame_bytes_max);
+    let writer = PayloadWriter { outgoing: &outgoing, bytes };
+    let result = match options.serialization {
+        Serialization::Bincode => Bincode::encode(value, writer),
+        Serialization::Json => Json::encode(value, writer),
+        Serialization::Advanced => Err("not yet".into()),
+    };
+    let slots = outgoing.slots.take();
+    let overflow = outgoing.overflow.get();
+    encoded.pieces = outgoing.pieces.take();
+    let error = match result {
+        Err(_) if overflow => Error::TooLong { max: limits.frame_bytes_max },
+        Err(why) => Error::Encode(why),
+        Ok(()) if encoded.length() - HEADER_BYTES > limits.frame_bytes_max => {
+            Error::TooLong { max: limits.frame_bytes_max }
+        }
+        Ok(()) if slots.len() > limits.handles_max => {
+            Error::TooManyHandles { count: slots.len(), max: limits.handles_max }
+        }
+        Ok(()) => {
+            encoded.finish(kind, slots.len());
+            return Ok((encoded, slots));
+        }
+    };
+    Err((error, encoded.inline))
+}
+
+/// Takes the handles out of their slots: all of them, or none.
+pub(crate) fn take_handles(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
+    let mut taken = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match slot.take() {
+            Some(fd) => taken.push(fd),
+            None => {
+                put_back(slots, taken);
+                return Err(Error::Encode("a handle that was already sent".into()));
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Gives handles back to the value they came from.
+pub(crate) fn put_back(slots: &[Arc<Slot>], fds: Vec<OwnedFd>) {
+    for (slot, fd) in slots.iter().zip(fds) {
+        slot.restore(fd);
+    }
+}
+
+/// Decodes a payload. Handles that the value does not take are closed.
+pub(crate) fn decode<T: DeserializeOwned>(
+    serialization: Serialization,
+    bytes: &[u8],
+    owner: Option<&Bytes>,
+    handles: Vec<OwnedFd>,
+) -> Result<T, Error> {
+    let incoming = Incoming::new(handles, owner, bytes.len());
+    let reader = PayloadReader { incoming, bytes };
+    match serialization {
+        Serialization::Bincode => Bincode::decode(reader),
+        Serialization::Json => Json::decode(reader),
+        Serialization::Advanced => Err("not yet".into()),
+    }
+    .map_err(Error::Decode)
+}
+
+#[cfg(test)]
+mod tests;

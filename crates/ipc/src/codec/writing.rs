@@ -1,0 +1,527 @@
+//! A serializer around any serializer: takes handles and long bytes out, counts nesting, refuses
+//! what a positional codec could not read back.
+
+use crate::blob;
+use crate::codec::NESTING_MAX;
+use crate::handle::{self, Slot};
+use bytes::Bytes;
+use serde::ser::{
+    Error as _, Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct,
+    SerializeStructVariant, SerializeTuple, SerializeTupleStruct, SerializeTupleVariant,
+    Serializer,
+};
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+
+/// What is collected beside the bytes while one value is written.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) slots: RefCell<Vec<Arc<Slot>>>,
+    /// Long pieces, each with how many bytes were written inline before it.
+    pub(crate) pieces: RefCell<Vec<(usize, Bytes)>>,
+    /// Set when the bytes went over the ceiling.
+    pub(crate) overflow: Cell<bool>,
+    written: Cell<usize>,
+    positional: bool,
+    takes_pieces: bool,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+impl Outgoing {
+    /// `positional`: fields have no names, so none can be left out. `takes_pieces`: bytes are
+    /// written as they are, behind a length of eight bytes, so long ones may stay where they lie.
+    pub(crate) fn new(positional: bool, takes_pieces: bool) -> Outgoing {
+        Outgoing {
+            slots: RefCell::new(Vec::new()),
+            pieces: RefCell::new(Vec::new()),
+            overflow: Cell::new(false),
+            written: Cell::new(0),
+            positional,
+            takes_pieces,
+        }
+    }
+}
+
+/// A writer that stops at a ceiling: one pass is enough to encode within a bound.
+#[derive(Debug)]
+pub(crate) struct Bounded<'a> {
+    out: &'a mut Vec<u8>,
+    outgoing: &'a Outgoing,
+    end: usize,
+}
+
+impl<'a> Bounded<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>, outgoing: &'a Outgoing, max: usize) -> Bounded<'a> {
+        let end = out.len().saturating_add(max);
+        outgoing.written.set(out.len());
+        Bounded { out, outgoing, end }
+    }
+
+    #[cold]
+    fn overflow(&self) -> io::Error {
+        self.outgoing.overflow.set(true);
+        io::ErrorKind::WriteZero.into()
+    }
+}
+
+impl io::Write for Bounded<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.end - self.out.len() {
+            return Err(self.overflow());
+        }
+        self.out.extend_from_slice(bytes);
+        self.outgoing.written.set(self.out.len());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A serializer, or a part of one, with what we collect and how deep we are.
+#[derive(Debug)]
+pub(crate) struct Writing<'o, S> {
+    inner: S,
+    outgoing: &'o Outgoing,
+    depth: usize,
+}
+
+impl<'o, S> Writing<'o, S> {
+    pub(crate) fn new(inner: S, outgoing: &'o Outgoing) -> Writing<'o, S> {
+        Writing { inner, outgoing, depth: 0 }
+    }
+}
+
+/// A value inside another one.
+struct Inside<'o, 'v, T: ?Sized> {
+    value: &'v T,
+    outgoing: &'o Outgoing,
+    depth: usize,
+}
+
+impl<T: Serialize + ?Sized> Serialize for Inside<'_, '_, T> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
+        if self.depth > NESTING_MAX {
+            return Err(S::Error::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
+        }
+        self.value.serialize(Writing { inner, outgoing: self.outgoing, depth: self.depth })
+    }
+}
+
+impl<'o, S> Writing<'o, S> {
+    #[inline]
+    fn inside<'v, T: ?Sized>(&self, value: &'v T) -> Inside<'o, 'v, T> {
+        Inside { value, outgoing: self.outgoing, depth: self.depth + 1 }
+    }
+}
+
+macro_rules! plain {
+    ($($method:ident($type:ty),)*) => {
+        $(#[inline]
+        fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.inner.$method(value)
+        })*
+    };
+}
+
+/// Opens a compound part of the inner serializer and wraps it.
+macro_rules! open {
+    ($self:ident, $open:expr) => {{
+        let Writing { inner, outgoing, depth } = $self;
+        #[allow(clippy::redundant_closure_call, reason = "the macro's argument names the inner")]
+        let inner = ($open)(inner)?;
+        Ok(Writing { inner, outgoing, depth })
+    }};
+}
+
+impl<'o, S: Serializer> Serializer for Writing<'o, S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Writing<'o, S::SerializeSeq>;
+    type SerializeTuple = Writing<'o, S::SerializeTuple>;
+    type SerializeTupleStruct = Writing<'o, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Writing<'o, S::SerializeTupleVariant>;
+    type SerializeMap = Writing<'o, S::SerializeMap>;
+    type SerializeStruct = Writing<'o, S::SerializeStruct>;
+    type SerializeStructVariant = Writing<'o, S::SerializeStructVariant>;
+
+    plain! {
+        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
+        serialize_i64(i64), serialize_i128(i128), serialize_u8(u8), serialize_u16(u16),
+        serialize_u32(u32), serialize_u64(u64), serialize_u128(u128), serialize_f32(f32),
+        serialize_f64(f64), serialize_char(char), serialize_str(&str), serialize_bytes(&[u8]),
+        serialize_unit_struct(&'static str),
+    }
+
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_none()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        let inside = self.inside(value);
+        self.inner.serialize_some(&inside)
+    }
+
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_unit()
+    }
+
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_unit_variant(name, index, variant)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        match name {
+            handle::MARKER => self.write_handle(value),
+            blob::MARKER if self.outgoing.takes_pieces => self.write_blob(value),
+            _ => {
+                let inside = self.inside(value);
+                self.inner.serialize_newtype_struct(name, &inside)
+            }
+        }
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        let inside = self.inside(value);
+        self.inner.serialize_newtype_variant(name, index, variant, &inside)
+    }
+
+    fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        open!(self, |inner: S| inner.serialize_seq(length))
+    }
+
+    fn serialize_tuple(self, length: usize) -> Result<Self::SerializeTuple, S::Error> {
+        open!(self, |inner: S| inner.serialize_tuple(length))
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        open!(self, |inner: S| inner.serialize_tuple_struct(name, length))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        open!(self, |inner: S| inner.serialize_tuple_variant(name, index, variant, length))
+    }
+
+    fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        if length.is_none() && self.outgoing.positional {
+            return Err(S::Error::custom(
+                "a map of unknown length (`#[serde(flatten)]` makes one) cannot be written by a \
+                 positional codec",
+            ));
+        }
+        open!(self, |inner: S| inner.serialize_map(length))
+    }
+
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
+        open!(self, |inner: S| inner.serialize_struct(name, length))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        open!(self, |inner: S| inner.serialize_struct_variant(name, index, variant, length))
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.inner.collect_str(value)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.inner.is_human_readable()
+    }
+}
+
+impl<S: Serializer> Writing<'_, S> {
+    /// Writes the handle's place among the message's handles, and keeps its slot.
+    fn write_handle<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        let number = value.serialize(NumberOnly).map_err(S::Error::custom)?;
+        let slot = handle::LEAVING
+            .take(number)
+            .ok_or_else(|| S::Error::custom("a handle that is not one of ours"))?;
+        let mut slots = self.outgoing.slots.borrow_mut();
+        let index = u32::try_from(slots.len()).map_err(S::Error::custom)?;
+        slots.push(slot);
+        drop(slots);
+        self.inner.serialize_newtype_struct(handle::MARKER, &index)
+    }
+
+    /// Writes the length, and keeps the bytes as a piece of their own if they are long.
+    fn write_blob<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        match value.serialize(BytesOnly).map_err(S::Error::custom)? {
+            None => self.inner.serialize_newtype_struct(blob::MARKER, value),
+            Some(piece) => {
+                let length = piece.len() as u64;
+                let done = self.inner.serialize_u64(length)?;
+                let at = self.outgoing.written.get();
+                self.outgoing.pieces.borrow_mut().push((at, piece));
+                Ok(done)
+            }
+        }
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident $method:ident,)*) => {
+        $(impl<'o, P: $trait> $trait for Writing<'o, P> {
+            type Ok = P::Ok;
+            type Error = P::Error;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
+                let inside = self.inside(value);
+                self.inner.$method(&inside)
+            }
+
+            fn end(self) -> Result<P::Ok, P::Error> {
+                self.inner.end()
+            }
+        })*
+    };
+}
+
+elements! {
+    SerializeSeq serialize_element,
+    SerializeTuple serialize_element,
+    SerializeTupleStruct serialize_field,
+    SerializeTupleVariant serialize_field,
+}
+
+macro_rules! fields {
+    ($($trait:ident,)*) => {
+        $(impl<'o, P: $trait> $trait for Writing<'o, P> {
+            type Ok = P::Ok;
+            type Error = P::Error;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), P::Error> {
+                let inside = self.inside(value);
+                self.inner.serialize_field(key, &inside)
+            }
+
+            fn skip_field(&mut self, key: &'static str) -> Result<(), P::Error> {
+                if self.outgoing.positional {
+                    return Err(P::Error::custom(format_args!(
+                        "field `{key}` is left out (`skip_serializing_if`), which a positional \
+                         codec cannot read back"
+                    )));
+                }
+                self.inner.skip_field(key)
+            }
+
+            fn end(self) -> Result<P::Ok, P::Error> {
+                self.inner.end()
+            }
+        })*
+    };
+}
+
+fields! { SerializeStruct, SerializeStructVariant, }
+
+impl<P: SerializeMap> SerializeMap for Writing<'_, P> {
+    type Ok = P::Ok;
+    type Error = P::Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
+        let inside = self.inside(key);
+        self.inner.serialize_key(&inside)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
+        let inside = self.inside(value);
+        self.inner.serialize_value(&inside)
+    }
+
+    fn end(self) -> Result<P::Ok, P::Error> {
+        self.inner.end()
+    }
+}
+
+type Plain = serde::de::value::Error;
+
+/// Refuses every method of a serializer but the one that a giver of ours calls.
+macro_rules! refuse {
+    ($ok:ty, $($method:ident($($type:ty),*),)*) => {
+        type Ok = $ok;
+        type Error = Plain;
+        type SerializeSeq = Impossible<$ok, Plain>;
+        type SerializeTuple = Impossible<$ok, Plain>;
+        type SerializeTupleStruct = Impossible<$ok, Plain>;
+        type SerializeTupleVariant = Impossible<$ok, Plain>;
+        type SerializeMap = Impossible<$ok, Plain>;
+        type SerializeStruct = Impossible<$ok, Plain>;
+        type SerializeStructVariant = Impossible<$ok, Plain>;
+        $(refuse!(@one $ok, $method($($type),*));)*
+
+        fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_newtype_struct<T: Serialize + ?Sized>(
+            self,
+            _: &'static str,
+            _: &T,
+        ) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_newtype_variant<T: Serialize + ?Sized>(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: &T,
+        ) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_tuple_struct(
+            self,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeTupleStruct, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_tuple_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeTupleVariant, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_struct(
+            self,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeStruct, Plain> {
+            Err(not_ours())
+        }
+        fn serialize_struct_variant(
+            self,
+            _: &'static str,
+            _: u32,
+            _: &'static str,
+            _: usize,
+        ) -> Result<Self::SerializeStructVariant, Plain> {
+            Err(not_ours())
+        }
+    };
+    (@one $ok:ty, $method:ident()) => {
+        fn $method(self) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+    };
+    (@one $ok:ty, $method:ident($a:ty)) => {
+        fn $method(self, _: $a) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+    };
+    (@one $ok:ty, $method:ident($a:ty, $b:ty, $c:ty)) => {
+        fn $method(self, _: $a, _: $b, _: $c) -> Result<$ok, Plain> {
+            Err(not_ours())
+        }
+    };
+}
+
+fn not_ours() -> Plain {
+    Plain::custom("a marker of the ipc crate around something else")
+}
+
+/// Reads the number under which a handle lies in the deposits.
+struct NumberOnly;
+
+impl Serializer for NumberOnly {
+    refuse! { u64,
+        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
+        serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
+        serialize_f32(f32), serialize_f64(f64), serialize_char(char), serialize_str(&str),
+        serialize_bytes(&[u8]), serialize_none(), serialize_unit(),
+        serialize_unit_struct(&'static str),
+        serialize_unit_variant(&'static str, u32, &'static str),
+    }
+
+    fn serialize_u64(self, number: u64) -> Result<u64, Plain> {
+        Ok(number)
+    }
+}
+
+/// Reads the bytes of a blob; `Some` when they are long enough to stay where they are.
+struct BytesOnly;
+
+impl Serializer for BytesOnly {
+    refuse! { Option<Bytes>,
+        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
+        serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
+        serialize_u64(u64), serialize_f32(f32), serialize_f64(f64), serialize_char(char),
+        serialize_str(&str), serialize_none(), serialize_unit(),
+        serialize_unit_struct(&'static str),
+        serialize_unit_variant(&'static str, u32, &'static str),
+    }
+
+    fn serialize_bytes(self, bytes: &[u8]) -> Result<Option<Bytes>, Plain> {
+        if bytes.len() < blob::PIECE_BYTES_MIN {
+            return Ok(None);
+        }
+        Ok(blob::IN_TRANSIT.twin(bytes))
+    }
+}

@@ -1,0 +1,123 @@
+//! Credit: how much of what arrived nobody has taken yet.
+//!
+//! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above
+//! the bound the channel is not read, so the pressure reaches the peer; at half of it, reading
+//! goes on. Handles are also counted for the whole process, so that one peer's descriptors never
+//! starve the others.
+
+use reactor::Handle as Wake;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+/// What a waiting message costs beside its payload, in bytes: the value itself and its place in
+/// the queue.
+const MESSAGE_BYTES: usize = 128;
+
+/// Received handles in the whole process that nobody has taken.
+static HANDLES: AtomicUsize = AtomicUsize::new(0);
+
+/// Channels that are not read because of [`HANDLES`].
+static STARVED: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
+
+/// The account of one channel.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    bytes: AtomicUsize,
+    handles: AtomicUsize,
+    bytes_max: usize,
+    handles_max: usize,
+    paused: AtomicBool,
+    wake: OnceLock<Wake>,
+}
+
+impl Pool {
+    pub(crate) fn new(bytes_max: usize, handles_max: usize) -> Arc<Pool> {
+        Arc::new(Pool {
+            bytes: AtomicUsize::new(0),
+            handles: AtomicUsize::new(0),
+            bytes_max,
+            handles_max,
+            paused: AtomicBool::new(false),
+            wake: OnceLock::new(),
+        })
+    }
+
+    /// Who is woken when reading may go on.
+    pub(crate) fn set_wake(&self, wake: Wake) {
+        let _ = self.wake.set(wake);
+    }
+
+    /// Takes credit for one message; it is given back when the answer drops.
+    pub(crate) fn take(self: &Arc<Pool>, bytes: usize, handles: usize) -> Credit {
+        let bytes = bytes + MESSAGE_BYTES;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if handles > 0 {
+            self.handles.fetch_add(handles, Ordering::Relaxed);
+            HANDLES.fetch_add(handles, Ordering::Relaxed);
+        }
+        Credit { pool: Arc::clone(self), bytes, handles }
+    }
+
+    /// Tells whether the channel may be read. If not, its loop is woken once it may.
+    pub(crate) fn may_read(self: &Arc<Pool>) -> bool {
+        if self.has_room(1) {
+            return true;
+        }
+        self.paused.store(true, Ordering::SeqCst);
+        if !has_process_room() {
+            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
+            starved.retain(|pool| pool.strong_count() > 0);
+            starved.push(Arc::downgrade(self));
+        }
+        // Credit that came back between the two looks has seen `paused` or is seen here.
+        self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    fn has_room(&self, part: usize) -> bool {
+        self.bytes.load(Ordering::SeqCst) <= self.bytes_max / part
+            && self.handles.load(Ordering::SeqCst) < (self.handles_max / part).max(1)
+            && has_process_room()
+    }
+
+    fn resume(&self) {
+        if self.has_room(2) && self.paused.swap(false, Ordering::SeqCst) {
+            if let Some(wake) = self.wake.get() {
+                wake.wake();
+            }
+        }
+    }
+}
+
+/// A quarter of the descriptors this process may have is the most that waiting messages hold.
+fn has_process_room() -> bool {
+    let held = HANDLES.load(Ordering::SeqCst);
+    // The limit is asked only where it could matter.
+    held < 64 || (held as u64) < sys::limit::descriptors().map_or(256, |(soft, _)| soft / 4)
+}
+
+/// One message's share, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    pool: Arc<Pool>,
+    bytes: usize,
+    handles: usize,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.pool.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        if self.handles > 0 {
+            self.pool.handles.fetch_sub(self.handles, Ordering::SeqCst);
+            HANDLES.fetch_sub(self.handles, Ordering::SeqCst);
+            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
+            if !starved.is_empty() && has_process_room() {
+                let waiting: Vec<_> = starved.drain(..).collect();
+                drop(starved);
+                waiting.iter().filter_map(Weak::upgrade).for_each(|pool| pool.resume());
+            }
+        }
+        if self.pool.paused.load(Ordering::SeqCst) {
+            self.pool.resume();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What was accepted and not written when its end was dropped: the loop writes it, and a normal
+//! exit of the process waits for it.
+
+use crate::outbox::Outbox;
+use crate::wire;
+use reactor::{Event, Interest, Key, Source, Turn};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+const SOCKET: Key = Key(0);
+
+/// How soon a write is tried again after a shortage that no readiness tells the end of.
+pub(crate) const RETRY: Duration = Duration::from_millis(2);
+
+/// Writes `outbox` to `socket` on the loop, and closes it. Does not wait.
+pub(crate) fn finish(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
+    let Ok(reactor) = reactor::reactor() else { return };
+    let pending = Pending::new(exit_flush);
+    reactor.add(Flusher { socket, outbox, _pending: pending });
+}
+
+struct Flusher {
+    socket: OwnedFd,
+    outbox: Outbox<OwnedFd>,
+    _pending: Pending,
+}
+
+impl Source for Flusher {
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        if event == Event::Start {
+            let interest = Interest::WRITABLE;
+            if turn.register(self.socket.as_fd(), SOCKET, interest).is_err() {
+                turn.remove();
+                return;
+            }
+        }
+        while !self.outbox.is_empty() {
+            match wire::write(self.socket.as_fd(), &mut self.outbox, false) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if wire::is_passing(&error) => {
+                    turn.set_deadline(Some(turn.now() + RETRY));
+                    return;
+                }
+                Err(_) => break,
+            }
+        }
+        turn.remove();
+    }
+}
+
+/// Counts as one queue that a normal exit of the process waits for, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pending;
+
+static COUNT: Mutex<Waiters> = Mutex::new(Waiters { pending: 0, longest: Duration::ZERO });
+static CHANGED: Condvar = Condvar::new();
+static HOOK: Once = Once::new();
+
+struct Waiters {
+    pending: usize,
+    /// The longest wait that any of them asked for.
+    longest: Duration,
+}
+
+fn waiters() -> MutexGuard<'static, Waiters> {
+    COUNT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pending {
+    pub(crate) fn new(exit_flush: Duration) -> Pending {
+        HOOK.call_once(|| sys::exit::at_exit(wait_for_all));
+        let mut waiters = waiters();
+        waiters.pending += 1;
+        waiters.longest = waiters.longest.max(exit_flush);
+        Pending
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut waiters = waiters();
+        waiters.pending -= 1;
+        if waiters.pending == 0 {
+            waiters.longest = Duration::ZERO;
+            CHANGED.notify_all();
+        }
+    }
+}
+
+/// Runs when the process ends normally, while the loop still does.
+fn wait_for_all() {
+    if reactor::on_loop() {
+        return;
+    }
+    let start = Instant::now();
+    let mut waiters = waiters();
+    while waiters.pending > 0 {
+        let Some(left) = waiters.longest.checked_sub(start.elapsed()) else { return };
+        waiters = CHANGED.wait_timeout(waiters, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

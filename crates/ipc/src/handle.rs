@@ -1,0 +1,249 @@
+//! Handles: open sockets, files and pipes as parts of a message.
+
+use crate::deposit::Deposits;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Error as _, Serialize, Serializer};
+use std::any::type_name;
+use std::fs::File;
+use std::marker::PhantomData;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
+use sys::fd::Kind;
+
+/// The name under which our codecs recognise a handle.
+pub(crate) const MARKER: &str = "\u{0}brood::Handle";
+
+/// On the way out: the slot whose descriptor the message takes.
+pub(crate) static LEAVING: LazyLock<Deposits<Arc<Slot>>> = Deposits::lazy();
+
+/// On the way in: the descriptor that came with the message.
+pub(crate) static ARRIVING: LazyLock<Deposits<OwnedFd>> = Deposits::lazy();
+
+/// What a [`Handle`] can hold: something that is an open descriptor and nothing more.
+///
+/// The kind is checked when a handle arrives, so a peer cannot pass a file off as a socket.
+pub trait Transfer: From<OwnedFd> + Into<OwnedFd> {
+    /// Tells whether a descriptor of this kind may become `Self`.
+    fn accepts(kind: Kind) -> bool;
+}
+
+macro_rules! transfer {
+    ($($kind:ty: $pattern:pat,)*) => {
+        $(impl Transfer for $kind {
+            fn accepts(kind: Kind) -> bool {
+                matches!(kind, $pattern)
+            }
+        })*
+    };
+}
+
+transfer! {
+    OwnedFd: _,
+    TcpListener: Kind::TcpListener,
+    TcpStream: Kind::TcpStream,
+    UdpSocket: Kind::Udp,
+    UnixListener: Kind::UnixListener,
+    UnixStream: Kind::UnixStream,
+    UnixDatagram: Kind::UnixDatagram,
+    File: Kind::File | Kind::Directory | Kind::Memfd | Kind::CharDevice | Kind::Pipe,
+    ChildStdin: Kind::Pipe,
+    ChildStdout: Kind::Pipe,
+    ChildStderr: Kind::Pipe,
+}
+
+/// An open descriptor as a part of a message: a field, an element, an enum's content.
+///
+/// Sending **moves** it: when `send` succeeds, this process no longer has it. When `send` fails, the
+/// value comes back with its handles. Receiving checks that it is what it should be. To keep one,
+/// send a [`try_clone`](Handle::try_clone).
+///
+/// It travels only through this crate's channels. Any other serde format answers with an error,
+/// and so do `#[serde(flatten)]`, `untagged` and internally tagged enums around a handle, because
+/// serde buffers those in a format of its own.
+///
+/// ```
+/// use ipc::Handle;
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Job {
+///     name: String,
+///     to: Handle<UnixStream>,
+/// }
+///
+/// let (parent, child) = ipc::channel::<Job, ()>()?;
+/// let (mut ours, theirs) = UnixStream::pair()?;
+/// parent.send(Job { name: "greet".into(), to: Handle::new(theirs) })?;
+///
+/// let job = child.recv()?;
+/// job.to.into_inner().write_all(job.name.as_bytes())?;
+/// let mut text = String::new();
+/// ours.read_to_string(&mut text)?;
+/// assert_eq!(text, "greet");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Handle<T> {
+    slot: Arc<Slot>,
+    kind: PhantomData<fn() -> T>,
+}
+
+/// Where the descriptor lies until a message takes it.
+pub(crate) struct Slot(Mutex<Option<OwnedFd>>);
+
+impl Slot {
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        self.lock().take()
+    }
+
+    /// Puts back what was taken for a message that could not be sent.
+    pub(crate) fn restore(&self, fd: OwnedFd) {
+        *self.lock() = Some(fd);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Transfer> Handle<T> {
+    /// Makes a handle of `value`.
+    pub fn new(value: T) -> Handle<T> {
+        Handle::from_fd(value.into())
+    }
+
+    fn from_fd(fd: OwnedFd) -> Handle<T> {
+        Handle { slot: Arc::new(Slot(Mutex::new(Some(fd)))), kind: PhantomData }
+    }
+
+    /// The socket, file or pipe.
+    ///
+    /// # Panics
+    ///
+    /// When it was sent: that is possible only with a message sent by reference, and
+    /// [`is_sent`](Handle::is_sent) tells.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        T::from(self.slot.take().expect("the handle was sent"))
+    }
+
+    /// Duplicates the handle, so that one can be sent and one kept.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when it was sent; `EMFILE` when no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Handle<T>> {
+        let slot = self.slot.lock();
+        let fd = slot.as_ref().ok_or_else(|| io::Error::from_raw_os_error(sys::errno::EBADF))?;
+        Ok(Handle::from_fd(fd.try_clone()?))
+    }
+
+    /// Tells whether a message has taken the descriptor.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.slot.lock().is_none()
+    }
+}
+
+impl<T: Transfer> From<T> for Handle<T> {
+    fn from(value: T) -> Handle<T> {
+        Handle::new(value)
+    }
+}
+
+impl<T> fmt::Debug for Handle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = type_name::<T>();
+        match &*self.slot.lock() {
+            Some(fd) => write!(f, "Handle<{name}>({fd:?})"),
+            None => write!(f, "Handle<{name}>(sent)"),
+        }
+    }
+}
+
+impl<T> Serialize for Handle<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(MARKER, &Leaving(&self.slot))
+    }
+}
+
+struct Leaving<'a>(&'a Arc<Slot>);
+
+impl Serialize for Leaving<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = LEAVING.leave(Arc::clone(self.0));
+        let result = serializer.serialize_u64(number);
+        if LEAVING.take(number).is_some() {
+            return Err(S::Error::custom("a handle can only be sent through an ipc channel"));
+        }
+        result
+    }
+}
+
+impl<'de, T: Transfer> Deserialize<'de> for Handle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Handle<T>, D::Error> {
+        deserializer.deserialize_newtype_struct(MARKER, Arriving(PhantomData))
+    }
+}
+
+struct Arriving<T>(PhantomData<T>);
+
+impl<'de, T: Transfer> Visitor<'de> for Arriving<T> {
+    type Value = Handle<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a handle out of an ipc channel")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Handle<T>, D::Error> {
+        let number = u64::deserialize(inner)?;
+        let fd = ARRIVING.take(number).ok_or_else(|| {
+            de::Error::custom("a handle can only be received through an ipc channel")
+        })?;
+        check_kind::<T>(fd.as_fd()).map_err(de::Error::custom)?;
+        Ok(Handle::from_fd(fd))
+    }
+}
+
+fn check_kind<T: Transfer>(fd: BorrowedFd<'_>) -> Result<(), String> {
+    match sys::fd::kind(fd) {
+        Ok(kind) if T::accepts(kind) => Ok(()),
+        Ok(kind) => Err(format!("handle is a {kind:?}, not a {}", type_name::<T>())),
+        Err(error) => Err(format!("handle cannot be examined: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_formats_refuse_handles_and_the_handle_stays_whole() {
+        let handle = Handle::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let json = serde_json::to_string(&handle).unwrap_err();
+        assert!(json.to_string().contains("only be sent through an ipc channel"));
+        assert!(bincode::serialize(&handle).is_err());
+        assert!(!handle.is_sent());
+        handle.into_inner().local_addr().unwrap();
+    }
+
+    #[test]
+    fn other_formats_cannot_forge_a_handle() {
+        for text in ["0", "1", "18446744073709551615"] {
+            let forged = serde_json::from_str::<Handle<OwnedFd>>(text).unwrap_err();
+            assert!(forged.to_string().contains("only be received through an ipc channel"));
+        }
+    }
+
+    #[test]
+    fn a_clone_is_another_descriptor_of_the_same_thing() {
+        let first = Handle::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let second = first.try_clone().unwrap();
+        let address = first.into_inner().local_addr().unwrap();
+        assert_eq!(second.into_inner().local_addr().unwrap(), address);
+    }
+}

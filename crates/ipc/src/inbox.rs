@@ -1,0 +1,123 @@
+//! What arrives: the greeting first, then messages.
+//!
+//! Pure.
+
+use crate::error::Error;
+use crate::frame::{Decoder, Frame, Kind, Limits, Violation};
+use crate::hello::Hello;
+
+/// The receiving direction: a decoder that insists on the greeting.
+#[derive(Debug)]
+pub(crate) struct Inbox<H> {
+    decoder: Decoder<H>,
+    ours: Hello,
+    greeted: bool,
+}
+
+impl<H> Inbox<H> {
+    /// `greeted` is true for an end whose greeting was read by an earlier owner.
+    pub(crate) fn new(limits: Limits, ours: Hello, greeted: bool) -> Inbox<H> {
+        Inbox { decoder: Decoder::new(limits), ours, greeted }
+    }
+
+    pub(crate) fn decoder(&mut self) -> &mut Decoder<H> {
+        &mut self.decoder
+    }
+
+    pub(crate) fn greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// The next whole message, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`] or [`Error::Mismatch`]; the channel cannot be read on after that.
+    #[inline]
+    pub(crate) fn next_message(&mut self) -> Result<Option<Frame<'_, H>>, Error> {
+        if !self.greeted && !self.greet()? {
+            return Ok(None);
+        }
+        match self.decoder.next_frame()? {
+            None => Ok(None),
+            Some(frame) if matches!(frame.kind, Kind::Message | Kind::Internal) => Ok(Some(frame)),
+            Some(frame) if frame.kind == Kind::Hello => Err(Violation::Hello.into()),
+            // Nobody agreed on a second transport: these builds do not offer one.
+            Some(frame) => Err(Violation::Kind(frame.kind as u8).into()),
+        }
+    }
+
+    #[cold]
+    fn greet(&mut self) -> Result<bool, Error> {
+        let Some(frame) = self.decoder.next_frame()? else { return Ok(false) };
+        if frame.kind != Kind::Hello || !frame.handles.is_empty() || frame.handles_lost {
+            return Err(Violation::Hello.into());
+        }
+        let theirs = Hello::parse(frame.payload.as_ref()).ok_or(Violation::Hello)?;
+        if !self.ours.agrees_with(&theirs) {
+            return Err(Error::Mismatch { ours: self.ours.clone(), theirs });
+        }
+        self.greeted = true;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Serialization;
+    use crate::frame::Header;
+
+    fn check(frames: &[(Kind, &[u8])], expected: &str) {
+        let ours = Hello::new(Serialization::Bincode, "app");
+        let limits = Limits { frame_bytes_max: 1000, handles_max: 4 };
+        let mut inbox = Inbox::<u32>::new(limits, ours, false);
+        for (kind, payload) in frames {
+            let header = Header { kind: *kind, handles: 0, length: payload.len() };
+            let buffer = inbox.decoder().space().0;
+            buffer.extend_from_slice(&header.to_bytes());
+            buffer.extend_from_slice(payload);
+        }
+        let mut seen = String::new();
+        let answer = loop {
+            match inbox.next_message() {
+                Ok(Some(frame)) => {
+                    seen.push_str(&format!("{:?} ", frame.kind));
+                }
+                Ok(None) => break seen,
+                Err(error) => break format!("{seen}{error}"),
+            }
+        };
+        assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn the_greeting_comes_first_and_once() {
+        let good = Hello::new(Serialization::Bincode, "app").to_bytes();
+        let nonsense = "peer broke the protocol: the greeting is missing, repeated or malformed";
+        check(&[(Kind::Hello, &good), (Kind::Message, b"x")], "Message ");
+        check(&[(Kind::Message, b"x")], nonsense);
+        check(&[(Kind::Hello, b"short")], nonsense);
+        check(&[(Kind::Hello, &good), (Kind::Hello, &good)], nonsense);
+    }
+
+    #[test]
+    fn another_version_of_the_peer_is_an_error_that_names_both() {
+        let mut other = Hello::new(Serialization::Json, "app");
+        other.protocol = 9;
+        check(
+            &[(Kind::Hello, &other.to_bytes())],
+            "peer speaks protocol 9, codec json, tag \"app\"; \
+             this side speaks protocol 1, codec bincode, tag \"app\"",
+        );
+    }
+
+    #[test]
+    fn reserved_kinds_are_refused_until_both_sides_agree_on_them() {
+        let good = Hello::new(Serialization::Bincode, "app").to_bytes();
+        check(
+            &[(Kind::Hello, &good), (Kind::Offer, b"")],
+            "peer broke the protocol: frame of unknown kind 16",
+        );
+    }
+}

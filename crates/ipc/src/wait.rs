@@ -1,0 +1,122 @@
+//! Whether to stay awake for what is about to come.
+//!
+//! A sleep and a wake-up cost some 30 µs on a virtual machine, more than a whole round trip
+//! between two busy cores. Whether staying awake pays depends on the peer and on who else wants
+//! the core, so [`Wait`] learns it: it tries, and stops trying where that did not help. Trying is
+//! taken up again from time to time, ever more seldom while it keeps failing.
+//!
+//! Pure.
+
+use std::time::Duration;
+
+/// How long staying awake is tried at most: about what a sleep and a wake-up cost.
+const AWAKE_MAX: Duration = Duration::from_micros(50);
+
+/// After so many failures in a row it is given up for a while.
+const FAILURES_MAX: u32 = 2;
+
+/// The first and the longest pause between two tries, in waits.
+const PAUSE_MIN: u32 = 8;
+const PAUSE_MAX: u32 = 1024;
+
+/// A sleep longer than this was far from what staying awake could have caught.
+const HOPELESS: Duration = Duration::from_micros(500);
+
+/// What one channel has learned about its waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    on: bool,
+    failures: u32,
+    /// Waits until the next try; 0 while trying.
+    pause: u32,
+    pause_next: u32,
+}
+
+impl Wait {
+    pub(crate) fn new(on: bool) -> Wait {
+        Wait { on, failures: 0, pause: 0, pause_next: PAUSE_MIN }
+    }
+
+    /// How long to stay awake now, if at all.
+    #[inline]
+    pub(crate) fn awake(&mut self) -> Option<Duration> {
+        if !self.on {
+            return None;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return None;
+        }
+        Some(AWAKE_MAX)
+    }
+
+    /// Staying awake was rewarded.
+    #[inline]
+    pub(crate) fn caught(&mut self) {
+        self.failures = 0;
+        self.pause_next = PAUSE_MIN;
+    }
+
+    /// Staying awake was in vain, and the sleep after it took this long.
+    pub(crate) fn missed(&mut self, slept: Duration) {
+        self.failures += 1;
+        if self.failures >= FAILURES_MAX || slept >= HOPELESS {
+            self.failures = FAILURES_MAX - 1;
+            self.pause = self.pause_next;
+            self.pause_next = (self.pause_next * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(60);
+
+    /// How many of `waits` stay awake when every one of them is in vain.
+    fn tries(wait: &mut Wait, waits: usize) -> usize {
+        (0..waits).filter(|_| wait.awake().inspect(|_| wait.missed(SHORT)).is_some()).count()
+    }
+
+    #[test]
+    fn it_stays_awake_as_long_as_that_is_rewarded() {
+        let mut wait = Wait::new(true);
+        for _ in 0..1000 {
+            assert!(wait.awake().is_some());
+            wait.caught();
+        }
+    }
+
+    #[test]
+    fn it_gives_up_where_staying_awake_is_in_vain_and_tries_ever_more_seldom() {
+        let mut wait = Wait::new(true);
+        let first = tries(&mut wait, 10_000);
+        assert!((5..=25).contains(&first), "{first}");
+        let later = tries(&mut wait, 10_000);
+        assert!((9..=11).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn one_reward_is_enough_to_begin_again() {
+        let mut wait = Wait::new(true);
+        tries(&mut wait, 10_000);
+        while wait.awake().is_none() {}
+        wait.caught();
+        assert!(wait.awake().is_some());
+    }
+
+    #[test]
+    fn a_long_sleep_ends_the_trying_at_once() {
+        let mut wait = Wait::new(true);
+        assert!(wait.awake().is_some());
+        wait.missed(Duration::from_millis(5));
+        assert!(wait.awake().is_none());
+    }
+
+    #[test]
+    fn switched_off_it_never_stays_awake() {
+        let mut wait = Wait::new(false);
+        assert_eq!(tries(&mut wait, 100), 0);
+    }
+}

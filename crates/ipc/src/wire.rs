@@ -1,0 +1,91 @@
+//! One system call in each direction: an outbox to a socket, a socket to an inbox.
+
+use crate::error::Error;
+use crate::frame::Violation;
+use crate::inbox::Inbox;
+use crate::outbox::{Outbox, SLICES_MAX};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use sys::scm::{self, RecvFlags};
+
+/// Writes what one `sendmsg(2)` takes. Returns how many bytes that were.
+///
+/// # Errors
+///
+/// `WouldBlock` when `wait` is false and the socket takes nothing; what `sendmsg(2)` answers.
+pub(crate) fn write(
+    socket: BorrowedFd<'_>,
+    outbox: &mut Outbox<OwnedFd>,
+    wait: bool,
+) -> io::Result<usize> {
+    let count = {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let used = outbox.slices(&mut slices);
+        let handles: Vec<BorrowedFd<'_>> = outbox.handles().iter().map(AsFd::as_fd).collect();
+        let send = if wait { scm::send_blocking } else { scm::send };
+        send(socket, &slices[..used], &handles)?
+    };
+    outbox.written(count);
+    Ok(count)
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// So many bytes. `drained`: nothing more was there.
+    Bytes { count: usize, drained: bool },
+    /// Nothing is there now.
+    Nothing,
+    /// The peer has closed, between two frames.
+    End,
+}
+
+/// Reads what one `recvmsg(2)` gives.
+///
+/// # Errors
+///
+/// [`Error::Protocol`] when the stream ended inside a frame; [`Error::Os`].
+pub(crate) fn read(
+    socket: BorrowedFd<'_>,
+    inbox: &mut Inbox<OwnedFd>,
+    wait: bool,
+) -> Result<Read, Error> {
+    let decoder = inbox.decoder();
+    let (buffer, room) = decoder.space();
+    let flags = RecvFlags { dont_wait: !wait, peek: false };
+    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+        Ok(received) if received.bytes > 0 => {
+            // A read ends behind bytes that carry descriptors, even if more are there.
+            let drained = received.bytes < room && received.fds.is_empty() && !received.truncated;
+            decoder.arrived(received.fds, received.truncated);
+            Ok(Read::Bytes { count: received.bytes, drained })
+        }
+        Ok(_) => end(inbox),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+        // The peer closed without having read everything we sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
+        Err(error) => Err(Error::Os("recvmsg", error)),
+    }
+}
+
+fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
+    inbox.decoder().end().map_err(|violation: Violation| Error::Protocol(violation))?;
+    Ok(Read::End)
+}
+
+/// Tells whether a failed write means only that the peer is gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
+}
+
+/// Tells whether a failed write is to be tried again later: too many descriptors of this user are
+/// in flight, or the kernel is short of memory.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    number == Some(sys::errno::ETOOMANYREFS)
+        || number == Some(sys::errno::ENOBUFS)
+        || number == Some(sys::errno::ENOMEM)
+}
