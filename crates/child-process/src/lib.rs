@@ -1,1 +1,33 @@
-//! Node's child_process for Rust: spawn, exec, execFile, fork, at vfork speed, without zombies.
+//! Node's `child_process` for Rust on Linux: spawn, exec, exec_file, fork and their synchronous
+//! forms, at the cost of a vfork, without zombies.
+
+mod cancel;
+mod child;
+mod command;
+mod driver;
+mod error;
+mod event;
+mod fork;
+mod hub;
+mod lifecycle;
+mod module;
+mod parent;
+mod plan;
+mod process;
+mod shared;
+mod start;
+mod stdio;
+
+pub use cancel::CancelToken;
+pub use child::Child;
+pub use command::{Command, MAX_BUFFER_BYTES};
+pub use error::{Error, Invalid, OutputStream, SpawnFailure};
+pub use event::Event;
+pub use fork::{Fork, fork};
+pub use module::{Module, module, run_modules};
+pub use parent::{Parent, parent, parent_with};
+pub use stdio::{ChildOutput, ChildStdin, Stdio};
+pub use sys::limit::{Limit, Resource};
+pub use sys::pidfd::ExitStatus;
+pub use sys::signal::Signal;
+pub use sys::spawn::Step;

@@ -1,0 +1,364 @@
+//! What a child shall be: one builder for every way to start one.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sys::limit::{Limit, Resource};
+use sys::signal::Signal;
+
+use crate::cancel::CancelToken;
+use crate::child::Child;
+use crate::error::Error;
+use crate::plan::Recipe;
+use crate::start;
+use crate::stdio::{Slot, Stdio};
+
+/// The default of [`Command::max_buffer`], in bytes, as in Node.
+pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// A program to start, and everything about how.
+///
+/// Without more, as in Node: descriptors 0, 1 and 2 are pipes, the environment and the working
+/// directory are ours, a bare program name is looked for in the **child's** `PATH`, no other
+/// descriptor is inherited, no signal is blocked or handled.
+///
+/// Every option works on the same engine, which costs the same however much memory this process
+/// uses. There is no `pre_exec`: a closure could not run there.
+///
+/// ```
+/// use child_process::{Command, Stdio};
+///
+/// let said = Command::new("sh").args(["-c", "echo $NAME"]).env("NAME", "value").output()?;
+/// assert_eq!(said.stdout, b"value\n");
+/// let child = Command::new("true").stdout(Stdio::inherit()).spawn()?;
+/// assert!(child.wait()?.success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Command {
+    pub(crate) recipe: Recipe,
+    /// By number; 0 to 2 are always there.
+    pub(crate) stdio: Vec<(i32, Slot)>,
+    pub(crate) rights: Rights,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) kill_signal: Signal,
+    pub(crate) max_buffer: Option<usize>,
+    pub(crate) input: Option<Vec<u8>>,
+    pub(crate) cancel: Option<CancelToken>,
+    pub(crate) kill_on_drop: bool,
+    pub(crate) channel: ipc::Options,
+    pub(crate) is_fork: bool,
+    /// The channel is announced in Node's way.
+    pub(crate) is_node: bool,
+}
+
+/// What is set in the child before its program runs.
+#[derive(Debug, Default)]
+pub(crate) struct Rights {
+    pub(crate) session: bool,
+    pub(crate) process_group: Option<u32>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) limits: Vec<(Resource, Limit)>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) affinity: Option<Vec<u32>>,
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) parent_death_signal: Option<Signal>,
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) blocked_signals: Vec<Signal>,
+}
+
+impl Command {
+    /// Starts from a program: a path, or a name that is looked for in the child's `PATH`.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let recipe = Recipe { program: program.as_ref().to_owned(), ..Recipe::default() };
+        Self {
+            recipe,
+            stdio: vec![(0, Slot::Pipe), (1, Slot::Pipe), (2, Slot::Pipe)],
+            rights: Rights::default(),
+            timeout: None,
+            kill_signal: Signal::TERM,
+            max_buffer: Some(MAX_BUFFER_BYTES),
+            input: None,
+            cancel: None,
+            kill_on_drop: false,
+            channel: ipc::Options::default(),
+            is_fork: false,
+            is_node: false,
+        }
+    }
+
+    /// A command line for `/bin/sh -c`.
+    pub fn shell_line(line: impl AsRef<OsStr>) -> Self {
+        let mut command = Self::new(line);
+        command.shell("/bin/sh");
+        command
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.recipe.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.recipe.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// What the program finds as its own name; the program as given without.
+    pub fn argv0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.recipe.argv0 = Some(name.as_ref().to_owned());
+        self
+    }
+
+    /// Runs through this shell: `SHELL -c "PROGRAM ARGS…"`. Nothing is quoted, so program and
+    /// arguments must come from somebody you trust. A fork never uses a shell.
+    pub fn shell(&mut self, shell: impl AsRef<OsStr>) -> &mut Self {
+        self.recipe.shell = (!self.is_fork).then(|| shell.as_ref().to_owned());
+        self
+    }
+
+    /// Where the child works; a relative program counts from there. An empty path: where we do.
+    #[doc(alias = "cwd")]
+    pub fn current_dir(&mut self, path: impl AsRef<Path>) -> &mut Self {
+        self.recipe.current_dir = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets a variable of the child's environment.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.recipe.env.changes.insert(name, Some(value));
+        self
+    }
+
+    /// Sets variables of the child's environment.
+    pub fn envs(
+        &mut self,
+        vars: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
+    ) -> &mut Self {
+        for (name, value) in vars {
+            self.env(name, value);
+        }
+        self
+    }
+
+    /// Takes a variable out of the child's environment.
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.recipe.env.changes.insert(name.as_ref().to_owned(), None);
+        self
+    }
+
+    /// Starts from an empty environment, as Node does when it is given one.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.recipe.env.clear = true;
+        self.recipe.env.changes.clear();
+        self
+    }
+
+    /// Descriptor 0.
+    pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.descriptor(0, stdio)
+    }
+
+    /// Descriptor 1.
+    pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.descriptor(1, stdio)
+    }
+
+    /// Descriptor 2.
+    pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.descriptor(2, stdio)
+    }
+
+    /// Descriptors 0, 1, 2, … in order; what is not listed stays as it was.
+    pub fn stdio(&mut self, slots: impl IntoIterator<Item = Stdio>) -> &mut Self {
+        for (number, slot) in (0..).zip(slots) {
+            self.descriptor(number, slot);
+        }
+        self
+    }
+
+    /// The child's descriptor `number`.
+    pub fn descriptor(&mut self, number: i32, stdio: impl Into<Stdio>) -> &mut Self {
+        let slot = stdio.into().0;
+        match self.stdio.iter_mut().find(|(known, _)| *known == number) {
+            Some(known) => known.1 = slot,
+            None => self.stdio.push((number, slot)),
+        }
+        self
+    }
+
+    /// Makes the child leader of a session of its own: signals from our terminal do not reach it.
+    #[doc(alias = "setsid")]
+    pub fn detached(&mut self, detached: bool) -> &mut Self {
+        self.rights.session = detached;
+        self
+    }
+
+    /// Puts the child into a process group; 0: a new one, which it leads.
+    pub fn process_group(&mut self, group: u32) -> &mut Self {
+        self.rights.process_group = Some(group);
+        self
+    }
+
+    /// Runs the child as this user. Supplementary groups are dropped unless
+    /// [`groups`](Self::groups) says otherwise; the group stays unless [`gid`](Self::gid) does.
+    pub fn uid(&mut self, uid: u32) -> &mut Self {
+        self.rights.uid = Some(uid);
+        self
+    }
+
+    /// Runs the child with this group.
+    pub fn gid(&mut self, gid: u32) -> &mut Self {
+        self.rights.gid = Some(gid);
+        self
+    }
+
+    /// Runs the child with these supplementary groups.
+    pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.rights.groups = Some(groups.into_iter().collect());
+        self
+    }
+
+    /// Clears these mode bits of every file the child makes.
+    pub fn umask(&mut self, mask: u32) -> &mut Self {
+        self.rights.umask = Some(mask);
+        self
+    }
+
+    /// Limits the child.
+    pub fn limit(&mut self, resource: Resource, limit: Limit) -> &mut Self {
+        self.rights.limits.push((resource, limit));
+        self
+    }
+
+    /// Sets the child's nice value, −20 to 19.
+    pub fn nice(&mut self, nice: i32) -> &mut Self {
+        self.rights.nice = Some(nice);
+        self
+    }
+
+    /// Binds the child to these processors.
+    pub fn affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.rights.affinity = Some(processors.into_iter().collect());
+        self
+    }
+
+    /// The child gets this signal when this process dies.
+    ///
+    /// The kernel binds it to the thread that starts the child; such children are therefore
+    /// started by a thread of ours that lives as long as the process.
+    pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
+        self.rights.parent_death_signal = Some(signal);
+        self
+    }
+
+    /// Starts the child inside this control group (a directory below `/sys/fs/cgroup`).
+    pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
+        self.rights.cgroup = Some(directory.as_ref().to_owned());
+        self
+    }
+
+    /// Forbids the child, for good, to gain rights through the files it executes.
+    pub fn no_new_privileges(&mut self) -> &mut Self {
+        self.rights.no_new_privileges = true;
+        self
+    }
+
+    /// The signals the child starts with blocked; none without.
+    pub fn block_signals(&mut self, signals: impl IntoIterator<Item = Signal>) -> &mut Self {
+        self.rights.blocked_signals = signals.into_iter().collect();
+        self
+    }
+
+    /// Sends the kill signal after this long. Zero: never, as in Node.
+    pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.timeout = (!timeout.is_zero()).then_some(timeout);
+        self
+    }
+
+    /// What timeout, cancellation and [`max_buffer`](Self::max_buffer) send; `SIGTERM` without.
+    pub fn kill_signal(&mut self, signal: Signal) -> &mut Self {
+        self.kill_signal = signal;
+        self
+    }
+
+    /// How much of each output is collected before the child is ended for it.
+    pub fn max_buffer(&mut self, bytes: usize) -> &mut Self {
+        self.max_buffer = Some(bytes);
+        self
+    }
+
+    /// Collects outputs of any size.
+    pub fn max_buffer_unlimited(&mut self) -> &mut Self {
+        self.max_buffer = None;
+        self
+    }
+
+    /// What the child reads as its standard input, when its output is collected.
+    pub fn input(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// Ends the child when `token` is thrown.
+    #[doc(alias = "signal")]
+    pub fn cancel_with(&mut self, token: &CancelToken) -> &mut Self {
+        self.cancel = Some(token.clone());
+        self
+    }
+
+    /// Kills the child with `SIGKILL` when its [`Child`] is dropped. Without, it lives on and is
+    /// reaped when it ends.
+    pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
+        self.kill_on_drop = kill;
+        self
+    }
+
+    /// How messages are written on the channel; the child is told.
+    pub fn serialization(&mut self, serialization: ipc::Serialization) -> &mut Self {
+        self.channel.serialization = serialization;
+        self
+    }
+
+    /// Limits and habits of the channel.
+    pub fn channel_options(&mut self, options: ipc::Options) -> &mut Self {
+        self.channel = options;
+        self
+    }
+
+    /// Starts the child and returns when it runs its program.
+    ///
+    /// Descriptors that were given to the command are in the child then, and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when an option cannot be: nothing was started. [`Error::Spawn`] with
+    /// the step that failed: nothing is left.
+    pub fn spawn(&mut self) -> Result<Child, Error> {
+        start::spawn(self)
+    }
+
+    pub(crate) fn has_channel(&self) -> bool {
+        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
+    }
+}
+
+/// Takes the descriptors out of the command, so that they move into the child.
+pub(crate) fn take_owned(slots: &mut [(i32, Slot)]) -> Vec<(i32, OwnedFd)> {
+    let mut owned = Vec::new();
+    for (number, slot) in slots {
+        match std::mem::replace(slot, Slot::Moved) {
+            Slot::Owned(fd) => owned.push((*number, fd)),
+            other => *slot = other,
+        }
+    }
+    owned
+}

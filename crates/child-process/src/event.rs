@@ -1,0 +1,70 @@
+//! What happens to a child, as values.
+
+use sys::pidfd::ExitStatus;
+
+use crate::error::Error;
+
+/// What happened to a child, or to the channel to our parent.
+///
+/// For a child: `Spawn` is first; `Message`s come before `Disconnect`; `Exit` comes when the
+/// process has ended, whoever still holds its pipes; `Close` is last, when the process, its piped
+/// outputs and its channel have all ended. From our parent come `Message`, `Disconnect` and
+/// `Error` only.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The child runs its program.
+    Spawn,
+    /// The other side sent this.
+    Message(ipc::Message),
+    /// For the crates above: a message that users never see.
+    #[doc(hidden)]
+    Internal(ipc::Message),
+    /// The channel has ended, whichever side closed it.
+    Disconnect,
+    /// The process has ended.
+    Exit(ExitStatus),
+    /// Everything of the child has ended.
+    Close(ExitStatus),
+    /// Something went wrong: a timeout, a cancellation, the channel. The child goes on living its
+    /// life, unless the error says otherwise.
+    Error(Error),
+}
+
+/// The kinds of events a listener wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Spawn,
+    Message,
+    Internal,
+    Disconnect,
+    Exit,
+    Close,
+    Error,
+}
+
+impl Event {
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Spawn => Kind::Spawn,
+            Self::Message(_) => Kind::Message,
+            Self::Internal(_) => Kind::Internal,
+            Self::Disconnect => Kind::Disconnect,
+            Self::Exit(_) => Kind::Exit,
+            Self::Close(_) => Kind::Close,
+            Self::Error(_) => Kind::Error,
+        }
+    }
+
+    /// A second one, where there can be one: what owns something goes to one listener only.
+    pub(crate) fn twin(&self) -> Option<Self> {
+        match self {
+            Self::Spawn => Some(Self::Spawn),
+            Self::Disconnect => Some(Self::Disconnect),
+            Self::Exit(status) => Some(Self::Exit(*status)),
+            Self::Close(status) => Some(Self::Close(*status)),
+            Self::Error(error) => error.twin().map(Self::Error),
+            Self::Message(_) | Self::Internal(_) => None,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Starting a child with a channel.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::{Deref, DerefMut};
+
+use crate::child::Child;
+use crate::command::Command;
+use crate::error::Error;
+use crate::module::{Kind, MODULE, Module, this_executable};
+use crate::stdio::Stdio;
+
+/// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
+const CHANNEL_NUMBER: i32 = 3;
+
+/// A [`Command`] for a child with a channel: descriptors 0 to 2 are ours, 3 is the channel.
+///
+/// It has every option of `Command`. A channel at another number, or none of the three standard
+/// streams: say so with `stdio`.
+///
+/// ```no_run
+/// use child_process::{Event, Fork, Module};
+///
+/// let child = Fork::new(Module::current_exe("double")).spawn()?;
+/// child.send(21_u32)?;
+/// for event in child.events() {
+///     if let Event::Message(message) = event {
+///         assert_eq!(message.decode::<u32>()?, 42);
+///         child.disconnect()?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Fork(Command);
+
+impl Fork {
+    /// Starts from what to run.
+    pub fn new(module: impl Into<Module>) -> Self {
+        let mut command = match module.into().0 {
+            Kind::Named(name) => {
+                let mut command = this_program();
+                command.env(MODULE, name);
+                command
+            }
+            Kind::ThisProgram => this_program(),
+            Kind::Program(path) => Command::new(path),
+            Kind::Node(script) => {
+                let mut command = Command::new("node");
+                command.arg(script).serialization(ipc::Serialization::Json);
+                command.is_node = true;
+                command
+            }
+        };
+        command.is_fork = true;
+        command.stdio([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]);
+        command.descriptor(CHANNEL_NUMBER, Stdio::ipc());
+        Self(command)
+    }
+
+    /// Pipes standard output and standard error instead of passing ours on.
+    pub fn silent(&mut self, silent: bool) -> &mut Self {
+        if silent {
+            self.0.stdio([Stdio::pipe(), Stdio::pipe(), Stdio::pipe()]);
+        } else {
+            self.0.stdio([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]);
+        }
+        self
+    }
+
+    /// Runs with another executable: another build of this program, another Node.
+    pub fn exec_path(&mut self, path: impl AsRef<OsStr>) -> &mut Self {
+        self.0.recipe.program = path.as_ref().to_owned();
+        self.0.recipe.fallback = None;
+        self
+    }
+
+    /// Arguments for the executable itself, in front of the module's.
+    pub fn exec_argv(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        let mut all: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        all.append(&mut self.0.recipe.args);
+        self.0.recipe.args = all;
+        self
+    }
+
+    /// Starts the child. See [`Command::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::spawn`]; [`Error::Invalid`] when no slot is the channel.
+    pub fn spawn(&mut self) -> Result<Child, Error> {
+        self.0.spawn()
+    }
+}
+
+fn this_program() -> Command {
+    let (path, fallback) = this_executable();
+    let mut command = Command::new(path);
+    command.recipe.fallback = Some(fallback);
+    command
+}
+
+impl Deref for Fork {
+    type Target = Command;
+
+    fn deref(&self) -> &Command {
+        &self.0
+    }
+}
+
+impl DerefMut for Fork {
+    fn deref_mut(&mut self) -> &mut Command {
+        &mut self.0
+    }
+}
+
+/// Starts `module` as a child with a channel, with these arguments. More: [`Fork`].
+///
+/// # Errors
+///
+/// As [`Command::spawn`].
+pub fn fork(
+    module: impl Into<Module>,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Child, Error> {
+    let mut fork = Fork::new(module);
+    fork.args(args);
+    fork.spawn()
+}

@@ -1,0 +1,152 @@
+//! Who listens, and how each listener gets what it wants, in order.
+//!
+//! A listener that comes late is told first what has happened: life-cycle events are few and kept.
+//! Messages are not kept here: the channel is not read before somebody listens.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use crate::event::{Event, Kind};
+
+/// Something that is told events, on the loop.
+pub(crate) struct Listener {
+    /// `None`: everything.
+    only: Option<Kind>,
+    tell: Box<dyn FnMut(Event) + Send>,
+}
+
+impl Listener {
+    pub(crate) fn sink(tell: impl FnMut(Event) + Send + 'static) -> Self {
+        Self { only: None, tell: Box::new(tell) }
+    }
+
+    /// Everything but what is internal.
+    pub(crate) fn queue(events: Sender<Event>) -> Self {
+        Self::sink(move |event| {
+            if event.kind() != Kind::Internal {
+                // Nobody has the receiver any more: nobody wants to know.
+                let _ = events.send(event);
+            }
+        })
+    }
+
+    /// Calls on the callback thread, one event after the other.
+    pub(crate) fn callback(only: Kind, call: impl FnMut(Event) + Send + 'static) -> Self {
+        let call = Arc::new(Mutex::new(call));
+        let tell = move |event| {
+            let call = call.clone();
+            reactor::callback::call(move || {
+                // A panic in an earlier call must not silence the later ones.
+                let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
+                (*call)(event);
+            });
+        };
+        Self { only: Some(only), tell: Box::new(tell) }
+    }
+
+    /// For a listener that has no hub.
+    pub(crate) fn tell_alone(&mut self, event: Event) {
+        if self.wants(event.kind()) {
+            (self.tell)(event);
+        }
+    }
+
+    fn wants(&self, kind: Kind) -> bool {
+        self.only.is_none_or(|only| only == kind)
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("only", &self.only).finish_non_exhaustive()
+    }
+}
+
+/// The listeners of one child. Used on the loop only.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    listeners: Vec<Listener>,
+    history: Vec<Event>,
+    ended: bool,
+}
+
+impl Hub {
+    /// Adds a listener and tells it what it has missed.
+    pub(crate) fn add(&mut self, mut listener: Listener) {
+        let only = listener.only;
+        let missed = self.history.iter().filter(|event| only.is_none_or(|o| o == event.kind()));
+        for event in missed.filter_map(Event::twin) {
+            (listener.tell)(event);
+        }
+        if !self.ended {
+            self.listeners.push(listener);
+        }
+    }
+
+    /// Nothing follows: queues see their end.
+    pub(crate) fn end(&mut self) {
+        self.listeners.clear();
+        self.ended = true;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// Tells everybody who wants it. What cannot be doubled goes to the callbacks for it, or else
+    /// to whoever came first.
+    pub(crate) fn tell(&mut self, event: Event) {
+        if let Some(twin) = event.twin() {
+            self.history.push(twin);
+        }
+        let kind = event.kind();
+        let mut wanting: Vec<_> =
+            self.listeners.iter_mut().filter(|listener| listener.wants(kind)).collect();
+        // Special listeners first; a stable sort keeps the order otherwise.
+        wanting.sort_by_key(|listener| listener.only.is_none());
+        let mut rest = Some(event);
+        for listener in wanting {
+            let Some(event) = rest.take() else { return };
+            rest = event.twin();
+            (listener.tell)(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use sys::pidfd::ExitStatus;
+
+    fn collector() -> (Listener, Arc<Mutex<Vec<String>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let keep = seen.clone();
+        (Listener::sink(move |event| keep.lock().unwrap().push(format!("{event:?}"))), seen)
+    }
+
+    #[test]
+    fn a_late_listener_is_told_what_it_has_missed() {
+        let mut hub = Hub::default();
+        hub.tell(Event::Spawn);
+        hub.tell(Event::Error(Error::TimedOut));
+        let (listener, seen) = collector();
+        hub.add(listener);
+        hub.tell(Event::Exit(ExitStatus::Code(3)));
+        assert_eq!(*seen.lock().unwrap(), ["Spawn", "Error(TimedOut)", "Exit(Code(3))"]);
+    }
+
+    #[test]
+    fn every_listener_is_told() {
+        let mut hub = Hub::default();
+        let ((one, seen_by_one), (two, seen_by_two)) = (collector(), collector());
+        hub.add(one);
+        hub.add(two);
+        hub.tell(Event::Disconnect);
+        hub.tell(Event::Close(ExitStatus::Code(0)));
+        assert_eq!(*seen_by_one.lock().unwrap(), ["Disconnect", "Close(Code(0))"]);
+        assert_eq!(*seen_by_two.lock().unwrap(), *seen_by_one.lock().unwrap());
+    }
+}

@@ -1,0 +1,127 @@
+//! The life of a child as its parent sees it: which event comes when.
+//!
+//! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has, whatever
+//! its pipes or its channel do; `Close` last and once, when the process, every piped output and
+//! the channel have ended, in whatever order they did.
+//!
+//! Pure.
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The process has ended.
+    Exited,
+    /// The channel has ended, whoever closed it.
+    Disconnected,
+    /// One of the piped outputs has ended: the last writer closed it, or we our end.
+    OutputEnded,
+}
+
+/// What to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tell {
+    Disconnect,
+    Exit,
+    Close,
+}
+
+/// What of a child has not ended yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    alive: bool,
+    connected: bool,
+    outputs: u32,
+    closed: bool,
+}
+
+impl Life {
+    /// A child that runs, with or without channel, with this many piped outputs.
+    pub(crate) const fn new(connected: bool, outputs: u32) -> Self {
+        Self { alive: true, connected, outputs, closed: false }
+    }
+
+    /// Answers with what is to be told, in order. What has ended stays ended: late or repeated
+    /// news tell nothing.
+    pub(crate) fn step(&mut self, input: Input) -> impl Iterator<Item = Tell> + use<> {
+        let tell = match input {
+            Input::Exited if self.alive => {
+                self.alive = false;
+                Some(Tell::Exit)
+            }
+            Input::Disconnected if self.connected => {
+                self.connected = false;
+                Some(Tell::Disconnect)
+            }
+            Input::OutputEnded => {
+                self.outputs = self.outputs.saturating_sub(1);
+                None
+            }
+            Input::Exited | Input::Disconnected => None,
+        };
+        let over = !self.alive && !self.connected && self.outputs == 0;
+        let close = (over && !self.closed).then_some(Tell::Close);
+        self.closed |= over;
+        tell.into_iter().chain(close)
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) const fn is_alive(&self) -> bool {
+        self.alive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Input::{Disconnected as D, Exited as E, OutputEnded as O};
+
+    fn told(mut life: Life, inputs: &[Input]) -> Vec<Tell> {
+        inputs.iter().flat_map(|input| life.step(*input)).collect()
+    }
+
+    #[test]
+    fn exit_is_told_at_once_and_close_when_all_has_ended() {
+        use Tell::{Close, Disconnect, Exit};
+        assert_eq!(told(Life::new(false, 0), &[E]), [Exit, Close]);
+        assert_eq!(told(Life::new(false, 2), &[E, O]), [Exit]);
+        assert_eq!(told(Life::new(false, 2), &[E, O, O]), [Exit, Close]);
+        assert_eq!(told(Life::new(false, 2), &[O, O, E]), [Exit, Close]);
+        assert_eq!(told(Life::new(true, 0), &[D, E]), [Disconnect, Exit, Close]);
+        assert_eq!(told(Life::new(true, 0), &[E, D]), [Exit, Disconnect, Close]);
+        assert_eq!(told(Life::new(true, 1), &[E, D, O]), [Exit, Disconnect, Close]);
+    }
+
+    #[test]
+    fn repeated_news_tell_nothing() {
+        use Tell::{Close, Disconnect, Exit};
+        let inputs = [D, D, E, E, O, O, O, D, E];
+        assert_eq!(told(Life::new(true, 1), &inputs), [Disconnect, Exit, Close]);
+    }
+
+    #[test]
+    fn every_order_tells_each_event_once_and_close_last() {
+        let mut orders = vec![vec![]];
+        for input in [E, D, O, O] {
+            orders = orders
+                .iter()
+                .flat_map(|order: &Vec<Input>| {
+                    (0..=order.len()).map(move |at| {
+                        let mut longer = order.clone();
+                        longer.insert(at, input);
+                        longer
+                    })
+                })
+                .collect();
+        }
+        for order in orders {
+            let told = told(Life::new(true, 2), &order);
+            assert_eq!(told.last(), Some(&Tell::Close), "{order:?}");
+            for one in [Tell::Exit, Tell::Disconnect, Tell::Close] {
+                assert_eq!(told.iter().filter(|tell| **tell == one).count(), 1, "{order:?}");
+            }
+        }
+    }
+}

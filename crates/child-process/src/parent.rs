@@ -1,0 +1,175 @@
+//! The other end of the channel this process was forked with.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crossbeam_channel::Receiver;
+use ipc::{Link, LinkEvent, Message, Options, SendError, Serialization};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::event::{Event, Kind};
+use crate::hub::{Hub, Listener};
+use crate::start::{CHANNEL, CHANNEL_VERSION};
+
+/// The process that forked this one, as far as the channel reaches it.
+///
+/// Nothing is read before somebody listens, so no message is lost. When the parent is gone,
+/// [`Event::Disconnect`] comes; whether to end then is the program's choice.
+pub struct Parent {
+    link: Link,
+    hub: Arc<Mutex<Hub>>,
+    events_taken: AtomicBool,
+}
+
+/// The parent, when this process was forked with a channel.
+///
+/// The channel and its announcement were taken out of the environment before `main`: children of
+/// this process get neither.
+///
+/// ```
+/// assert!(child_process::parent().is_none(), "nobody forked this example");
+/// ```
+#[must_use]
+pub fn parent() -> Option<&'static Parent> {
+    parent_with(|_| {})
+}
+
+/// As [`parent`], with other limits than the default for the channel, and its tag. Whoever comes
+/// first decides; the codec is the parent's choice.
+#[must_use]
+pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent> {
+    static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
+    PARENT.get_or_init(|| Parent::find(change)).as_ref()
+}
+
+impl Parent {
+    fn find(change: impl FnOnce(&mut Options)) -> Option<Self> {
+        let announced = sys::startup::taken_text(CHANNEL)?;
+        let mut fields = announced.split(':').skip(2);
+        let version = fields.next().and_then(|version| version.parse().ok());
+        if version != Some(CHANNEL_VERSION) {
+            return None;
+        }
+        let codec = fields.next();
+        let known = [Serialization::Bincode, Serialization::Json, Serialization::Advanced];
+        let serialization = known.into_iter().find(|known| Some(known.name()) == codec)?;
+        let socket = sys::startup::take_descriptor(CHANNEL)?;
+        let mut options = Options::default();
+        change(&mut options);
+        options.serialization = serialization;
+        let hub = Arc::new(Mutex::new(Hub::default()));
+        let told = hub.clone();
+        let link = Link::start_paused(socket, options, move |event| tell(&told, event)).ok()?;
+        Some(Self { link, hub, events_taken: AtomicBool::new(false) })
+    }
+
+    /// Sends a message; `false` says that more waits to be written than the channel likes, and
+    /// that it will arrive all the same.
+    ///
+    /// # Errors
+    ///
+    /// The value comes back, with its handles, when the channel is closed, the message is over a
+    /// limit, or it cannot be encoded.
+    pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+        self.link.send(value)
+    }
+
+    /// For the crates above: a message that users never see.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    #[doc(hidden)]
+    pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+        self.link.send_internal(value)
+    }
+
+    /// Closes the channel, after what was sent has been written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoChannel`] when it is closed already.
+    pub fn disconnect(&self) -> Result<(), Error> {
+        if !self.link.is_connected() {
+            return Err(Error::NoChannel);
+        }
+        self.link.disconnect();
+        Ok(())
+    }
+
+    /// What the parent sends, as values; ends when the channel does. Once per process.
+    ///
+    /// # Panics
+    ///
+    /// When it was called before.
+    pub fn events(&self) -> Receiver<Event> {
+        let first = !self.events_taken.swap(true, Ordering::AcqRel);
+        assert!(first, "the events of the parent are taken once");
+        let (events, receiver) = crossbeam_channel::unbounded();
+        self.listen(Listener::queue(events));
+        receiver
+    }
+
+    /// For the crates above: `sink` is told everything on the loop, where it must not block.
+    pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
+        self.listen(Listener::sink(sink));
+    }
+
+    /// Calls on the callback thread for every message. A message has one owner: while there is
+    /// such a callback, [`events`](Self::events) gets none.
+    pub fn on_message(&self, mut call: impl FnMut(Message) + Send + 'static) -> &Self {
+        self.listen(Listener::callback(Kind::Message, move |event| {
+            if let Event::Message(message) = event {
+                call(message);
+            }
+        }));
+        self
+    }
+
+    /// Calls on the callback thread when the channel has ended.
+    pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
+        self.listen(Listener::callback(Kind::Disconnect, move |_| call()));
+        self
+    }
+
+    /// Whether the channel is open.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    fn listen(&self, listener: Listener) {
+        lock(&self.hub).add(listener);
+        self.link.resume();
+    }
+}
+
+/// Runs on the loop.
+fn tell(hub: &Mutex<Hub>, event: LinkEvent) {
+    let mut hub = lock(hub);
+    match event {
+        LinkEvent::Message(message) => hub.tell(Event::Message(message)),
+        LinkEvent::Internal(message) => hub.tell(Event::Internal(message)),
+        LinkEvent::Disconnect { error, .. } => {
+            if let Some(error) = error {
+                hub.tell(Event::Error(Error::Channel(error)));
+            }
+            hub.tell(Event::Disconnect);
+            hub.end();
+        }
+        // A kind that a later channel may bring.
+        _ => {}
+    }
+}
+
+fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+    hub.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parent").field("connected", &self.connected()).finish_non_exhaustive()
+    }
+}
