@@ -5,156 +5,416 @@
 //! [`Input::Tick`] although nothing happened. `H` is a connection: an owned descriptor with its
 //! peer's address in production, a number in tests.
 //!
+//! What belongs together is decided elsewhere: who gets a connection in `schedule`, what news of
+//! a worker mean in `lifecycle`, when it is replaced in `restart`, which address is whose in
+//! `listen`. Here they meet. News of connections take the short way; whatever else happens is
+//! followed by [`Core::settle`], which draws the conclusions from the state as it is.
+//!
 //! Pure.
 
+mod ending;
+mod listening;
+mod types;
+
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::address::Address;
+use crate::counters::{Counters, WorkerCounters};
+use crate::lifecycle::{Action, Event, Life, State, Times};
+use crate::listen::Ports;
+use crate::restart::{Backoff, Restart, Rng};
+use crate::schedule::{Schedule, Verdict};
 
-/// A worker's number: from 1, never used twice by one primary.
-pub(crate) type WorkerId = u32;
-/// A place that is kept filled with a worker, from 0.
-pub(crate) type Slot = u32;
-/// A shared listening address, from 1, never used twice by one primary.
-pub(crate) type Key = u32;
+use ending::Ending;
+pub(crate) use types::{
+    CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot, WorkerId,
+};
 
-/// How a process ended, as far as decisions need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Code(i32),
-    Signal(i32),
-    Unknown,
-}
-
-/// Why the kernel did not take a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The queue has no room (`EAGAIN`): the driver says `Writable` when it has.
-    Full,
-    /// Too many descriptors in flight (`ETOOMANYREFS`): only time helps.
-    InFlight,
-    /// The worker's end is gone, or another error.
-    Gone,
-}
-
-/// What happened.
+/// Decides all that a primary does.
 #[derive(Debug)]
-pub(crate) enum Input<H> {
-    /// So many slots are wanted from now on.
-    Scale(u32),
-    /// The process asked for by `Spawn` runs.
-    Spawned { worker: WorkerId, pid: u32 },
-    /// It could not be started.
-    SpawnFailed { worker: WorkerId, errno: i32 },
-    /// The worker's runtime has said hello.
-    Online { worker: WorkerId },
-    /// The worker wants to listen.
-    ListenAsked { worker: WorkerId, request: u32, address: Address, backlog: u32 },
-    /// The answer to `Bind`: the address as bound, or an errno.
-    Bound { key: Key, result: Result<Address, i32> },
-    /// The worker has its listener in hand.
-    Listening { worker: WorkerId, key: Key },
-    /// The worker closed its listener.
-    ListenerClosed { worker: WorkerId, key: Key },
-    /// The kernel gave a new connection.
-    Accepted { key: Key, connection: H },
-    /// The answer to `Ask`: this many records lie unread in the queue.
-    Depth { worker: WorkerId, key: Key, records: u32 },
-    /// The answer to `TakeBack`: what was unread, oldest first, and how many probes.
-    TakenBack { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
-    /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
-    SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
-    /// The queue has room again.
-    Writable { worker: WorkerId, key: Key },
-    /// The user of the primary disconnects this worker.
-    Disconnect { worker: WorkerId },
-    /// The worker wants to be disconnected.
-    DisconnectAsked { worker: WorkerId },
-    /// The worker's channel ended.
-    ChannelClosed { worker: WorkerId },
-    /// The worker's process ended.
-    Exited { worker: WorkerId, ended: Ended },
-    /// End everything: drain, then signals.
-    Shutdown,
-    /// End everything at once.
-    Abort,
-    /// Time passed.
-    Tick,
+pub(crate) struct Core<H> {
+    options: CoreOptions,
+    times: Times,
+    rng: Rng,
+    mode: Mode,
+    last_worker: WorkerId,
+    /// All workers of whom something is still to be heard.
+    members: BTreeMap<WorkerId, Member>,
+    slots: Vec<Place>,
+    ports: Ports,
+    /// Of each key that connections are dealt from; lives until its last queue is dropped.
+    schedules: BTreeMap<Key, Schedule<H>>,
+    /// Keys whose socket is being closed, or whose queues are still being read.
+    ending: BTreeMap<Key, Ending>,
+    /// Wishes granted again before the queue of the time before was dropped.
+    postponed: Vec<(WorkerId, Key, u32)>,
+    /// Of the schedules that are gone.
+    counters: Counters,
+    /// Slots were filled, and their readiness has not been told.
+    ready_due: bool,
+    /// The first start has begun.
+    started: bool,
+    /// When anything but a schedule wants a tick.
+    calm_deadline: Option<Instant>,
 }
 
-/// What is to be done.
-#[derive(Debug)]
-pub(crate) enum Output<H> {
-    /// Start a worker.
-    Spawn { worker: WorkerId, slot: Slot },
-    /// Tell the user.
-    Emit(Notice),
-    /// Open a listening socket; answer `Bound`.
-    Bind { key: Key, address: Address, backlog: u32 },
-    /// Close the listening socket; when `drain`, first accept all that its backlog holds.
-    Unbind { key: Key, drain: bool },
-    /// Answer a worker's wish to listen: its queue or the shared socket, or an errno.
-    Grant { worker: WorkerId, request: u32, result: Result<(Key, Grant), i32> },
-    /// Begin or stop taking connections from the kernel.
-    Accept { key: Key, on: bool },
-    /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
-    Send { worker: WorkerId, key: Key, connection: H },
-    /// Put a record without a descriptor into the worker's queue.
-    Probe { worker: WorkerId, key: Key },
-    /// Count the unread records; answer `Depth`.
-    Ask { worker: WorkerId, key: Key },
-    /// Read back all that is unread; answer `TakenBack`.
-    TakeBack { worker: WorkerId, key: Key },
-    /// Nothing more will be sent: let the worker read to the end.
-    EndQueue { worker: WorkerId, key: Key },
-    /// Close both ends that the primary holds.
-    DropQueue { worker: WorkerId, key: Key },
-    /// Tell the worker to finish.
-    SendDisconnect { worker: WorkerId },
-    /// Close the worker's channel.
-    CloseChannel { worker: WorkerId },
-    /// Signal the worker: `SIGTERM`, or `SIGKILL` when `hard`.
-    Signal { worker: WorkerId, hard: bool },
-    /// Close a connection that nobody can serve.
-    Close { connection: H, reason: CloseReason },
-    /// No worker is left and none will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Stopping,
+    Aborting,
     Finished,
 }
 
-/// How a worker gets its connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Grant {
-    /// From a hand-off queue.
-    HandOff,
-    /// From the listening socket itself.
-    Shared,
+#[derive(Debug)]
+struct Member {
+    slot: Slot,
+    life: Life,
+    pid: u32,
+    /// Started with the first of all starts.
+    first: bool,
+    told_disconnect: bool,
+    /// Of queues that are gone.
+    counters: WorkerCounters,
 }
 
-/// Why a connection was closed unserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseReason {
-    /// The primary ends and no worker is left to serve it.
-    Shutdown,
-    /// The list of waiting connections is full.
-    Overflow,
-    /// All listeners of its address are closed.
-    NotListening,
+#[derive(Debug)]
+struct Place {
+    /// Is to be kept filled.
+    wanted: bool,
+    worker: Option<WorkerId>,
+    restart_at: Option<Instant>,
+    backoff: Backoff,
 }
 
-/// What the user is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    Fork { worker: WorkerId, pid: u32 },
-    Online { worker: WorkerId },
-    Listening { worker: WorkerId, address: Address },
-    ListenFailed { worker: WorkerId, address: Address, errno: i32 },
-    Disconnect { worker: WorkerId },
-    Exit { worker: WorkerId, ended: Ended, exited_after_disconnect: bool },
-    ForkFailed { worker: WorkerId, errno: i32 },
-    /// Held its queue unread too long; it is about to be killed.
-    Unresponsive { worker: WorkerId },
-    /// A worker of the first start ended before it listened; everything is being shut down.
-    StartFailed { worker: WorkerId, ended: Option<Ended>, errno: Option<i32> },
-    /// All slots are filled and listening (once per start or scale).
-    Ready,
+/// Why a worker is no more.
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    Ended(Ended),
+    NotStarted(i32),
 }
+
+impl<H> Core<H> {
+    /// A primary without workers; `seed` makes the jitter of its restarts its own.
+    pub(crate) fn new(options: CoreOptions, seed: u64) -> Self {
+        let times =
+            Times { disconnect: options.disconnect, term: options.term, settle: options.settle };
+        Self {
+            options,
+            times,
+            rng: Rng::new(seed),
+            mode: Mode::Running,
+            last_worker: 0,
+            members: BTreeMap::new(),
+            slots: Vec::new(),
+            ports: Ports::default(),
+            schedules: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            postponed: Vec::new(),
+            counters: Counters::default(),
+            ready_due: false,
+            started: false,
+            calm_deadline: None,
+        }
+    }
+
+    /// Takes one input and appends what is to be done.
+    pub(crate) fn step(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        let calm = match input {
+            Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
+            Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
+            Input::Writable { worker, key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.writable(worker, now, out);
+                }
+                !self.ending.is_empty()
+            }
+            Input::Tick => self.tick(now, out),
+            other => {
+                self.news(other, now, out);
+                true
+            }
+        };
+        if calm && self.mode != Mode::Finished {
+            self.settle(now, out);
+        }
+    }
+
+    /// What does not happen with every connection.
+    fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        match input {
+            Input::Scale(slots) => self.scale(slots, now, out),
+            Input::Spawned { worker, pid } => {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.pid = pid;
+                }
+                self.live(worker, Event::Spawned, None, now, out);
+            }
+            Input::SpawnFailed { worker, errno } => {
+                let cause = Some(Cause::NotStarted(errno));
+                self.live(worker, Event::SpawnFailed, cause, now, out);
+            }
+            Input::Online { worker } => self.live(worker, Event::Online, None, now, out),
+            Input::ListenAsked { worker, request, address, backlog } => {
+                self.listen_asked(worker, request, address, backlog, out);
+            }
+            Input::Bound { key, result } => self.bound(key, result, out),
+            Input::Unbound { key } => self.unbound(key),
+            Input::Listening { worker, key } => self.listening(worker, key, now, out),
+            Input::ListenerClosed { worker, key } => self.listener_closed(worker, key, out),
+            Input::TakenBack { worker, key, connections, probes: _ } => {
+                self.taken_back(worker, key, connections, now, out);
+            }
+            Input::SendFailed { worker, key, connection, refusal } => {
+                self.send_failed(worker, key, connection, refusal, now, out);
+            }
+            Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
+                self.disconnect(worker, now, out);
+            }
+            Input::ChannelClosed { worker } => {
+                self.live(worker, Event::ChannelClosed, None, now, out);
+            }
+            Input::Exited { worker, ended } => {
+                self.live(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
+            }
+            Input::Shutdown => self.shutdown(now, out),
+            Input::Abort => self.abort(now, out),
+            Input::Accepted { .. } | Input::Depth { .. } | Input::Writable { .. } | Input::Tick => {
+                unreachable!("taken by the short way");
+            }
+        }
+    }
+
+    /// When to step with [`Input::Tick`]; never while nothing is unread, waiting or under way.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.mode == Mode::Finished {
+            return None;
+        }
+        self.schedules.values().filter_map(Schedule::deadline).chain(self.calm_deadline).min()
+    }
+
+    /// What became of the connections so far.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut sum = self.counters;
+        self.schedules.values().for_each(|schedule| sum.add(&schedule.counters()));
+        sum
+    }
+
+    /// What one worker had to do with it; `None` once nothing more is heard of it.
+    pub(crate) fn worker_counters(&self, worker: WorkerId) -> Option<WorkerCounters> {
+        let mut sum = self.members.get(&worker)?.counters;
+        self.schedules.values().for_each(|schedule| sum.add(&schedule.worker_counters(worker)));
+        Some(sum)
+    }
+
+    /// How far a worker has come; `None` once nothing more is heard of it.
+    pub(crate) fn worker_state(&self, worker: WorkerId) -> Option<State> {
+        self.members.get(&worker).map(|member| member.life.state())
+    }
+}
+
+/// Slots and lives.
+impl<H> Core<H> {
+    fn scale(&mut self, slots: u32, now: Instant, out: &mut Vec<Output<H>>) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        let first = !std::mem::replace(&mut self.started, true);
+        self.ready_due = true;
+        let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
+        while self.slots.len() < wanted {
+            let backoff = Backoff::new(&self.options.restart);
+            self.slots.push(Place { wanted: true, worker: None, restart_at: None, backoff });
+        }
+        let surplus: Vec<Slot> = (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
+        self.retire(&surplus, now, out);
+        for slot in 0..slots {
+            let place = self.place(slot);
+            place.wanted = true;
+            if place.worker.is_none() && place.restart_at.is_none() {
+                self.spawn(slot, first, out);
+            }
+        }
+    }
+
+    fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) {
+        self.last_worker += 1;
+        let worker = self.last_worker;
+        let place = self.place(slot);
+        place.worker = Some(worker);
+        place.restart_at = None;
+        let (life, counters) = (Life::new(), WorkerCounters::default());
+        let member = Member { slot, life, pid: 0, first, told_disconnect: false, counters };
+        self.members.insert(worker, member);
+        out.push(Output::Spawn { worker, slot });
+    }
+
+    /// Takes news of a worker's life, or a decision about it.
+    fn live(
+        &mut self,
+        worker: WorkerId,
+        event: Event,
+        cause: Option<Cause>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let Some(member) = self.members.get_mut(&worker) else { return };
+        let pid = member.pid;
+        for action in member.life.step(event, now, &self.times) {
+            match action {
+                Action::TellFork => out.push(Output::Emit(Notice::Fork { worker, pid })),
+                Action::TellOnline => out.push(Output::Emit(Notice::Online { worker })),
+                Action::TellDisconnect => out.push(Output::Emit(Notice::Disconnect { worker })),
+                Action::TellExit | Action::TellForkFailed => {
+                    let cause = cause.expect("an end has a cause");
+                    self.vacate(worker, cause, now, out);
+                }
+                Action::Release => {
+                    self.schedules.values_mut().for_each(|s| s.close_lane(worker, out));
+                }
+                Action::Terminate => out.push(Output::Signal { worker, hard: false }),
+                Action::Kill => out.push(Output::Signal { worker, hard: true }),
+                Action::Forget => {
+                    self.members.remove(&worker);
+                }
+            }
+        }
+    }
+
+    /// The worker is no more: tells so and decides about the next one.
+    fn vacate(&mut self, worker: WorkerId, cause: Cause, now: Instant, out: &mut Vec<Output<H>>) {
+        let Some(member) = self.members.get(&worker) else { return };
+        let (slot, wanted_exit) = (member.slot, member.life.is_wanted());
+        let failed_start = member.first && !member.life.is_ready() && !wanted_exit;
+        let listened = member.life.listened(now);
+        let (ended, errno) = match cause {
+            Cause::Ended(ended) => (Some(ended), None),
+            Cause::NotStarted(errno) => (None, Some(errno)),
+        };
+        out.push(Output::Emit(match cause {
+            Cause::Ended(ended) => {
+                Notice::Exit { worker, ended, exited_after_disconnect: wanted_exit }
+            }
+            Cause::NotStarted(errno) => Notice::ForkFailed { worker, errno },
+        }));
+        self.postponed.retain(|(waiter, ..)| *waiter != worker);
+        self.place(slot).worker = None;
+        if failed_start && self.mode == Mode::Running {
+            out.push(Output::Emit(Notice::StartFailed { worker, ended, errno }));
+            self.ports.died(worker, None);
+            return self.shutdown(now, out);
+        }
+        let allowed = match self.options.restart.restart {
+            Restart::Always => true,
+            Restart::OnCrash => ended != Some(Ended::Code(0)),
+            Restart::Never => false,
+        };
+        // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
+        let replaced =
+            self.mode == Mode::Running && self.place(slot).wanted && (wanted_exit || allowed);
+        self.ports.died(worker, replaced.then_some(slot));
+        if !replaced {
+            self.place(slot).wanted = false;
+            self.ports.disinherit(slot);
+        } else if wanted_exit {
+            self.spawn(slot, false, out);
+        } else {
+            self.replace(slot, listened, now, out);
+        }
+    }
+
+    fn replace(
+        &mut self,
+        slot: Slot,
+        listened: std::time::Duration,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let place = &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")];
+        let at = place.backoff.next(&self.options.restart, listened, now, &mut self.rng);
+        if at <= now {
+            self.spawn(slot, false, out);
+        } else {
+            place.restart_at = Some(at);
+        }
+    }
+
+    /// The worker left its queue unread too long.
+    fn unresponsive(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
+        out.push(Output::Emit(Notice::Unresponsive { worker }));
+        self.live(worker, Event::Kill, None, now, out);
+    }
+
+    fn place(&mut self, slot: Slot) -> &mut Place {
+        &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")]
+    }
+
+    fn member_may_serve(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|member| member.life.may_serve())
+    }
+}
+
+/// The short way, and time.
+impl<H> Core<H> {
+    /// These answer whether conclusions are to be drawn.
+    fn accepted(
+        &mut self,
+        key: Key,
+        connection: H,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.accepted(connection, now, out);
+            return !self.ending.is_empty();
+        }
+        let reason = self.close_reason();
+        self.counters.accepted += 1;
+        self.counters.close(reason, 1);
+        out.push(Output::Close { connection, reason });
+        false
+    }
+
+    fn depth(
+        &mut self,
+        worker: WorkerId,
+        key: Key,
+        records: u32,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        let Some(schedule) = self.schedules.get_mut(&key) else { return false };
+        let verdict = schedule.depth(worker, records, now, out);
+        let gone = schedule.has_gone();
+        match verdict {
+            Verdict::Fine => gone || !self.ending.is_empty(),
+            Verdict::Unresponsive => {
+                self.unresponsive(worker, now, out);
+                true
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> bool {
+        self.schedules.values_mut().for_each(|schedule| schedule.tick(now, out));
+        if self.calm_deadline.is_none_or(|deadline| deadline > now) {
+            return !self.ending.is_empty();
+        }
+        let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);
+        let due: Vec<WorkerId> =
+            self.members.iter().filter(|(_, member)| due(member)).map(|(id, _)| *id).collect();
+        for worker in due {
+            self.live(worker, Event::Due, None, now, out);
+        }
+        for slot in (0..).take(self.slots.len()) {
+            let place = self.place(slot);
+            if place.restart_at.is_some_and(|at| at <= now) && place.worker.is_none() {
+                self.spawn(slot, false, out);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

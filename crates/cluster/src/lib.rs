@@ -1,1 +1,62 @@
-//! Worker processes that share a server port: Node's cluster for Rust, and no connection lost.
+//! Worker processes that share a server port, kept alive: Node's `cluster` for Rust.
+//!
+//! A [`Primary`] opens the port, starts the workers, deals the connections and replaces who dies.
+//! A worker is the same program started again: [`Worker::current`] tells which of the two this
+//! process is, and [`Worker::listen`] gives a [`Listener`] that is fed by the primary.
+//!
+//! What always holds:
+//!
+//! - The port stays open while workers are replaced: nobody is refused, connections wait.
+//! - A connection that no worker had accepted is never lost with a worker: it is read back from
+//!   the queue of one that died, froze or closed its listener, and given to another.
+//! - A worker that crashes is replaced at once; one that keeps crashing, with growing delay.
+//! - No user code runs on the primary's loop; everything that happens is an [`Event`].
+//!
+//! What is not promised: a connection that a worker had accepted dies with it, and a primary that
+//! is killed loses what waits in the kernel's backlog.
+//!
+//! Features: `tokio` for [`AsyncListener`], `axum` for `axum::serve` on it.
+
+mod address;
+#[cfg(feature = "axum")]
+mod axum;
+mod core;
+mod counters;
+mod draining;
+mod driver;
+mod error;
+mod event;
+mod lifecycle;
+mod listen;
+mod listener;
+mod members;
+mod message;
+mod policy;
+mod port;
+mod primary;
+mod process;
+mod queue;
+mod record;
+mod restart;
+mod schedule;
+mod settings;
+mod shared;
+mod spawner;
+#[cfg(feature = "tokio")]
+mod tokio;
+mod worker;
+
+pub use address::Address;
+pub use counters::{Counters, WorkerCounters};
+pub use draining::{DRAIN_READ_MS_MAX, Draining};
+pub use error::Error;
+pub use event::Event;
+pub use listener::Listener;
+pub use policy::Policy;
+pub use primary::Primary;
+pub use process::{State, WorkerProcess};
+pub use restart::Restart;
+pub use settings::{Builder, WORKERS_MAX};
+#[cfg(feature = "tokio")]
+pub use tokio::AsyncListener;
+pub use worker::{ORPHAN_DRAIN_MS, Worker, listen};

@@ -1,0 +1,227 @@
+//! How things end: one worker, one address, everything; and what follows from the state as it is.
+//!
+//! An address is given up in this order: its socket is closed, with its backlog dealt out first;
+//! what waits finds its worker; only then do the queues end, and the workers that were to finish
+//! are told so. Half the time that workers have to finish is the most that this may take.
+//!
+//! Pure.
+
+use std::time::Instant;
+
+use crate::lifecycle::{Event, State};
+
+use super::{CloseReason, Core, Key, Member, Mode, Notice, Output, Place, Slot, WorkerId};
+
+/// An address that is being given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    /// Its socket is closed, and all that came from it has come.
+    unbound: bool,
+    /// From now on nothing is waited for.
+    forced_at: Option<Instant>,
+}
+
+impl<H> Core<H> {
+    /// These slots are not to be filled any more; who sits there finishes.
+    pub(super) fn retire(&mut self, slots: &[Slot], now: Instant, out: &mut Vec<Output<H>>) {
+        let mut leaving = Vec::new();
+        for slot in slots {
+            let place = self.place(*slot);
+            place.wanted = false;
+            place.restart_at = None;
+            leaving.extend(place.worker);
+            self.ports.disinherit(*slot);
+        }
+        for worker in &leaving {
+            self.live(*worker, Event::Finish, None, now, out);
+        }
+        // First those addresses that nobody else serves: their queues stay in use for now.
+        self.give_up_unwanted(now, out);
+        for worker in leaving {
+            for (key, schedule) in &mut self.schedules {
+                if !self.ending.contains_key(key) {
+                    schedule.leave(worker, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
+        let Some(slot) = self.members.get(&worker).map(|member| member.slot) else { return };
+        // A worker of the time before, dead already, has no say about its slot.
+        if self.place(slot).worker == Some(worker) {
+            self.retire(&[slot], now, out);
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        if self.mode == Mode::Running {
+            self.mode = Mode::Stopping;
+            self.retire_all(now, out);
+        }
+    }
+
+    pub(super) fn abort(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        if matches!(self.mode, Mode::Aborting | Mode::Finished) {
+            return;
+        }
+        self.mode = Mode::Aborting;
+        self.retire_all(now, out);
+        for worker in self.members.keys().copied().collect::<Vec<_>>() {
+            self.live(worker, Event::Kill, None, now, out);
+        }
+    }
+
+    fn retire_all(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        let all: Vec<Slot> = (0..).take(self.slots.len()).collect();
+        self.retire(&all, now, out);
+    }
+
+    /// Draws the conclusions.
+    pub(super) fn settle(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        self.collect_gone();
+        if !self.postponed.is_empty() {
+            self.grant_postponed(out);
+        }
+        self.give_up_unwanted(now, out);
+        for key in self.ending.keys().copied().collect::<Vec<_>>() {
+            self.end(key, now, out);
+        }
+        self.collect_gone();
+        self.tell_disconnects(out);
+        self.tell_ready(out);
+        self.finish(out);
+        self.calm_deadline = self.calm_deadline(now);
+    }
+
+    /// Notes which queues are gone.
+    fn collect_gone(&mut self) {
+        for schedule in self.schedules.values_mut() {
+            for (worker, counters) in schedule.take_gone() {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.counters.add(&counters);
+                }
+            }
+        }
+    }
+
+    fn give_up_unwanted(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        // Somebody is still to come who may want any of them.
+        let coming = |place: &Place| {
+            let member = place.worker.and_then(|worker| self.members.get(&worker));
+            place.wanted && !member.is_some_and(|member| member.life.is_ready())
+        };
+        if self.slots.iter().any(coming) {
+            return;
+        }
+        let stays = |worker| self.members.get(&worker).is_some_and(|m| !m.life.is_wanted());
+        for key in self.ports.unwanted(stays) {
+            self.give_up(key, now, out);
+        }
+    }
+
+    fn give_up(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+        let mut drain = false;
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.give_up_address(out);
+            drain = schedule.serves() && self.mode != Mode::Aborting;
+        }
+        self.ports.unbind(key);
+        let forced_at = now.checked_add(self.options.disconnect / 2);
+        self.ending.insert(key, Ending { unbound: false, forced_at });
+        out.push(Output::Unbind { key, drain });
+    }
+
+    pub(super) fn unbound(&mut self, key: Key) {
+        self.ports.unbound(key);
+        if let Some(ending) = self.ending.get_mut(&key) {
+            ending.unbound = true;
+        }
+    }
+
+    /// Takes an address that is given up one step further, if its time has come.
+    fn end(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+        let reason = self.close_reason();
+        let Some(ending) = self.ending.get(&key) else { return };
+        let forced = ending.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            let busy = schedule.is_taking() || (schedule.has_waiting() && schedule.serves());
+            if !forced && (busy || !ending.unbound) {
+                return;
+            }
+            schedule.close_waiting(reason, out);
+            schedule.end_all(out);
+            if schedule.has_lanes() || !ending.unbound {
+                return;
+            }
+        } else if !ending.unbound {
+            return;
+        }
+        self.collect_gone();
+        if let Some(schedule) = self.schedules.remove(&key) {
+            self.counters.add(&schedule.counters());
+        }
+        self.ending.remove(&key);
+    }
+
+    /// Tells those who are to finish, once nothing more comes to them.
+    fn tell_disconnects(&mut self, out: &mut Vec<Output<H>>) {
+        for (worker, member) in &mut self.members {
+            let due = member.life.state() == State::Draining && !member.told_disconnect;
+            if due && self.schedules.values().all(|schedule| schedule.has_ended(*worker)) {
+                member.told_disconnect = true;
+                if member.life.is_connected() {
+                    out.push(Output::SendDisconnect { worker: *worker });
+                }
+            }
+        }
+    }
+
+    fn tell_ready(&mut self, out: &mut Vec<Output<H>>) {
+        if !self.ready_due || self.mode != Mode::Running {
+            return;
+        }
+        let ready = |place: &Place| {
+            let member = place.worker.and_then(|worker| self.members.get(&worker));
+            !place.wanted || member.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
+        };
+        if self.slots.iter().all(ready) {
+            self.ready_due = false;
+            out.push(Output::Emit(Notice::Ready));
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<Output<H>>) {
+        let alive = |member: &Member| member.life.state() != State::Dead;
+        if self.mode == Mode::Running
+            || self.members.values().any(alive)
+            || !self.ports.is_empty()
+            || !self.ending.is_empty()
+            || !self.schedules.is_empty()
+        {
+            return;
+        }
+        // The dead have nothing more to say.
+        for worker in std::mem::take(&mut self.members).into_keys() {
+            out.push(Output::Emit(Notice::Disconnect { worker }));
+            out.push(Output::CloseChannel { worker });
+        }
+        self.mode = Mode::Finished;
+        out.push(Output::Finished);
+    }
+
+    fn calm_deadline(&self, now: Instant) -> Option<Instant> {
+        let lives = self.members.values().filter_map(|member| member.life.deadline());
+        let restarts = self.slots.iter().filter_map(|place| place.restart_at);
+        let ends =
+            self.ending.values().filter_map(|ending| ending.forced_at.filter(|at| *at > now));
+        lives.chain(restarts).chain(ends).min()
+    }
+
+    pub(super) fn close_reason(&self) -> CloseReason {
+        match self.mode {
+            Mode::Running => CloseReason::NotListening,
+            Mode::Stopping | Mode::Aborting | Mode::Finished => CloseReason::Shutdown,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a primary's core is told, and what it answers.
+//!
+//! The contract between core and driver. The driver performs outputs in order, and answers
+//! (`Bound`, `Unbound`, `Depth`, `TakenBack`, `SendFailed`) come back in the order of the outputs
+//! that asked for them, whatever comes in between. `Spawned` or `SpawnFailed` is the first that is
+//! heard of a worker. A worker's queues live until `DropQueue`, however dead it is.
+//!
+//! Pure.
+
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::policy::Policy;
+use crate::restart::RestartOptions;
+
+/// A worker's number: from 1, never used twice by one primary.
+pub(crate) type WorkerId = u32;
+/// A place that is kept filled with a worker, from 0.
+pub(crate) type Slot = u32;
+/// A shared listening address, from 1, never used twice by one primary.
+pub(crate) type Key = u32;
+
+/// How a process ended, as far as decisions need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+}
+
+/// Why the kernel did not take a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The queue has no room (`EAGAIN`): the driver says `Writable` when it has.
+    Full,
+    /// Too many descriptors in flight (`ETOOMANYREFS`): only time helps.
+    InFlight,
+    /// The worker's end is gone, or another error.
+    Gone,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input<H> {
+    /// So many slots are wanted from now on.
+    Scale(u32),
+    /// The process asked for by `Spawn` runs.
+    Spawned { worker: WorkerId, pid: u32 },
+    /// It could not be started.
+    SpawnFailed { worker: WorkerId, errno: i32 },
+    /// The worker's runtime has said hello.
+    Online { worker: WorkerId },
+    /// The worker wants to listen.
+    ListenAsked { worker: WorkerId, request: u32, address: Address, backlog: u32 },
+    /// The answer to `Bind`: the address as bound, or an errno.
+    Bound { key: Key, result: Result<Address, i32> },
+    /// The answer to `Unbind`, after the connections that its backlog held.
+    Unbound { key: Key },
+    /// The worker has its listener in hand.
+    Listening { worker: WorkerId, key: Key },
+    /// The worker closed its listener.
+    ListenerClosed { worker: WorkerId, key: Key },
+    /// The kernel gave a new connection.
+    Accepted { key: Key, connection: H },
+    /// The answer to `Ask`: this many records lie unread in the queue.
+    Depth { worker: WorkerId, key: Key, records: u32 },
+    /// The answer to `TakeBack`: what was unread, oldest first, and how many probes.
+    TakenBack { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
+    /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
+    SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
+    /// The queue has room again.
+    Writable { worker: WorkerId, key: Key },
+    /// The user of the primary disconnects this worker.
+    Disconnect { worker: WorkerId },
+    /// The worker wants to be disconnected.
+    DisconnectAsked { worker: WorkerId },
+    /// The worker's channel ended.
+    ChannelClosed { worker: WorkerId },
+    /// The worker's process ended.
+    Exited { worker: WorkerId, ended: Ended },
+    /// End everything: drain, then signals.
+    Shutdown,
+    /// End everything at once.
+    Abort,
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Output<H> {
+    /// Start a worker.
+    Spawn { worker: WorkerId, slot: Slot },
+    /// Tell the user.
+    Emit(Notice),
+    /// Open a listening socket; answer `Bound`.
+    Bind { key: Key, address: Address, backlog: u32 },
+    /// Close the listening socket; when `drain`, first accept all that its backlog holds.
+    /// Answer `Unbound`.
+    Unbind { key: Key, drain: bool },
+    /// Answer a worker's wish to listen: its queue or the shared socket, or an errno.
+    Grant { worker: WorkerId, request: u32, result: Result<(Key, Grant), i32> },
+    /// Begin or stop taking connections from the kernel.
+    Accept { key: Key, on: bool },
+    /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
+    Send { worker: WorkerId, key: Key, connection: H },
+    /// Put a record without a descriptor into the worker's queue.
+    Probe { worker: WorkerId, key: Key },
+    /// Count the unread records; answer `Depth`.
+    Ask { worker: WorkerId, key: Key },
+    /// Read back all that is unread; answer `TakenBack`.
+    TakeBack { worker: WorkerId, key: Key },
+    /// Nothing more will be sent: let the worker read to the end.
+    EndQueue { worker: WorkerId, key: Key },
+    /// Close both ends that the primary holds.
+    DropQueue { worker: WorkerId, key: Key },
+    /// Tell the worker to finish.
+    SendDisconnect { worker: WorkerId },
+    /// Close the worker's channel.
+    CloseChannel { worker: WorkerId },
+    /// Signal the worker: `SIGTERM`, or `SIGKILL` when `hard`.
+    Signal { worker: WorkerId, hard: bool },
+    /// Close a connection that nobody can serve.
+    Close { connection: H, reason: CloseReason },
+    /// No worker is left and none will come.
+    Finished,
+}
+
+/// How a worker gets its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// From a hand-off queue.
+    HandOff,
+    /// From the listening socket itself.
+    Shared,
+}
+
+/// Why a connection was closed unserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The primary ends and no worker is left to serve it.
+    Shutdown,
+    /// The list of waiting connections is full.
+    Overflow,
+    /// All listeners of its address are closed.
+    NotListening,
+}
+
+/// What the user is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    Fork {
+        worker: WorkerId,
+        pid: u32,
+    },
+    Online {
+        worker: WorkerId,
+    },
+    Listening {
+        worker: WorkerId,
+        address: Address,
+    },
+    ListenFailed {
+        worker: WorkerId,
+        address: Address,
+        errno: i32,
+    },
+    Disconnect {
+        worker: WorkerId,
+    },
+    Exit {
+        worker: WorkerId,
+        ended: Ended,
+        exited_after_disconnect: bool,
+    },
+    ForkFailed {
+        worker: WorkerId,
+        errno: i32,
+    },
+    /// Held its queue unread too long; it is about to be killed.
+    Unresponsive {
+        worker: WorkerId,
+    },
+    /// A worker of the first start ended before it listened; everything is being shut down.
+    StartFailed {
+        worker: WorkerId,
+        ended: Option<Ended>,
+        errno: Option<i32>,
+    },
+    /// All slots are filled and listening (once per start or scale).
+    Ready,
+}
+
+/// What a primary's core can be told to do differently.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreOptions {
+    pub(crate) policy: Policy,
+    /// How many records may lie in one queue.
+    pub(crate) window: u32,
+    /// How many accepted connections may wait in the primary, for each address.
+    pub(crate) waiting: usize,
+    /// How long a queue may be left unread before its worker is killed.
+    pub(crate) unresponsive: Duration,
+    /// From the wish to end to `SIGTERM`.
+    pub(crate) disconnect: Duration,
+    /// From `SIGTERM` to `SIGKILL`.
+    pub(crate) term: Duration,
+    /// A worker that listens on nothing counts as ready when it has been online for so long.
+    pub(crate) settle: Duration,
+    pub(crate) restart: RestartOptions,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            policy: Policy::RoundRobin,
+            window: 64,
+            waiting: 1024,
+            unresponsive: Duration::from_secs(30),
+            disconnect: Duration::from_secs(5),
+            term: Duration::from_secs(2),
+            settle: Duration::from_secs(1),
+            restart: RestartOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! When a worker that ended is replaced.
+//!
+//! Each slot has a bucket of immediate restarts, refilled while its worker listens. When it is
+//! empty, each further restart waits twice as long as the one before, with some jitter so that
+//! slots which fell together do not come back together. A worker that listened long enough
+//! resets the wait. A slot is never given up and never spins: without listening in between, at
+//! most the bucket plus one restart per wait happens.
+//!
+//! Pure.
+
+use std::time::{Duration, Instant};
+
+/// Which workers are replaced when they end without having been asked to.
+///
+/// A worker that was disconnected, or ended by a scale-down or shutdown, never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Restart {
+    /// All.
+    #[default]
+    Always,
+    /// Those that ended by a signal or with another code than 0.
+    OnCrash,
+    /// None.
+    Never,
+}
+
+/// How soon workers are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RestartOptions {
+    pub(crate) restart: Restart,
+    /// So many restarts of one slot happen at once.
+    pub(crate) burst: u32,
+    /// One more for each such time of listening.
+    pub(crate) refill: Duration,
+    /// The first wait when the burst is used up; each further one is twice as long.
+    pub(crate) delay_min: Duration,
+    /// No wait is longer.
+    pub(crate) delay_max: Duration,
+    /// A worker that listened that long resets the wait.
+    pub(crate) reset: Duration,
+}
+
+impl Default for RestartOptions {
+    fn default() -> Self {
+        Self {
+            restart: Restart::Always,
+            burst: 5,
+            refill: Duration::from_secs(1),
+            delay_min: Duration::from_millis(100),
+            delay_max: Duration::from_secs(30),
+            reset: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One slot's memory of its restarts.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    /// Immediate restarts left, counted in the listening time they cost.
+    credit: Duration,
+    /// Waits in a row.
+    waits: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(options: &RestartOptions) -> Self {
+        Self { credit: full(options), waits: 0 }
+    }
+
+    /// The worker ended after it had listened for `listened`: when to start the next one.
+    pub(crate) fn next(
+        &mut self,
+        options: &RestartOptions,
+        listened: Duration,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Instant {
+        if listened >= options.reset {
+            self.waits = 0;
+        }
+        self.credit = self.credit.saturating_add(listened).min(full(options));
+        if options.burst > 0 && self.credit >= options.refill {
+            self.credit -= options.refill;
+            return now;
+        }
+        let doubled = options.delay_min.saturating_mul(1 << self.waits.min(20));
+        self.waits = self.waits.saturating_add(1);
+        let jitter = 0.75 + 0.5 * rng.unit();
+        let delay = doubled.min(options.delay_max).mul_f64(jitter).min(options.delay_max);
+        now + delay
+    }
+}
+
+fn full(options: &RestartOptions) -> Duration {
+    options.refill.saturating_mul(options.burst)
+}
+
+/// A small deterministic source of jitter (splitmix64); good for nothing secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From 0 up to, not including, 1.
+    fn unit(&mut self) -> f64 {
+        f64::from(u32::try_from(self.next() >> 32).unwrap_or(u32::MAX)) / 4_294_967_296.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    struct Slot {
+        options: RestartOptions,
+        backoff: Backoff,
+        rng: Rng,
+        now: Instant,
+    }
+
+    impl Slot {
+        fn new(options: RestartOptions) -> Self {
+            let backoff = Backoff::new(&options);
+            Self { options, backoff, rng: Rng::new(1), now: Instant::now() }
+        }
+
+        fn wait_after(&mut self, listened: Duration) -> Duration {
+            self.backoff.next(&self.options, listened, self.now, &mut self.rng) - self.now
+        }
+
+        fn empty(&mut self) {
+            while self.wait_after(Duration::ZERO).is_zero() {}
+        }
+    }
+
+    #[test]
+    fn five_restarts_are_immediate_and_then_each_waits_twice_as_long() {
+        let mut slot = Slot::new(RestartOptions::default());
+        for _ in 0..5 {
+            assert_eq!(slot.wait_after(Duration::ZERO), Duration::ZERO);
+        }
+        for n in 0..8 {
+            let wait = slot.wait_after(Duration::ZERO);
+            let middle = 100 * MS * (1 << n);
+            assert!(wait >= middle.mul_f64(0.74) && wait <= middle.mul_f64(1.26), "{n}: {wait:?}");
+        }
+        for _ in 0..100 {
+            let wait = slot.wait_after(Duration::ZERO);
+            assert!(wait >= Duration::from_secs(19) && wait <= Duration::from_secs(30), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn listening_earns_immediate_restarts_up_to_the_burst() {
+        let mut slot = Slot::new(RestartOptions::default());
+        slot.empty();
+        assert_eq!(slot.wait_after(1000 * MS), Duration::ZERO);
+        assert!(slot.wait_after(600 * MS) > Duration::ZERO);
+        assert_eq!(slot.wait_after(600 * MS), Duration::ZERO);
+        assert_eq!(slot.wait_after(3600 * 1000 * MS), Duration::ZERO);
+        let immediate = (0..10).filter(|_| slot.wait_after(Duration::ZERO).is_zero()).count();
+        assert_eq!(immediate, 4);
+    }
+
+    #[test]
+    fn listening_long_resets_the_wait() {
+        let mut slot = Slot::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        for _ in 0..6 {
+            slot.wait_after(Duration::ZERO);
+        }
+        assert!(slot.wait_after(9999 * MS) > 1000 * MS);
+        assert!(slot.wait_after(10_000 * MS) <= 125 * MS);
+    }
+
+    #[test]
+    fn without_a_burst_every_restart_waits() {
+        let mut slot = Slot::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        assert!(slot.wait_after(3600 * 1000 * MS) >= 75 * MS);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_waits() {
+        let waits = |seed| {
+            let mut slot = Slot::new(RestartOptions::default());
+            slot.rng = Rng::new(seed);
+            (0..20).map(|_| slot.wait_after(Duration::ZERO)).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(7), waits(7));
+        assert_ne!(waits(7), waits(8));
+    }
+}

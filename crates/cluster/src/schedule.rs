@@ -1,0 +1,702 @@
+//! Who gets the next connection: strict rotation over the workers of one address.
+//!
+//! Each worker that listens has a *lane*, the primary's picture of its hand-off queue: when each
+//! record was sent. What the worker has read meanwhile is not known; it is asked from the kernel
+//! when a lane reaches its window, and every [`TICK`] while anything is unread. A lane is skipped
+//! while it is full, while its oldest record is *late*, and while it is *suspect*: what lay in a
+//! stuck lane was taken back and given to others, and the worker gets nothing but a probe until
+//! it reads that. Connections that nobody can take wait here, oldest first, and as long as one
+//! does, or nobody has room, nothing more is taken from the kernel.
+//!
+//! Nothing unread, nothing waiting: no deadline.
+//!
+//! Pure. Limits: window and waiting connections, both options.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::core::{CloseReason, CoreOptions, Key, Output, Refusal, WorkerId};
+use crate::counters::{Counters, WorkerCounters};
+
+/// How often lanes with something unread are looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+/// A record unread for longer makes its lane wait its turn.
+pub(crate) const LATE: Duration = Duration::from_millis(20);
+/// A record unread for longer is taken back, if another worker is free.
+pub(crate) const STUCK: Duration = Duration::from_millis(100);
+/// A tick that comes later than this after its time says that this process stood still.
+const STOOD_STILL: Duration = Duration::from_millis(100);
+/// Pause after too many descriptors were in flight.
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
+/// Tried at once after that pause.
+const IN_FLIGHT_BATCH: usize = 64;
+/// Pause before a queue that could not be read to its end is read again.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+/// So often; then what lies there is given up.
+const READ_TRIES_MAX: u32 = 100;
+
+/// The connections of one address, and the lanes they can take.
+#[derive(Debug)]
+pub(crate) struct Schedule<H> {
+    key: Key,
+    window: usize,
+    waiting_max: usize,
+    unresponsive: Duration,
+    /// Sorted by worker; the rotation goes in this order.
+    lanes: Vec<Lane>,
+    /// The lane whose turn it is.
+    cursor: usize,
+    /// Oldest first.
+    waiting: VecDeque<Waiting<H>>,
+    accepting: bool,
+    /// New connections are wanted: false once the address is given up.
+    open: bool,
+    tick_at: Option<Instant>,
+    /// Nothing is sent before.
+    blocked_until: Option<Instant>,
+    /// When queues that could not be read to their end are read again.
+    again_at: Option<Instant>,
+    counters: Counters,
+    /// Lanes that are gone, for the core to notice.
+    gone: Vec<(WorkerId, WorkerCounters)>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    worker: WorkerId,
+    state: LaneState,
+    /// Sent and, as far as known, unread.
+    records: VecDeque<Sent>,
+    /// `Ask` is under way; so many records lay in the queue then.
+    asked: Option<usize>,
+    /// The kernel refused a record for want of room.
+    full: bool,
+    /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
+    late: bool,
+    /// Late ever since, and nothing read.
+    stalled_since: Option<Instant>,
+    counters: WorkerCounters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LaneState {
+    /// The queue exists; the worker has not said that it listens.
+    Granted,
+    Open,
+    /// Emptied because it was stuck; gets probes only.
+    Suspect,
+    /// `TakeBack` is under way.
+    Taking(After),
+    /// The last `TakeBack` came; `Ask` is under way, to see whether that was all. It is not when
+    /// this process is out of descriptors.
+    Checking(u32),
+    /// It was not all; the number counts the tries.
+    Again(u32),
+    /// `EndQueue` was said; the worker reads the rest.
+    Ended,
+}
+
+/// What follows when a queue is taken back. Later ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum After {
+    Suspect,
+    End,
+    /// With the tries so far.
+    Drop(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    /// Of the connection; `None` for a probe.
+    connection: Option<Origin>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    accepted_at: Instant,
+    /// Has been taken back before.
+    again: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<H> {
+    connection: H,
+    origin: Origin,
+}
+
+/// What the core has to do about a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fine,
+    /// Left its queue unread for too long.
+    Unresponsive,
+}
+
+impl<H> Schedule<H> {
+    pub(crate) fn new(key: Key, options: &CoreOptions) -> Self {
+        Self {
+            key,
+            window: usize::try_from(options.window).unwrap_or(usize::MAX).max(1),
+            waiting_max: options.waiting,
+            unresponsive: options.unresponsive,
+            lanes: Vec::new(),
+            cursor: 0,
+            waiting: VecDeque::new(),
+            accepting: false,
+            open: true,
+            tick_at: None,
+            blocked_until: None,
+            again_at: None,
+            counters: Counters::default(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// The worker was granted a queue.
+    pub(crate) fn grant(&mut self, worker: WorkerId) {
+        if let Err(at) = self.find(worker) {
+            self.lanes.insert(at, Lane::new(worker));
+            // Whose turn it is does not change.
+            if at < self.cursor {
+                self.cursor += 1;
+            }
+        }
+    }
+
+    /// The worker listens. `false` when it has no queue, or had said so before.
+    pub(crate) fn open_lane(&mut self, worker: WorkerId) -> bool {
+        let Ok(at) = self.find(worker) else { return false };
+        let opened = self.lanes[at].state == LaneState::Granted;
+        if opened {
+            self.lanes[at].state = LaneState::Open;
+        }
+        opened
+    }
+
+    /// Deals out what waits.
+    pub(crate) fn deal(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        self.pump(usize::MAX, now, out);
+    }
+
+    /// The kernel gave a connection.
+    pub(crate) fn accepted(&mut self, connection: H, now: Instant, out: &mut Vec<Output<H>>) {
+        self.counters.accepted += 1;
+        let waiting = Waiting { connection, origin: Origin { accepted_at: now, again: false } };
+        let lane = if self.waiting.is_empty() { self.pick() } else { None };
+        match lane {
+            Some(lane) => self.send(lane, waiting, now, out),
+            None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
+            None => self.close(waiting.connection, CloseReason::Overflow, out),
+        }
+        self.accept_or_not(out);
+    }
+
+    /// So many records lie unread in the worker's queue.
+    pub(crate) fn depth(
+        &mut self,
+        worker: WorkerId,
+        unread: u32,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> Verdict {
+        let Ok(at) = self.find(worker) else { return Verdict::Fine };
+        let unread = usize::try_from(unread).unwrap_or(usize::MAX);
+        match self.lanes[at].state {
+            LaneState::Checking(_) if unread == 0 => self.remove(at, out),
+            LaneState::Checking(tries) if tries < READ_TRIES_MAX => {
+                self.lanes[at].state = LaneState::Again(tries + 1);
+                self.again_at.get_or_insert(now + READ_PAUSE);
+            }
+            LaneState::Checking(_) => self.give_up(at, unread, out),
+            LaneState::Open | LaneState::Suspect => return self.looked(at, unread, now, out),
+            LaneState::Granted | LaneState::Taking(_) | LaneState::Again(_) | LaneState::Ended => {
+                self.lanes[at].asked = None;
+            }
+        }
+        Verdict::Fine
+    }
+
+    /// A lane that may be used was looked at.
+    fn looked(
+        &mut self,
+        at: usize,
+        unread: usize,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> Verdict {
+        let others_free = self.is_free_beside(at);
+        let lane = &mut self.lanes[at];
+        let unknown = lane.asked.is_some_and(|asked| asked < unread);
+        lane.saw(unread, now);
+        let stalled = lane.stalled_since.map(|since| now.saturating_duration_since(since));
+        if stalled.is_some_and(|stalled| stalled >= self.unresponsive) {
+            return Verdict::Unresponsive;
+        }
+        if lane.state == LaneState::Suspect && lane.records.is_empty() {
+            lane.state = LaneState::Open;
+        }
+        let stuck = match lane.state {
+            // More than the probe: it was not read to the end when it was taken back.
+            LaneState::Suspect => unknown,
+            LaneState::Granted
+            | LaneState::Open
+            | LaneState::Taking(_)
+            | LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Ended => {
+                lane.records.front().is_some_and(|oldest| oldest.at + STUCK <= now)
+            }
+        };
+        if stuck && others_free {
+            self.take_back(at, After::Suspect, out);
+        }
+        if !self.lanes.iter().any(Lane::is_watched) {
+            self.tick_at = None;
+        }
+        self.pump(usize::MAX, now, out);
+        Verdict::Fine
+    }
+
+    /// This lay unread in the worker's queue, oldest first.
+    pub(crate) fn taken_back(
+        &mut self,
+        worker: WorkerId,
+        connections: Vec<H>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let count = u64::try_from(connections.len()).unwrap_or(u64::MAX);
+        self.counters.taken_back += count;
+        let mut after = None;
+        let mut origins = Vec::new();
+        if let Ok(at) = self.find(worker) {
+            let lane = &mut self.lanes[at];
+            lane.counters.taken_back += count;
+            origins.extend(lane.records.drain(..).filter_map(|sent| sent.connection));
+            lane.asked = None;
+            lane.full = false;
+            if let LaneState::Taking(then) = lane.state {
+                after = Some((at, then));
+            }
+        }
+        // What was read was read from the front.
+        let read = origins.len().saturating_sub(connections.len());
+        let mut origins = origins.drain(read..);
+        for connection in connections {
+            let accepted_at = origins.next().map_or(now, |origin| origin.accepted_at);
+            self.put_back(Waiting { connection, origin: Origin { accepted_at, again: true } });
+        }
+        match after {
+            Some((at, After::Suspect)) => {
+                self.lanes[at].state = LaneState::Suspect;
+                self.probe(at, now, out);
+            }
+            Some((at, After::End)) => self.end(at, out),
+            Some((at, After::Drop(tries))) => {
+                self.lanes[at].state = LaneState::Checking(tries);
+                out.push(Output::Ask { worker, key: self.key });
+            }
+            None => {}
+        }
+        self.pump(usize::MAX, now, out);
+        self.trim(out);
+    }
+
+    /// The kernel did not take a record; without a connection it was a probe.
+    pub(crate) fn refused(
+        &mut self,
+        worker: WorkerId,
+        connection: Option<H>,
+        refusal: Refusal,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let mut origin = Origin { accepted_at: now, again: false };
+        let lane = self.find(worker);
+        if let Ok(at) = lane {
+            let lane = &mut self.lanes[at];
+            // It was among the last that were sent, and all those are alike.
+            if let Some(sent) = lane.records.pop_back() {
+                origin = sent.connection.unwrap_or(origin);
+            }
+            lane.asked = lane.asked.map(|asked| asked.min(lane.records.len()));
+            if connection.is_some() {
+                lane.counters.dispatched -= 1;
+                lane.counters.re_dispatched -= u64::from(origin.again);
+            }
+        }
+        if let Some(connection) = connection {
+            self.counters.dispatched -= 1;
+            self.counters.re_dispatched -= u64::from(origin.again);
+            self.put_back(Waiting { connection, origin });
+        }
+        match (refusal, lane) {
+            (Refusal::Full, Ok(at)) => {
+                self.lanes[at].full = true;
+                self.tick_at.get_or_insert(now + TICK);
+            }
+            (Refusal::InFlight, _) => self.blocked_until = Some(now + IN_FLIGHT_PAUSE),
+            (Refusal::Gone, Ok(_)) => self.close_lane(worker, out),
+            (Refusal::Full | Refusal::Gone, Err(_)) => {}
+        }
+        self.pump(usize::MAX, now, out);
+        self.trim(out);
+    }
+
+    /// The queue has room again.
+    pub(crate) fn writable(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
+        if let Ok(at) = self.find(worker) {
+            if std::mem::take(&mut self.lanes[at].full) {
+                self.pump(usize::MAX, now, out);
+            }
+        }
+    }
+
+    /// The worker takes nothing more: its queue is read back and dropped.
+    pub(crate) fn close_lane(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+        let Ok(at) = self.find(worker) else { return };
+        match self.lanes[at].state {
+            LaneState::Granted => self.remove(at, out),
+            LaneState::Open | LaneState::Suspect | LaneState::Ended => {
+                self.take_back(at, After::Drop(0), out);
+            }
+            LaneState::Taking(after) => {
+                self.lanes[at].state = LaneState::Taking(after.max(After::Drop(0)));
+            }
+            LaneState::Checking(_) | LaneState::Again(_) => {}
+        }
+        self.accept_or_not(out);
+    }
+
+    /// The worker is to finish: its queue goes to the others, or stays when there are none.
+    pub(crate) fn leave(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+        let Ok(at) = self.find(worker) else { return };
+        match self.lanes[at].state {
+            LaneState::Granted => self.remove(at, out),
+            LaneState::Open | LaneState::Suspect if self.serves_beside(worker) => {
+                self.take_back(at, After::End, out);
+            }
+            LaneState::Open | LaneState::Suspect => self.end(at, out),
+            LaneState::Taking(after) => {
+                self.lanes[at].state = LaneState::Taking(after.max(After::End));
+            }
+            LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
+        }
+        self.accept_or_not(out);
+    }
+
+    /// The socket goes: nothing new is wanted but its backlog, and nobody new joins.
+    pub(crate) fn give_up_address(&mut self, out: &mut Vec<Output<H>>) {
+        self.open = false;
+        self.accepting = false;
+        for at in (0..self.lanes.len()).rev() {
+            if self.lanes[at].state == LaneState::Granted {
+                self.remove(at, out);
+            }
+        }
+    }
+
+    /// All lanes end: their workers read what they have.
+    pub(crate) fn end_all(&mut self, out: &mut Vec<Output<H>>) {
+        for at in (0..self.lanes.len()).rev() {
+            match self.lanes[at].state {
+                LaneState::Granted => self.remove(at, out),
+                LaneState::Open | LaneState::Suspect => self.end(at, out),
+                LaneState::Taking(after) => {
+                    self.lanes[at].state = LaneState::Taking(after.max(After::End));
+                }
+                LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
+            }
+        }
+    }
+
+    /// Nobody will come to take what waits.
+    pub(crate) fn close_waiting(&mut self, reason: CloseReason, out: &mut Vec<Output<H>>) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.close(waiting.connection, reason, out);
+        }
+    }
+
+    /// Looks at all that is due.
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        if self.blocked_until.is_some_and(|until| until <= now) {
+            self.blocked_until = None;
+            self.pump(IN_FLIGHT_BATCH, now, out);
+            if !self.waiting.is_empty() && self.pick_from().is_some() {
+                self.blocked_until = Some(now + IN_FLIGHT_PAUSE);
+            }
+        }
+        if self.again_at.is_some_and(|due| due <= now) {
+            self.again_at = None;
+            for at in 0..self.lanes.len() {
+                if let LaneState::Again(tries) = self.lanes[at].state {
+                    self.take_back(at, After::Drop(tries), out);
+                }
+            }
+        }
+        if let Some(due) = self.tick_at.filter(|due| *due <= now) {
+            self.stood_still(now.duration_since(due));
+            self.look(now, out);
+        }
+    }
+
+    /// Asks about every lane that may have something unread.
+    fn look(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        self.tick_at = None;
+        for at in 0..self.lanes.len() {
+            if !self.lanes[at].is_watched() {
+                continue;
+            }
+            self.tick_at = Some(now + TICK);
+            if self.lanes[at].state == LaneState::Suspect && self.lanes[at].records.is_empty() {
+                self.probe(at, now, out);
+            }
+            self.ask(at, out);
+        }
+    }
+
+    /// Time in which this process stood still counts for nobody: the workers may have, too.
+    fn stood_still(&mut self, late: Duration) {
+        if late < STOOD_STILL {
+            return;
+        }
+        for lane in &mut self.lanes {
+            lane.records.iter_mut().for_each(|sent| sent.at += late);
+            lane.stalled_since = lane.stalled_since.map(|since| since + late);
+        }
+    }
+}
+
+/// The parts.
+impl<H> Schedule<H> {
+    /// The free lane whose turn it is; the turn goes on.
+    fn pick(&mut self) -> Option<usize> {
+        let at = self.pick_from()?;
+        self.cursor = at + 1;
+        Some(at)
+    }
+
+    fn pick_from(&self) -> Option<usize> {
+        if self.blocked_until.is_some() {
+            return None;
+        }
+        let turn = self.cursor.min(self.lanes.len());
+        let free = |at: &usize| self.lanes[*at].is_free(self.window);
+        (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free))
+    }
+
+    fn send(&mut self, at: usize, waiting: Waiting<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        let lane = &mut self.lanes[at];
+        let Waiting { connection, origin } = waiting;
+        lane.records.push_back(Sent { at: now, connection: Some(origin) });
+        lane.counters.dispatched += 1;
+        lane.counters.re_dispatched += u64::from(origin.again);
+        self.counters.dispatched += 1;
+        self.counters.re_dispatched += u64::from(origin.again);
+        out.push(Output::Send { worker: lane.worker, key: self.key, connection });
+        if lane.records.len() >= self.window {
+            self.ask(at, out);
+        }
+        self.tick_at.get_or_insert(now + TICK);
+    }
+
+    fn ask(&mut self, at: usize, out: &mut Vec<Output<H>>) {
+        let lane = &mut self.lanes[at];
+        if lane.asked.is_none() {
+            lane.asked = Some(lane.records.len());
+            out.push(Output::Ask { worker: lane.worker, key: self.key });
+        }
+    }
+
+    fn probe(&mut self, at: usize, now: Instant, out: &mut Vec<Output<H>>) {
+        let lane = &mut self.lanes[at];
+        lane.records.push_back(Sent { at: now, connection: None });
+        out.push(Output::Probe { worker: lane.worker, key: self.key });
+        self.tick_at.get_or_insert(now + TICK);
+    }
+
+    fn take_back(&mut self, at: usize, after: After, out: &mut Vec<Output<H>>) {
+        self.lanes[at].state = LaneState::Taking(after);
+        out.push(Output::TakeBack { worker: self.lanes[at].worker, key: self.key });
+    }
+
+    fn end(&mut self, at: usize, out: &mut Vec<Output<H>>) {
+        self.lanes[at].state = LaneState::Ended;
+        out.push(Output::EndQueue { worker: self.lanes[at].worker, key: self.key });
+    }
+
+    fn remove(&mut self, at: usize, out: &mut Vec<Output<H>>) {
+        let lane = self.lanes.remove(at);
+        if at < self.cursor {
+            self.cursor -= 1;
+        }
+        self.gone.push((lane.worker, lane.counters));
+        out.push(Output::DropQueue { worker: lane.worker, key: self.key });
+    }
+
+    /// What lies in the queue cannot be had: it is closed with the queue.
+    fn give_up(&mut self, at: usize, unread: usize, out: &mut Vec<Output<H>>) {
+        let lost = u64::try_from(unread).unwrap_or(u64::MAX);
+        self.lanes[at].counters.taken_back += lost;
+        self.counters.taken_back += lost;
+        self.counters.close(CloseReason::Overflow, lost);
+        self.remove(at, out);
+    }
+
+    /// Deals out what waits, at most `max`.
+    fn pump(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
+        for _ in 0..max.min(self.waiting.len()) {
+            let Some(at) = self.pick() else { break };
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            self.send(at, waiting, now, out);
+        }
+        self.accept_or_not(out);
+    }
+
+    /// Puts a connection back into the line where its age belongs.
+    fn put_back(&mut self, waiting: Waiting<H>) {
+        let age = waiting.origin.accepted_at;
+        let at = self.waiting.iter().position(|other| other.origin.accepted_at > age);
+        self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
+    }
+
+    /// The newest have to go.
+    fn trim(&mut self, out: &mut Vec<Output<H>>) {
+        while self.waiting.len() > self.waiting_max {
+            let Some(newest) = self.waiting.pop_back() else { return };
+            self.close(newest.connection, CloseReason::Overflow, out);
+        }
+    }
+
+    fn close(&mut self, connection: H, reason: CloseReason, out: &mut Vec<Output<H>>) {
+        self.counters.close(reason, 1);
+        out.push(Output::Close { connection, reason });
+    }
+
+    fn accept_or_not(&mut self, out: &mut Vec<Output<H>>) {
+        let on = self.open && self.waiting.is_empty() && self.pick_from().is_some();
+        if on != self.accepting {
+            self.accepting = on;
+            out.push(Output::Accept { key: self.key, on });
+        }
+    }
+
+    fn find(&self, worker: WorkerId) -> Result<usize, usize> {
+        self.lanes.binary_search_by_key(&worker, |lane| lane.worker)
+    }
+
+    fn is_free_beside(&self, at: usize) -> bool {
+        let mut lanes = self.lanes.iter().enumerate();
+        lanes.any(|(other, lane)| other != at && lane.is_free(self.window))
+    }
+}
+
+/// What the core asks.
+impl<H> Schedule<H> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.tick_at.into_iter().chain(self.blocked_until).chain(self.again_at).min()
+    }
+
+    /// A trustworthy lane other than the worker's is in use.
+    pub(crate) fn serves_beside(&self, worker: WorkerId) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.worker != worker && lane.state == LaneState::Open)
+    }
+
+    pub(crate) fn serves(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state == LaneState::Open)
+    }
+
+    /// The worker has a queue, in use or not.
+    pub(crate) fn has_lane(&self, worker: WorkerId) -> bool {
+        self.find(worker).is_ok()
+    }
+
+    /// The worker may be told to finish: nothing more is coming on its queue.
+    pub(crate) fn has_ended(&self, worker: WorkerId) -> bool {
+        self.find(worker).map_or(true, |at| match self.lanes[at].state {
+            LaneState::Ended | LaneState::Checking(_) | LaneState::Again(_) => true,
+            LaneState::Taking(after) => after >= After::Drop(0),
+            LaneState::Granted | LaneState::Open | LaneState::Suspect => false,
+        })
+    }
+
+    /// A `TakeBack` is under way.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.lanes.iter().any(|lane| matches!(lane.state, LaneState::Taking(_)))
+    }
+
+    pub(crate) fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(crate) fn has_gone(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    /// The lanes that are gone since the last call.
+    pub(crate) fn take_gone(&mut self) -> Vec<(WorkerId, WorkerCounters)> {
+        std::mem::take(&mut self.gone)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        Counters { waiting, ..self.counters }
+    }
+
+    pub(crate) fn worker_counters(&self, worker: WorkerId) -> WorkerCounters {
+        self.find(worker).map_or_else(|_| WorkerCounters::default(), |at| self.lanes[at].counters)
+    }
+}
+
+impl Lane {
+    fn new(worker: WorkerId) -> Self {
+        Self {
+            worker,
+            state: LaneState::Granted,
+            records: VecDeque::new(),
+            asked: None,
+            full: false,
+            late: false,
+            stalled_since: None,
+            counters: WorkerCounters::default(),
+        }
+    }
+
+    /// Takes the answer to `Ask`.
+    fn saw(&mut self, unread: usize, now: Instant) {
+        let Some(asked) = self.asked.take() else { return };
+        let read = asked.saturating_sub(unread).min(self.records.len());
+        self.records.drain(..read);
+        self.late = self.records.front().is_some_and(|oldest| oldest.at + LATE <= now);
+        if read > 0 || unread == 0 {
+            self.full = false;
+            self.stalled_since = None;
+        }
+        if self.late {
+            self.stalled_since.get_or_insert(now);
+        }
+    }
+
+    fn is_free(&self, window: usize) -> bool {
+        self.state == LaneState::Open && !self.late && !self.full && self.records.len() < window
+    }
+
+    /// Has to be looked at every tick.
+    fn is_watched(&self) -> bool {
+        match self.state {
+            LaneState::Open => !self.records.is_empty() || self.full,
+            LaneState::Suspect => true,
+            LaneState::Granted
+            | LaneState::Taking(_)
+            | LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Ended => false,
+        }
+    }
+}
