@@ -1,0 +1,209 @@
+//! A measure as an SVG picture: bars for one row, lines along an axis.
+//!
+//! Ours is the thick red one, peers are thinner, a limit is grey. Drawn by plotters; what it says
+//! goes wrong never does for a picture in memory.
+
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::prelude::*;
+
+use crate::report::{Chart, Measure, Role, Unit};
+
+const SIZE: (u32, u32) = (760, 400);
+const FONT: &str = "sans-serif";
+const OURS: RGBColor = RGBColor(200, 30, 45);
+const LIMIT: RGBColor = RGBColor(150, 150, 150);
+const PEERS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(44, 160, 44),
+    RGBColor(255, 127, 14),
+    RGBColor(148, 103, 189),
+    RGBColor(23, 190, 207),
+    RGBColor(140, 86, 75),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// One contender's points: place on the axis and median.
+struct Line<'a> {
+    name: &'a str,
+    role: Role,
+    color: RGBColor,
+    points: Vec<(f64, f64)>,
+}
+
+/// The picture; `None` when the measure has none or no figures.
+pub fn draw(measure: &Measure) -> Option<String> {
+    let lines = lines(measure);
+    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|p| p.1).collect();
+    let top = values.iter().copied().reduce(f64::max).filter(|&top| top > 0.0)?;
+    let low = values.iter().copied().reduce(f64::min)?;
+    let mut picture = String::new();
+    let area = SVGBackend::with_string(&mut picture, SIZE).into_drawing_area();
+    let drawn = match measure.chart {
+        Chart::None => return None,
+        Chart::Bars => bars(&area, measure, &lines, top),
+        Chart::Lines { log_x, log_y } => {
+            let along = lines.iter().flat_map(|line| &line.points).map(|p| p.0);
+            let right = along.clone().reduce(f64::max)?;
+            let left = along.reduce(f64::min)?;
+            let right = if right > left { right } else { left + 1.0 };
+            // A logarithm has no zero, and a picture wants room above.
+            let (y, high) = (low / 2.0, top * 2.0);
+            let (x, linear) = (left.max(f64::MIN_POSITIVE), 0.0..top * 1.1);
+            match (log_x, log_y) {
+                (true, true) => {
+                    plot(&area, measure, &lines, (x..right).log_scale(), (y..high).log_scale())
+                }
+                (true, false) => plot(&area, measure, &lines, (x..right).log_scale(), linear),
+                (false, true) => plot(&area, measure, &lines, left..right, (y..high).log_scale()),
+                (false, false) => plot(&area, measure, &lines, left..right, linear),
+            }
+        }
+    };
+    drawn.and_then(|()| Ok(area.present()?)).expect("a string takes any picture");
+    drop(area);
+    Some(picture)
+}
+
+fn lines(measure: &Measure) -> Vec<Line<'_>> {
+    let mut peers = PEERS.iter().cycle();
+    let mut line = |(name, role)| {
+        let points = measure.rows.iter().filter_map(|row| {
+            let median = row.cell(name)?.summary()?.median;
+            Some((row.at, median))
+        });
+        let color = match role {
+            Role::Ours => OURS,
+            Role::Limit => LIMIT,
+            Role::Peer => *peers.next().expect("a cycle has no end"),
+        };
+        Line { name, role, color, points: points.collect() }
+    };
+    let lines = measure.contenders().into_iter().map(&mut line);
+    lines.filter(|line| !line.points.is_empty()).collect()
+}
+
+/// Lying bars, so that long names have room.
+fn bars(area: &Area<'_>, measure: &Measure, lines: &[Line<'_>], top: f64) -> Drawn {
+    area.fill(&WHITE)?;
+    let (width, height) = (f64::from(SIZE.0), f64::from(SIZE.1));
+    area.draw(&Text::new(measure.title.clone(), (16, 12), (FONT, 18)))?;
+    let step = ((height - 60.0) / lines.len() as f64).min(48.0);
+    let (left, room) = (width * 0.34, width * 0.5);
+    for (place, line) in lines.iter().enumerate() {
+        let value = line.points[0].1;
+        let y = 48.0 + step * place as f64;
+        let end = left + (room * value / top).max(1.0);
+        let bar = [(left as i32, y as i32), (end as i32, (y + step * 0.7) as i32)];
+        let text_y = (y + step * 0.2) as i32;
+        area.draw(&Text::new(line.name.to_owned(), (16, text_y), (FONT, 14)))?;
+        area.draw(&Rectangle::new(bar, line.color.filled()))?;
+        let shown = measure.unit.show(value);
+        area.draw(&Text::new(shown, (end as i32 + 6, text_y), (FONT, 14)))?;
+    }
+    Ok(())
+}
+
+fn plot<X, Y>(area: &Area<'_>, measure: &Measure, lines: &[Line<'_>], x: X, y: Y) -> Drawn
+where
+    X: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
+    Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+    Y::CoordDescType: ValueFormatter<f64>,
+{
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(area)
+        .caption(&measure.title, (FONT, 18))
+        .margin(14)
+        .x_label_area_size(44)
+        .y_label_area_size(80)
+        .build_cartesian_2d(x, y)?;
+    let unit = measure.unit;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(RGBColor(225, 225, 225))
+        .x_desc(&measure.axis)
+        .x_label_formatter(&|&at| axis_label(measure, at))
+        .y_label_formatter(&move |&value| unit.show(value))
+        .label_style((FONT, 13))
+        .draw()?;
+    for line in lines {
+        let width = if line.role == Role::Ours { 4 } else { 2 };
+        let style = line.color.stroke_width(width);
+        chart
+            .draw_series(LineSeries::new(line.points.iter().copied(), style).point_size(width + 1))?
+            .label(line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(RGBColor(210, 210, 210))
+        .label_font((FONT, 13))
+        .draw()?;
+    Ok(())
+}
+
+/// A place on the axis: in the words of its row, where it is one.
+fn axis_label(measure: &Measure, at: f64) -> String {
+    let near = |row: &&crate::report::Row| (row.at - at).abs() <= at.abs() * 1e-6;
+    match measure.rows.iter().find(near) {
+        Some(row) if !row.label.is_empty() => row.label.clone(),
+        _ => Unit::Count.show(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Cell, Outcome, Row};
+    use crate::stats::{Better, Summary};
+
+    fn measure(chart: Chart, places: &[f64]) -> Measure {
+        let mut measure = Measure::new("t", Unit::Nanoseconds, Better::Lower).along("MiB", chart);
+        for &at in places {
+            let cell = |contender: &str, role, value: f64| Cell {
+                contender: contender.to_owned(),
+                role,
+                outcome: Outcome::Measured(Summary::of(&[vec![value]]).unwrap()),
+                ratio: None,
+            };
+            let cells = vec![
+                cell("ours", Role::Ours, 500.0),
+                cell("theirs & <others>", Role::Peer, 500.0 + at * 1000.0),
+                cell("kernel", Role::Limit, 400.0),
+            ];
+            measure.rows.push(Row { at, label: format!("{at}"), cells });
+        }
+        measure
+    }
+
+    #[test]
+    fn every_kind_of_picture_names_every_contender() {
+        let lines = |log_x, log_y| Chart::Lines { log_x, log_y };
+        for (chart, places) in [
+            (Chart::Bars, &[1.0][..]),
+            (lines(false, false), &[0.0, 10.0, 20.0]),
+            (lines(false, true), &[0.0, 10.0, 20.0]),
+            (lines(true, false), &[16.0, 1024.0]),
+            (lines(true, true), &[16.0, 1024.0]),
+            (lines(true, true), &[16.0]),
+        ] {
+            let picture = draw(&measure(chart, places)).unwrap();
+            assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+            for name in ["ours", "theirs &amp; &lt;others&gt;", "kernel"] {
+                assert!(picture.contains(name), "{chart:?}: no {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_no_picture() {
+        assert!(draw(&measure(Chart::Bars, &[])).is_none());
+        assert!(draw(&measure(Chart::None, &[1.0])).is_none());
+    }
+}

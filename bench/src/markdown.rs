@@ -1,0 +1,160 @@
+//! BENCHMARKS.md: written from the figures, never by hand.
+//!
+//! Each topic's figures lie beside its charts as JSON, with the machine they were taken on. The
+//! page is made from all of them, so that measuring one topic anew keeps the others.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::chart;
+use crate::report::{Chart, Measure, Report, Topic};
+use crate::stats::Better;
+use crate::text::table;
+use crate::topic;
+
+/// The folder beside BENCHMARKS.md.
+const FOLDER: &str = "benchmarks";
+
+/// Writes the figures of `report`, their charts, and the page with all figures there are.
+pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
+    let beside = folder.join(FOLDER);
+    fs::create_dir_all(&beside)?;
+    for topic in &report.topics {
+        draw(&beside, topic)?;
+    }
+    for topic in &report.topics {
+        let alone = serde_json::json!({
+            "machine": report.machine, "quick": report.quick, "topics": [topic],
+        });
+        let file = beside.join(format!("{}.json", topic.name));
+        fs::write(file, format!("{}\n", serde_json::to_string(&alone)?))?;
+    }
+    let mut reports = Vec::new();
+    for entry in topic::ALL {
+        match fs::read(beside.join(format!("{}.json", entry.name))) {
+            Ok(bytes) => reports.push(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    fs::write(folder.join("BENCHMARKS.md"), page(&reports))
+}
+
+fn draw(beside: &Path, topic: &Topic) -> io::Result<()> {
+    for (number, measure) in (1..).zip(&topic.measures) {
+        if let Some(picture) = chart::draw(measure) {
+            fs::write(beside.join(chart_name(topic, number)), picture)?;
+        }
+    }
+    Ok(())
+}
+
+fn chart_name(topic: &Topic, number: usize) -> String {
+    format!("{}-{number}.svg", topic.name)
+}
+
+fn page(reports: &[Report]) -> String {
+    let mut page = String::from(
+        "# Benchmarks\n\n\
+         Written by `cargo run --release --manifest-path bench/Cargo.toml -- all --out .`; no \
+         figure is typed by hand.\n\n\
+         Contenders run in turn (A B C, C B A, …) after a warm-up, in the same run on the same \
+         machine. *median* is the median over the rounds, *p50* and *p99* are over all single \
+         samples where a round has several, *± rounds* is half the distance between the \
+         quartiles of the rounds. *ours is* compares the first of ours with that contender round \
+         by round: over 1 is good for us, whatever is measured; when the rounds do not agree on \
+         who is better, it says so. A peer that was not there is named.\n",
+    );
+    for report in reports {
+        for topic in &report.topics {
+            section(&mut page, report, topic);
+        }
+    }
+    page
+}
+
+fn section(page: &mut String, report: &Report, topic: &Topic) {
+    let _ = writeln!(page, "\n## {}\n", topic.title);
+    for note in &topic.notes {
+        let _ = writeln!(page, "{note}\n");
+    }
+    if report.quick {
+        let _ = writeln!(page, "Measured with `--quick`: a rough picture only.\n");
+    }
+    for (number, measure) in (1..).zip(&topic.measures) {
+        let better = if measure.better == Better::Lower { "less" } else { "more" };
+        let _ = writeln!(page, "### {} ({better} is better)\n", measure.title);
+        if measure.chart != Chart::None {
+            let name = chart_name(topic, number);
+            let _ = writeln!(page, "![{}]({FOLDER}/{name})\n", measure.title);
+        }
+        *page += &markdown_table(measure);
+        page.push('\n');
+    }
+    let facts = report.machine.iter().map(|(name, value)| format!("{name}: {value}"));
+    let facts: Vec<String> = facts.collect();
+    let _ = writeln!(page, "<sub>{}</sub>", facts.join("; "));
+}
+
+fn markdown_table(measure: &Measure) -> String {
+    let mut lines = table(measure).into_iter();
+    let mut text = String::new();
+    let mut put = |cells: &[String]| {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    };
+    put(&lines.next().expect("a table has a header"));
+    put(&["---", "---", "---:", "---:", "---:", "---:", "---"].map(String::from));
+    for line in lines {
+        put(&line);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Cell, Outcome, Role, Row, Unit};
+    use crate::stats::Summary;
+
+    fn report() -> Report {
+        let mut measure = Measure::new("time of it", Unit::Nanoseconds, Better::Lower);
+        let cell = |contender: &str, role, outcome| Cell {
+            contender: contender.to_owned(),
+            role,
+            outcome,
+            ratio: None,
+        };
+        let summary = Summary::of(&[vec![1000.0, 3000.0], vec![2000.0]]).unwrap();
+        let cells = vec![
+            cell("ours", Role::Ours, Outcome::Measured(summary)),
+            cell("nginx", Role::Peer, Outcome::Absent("not installed".to_owned())),
+        ];
+        measure.rows.push(Row { at: 0.0, label: "here".to_owned(), cells });
+        let topic = Topic {
+            name: topic::ALL[0].name.to_owned(),
+            title: "It".to_owned(),
+            notes: vec!["A note.".to_owned()],
+            measures: vec![measure],
+        };
+        Report { machine: vec![("kernel".into(), "6".into())], quick: true, topics: vec![topic] }
+    }
+
+    #[test]
+    fn the_page_has_every_figure_and_names_who_is_absent() {
+        let page = page(&[report()]);
+        for text in ["## It", "A note.", "| ours | 2.00 µs |", "absent: not installed", "kernel: 6"]
+        {
+            assert!(page.contains(text), "no {text:?} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn figures_are_the_same_after_being_written_and_read() {
+        let written = serde_json::to_string(&report()).unwrap();
+        let read: Report = serde_json::from_str(&written).unwrap();
+        assert_eq!(page(&[read]), page(&[report()]));
+    }
+}

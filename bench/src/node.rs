@@ -1,0 +1,63 @@
+//! Node as a peer: a script of ours that measures itself, one request per line.
+//!
+//! A script reads a JSON value per line, does what it says, and answers with one line of JSON,
+//! an array of numbers. So Node's figures are taken inside of Node, without our pipe in them,
+//! and still in turn with everybody else's.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// An installed Node.
+#[derive(Clone, Copy, Debug)]
+pub struct Node;
+
+impl Node {
+    /// Node, or why there is none.
+    pub fn find() -> Result<Self, String> {
+        let output = Command::new("node").arg("--version").output();
+        let output = output.map_err(|error| format!("node is not installed ({error})"))?;
+        if output.status.success() { Ok(Self) } else { Err("node --version fails".to_owned()) }
+    }
+
+    /// Starts a script.
+    pub fn start(self, script: &str) -> Result<Script, String> {
+        let mut command = Command::new("node");
+        command.args(["-e", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        match (input, output) {
+            (Some(input), Some(output)) => {
+                Ok(Script { child, input: Some(input), output: BufReader::new(output) })
+            }
+            _ => Err("no pipes".to_owned()),
+        }
+    }
+}
+
+/// A running script. Dropping it ends it.
+#[derive(Debug)]
+pub struct Script {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Script {
+    /// Sends one request and gives the numbers of the answer.
+    pub fn ask(&mut self, request: &serde_json::Value) -> Result<Vec<f64>, String> {
+        let input = self.input.as_mut().expect("open until drop");
+        writeln!(input, "{request}").map_err(|error| error.to_string())?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| format!("node answered {line:?}: {error}"))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // The end of its input ends it; the kill is for one that hangs.
+        drop(self.input.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

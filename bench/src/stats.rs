@@ -1,0 +1,154 @@
+//! What many samples say: medians, percentiles, spread, and whether a difference is one.
+//!
+//! A contender runs in rounds, interleaved with the others. Its figure is the median of its
+//! rounds' medians; its spread is how far the rounds lie apart. Two contenders are compared round
+//! by round, because what disturbs the machine disturbs neighbours in time alike.
+//!
+//! Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// A ratio nearer to 1 than this is called equal.
+const EQUAL: f64 = 0.05;
+
+/// What one contender's samples say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The median of the rounds' medians.
+    pub median: f64,
+    /// Percentiles of all samples together.
+    pub p50: f64,
+    pub p99: f64,
+    /// Half the distance of the rounds' quartiles, as a part of the median.
+    pub spread: f64,
+    pub samples: usize,
+    /// The median of each round.
+    pub rounds: Vec<f64>,
+}
+
+impl Summary {
+    /// Sums up the samples of each round. `None` without samples.
+    pub fn of(rounds: &[Vec<f64>]) -> Option<Self> {
+        let medians: Vec<f64> = rounds.iter().filter_map(|round| quantile(round, 0.5)).collect();
+        let all: Vec<f64> = rounds.concat();
+        let median = quantile(&medians, 0.5)?;
+        let apart = quantile(&medians, 0.75)? - quantile(&medians, 0.25)?;
+        Some(Self {
+            median,
+            p50: quantile(&all, 0.5)?,
+            p99: quantile(&all, 0.99)?,
+            spread: if median == 0.0 { 0.0 } else { apart / 2.0 / median },
+            samples: all.len(),
+            rounds: medians,
+        })
+    }
+}
+
+/// Which direction is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Better {
+    Lower,
+    Higher,
+}
+
+/// How ours compares with a peer's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// How many times better ours is: over 1 is good for us, whatever is measured.
+    pub times: f64,
+    /// Quartiles of that over the rounds.
+    pub low: f64,
+    pub high: f64,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    Better,
+    Worse,
+    Equal,
+    /// The rounds do not agree on who is better.
+    TooNoisy,
+}
+
+impl Ratio {
+    /// Compares round by round. `None` without rounds, or with a zero to divide by.
+    pub fn of(ours: &Summary, peer: &Summary, better: Better) -> Option<Self> {
+        let pairs = ours.rounds.iter().zip(&peer.rounds);
+        let ratios: Vec<f64> = pairs
+            .map(|(ours, peer)| match better {
+                Better::Lower => peer / ours,
+                Better::Higher => ours / peer,
+            })
+            .filter(|ratio| ratio.is_finite())
+            .collect();
+        let times = quantile(&ratios, 0.5)?;
+        let (low, high) = (quantile(&ratios, 0.25)?, quantile(&ratios, 0.75)?);
+        let verdict = if low >= 1.0 - EQUAL && high <= 1.0 + EQUAL {
+            Verdict::Equal
+        } else if low > 1.0 {
+            Verdict::Better
+        } else if high < 1.0 {
+            Verdict::Worse
+        } else {
+            Verdict::TooNoisy
+        };
+        Some(Self { times, low, high, verdict })
+    }
+}
+
+/// The value below which this part of the samples lies, between neighbours in proportion.
+pub fn quantile(samples: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = part * (sorted.len().checked_sub(1)?) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    Some(low + (high - low) * place.fract())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(rounds: &[f64]) -> Summary {
+        let rounds: Vec<Vec<f64>> = rounds.iter().map(|&round| vec![round]).collect();
+        Summary::of(&rounds).unwrap()
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours_in_proportion() {
+        assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(quantile(&[7.0], 0.99), Some(7.0));
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), Some(2.0));
+        assert_eq!(quantile(&[1.0, 2.0], 0.5), Some(1.5));
+        assert_eq!(quantile(&[0.0, 10.0, 20.0, 30.0, 40.0], 0.25), Some(10.0));
+    }
+
+    #[test]
+    fn the_figure_is_the_median_of_the_rounds_medians() {
+        let summary = Summary::of(&[vec![1.0, 2.0, 90.0], vec![3.0], vec![4.0, 4.0]]).unwrap();
+        assert_eq!(summary.median, 3.0);
+        assert_eq!((summary.samples, summary.rounds.clone()), (6, vec![2.0, 3.0, 4.0]));
+        assert!(summary.p99 > 80.0);
+        assert_eq!(Summary::of(&[]), None);
+        assert_eq!(Summary::of(&[vec![]]), None);
+    }
+
+    #[test]
+    fn a_ratio_over_one_is_good_for_us_whatever_is_measured() {
+        let (small, big) = (summary(&[1.0, 1.1, 1.0]), summary(&[2.0, 2.2, 2.0]));
+        let lower = Ratio::of(&small, &big, Better::Lower).unwrap();
+        assert_eq!((lower.times, lower.verdict), (2.0, Verdict::Better));
+        let higher = Ratio::of(&small, &big, Better::Higher).unwrap();
+        assert_eq!((higher.times, higher.verdict), (0.5, Verdict::Worse));
+    }
+
+    #[test]
+    fn rounds_that_disagree_decide_nothing() {
+        let (ours, peer) = (summary(&[1.0, 2.0, 1.0, 2.0]), summary(&[2.0, 1.0, 2.0, 1.0]));
+        assert_eq!(Ratio::of(&ours, &peer, Better::Lower).unwrap().verdict, Verdict::TooNoisy);
+        let near = summary(&[1.01, 2.0, 0.99, 2.0]);
+        assert_eq!(Ratio::of(&ours, &near, Better::Lower).unwrap().verdict, Verdict::Equal);
+        assert_eq!(Ratio::of(&summary(&[0.0]), &peer, Better::Lower), None);
+    }
+}
