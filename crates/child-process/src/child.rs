@@ -303,10 +303,6 @@ impl Child {
     pub(crate) fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    pub(crate) fn note_killed(&self) {
-        self.killed.store(true, Ordering::Release);
-    }
 }
 
 impl AsFd for Child {

@@ -345,10 +345,6 @@ impl Command {
     pub fn spawn(&mut self) -> Result<Child, Error> {
         start::spawn(self)
     }
-
-    pub(crate) fn has_channel(&self) -> bool {
-        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
-    }
 }
 
 /// Takes the descriptors out of the command, so that they move into the child.

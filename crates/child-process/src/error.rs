@@ -182,6 +182,59 @@ impl StdError for Error {
     }
 }
 
+/// How a command whose output was collected did not end well.
+#[derive(Debug)]
+pub struct ExecError {
+    /// What went wrong.
+    pub error: Error,
+    /// How the process ended, where one was started.
+    pub status: Option<ExitStatus>,
+    /// What it wrote to its standard output until then.
+    pub stdout: Vec<u8>,
+    /// What it wrote to its standard error until then.
+    pub stderr: Vec<u8>,
+    /// The command, as one line.
+    pub line: String,
+}
+
+impl ExecError {
+    pub(crate) fn before_start(error: Error, line: String) -> Self {
+        Self { error, status: None, stdout: Vec::new(), stderr: Vec::new(), line }
+    }
+
+    /// Node's name for the error, see [`Error::code`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.error.code()
+    }
+
+    /// Whether we ended the process.
+    #[must_use]
+    pub fn killed(&self) -> bool {
+        matches!(self.error, Error::TimedOut | Error::MaxBuffer(_) | Error::Cancelled(_))
+    }
+}
+
+impl fmt::Display for ExecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command failed: {}: {}", self.line, self.error)?;
+        let said = String::from_utf8_lossy(&self.stderr);
+        if said.is_empty() { Ok(()) } else { write!(f, "\n{}", said.trim_end()) }
+    }
+}
+
+impl StdError for ExecError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<ExecError> for Error {
+    fn from(failed: ExecError) -> Self {
+        failed.error
+    }
+}
+
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(invalid)

@@ -1,12 +1,15 @@
 //! Node's `child_process` for Rust on Linux: spawn, exec, exec_file, fork and their synchronous
 //! forms, at the cost of a vfork, without zombies.
 
+mod buffer;
 mod cancel;
+mod capture;
 mod child;
 mod command;
 mod driver;
 mod error;
 mod event;
+mod exec;
 mod fork;
 mod hub;
 mod lifecycle;
@@ -19,10 +22,12 @@ mod start;
 mod stdio;
 
 pub use cancel::CancelToken;
+pub use capture::Output;
 pub use child::Child;
 pub use command::{Command, MAX_BUFFER_BYTES};
-pub use error::{Error, Invalid, OutputStream, SpawnFailure};
+pub use error::{Error, ExecError, Invalid, OutputStream, SpawnFailure};
 pub use event::Event;
+pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
 pub use fork::{Fork, fork};
 pub use module::{Module, module, run_modules};
 pub use parent::{Parent, parent, parent_with};

@@ -1,0 +1,267 @@
+//! Commands whose output is collected: on the loop, for `exec` and `exec_file`.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use reactor::{BYTES_PER_TURN, Event, Interest, Key, READ_BUFFER_BYTES, Source, Turn, reactor};
+
+use crate::capture::{Capture, End, OUTPUTS, Output, run};
+use crate::child::Child;
+use crate::command::Command;
+use crate::error::{Error, ExecError, OutputStream};
+use crate::process::{RECHECK_MAX, RECHECK_MIN};
+
+type Outcome = Result<Output, ExecError>;
+type Callback = Box<dyn FnOnce(Outcome) + Send>;
+
+/// A command that runs while its output is collected.
+///
+/// Dropping it changes nothing for the command; its result is then thrown away.
+///
+/// ```
+/// let hello = child_process::exec("echo hello | tr a-z A-Z")?;
+/// assert_eq!(hello.wait()?.stdout, b"HELLO\n");
+/// let failed = child_process::exec("exit 3")?.wait().unwrap_err();
+/// assert_eq!(failed.to_string(), "command failed: exit 3: exited with code 3");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Exec {
+    child: Arc<Child>,
+    outcome: Receiver<Outcome>,
+    callback: Arc<Mutex<Option<Callback>>>,
+}
+
+impl Exec {
+    /// Waits for the result.
+    ///
+    /// # Errors
+    ///
+    /// How the command ended, if not well, and what it wrote until then.
+    pub fn wait(self) -> Outcome {
+        self.outcome.recv().expect("every collector answers before it goes")
+    }
+
+    /// Calls on the callback thread with the result, and gives the process.
+    pub fn on_done(self, call: impl FnOnce(Outcome) + Send + 'static) -> Arc<Child> {
+        let mut callback = lock(&self.callback);
+        match self.outcome.try_recv() {
+            Ok(outcome) => reactor::callback::call(move || call(outcome)),
+            Err(_) => *callback = Some(Box::new(call)),
+        }
+        drop(callback);
+        self.child
+    }
+
+    /// The result as a value that can be waited for beside others.
+    #[must_use]
+    pub fn outcome(&self) -> &Receiver<Outcome> {
+        &self.outcome
+    }
+
+    /// The process that runs: to signal it, for its pid.
+    #[must_use]
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").field("child", &self.child).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const STDIN: Key = Key(2);
+const PIDFD: Key = Key(3);
+
+/// A [`Capture`] on the loop. Outputs have keys 0 and 1.
+struct Collector {
+    capture: Capture,
+    outcome: Sender<Outcome>,
+    callback: Arc<Mutex<Option<Callback>>>,
+    /// Read up to the budget and not to the end: to be gone on with.
+    unfinished: [bool; 2],
+    /// When to look again for an exit that the pidfd has announced.
+    recheck_at: Option<Instant>,
+}
+
+impl Collector {
+    fn start(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        for stream in OUTPUTS {
+            if let Some(fd) = self.capture.descriptor(End::Output(stream)) {
+                turn.register(fd, Key(stream as u32), Interest::READABLE)?;
+            }
+        }
+        if let Some(fd) = self.capture.descriptor(End::Stdin) {
+            turn.register(fd, STDIN, Interest::WRITABLE)?;
+        }
+        turn.register(self.capture.child.as_fd(), PIDFD, Interest::READABLE)
+    }
+
+    /// Reads what is there, within the budget of a turn.
+    fn read(&mut self, stream: OutputStream, turn: &mut Turn<'_>) {
+        let turns = BYTES_PER_TURN / READ_BUFFER_BYTES;
+        let more = (0..turns).all(|_| self.capture.read(stream, turn.read_buffer()));
+        self.unfinished[stream as usize] = more;
+        if more {
+            turn.again();
+        }
+    }
+
+    fn write(&mut self) {
+        while self.capture.write() {}
+    }
+
+    fn answer(&mut self) {
+        let mut callback = lock(&self.callback);
+        let outcome = self.capture.finish();
+        match callback.take() {
+            Some(call) => reactor::callback::call(move || call(outcome)),
+            // Nobody waits for it any more.
+            None => drop(self.outcome.send(outcome)),
+        }
+    }
+}
+
+impl Source for Collector {
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        let now = turn.now();
+        match event {
+            Event::Start => {
+                if let Err(error) = self.start(turn) {
+                    self.capture.fail("watching a child", error);
+                }
+            }
+            Event::Ready { key: STDIN, .. } => self.write(),
+            Event::Ready { key: PIDFD, .. } => self.recheck_at = Some(now + RECHECK_MIN),
+            Event::Ready { key, .. } => self.read(OUTPUTS[key.0 as usize & 1], turn),
+            Event::Again => {
+                for stream in OUTPUTS {
+                    if self.unfinished[stream as usize] {
+                        self.read(stream, turn);
+                    }
+                }
+            }
+            Event::Deadline | Event::Wake => {}
+        }
+        if self.capture.deadline.is_some_and(|at| at <= now) {
+            self.capture.expire();
+        }
+        if self.capture.is_done() {
+            self.answer();
+            return turn.remove();
+        }
+        match self.capture.child.try_wait() {
+            Ok(None) if self.recheck_at.is_some_and(|at| at <= now) => {
+                self.recheck_at = Some(now + RECHECK_MAX);
+            }
+            Ok(None) => {}
+            _ => self.recheck_at = None,
+        }
+        turn.set_deadline([self.capture.deadline, self.recheck_at].into_iter().flatten().min());
+    }
+}
+
+impl Command {
+    /// Starts the child and collects what it writes, on the loop.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be started. All else is in the result of the [`Exec`].
+    #[doc(alias = "execFile")]
+    pub fn exec(&mut self) -> Result<Exec, Error> {
+        let capture = Capture::start(self, true)?;
+        let (child, callback) = (capture.child.clone(), Arc::default());
+        let (outcome, receiver) = crossbeam_channel::bounded(1);
+        let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
+        let callback_too = Arc::clone(&callback);
+        let unfinished = [false; 2];
+        let recheck_at = None;
+        reactor.add(Collector { capture, outcome, callback, unfinished, recheck_at });
+        Ok(Exec { child, outcome: receiver, callback: callback_too })
+    }
+}
+
+/// Starts `program` with pipes as its standard streams. More: [`Command`].
+///
+/// # Errors
+///
+/// As [`Command::spawn`].
+pub fn spawn(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Child, Error> {
+    Command::new(program).args(args).spawn()
+}
+
+/// Runs a line with `/bin/sh -c` and collects its output.
+///
+/// # Errors
+///
+/// As [`Command::exec`].
+pub fn exec(line: impl AsRef<OsStr>) -> Result<Exec, Error> {
+    Command::shell_line(line).exec()
+}
+
+/// Runs a program, without a shell, and collects its output.
+///
+/// # Errors
+///
+/// As [`Command::exec`].
+#[doc(alias = "execFile")]
+pub fn exec_file(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Exec, Error> {
+    Command::new(program).args(args).exec()
+}
+
+/// Runs a program to its end on this thread and collects its output; however it ends is fine.
+///
+/// # Errors
+///
+/// As [`Command::output`].
+#[doc(alias = "spawnSync")]
+pub fn spawn_sync(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Outcome {
+    run(Command::new(program).args(args), false)
+}
+
+/// Runs a line with `/bin/sh -c` to its end on this thread and collects its output.
+///
+/// ```
+/// assert_eq!(child_process::exec_sync("echo $((6 * 7))")?.stdout, b"42\n");
+/// # Ok::<(), child_process::ExecError>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Command::exec_sync`].
+#[doc(alias = "execSync")]
+pub fn exec_sync(line: impl AsRef<OsStr>) -> Outcome {
+    run(&mut Command::shell_line(line), true)
+}
+
+/// Runs a program, without a shell, to its end on this thread and collects its output.
+///
+/// # Errors
+///
+/// As [`Command::exec_sync`].
+#[doc(alias = "execFileSync")]
+pub fn exec_file_sync(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Outcome {
+    run(Command::new(program).args(args), true)
+}
