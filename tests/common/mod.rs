@@ -233,3 +233,10 @@ fn wait(time: Duration) {
     let (_held, never) = mpsc::channel::<()>();
     let _ = never.recv_timeout(time);
 }
+
+/// The path of an example, which `cargo test` builds before it runs any test.
+pub(crate) fn example(name: &str) -> std::path::PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_fixture")).with_file_name("examples").join(name);
+    assert!(path.exists(), "no {}: build it with `cargo build --examples`", path.display());
+    path
+}

@@ -162,8 +162,8 @@ impl<H> Core<H> {
             Input::Unbound { key } => self.unbound(key),
             Input::Listening { worker, key } => self.listening(worker, key, now, out),
             Input::ListenerClosed { worker, key } => self.listener_closed(worker, key, out),
-            Input::TakenBack { worker, key, connections, probes: _ } => {
-                self.taken_back(worker, key, connections, now, out);
+            Input::TakenBack { worker, key, connections, probes } => {
+                self.taken_back(worker, key, (connections, probes), now, out);
             }
             Input::SendFailed { worker, key, connection, refusal } => {
                 self.send_failed(worker, key, connection, refusal, now, out);
@@ -401,9 +401,8 @@ impl<H> Core<H> {
             return !self.ending.is_empty();
         }
         let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);
-        let due: Vec<WorkerId> =
-            self.members.iter().filter(|(_, member)| due(member)).map(|(id, _)| *id).collect();
-        for worker in due {
+        // Again where a time is 0 and the next state is over at once.
+        while let Some(worker) = self.members.iter().find(|(_, m)| due(m)).map(|(id, _)| *id) {
             self.live(worker, Event::Due, None, now, out);
         }
         for slot in (0..).take(self.slots.len()) {

@@ -41,6 +41,8 @@ mod restart;
 mod schedule;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod spawner;
 #[cfg(feature = "tokio")]
 mod tokio;

@@ -10,7 +10,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sys::scm::{self, RecvFlags};
 
@@ -90,13 +90,16 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Intake {
     read: OwnedFd,
-    /// The last descriptor received was close to the limit of this process.
-    near_limit: AtomicBool,
+    /// A connection with this number or a higher one means: look before the next is taken.
+    careful_from: u64,
+    last_number: AtomicU64,
 }
 
 impl Intake {
     pub(crate) fn new(read: OwnedFd) -> Self {
-        Self { read, near_limit: AtomicBool::new(false) }
+        let limit = sys::limit::descriptors().map_or(0, |(soft, _)| soft);
+        let careful_from = limit.saturating_sub(DESCRIPTORS_SPARE);
+        Self { read, careful_from, last_number: AtomicU64::new(0) }
     }
 
     /// Takes the next connection; `None` when none waits, an error kind of
@@ -106,14 +109,14 @@ impl Intake {
     /// primary takes it back: reading it would lose the connection.
     pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
-            let look_first = self.near_limit.load(Ordering::Relaxed);
+            let look_first = self.last_number.load(Ordering::Relaxed) >= self.careful_from;
             match take(self.read.as_fd(), look_first)? {
                 None => return Ok(None),
                 Some(Taken::Probe) => {}
                 Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Some(Taken::Connection(connection)) => {
-                    let near = sys::limit::is_near(connection.socket.as_fd(), DESCRIPTORS_SPARE);
-                    self.near_limit.store(near, Ordering::Relaxed);
+                    let number = sys::limit::number(connection.socket.as_fd());
+                    self.last_number.store(number, Ordering::Relaxed);
                     return Ok(Some(connection));
                 }
             }
@@ -159,7 +162,7 @@ fn take(read: BorrowedFd<'_>, look_first: bool) -> io::Result<Option<Taken>> {
         match Record::decode(&bytes[..received.bytes]) {
             Some(Record::Probe) => return Ok(Some(Taken::Probe)),
             Some(Record::Connection(peer)) => {
-                if let Some(socket) = received.take_fd() {
+                if let Some(socket) = received.fds.pop() {
                     return Ok(Some(Taken::Connection(Connection { socket, peer })));
                 }
             }

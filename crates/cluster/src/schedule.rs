@@ -258,11 +258,12 @@ impl<H> Schedule<H> {
         Verdict::Fine
     }
 
-    /// This lay unread in the worker's queue, oldest first.
+    /// This lay unread in the worker's queue, oldest first, and so many probes.
     pub(crate) fn taken_back(
         &mut self,
         worker: WorkerId,
         connections: Vec<H>,
+        probes: u32,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
@@ -273,16 +274,17 @@ impl<H> Schedule<H> {
         if let Ok(at) = self.find(worker) {
             let lane = &mut self.lanes[at];
             lane.counters.taken_back += count;
-            origins.extend(lane.records.drain(..).filter_map(|sent| sent.connection));
+            // What was read was read from the front.
+            let unread = connections.len() + usize::try_from(probes).unwrap_or_default();
+            let read = lane.records.len().saturating_sub(unread);
+            origins.extend(lane.records.drain(..).skip(read).filter_map(|sent| sent.connection));
             lane.asked = None;
             lane.full = false;
             if let LaneState::Taking(then) = lane.state {
                 after = Some((at, then));
             }
         }
-        // What was read was read from the front.
-        let read = origins.len().saturating_sub(connections.len());
-        let mut origins = origins.drain(read..);
+        let mut origins = origins.into_iter();
         for connection in connections {
             let accepted_at = origins.next().map_or(now, |origin| origin.accepted_at);
             self.put_back(Waiting { connection, origin: Origin { accepted_at, again: true } });

@@ -129,12 +129,12 @@ impl<H> Core<H> {
         &mut self,
         worker: WorkerId,
         key: Key,
-        connections: Vec<H>,
+        (connections, probes): (Vec<H>, u32),
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
         match self.schedules.get_mut(&key) {
-            Some(schedule) => schedule.taken_back(worker, connections, now, out),
+            Some(schedule) => schedule.taken_back(worker, connections, probes, now, out),
             None => self.close_all(connections, out),
         }
     }

@@ -1,0 +1,533 @@
+//! The primary's driver: a source on the loop that brings what happened to the core and
+//! performs what the core answers.
+//!
+//! It decides nothing. Sockets, queues and children live here; the loop calls [`Source::event`].
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use reactor::{Interest, Key as Token, Source, Turn};
+use sys::signal::{Signal, SignalWatch};
+
+use crate::address::Address;
+use crate::core::{Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, WorkerId};
+use crate::error::Error;
+use crate::event::Event;
+use crate::members::{Member, Members};
+use crate::message::{Granted, ToPrimary, ToWorker};
+use crate::port::{Port, Taken};
+use crate::queue::{Connection, Queue};
+use crate::shared::{Job, Shared};
+use crate::spawner::Spawner;
+
+/// Jobs handled before the other sources get their turn.
+const JOBS_PER_TURN: usize = 256;
+
+/// What a token on the loop stands for.
+#[derive(Clone, Copy, Debug)]
+enum Watched {
+    Signals,
+    Port(Key),
+    Queue(WorkerId, Key),
+    Stderr(WorkerId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    core: Core<Connection>,
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    spawner: Spawner,
+    members: Members,
+    ports: HashMap<Key, Port>,
+    watched: HashMap<u32, Watched>,
+    next_token: u32,
+    signals: Option<SignalWatch>,
+    signals_seen: u32,
+    /// Answers to what was just performed, for the core's next steps.
+    inputs: VecDeque<Input<Connection>>,
+    outputs: Vec<Output<Connection>>,
+    /// Why a worker could not listen: what a failed start is blamed on.
+    listen_failure: Option<(Address, i32)>,
+    finished: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        options: CoreOptions,
+        signals: bool,
+        shared: Arc<Shared>,
+        jobs: Receiver<Job>,
+        spawner: Spawner,
+    ) -> Result<Self, Error> {
+        let signals = signals.then(|| SignalWatch::new(&[Signal::TERM, Signal::INT]));
+        let signals = signals.transpose().map_err(|source| Error::Os("sigaction", source))?;
+        // Only the jitter of restarts hangs on it: any number that differs between primaries.
+        let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
+        Ok(Self {
+            core: Core::new(options, seed),
+            shared,
+            jobs,
+            spawner,
+            members: Members::default(),
+            ports: HashMap::new(),
+            watched: HashMap::new(),
+            next_token: 0,
+            signals,
+            signals_seen: 0,
+            inputs: VecDeque::new(),
+            outputs: Vec::new(),
+            listen_failure: None,
+            finished: false,
+        })
+    }
+
+    /// Steps the core until it has no more to say.
+    fn run(&mut self, turn: &mut Turn<'_>) {
+        while let Some(input) = self.inputs.pop_front() {
+            self.core.step(input, turn.now(), &mut self.outputs);
+            let mut outputs = std::mem::take(&mut self.outputs);
+            for output in outputs.drain(..) {
+                self.perform(output, turn);
+            }
+            self.outputs = outputs;
+        }
+    }
+
+    fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
+        match output {
+            Output::Spawn { worker, slot: _ } => {
+                let keep_stderr = !self.shared.lock().ready;
+                self.spawner.spawn(worker, keep_stderr);
+            }
+            Output::Emit(notice) => self.tell(notice, turn),
+            Output::Bind { key, address, backlog } => {
+                let result = self.bind(key, &address, backlog, turn);
+                let result = result.map_err(|error| errno_of(&error));
+                self.inputs.push_back(Input::Bound { key, result });
+            }
+            Output::Unbind { key, drain } => self.unbind(key, drain, turn),
+            Output::Grant { worker, request, result } => {
+                self.grant(worker, request, result, turn);
+            }
+            Output::Accept { key, on } => {
+                if let Some(port) = self.ports.get_mut(&key) {
+                    port.set_on(on);
+                    if on {
+                        turn.again();
+                    }
+                }
+            }
+            Output::Send { worker, key, connection } => self.send(worker, key, connection),
+            Output::Probe { worker, key } => self.probe(worker, key),
+            Output::Ask { worker, key } => {
+                let depth = self.members.queue(worker, key).and_then(|queue| queue.depth().ok());
+                let records = u32::try_from(depth.unwrap_or(0)).unwrap_or(u32::MAX);
+                self.inputs.push_back(Input::Depth { worker, key, records });
+            }
+            Output::TakeBack { worker, key } => {
+                let queue = self.members.queue(worker, key);
+                let (connections, probes) = queue.map(Queue::take_back).unwrap_or_default();
+                self.inputs.push_back(Input::TakenBack { worker, key, connections, probes });
+            }
+            Output::EndQueue { worker, key } => {
+                if let Some(queue) = self.members.queue(worker, key) {
+                    // Fails only on a queue that has ended already.
+                    let _ = queue.end();
+                }
+            }
+            Output::DropQueue { worker, key } => self.drop_queue(worker, key, turn),
+            Output::SendDisconnect { worker } => self.members.send(worker, ToWorker::Disconnect),
+            Output::CloseChannel { worker } => self.members.disconnect(worker),
+            Output::Signal { worker, hard } => {
+                self.members.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
+            }
+            Output::Close { connection, reason: _ } => drop(connection),
+            Output::Finished => self.finished = true,
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, key: Key, connection: Connection) {
+        let refusal = match self.members.queue(worker, key).map(|queue| queue.send(&connection)) {
+            Some(Ok(())) => return,
+            Some(Err(error)) => refusal_of(&error),
+            None => Refusal::Gone,
+        };
+        let connection = Some(connection);
+        self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+    }
+
+    fn probe(&mut self, worker: WorkerId, key: Key) {
+        let refusal = match self.members.queue(worker, key).map(Queue::send_probe) {
+            Some(Ok(())) => return,
+            Some(Err(error)) => refusal_of(&error),
+            None => Refusal::Gone,
+        };
+        self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
+    }
+
+    fn bind(
+        &mut self,
+        key: Key,
+        address: &Address,
+        backlog: u32,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<Address> {
+        let port = Port::bind(address, backlog, self.token(Watched::Port(key)))?;
+        turn.register(port.listener(), port.token(), Interest::READABLE)?;
+        let bound = port.address().clone();
+        self.ports.insert(key, port);
+        self.shared.change(|state| {
+            state.address.get_or_insert_with(|| bound.clone());
+        });
+        Ok(bound)
+    }
+
+    /// The core counts on every connection of the backlog before its next step.
+    fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
+        let Some(mut port) = self.ports.remove(&key) else {
+            return self.inputs.push_back(Input::Unbound { key });
+        };
+        // Gone from the loop when it is closed, whatever this says.
+        let _ = turn.deregister(port.listener());
+        self.watched.remove(&port.token().0);
+        while drain {
+            match port.drain_one() {
+                Some(connection) => self.inputs.push_back(Input::Accepted { key, connection }),
+                None => break,
+            }
+        }
+        self.inputs.push_back(Input::Unbound { key });
+    }
+
+    fn grant(
+        &mut self,
+        worker: WorkerId,
+        request: u32,
+        result: Result<(Key, Grant), i32>,
+        turn: &mut Turn<'_>,
+    ) {
+        let result = result.and_then(|(key, how)| {
+            let granted = self.granted(worker, key, how, turn);
+            granted.map_err(|error| {
+                self.inputs.push_back(Input::ListenerClosed { worker, key });
+                errno_of(&error)
+            })
+        });
+        self.members.send(worker, ToWorker::Listen { request, result });
+    }
+
+    fn granted(
+        &mut self,
+        worker: WorkerId,
+        key: Key,
+        how: Grant,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<Granted> {
+        let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
+        let port = self.ports.get(&key).ok_or_else(gone)?;
+        let address = port.address().clone();
+        let descriptor = match how {
+            Grant::Shared => port.listener().try_clone_to_owned()?,
+            Grant::HandOff => {
+                let (queue, end) = Queue::new()?;
+                let token = self.token(Watched::Queue(worker, key));
+                turn.register(queue.write_end(), token, Interest::WRITABLE)?;
+                let member = self.members.get_mut(worker).ok_or_else(gone)?;
+                member.queues.insert(key, (queue, token));
+                end
+            }
+        };
+        let shared = how == Grant::Shared;
+        Ok(Granted { key, address, descriptor: ipc::Handle::new(descriptor), shared })
+    }
+
+    fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
+        let Some(member) = self.members.get_mut(worker) else { return };
+        if let Some((queue, token)) = member.queues.remove(&key) {
+            let _ = turn.deregister(queue.write_end());
+            self.watched.remove(&token.0);
+        }
+        self.let_go(worker, turn);
+    }
+
+    /// Forgets a worker of whom nothing more will be heard.
+    fn let_go(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        if let Some(member) = self.members.remove_if_done(worker) {
+            self.watched.retain(|_, watched| !belongs(*watched, worker));
+            self.write_stderr(member.close(turn));
+        }
+    }
+
+    fn write_stderr(&self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.spawner.write_stderr(bytes);
+        }
+    }
+
+    fn token(&mut self, watched: Watched) -> Token {
+        self.next_token += 1;
+        self.watched.insert(self.next_token, watched);
+        Token(self.next_token)
+    }
+
+    fn job(&mut self, job: Job, turn: &mut Turn<'_>) {
+        match job {
+            Job::Input(input) => self.inputs.push_back(input),
+            Job::Spawned { worker, result: Ok(spawned) } => {
+                let pid = spawned.child.pid();
+                let mut member = Member::new(worker, spawned.child, self.shared.clone());
+                if let Some(stderr) = spawned.stderr {
+                    let token = self.token(Watched::Stderr(worker));
+                    member.keep_stderr(stderr, token, turn);
+                }
+                self.members.add(member);
+                self.inputs.push_back(Input::Spawned { worker, pid });
+            }
+            Job::Spawned { worker, result: Err(error) } => {
+                let errno = error.errno().unwrap_or(sys::errno::EIO);
+                self.shared.emit(Event::Error(Some(worker), Error::Fork(error)));
+                self.inputs.push_back(Input::SpawnFailed { worker, errno });
+            }
+            Job::Child(worker, event) => self.child(worker, event, turn),
+        }
+    }
+
+    fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
+        use child_process::Event as E;
+        match event {
+            E::Internal(message) => match message.decode() {
+                Ok(message) => self.inputs.extend(asked(worker, message)),
+                Err(error) => {
+                    self.shared.emit(Event::Error(Some(worker), Error::Channel(error)));
+                }
+            },
+            E::Message(message) => {
+                if let Some(member) = self.members.get_mut(worker) {
+                    self.shared.emit(Event::Message(member.process.clone(), message));
+                }
+            }
+            E::Disconnect => self.inputs.push_back(Input::ChannelClosed { worker }),
+            E::Exit(status) => {
+                if let Some(member) = self.members.get_mut(worker) {
+                    member.status = Some(status);
+                    member.read_stderr(turn);
+                }
+                self.inputs.push_back(Input::Exited { worker, ended: ended(status) });
+            }
+            E::Close(_) => {
+                if let Some(member) = self.members.get_mut(worker) {
+                    member.closed = true;
+                }
+                self.let_go(worker, turn);
+            }
+            E::Error(error) => {
+                self.shared.emit(Event::Error(Some(worker), Error::Fork(error)));
+            }
+            _ => {}
+        }
+    }
+
+    fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
+        match self.watched.get(&token.0) {
+            Some(Watched::Signals) => self.take_signals(),
+            Some(Watched::Port(key)) => {
+                if let Some(port) = self.ports.get_mut(key) {
+                    port.may_be_ready();
+                }
+            }
+            Some(&Watched::Queue(worker, key)) => {
+                self.inputs.push_back(Input::Writable { worker, key });
+            }
+            Some(&Watched::Stderr(worker)) => {
+                if let Some(member) = self.members.get_mut(worker) {
+                    if let Some(bytes) = member.read_stderr(turn) {
+                        self.write_stderr(bytes);
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let Some(signals) = &mut self.signals else { return };
+        for signal in signals.take() {
+            self.signals_seen += 1;
+            if self.signals_seen == 1 {
+                self.inputs.push_back(Input::Shutdown);
+            } else {
+                self.shared.change(|state| state.interrupted = Some(signal));
+                self.inputs.push_back(Input::Abort);
+            }
+        }
+    }
+
+    /// Takes connections from every port that may have some, a bounded number of each.
+    fn accept(&mut self, turn: &mut Turn<'_>) {
+        let keys: Vec<Key> = self
+            .ports
+            .iter()
+            .filter(|(_, port)| port.wants_turn(turn.now()))
+            .map(|(k, _)| *k)
+            .collect();
+        for key in keys {
+            for count in 0.. {
+                let Some(port) = self.ports.get_mut(&key) else { break };
+                if count == reactor::ACCEPTS_PER_TURN {
+                    turn.again();
+                    break;
+                }
+                match port.accept(turn.now()) {
+                    Taken::Connection(connection) => {
+                        self.inputs.push_back(Input::Accepted { key, connection });
+                        self.run(turn);
+                    }
+                    Taken::Nothing => break,
+                }
+            }
+        }
+    }
+
+    fn drain_jobs(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..JOBS_PER_TURN {
+            let Ok(job) = self.jobs.try_recv() else { return };
+            self.job(job, turn);
+            self.run(turn);
+        }
+        turn.again();
+    }
+
+    fn tell(&mut self, notice: Notice, turn: &mut Turn<'_>) {
+        match notice {
+            Notice::ListenFailed { worker, address, errno } => {
+                self.listen_failure.get_or_insert_with(|| (address.clone(), errno));
+                let error = Error::Listen(address, io::Error::from_raw_os_error(errno));
+                self.shared.emit(Event::Error(Some(worker), error));
+            }
+            Notice::StartFailed { worker, ended: _, errno } => {
+                let failure = self.blame(worker, errno);
+                self.shared.change(|state| state.failure = Some(failure));
+            }
+            Notice::Ready => self.shared.change(|state| state.ready = true),
+            // The spawner's error was told when it came.
+            Notice::ForkFailed { .. } => {}
+            Notice::Unresponsive { worker }
+            | Notice::Fork { worker, .. }
+            | Notice::Online { worker }
+            | Notice::Listening { worker, .. }
+            | Notice::Disconnect { worker }
+            | Notice::Exit { worker, .. } => {
+                if let Some(member) = self.members.get_mut(worker) {
+                    member.tell(notice);
+                }
+                self.let_go(worker, turn);
+            }
+        }
+    }
+
+    /// What made the start fail: an address that could not be had says more than the exit of
+    /// the worker that wanted it.
+    fn blame(&mut self, worker: WorkerId, errno: Option<i32>) -> Error {
+        if let Some((address, errno)) = self.listen_failure.take() {
+            return Error::Listen(address, io::Error::from_raw_os_error(errno));
+        }
+        if let Some(errno) = errno {
+            return Error::Os("start a worker", io::Error::from_raw_os_error(errno));
+        }
+        let member = self.members.get_mut(worker);
+        let (status, stderr) = member.map(Member::last_words).unwrap_or_default();
+        Error::StartFailed { worker, status, stderr }
+    }
+
+    fn finish(&mut self, turn: &mut Turn<'_>) {
+        // Handlers go back before anybody who waits for the end can go on.
+        self.signals = None;
+        for bytes in self.members.close_all(turn) {
+            self.write_stderr(bytes);
+        }
+        self.shared.change(|state| {
+            state.finished = true;
+            state.events = None;
+            state.workers.clear();
+        });
+        turn.remove();
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let ports = self.ports.values().filter_map(|port| port.deadline(now));
+        ports.chain(self.core.deadline()).min()
+    }
+}
+
+impl Source for Driver {
+    fn event(&mut self, event: reactor::Event, turn: &mut Turn<'_>) {
+        match event {
+            reactor::Event::Start => self.watch_signals(turn),
+            reactor::Event::Ready { key, .. } => self.ready(key, turn),
+            reactor::Event::Deadline => self.inputs.push_back(Input::Tick),
+            reactor::Event::Wake | reactor::Event::Again => self.drain_jobs(turn),
+        }
+        self.run(turn);
+        self.accept(turn);
+        self.shared.set_counters(self.core.counters());
+        if self.finished {
+            return self.finish(turn);
+        }
+        turn.set_deadline(self.deadline(turn.now()));
+    }
+}
+
+impl Driver {
+    fn watch_signals(&mut self, turn: &mut Turn<'_>) {
+        let token = self.token(Watched::Signals);
+        let Some(signals) = &self.signals else { return };
+        use std::os::fd::AsFd;
+        if let Err(source) = turn.register(signals.as_fd(), token, Interest::READABLE) {
+            self.shared.emit(Event::Error(None, Error::Os("epoll_ctl", source)));
+        }
+    }
+}
+
+fn belongs(watched: Watched, worker: WorkerId) -> bool {
+    match watched {
+        Watched::Signals | Watched::Port(_) => false,
+        Watched::Queue(owner, _) | Watched::Stderr(owner) => owner == worker,
+    }
+}
+
+fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
+    Some(match message {
+        ToPrimary::Online => Input::Online { worker },
+        ToPrimary::Listen { request, address, backlog } => {
+            Input::ListenAsked { worker, request, address, backlog }
+        }
+        ToPrimary::Listening { key } => Input::Listening { worker, key },
+        ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
+        ToPrimary::Disconnect => Input::DisconnectAsked { worker },
+    })
+}
+
+fn ended(status: child_process::ExitStatus) -> Ended {
+    use child_process::ExitStatus as S;
+    match status {
+        S::Code(code) => Ended::Code(code),
+        S::Signal(signal) => Ended::Signal(signal.number()),
+        _ => Ended::Unknown,
+    }
+}
+
+fn refusal_of(error: &io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(sys::errno::EAGAIN | sys::errno::ENOBUFS) => Refusal::Full,
+        Some(sys::errno::ETOOMANYREFS) => Refusal::InFlight,
+        _ => Refusal::Gone,
+    }
+}
+
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(sys::errno::EIO)
+}

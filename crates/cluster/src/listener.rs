@@ -1,0 +1,186 @@
+//! Listeners: where a worker, or a program alone, gets its connections.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sys::poll::{self, Interest};
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::message::{Granted, ToPrimary};
+use crate::queue::{Connection, Intake, into_stream};
+use crate::worker::{Runtime, descriptor};
+
+/// A source of connections; `Send + Sync`, so that several threads may accept.
+///
+/// Under a primary with round robin it is the worker's hand-off queue: an accept is one
+/// `recvmsg(2)` and no other process is asked. Otherwise it is the listening socket itself. It is
+/// an ordinary descriptor that can be polled ([`AsFd`]), readable when
+/// [`try_accept`](Self::try_accept) is worth a try.
+///
+/// `drop` closes it; connections that were dealt to it and not accepted go to other workers.
+/// Deregister it from an epoll instance of your own before that: the primary keeps a copy of the
+/// queue open, so closing alone does not remove it there.
+#[derive(Debug)]
+pub struct Listener {
+    source: From,
+    address: Address,
+    /// The worker that has to be told of the end.
+    told: Option<(Arc<Runtime>, u32)>,
+    ended: AtomicBool,
+}
+
+#[derive(Debug)]
+enum From {
+    Queue(Intake),
+    /// `accept4(2)` on a socket that other processes accept on too.
+    Socket(OwnedFd),
+}
+
+impl Listener {
+    pub(crate) fn granted(granted: Granted, runtime: Arc<Runtime>) -> Self {
+        let (key, address, shared) = (granted.key, granted.address.clone(), granted.shared);
+        let descriptor = descriptor(granted);
+        let source = if shared {
+            From::Socket(descriptor)
+        } else {
+            runtime.drain().queue_opened();
+            From::Queue(Intake::new(descriptor))
+        };
+        Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn alone(socket: OwnedFd) -> Result<Self, Error> {
+        let address = sys::socket::local_address(socket.as_fd())
+            .map_err(|source| Error::Os("getsockname", source))?;
+        let address = Address::Tcp { address, v6_only: false };
+        let ended = AtomicBool::new(false);
+        Ok(Self { source: From::Socket(socket), address, told: None, ended })
+    }
+
+    /// Blocks until a connection comes, and gives it with the peer's address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when none will come: the worker drains, or the primary is gone and all
+    /// it had dealt is accepted. [`Error::Os`] with `EMFILE` when this process has no descriptor
+    /// left; the connection is not lost, another worker gets it.
+    pub fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
+        loop {
+            if let Some(accepted) = self.try_accept()? {
+                return Ok(accepted);
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Gives a connection if one is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    pub fn try_accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Error> {
+        let Some(connection) = self.take()? else { return Ok(None) };
+        into_stream(connection).map(Some).map_err(|source| Error::Os("ioctl", source))
+    }
+
+    /// Iterates over [`accept`](Self::accept), and ends where that is [`Error::Closed`].
+    pub fn incoming(&self) -> impl Iterator<Item = Result<(TcpStream, SocketAddr), Error>> + '_ {
+        std::iter::from_fn(|| match self.accept() {
+            Err(Error::Closed) => None,
+            accepted => Some(accepted),
+        })
+    }
+
+    /// The address, with the real port where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Takes a connection, still non-blocking, without waiting.
+    pub(crate) fn take(&self) -> Result<Option<Connection>, Error> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        match &self.source {
+            From::Queue(intake) => match intake.accept() {
+                Ok(connection) => Ok(connection),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.end();
+                    Err(Error::Closed)
+                }
+                Err(source) => Err(Error::Os("recvmsg", source)),
+            },
+            From::Socket(socket) => {
+                if self.is_draining() {
+                    self.end();
+                    return Err(Error::Closed);
+                }
+                match sys::socket::accept(socket.as_fd()) {
+                    Ok((socket, peer)) => Ok(Some(Connection { socket, peer: Some(peer) })),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
+                    Err(source) => Err(Error::Os("accept4", source)),
+                }
+            }
+        }
+    }
+
+    /// The drain to watch beside a descriptor that never ends by itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn draining_without_end(&self) -> Option<crate::Draining> {
+        match (&self.source, &self.told) {
+            (From::Socket(_), Some((runtime, _))) => Some(crate::Draining(runtime.drain().clone())),
+            (From::Socket(_) | From::Queue(_), _) => None,
+        }
+    }
+
+    /// Blocks until a try is worth it.
+    fn wait(&self) -> Result<(), Error> {
+        let waited = match (&self.source, &self.told) {
+            (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
+            (From::Socket(socket), None) => poll::readable(socket.as_fd(), None).map(drop),
+            (From::Socket(socket), Some((runtime, _))) => {
+                let begun = runtime.drain().begun();
+                let wanted = &[(socket.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
+                poll::wait(wanted, None).map(drop)
+            }
+        };
+        waited.map_err(|source| Error::Os("poll", source))
+    }
+
+    fn is_draining(&self) -> bool {
+        self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().has_begun())
+    }
+
+    fn end(&self) {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let (From::Queue(_), Some((runtime, _))) = (&self.source, &self.told) {
+            runtime.drain().queue_ended();
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            From::Queue(intake) => intake.as_fd(),
+            From::Socket(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.end();
+        if let Some((runtime, key)) = &self.told {
+            runtime.tell(ToPrimary::Close { key: *key });
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The workers as the driver holds them: process, hand-off queues, and last words.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use child_process::{Child, ExitStatus, Signal};
+use reactor::{Interest, Key as Token, Turn};
+
+use crate::core::{Key, Notice, WorkerId};
+use crate::event::Event;
+use crate::message::ToWorker;
+use crate::process::{State, WorkerProcess};
+use crate::queue::Queue;
+use crate::shared::Shared;
+
+/// So much of what a worker wrote before its runtime was up is kept for the error.
+const LAST_WORDS_BYTES: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(crate) struct Members(HashMap<WorkerId, Member>);
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) process: WorkerProcess,
+    pub(crate) queues: HashMap<Key, (Queue, Token)>,
+    pub(crate) status: Option<ExitStatus>,
+    shared: Arc<Shared>,
+    stderr: Option<std::fs::File>,
+    last_words: VecDeque<u8>,
+    /// Told as the reason of a failed start, and so not written out again.
+    blamed: bool,
+    /// Its process has ended and its channel and pipes with it.
+    pub(crate) closed: bool,
+    told_disconnect: bool,
+    told_exit: bool,
+}
+
+impl Members {
+    pub(crate) fn add(&mut self, member: Member) {
+        self.0.insert(member.process.id(), member);
+    }
+
+    /// Takes out a worker of whom nothing more is to be heard or told, and who holds nothing.
+    pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<Member> {
+        let member = self.0.get(&worker)?;
+        let told = member.told_exit && member.told_disconnect;
+        let done = told && member.closed && member.queues.is_empty();
+        if done { self.0.remove(&worker) } else { None }
+    }
+
+    pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
+        if let Some(member) = self.0.get(&worker) {
+            // Fails only when the channel is closed, which comes as an event of its own.
+            let _ = member.process.child().send_internal(message);
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, worker: WorkerId) {
+        if let Some(member) = self.0.get(&worker) {
+            // Fails only when it is closed.
+            let _ = member.process.child().disconnect();
+        }
+    }
+
+    pub(crate) fn kill(&mut self, worker: WorkerId, signal: Signal) {
+        if let Some(member) = self.0.get(&worker) {
+            // Fails only when it has ended, which comes as an event of its own.
+            let _ = member.process.kill(signal);
+        }
+    }
+
+    /// Lets all go; gives what is still to be written of their standard errors.
+    pub(crate) fn close_all(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
+        self.0.drain().map(|(_, member)| member.close(turn)).collect()
+    }
+
+    pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
+        self.0.get_mut(&worker)
+    }
+
+    pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&Queue> {
+        self.0.get(&worker)?.queues.get(&key).map(|(queue, _)| queue)
+    }
+}
+
+impl Member {
+    pub(crate) fn new(worker: WorkerId, child: Arc<Child>, shared: Arc<Shared>) -> Self {
+        let process = WorkerProcess::new(worker, child, shared.clone());
+        shared.change(|state| {
+            state.workers.insert(worker, process.clone());
+        });
+        Self {
+            process,
+            queues: HashMap::new(),
+            status: None,
+            shared,
+            stderr: None,
+            last_words: VecDeque::new(),
+            blamed: false,
+            closed: false,
+            told_disconnect: false,
+            told_exit: false,
+        }
+    }
+
+    /// Watches the worker's standard error until its runtime puts the real one back.
+    pub(crate) fn keep_stderr(&mut self, stderr: OwnedFd, token: Token, turn: &mut Turn<'_>) {
+        let watched = sys::socket::set_nonblocking(stderr.as_fd(), true)
+            .and_then(|()| turn.register(stderr.as_fd(), token, Interest::READABLE));
+        if watched.is_ok() {
+            self.stderr = Some(stderr.into());
+        }
+    }
+
+    /// Reads what is there; gives what no longer fits into the last words, to be written on.
+    pub(crate) fn read_stderr(&mut self, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
+        let stderr = self.stderr.as_mut()?;
+        let mut buffer = [0; LAST_WORDS_BYTES];
+        loop {
+            match stderr.read(&mut buffer) {
+                Ok(0) => {
+                    let _ = turn.deregister(stderr.as_fd());
+                    self.stderr = None;
+                    break;
+                }
+                Ok(count) => self.last_words.extend(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        // The worker is up and speaks for itself from now on: nothing needs to be kept.
+        let keep =
+            if self.stderr.is_none() && self.status.is_none() { 0 } else { LAST_WORDS_BYTES };
+        let over = self.last_words.len().saturating_sub(keep);
+        (over > 0).then(|| self.last_words.drain(..over).collect())
+    }
+
+    /// How it ended and what it said last, for the error of a failed start.
+    pub(crate) fn last_words(&mut self) -> (Option<ExitStatus>, String) {
+        self.blamed = true;
+        let bytes: Vec<u8> = self.last_words.drain(..).collect();
+        (self.status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Lets go of it; gives what is still to be written of its standard error.
+    pub(crate) fn close(mut self, turn: &mut Turn<'_>) -> Vec<u8> {
+        let _ = self.read_stderr(turn);
+        if let Some(stderr) = &self.stderr {
+            let _ = turn.deregister(stderr.as_fd());
+        }
+        for (queue, _) in self.queues.values() {
+            let _ = turn.deregister(queue.write_end());
+        }
+        if self.blamed { Vec::new() } else { self.last_words.into() }
+    }
+
+    /// Tells the user, with the worker's own state moved on before.
+    pub(crate) fn tell(&mut self, notice: Notice) {
+        let process = self.process.clone();
+        let event = match notice {
+            Notice::Fork { .. } => Event::Fork(process),
+            Notice::Online { .. } => {
+                process.reach(State::Online);
+                Event::Online(process)
+            }
+            Notice::Listening { address, .. } => {
+                process.reach(State::Listening);
+                Event::Listening(process, address)
+            }
+            Notice::Disconnect { .. } => {
+                self.told_disconnect = true;
+                process.reach(State::Disconnected);
+                Event::Disconnect(process)
+            }
+            Notice::Exit { worker, exited_after_disconnect, .. } => {
+                self.told_exit = true;
+                process.ended(exited_after_disconnect);
+                self.shared.change(|state| {
+                    state.workers.remove(&worker);
+                });
+                Event::Exit(process, self.status.unwrap_or(ExitStatus::Unknown))
+            }
+            Notice::Unresponsive { .. } => Event::Unresponsive(process),
+            Notice::ListenFailed { .. }
+            | Notice::StartFailed { .. }
+            | Notice::ForkFailed { .. }
+            | Notice::Ready => return,
+        };
+        self.shared.emit(event);
+    }
+}

@@ -1,0 +1,168 @@
+//! The primary: the process that opens the ports, starts the workers and deals the connections.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+
+use crate::address::Address;
+use crate::core::Input;
+use crate::counters::Counters;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::event::Event;
+use crate::process::WorkerProcess;
+use crate::settings::Builder;
+use crate::shared::{Shared, State};
+use crate::spawner::{self, Spawner};
+
+/// A set of worker processes that share ports, kept alive.
+///
+/// ```no_run
+/// # fn main() -> Result<(), cluster::Error> {
+/// if let Some(worker) = cluster::Worker::current() {
+///     let listener = worker.listen("127.0.0.1:8000")?;
+///     for connection in listener.incoming() {
+///         let (stream, _peer) = connection?;
+///         // serve it
+///         drop(stream);
+///     }
+///     return Ok(());
+/// }
+/// let primary = cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
+/// let events = primary.events();
+/// primary.start()?;
+/// primary.ready()?;
+/// for event in events {
+///     eprintln!("{event}");
+/// }
+/// primary.wait()
+/// # }
+/// ```
+///
+/// Several may live in one process. Dropping it disconnects its workers as
+/// [`shutdown`](Self::shutdown) does and does not wait for them.
+///
+/// Node: the `cluster` object of a primary; `cluster.fork()` is `start` and the slots it fills.
+#[derive(Debug)]
+pub struct Primary {
+    shared: Arc<Shared>,
+    workers: u32,
+}
+
+impl Primary {
+    /// Begins to set up a primary.
+    #[doc(alias = "setupPrimary")]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn set_up(builder: Builder) -> Result<Self, Error> {
+        if sys::startup::taken(spawner::UNIQUE_ID).is_some() {
+            return Err(Error::IsWorker);
+        }
+        let (shared, jobs) = Shared::new();
+        let workers = builder.workers;
+        let spawner = Spawner::start(builder.settings, shared.clone())
+            .map_err(|source| Error::Os("spawn a thread", source))?;
+        let driver = Driver::new(builder.core, builder.signals, shared.clone(), jobs, spawner)?;
+        let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
+        shared.connect(reactor.add(driver));
+        Ok(Self { shared, workers })
+    }
+
+    /// Everything that happens from now on, in order; the first call gives the receiver that
+    /// gets it, later calls give receivers that are closed.
+    ///
+    /// Call it before [`start`](Self::start) to miss nothing. The receiver ends when all
+    /// workers have ended. What arrives before anybody asked is not kept.
+    #[must_use]
+    pub fn events(&self) -> Receiver<Event> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let mut state = self.shared.lock();
+        if !state.events_taken && !state.finished {
+            state.events = Some(sender);
+            state.events_taken = true;
+        }
+        receiver
+    }
+
+    /// Starts the workers and returns at once.
+    ///
+    /// # Errors
+    ///
+    /// None today; failures to start are told by [`ready`](Self::ready) and as events.
+    #[doc(alias = "fork")]
+    pub fn start(&self) -> Result<(), Error> {
+        self.shared.input(Input::Scale(self.workers));
+        Ok(())
+    }
+
+    /// Blocks until all workers listen (or, listening on nothing, have been online for a second).
+    ///
+    /// # Errors
+    ///
+    /// A worker of the first start that ends before that ends the whole start, without a worker
+    /// left behind: [`Error::Listen`] when it could not have its address, otherwise
+    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown.
+    pub fn ready(&self) -> Result<(), Error> {
+        self.shared.wait_until(|state| match state {
+            State { ready: true, .. } => Some(Ok(())),
+            // Only when nobody is left: a caller that exits leaves no worker behind.
+            State { finished: true, .. } => Some(Err(failure(state).unwrap_or(Error::Closed))),
+            _ => None,
+        })
+    }
+
+    /// Ends the cluster: no new connections, each worker finishes what it has, then signals at
+    /// the deadlines. Returns at once; [`wait`](Self::wait) waits for the end.
+    ///
+    /// What waits in the backlog is still dealt to the workers before their queues end.
+    #[doc(alias = "disconnect")]
+    pub fn shutdown(&self) {
+        self.shared.input(Input::Shutdown);
+    }
+
+    /// Blocks until all workers have ended.
+    ///
+    /// # Errors
+    ///
+    /// What [`ready`](Self::ready) gives for a failed start, unless that was told already;
+    /// [`Error::Interrupted`] when a second signal killed the workers.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.shared.wait_until(|state| {
+            state.finished.then(|| match (state.interrupted, failure(state)) {
+                (Some(signal), _) => Err(Error::Interrupted(signal)),
+                (None, Some(error)) => Err(error),
+                (None, None) => Ok(()),
+            })
+        })
+    }
+
+    /// The workers that have not ended, by number.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerProcess> {
+        self.shared.lock().workers.values().cloned().collect()
+    }
+
+    /// The address of the first listener that was opened, with its real port.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        self.shared.lock().address.clone()
+    }
+
+    /// What became of the connections, as of a moment ago.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.lock().counters
+    }
+}
+
+impl Drop for Primary {
+    fn drop(&mut self) {
+        self.shared.input(Input::Shutdown);
+    }
+}
+
+fn failure(state: &mut State) -> Option<Error> {
+    state.failure.take()
+}

@@ -1,0 +1,142 @@
+//! How a primary and its workers are set up.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::core::CoreOptions;
+use crate::error::Error;
+use crate::policy::Policy;
+use crate::primary::Primary;
+use crate::restart::Restart;
+
+/// The most workers one primary can have.
+pub const WORKERS_MAX: u32 = 4096;
+
+/// What every worker is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) current_dir: Option<PathBuf>,
+}
+
+/// Collects the options of a [`Primary`].
+///
+/// Every option has a default that suits a server: one worker per processor this process may
+/// use, round robin, crashed workers restarted, this program run again with its own arguments.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    pub(crate) settings: Settings,
+    pub(crate) core: CoreOptions,
+    pub(crate) workers: u32,
+    pub(crate) signals: bool,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let settings = Settings {
+            args: std::env::args_os().skip(1).collect(),
+            env: Vec::new(),
+            current_dir: None,
+        };
+        let workers = os_info::available_parallelism();
+        let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
+        Self { settings, core: CoreOptions::default(), workers, signals: false }
+    }
+
+    /// How many workers to run: 1 to [`WORKERS_MAX`].
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// How connections are dealt.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.core.policy = policy;
+        self
+    }
+
+    /// Which workers are replaced when they end.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.core.restart.restart = restart;
+        self
+    }
+
+    /// The arguments of the workers, without the program itself; by default those of this process.
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.settings.args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Adds a variable to the workers' environment, which is otherwise this process's own.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.settings.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The directory the workers start in; by default that of this process.
+    #[doc(alias = "cwd")]
+    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.settings.current_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// How many connections may wait in one worker's queue: 1 to 64, by default 64.
+    pub fn window(mut self, records: u32) -> Self {
+        self.core.window = records;
+        self
+    }
+
+    /// How long a worker may leave its queue unread before it is killed and replaced; by
+    /// default 30 s.
+    ///
+    /// What waited there has long been given to others: the limit is there to replace a worker
+    /// that hangs, not to save its connections, so it may be generous to slow handlers.
+    pub fn unresponsive_after(mut self, limit: Duration) -> Self {
+        self.core.unresponsive = limit;
+        self
+    }
+
+    /// How long a disconnected worker may finish what it has before it gets `SIGTERM`; by
+    /// default 5 s.
+    pub fn disconnect_within(mut self, limit: Duration) -> Self {
+        self.core.disconnect = limit;
+        self
+    }
+
+    /// How long a worker may take to end after `SIGTERM` before it gets `SIGKILL`; by default
+    /// 2 s.
+    pub fn terminate_within(mut self, limit: Duration) -> Self {
+        self.core.term = limit;
+        self
+    }
+
+    /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, kills it on the second.
+    ///
+    /// Handlers are installed by `build` and the earlier ones put back when the cluster has
+    /// ended. Without this option no signal is touched.
+    pub fn shutdown_on_signals(mut self) -> Self {
+        self.signals = true;
+        self
+    }
+
+    /// Sets the primary up; nothing is started before [`Primary::start`].
+    ///
+    /// # Errors
+    ///
+    /// An option out of range; a call to a worker ([`Error::IsWorker`]); no thread or
+    /// descriptor left.
+    pub fn build(self) -> Result<Primary, Error> {
+        if !(1..=WORKERS_MAX).contains(&self.workers) {
+            let why = format!("{} is not between 1 and {WORKERS_MAX}", self.workers);
+            return Err(Error::Option("workers", why));
+        }
+        if !(1..=64).contains(&self.core.window) {
+            let why = format!("{} is not between 1 and 64", self.core.window);
+            return Err(Error::Option("window", why));
+        }
+        Primary::set_up(self)
+    }
+}

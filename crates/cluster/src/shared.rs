@@ -1,0 +1,112 @@
+//! What a primary's handles, its driver on the loop and its spawner share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use child_process::{Child, Signal};
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::core::{Input, WorkerId};
+use crate::counters::Counters;
+use crate::error::Error;
+use crate::event::Event;
+use crate::process::WorkerProcess;
+use crate::queue::Connection;
+
+/// What is brought to the driver from other threads, and from the children's sources.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Input(Input<Connection>),
+    Spawned { worker: WorkerId, result: Result<Spawned, child_process::Error> },
+    Child(WorkerId, child_process::Event),
+}
+
+/// A worker that has just been started.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) child: Arc<Child>,
+    /// Its standard error until its runtime is up.
+    pub(crate) stderr: Option<std::os::fd::OwnedFd>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inbox: Sender<Job>,
+    driver: OnceLock<reactor::Handle>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// The way to the user, if he asked for events.
+    pub(crate) events: Option<Sender<Event>>,
+    pub(crate) events_taken: bool,
+    pub(crate) workers: BTreeMap<WorkerId, WorkerProcess>,
+    pub(crate) counters: Counters,
+    /// All workers listen, or once did.
+    pub(crate) ready: bool,
+    pub(crate) finished: bool,
+    /// Why the start was given up; taken by the first who asks.
+    pub(crate) failure: Option<Error>,
+    pub(crate) interrupted: Option<Signal>,
+    pub(crate) address: Option<crate::address::Address>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> (Arc<Self>, Receiver<Job>) {
+        let (inbox, jobs) = crossbeam_channel::unbounded();
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        (Arc::new(Self { inbox, driver: OnceLock::new(), state, changed }), jobs)
+    }
+
+    /// Names the driver's source; before this its jobs wait.
+    pub(crate) fn connect(&self, driver: reactor::Handle) {
+        // Set before the wake-up: a job that saw no driver is then found by this one.
+        self.driver.get_or_init(|| driver).wake();
+    }
+
+    pub(crate) fn input(&self, input: Input<Connection>) {
+        self.job(Job::Input(input));
+    }
+
+    pub(crate) fn job(&self, job: Job) {
+        // Refused only when the driver is gone, and then nobody needs it.
+        let _ = self.inbox.send(job);
+        if let Some(driver) = self.driver.get() {
+            driver.wake();
+        }
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        if let Some(events) = &self.lock().events {
+            // The user dropped the receiver: he no longer wants to know.
+            let _ = events.send(event);
+        }
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Nobody waits for this change.
+    pub(crate) fn set_counters(&self, counters: Counters) {
+        self.lock().counters = counters;
+    }
+
+    /// Blocks until `done` gives a value.
+    pub(crate) fn wait_until<T>(&self, mut done: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = done(&mut state) {
+                return value;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

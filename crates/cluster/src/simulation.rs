@@ -1,0 +1,946 @@
+//! A whole cluster in a glass: random worlds drive the core and check what must always hold.
+//!
+//! A [`World`] is the driver, the kernel, the workers and the clients in one, with a clock of its
+//! own. Everything in it happens in an order that a seed decides; faults are workers that die,
+//! freeze, refuse or say nothing, spawns that fail, messages that are lost or late, queues that
+//! are full, descriptors that run out, and clocks that jump. After each step the ledger of all
+//! connections is compared with the core's counters, and each output with what the core was told.
+//!
+//! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::core::{
+    CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot,
+    WorkerId,
+};
+use crate::policy::Policy;
+use crate::restart::{Restart, Rng};
+
+const MS: Duration = Duration::from_millis(1);
+const SEEDS: u64 = 3000;
+/// Records that the kernel takes before it says that a queue is full.
+const QUEUE_RECORDS: usize = 20;
+/// Connections that a port's backlog holds.
+const BACKLOG: usize = 12;
+/// More steps than any world needs to come to rest.
+const STEPS_MAX: usize = 20_000;
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Backlog,
+    /// In an input that the core has not been given.
+    Coming,
+    /// Held by the core.
+    Core,
+    Queue,
+    Delivered,
+    Closed,
+    /// Never accepted: its port was closed.
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    Connection(usize),
+    Probe,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    records: VecDeque<Record>,
+    ended: bool,
+    refused: bool,
+}
+
+#[derive(Debug)]
+struct Port {
+    on: bool,
+    backlog: VecDeque<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    slot: Slot,
+    running: bool,
+    frozen: bool,
+    /// Does not end when it is told to.
+    stubborn: bool,
+    /// Does not end on `SIGTERM` either.
+    deaf: bool,
+    term: bool,
+    told_to_finish: bool,
+    said_online: bool,
+    wishes: VecDeque<Address>,
+    requests: u32,
+    unanswered: BTreeSet<u32>,
+    /// Keys it accepts from.
+    listeners: BTreeSet<Key>,
+    /// What it said and the core was not given yet.
+    channel: VecDeque<Input<usize>>,
+    channel_open: bool,
+    ended: Option<Ended>,
+    /// What the core was given.
+    told: Told,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    spawned: bool,
+    exited: bool,
+    channel_closed: bool,
+    listening: BTreeSet<Key>,
+    forks: u32,
+    onlines: u32,
+    disconnects: u32,
+    exits: u32,
+    send_disconnects: u32,
+    finishing: bool,
+    killed: bool,
+}
+
+struct World {
+    rng: Rng,
+    core: Core<usize>,
+    options: CoreOptions,
+    now: Instant,
+    faults: bool,
+    ready: bool,
+    stopping: bool,
+    finished: bool,
+    start_failed: bool,
+    wanted: BTreeSet<Slot>,
+    program: Vec<Address>,
+    answers: VecDeque<Input<usize>>,
+    ports: BTreeMap<Key, Port>,
+    keys: BTreeSet<Key>,
+    next_port: u16,
+    queues: BTreeMap<(WorkerId, Key), Queue>,
+    workers: BTreeMap<WorkerId, Worker>,
+    fates: Vec<Fate>,
+    ledger: Ledger,
+    out: Vec<Output<usize>>,
+    shown: bool,
+}
+
+/// What the counters must say.
+#[derive(Debug, Default)]
+struct Ledger {
+    accepted: u64,
+    dispatched: u64,
+    taken_back: u64,
+    closed: [u64; 3],
+    held: u64,
+}
+
+/// Prints the seed of a world that broke a rule.
+struct Blame(u64);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SEED={}", self.0);
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_every_connection_has_one_end_and_every_shutdown_ends() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let mut sum = crate::counters::Counters::default();
+    for seed in seeds {
+        let _blame = Blame(seed);
+        let mut world = World::new(seed);
+        world.live();
+        world.rest();
+        world.end();
+        sum.add(&world.core.counters());
+    }
+    eprintln!("{sum:?}");
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut pick = |choices: &[u64]| choices[below(&mut rng, choices.len())];
+        let mut options = CoreOptions {
+            window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
+            waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
+            unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
+            disconnect: pick(&[0, 200, 5000]) as u32 * MS,
+            term: pick(&[0, 100, 2000]) as u32 * MS,
+            ..CoreOptions::default()
+        };
+        options.policy =
+            if pick(&[0, 1, 1, 1, 1]) == 0 { Policy::None } else { Policy::RoundRobin };
+        options.restart.restart =
+            [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
+                [pick(&[0, 1, 2, 3]) as usize];
+        options.restart.burst = pick(&[0, 1, 5]) as u32;
+        let addresses = ["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0", "[::1]:81"];
+        let program = match pick(&[0, 1, 2, 3, 4, 5]) {
+            0 => &addresses[..0],
+            1 => &addresses[..],
+            2 => &addresses[1..3],
+            _ => &addresses[..1],
+        };
+        let program = program.iter().map(|text| Address::from(address(text))).collect();
+        Self {
+            core: Core::new(options.clone(), seed),
+            rng,
+            options,
+            now: Instant::now(),
+            faults: false,
+            ready: false,
+            stopping: false,
+            finished: false,
+            start_failed: false,
+            wanted: BTreeSet::new(),
+            program,
+            answers: VecDeque::new(),
+            ports: BTreeMap::new(),
+            keys: BTreeSet::new(),
+            next_port: 4000,
+            queues: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            fates: Vec::new(),
+            ledger: Ledger::default(),
+            out: Vec::new(),
+            shown: std::env::var_os("SEED").is_some(),
+        }
+    }
+
+    /// Anything may happen.
+    fn live(&mut self) {
+        let gentle_start = !self.chance(30);
+        let slots = self.below(5) as u32;
+        self.step(Input::Scale(slots));
+        let steps = 100 + self.below(500);
+        for _ in 0..steps {
+            self.faults = !gentle_start || self.ready;
+            self.happen();
+            if self.finished {
+                return;
+            }
+        }
+    }
+
+    /// No more faults: everything comes to rest, and nobody is left waiting.
+    fn rest(&mut self) {
+        self.faults = false;
+        for worker in self.workers.values_mut() {
+            worker.frozen = false;
+        }
+        self.come_to_rest();
+        if self.stopping {
+            return;
+        }
+        assert_eq!(self.core.deadline(), None, "idle without a deadline");
+        assert_eq!(self.core.counters().waiting, 0, "nobody waits");
+        for (key, port) in &self.ports {
+            assert!(port.backlog.is_empty(), "key {key} is accepted from");
+        }
+        for (id, worker) in &self.workers {
+            assert!(worker.unanswered.is_empty() || !worker.running, "{id} waits for a grant");
+        }
+        if self.options.restart.restart == Restart::Always {
+            let running = self.workers.values().filter(|worker| worker.running);
+            let slots: BTreeSet<Slot> = running.map(|worker| worker.slot).collect();
+            assert_eq!(slots, self.wanted, "slots are filled");
+        }
+    }
+
+    /// The end comes in bounded time, whatever the workers do.
+    fn end(&mut self) {
+        self.faults = self.chance(50);
+        let begun = self.now;
+        let abort = self.chance(20);
+        self.step(if abort { Input::Abort } else { Input::Shutdown });
+        for _ in 0..self.below(60) {
+            if !self.finished {
+                self.happen();
+            }
+        }
+        self.faults = false;
+        self.come_to_rest();
+        assert!(self.finished, "the shutdown ended");
+        let _ = begun;
+        assert_eq!(self.core.deadline(), None);
+        assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
+        assert_eq!(self.core.counters().waiting, 0);
+        for (id, worker) in &self.workers {
+            let spawned = u32::from(worker.told.spawned);
+            assert!(!worker.running, "{id} is gone");
+            assert_eq!(worker.told.forks, spawned, "{id} fork");
+            assert_eq!(worker.told.exits, spawned, "{id} exit");
+            assert_eq!(worker.told.disconnects, spawned, "{id} disconnect");
+        }
+        for (id, fate) in self.fates.iter().enumerate() {
+            assert!(
+                matches!(fate, Fate::Delivered | Fate::Closed | Fate::Reset),
+                "connection {id} is {fate:?}"
+            );
+        }
+    }
+
+    fn come_to_rest(&mut self) {
+        for _ in 0..STEPS_MAX {
+            if self.progress() {
+                continue;
+            }
+            let Some(deadline) = self.core.deadline() else { return };
+            self.now = self.now.max(deadline);
+            self.tick();
+        }
+        panic!("no rest after {STEPS_MAX} steps");
+    }
+
+    /// One thing that is due happens; `false` when nothing is.
+    fn progress(&mut self) -> bool {
+        if let Some(answer) = self.answers.pop_front() {
+            self.step(answer);
+            return true;
+        }
+        if self.finished {
+            return false;
+        }
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            if self.spawner(id) || self.worker_acts(id) || self.hear(id) || self.see_exit(id) {
+                return true;
+            }
+        }
+        for key in self.ports.keys().copied().collect::<Vec<_>>() {
+            if self.accept(key) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Something happens, by chance.
+    fn happen(&mut self) {
+        let id = self.any_worker();
+        match self.below(100) {
+            0..=29 => {
+                if let Some(answer) = self.answers.pop_front() {
+                    self.step(answer);
+                }
+            }
+            30..=37 => drop(id.map(|id| self.spawner(id))),
+            38..=54 => drop(id.map(|id| self.worker_acts(id))),
+            55..=66 => drop(id.map(|id| self.hear(id))),
+            67..=69 => drop(id.map(|id| self.see_exit(id))),
+            70..=79 => self.client(),
+            80..=86 => {
+                if let Some(key) = self.any_port() {
+                    self.accept(key);
+                }
+            }
+            87..=94 => {
+                let ms = [0, 1, 5, 20, 100][self.below(5)];
+                self.now += ms * MS;
+                self.tick_if_due();
+            }
+            _ if !self.faults => self.tick_if_due(),
+            _ => self.fault(),
+        }
+    }
+
+    fn fault(&mut self) {
+        let Some(id) = self.any_worker() else { return };
+        match self.below(30) {
+            0..=5 => self.die(id, Ended::Signal(9)),
+            6..=11 => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.frozen = !worker.frozen;
+                }
+            }
+            12 => {
+                self.now += Duration::from_secs(60);
+                self.tick_if_due();
+            }
+            13..=14 => self.step(Input::Disconnect { worker: id }),
+            15..=16 => self.say(id, Input::DisconnectAsked { worker: id }),
+            17..=19 => {
+                let slots = self.below(5) as u32;
+                self.step(Input::Scale(slots));
+            }
+            20 => self.hang_up(id),
+            21..=23 => self.close_listener(id),
+            24 => self.die(id, Ended::Code(0)),
+            25 => self.workers.get_mut(&id).unwrap().stubborn = true,
+            26 => self.workers.get_mut(&id).unwrap().deaf = true,
+            27 if self.chance(20) => self.step(Input::Shutdown),
+            28 if self.chance(10) => self.step(Input::Abort),
+            _ => self.answer_late(id),
+        }
+    }
+
+    /// News that were true once.
+    fn answer_late(&mut self, worker: WorkerId) {
+        let key = 1 + self.below(3) as u32;
+        match self.below(4) {
+            0 => self.step(Input::Writable { worker, key }),
+            1 => self.step(Input::ListenerClosed { worker: worker + 1000, key }),
+            2 => self.step(Input::Depth { worker: worker + 1000, key, records: 1 }),
+            _ => self.step(Input::Tick),
+        }
+    }
+
+    fn tick_if_due(&mut self) {
+        if self.core.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.step(Input::Tick);
+        let deadline = self.core.deadline();
+        assert!(deadline.is_none_or(|at| at > self.now), "a tick moves the deadline on");
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        below(&mut self.rng, end)
+    }
+
+    fn any_worker(&mut self) -> Option<WorkerId> {
+        // The youngest have most to say.
+        let among = self.workers.len().min(8);
+        let skip = self.below(among.max(1));
+        self.workers.keys().rev().nth(skip).copied()
+    }
+
+    fn any_port(&mut self) -> Option<Key> {
+        let nth = self.below(self.ports.len().max(1));
+        self.ports.keys().nth(nth).copied()
+    }
+}
+
+/// Clients, workers, and the processes they run in.
+impl World {
+    fn client(&mut self) {
+        let Some(key) = self.any_port() else { return };
+        for _ in 0..=self.below(4) {
+            let port = self.ports.get_mut(&key).unwrap();
+            if port.backlog.len() < BACKLOG {
+                port.backlog.push_back(self.fates.len());
+                self.fates.push(Fate::Backlog);
+            }
+        }
+    }
+
+    fn accept(&mut self, key: Key) -> bool {
+        let port = self.ports.get_mut(&key).unwrap();
+        if !port.on {
+            return false;
+        }
+        let Some(connection) = port.backlog.pop_front() else { return false };
+        self.fates[connection] = Fate::Coming;
+        self.step(Input::Accepted { key, connection });
+        true
+    }
+
+    fn spawner(&mut self, id: WorkerId) -> bool {
+        let fails = self.faults && self.chance(10);
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.told.spawned || worker.ended.is_some() {
+            return false;
+        }
+        if fails {
+            worker.ended = Some(Ended::Unknown);
+            worker.told.exited = true;
+            self.step(Input::SpawnFailed { worker: id, errno: 11 });
+        } else {
+            worker.told.spawned = true;
+            worker.running = true;
+            worker.channel_open = true;
+            worker.wishes = self.program.iter().cloned().collect();
+            self.step(Input::Spawned { worker: id, pid: 1000 + id });
+        }
+        true
+    }
+
+    /// The worker does one thing, if it has something to do.
+    fn worker_acts(&mut self, id: WorkerId) -> bool {
+        let crashes = self.faults && self.chance(1);
+        let worker = self.workers.get_mut(&id).unwrap();
+        if !worker.running || worker.frozen {
+            return false;
+        }
+        if worker.term && !worker.deaf {
+            self.die(id, Ended::Signal(15));
+        } else if crashes || !worker.channel_open {
+            self.die(id, Ended::Code(1));
+        } else if !worker.said_online {
+            worker.said_online = true;
+            worker.channel.push_back(Input::Online { worker: id });
+        } else if worker.told_to_finish && !worker.stubborn {
+            return self.finish(id);
+        } else if let Some(address) = worker.wishes.pop_front() {
+            worker.requests += 1;
+            let request = worker.requests;
+            worker.unanswered.insert(request);
+            worker.channel.push_back(Input::ListenAsked {
+                worker: id,
+                request,
+                address,
+                backlog: 7,
+            });
+        } else {
+            return self.read(id);
+        }
+        true
+    }
+
+    /// Reads its queues to the end and ends.
+    fn finish(&mut self, id: WorkerId) -> bool {
+        if self.read(id) {
+            return true;
+        }
+        let open = self.queues.iter().any(|((owner, _), queue)| *owner == id && !queue.ended);
+        if open
+            && self.workers[&id].listeners.iter().any(|key| self.queues.contains_key(&(id, *key)))
+        {
+            return false;
+        }
+        self.die(id, Ended::Code(0));
+        true
+    }
+
+    fn read(&mut self, id: WorkerId) -> bool {
+        for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
+            if self.options.policy == Policy::None {
+                let connection = self.ports.get_mut(&key).and_then(|port| port.backlog.pop_front());
+                if let Some(connection) = connection {
+                    self.fates[connection] = Fate::Delivered;
+                    return true;
+                }
+                continue;
+            }
+            let Some(queue) = self.queues.get_mut(&(id, key)) else {
+                // The primary dropped it: its listener is at its end.
+                self.close_key(id, key);
+                return true;
+            };
+            let Some(record) = queue.records.pop_front() else { continue };
+            if std::mem::take(&mut queue.refused) {
+                self.answers.push_back(Input::Writable { worker: id, key });
+            }
+            if let Record::Connection(connection) = record {
+                assert_eq!(self.fates[connection], Fate::Queue);
+                self.fates[connection] = Fate::Delivered;
+            }
+            return true;
+        }
+        false
+    }
+
+    fn close_listener(&mut self, id: WorkerId) {
+        let again = self.chance(50);
+        let Some(key) = self.workers[&id].listeners.first().copied() else { return };
+        if self.workers[&id].running && !self.workers[&id].frozen {
+            self.close_key(id, key);
+            if again {
+                let address = self.program[0].clone();
+                self.workers.get_mut(&id).unwrap().wishes.push_back(address);
+            }
+        }
+    }
+
+    fn close_key(&mut self, id: WorkerId, key: Key) {
+        self.workers.get_mut(&id).unwrap().listeners.remove(&key);
+        self.say(id, Input::ListenerClosed { worker: id, key });
+    }
+
+    fn say(&mut self, id: WorkerId, input: Input<usize>) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.running && worker.channel_open && !worker.frozen {
+            worker.channel.push_back(input);
+        }
+    }
+
+    fn hang_up(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.running && worker.channel_open {
+            worker.channel_open = false;
+            worker.channel.push_back(Input::ChannelClosed { worker: id });
+        }
+    }
+
+    fn die(&mut self, id: WorkerId, ended: Ended) {
+        let lost = self.faults && self.chance(30);
+        let worker = self.workers.get_mut(&id).unwrap();
+        if !worker.running {
+            return;
+        }
+        worker.running = false;
+        worker.ended = Some(ended);
+        if worker.channel_open {
+            worker.channel_open = false;
+            if lost {
+                worker.channel.clear();
+            }
+            worker.channel.push_back(Input::ChannelClosed { worker: id });
+        }
+    }
+
+    /// The core hears what the worker said.
+    fn hear(&mut self, id: WorkerId) -> bool {
+        let Some(input) = self.workers.get_mut(&id).unwrap().channel.pop_front() else {
+            return false;
+        };
+        self.step(input);
+        true
+    }
+
+    fn see_exit(&mut self, id: WorkerId) -> bool {
+        let worker = self.workers.get_mut(&id).unwrap();
+        match worker.ended {
+            Some(ended) if !worker.told.exited => {
+                worker.told.exited = true;
+                self.step(Input::Exited { worker: id, ended });
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The driver, and what is checked with each input and output.
+impl World {
+    fn step(&mut self, input: Input<usize>) {
+        let accepted = matches!(input, Input::Accepted { .. });
+        if self.shown {
+            eprintln!("{input:?}");
+        }
+        self.note(&input);
+        let mut out = std::mem::take(&mut self.out);
+        self.core.step(input, self.now, &mut out);
+        let many = if accepted && !self.stopping { 8 } else { 8 * self.fates.len() };
+        assert!(out.len() <= many + 16 * (self.workers.len() + 4), "too many outputs");
+        for output in out.drain(..) {
+            if self.shown {
+                eprintln!("    {output:?}");
+            }
+            assert!(!self.finished || matches!(output, Output::Close { .. }), "{output:?}");
+            self.perform(output);
+        }
+        self.out = out;
+        self.check();
+    }
+
+    fn note(&mut self, input: &Input<usize>) {
+        let mut held = |connection: &usize| {
+            assert_eq!(self.fates[*connection], Fate::Coming);
+            self.fates[*connection] = Fate::Core;
+            self.ledger.held += 1;
+        };
+        match input {
+            Input::Accepted { connection, .. } => {
+                held(connection);
+                self.ledger.accepted += 1;
+            }
+            Input::TakenBack { connections, .. } => {
+                connections.iter().for_each(held);
+                self.ledger.taken_back += connections.len() as u64;
+            }
+            Input::SendFailed { connection: Some(connection), .. } => {
+                held(connection);
+                self.ledger.dispatched -= 1;
+            }
+            Input::Listening { worker, key } => {
+                self.told(*worker).listening.insert(*key);
+            }
+            Input::ListenerClosed { worker, key } if self.workers.contains_key(worker) => {
+                self.told(*worker).listening.remove(key);
+            }
+            Input::ChannelClosed { worker } => self.told(*worker).channel_closed = true,
+            Input::Scale(slots) if !self.stopping => self.wanted = (0..*slots).collect(),
+            Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
+                let Worker { slot, told, .. } = &self.workers[worker];
+                if !told.exited {
+                    self.wanted.remove(&slot.clone());
+                    self.told(*worker).finishing = true;
+                }
+            }
+            Input::Shutdown | Input::Abort => self.stopping = true,
+            _ => {}
+        }
+    }
+
+    fn told(&mut self, worker: WorkerId) -> &mut Told {
+        &mut self.workers.get_mut(&worker).unwrap().told
+    }
+
+    fn perform(&mut self, output: Output<usize>) {
+        match output {
+            Output::Spawn { worker, slot } => self.order(worker, slot),
+            Output::Emit(notice) => self.notice(notice),
+            Output::Bind { key, address, .. } => self.bind(key, address),
+            Output::Unbind { key, drain } => self.unbind(key, drain),
+            Output::Grant { worker, request, result } => self.grant(worker, request, result),
+            Output::Accept { key, on } => {
+                let port = self.ports.get_mut(&key).expect("accepts from an open port");
+                assert_ne!(port.on, on, "told once");
+                assert_eq!(self.options.policy, Policy::RoundRobin);
+                port.on = on;
+            }
+            Output::Send { worker, key, connection } => self.send(worker, key, connection),
+            Output::Probe { worker, key } => {
+                self.check_may_send(worker, key);
+                self.queues.get_mut(&(worker, key)).unwrap().records.push_back(Record::Probe);
+            }
+            Output::Ask { worker, key } => {
+                let queue = self.queues.get(&(worker, key)).expect("asks about a queue");
+                let records = queue.records.len() as u32;
+                self.answers.push_back(Input::Depth { worker, key, records });
+            }
+            Output::TakeBack { worker, key } => self.take_back(worker, key),
+            Output::EndQueue { worker, key } => {
+                let queue = self.queues.get_mut(&(worker, key)).expect("ends a queue");
+                assert!(!std::mem::replace(&mut queue.ended, true), "ended once");
+            }
+            Output::DropQueue { worker, key } => {
+                if let Some(queue) = self.queues.remove(&(worker, key)) {
+                    let empty = queue.records.iter().all(|record| *record == Record::Probe);
+                    assert!(empty, "{worker} {key} dropped with connections");
+                }
+            }
+            Output::SendDisconnect { worker: id } => {
+                let told = self.told(id);
+                told.send_disconnects += 1;
+                assert_eq!(told.send_disconnects, 1);
+                assert!(!told.exited);
+                let worker = self.workers.get_mut(&id).unwrap();
+                worker.told_to_finish = true;
+            }
+            Output::CloseChannel { worker } => assert!(self.told(worker).exited),
+            Output::Signal { worker: id, hard } => {
+                let worker = self.workers.get_mut(&id).unwrap();
+                assert!(worker.told.spawned && !worker.told.exited, "signals a live worker");
+                if hard {
+                    worker.told.killed = true;
+                    self.die(id, Ended::Signal(9));
+                } else {
+                    worker.term = true;
+                }
+            }
+            Output::Close { connection, reason } => self.close(connection, reason),
+            Output::Finished => {
+                assert!(!self.finished, "finished once");
+                assert!(self.workers.values().all(|worker| worker.told.exited));
+                self.finished = true;
+            }
+        }
+    }
+
+    fn order(&mut self, id: WorkerId, slot: Slot) {
+        assert!(!self.stopping, "nobody is started into a shutdown");
+        let occupied = self.workers.values().any(|other| other.slot == slot && !other.told.exited);
+        assert!(!occupied, "slot {slot} has a worker");
+        assert!(self.wanted.contains(&slot), "slot {slot} is wanted");
+        let worker = Worker { slot, ..Worker::default() };
+        assert!(self.workers.insert(id, worker).is_none(), "a new number");
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Fork { worker, pid } => {
+                assert_eq!(pid, 1000 + worker);
+                self.told(worker).forks += 1;
+            }
+            Notice::Online { worker } => {
+                self.told(worker).onlines += 1;
+                assert_eq!(self.told(worker).onlines, 1);
+            }
+            Notice::Listening { worker, .. } => assert!(!self.told(worker).listening.is_empty()),
+            Notice::ListenFailed { errno, .. } => assert!([13, 98].contains(&errno)),
+            Notice::Disconnect { worker } => {
+                self.told(worker).disconnects += 1;
+                assert_eq!(self.told(worker).disconnects, 1);
+            }
+            Notice::Exit { worker, exited_after_disconnect, .. } => {
+                self.exit(worker, exited_after_disconnect);
+            }
+            Notice::ForkFailed { worker, .. } => self.exit(worker, false),
+            Notice::Unresponsive { worker } => assert!(!self.told(worker).exited),
+            Notice::StartFailed { .. } => {
+                assert!(!self.ready && !self.start_failed, "fails once, at the start");
+                self.start_failed = true;
+                self.stopping = true;
+            }
+            Notice::Ready => self.ready = true,
+        }
+    }
+
+    fn exit(&mut self, id: WorkerId, wanted: bool) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.told.spawned {
+            worker.told.exits += 1;
+            assert_eq!(worker.told.exits, 1);
+        }
+        let (slot, ended) = (worker.slot, worker.ended);
+        if worker.told.finishing && !self.stopping {
+            assert!(wanted || !worker.told.spawned, "{id} was asked to end");
+        }
+        let restarted = match self.options.restart.restart {
+            Restart::Always => true,
+            Restart::OnCrash => ended != Some(Ended::Code(0)),
+            Restart::Never => false,
+        };
+        if !restarted && !wanted {
+            self.wanted.remove(&slot);
+        }
+    }
+
+    fn bind(&mut self, key: Key, asked: Address) {
+        assert!(self.keys.insert(key), "a key is bound once");
+        if self.faults && self.chance(20) {
+            let errno = if self.chance(50) { 98 } else { 13 };
+            return self.answers.push_back(Input::Bound { key, result: Err(errno) });
+        }
+        let Address::Tcp { mut address, v6_only } = asked else { panic!("no other is asked for") };
+        if address.port() == 0 {
+            address.set_port(self.next_port);
+            self.next_port += 1;
+        }
+        self.ports.insert(key, Port { on: false, backlog: VecDeque::new() });
+        let result = Ok(Address::Tcp { address, v6_only });
+        self.answers.push_back(Input::Bound { key, result });
+    }
+
+    fn unbind(&mut self, key: Key, drain: bool) {
+        let port = self.ports.remove(&key).expect("closes an open port");
+        for connection in port.backlog {
+            if drain {
+                self.fates[connection] = Fate::Coming;
+                self.answers.push_back(Input::Accepted { key, connection });
+            } else {
+                self.fates[connection] = Fate::Reset;
+            }
+        }
+        self.answers.push_back(Input::Unbound { key });
+    }
+
+    fn grant(&mut self, id: WorkerId, request: u32, result: Result<(Key, Grant), i32>) {
+        let breaks = self.faults && self.chance(5);
+        let refuses = self.faults && self.chance(10);
+        let worker = self.workers.get_mut(&id).unwrap();
+        assert!(worker.unanswered.remove(&request), "answered once");
+        let Ok((key, how)) = result else {
+            // A program without its port ends, most of the time.
+            if refuses || worker.told_to_finish {
+                return;
+            }
+            return self.die(id, Ended::Code(1));
+        };
+        assert!(self.ports.contains_key(&key), "grants an open port");
+        if breaks {
+            // No descriptor left for the queue.
+            return self.answers.push_back(Input::ListenerClosed { worker: id, key });
+        }
+        if how == Grant::HandOff {
+            let old = self.queues.insert((id, key), Queue::default());
+            assert!(old.is_none(), "a queue has one life");
+        }
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.running && worker.channel_open {
+            worker.listeners.insert(key);
+            worker.channel.push_back(Input::Listening { worker: id, key });
+        }
+    }
+
+    /// Nothing is sent to a worker that has not said, or no longer says, that it listens.
+    fn check_may_send(&self, id: WorkerId, key: Key) {
+        let told = &self.workers[&id].told;
+        assert!(told.listening.contains(&key), "{id} listens on {key}");
+        assert!(!told.exited && !told.killed, "{id} lives");
+        // A worker that finishes may have hung up while its queue is still its own.
+        assert!(!told.channel_closed || self.stopping || told.finishing, "{id} is connected");
+        assert!(!self.queues[&(id, key)].ended, "{id} {key} has not ended");
+    }
+
+    fn send(&mut self, worker: WorkerId, key: Key, connection: usize) {
+        assert_eq!(self.fates[connection], Fate::Core);
+        self.check_may_send(worker, key);
+        self.ledger.held -= 1;
+        self.ledger.dispatched += 1;
+        let in_flight = self.faults && self.chance(3);
+        let gone = self.faults && self.chance(1);
+        let queue = self.queues.get_mut(&(worker, key)).unwrap();
+        let refusal = if queue.records.len() >= QUEUE_RECORDS {
+            queue.refused = true;
+            Refusal::Full
+        } else if in_flight {
+            Refusal::InFlight
+        } else if gone {
+            Refusal::Gone
+        } else {
+            self.fates[connection] = Fate::Queue;
+            return queue.records.push_back(Record::Connection(connection));
+        };
+        self.fates[connection] = Fate::Coming;
+        let connection = Some(connection);
+        self.answers.push_back(Input::SendFailed { worker, key, connection, refusal });
+    }
+
+    fn take_back(&mut self, worker: WorkerId, key: Key) {
+        let part = self.faults && self.chance(10);
+        let queue = self.queues.get_mut(&(worker, key)).expect("takes a queue back");
+        let all = queue.records.len();
+        let count = if part { all / 2 } else { all };
+        let (mut connections, mut probes) = (Vec::new(), 0);
+        for record in queue.records.drain(..count) {
+            match record {
+                Record::Probe => probes += 1,
+                Record::Connection(connection) => connections.push(connection),
+            }
+        }
+        connections.iter().for_each(|connection| self.fates[*connection] = Fate::Coming);
+        self.answers.push_back(Input::TakenBack { worker, key, connections, probes });
+    }
+
+    fn close(&mut self, connection: usize, reason: CloseReason) {
+        assert_eq!(self.fates[connection], Fate::Core);
+        self.fates[connection] = Fate::Closed;
+        self.ledger.held -= 1;
+        self.ledger.closed[reason as usize] += 1;
+        assert_eq!(
+            reason == CloseReason::Shutdown,
+            self.stopping && reason != CloseReason::Overflow
+        );
+    }
+
+    /// The counters say what the ledger says.
+    fn check(&self) {
+        let (sum, ledger) = (self.core.counters(), &self.ledger);
+        assert_eq!(sum.accepted + sum.taken_back, sum.dispatched + sum.closed() + sum.waiting);
+        assert_eq!(sum.accepted, ledger.accepted);
+        assert_eq!(sum.dispatched, ledger.dispatched);
+        assert_eq!(sum.taken_back, ledger.taken_back);
+        assert_eq!(sum.waiting, ledger.held);
+        assert!(sum.re_dispatched <= sum.taken_back.min(sum.dispatched));
+        let closed = [sum.closed_shutdown, sum.closed_overflow, sum.closed_not_listening];
+        assert_eq!(closed, ledger.closed);
+    }
+}
+
+fn below(rng: &mut Rng, end: usize) -> usize {
+    usize::try_from(rng.next() % u64::try_from(end.max(1)).unwrap()).unwrap()
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}

@@ -1,0 +1,120 @@
+//! The thread that starts workers: a spawn blocks until exec, so it never happens on the loop.
+//!
+//! It also writes on what workers said on their standard error before their runtime was up,
+//! because that may block too. It ends when its [`Spawner`] is dropped.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use child_process::{Child, Fork, Module, Stdio};
+use crossbeam_channel::Sender;
+
+use crate::core::WorkerId;
+use crate::settings::Settings;
+use crate::shared::{Job, Shared, Spawned};
+
+/// The variable that makes a process a worker, as in Node.
+pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
+/// A second spelling of it, set and understood too.
+pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
+/// Names the descriptor that is the worker's real standard error.
+pub(crate) const STDERR: &str = "BROOD_STDERR";
+/// Where a worker finds its real standard error until it puts it back.
+const STDERR_SLOT: i32 = 4;
+
+enum Order {
+    /// Start a worker; keep its standard error for the last words when asked.
+    Spawn { worker: WorkerId, keep_stderr: bool },
+    /// Write to our own standard error.
+    Write(Vec<u8>),
+}
+
+/// Gives orders to the thread.
+#[derive(Debug)]
+pub(crate) struct Spawner(Sender<Order>);
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spawn { .. } => "Spawn",
+            Self::Write(_) => "Write",
+        })
+    }
+}
+
+impl Spawner {
+    pub(crate) fn start(settings: Settings, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (orders, received) = crossbeam_channel::unbounded();
+        thread::Builder::new().name("brood-spawner".into()).spawn(move || {
+            for order in received {
+                match order {
+                    Order::Spawn { worker, keep_stderr } => {
+                        spawn(&settings, &shared, worker, keep_stderr);
+                    }
+                    Order::Write(bytes) => {
+                        // Nowhere is left to say that standard error is closed.
+                        let _ = std::io::stderr().write_all(&bytes);
+                    }
+                }
+            }
+        })?;
+        Ok(Self(orders))
+    }
+
+    pub(crate) fn spawn(&self, worker: WorkerId, keep_stderr: bool) {
+        self.order(Order::Spawn { worker, keep_stderr });
+    }
+
+    pub(crate) fn write_stderr(&self, bytes: Vec<u8>) {
+        self.order(Order::Write(bytes));
+    }
+
+    fn order(&self, order: Order) {
+        self.0.send(order).expect("the thread receives as long as the sender lives");
+    }
+}
+
+/// Starts one worker and tells the driver; `Spawned` is told before anything of the child.
+fn spawn(settings: &Settings, shared: &Arc<Shared>, worker: WorkerId, keep_stderr: bool) {
+    let (child, stderr) = match fork(settings, worker, keep_stderr) {
+        Ok((child, stderr)) => (Arc::new(child), stderr),
+        Err(error) => return shared.job(Job::Spawned { worker, result: Err(error) }),
+    };
+    let spawned = Spawned { child: child.clone(), stderr };
+    shared.job(Job::Spawned { worker, result: Ok(spawned) });
+    let told = shared.clone();
+    child.subscribe(move |event| told.job(Job::Child(worker, event)));
+}
+
+fn fork(
+    settings: &Settings,
+    worker: WorkerId,
+    keep_stderr: bool,
+) -> Result<(Child, Option<OwnedFd>), child_process::Error> {
+    let mut fork = Fork::new(Module::this_program());
+    fork.args(&settings.args)
+        .env(UNIQUE_ID, worker.to_string())
+        .env(UNIQUE_NO, worker.to_string())
+        // Ctrl-C reaches the primary alone, and the primary drains its workers.
+        .process_group(0);
+    for (name, value) in &settings.env {
+        fork.env(name, value);
+    }
+    if let Some(dir) = &settings.current_dir {
+        fork.current_dir(dir);
+    }
+    let mut real = None;
+    if keep_stderr {
+        real = std::io::stderr().as_fd().try_clone_to_owned().ok();
+    }
+    let inode = real.as_ref().and_then(|real| sys::fd::inode(real.as_fd()).ok());
+    let (Some(real), Some(inode)) = (real, inode) else { return Ok((fork.spawn()?, None)) };
+    fork.stderr(Stdio::pipe())
+        .descriptor(STDERR_SLOT, real)
+        .env(STDERR, format!("{STDERR_SLOT}:{inode}"));
+    let mut child = fork.spawn()?;
+    let stderr = child.take_stderr().map(Into::into);
+    Ok((child, stderr))
+}

@@ -1,0 +1,318 @@
+//! The worker's own side: what it is, its way to the primary, and its end.
+
+use std::collections::HashMap;
+use std::net::ToSocketAddrs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use child_process::Parent;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use reactor::{Source, Turn};
+
+use crate::address::Address;
+use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
+use crate::error::Error;
+use crate::listener::Listener;
+use crate::message::{Granted, ToPrimary, ToWorker};
+use crate::spawner::{STDERR, UNIQUE_ID, UNIQUE_NO};
+
+/// How long a worker whose primary died may finish what it has, in milliseconds, by default.
+pub const ORPHAN_DRAIN_MS: u64 = 1500;
+/// The backlog of a listener that asks for none, as in Node.
+pub(crate) const BACKLOG: u32 = 511;
+
+/// This process as a worker of a cluster. Cheap to clone; every clone is the same.
+///
+/// Node: `cluster.worker` inside a worker. As its primary sees it, it is a
+/// [`WorkerProcess`](crate::WorkerProcess).
+#[derive(Clone, Debug)]
+pub struct Worker(Arc<Runtime>);
+
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    id: u32,
+    parent: &'static Parent,
+    next_request: AtomicU32,
+    /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
+    requests: Mutex<Option<HashMap<u32, Sender<Result<Granted, i32>>>>>,
+    messages: Mutex<Option<Sender<ipc::Message>>>,
+    drain: Arc<Drain>,
+    orphan_drain_ms: AtomicU64,
+    orphaned: OnceLock<Instant>,
+    began: OnceLock<Instant>,
+    clock: OnceLock<reactor::Handle>,
+}
+
+impl Worker {
+    /// This process's role: `Some` when a primary started it, `None` when it runs alone.
+    ///
+    /// The first call brings the worker's runtime up and tells the primary so (`online`); call
+    /// it early. It is decided by `NODE_UNIQUE_ID`, which is taken out of the environment before
+    /// `main`, so that this process's own children are no workers.
+    ///
+    /// # Panics
+    ///
+    /// When the process has no descriptor or thread left for its runtime.
+    #[must_use]
+    #[doc(alias = "isWorker")]
+    pub fn current() -> Option<Self> {
+        static CURRENT: OnceLock<Option<Worker>> = OnceLock::new();
+        CURRENT.get_or_init(Self::from_environment).clone()
+    }
+
+    fn from_environment() -> Option<Self> {
+        let taken = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
+        let id = taken(UNIQUE_ID).or_else(|| taken(UNIQUE_NO))?;
+        let parent = child_process::parent()?;
+        if let Some(stderr) = sys::startup::take_descriptor(STDERR) {
+            // The primary's pipe goes: a worker must not die of its words when that is gone.
+            let _ = sys::fd::replace_stderr(stderr);
+        }
+        let runtime = Arc::new(Runtime {
+            id,
+            parent,
+            next_request: AtomicU32::new(0),
+            requests: Mutex::new(Some(HashMap::new())),
+            messages: Mutex::new(None),
+            drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
+            orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
+            orphaned: OnceLock::new(),
+            began: OnceLock::new(),
+            clock: OnceLock::new(),
+        });
+        let reactor = reactor::reactor().expect("a worker starts with a thread to spare");
+        let clock = reactor.add(Clock(runtime.clone()));
+        runtime.clock.get_or_init(|| clock);
+        let told = runtime.clone();
+        parent.subscribe(move |event| told.hear(event));
+        runtime.tell(ToPrimary::Online);
+        Some(Self(runtime))
+    }
+
+    /// Its number: from 1, never used twice by one primary.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    /// Listens on an address that all workers share: the primary opens it once and deals the
+    /// connections, or shares the socket, as its policy says.
+    ///
+    /// Port 0 is one port for all workers. Where the name means several addresses the first that
+    /// can be had is taken. Blocks until the primary has answered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] with what the primary's `bind` or `listen` gave; [`Error::Closed`] once
+    /// the worker drains or its primary is gone.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener, Error> {
+        let mut failure = None;
+        for address in address.to_socket_addrs().map_err(Error::Resolve)? {
+            match self.listen_on(Address::Tcp { address, v6_only: false }) {
+                Err(error @ Error::Listen(..)) => failure = Some(error),
+                done => return done,
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
+    }
+
+    fn listen_on(&self, address: Address) -> Result<Listener, Error> {
+        if self.0.drain.has_begun() {
+            return Err(Error::Closed);
+        }
+        let request = self.0.next_request.fetch_add(1, Ordering::Relaxed);
+        let (reply, replied) = bounded(1);
+        match self.0.requests().as_mut() {
+            Some(requests) => requests.insert(request, reply),
+            None => return Err(Error::Closed),
+        };
+        self.0.tell(ToPrimary::Listen { request, address: address.clone(), backlog: BACKLOG });
+        let granted = replied.recv().map_err(|_| Error::Closed)?.map_err(|errno| {
+            if errno == sys::errno::ECANCELED {
+                return Error::Closed;
+            }
+            Error::Listen(address, std::io::Error::from_raw_os_error(errno))
+        })?;
+        let key = granted.key;
+        let listener = Listener::granted(granted, self.0.clone());
+        self.0.tell(ToPrimary::Listening { key });
+        Ok(listener)
+    }
+
+    /// When this worker shall end: a future, a flag and a blocking wait.
+    pub fn draining(&self) -> Draining {
+        Draining(self.0.drain.clone())
+    }
+
+    /// Ends this worker for good: nothing new comes, and [`draining`](Self::draining) resolves
+    /// once what was dealt to it is accepted or given to others. Returns at once.
+    ///
+    /// The process goes on until its `main` returns, or the primary's deadlines end it.
+    pub fn disconnect(&self) {
+        self.0.tell(ToPrimary::Disconnect);
+    }
+
+    /// Sends a message to the primary, which gets it as [`Event::Message`](crate::Event).
+    ///
+    /// `false` says that more is queued than the channel likes; it will arrive all the same.
+    ///
+    /// # Errors
+    ///
+    /// The value comes back, with its handles, when the channel is closed, the message is over
+    /// a limit, or it cannot be encoded.
+    pub fn send<T: serde::Serialize>(&self, value: T) -> Result<bool, ipc::SendError<T>> {
+        self.0.parent.send(value)
+    }
+
+    /// The primary's messages from now on; the first call gives the receiver that gets them.
+    #[must_use]
+    pub fn messages(&self) -> Receiver<ipc::Message> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        if messages.is_none() && self.is_connected() {
+            *messages = Some(sender);
+        }
+        receiver
+    }
+
+    /// Whether the channel to the primary is open.
+    #[must_use]
+    #[doc(alias = "isConnected")]
+    pub fn is_connected(&self) -> bool {
+        self.0.parent.connected()
+    }
+
+    /// How long this worker may finish what it has after its primary died; by default
+    /// [`ORPHAN_DRAIN_MS`]. Then the process exits with code 0.
+    pub fn set_orphan_drain(&self, limit: Duration) {
+        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.0.orphan_drain_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl Runtime {
+    pub(crate) fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    pub(crate) fn tell(&self, message: ToPrimary) {
+        // Fails only when the channel is closed, which is heard as an event of its own.
+        let _ = self.parent.send_internal(message);
+    }
+
+    /// Hears the parent, on the loop.
+    fn hear(&self, event: child_process::Event) {
+        use child_process::Event as E;
+        match event {
+            E::Internal(message) => match message.decode() {
+                Ok(ToWorker::Listen { request, result }) => self.answer(request, result),
+                // A primary that cannot be understood is as good as gone.
+                Ok(ToWorker::Disconnect) | Err(_) => self.begin_drain(),
+            },
+            E::Message(message) => {
+                let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(messages) = messages.as_ref() {
+                    let _ = messages.send(message);
+                }
+            }
+            E::Disconnect => {
+                *self.requests() = None;
+                *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.orphaned.get_or_init(Instant::now);
+                self.begin_drain();
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&self, request: u32, result: Result<Granted, i32>) {
+        let reply = self.requests().as_mut().and_then(|requests| requests.remove(&request));
+        if let Some(reply) = reply {
+            let _ = reply.send(result);
+        }
+    }
+
+    fn begin_drain(&self) {
+        self.drain.begin();
+        self.began.get_or_init(Instant::now);
+        if let Some(clock) = self.clock.get() {
+            clock.wake();
+        }
+    }
+
+    fn requests(
+        &self,
+    ) -> std::sync::MutexGuard<'_, Option<HashMap<u32, Sender<Result<Granted, i32>>>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When an orphan has to be gone.
+    fn orphan_deadline(&self) -> Option<Instant> {
+        let ms = self.orphan_drain_ms.load(Ordering::Relaxed);
+        self.orphaned.get()?.checked_add(Duration::from_millis(ms))
+    }
+
+    /// When a drain no longer waits for queues that nobody reads.
+    fn read_deadline(&self) -> Option<Instant> {
+        self.began.get()?.checked_add(Duration::from_millis(DRAIN_READ_MS_MAX))
+    }
+}
+
+/// Keeps a worker's deadlines on the loop.
+struct Clock(Arc<Runtime>);
+
+impl Source for Clock {
+    fn event(&mut self, _event: reactor::Event, turn: &mut Turn<'_>) {
+        let now = turn.now();
+        let read = self.0.read_deadline().filter(|at| *at > now);
+        if read.is_none() && self.0.began.get().is_some() {
+            self.0.drain.force();
+        }
+        let orphan = self.0.orphan_deadline();
+        if orphan.is_some_and(|at| at <= now) {
+            // Exit handlers may wait for the loop, so they run elsewhere.
+            let exit = std::thread::Builder::new().spawn(|| std::process::exit(0));
+            if exit.is_err() {
+                std::process::abort();
+            }
+            return turn.remove();
+        }
+        turn.set_deadline(read.into_iter().chain(orphan).min());
+    }
+}
+
+/// Listens as a worker does, or, in a process that is none, by itself.
+///
+/// The same program runs under a primary and alone.
+///
+/// ```
+/// let listener = cluster::listen("127.0.0.1:0")?;
+/// println!("listening on {}", listener.address());
+/// # Ok::<(), cluster::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Worker::listen`].
+pub fn listen(address: impl ToSocketAddrs) -> Result<Listener, Error> {
+    if let Some(worker) = Worker::current() {
+        return worker.listen(address);
+    }
+    let mut failure = None;
+    for address in address.to_socket_addrs().map_err(Error::Resolve)? {
+        match sys::socket::listen_tcp(address, BACKLOG, false) {
+            Ok(socket) => return Listener::alone(socket),
+            Err(error) => {
+                failure = Some(Error::Listen(Address::Tcp { address, v6_only: false }, error));
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
+}
+
+/// The descriptor of a grant, by value.
+pub(crate) fn descriptor(granted: Granted) -> OwnedFd {
+    granted.descriptor.into_inner()
+}

@@ -1,0 +1,169 @@
+//! An HTTP server on one port, served by several worker processes that are kept alive.
+//!
+//! The same program is primary and worker. The primary opens the port, deals the connections in
+//! turn and starts a new worker wherever one dies; the workers answer with axum.
+//!
+//! ```text
+//! cargo run --release --example http_cluster -- [--port 8000] [--workers N] [--policy rr|none]
+//!                                               [--delay-ms 0] [--no-restart]
+//! ```
+//!
+//! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)`. Then, from
+//! another terminal: `curl http://127.0.0.1:8000/` is answered by the workers in turn, and
+//! `curl http://127.0.0.1:8000/crash` kills the one it reaches, which is replaced at once.
+//! Ctrl-C ends it: what is being answered is answered first. A second Ctrl-C does not wait.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use cluster::{Error, Event, Policy, Primary, Restart, Worker};
+
+const USAGE: &str = "usage: http_cluster [--port PORT] [--workers N] [--policy rr|none] \
+                     [--delay-ms MS] [--no-restart]";
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("http_cluster: {why}; {USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match Worker::current() {
+        Some(worker) => serve(&worker, &options),
+        None => supervise(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Asked to end before it had begun.
+        Err(Error::Closed) => ExitCode::SUCCESS,
+        Err(Error::Interrupted(signal)) => {
+            ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
+        }
+        // The primary names the address that could not be had, once for all its workers.
+        Err(Error::Listen(..)) if Worker::current().is_some() => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("http_cluster: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The primary: starts the workers, tells what happens, waits for the end.
+fn supervise(options: &Options) -> Result<(), Error> {
+    let restart = if options.restart { Restart::Always } else { Restart::Never };
+    let primary = Primary::builder()
+        .workers(options.workers)
+        .policy(options.policy)
+        .restart(restart)
+        .shutdown_on_signals()
+        .build()?;
+    let events = primary.events();
+    primary.start()?;
+    primary.ready()?;
+    let address = primary.address().map_or_else(String::new, |address| address.to_string());
+    println!(
+        "listening on http://{address} with {} workers (primary pid {})",
+        options.workers,
+        std::process::id(),
+    );
+    // Ends when the last worker has.
+    for event in events {
+        match event {
+            Event::Message(..) => {}
+            event => eprintln!("{event}"),
+        }
+    }
+    primary.wait()
+}
+
+/// A worker: an ordinary axum server, but for where its listener comes from.
+fn serve(worker: &Worker, options: &Options) -> Result<(), Error> {
+    let (id, pid) = (worker.id(), std::process::id());
+    let delay = Duration::from_millis(options.delay_ms);
+    let app = Router::new()
+        .route(
+            "/",
+            get(move || async move {
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                format!("hello from worker {id} (pid {pid})\n")
+            }),
+        )
+        .route("/crash", get(|| async { std::process::abort() as () }));
+    let listener = worker.listen(("127.0.0.1", options.port))?;
+    let failed = |call| move |source| Error::Os(call, source);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(failed("start tokio"))?.block_on(async {
+        let listener = cluster::AsyncListener::new(listener)?;
+        axum::serve(listener, app)
+            .with_graceful_shutdown(worker.draining())
+            .await
+            .map_err(failed("serve"))
+    })
+}
+
+struct Options {
+    port: u16,
+    workers: u32,
+    policy: Policy,
+    delay_ms: u64,
+    restart: bool,
+}
+
+impl Options {
+    /// Reads the flags; `None` when help was asked for.
+    fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
+        let mut options = Self {
+            port: 8000,
+            workers: cpus.clamp(2, cluster::WORKERS_MAX),
+            policy: Policy::RoundRobin,
+            delay_ms: 0,
+            restart: true,
+        };
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            let (flag, inline) = match arg.split_once('=') {
+                Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+                None => (arg, None),
+            };
+            let mut value = || match inline.clone().or_else(|| args.next()) {
+                Some(value) => Ok(value),
+                None => Err(format!("{flag} needs a value")),
+            };
+            match flag.as_str() {
+                "--port" => options.port = number(&flag, &value()?, 0, u16::MAX)?,
+                "--workers" => {
+                    options.workers = number(&flag, &value()?, 1, cluster::WORKERS_MAX)?;
+                }
+                "--policy" => {
+                    options.policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;
+                }
+                "--delay-ms" => options.delay_ms = number(&flag, &value()?, 0, 3_600_000)?,
+                "--no-restart" if inline.is_none() => options.restart = false,
+                "--help" | "-h" => return Ok(None),
+                _ => return Err(format!("unknown flag '{flag}'")),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+/// Reads a number between two bounds, or says what is wrong with it.
+fn number<N>(flag: &str, text: &str, least: N, most: N) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    match text.parse() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!("{flag} must be a number from {least} to {most}, not '{text}'")),
+    }
+}
