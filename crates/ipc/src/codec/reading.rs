@@ -176,7 +176,7 @@ impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
         let Some(owner) = self.incoming.owner else {
             return self.inner.deserialize_newtype_struct(blob::MARKER, visitor);
         };
-        match self.inner.deserialize_byte_buf(Raw)? {
+        match self.inner.deserialize_bytes(Raw)? {
             Bulk::Borrowed(bytes) if bytes.len() >= blob::PIECE_BYTES_MIN => {
                 let piece = owner.slice_ref(bytes);
                 blob::IN_TRANSIT.enter(&piece);

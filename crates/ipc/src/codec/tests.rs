@@ -1,1 +1,258 @@
+use super::*;
+use crate::{Blob, Handle};
+use serde::Deserialize;
+use std::collections::BTreeMap;
 
+fn options(serialization: Serialization) -> Options {
+    Options { serialization, ..Options::default() }
+}
+
+fn payload<T: Serialize>(value: &T, serialization: Serialization) -> Result<Vec<u8>, Error> {
+    let (encoded, _) = encode(value, Kind::Message, &options(serialization), Vec::new())
+        .map_err(|(error, _)| error)?;
+    let mut bytes = Vec::new();
+    let mut from = HEADER_BYTES;
+    for (at, piece) in &encoded.pieces {
+        bytes.extend_from_slice(&encoded.inline[from..*at]);
+        bytes.extend_from_slice(piece);
+        from = *at;
+    }
+    bytes.extend_from_slice(&encoded.inline[from..]);
+    Ok(bytes)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8], serialization: Serialization) -> Result<T, Error> {
+    let owner = Bytes::copy_from_slice(bytes);
+    decode(serialization, &owner, Some(&owner), Vec::new())
+}
+
+fn round_trip<T>(value: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    for codec in [Serialization::Bincode, Serialization::Json] {
+        let bytes = payload(value, codec).unwrap();
+        assert_eq!(&read::<T>(&bytes, codec).unwrap(), value, "{codec}");
+    }
+    assert_eq!(
+        payload(value, Serialization::Bincode).unwrap(),
+        ::bincode::serialize(value).unwrap(),
+        "the wrapper does not change what bincode writes"
+    );
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+enum Every {
+    Unit,
+    Newtype(Option<Box<Every>>),
+    Tuple(u8, i64, char, bool),
+    Struct { text: String, map: BTreeMap<String, Vec<f64>>, unit: () },
+}
+
+#[test]
+fn every_shape_of_serde_comes_back() {
+    let map = BTreeMap::from([("a".to_owned(), vec![1.5, -2.0]), (String::new(), vec![])]);
+    round_trip(&Every::Unit);
+    round_trip(&Every::Newtype(Some(Box::new(Every::Newtype(None)))));
+    round_trip(&Every::Tuple(255, i64::MIN, 'ü', true));
+    round_trip(&Every::Struct { text: "x".into(), map, unit: () });
+    round_trip(&(u128::MAX, i128::MIN, [1_u16; 5], Some(1_i8)));
+    round_trip(&Blob::from(vec![1, 2, 3]));
+    round_trip(&vec![Blob::from(vec![9; 20_000]), Blob::default(), Blob::from(vec![8; 70_000])]);
+}
+
+#[test]
+fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
+    let bytes = payload(&(1_u8, Blob::from(vec![5; 50_000])), Serialization::Bincode).unwrap();
+    let owner = Bytes::from(bytes);
+    let range = owner.as_ptr_range();
+    let (_, blob): (u8, Blob) =
+        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new()).unwrap();
+    assert!(range.contains(&blob.as_ptr()));
+}
+
+#[test]
+fn long_bytes_are_queued_without_a_copy() {
+    let blob = Blob::from(vec![5; 50_000]);
+    let all = options(Serialization::Bincode);
+    let (encoded, _) = encode(&blob, Kind::Message, &all, Vec::new()).unwrap();
+    assert_eq!(encoded.pieces.len(), 1);
+    assert_eq!(encoded.pieces[0].1.as_ptr(), blob.as_ptr());
+}
+
+#[derive(Serialize, Deserialize, Debug, Default)]
+struct Deep(Option<Box<Deep>>);
+
+fn deep(levels: usize) -> Deep {
+    (0..levels).fold(Deep::default(), |inner, _| Deep(Some(Box::new(inner))))
+}
+
+#[test]
+fn deep_nesting_is_refused_in_both_directions() {
+    payload(&deep(60), Serialization::Bincode).unwrap();
+    let refused = payload(&deep(5_000), Serialization::Bincode).unwrap_err();
+    assert!(refused.to_string().contains("nested deeper than 128"), "{refused}");
+    let hostile = vec![1; 2_000_000];
+    let refused = read::<Deep>(&hostile, Serialization::Bincode).unwrap_err();
+    assert!(refused.to_string().contains("nested deeper than 128"), "{refused}");
+    let hostile = vec![b'['; 100_000];
+    assert!(read::<Vec<Vec<u8>>>(&hostile, Serialization::Json).is_err());
+    assert!(read::<serde_json::Value>(&hostile, Serialization::Json).is_err());
+}
+
+#[test]
+fn eight_bytes_cannot_announce_billions_of_empty_elements() {
+    for announced in [1_u64 << 32, u64::MAX] {
+        let hostile = announced.to_le_bytes();
+        let refused = read::<Vec<()>>(&hostile, Serialization::Bincode).unwrap_err();
+        assert!(refused.to_string().contains("more list elements"), "{refused}");
+        assert!(read::<Vec<u64>>(&hostile, Serialization::Bincode).is_err());
+        assert!(read::<String>(&hostile, Serialization::Bincode).is_err());
+        assert!(read::<Blob>(&hostile, Serialization::Bincode).is_err());
+    }
+    assert_eq!(read::<Vec<()>>(&1000_u64.to_le_bytes(), Serialization::Bincode).unwrap().len(), 1000);
+}
+
+#[test]
+fn bytes_behind_the_value_are_refused() {
+    for codec in [Serialization::Bincode, Serialization::Json] {
+        let mut bytes = payload(&7_u32, codec).unwrap();
+        bytes.push(b'7');
+        bytes.push(b' ');
+        bytes.push(b'x');
+        assert!(read::<u32>(&bytes, codec).is_err());
+    }
+}
+
+#[test]
+fn the_ceiling_is_kept_in_one_pass() {
+    let small = Options { frame_bytes_max: 100, ..Options::default() };
+    let value = "x".repeat(92);
+    assert!(encode(&value, Kind::Message, &small, Vec::new()).is_ok());
+    for long in ["x".repeat(93), "x".repeat(1 << 20)] {
+        let (error, _) = encode(&long, Kind::Message, &small, Vec::new()).unwrap_err();
+        assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
+    }
+    let blob = Blob::from(vec![0; 1 << 20]);
+    let (error, _) = encode(&blob, Kind::Message, &small, Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Skips {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    maybe: Option<u8>,
+    last: u8,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Flat {
+    first: u8,
+    #[serde(flatten)]
+    rest: Skips,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+#[serde(tag = "t")]
+enum Tagged {
+    A { x: u8 },
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+#[serde(tag = "t", content = "c")]
+enum Adjacent {
+    A { x: u8 },
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+#[serde(untagged)]
+enum Untagged {
+    A { x: u8 },
+    B(String),
+}
+
+#[test]
+fn a_left_out_field_is_refused_when_sent_by_position_and_fine_by_name() {
+    let left_out = Skips { maybe: None, last: 1 };
+    let refused = payload(&left_out, Serialization::Bincode).unwrap_err();
+    assert!(refused.to_string().contains("`maybe` is left out"), "{refused}");
+    let bytes = payload(&left_out, Serialization::Json).unwrap();
+    assert_eq!(read::<Skips>(&bytes, Serialization::Json).unwrap(), left_out);
+    let there = Skips { maybe: Some(3), last: 1 };
+    let bytes = payload(&there, Serialization::Bincode).unwrap();
+    assert_eq!(read::<Skips>(&bytes, Serialization::Bincode).unwrap(), there);
+}
+
+#[test]
+fn a_flattened_field_is_refused_when_sent_by_position_and_fine_by_name() {
+    let flat = Flat { first: 0, rest: Skips { maybe: Some(2), last: 1 } };
+    let refused = payload(&flat, Serialization::Bincode).unwrap_err();
+    assert!(refused.to_string().contains("flatten"), "{refused}");
+    let bytes = payload(&flat, Serialization::Json).unwrap();
+    assert_eq!(read::<Flat>(&bytes, Serialization::Json).unwrap(), flat);
+}
+
+#[test]
+fn enums_that_need_a_self_describing_format_are_errors_by_position_and_fine_by_name() {
+    fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+        let bytes = payload(&value, Serialization::Json).unwrap();
+        assert_eq!(read::<T>(&bytes, Serialization::Json).unwrap(), value);
+        let by_position = payload(&value, Serialization::Bincode)
+            .and_then(|bytes| read::<T>(&bytes, Serialization::Bincode));
+        assert!(by_position.is_err());
+    }
+    check(Tagged::A { x: 1 });
+    check(Untagged::A { x: 1 });
+    check(Untagged::B("b".into()));
+    // An adjacent tag is written as a name, which bincode reads back as one.
+    let bytes = payload(&Adjacent::A { x: 1 }, Serialization::Json).unwrap();
+    assert_eq!(read::<Adjacent>(&bytes, Serialization::Json).unwrap(), Adjacent::A { x: 1 });
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(untagged)]
+enum Choice {
+    Handle(Handle<OwnedFd>),
+}
+
+#[test]
+fn a_handle_inside_an_untagged_enum_is_an_error_not_a_forgery() {
+    let (a, _b) = sys::socket::pair_stream().unwrap();
+    let value = Choice::Handle(Handle::new(a));
+    let all = options(Serialization::Json);
+    let (mut encoded, slots) = encode(&value, Kind::Message, &all, Vec::new()).unwrap();
+    let fds = take_handles(&slots).unwrap();
+    let bytes = encoded.inline.split_off(HEADER_BYTES);
+    let refused = decode::<Choice>(Serialization::Json, &bytes, None, fds).unwrap_err();
+    assert!(matches!(refused, Error::Decode(_)));
+}
+
+#[test]
+fn a_handle_is_taken_once() {
+    let (a, _b) = sys::socket::pair_stream().unwrap();
+    let handle = Handle::new(a);
+    let all = options(Serialization::Bincode);
+    let (_, slots) = encode(&(&handle, &handle), Kind::Message, &all, Vec::new()).unwrap();
+    let refused = take_handles(&slots).unwrap_err();
+    assert!(refused.to_string().contains("already sent"), "{refused}");
+    assert!(!handle.is_sent(), "all handles or none");
+    // The receiving side: the same index twice.
+    let (a, _b) = sys::socket::pair_stream().unwrap();
+    let bytes = ::bincode::serialize(&(0_u32, 0_u32)).unwrap();
+    let twice = decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(
+        Serialization::Bincode,
+        &bytes,
+        None,
+        vec![a],
+    );
+    assert!(twice.unwrap_err().to_string().contains("taken before"));
+}
+
+#[test]
+fn a_handle_of_another_kind_is_refused() {
+    let (a, _b) = sys::socket::pair_stream().unwrap();
+    let bytes = ::bincode::serialize(&0_u32).unwrap();
+    let wrong =
+        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a]);
+    assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
+}

@@ -283,10 +283,7 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
 impl<S: Serializer> Writing<'_, S> {
     /// Writes the handle's place among the message's handles, and keeps its slot.
     fn write_handle<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        let number = value.serialize(NumberOnly).map_err(S::Error::custom)?;
-        let slot = handle::LEAVING
-            .take(number)
-            .ok_or_else(|| S::Error::custom("a handle that is not one of ours"))?;
+        let slot = value.serialize(PickUp).map_err(S::Error::custom)?;
         let mut slots = self.outgoing.slots.borrow_mut();
         let index = u32::try_from(slots.len()).map_err(S::Error::custom)?;
         slots.push(slot);
@@ -487,11 +484,11 @@ fn not_ours() -> Plain {
     Plain::custom("a marker of the ipc crate around something else")
 }
 
-/// Reads the number under which a handle lies in the deposits.
-struct NumberOnly;
+/// Picks up the slot that a handle has left in the deposits.
+struct PickUp;
 
-impl Serializer for NumberOnly {
-    refuse! { u64,
+impl Serializer for PickUp {
+    refuse! { Arc<Slot>,
         serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
         serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
         serialize_f32(f32), serialize_f64(f64), serialize_char(char), serialize_str(&str),
@@ -500,8 +497,8 @@ impl Serializer for NumberOnly {
         serialize_unit_variant(&'static str, u32, &'static str),
     }
 
-    fn serialize_u64(self, number: u64) -> Result<u64, Plain> {
-        Ok(number)
+    fn serialize_u64(self, number: u64) -> Result<Arc<Slot>, Plain> {
+        handle::LEAVING.take(number).ok_or_else(not_ours)
     }
 }
 
