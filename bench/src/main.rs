@@ -31,7 +31,8 @@ use options::Options;
 use report::Report;
 
 fn main() -> ExitCode {
-    // Some topics start this program again, in a role.
+    // Some topics start this program again.
+    child_process::run_modules(topic::MODULES);
     if let Some(code) = topic::play_role() {
         return code;
     }

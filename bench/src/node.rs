@@ -21,8 +21,16 @@ impl Node {
 
     /// Starts a script.
     pub fn start(self, script: &str) -> Result<Script, String> {
-        let mut command = Command::new("node");
-        command.args(["-e", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::run(Command::new("node").args(["-e", script]))
+    }
+
+    /// Starts a script that lies in a file.
+    pub fn start_file(self, file: &str, variables: &[(&str, &str)]) -> Result<Script, String> {
+        Self::run(Command::new("node").arg(file).envs(variables.iter().copied()))
+    }
+
+    fn run(command: &mut Command) -> Result<Script, String> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         match (input, output) {

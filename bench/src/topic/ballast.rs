@@ -1,5 +1,7 @@
 //! Memory that is really there: what makes a `fork` slow.
 
+use crate::context::Context;
+
 /// So many bytes, each page touched.
 #[derive(Debug, Default)]
 pub struct Ballast(Vec<u8>);
@@ -16,4 +18,13 @@ impl Ballast {
         }
         std::hint::black_box(&self.0);
     }
+}
+
+/// Up to 2 GiB, twice (ours and Node's), and no more than half of what is free.
+pub fn sizes(context: &Context) -> Vec<usize> {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let free = free.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
+    let sizes = context.pick(vec![0, 1024], vec![0, 256, 512, 1024, 2048]);
+    sizes.into_iter().filter(|mib| mib * 4 <= free.unwrap_or(0) / 1024).collect()
 }

@@ -1,6 +1,7 @@
 //! The topics: one file each, one line in [`ALL`].
 
 mod ballast;
+mod fork;
 mod spawn;
 
 use std::process::ExitCode;
@@ -15,9 +16,23 @@ pub struct Entry {
 }
 
 /// In the order of the report.
-pub const ALL: &[Entry] = &[Entry { name: "spawn", run: spawn::run }];
+pub const ALL: &[Entry] =
+    &[Entry { name: "spawn", run: spawn::run }, Entry { name: "fork", run: fork::run }];
 
-/// Plays the role that `bench role NAME …` names, when a topic has started this program again.
+/// Modules that a topic forks, by name.
+pub const MODULES: &[(&str, fn())] = &[(fork::MODULE, fork::module)];
+
+/// Roles that a topic starts this program in, by name.
+const ROLES: &[(&str, fn())] = &[(fork::ROLE, fork::role)];
+
+/// Plays the role that `bench role NAME` names, when a topic has started this program again.
 pub fn play_role() -> Option<ExitCode> {
-    None
+    let mut args = std::env::args().skip(1);
+    if args.next()? != "role" {
+        return None;
+    }
+    let name = args.next()?;
+    let (_, play) = ROLES.iter().find(|role| role.0 == name)?;
+    play();
+    Some(ExitCode::SUCCESS)
 }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{self, Command};
 use std::ptr;
 
+use child_process::Stdio;
 use serde_json::json;
 use sys::spawn::{Descriptor, Plan, Source};
 
-use super::ballast::Ballast;
+use super::ballast::{Ballast, sizes};
 use crate::context::{Contender, Context, time_each};
 use crate::node::Script;
 use crate::report::{Chart, Measure, Role, Topic, Unit};
@@ -92,15 +93,6 @@ fn start_node(context: &Context) -> Result<Script, String> {
     context.node.as_ref().map_err(Clone::clone)?.start(include_str!("../peers/spawn.js"))
 }
 
-/// Up to 2 GiB, twice (ours and Node's), and no more than half of what is free.
-fn sizes(context: &Context) -> Vec<usize> {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let free = free.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
-    let sizes = context.pick(vec![0, 1024], vec![0, 256, 512, 1024, 2048]);
-    sizes.into_iter().filter(|mib| mib * 4 <= free.unwrap_or(0) / 1024).collect()
-}
-
 fn contenders<'a>(
     context: &Context,
     options: Options,
@@ -115,9 +107,14 @@ fn contenders<'a>(
         return vec![Contender::absent(Role::Ours, "brood", why)];
     }
     let plan = plan(options, null);
-    let mut all = vec![Contender::new(Role::Ours, "brood", move || {
-        time_each(times, || -> io::Result<()> { sys::spawn::spawn(&plan)?.pidfd.wait().map(drop) })
-    })];
+    let mut all = vec![
+        Contender::new(Role::Ours, "brood", move || time_each(times, || ours(options, null))),
+        Contender::new(Role::Ours, "brood, its engine alone", move || {
+            time_each(times, || -> io::Result<()> {
+                sys::spawn::spawn(&plan)?.pidfd.wait().map(drop)
+            })
+        }),
+    ];
     all.push(match options {
         Options::Credentials => {
             Contender::absent(Role::Peer, "C posix_spawn", "it cannot change the user")
@@ -147,6 +144,22 @@ fn contenders<'a>(
     all
 }
 
+fn ours(options: Options, null: &File) -> Result<(), child_process::Error> {
+    let mut command = child_process::Command::new("/bin/true");
+    command.stdio([Stdio::null(), Stdio::null(), Stdio::null()]);
+    match options {
+        Options::Plain => {}
+        Options::Several => {
+            let extra = null.try_clone().expect("a descriptor is left");
+            command.descriptor(3, extra).current_dir("/").process_group(0);
+        }
+        Options::Credentials => {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+    }
+    command.spawn()?.wait().map(drop)
+}
+
 fn plan(options: Options, null: &File) -> Plan<'_> {
     let mut plan = Plan::new(vec![c"/bin/true".into()], vec![c"true".into()]);
     let variables = std::env::vars().map(|(name, value)| format!("{name}={value}"));
@@ -167,7 +180,8 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
 /// As one would with std: what it has no option for goes into `pre_exec`.
 fn command(options: Options, null: &File) -> Command {
     let mut command = Command::new("/bin/true");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let null_stdio = process::Stdio::null;
+    command.stdin(null_stdio()).stdout(null_stdio()).stderr(null_stdio());
     match options {
         Options::Plain => {}
         Options::Several => {
