@@ -12,6 +12,7 @@ use crate::flusher;
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
 use crate::inbox::Inbox;
+use crate::link::{Link, LinkEvent};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
@@ -332,7 +333,7 @@ impl End {
     #[inline]
     fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
         match wire::read(self.fd(), &mut receiving.inbox, wait) {
-            Ok(Read::Bytes { .. }) => Ok(true),
+            Ok(Read::Bytes(_)) => Ok(true),
             Ok(Read::Nothing) if wait => {
                 // Somebody who shares the socket made it non-blocking.
                 poll::readable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
@@ -451,12 +452,17 @@ impl<S, R> Channel<S, R> {
         (sender, Receiver { end: self.end, types: PhantomData })
     }
 
-    pub(crate) fn into_end(self) -> Arc<End> {
-        self.end
-    }
-
-    pub(crate) fn end(&self) -> &Arc<End> {
-        &self.end
+    /// Hands this end to the loop: messages, also those that were read already, go to `sink`,
+    /// which runs there and must not block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
+    /// [`Error::Os`] when there is no loop.
+    pub fn into_link(self, sink: impl FnMut(LinkEvent) + Send + 'static) -> Result<Link, Error> {
+        let parts = End::into_parts(self.end).filter(|parts| !parts.closed).ok_or(Error::Closed)?;
+        let Parts { socket, options, outbox, inbox, .. } = parts;
+        Link::resume_parts(socket, options, outbox, inbox, Box::new(sink), true)
     }
 }
 

@@ -64,7 +64,7 @@ impl Hello {
             protocol: u16::from_le_bytes([p0, p1]),
             codec,
             capabilities: u32::from_le_bytes([c0, c1, c2, c3]),
-            tag: str::from_utf8(tag).ok()?.to_owned(),
+            tag: String::from_utf8(tag.to_vec()).ok()?,
         })
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let ours = Hello::new(Serialization::Bincode, "a");
         assert!(ours.agrees_with(&Hello { capabilities: 5, ..ours.clone() }));
         assert!(!ours.agrees_with(&Hello { protocol: 2, ..ours.clone() }));
-        assert!(!ours.agrees_with(&Hello { codec: 1, ..ours.clone() }));
+        assert!(!ours.agrees_with(&Hello { codec: 2, ..ours.clone() }));
         assert!(!ours.agrees_with(&Hello { tag: "b".into(), ..ours.clone() }));
     }
 

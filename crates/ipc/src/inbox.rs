@@ -24,10 +24,6 @@ impl<H> Inbox<H> {
         &mut self.decoder
     }
 
-    pub(crate) fn greeted(&self) -> bool {
-        self.greeted
-    }
-
     /// The next whole message, if there is one.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ mod credit;
 mod deposit;
 mod error;
 mod flusher;
-mod frame;
+pub mod frame;
 mod handle;
 mod hello;
 mod inbox;

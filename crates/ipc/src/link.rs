@@ -452,10 +452,7 @@ impl Driver {
                 return Ok(true);
             }
             match wire::read(self.socket.as_fd(), &mut self.inbox, false)? {
-                Read::Bytes { count, drained } => {
-                    budget = budget.saturating_sub(count);
-                    self.readable = !drained;
-                }
+                Read::Bytes(count) => budget = budget.saturating_sub(count),
                 Read::Nothing => self.readable = false,
                 Read::End => return Ok(false),
             }

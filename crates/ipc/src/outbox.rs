@@ -79,7 +79,6 @@ pub(crate) struct Outbox<H> {
     /// kept until the chunk is written, to give them back if it never is.
     front_written: usize,
     bytes: usize,
-    handles: usize,
     /// The lengths of the frames that are not written to their end, less what is written.
     frames: VecDeque<usize>,
     /// The first of these is our greeting, which is nobody's message.
@@ -93,7 +92,6 @@ impl<H> Outbox<H> {
             chunks: VecDeque::new(),
             front_written: 0,
             bytes: 0,
-            handles: 0,
             frames: VecDeque::new(),
             greeting: false,
             spare: Vec::new(),
@@ -113,7 +111,6 @@ impl<H> Outbox<H> {
     pub(crate) fn push(&mut self, encoded: &mut Encoded, handles: Vec<H>) {
         let length = encoded.length();
         self.bytes += length;
-        self.handles += handles.len();
         self.frames.push_back(length);
         if encoded.pieces.is_empty() {
             self.push_inline(encoded, handles);
@@ -198,7 +195,6 @@ impl<H> Outbox<H> {
             }
             count -= left;
             self.front_written = 0;
-            self.handles -= front.handles.len();
             if let Some(Chunk { body: Body::Joined(mut used), .. }) = self.chunks.pop_front() {
                 used.clear();
                 if used.capacity() > self.spare.capacity() && used.capacity() <= 2 * CHUNK_BYTES {
@@ -253,11 +249,6 @@ impl<H> Outbox<H> {
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Handles that wait.
-    pub(crate) fn handle_count(&self) -> usize {
-        self.handles
     }
 
     /// Frames that are not written to their end.
@@ -389,7 +380,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(seen, expected);
-            prop_assert_eq!((outbox.frames(), outbox.handle_count()), (0, 0));
+            prop_assert_eq!(outbox.frames(), 0);
         });
     }
 }

@@ -1,7 +1,6 @@
 //! One system call in each direction: an outbox to a socket, a socket to an inbox.
 
 use crate::error::Error;
-use crate::frame::Violation;
 use crate::inbox::Inbox;
 use crate::outbox::{Outbox, SLICES_MAX};
 use std::io::{self, IoSlice};
@@ -32,8 +31,9 @@ pub(crate) fn write(
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// So many bytes. `drained`: nothing more was there.
-    Bytes { count: usize, drained: bool },
+    /// So many bytes. Fewer than there was room for does not mean that nothing more is there: a
+    /// read ends behind bytes that carry descriptors, and the end of the stream may follow.
+    Bytes(usize),
     /// Nothing is there now.
     Nothing,
     /// The peer has closed, between two frames.
@@ -55,10 +55,8 @@ pub(crate) fn read(
     let flags = RecvFlags { dont_wait: !wait, peek: false };
     match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
         Ok(received) if received.bytes > 0 => {
-            // A read ends behind bytes that carry descriptors, even if more are there.
-            let drained = received.bytes < room && received.fds.is_empty() && !received.truncated;
             decoder.arrived(received.fds, received.truncated);
-            Ok(Read::Bytes { count: received.bytes, drained })
+            Ok(Read::Bytes(received.bytes))
         }
         Ok(_) => end(inbox),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
@@ -69,7 +67,7 @@ pub(crate) fn read(
 }
 
 fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
-    inbox.decoder().end().map_err(|violation: Violation| Error::Protocol(violation))?;
+    inbox.decoder().end().map_err(Error::Protocol)?;
     Ok(Read::End)
 }
 

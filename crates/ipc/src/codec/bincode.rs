@@ -33,10 +33,7 @@ impl Codec for Bincode {
         bincode::DefaultOptions::new()
             .with_fixint_encoding()
             .reject_trailing_bytes()
-            .deserialize_seed(
-                Root { incoming: &reader.incoming, kind: PhantomData },
-                reader.bytes,
-            )
+            .deserialize_seed(Root { incoming: &reader.incoming, kind: PhantomData }, reader.bytes)
             .map_err(|error| error.to_string())
     }
 }

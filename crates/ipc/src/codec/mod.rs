@@ -1,6 +1,6 @@
 //! Codecs: how a value becomes the payload of a frame, and comes back.
 //!
-//! [`Codec`] is the whole interface; [`Bincode`], [`Json`] and [`Advanced`] implement it, and
+//! [`Codec`] is the whole interface; [`Bincode`] and [`Json`] implement it, and
 //! [`Serialization`] names one of them at run time. Around each lies the same pair of wrappers,
 //! which carries handles and long bytes beside the payload and holds a hostile payload to
 //! [`NESTING_MAX`] levels and to no more list elements than bytes came.
@@ -43,7 +43,7 @@ pub enum Serialization {
     Bincode,
     /// [`Json`]: Node's default.
     Json,
-    /// [`Advanced`](crate::Advanced): Node's structured clone.
+    /// Node's structured clone.
     Advanced,
 }
 
@@ -136,6 +136,9 @@ mod sealed {
     impl Sealed for super::Json {}
 }
 
+/// A finished frame with the slots of its handles, or why not, with the memory lent.
+type EncodeResult = Result<(Encoded, Vec<Arc<Slot>>), (Error, Vec<u8>)>;
+
 /// Encodes `value` into a finished frame that uses the memory of `scratch`.
 ///
 /// The handles in `value` stay where they are: the caller takes them out of the slots once it is
@@ -145,7 +148,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     kind: Kind,
     options: &Options,
     scratch: Vec<u8>,
-) -> Result<(Encoded, Vec<Arc<Slot>>), (Error, Vec<u8>)> {
+) -> EncodeResult {
     let positional = options.serialization == Serialization::Bincode;
     let outgoing = Outgoing::new(positional, positional);
     let mut encoded = Encoded::begin(scratch);

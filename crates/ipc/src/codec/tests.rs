@@ -110,7 +110,10 @@ fn eight_bytes_cannot_announce_billions_of_empty_elements() {
         assert!(read::<String>(&hostile, Serialization::Bincode).is_err());
         assert!(read::<Blob>(&hostile, Serialization::Bincode).is_err());
     }
-    assert_eq!(read::<Vec<()>>(&1000_u64.to_le_bytes(), Serialization::Bincode).unwrap().len(), 1000);
+    assert_eq!(
+        read::<Vec<()>>(&1000_u64.to_le_bytes(), Serialization::Bincode).unwrap().len(),
+        1000
+    );
 }
 
 #[test]
@@ -239,12 +242,8 @@ fn a_handle_is_taken_once() {
     // The receiving side: the same index twice.
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&(0_u32, 0_u32)).unwrap();
-    let twice = decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(
-        Serialization::Bincode,
-        &bytes,
-        None,
-        vec![a],
-    );
+    let twice =
+        decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(Serialization::Bincode, &bytes, None, vec![a]);
     assert!(twice.unwrap_err().to_string().contains("taken before"));
 }
 
