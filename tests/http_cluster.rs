@@ -187,7 +187,9 @@ fn a_crashed_worker_is_replaced_and_the_others_serve_on() {
 #[test]
 fn without_restart_a_dead_worker_stays_dead() {
     let server = Server::start(&["--workers", "2", "--no-restart"]);
-    server.connect().ask("/crash", "close");
+    let mut client = server.connect();
+    client.ask("/crash", "close");
+    assert!(client.answer().is_err(), "it died without an answer");
     let deadline = Instant::now() + PATIENCE;
     while server.workers().len() != 1 {
         assert!(Instant::now() < deadline, "{:?}", server.workers());

@@ -84,7 +84,15 @@ struct Place {
     wanted: bool,
     worker: Option<WorkerId>,
     restart_at: Option<Instant>,
+    /// Until then its worker may still ask for what the one before it held.
+    heir_until: Option<Instant>,
     backoff: Backoff,
+}
+
+impl Place {
+    fn new(backoff: Backoff) -> Self {
+        Self { wanted: true, worker: None, restart_at: None, heir_until: None, backoff }
+    }
 }
 
 /// Why a worker is no more.
@@ -224,7 +232,7 @@ impl<H> Core<H> {
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         while self.slots.len() < wanted {
             let backoff = Backoff::new(&self.options.restart);
-            self.slots.push(Place { wanted: true, worker: None, restart_at: None, backoff });
+            self.slots.push(Place::new(backoff));
         }
         let surplus: Vec<Slot> = (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
         self.retire(&surplus, now, out);
@@ -243,6 +251,7 @@ impl<H> Core<H> {
         let place = self.place(slot);
         place.worker = Some(worker);
         place.restart_at = None;
+        place.heir_until = None;
         let (life, counters) = (Life::new(), WorkerCounters::default());
         let member = Member { slot, life, pid: 0, first, told_disconnect: false, counters };
         self.members.insert(worker, member);

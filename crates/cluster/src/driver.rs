@@ -423,6 +423,8 @@ impl Driver {
             | Notice::Exit { worker, .. } => {
                 if let Some(member) = self.members.get_mut(worker) {
                     member.tell(notice);
+                    let said = member.read_stderr(turn).unwrap_or_default();
+                    self.write_stderr(said);
                 }
                 self.let_go(worker, turn);
             }

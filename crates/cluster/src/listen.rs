@@ -6,7 +6,7 @@
 //! worker cannot hold a key twice: as with two plain sockets, the address is in use.
 //!
 //! A key is *wanted* as long as somebody holds it, waits for it, or is its heir: a slot whose
-//! worker held it, died, and is being replaced. So the socket, and the number behind port 0,
+//! worker held it, died, and is replaced by one that has not asked yet. So the socket, and the number behind port 0,
 //! outlive the workers.
 //!
 //! Pure.
@@ -160,6 +160,10 @@ impl Ports {
     /// The slot gets no other worker.
     pub(crate) fn disinherit(&mut self, slot: Slot) {
         self.ports.values_mut().for_each(|port| port.heirs.retain(|heir| *heir != slot));
+    }
+
+    pub(crate) fn is_heir(&self, slot: Slot) -> bool {
+        self.ports.values().any(|port| port.heirs.contains(&slot))
     }
 
     /// `Unbind` is ordered: nobody shares the key any more.

@@ -116,23 +116,21 @@ impl Member {
 
     /// Reads what is there; gives what no longer fits into the last words, to be written on.
     pub(crate) fn read_stderr(&mut self, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
-        let stderr = self.stderr.as_mut()?;
         let mut buffer = [0; LAST_WORDS_BYTES];
-        loop {
+        while let Some(stderr) = &mut self.stderr {
             match stderr.read(&mut buffer) {
                 Ok(0) => {
                     let _ = turn.deregister(stderr.as_fd());
                     self.stderr = None;
-                    break;
                 }
                 Ok(count) => self.last_words.extend(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        // The worker is up and speaks for itself from now on: nothing needs to be kept.
-        let keep =
-            if self.stderr.is_none() && self.status.is_none() { 0 } else { LAST_WORDS_BYTES };
+        // Until its runtime is up these may be its last words; from then on it speaks for itself.
+        let up = self.process.state() != State::None;
+        let keep = if up && self.status.is_none() { 0 } else { LAST_WORDS_BYTES };
         let over = self.last_words.len().saturating_sub(keep);
         (over > 0).then(|| self.last_words.drain(..over).collect())
     }

@@ -667,7 +667,11 @@ impl World {
                 self.told(*worker).listening.remove(key);
             }
             Input::ChannelClosed { worker } => self.told(*worker).channel_closed = true,
-            Input::Scale(slots) if !self.stopping => self.wanted = (0..*slots).collect(),
+            Input::Scale(slots) if !self.stopping => {
+                self.wanted = (0..*slots).collect();
+                let surplus = self.workers.values_mut().filter(|worker| worker.slot >= *slots);
+                surplus.for_each(|worker| worker.told.finishing |= !worker.told.exited);
+            }
             Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
                 let Worker { slot, told, .. } = &self.workers[worker];
                 if !told.exited {

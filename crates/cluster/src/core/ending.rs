@@ -83,6 +83,7 @@ impl<H> Core<H> {
         if !self.postponed.is_empty() {
             self.grant_postponed(out);
         }
+        self.expire_heirs(now);
         self.give_up_unwanted(now, out);
         for key in self.ending.keys().copied().collect::<Vec<_>>() {
             self.end(key, now, out);
@@ -101,6 +102,25 @@ impl<H> Core<H> {
                 if let Some(member) = self.members.get_mut(&worker) {
                     member.counters.add(&counters);
                 }
+            }
+        }
+    }
+
+    /// A worker that came up and did not ask for what its predecessor held never will.
+    fn expire_heirs(&mut self, now: Instant) {
+        for (slot, place) in (0..).zip(&mut self.slots) {
+            let member = place.worker.and_then(|worker| self.members.get(&worker));
+            let up = member.is_some_and(|member| member.life.is_ready());
+            if !up || !self.ports.is_heir(slot) {
+                place.heir_until = None;
+                continue;
+            }
+            if place.heir_until.is_none() {
+                place.heir_until = now.checked_add(self.options.settle);
+            }
+            if place.heir_until.is_some_and(|until| until <= now) {
+                place.heir_until = None;
+                self.ports.disinherit(slot);
             }
         }
     }
@@ -212,7 +232,7 @@ impl<H> Core<H> {
 
     fn calm_deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.members.values().filter_map(|member| member.life.deadline());
-        let restarts = self.slots.iter().filter_map(|place| place.restart_at);
+        let restarts = self.slots.iter().flat_map(|place| place.restart_at.or(place.heir_until));
         let ends =
             self.ending.values().filter_map(|ending| ending.forced_at.filter(|at| *at > now));
         lives.chain(restarts).chain(ends).min()
