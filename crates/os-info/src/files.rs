@@ -59,14 +59,30 @@ pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'
 /// The kernel makes most files of `/proc` anew on each read from the start, so that a kept
 /// descriptor saves opening and closing, not freshness.
 pub(crate) fn read_from_start(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    fill(file, bytes, false)
+}
+
+/// As [`read_from_start`], for the files that the kernel writes in one piece (`/proc/stat`,
+/// `/proc/meminfo`, `/proc/self/cgroup`): a read that leaves room has got all of it.
+pub(crate) fn read_record(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    fill(file, bytes, true)
+}
+
+fn fill(file: &File, bytes: &mut Vec<u8>, one_piece: bool) -> io::Result<()> {
+    bytes.resize(bytes.capacity().max(8192), 0);
     let mut length = 0;
     loop {
-        if length + 1024 > bytes.len() {
-            bytes.resize((bytes.len() * 2).max(8192), 0);
+        if length == bytes.len() {
+            bytes.resize(length * 2, 0);
         }
         match file.read_at(&mut bytes[length..], length as u64) {
             Ok(0) => break,
-            Ok(count) => length += count,
+            Ok(count) => {
+                length += count;
+                if one_piece && length < bytes.len() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,11 +1,61 @@
-//! Node's os module for Rust, and what the container really allows.
+//! Node's `os` module for Rust, and what the container really allows.
+//!
+//! Every function asks the system when it is called: no subprocess, no global state, cheap enough
+//! to be called in a loop. Names are Node's in Rust's spelling; answers are Node's, except where
+//! a line that begins with "Node:" says otherwise and why.
+//!
+//! ```
+//! let host = os_info::totalmem()?;
+//! let allowed = os_info::limits()?.memory.max_bytes.unwrap_or(host);
+//! println!(
+//!     "{} on {} {}: {} threads, {} of {host} bytes",
+//!     os_info::hostname()?,
+//!     os_info::os_type()?,
+//!     os_info::release()?,
+//!     os_info::available_parallelism(),
+//!     allowed.min(host),
+//! );
+//! # Ok::<(), os_info::Error>(())
+//! ```
+//!
+//! - The machine: [`arch`], [`machine`], [`platform`], [`os_type`], [`release`], [`version`],
+//!   [`endianness`], [`hostname`], [`uptime`], [`loadavg`], [`cpus`](fn@cpus), [`totalmem`],
+//!   [`freemem`], [`network_interfaces`]
+//! - The user: [`user_info`], [`homedir`], [`tmpdir`], [`get_priority`], [`set_priority`]
+//! - The container: [`available_parallelism`], [`limits`](fn@limits), [`pressure`]
+//! - Often: [`System`] keeps files open, [`SystemSnapshot`] tells what happened between two looks.
+//!
+//! With the feature `serde` all results are `Serialize`; those that Node has, in Node's shapes.
 
+pub mod constants;
+mod cpu;
 mod error;
 mod files;
 mod groups;
+mod limits;
+mod load;
+mod machine;
+mod memory;
+mod network;
 mod parallelism;
 mod parse;
+mod priority;
+mod snapshot;
+mod system;
+mod user;
 
+pub use constants::{DEV_NULL, EOL};
+pub use cpu::{Cpu, CpuTimes, cpus};
 pub use error::Error;
+pub use limits::{Limits, MemoryLimit, Pressure, limits, pressure};
+pub use load::{loadavg, uptime};
+pub use machine::{arch, endianness, hostname, machine, os_type, platform, release, version};
+pub use memory::{Memory, freemem, totalmem};
+pub use network::{InterfaceAddress, NetworkInterface, network_interfaces};
 pub use parallelism::available_parallelism;
 pub use parse::cgroup::CpuQuota;
+pub use parse::pressure::{Stall, Stalls};
+pub use priority::{get_priority, set_priority};
+pub use snapshot::{CpuSample, CpuUsage, SystemSnapshot, SystemUsage};
+pub use system::System;
+pub use user::{UserInfo, homedir, tmpdir, user_info};

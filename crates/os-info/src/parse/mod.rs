@@ -1,3 +1,23 @@
 //! Pure parsers of the kernel's files: bytes in, values out, whatever the bytes are.
 
 pub(crate) mod cgroup;
+pub(crate) mod cpuinfo;
+pub(crate) mod list;
+pub(crate) mod meminfo;
+pub(crate) mod pressure;
+pub(crate) mod stat;
+
+/// Splits the first field off and reads it as a number.
+fn number(fields: &mut &[u8]) -> Option<u64> {
+    let text = fields.trim_ascii_start();
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(digits);
+    // `12x` is no number.
+    if digits.is_empty() || rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+        return None;
+    }
+    *fields = rest;
+    digits
+        .iter()
+        .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+}

@@ -3,7 +3,13 @@
 //! One system call per function, the answer in plain numbers and bytes: nothing is read from
 //! `/proc`, nothing is kept between calls, and no descriptor stays open.
 
+pub mod constants;
+pub mod interfaces;
+pub mod user;
+
 use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// The most CPUs an affinity mask is read for; the kernel's own limit is 8192.
 const AFFINITY_BYTES_MAX: usize = 8192;
@@ -24,7 +30,8 @@ pub fn affinity_count() -> io::Result<usize> {
 /// As [`affinity_count`].
 pub fn affinity() -> io::Result<Vec<u32>> {
     with_affinity(|mask| {
-        let bits = (0u32..).zip(mask).flat_map(|(at, word)| (0..64).map(move |bit| (at, word, bit)));
+        let bits =
+            (0u32..).zip(mask).flat_map(|(at, word)| (0..64).map(move |bit| (at, word, bit)));
         bits.filter(|(_, word, bit)| *word & (1 << bit) != 0)
             .map(|(at, _, bit)| at * 64 + bit)
             .collect()
@@ -98,6 +105,58 @@ pub fn names() -> io::Result<Names> {
         machine: bytes(names.machine()),
         node: bytes(names.nodename()),
     })
+}
+
+/// What `sysinfo(2)` says of memory and load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The load of the last 1, 5 and 15 minutes, in parts of 65536.
+    pub loads: [u64; 3],
+    /// All memory, in bytes.
+    pub memory_total: u64,
+    /// Memory that nothing uses, in bytes: less than what can be had.
+    pub memory_free: u64,
+}
+
+/// Asks for memory and load.
+///
+/// # Errors
+///
+/// What `sysinfo(2)` answers.
+pub fn load() -> io::Result<Load> {
+    let mut info = MaybeUninit::<libc::sysinfo>::uninit();
+    // SAFETY: the kernel writes one `sysinfo` into memory of ours.
+    crate::fd::cvt(unsafe { libc::sysinfo(info.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so that the kernel filled it.
+    let info = unsafe { info.assume_init() };
+    let unit = u64::from(info.mem_unit.max(1));
+    let bytes = |amount| u64::saturating_mul(amount, unit);
+    Ok(Load {
+        loads: info.loads,
+        memory_total: bytes(info.totalram),
+        memory_free: bytes(info.freeram),
+    })
+}
+
+/// How long the system runs, sleep included.
+///
+/// # Errors
+///
+/// What `clock_gettime(2)` answers.
+pub fn uptime() -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec` into memory of ours.
+    crate::fd::cvt(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) })?;
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Ok(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// How many ticks of `/proc/stat` make a second.
+#[must_use]
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: the call takes an integer and touches no memory of ours.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(0).max(1)
 }
 
 #[cfg(test)]

@@ -1,0 +1,174 @@
+//! The processors: what they are and what they did.
+
+use crate::Error;
+use crate::files::{Root, read_from_start};
+use crate::parse::{cpuinfo, stat};
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// One CPU that is online.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Cpu {
+    /// Its number; offline CPUs leave gaps.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub id: u32,
+    /// What it is called: `AMD EPYC`; `unknown` where the kernel does not say.
+    pub model: String,
+    /// Its speed at this moment in MHz; 0 where the kernel does not say.
+    ///
+    /// Node: 20 says 0 on most virtual machines, where no driver scales the speed. Here the one
+    /// that `/proc/cpuinfo` names stands in.
+    #[cfg_attr(feature = "serde", serde(rename = "speed"))]
+    pub speed_mhz: u32,
+    /// What it did since the system started.
+    pub times: CpuTimes,
+}
+
+/// What a CPU did since the system started, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CpuTimes {
+    /// Ran programs.
+    #[cfg_attr(feature = "serde", serde(rename = "user"))]
+    pub user_ms: u64,
+    /// Ran programs of low priority.
+    #[cfg_attr(feature = "serde", serde(rename = "nice"))]
+    pub nice_ms: u64,
+    /// Ran the kernel.
+    #[cfg_attr(feature = "serde", serde(rename = "sys"))]
+    pub sys_ms: u64,
+    /// Had nothing to do.
+    #[cfg_attr(feature = "serde", serde(rename = "idle"))]
+    pub idle_ms: u64,
+    /// Served interrupts.
+    #[cfg_attr(feature = "serde", serde(rename = "irq"))]
+    pub irq_ms: u64,
+}
+
+/// Lists the CPUs that are online, whatever this program may use of them.
+///
+/// ```
+/// let cpus = os_info::cpus()?;
+/// println!("{} × {}", cpus.len(), cpus[0].model);
+/// # Ok::<(), os_info::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// `ENOENT` or `EACCES` from `/proc/stat` where that is missing; [`Error::Malformed`] where it
+/// names no CPU. Without `/proc/cpuinfo` models are `unknown`.
+///
+/// Node: answers an empty list instead of an error.
+pub fn cpus() -> Result<Vec<Cpu>, Error> {
+    let root = Root::default();
+    let mut cpus = Vec::new();
+    update(&mut cpus, &root.read(STAT)?)?;
+    Kinds::read(&root, &cpus).apply(&mut cpus);
+    Ok(cpus)
+}
+
+pub(crate) const STAT: &str = "/proc/stat";
+
+/// Brings the times up to date. Says whether the CPUs are still the same ones.
+pub(crate) fn update(cpus: &mut Vec<Cpu>, stat: &[u8]) -> Result<bool, Error> {
+    let (mut count, mut same) = (0, true);
+    stat::cpus(stat, |id, ticks| {
+        let times = times(ticks);
+        match cpus.get_mut(count) {
+            Some(cpu) if cpu.id == id => cpu.times = times,
+            _ => {
+                same = false;
+                cpus.truncate(count);
+                cpus.push(Cpu { id, model: String::new(), speed_mhz: 0, times });
+            }
+        }
+        count += 1;
+    });
+    if count == 0 {
+        return Err(Error::Malformed { file: STAT });
+    }
+    same &= cpus.len() == count;
+    cpus.truncate(count);
+    Ok(same)
+}
+
+fn times(ticks: stat::Ticks) -> CpuTimes {
+    CpuTimes {
+        user_ms: ms(ticks.user),
+        nice_ms: ms(ticks.nice),
+        sys_ms: ms(ticks.system),
+        idle_ms: ms(ticks.idle),
+        irq_ms: ms(ticks.irq),
+    }
+}
+
+/// A tick is mostly 10 ms; a constant of the running kernel.
+pub(crate) fn ms(ticks: u64) -> u64 {
+    static PER_SECOND: OnceLock<u64> = OnceLock::new();
+    let per_second = *PER_SECOND.get_or_init(sys::host::ticks_per_second);
+    if per_second == 100 {
+        return ticks.saturating_mul(10);
+    }
+    u64::try_from(u128::from(ticks) * 1000 / u128::from(per_second)).unwrap_or(u64::MAX)
+}
+
+/// What does not change from call to call: models, and where the speed is read.
+#[derive(Debug)]
+pub(crate) struct Kinds {
+    kinds: Vec<cpuinfo::Kind>,
+    /// For each CPU the kernel's file with its speed, where a driver scales it.
+    speeds: Vec<Option<File>>,
+}
+
+impl Kinds {
+    pub(crate) fn read(root: &Root, cpus: &[Cpu]) -> Self {
+        let kinds = cpuinfo::kinds(&root.read("/proc/cpuinfo").unwrap_or_default());
+        // One look tells for all CPUs of nearly every virtual machine.
+        let scaled = has_entries(&root.at("/sys/devices/system/cpu/cpufreq"));
+        let open = |cpu: &Cpu| {
+            let name = format!("/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq", cpu.id);
+            File::open(root.at(name)).ok()
+        };
+        let speeds = cpus.iter().map(|cpu| scaled.then(|| open(cpu)).flatten()).collect();
+        Self { kinds, speeds }
+    }
+
+    /// Writes models and speeds into the CPUs these were read for.
+    pub(crate) fn apply(&self, cpus: &mut [Cpu]) {
+        // Some kernels name the model once, for all.
+        let mut last = None;
+        for (place, cpu) in cpus.iter_mut().enumerate() {
+            let kind = match self.kinds.get(place) {
+                Some(kind) if kind.id == cpu.id => Some(kind),
+                _ => self.kinds.iter().find(|kind| kind.id == cpu.id),
+            };
+            let model = kind.and_then(|kind| kind.model.as_deref());
+            last = model.or(last);
+            cpu.model.clear();
+            cpu.model.push_str(last.unwrap_or("unknown"));
+            cpu.speed_mhz = kind.and_then(|kind| kind.speed_mhz).map_or(0, |speed| speed as u32);
+        }
+        self.apply_speeds(cpus);
+    }
+
+    /// Reads the speeds anew where a driver scales them.
+    pub(crate) fn apply_speeds(&self, cpus: &mut [Cpu]) {
+        for (cpu, file) in cpus.iter_mut().zip(&self.speeds) {
+            let Some(file) = file else { continue };
+            let mut buffer = Vec::new();
+            let khz = read_from_start(file, &mut buffer).ok();
+            let khz = khz.and_then(|()| crate::parse::cgroup::limit(&buffer));
+            if let Some(khz) = khz {
+                cpu.speed_mhz = u32::try_from(khz / 1000).unwrap_or(u32::MAX);
+            }
+        }
+    }
+}
+
+fn has_entries(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}

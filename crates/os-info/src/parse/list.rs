@@ -1,0 +1,57 @@
+//! Lists of CPUs as the kernel writes them: `0-3,8,10-11`.
+//!
+//! Pure.
+
+/// The highest CPU number that is believed; the kernel's own limit is lower.
+const CPU_MAX: u32 = 65_535;
+
+/// Reads a list; nothing for an empty one and for garbage.
+pub(crate) fn cpus(list: &[u8]) -> Option<Vec<u32>> {
+    let text = std::str::from_utf8(list).ok()?.trim();
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (cpu(first)?, cpu(last)?);
+        if first > last {
+            return None;
+        }
+        cpus.extend(first..=last);
+        // Short texts can name the same range again and again.
+        if cpus.len() > CPU_MAX as usize + 1 {
+            return None;
+        }
+    }
+    Some(cpus)
+}
+
+fn cpu(digits: &str) -> Option<u32> {
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|cpu| plain && *cpu <= CPU_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_and_single_numbers_are_read() {
+        assert_eq!(cpus(b"0\n"), Some(vec![0]));
+        assert_eq!(cpus(b"0-3,8,10-11\n"), Some(vec![0, 1, 2, 3, 8, 10, 11]));
+    }
+
+    #[test]
+    fn garbage_is_no_list() {
+        for garbage in ["", "\n", "a", "3-1", "1-", "-1", "1,,2", "+1", "0-4294967295", "1-2-3"] {
+            assert_eq!(cpus(garbage.as_bytes()), None, "{garbage}");
+        }
+        assert_eq!(cpus("0-65535,".repeat(50).as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[0-9,-]{0,30}") {
+            let _ = (cpus(&bytes), cpus(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The user this program runs as, and the user's places.
+
+use crate::Error;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// The user this program runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct UserInfo {
+    /// The effective user's number.
+    pub uid: u32,
+    /// The number of the user's group.
+    pub gid: u32,
+    /// The login name; nothing where the user database has no entry for the number.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+    pub username: Option<OsString>,
+    /// The home directory of the user database; nothing where it has no entry.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+    pub homedir: Option<PathBuf>,
+    /// The login shell; nothing where there is none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
+    pub shell: Option<PathBuf>,
+}
+
+/// Text where it is text, with replacement characters where it is not.
+#[cfg(feature = "serde")]
+fn as_text<S: serde::Serializer>(
+    value: &Option<impl AsRef<OsStr>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = value.as_ref().map(|value| value.as_ref().to_string_lossy());
+    serde::Serialize::serialize(&text, serializer)
+}
+
+/// Looks the effective user up in the user database. The environment is not asked.
+///
+/// A number without an entry, as containers have it, is no error: the numbers are there, the
+/// names are not.
+///
+/// ```
+/// let user = os_info::user_info()?;
+/// match user.username {
+///     Some(name) => println!("{} ({})", name.display(), user.uid),
+///     None => println!("user {}", user.uid),
+/// }
+/// # Ok::<(), os_info::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// What `getpwuid_r(3)` answers where the database cannot be read.
+///
+/// Node: throws for a number without an entry.
+#[doc(alias = "userInfo")]
+pub fn user_info() -> Result<UserInfo, Error> {
+    let (uid, gid) = sys::host::user::effective_ids();
+    let found = sys::host::user::user(uid).map_err(|error| Error::os("getpwuid_r", error))?;
+    Ok(match found {
+        Some(user) => UserInfo {
+            uid: user.uid,
+            gid: user.gid,
+            username: Some(user.name),
+            homedir: Some(user.home.into()),
+            shell: Some(user.shell).filter(|shell| !shell.is_empty()).map(PathBuf::from),
+        },
+        None => UserInfo { uid, gid, username: None, homedir: None, shell: None },
+    })
+}
+
+/// The user's home directory: `HOME`, or else that of the user database. Need not be UTF-8, and
+/// need not exist.
+///
+/// # Errors
+///
+/// [`Error::Empty`] when `HOME` is set to nothing; `ENOENT` from `getpwuid_r` when it is not set
+/// and the user has no entry.
+///
+/// Node: answers an empty `HOME` with the empty text, with which every path made of it silently
+/// leads to the current directory.
+pub fn homedir() -> Result<PathBuf, Error> {
+    match std::env::var_os("HOME") {
+        Some(home) if home.is_empty() => return Err(Error::Empty { variable: "HOME" }),
+        Some(home) => return Ok(home.into()),
+        None => {}
+    }
+    let missing = || std::io::Error::from_raw_os_error(sys::errno::ENOENT);
+    user_info()?.homedir.ok_or_else(|| Error::os("getpwuid_r", missing()))
+}
+
+/// The directory for temporary files: the first of `TMPDIR`, `TMP` and `TEMP` that is not empty,
+/// or `/tmp`. One slash at its end is taken off. Programs with more rights than their user has
+/// (setuid) do not ask the environment. The directory need not exist.
+///
+/// ```
+/// let file = os_info::tmpdir().join("draft");
+/// # assert!(file.ends_with("draft"));
+/// ```
+#[must_use]
+pub fn tmpdir() -> PathBuf {
+    let variables =
+        if sys::host::user::is_elevated() { &[][..] } else { &["TMPDIR", "TMP", "TEMP"] };
+    tmpdir_of(variables.iter().filter_map(std::env::var_os))
+}
+
+fn tmpdir_of(candidates: impl IntoIterator<Item = OsString>) -> PathBuf {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let found = candidates.into_iter().find(|value| !value.is_empty());
+    let Some(directory) = found else { return "/tmp".into() };
+    match directory.as_bytes() {
+        [kept @ .., b'/'] if !kept.is_empty() => OsString::from_vec(kept.to_vec()).into(),
+        _ => directory.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slash_is_taken_off_and_empty_variables_count_as_missing() {
+        for (given, expected) in [
+            (&["/a/b/"][..], "/a/b"),
+            (&["/a/b//"], "/a/b/"),
+            (&["/"], "/"),
+            (&["", "", "/c"], "/c"),
+            (&[""], "/tmp"),
+            (&[], "/tmp"),
+        ] {
+            let found = tmpdir_of(given.iter().map(OsString::from));
+            assert_eq!(found.as_os_str(), expected, "{given:?}");
+        }
+    }
+}

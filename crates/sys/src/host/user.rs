@@ -1,0 +1,129 @@
+//! The user database and the priority of processes.
+
+use std::ffi::{CStr, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
+use std::ptr;
+
+/// The longest entry of the user database that is read.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// One entry of the user database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the user's first group.
+    pub gid: u32,
+    /// The login name.
+    pub name: OsString,
+    /// The home directory.
+    pub home: OsString,
+    /// The login shell; empty where none is given.
+    pub shell: OsString,
+}
+
+/// The effective user and group of this process.
+#[must_use]
+pub fn effective_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// Whether the kernel runs this program with more rights than its user has (setuid and the like).
+#[must_use]
+pub fn is_elevated() -> bool {
+    // SAFETY: the call takes an integer and touches no memory of ours.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Looks `uid` up in the user database; nothing where it has no entry.
+///
+/// # Errors
+///
+/// What `getpwuid_r(3)` answers.
+pub fn user(uid: u32) -> io::Result<Option<User>> {
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut found = ptr::null_mut();
+        let text = buffer.as_mut_ptr().cast();
+        // SAFETY: every pointer leads to memory of ours that outlives the call; the length is
+        // that of `buffer`.
+        let answer = unsafe {
+            libc::getpwuid_r(uid, entry.as_mut_ptr(), text, buffer.len(), &raw mut found)
+        };
+        match answer {
+            libc::ERANGE if buffer.len() < ENTRY_BYTES_MAX => buffer.resize(buffer.len() * 4, 0),
+            // An entry that is not there is no error, but some databases say it is.
+            0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+            0 => {
+                // SAFETY: the call succeeded and `found` leads to `entry`, which it filled.
+                let entry = unsafe { entry.assume_init() };
+                let string = |text: *const libc::c_char| {
+                    if text.is_null() {
+                        return OsString::new();
+                    }
+                    // SAFETY: the strings of an entry end with a zero and lie in `buffer`, which
+                    // lives until the copy is made.
+                    let text = unsafe { CStr::from_ptr(text) };
+                    OsString::from_vec(text.to_bytes().to_vec())
+                };
+                return Ok(Some(User {
+                    uid: entry.pw_uid,
+                    gid: entry.pw_gid,
+                    name: string(entry.pw_name),
+                    home: string(entry.pw_dir),
+                    shell: string(entry.pw_shell),
+                }));
+            }
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// The priority of the process or thread `id`; 0 is the calling thread.
+///
+/// # Errors
+///
+/// What `getpriority(2)` answers.
+pub fn priority(id: u32) -> io::Result<i32> {
+    nix::errno::Errno::clear();
+    // SAFETY: the call takes integers and touches no memory of ours.
+    let priority = unsafe { libc::getpriority(libc::PRIO_PROCESS as _, id) };
+    // -1 is a priority, too; the number left behind tells.
+    match nix::errno::Errno::last_raw() {
+        errno if priority == -1 && errno != 0 => Err(io::Error::from_raw_os_error(errno)),
+        _ => Ok(priority),
+    }
+}
+
+/// Sets the priority of the process or thread `id` alone; 0 is the calling thread.
+///
+/// # Errors
+///
+/// What `setpriority(2)` answers.
+pub fn set_priority(id: u32, priority: i32) -> io::Result<()> {
+    // SAFETY: the call takes integers and touches no memory of ours.
+    crate::fd::cvt(unsafe { libc::setpriority(libc::PRIO_PROCESS as _, id, priority) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_number_and_missing_ones_are_none() {
+        assert_eq!(user(0).unwrap().unwrap().name, "root");
+        assert_eq!(user(4_000_000_007).unwrap(), None);
+    }
+
+    #[test]
+    fn the_priority_of_a_missing_process_is_an_error() {
+        assert!((-20..20).contains(&priority(0).unwrap()));
+        let missing = i32::MAX as u32;
+        assert_eq!(priority(missing).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        assert_eq!(set_priority(missing, 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+}
