@@ -21,7 +21,7 @@ use sys::signal::Signal;
 use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, ExecError, Invalid, OutputStream};
+use crate::error::{Error, ExecError, ExecFailure, Invalid, OutputStream};
 use crate::process::RECHECK_MIN;
 use crate::stdio::Slot;
 
@@ -133,6 +133,7 @@ impl Capture {
                 if self.buffers[index].push(&scratch[..count]) {
                     return true;
                 }
+                self.outputs = [None, None];
                 self.stop(Error::MaxBuffer(stream));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
@@ -184,8 +185,11 @@ impl Capture {
             Ok(_) => reason,
             Err(error) => error,
         });
-        self.outputs = [None, None];
         self.stdin = None;
+    }
+
+    fn outputs_open(&self) -> bool {
+        self.outputs.iter().any(Option::is_some)
     }
 
     /// Whether everything worth waiting for has ended.
@@ -197,13 +201,18 @@ impl Capture {
                 return true;
             }
         };
-        let cancelled = self.child.shared().cancelled().is_some();
-        ended && (cancelled || self.outputs.iter().all(Option::is_none))
+        let given_up = self.stopped.is_some() || self.child.shared().cancelled().is_some();
+        ended && (given_up || !self.outputs_open())
     }
 
     /// The result. Called once, when [`is_done`](Self::is_done).
     pub(crate) fn finish(&mut self) -> Result<Output, ExecError> {
         let status = self.child.try_wait().ok().flatten();
+        if self.outputs_open() {
+            // Its last words, without waiting for whoever else holds the pipes.
+            let mut scratch = [0; 4096];
+            OUTPUTS.into_iter().for_each(|stream| while self.read(stream, &mut scratch) {});
+        }
         let stopped = self.stopped.take();
         let cancelled =
             self.child.shared().cancelled().map(|reason| Error::Cancelled(reason.clone()));
@@ -218,7 +227,7 @@ impl Capture {
             (None, None) => Error::Os("waitid", ErrorKind::NotFound.into()),
         };
         let line = std::mem::take(&mut self.line);
-        Err(ExecError { error, status, stdout, stderr, line })
+        Err(ExecFailure { error, status, stdout, stderr, line }.into())
     }
 }
 

@@ -159,7 +159,7 @@ impl fmt::Display for Error {
 
 impl fmt::Display for SpawnFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start {}: ", self.program.display())?;
+        write!(f, "cannot start {}: ", shown(&self.program))?;
         match (self.step, &self.current_dir) {
             (Step::Program, _) => {}
             (Step::CurrentDir, Some(path)) => write!(f, "working directory {}: ", path.display())?,
@@ -182,9 +182,21 @@ impl StdError for Error {
     }
 }
 
-/// How a command whose output was collected did not end well.
+/// How a command whose output was collected did not end well: an [`ExecFailure`].
 #[derive(Debug)]
-pub struct ExecError {
+pub struct ExecError(Box<ExecFailure>);
+
+impl std::ops::Deref for ExecError {
+    type Target = ExecFailure;
+
+    fn deref(&self) -> &ExecFailure {
+        &self.0
+    }
+}
+
+/// What there is to know about a command that did not end well.
+#[derive(Debug)]
+pub struct ExecFailure {
     /// What went wrong.
     pub error: Error,
     /// How the process ended, where one was started.
@@ -199,7 +211,8 @@ pub struct ExecError {
 
 impl ExecError {
     pub(crate) fn before_start(error: Error, line: String) -> Self {
-        Self { error, status: None, stdout: Vec::new(), stderr: Vec::new(), line }
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        ExecFailure { error, status: None, stdout, stderr, line }.into()
     }
 
     /// Node's name for the error, see [`Error::code`].
@@ -231,7 +244,13 @@ impl StdError for ExecError {
 
 impl From<ExecError> for Error {
     fn from(failed: ExecError) -> Self {
-        failed.error
+        failed.0.error
+    }
+}
+
+impl From<ExecFailure> for ExecError {
+    fn from(failure: ExecFailure) -> Self {
+        Self(Box::new(failure))
     }
 }
 
