@@ -323,6 +323,8 @@ impl<H> Schedule<H> {
                 origin = sent.connection.unwrap_or(origin);
             }
             lane.asked = lane.asked.map(|asked| asked.min(lane.records.len()));
+            // Nobody looks at an empty lane again.
+            lane.late &= !lane.records.is_empty();
             if connection.is_some() {
                 lane.counters.dispatched -= 1;
                 lane.counters.re_dispatched -= u64::from(origin.again);

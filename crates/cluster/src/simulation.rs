@@ -778,7 +778,10 @@ impl World {
             Notice::Exit { worker, exited_after_disconnect, .. } => {
                 self.exit(worker, exited_after_disconnect);
             }
-            Notice::ForkFailed { worker, .. } => self.exit(worker, false),
+            Notice::ForkFailed { worker, .. } => {
+                let wanted = self.told(worker).finishing;
+                self.exit(worker, wanted);
+            }
             Notice::Unresponsive { worker } => assert!(!self.told(worker).exited),
             Notice::StartFailed { .. } => {
                 assert!(!self.ready && !self.start_failed, "fails once, at the start");
