@@ -194,12 +194,8 @@ impl Driver {
         // Gone from the loop when it is closed, whatever this says.
         let _ = turn.deregister(port.listener());
         self.watched.remove(&port.token().0);
-        while drain {
-            match port.drain_one() {
-                Some(connection) => self.inputs.push_back(Input::Accepted { key, connection }),
-                None => break,
-            }
-        }
+        let backlog = std::iter::from_fn(|| if drain { port.drain_one() } else { None });
+        self.inputs.extend(backlog.map(|connection| Input::Accepted { key, connection }));
         self.inputs.push_back(Input::Unbound { key });
     }
 
@@ -293,6 +289,13 @@ impl Driver {
                 self.inputs.push_back(Input::SpawnFailed { worker, errno });
             }
             Job::Child(worker, event) => self.child(worker, event, turn),
+            // Whoever asked may have stopped waiting.
+            Job::Count(reply) => drop(reply.send(self.core.counters())),
+            Job::CountWorker(worker, reply) => {
+                if let Some(counters) = self.core.worker_counters(worker) {
+                    let _ = reply.send(counters);
+                }
+            }
         }
     }
 
@@ -451,8 +454,10 @@ impl Driver {
         for bytes in self.members.close_all(turn) {
             self.write_stderr(bytes);
         }
+        let counters = self.core.counters();
         self.shared.change(|state| {
             state.finished = true;
+            state.counters = counters;
             state.events = None;
             state.workers.clear();
         });
@@ -475,7 +480,6 @@ impl Source for Driver {
         }
         self.run(turn);
         self.accept(turn);
-        self.shared.set_counters(self.core.counters());
         if self.finished {
             return self.finish(turn);
         }

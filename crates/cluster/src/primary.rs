@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::process::WorkerProcess;
 use crate::settings::Builder;
-use crate::shared::{Shared, State};
+use crate::shared::{Job, Shared, State};
 use crate::spawner::{self, Spawner};
 
 /// A set of worker processes that share ports, kept alive.
@@ -150,10 +150,10 @@ impl Primary {
         self.shared.lock().address.clone()
     }
 
-    /// What became of the connections, as of a moment ago.
+    /// What became of the connections. Asks the loop; after the end it is the final count.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.shared.lock().counters
+        self.shared.ask(Job::Count).unwrap_or_else(|| self.shared.lock().counters)
     }
 }
 

@@ -8,8 +8,9 @@ use ipc::SendError;
 use serde::Serialize;
 
 use crate::core::Input;
+use crate::counters::WorkerCounters;
 use crate::error::Error;
-use crate::shared::Shared;
+use crate::shared::{Job, Shared};
 
 /// How far a worker has come. Node's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,13 @@ impl WorkerProcess {
             0 => None,
             wanted => Some(wanted == 2),
         }
+    }
+
+    /// How many connections were put into its queues, and read back from them. `None` when it,
+    /// or its primary, has ended.
+    #[must_use]
+    pub fn counters(&self) -> Option<WorkerCounters> {
+        self.0.shared.ask(|reply| Job::CountWorker(self.0.id, reply))
     }
 
     pub(crate) fn child(&self) -> &Child {

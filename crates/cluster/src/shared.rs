@@ -7,7 +7,7 @@ use child_process::{Child, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::core::{Input, WorkerId};
-use crate::counters::Counters;
+use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::event::Event;
 use crate::process::WorkerProcess;
@@ -17,8 +17,14 @@ use crate::queue::Connection;
 #[derive(Debug)]
 pub(crate) enum Job {
     Input(Input<Connection>),
-    Spawned { worker: WorkerId, result: Result<Spawned, child_process::Error> },
+    Spawned {
+        worker: WorkerId,
+        result: Result<Spawned, child_process::Error>,
+    },
     Child(WorkerId, child_process::Event),
+    /// The user asks for the counters, of all or of one.
+    Count(Sender<Counters>),
+    CountWorker(WorkerId, Sender<WorkerCounters>),
 }
 
 /// A worker that has just been started.
@@ -43,6 +49,7 @@ pub(crate) struct State {
     pub(crate) events: Option<Sender<Event>>,
     pub(crate) events_taken: bool,
     pub(crate) workers: BTreeMap<WorkerId, WorkerProcess>,
+    /// As they stood at the end.
     pub(crate) counters: Counters,
     /// All workers listen, or once did.
     pub(crate) ready: bool,
@@ -90,9 +97,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Nobody waits for this change.
-    pub(crate) fn set_counters(&self, counters: Counters) {
-        self.lock().counters = counters;
+    /// Asks the driver; `None` when it is gone, or has nothing to say.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Job) -> Option<T> {
+        let (reply, replied) = crossbeam_channel::bounded(1);
+        self.job(question(reply));
+        replied.recv().ok()
     }
 
     /// Blocks until `done` gives a value.

@@ -43,6 +43,11 @@ impl AsyncListener {
     /// # Panics
     ///
     /// Outside of a tokio runtime, or in one without I/O.
+    #[allow(
+        deprecated,
+        reason = "the successor is `unsafe`; what it asks for, one descriptor as long as it \
+                  lives, is what a listener has"
+    )]
     pub fn new(listener: Listener) -> Result<Self, Error> {
         use ::tokio::io::Interest;
         AsyncFd::with_interest(Watched(listener), Interest::READABLE)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::ToSocketAddrs;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use child_process::Parent;
@@ -30,13 +30,16 @@ pub(crate) const BACKLOG: u32 = 511;
 #[derive(Clone, Debug)]
 pub struct Worker(Arc<Runtime>);
 
+/// Who waits for which answer.
+type Requests = HashMap<u32, Sender<Result<Granted, i32>>>;
+
 #[derive(Debug)]
 pub(crate) struct Runtime {
     id: u32,
     parent: &'static Parent,
     next_request: AtomicU32,
     /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
-    requests: Mutex<Option<HashMap<u32, Sender<Result<Granted, i32>>>>>,
+    requests: Mutex<Option<Requests>>,
     messages: Mutex<Option<Sender<ipc::Message>>>,
     drain: Arc<Drain>,
     orphan_drain_ms: AtomicU64,
@@ -242,9 +245,7 @@ impl Runtime {
         }
     }
 
-    fn requests(
-        &self,
-    ) -> std::sync::MutexGuard<'_, Option<HashMap<u32, Sender<Result<Granted, i32>>>>> {
+    fn requests(&self) -> MutexGuard<'_, Option<Requests>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
