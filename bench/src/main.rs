@@ -15,11 +15,13 @@
 
 mod chart;
 mod context;
+mod load;
 mod machine;
 mod markdown;
 mod node;
 mod options;
 mod report;
+mod server;
 mod stats;
 mod text;
 mod topic;

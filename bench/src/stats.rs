@@ -80,7 +80,7 @@ impl Ratio {
                 Better::Lower => peer / ours,
                 Better::Higher => ours / peer,
             })
-            .filter(|ratio| ratio.is_finite())
+            .filter(|ratio| ratio.is_finite() && *ratio > 0.0)
             .collect();
         let times = quantile(&ratios, 0.5)?;
         let (low, high) = (quantile(&ratios, 0.25)?, quantile(&ratios, 0.75)?);

@@ -27,7 +27,7 @@ const NUMBER: i32 = 3;
 pub fn run(context: &Context) -> Topic {
     let mut measure = Measure::new("Fork to the first message", Unit::Nanoseconds, Better::Lower)
         .along("resident MiB", Chart::Lines { log_x: false, log_y: true });
-    let script = script_file();
+    let script = super::script_file("fork", include_str!("../peers/fork.js"));
     let mut node = context.node.as_ref().map_err(Clone::clone).and_then(|node| {
         let file = script.as_ref().map_err(ToString::to_string)?;
         node.start_file(file, &[("BENCH_FILE", file)])
@@ -61,13 +61,6 @@ pub fn run(context: &Context) -> Topic {
         ],
         measures: vec![measure],
     }
-}
-
-/// Node forks files only.
-fn script_file() -> std::io::Result<String> {
-    let path = std::env::temp_dir().join(format!("bench-fork-{}.js", std::process::id()));
-    std::fs::write(&path, include_str!("../peers/fork.js"))?;
-    Ok(path.to_string_lossy().into_owned())
 }
 
 fn contenders<'a>(context: &Context, node: &'a mut Result<Script, String>) -> Vec<Contender<'a>> {

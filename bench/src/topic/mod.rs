@@ -1,6 +1,7 @@
 //! The topics: one file each, one line in [`ALL`].
 
 mod ballast;
+mod cluster;
 mod fork;
 mod spawn;
 
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::context::Context;
 use crate::report::Topic;
+use crate::server;
 
 /// A topic's name on the command line, and what measures it.
 pub struct Entry {
@@ -16,14 +18,17 @@ pub struct Entry {
 }
 
 /// In the order of the report.
-pub const ALL: &[Entry] =
-    &[Entry { name: "spawn", run: spawn::run }, Entry { name: "fork", run: fork::run }];
+pub const ALL: &[Entry] = &[
+    Entry { name: "spawn", run: spawn::run },
+    Entry { name: "fork", run: fork::run },
+    Entry { name: "cluster", run: cluster::run },
+];
 
 /// Modules that a topic forks, by name.
 pub const MODULES: &[(&str, fn())] = &[(fork::MODULE, fork::module)];
 
 /// Roles that a topic starts this program in, by name.
-const ROLES: &[(&str, fn())] = &[(fork::ROLE, fork::role)];
+const ROLES: &[(&str, fn())] = &[(fork::ROLE, fork::role), (server::ROLE, server::role)];
 
 /// Plays the role that `bench role NAME` names, when a topic has started this program again.
 pub fn play_role() -> Option<ExitCode> {
@@ -35,4 +40,11 @@ pub fn play_role() -> Option<ExitCode> {
     let (_, play) = ROLES.iter().find(|role| role.0 == name)?;
     play();
     Some(ExitCode::SUCCESS)
+}
+
+/// Writes a script into a file of our own: Node forks files only.
+pub fn script_file(name: &str, script: &str) -> std::io::Result<String> {
+    let path = std::env::temp_dir().join(format!("bench-{name}-{}.js", std::process::id()));
+    std::fs::write(&path, script)?;
+    Ok(path.to_string_lossy().into_owned())
 }

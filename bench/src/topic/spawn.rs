@@ -72,7 +72,8 @@ pub fn run(context: &Context) -> Topic {
             let contenders = contenders(context, options, &null, &mut node);
             let place = (format!("{mib} MiB"), mib as f64);
             let place = (place.0.as_str(), place.1);
-            measure.rows.push(context.compare("spawn", place, Better::Lower, contenders));
+            let what = format!("spawn, {}", options.name());
+            measure.rows.push(context.compare(&what, place, Better::Lower, contenders));
         }
     }
     ballast.hold(0);
@@ -99,7 +100,7 @@ fn contenders<'a>(
     null: &'a File,
     node: &'a mut Result<Script, String>,
 ) -> Vec<Contender<'a>> {
-    let times = context.pick(10, 20);
+    let times = context.pick(10, 12);
     // SAFETY: the call has no arguments and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     if options == Options::Credentials && !root {

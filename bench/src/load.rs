@@ -1,0 +1,185 @@
+//! Our own load generator, and what a server and its children cost meanwhile.
+//!
+//! A fixed number of clients, each of which sends its next request when it has the answer to the
+//! last one, on one thread. On two processors the clients take as much as the servers: the rate
+//! tells how both do together, the processor time of the servers' processes is theirs alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What a load has shown.
+#[derive(Debug, Default)]
+pub struct Load {
+    pub requests: u64,
+    pub failed: u64,
+    pub seconds: f64,
+    /// Answers by the worker that gave them.
+    pub by_worker: BTreeMap<String, u64>,
+}
+
+/// How clients use their connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connections {
+    /// One connection for all requests of a client.
+    Kept,
+    /// A new connection for each request.
+    New,
+}
+
+/// Loads `address` with so many clients for so long.
+pub fn run(
+    address: SocketAddr,
+    clients: usize,
+    time: Duration,
+    connections: Connections,
+) -> io::Result<Load> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let begin = Instant::now();
+    let until = begin + time;
+    let mut load = runtime.block_on(async {
+        let clients: Vec<_> =
+            (0..clients).map(|_| tokio::spawn(client(address, until, connections))).collect();
+        let mut all = Load::default();
+        for client in clients {
+            let one = client.await.map_err(io::Error::other)?;
+            all.requests += one.requests;
+            all.failed += one.failed;
+            for (worker, count) in one.by_worker {
+                *all.by_worker.entry(worker).or_default() += count;
+            }
+        }
+        io::Result::Ok(all)
+    })?;
+    load.seconds = begin.elapsed().as_secs_f64();
+    Ok(load)
+}
+
+async fn client(address: SocketAddr, until: Instant, connections: Connections) -> Load {
+    let mut load = Load::default();
+    let mut kept = None;
+    while Instant::now() < until {
+        let asked = ask(address, &mut kept, connections);
+        // A server that hangs is a failure, not a benchmark that never ends.
+        let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(worker) => {
+                load.requests += 1;
+                *load.by_worker.entry(worker).or_default() += 1;
+            }
+            Err(_) => {
+                load.failed += 1;
+                kept = None;
+            }
+        }
+    }
+    load
+}
+
+async fn ask(
+    address: SocketAddr,
+    kept: &mut Option<TcpStream>,
+    connections: Connections,
+) -> io::Result<String> {
+    let request: &[u8] = match connections {
+        Connections::Kept => b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n",
+        Connections::New => b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n",
+    };
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => TcpStream::connect(address).await?,
+    };
+    stream.write_all(request).await?;
+    let mut bytes = Vec::with_capacity(512);
+    let body = loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(body) = body(&bytes) {
+            break body;
+        }
+    };
+    if connections == Connections::Kept {
+        *kept = Some(stream);
+    }
+    Ok(body)
+}
+
+/// The body, once it is there: our servers end it with a line break, in one chunk or by length.
+fn body(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (_, tail) = text.split_once("\r\n\r\n")?;
+    // Node without a length: chunked, which ends with an empty chunk.
+    let chunked = text.contains("chunked");
+    let whole = if chunked { tail.ends_with("0\r\n\r\n") } else { tail.ends_with('\n') };
+    let line = tail.lines().find(|line| line.starts_with("hello"));
+    whole.then(|| line.unwrap_or_default().to_owned())
+}
+
+/// The processor time, in nanoseconds, of `root` alone and of it with all its descendants.
+pub fn processor_time(root: u32) -> (f64, f64) {
+    let mut family = vec![root];
+    let parents = parents();
+    let mut at = 0;
+    while at < family.len() {
+        let parent = family[at];
+        family.extend(parents.iter().filter(|pair| pair.1 == parent).map(|pair| pair.0));
+        at += 1;
+    }
+    let times: Vec<f64> = family.iter().map(|&pid| one(pid)).collect();
+    (times[0], times.iter().sum())
+}
+
+/// Every process with its parent.
+fn parents() -> Vec<(u32, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        Some((pid, parent))
+    })
+    .collect()
+}
+
+/// Of all its threads, from the scheduler's own books.
+fn one(pid: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let times = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    times.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_taken_when_it_is_whole() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n";
+        assert_eq!(body(format!("{head}hello from").as_bytes()), None);
+        let whole = format!("{head}hello from worker 2\n");
+        assert_eq!(body(whole.as_bytes()).as_deref(), Some("hello from worker 2"));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello\n\r\n";
+        assert_eq!(body(chunked.as_bytes()), None);
+        assert_eq!(body(format!("{chunked}0\r\n\r\n").as_bytes()).as_deref(), Some("hello"));
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let (before, _) = processor_time(std::process::id());
+        let mut sum = 0_u64;
+        for i in 0..50_000_000_u64 {
+            sum = std::hint::black_box(sum + i);
+        }
+        let (after, all) = processor_time(std::process::id());
+        assert!(after > before && all >= after, "{before} {after} {all} {sum}");
+    }
+}

@@ -1,0 +1,14 @@
+// One request per line: which function of `os`, how many calls per batch, how many batches.
+// Answers with the nanoseconds of one call, per batch.
+const os = require('os');
+require('readline').createInterface({ input: process.stdin }).on('line', (line) => {
+  const { call, calls, batches } = JSON.parse(line);
+  const f = os[call];
+  const samples = [];
+  for (let batch = 0; batch < batches; batch++) {
+    const begin = process.hrtime.bigint();
+    for (let i = 0; i < calls; i++) f();
+    samples.push(Number(process.hrtime.bigint() - begin) / calls);
+  }
+  console.log(JSON.stringify(samples));
+});
