@@ -3,6 +3,8 @@
 //!
 //! It decides nothing. Sockets, queues and children live here; the loop calls [`Source::event`].
 
+mod perform;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -13,13 +15,13 @@ use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
 use crate::address::Address;
-use crate::core::{Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::{Member, Members};
-use crate::message::{Granted, ToPrimary, ToWorker};
+use crate::message::ToPrimary;
 use crate::port::{Port, Taken};
-use crate::queue::{Connection, Queue};
+use crate::queue::Connection;
 use crate::shared::{Job, Shared};
 use crate::spawner::Spawner;
 
@@ -94,173 +96,6 @@ impl Driver {
                 self.perform(output, turn);
             }
             self.outputs = outputs;
-        }
-    }
-
-    fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
-        match output {
-            Output::Spawn { worker, slot: _ } => {
-                let keep_stderr = !self.shared.lock().ready;
-                self.spawner.spawn(worker, keep_stderr);
-            }
-            Output::Emit(notice) => self.tell(notice, turn),
-            Output::Bind { key, address, backlog } => {
-                let result = self.bind(key, &address, backlog, turn);
-                let result = result.map_err(|error| errno_of(&error));
-                self.inputs.push_back(Input::Bound { key, result });
-            }
-            Output::Unbind { key, drain } => self.unbind(key, drain, turn),
-            Output::Grant { worker, request, result } => {
-                self.grant(worker, request, result, turn);
-            }
-            Output::Accept { key, on } => {
-                if let Some(port) = self.ports.get_mut(&key) {
-                    port.set_on(on);
-                    if on {
-                        turn.again();
-                    }
-                }
-            }
-            Output::Send { worker, key, connection } => self.send(worker, key, connection),
-            Output::Probe { worker, key } => self.probe(worker, key),
-            Output::Ask { worker, key } => {
-                let depth = self.members.queue(worker, key).and_then(|queue| queue.depth().ok());
-                let records = u32::try_from(depth.unwrap_or(0)).unwrap_or(u32::MAX);
-                self.inputs.push_back(Input::Depth { worker, key, records });
-            }
-            Output::TakeBack { worker, key } => {
-                let queue = self.members.queue(worker, key);
-                let (connections, probes) = queue.map(Queue::take_back).unwrap_or_default();
-                self.inputs.push_back(Input::TakenBack { worker, key, connections, probes });
-            }
-            Output::EndQueue { worker, key } => {
-                if let Some(queue) = self.members.queue(worker, key) {
-                    // Fails only on a queue that has ended already.
-                    let _ = queue.end();
-                }
-            }
-            Output::DropQueue { worker, key } => self.drop_queue(worker, key, turn),
-            Output::SendDisconnect { worker } => self.members.send(worker, ToWorker::Disconnect),
-            Output::CloseChannel { worker } => self.members.disconnect(worker),
-            Output::Signal { worker, hard } => {
-                self.members.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
-            }
-            Output::Close { connection, reason: _ } => drop(connection),
-            Output::Finished => self.finished = true,
-        }
-    }
-
-    fn send(&mut self, worker: WorkerId, key: Key, connection: Connection) {
-        let refusal = match self.members.queue(worker, key).map(|queue| queue.send(&connection)) {
-            Some(Ok(())) => return,
-            Some(Err(error)) => refusal_of(&error),
-            None => Refusal::Gone,
-        };
-        let connection = Some(connection);
-        self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
-    }
-
-    fn probe(&mut self, worker: WorkerId, key: Key) {
-        let refusal = match self.members.queue(worker, key).map(Queue::send_probe) {
-            Some(Ok(())) => return,
-            Some(Err(error)) => refusal_of(&error),
-            None => Refusal::Gone,
-        };
-        self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
-    }
-
-    fn bind(
-        &mut self,
-        key: Key,
-        address: &Address,
-        backlog: u32,
-        turn: &mut Turn<'_>,
-    ) -> io::Result<Address> {
-        let port = Port::bind(address, backlog, self.token(Watched::Port(key)))?;
-        turn.register(port.listener(), port.token(), Interest::READABLE)?;
-        let bound = port.address().clone();
-        self.ports.insert(key, port);
-        self.shared.change(|state| {
-            state.address.get_or_insert_with(|| bound.clone());
-        });
-        Ok(bound)
-    }
-
-    /// The core counts on every connection of the backlog before its next step.
-    fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
-        let Some(mut port) = self.ports.remove(&key) else {
-            return self.inputs.push_back(Input::Unbound { key });
-        };
-        // Gone from the loop when it is closed, whatever this says.
-        let _ = turn.deregister(port.listener());
-        self.watched.remove(&port.token().0);
-        let backlog = std::iter::from_fn(|| if drain { port.drain_one() } else { None });
-        self.inputs.extend(backlog.map(|connection| Input::Accepted { key, connection }));
-        self.inputs.push_back(Input::Unbound { key });
-    }
-
-    fn grant(
-        &mut self,
-        worker: WorkerId,
-        request: u32,
-        result: Result<(Key, Grant), i32>,
-        turn: &mut Turn<'_>,
-    ) {
-        let result = result.and_then(|(key, how)| {
-            let granted = self.granted(worker, key, how, turn);
-            granted.map_err(|error| {
-                self.inputs.push_back(Input::ListenerClosed { worker, key });
-                errno_of(&error)
-            })
-        });
-        self.members.send(worker, ToWorker::Listen { request, result });
-    }
-
-    fn granted(
-        &mut self,
-        worker: WorkerId,
-        key: Key,
-        how: Grant,
-        turn: &mut Turn<'_>,
-    ) -> io::Result<Granted> {
-        let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&key).ok_or_else(gone)?;
-        let address = port.address().clone();
-        let descriptor = match how {
-            Grant::Shared => port.listener().try_clone_to_owned()?,
-            Grant::HandOff => {
-                let (queue, end) = Queue::new()?;
-                let token = self.token(Watched::Queue(worker, key));
-                turn.register(queue.write_end(), token, Interest::WRITABLE)?;
-                let member = self.members.get_mut(worker).ok_or_else(gone)?;
-                member.queues.insert(key, (queue, token));
-                end
-            }
-        };
-        let shared = how == Grant::Shared;
-        Ok(Granted { key, address, descriptor: ipc::Handle::new(descriptor), shared })
-    }
-
-    fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
-        let Some(member) = self.members.get_mut(worker) else { return };
-        if let Some((queue, token)) = member.queues.remove(&key) {
-            let _ = turn.deregister(queue.write_end());
-            self.watched.remove(&token.0);
-        }
-        self.let_go(worker, turn);
-    }
-
-    /// Forgets a worker of whom nothing more will be heard.
-    fn let_go(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
-        if let Some(member) = self.members.remove_if_done(worker) {
-            self.watched.retain(|_, watched| !belongs(*watched, worker));
-            self.write_stderr(member.close(turn));
-        }
-    }
-
-    fn write_stderr(&self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.spawner.write_stderr(bytes);
         }
     }
 
@@ -524,16 +359,4 @@ fn ended(status: child_process::ExitStatus) -> Ended {
         S::Signal(signal) => Ended::Signal(signal.number()),
         _ => Ended::Unknown,
     }
-}
-
-fn refusal_of(error: &io::Error) -> Refusal {
-    match error.raw_os_error() {
-        Some(sys::errno::EAGAIN | sys::errno::ENOBUFS) => Refusal::Full,
-        Some(sys::errno::ETOOMANYREFS) => Refusal::InFlight,
-        _ => Refusal::Gone,
-    }
-}
-
-fn errno_of(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(sys::errno::EIO)
 }

@@ -33,6 +33,7 @@ pub(crate) struct Member {
     blamed: bool,
     /// Its process has ended and its channel and pipes with it.
     pub(crate) closed: bool,
+    told_online: bool,
     told_disconnect: bool,
     told_exit: bool,
 }
@@ -100,6 +101,7 @@ impl Member {
             last_words: VecDeque::new(),
             blamed: false,
             closed: false,
+            told_online: false,
             told_disconnect: false,
             told_exit: false,
         }
@@ -129,8 +131,7 @@ impl Member {
             }
         }
         // Until its runtime is up these may be its last words; from then on it speaks for itself.
-        let up = self.process.state() != State::None;
-        let keep = if up && self.status.is_none() { 0 } else { LAST_WORDS_BYTES };
+        let keep = if self.told_online { 0 } else { LAST_WORDS_BYTES };
         let over = self.last_words.len().saturating_sub(keep);
         (over > 0).then(|| self.last_words.drain(..over).collect())
     }
@@ -160,6 +161,7 @@ impl Member {
         let event = match notice {
             Notice::Fork { .. } => Event::Fork(process),
             Notice::Online { .. } => {
+                self.told_online = true;
                 process.reach(State::Online);
                 Event::Online(process)
             }

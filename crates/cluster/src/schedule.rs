@@ -225,7 +225,6 @@ impl<H> Schedule<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Verdict {
-        let others_free = self.is_free_beside(at);
         let lane = &mut self.lanes[at];
         let unknown = lane.asked.is_some_and(|asked| asked < unread);
         lane.saw(unread, now);
@@ -248,7 +247,7 @@ impl<H> Schedule<H> {
                 lane.records.front().is_some_and(|oldest| oldest.at + STUCK <= now)
             }
         };
-        if stuck && others_free {
+        if stuck && self.is_free_beside(at) {
             self.take_back(at, After::Suspect, out);
         }
         if !self.lanes.iter().any(Lane::is_watched) {

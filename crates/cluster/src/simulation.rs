@@ -29,6 +29,26 @@ const BACKLOG: usize = 12;
 /// More steps than any world needs to come to rest.
 const STEPS_MAX: usize = 20_000;
 
+/// What thousands of worlds must have seen, or they prove little.
+const SEEN: [&str; 16] = [
+    "delivered",
+    "taken back",
+    "dispatched again",
+    "probe",
+    "all full",
+    "queue full",
+    "in flight",
+    "gone",
+    "read in part",
+    "closed: shutdown",
+    "closed: overflow",
+    "closed: not listening",
+    "unresponsive",
+    "granted again",
+    "drained",
+    "start failed",
+];
+
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -94,6 +114,7 @@ struct Told {
     exited: bool,
     channel_closed: bool,
     listening: BTreeSet<Key>,
+    listening_ever: BTreeSet<Key>,
     forks: u32,
     onlines: u32,
     disconnects: u32,
@@ -124,6 +145,12 @@ struct World {
     fates: Vec<Fate>,
     ledger: Ledger,
     out: Vec<Output<usize>>,
+    /// How often each connection was put into a queue.
+    sends: Vec<usize>,
+    born: Instant,
+    ready_due: bool,
+    /// What has been exercised.
+    seen: BTreeMap<&'static str, u64>,
     shown: bool,
 }
 
@@ -155,16 +182,20 @@ fn whatever_happens_every_connection_has_one_end_and_every_shutdown_ends() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
-    let mut sum = crate::counters::Counters::default();
+    let many = seeds.end - seeds.start >= SEEDS;
+    let mut seen = BTreeMap::new();
     for seed in seeds {
         let _blame = Blame(seed);
         let mut world = World::new(seed);
         world.live();
         world.rest();
         world.end();
-        sum.add(&world.core.counters());
+        world.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
     }
-    eprintln!("{sum:?}");
+    eprintln!("{seen:?}");
+    for what in SEEN {
+        assert!(!many || seen.contains_key(what), "no world has seen: {what}");
+    }
 }
 
 impl World {
@@ -192,12 +223,13 @@ impl World {
             2 => &addresses[1..3],
             _ => &addresses[..1],
         };
+        let now = Instant::now();
         let program = program.iter().map(|text| Address::from(address(text))).collect();
         Self {
             core: Core::new(options.clone(), seed),
             rng,
             options,
-            now: Instant::now(),
+            now,
             faults: false,
             ready: false,
             stopping: false,
@@ -214,6 +246,10 @@ impl World {
             fates: Vec::new(),
             ledger: Ledger::default(),
             out: Vec::new(),
+            sends: Vec::new(),
+            born: now,
+            ready_due: false,
+            seen: BTreeMap::new(),
             shown: std::env::var_os("SEED").is_some(),
         }
     }
@@ -221,9 +257,9 @@ impl World {
     /// Anything may happen.
     fn live(&mut self) {
         let gentle_start = !self.chance(30);
-        let slots = self.below(5) as u32;
+        let slots = self.below(6) as u32;
         self.step(Input::Scale(slots));
-        let steps = 100 + self.below(500);
+        let steps = 100 + self.below(1500);
         for _ in 0..steps {
             self.faults = !gentle_start || self.ready;
             self.happen();
@@ -255,13 +291,14 @@ impl World {
             let running = self.workers.values().filter(|worker| worker.running);
             let slots: BTreeSet<Slot> = running.map(|worker| worker.slot).collect();
             assert_eq!(slots, self.wanted, "slots are filled");
+            assert!(!self.ready_due, "readiness is told");
         }
     }
 
     /// The end comes in bounded time, whatever the workers do.
     fn end(&mut self) {
         self.faults = self.chance(50);
-        let begun = self.now;
+        let (begun, jumps) = (self.now, self.faults);
         let abort = self.chance(20);
         self.step(if abort { Input::Abort } else { Input::Shutdown });
         for _ in 0..self.below(60) {
@@ -272,7 +309,8 @@ impl World {
         self.faults = false;
         self.come_to_rest();
         assert!(self.finished, "the shutdown ended");
-        let _ = begun;
+        let times = self.options.disconnect + self.options.term + 3000 * MS;
+        assert!(jumps || self.now - begun <= times, "it took {:?}", self.now - begun);
         assert_eq!(self.core.deadline(), None);
         assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
         assert_eq!(self.core.counters().waiting, 0);
@@ -359,9 +397,8 @@ impl World {
         match self.below(30) {
             0..=5 => self.die(id, Ended::Signal(9)),
             6..=11 => {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.frozen = !worker.frozen;
-                }
+                let worker = self.workers.get_mut(&id).unwrap();
+                worker.frozen = !worker.frozen;
             }
             12 => {
                 self.now += Duration::from_secs(60);
@@ -370,7 +407,7 @@ impl World {
             13..=14 => self.step(Input::Disconnect { worker: id }),
             15..=16 => self.say(id, Input::DisconnectAsked { worker: id }),
             17..=19 => {
-                let slots = self.below(5) as u32;
+                let slots = self.below(6) as u32;
                 self.step(Input::Scale(slots));
             }
             20 => self.hang_up(id),
@@ -437,6 +474,7 @@ impl World {
             if port.backlog.len() < BACKLOG {
                 port.backlog.push_back(self.fates.len());
                 self.fates.push(Fate::Backlog);
+                self.sends.push(0);
             }
         }
     }
@@ -541,6 +579,7 @@ impl World {
             if let Record::Connection(connection) = record {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
+                self.saw("delivered");
             }
             return true;
         }
@@ -662,12 +701,14 @@ impl World {
             }
             Input::Listening { worker, key } => {
                 self.told(*worker).listening.insert(*key);
+                self.told(*worker).listening_ever.insert(*key);
             }
             Input::ListenerClosed { worker, key } if self.workers.contains_key(worker) => {
                 self.told(*worker).listening.remove(key);
             }
             Input::ChannelClosed { worker } => self.told(*worker).channel_closed = true,
             Input::Scale(slots) if !self.stopping => {
+                self.ready_due = true;
                 self.wanted = (0..*slots).collect();
                 let surplus = self.workers.values_mut().filter(|worker| worker.slot >= *slots);
                 surplus.for_each(|worker| worker.told.finishing |= !worker.told.exited);
@@ -682,6 +723,10 @@ impl World {
             Input::Shutdown | Input::Abort => self.stopping = true,
             _ => {}
         }
+    }
+
+    fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_insert(0) += 1;
     }
 
     fn told(&mut self, worker: WorkerId) -> &mut Told {
@@ -700,10 +745,14 @@ impl World {
                 assert_ne!(port.on, on, "told once");
                 assert_eq!(self.options.policy, Policy::RoundRobin);
                 port.on = on;
+                if !on {
+                    self.saw("all full");
+                }
             }
             Output::Send { worker, key, connection } => self.send(worker, key, connection),
             Output::Probe { worker, key } => {
                 self.check_may_send(worker, key);
+                self.saw("probe");
                 self.queues.get_mut(&(worker, key)).unwrap().records.push_back(Record::Probe);
             }
             Output::Ask { worker, key } => {
@@ -782,13 +831,20 @@ impl World {
                 let wanted = self.told(worker).finishing;
                 self.exit(worker, wanted);
             }
-            Notice::Unresponsive { worker } => assert!(!self.told(worker).exited),
+            Notice::Unresponsive { worker } => {
+                assert!(!self.told(worker).exited);
+                self.saw("unresponsive");
+            }
             Notice::StartFailed { .. } => {
                 assert!(!self.ready && !self.start_failed, "fails once, at the start");
                 self.start_failed = true;
+                self.saw("start failed");
                 self.stopping = true;
             }
-            Notice::Ready => self.ready = true,
+            Notice::Ready => {
+                assert!(std::mem::take(&mut self.ready_due), "told once");
+                self.ready = true;
+            }
         }
     }
 
@@ -834,6 +890,7 @@ impl World {
             if drain {
                 self.fates[connection] = Fate::Coming;
                 self.answers.push_back(Input::Accepted { key, connection });
+                self.saw("drained");
             } else {
                 self.fates[connection] = Fate::Reset;
             }
@@ -859,6 +916,9 @@ impl World {
             return self.answers.push_back(Input::ListenerClosed { worker: id, key });
         }
         if how == Grant::HandOff {
+            if self.workers[&id].told.listening_ever.contains(&key) {
+                self.saw("granted again");
+            }
             let old = self.queues.insert((id, key), Queue::default());
             assert!(old.is_none(), "a queue has one life");
         }
@@ -887,20 +947,34 @@ impl World {
         let in_flight = self.faults && self.chance(3);
         let gone = self.faults && self.chance(1);
         let queue = self.queues.get_mut(&(worker, key)).unwrap();
-        let refusal = if queue.records.len() >= QUEUE_RECORDS {
+        let (refusal, what) = if queue.records.len() >= QUEUE_RECORDS {
             queue.refused = true;
-            Refusal::Full
+            (Refusal::Full, "queue full")
         } else if in_flight {
-            Refusal::InFlight
+            (Refusal::InFlight, "in flight")
         } else if gone {
-            Refusal::Gone
+            (Refusal::Gone, "gone")
         } else {
             self.fates[connection] = Fate::Queue;
-            return queue.records.push_back(Record::Connection(connection));
+            queue.records.push_back(Record::Connection(connection));
+            return self.check_sends(connection);
         };
+        self.saw(what);
         self.fates[connection] = Fate::Coming;
         let connection = Some(connection);
         self.answers.push_back(Input::SendFailed { worker, key, connection, refusal });
+    }
+
+    /// Nobody is handed round: each time there is a reason.
+    fn check_sends(&mut self, connection: usize) {
+        self.sends[connection] += 1;
+        let sends = self.sends[connection];
+        if sends > 1 {
+            self.saw("dispatched again");
+        }
+        // One that died, hung up or closed its listener, or 100 ms unread.
+        let unread = (self.now - self.born).as_millis() as usize / 100;
+        assert!(sends <= 2 + self.workers.len() + unread, "{connection} is handed round");
     }
 
     fn take_back(&mut self, worker: WorkerId, key: Key) {
@@ -915,6 +989,12 @@ impl World {
                 Record::Connection(connection) => connections.push(connection),
             }
         }
+        if part && all > count {
+            self.saw("read in part");
+        }
+        if count > 0 {
+            self.saw("taken back");
+        }
         connections.iter().for_each(|connection| self.fates[*connection] = Fate::Coming);
         self.answers.push_back(Input::TakenBack { worker, key, connections, probes });
     }
@@ -922,6 +1002,11 @@ impl World {
     fn close(&mut self, connection: usize, reason: CloseReason) {
         assert_eq!(self.fates[connection], Fate::Core);
         self.fates[connection] = Fate::Closed;
+        self.saw(match reason {
+            CloseReason::Shutdown => "closed: shutdown",
+            CloseReason::Overflow => "closed: overflow",
+            CloseReason::NotListening => "closed: not listening",
+        });
         self.ledger.held -= 1;
         self.ledger.closed[reason as usize] += 1;
         assert_eq!(
