@@ -1,7 +1,9 @@
 //! The user this program runs as, and the user's places.
 
 use crate::Error;
-use std::ffi::{OsStr, OsString};
+#[cfg(feature = "serde")]
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The user this program runs as.

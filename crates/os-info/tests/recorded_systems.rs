@@ -1,0 +1,262 @@
+//! Whole recorded systems: `proc` and `sys` of many shapes, below a directory of their own.
+
+use os_info::System;
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A directory with a `proc` and a `sys`; removed when dropped.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(files: &[(&str, &str)]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("os-info-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let tree = Self(std::env::temp_dir().join(name));
+        fs::create_dir_all(&tree.0).unwrap();
+        for (path, content) in files {
+            tree.write(path, content);
+        }
+        tree
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn system(&self) -> System {
+        System::at(&self.0)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const STAT: &str = include_str!("../recorded/stat/two-cpus");
+const V2_MOUNT: &str = "31 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+/// A service in a slice, with cgroup v2 alone.
+fn nested_v2() -> Tree {
+    Tree::new(&[
+        ("proc/self/cgroup", "0::/a/b/c\n"),
+        ("proc/self/mountinfo", V2_MOUNT),
+        ("sys/fs/cgroup/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpuset.cpus.effective", "0-7\n"),
+        ("sys/fs/cgroup/a/cgroup.procs", ""),
+        ("sys/fs/cgroup/a/cpu.max", "150000 100000\n"),
+        ("sys/fs/cgroup/a/cpuset.cpus.effective", "0,2-3\n"),
+        ("sys/fs/cgroup/a/memory.max", "1000000\n"),
+        ("sys/fs/cgroup/a/memory.high", "900000\n"),
+        ("sys/fs/cgroup/a/memory.current", "500000\n"),
+        ("sys/fs/cgroup/a/pids.max", "100\n"),
+        ("sys/fs/cgroup/a/pids.current", "9\n"),
+        ("sys/fs/cgroup/a/b/cgroup.procs", ""),
+        ("sys/fs/cgroup/a/b/cpu.max", "400000 100000\n"),
+        ("sys/fs/cgroup/a/b/memory.max", "2000000\n"),
+        ("sys/fs/cgroup/a/b/memory.high", "800000\n"),
+        ("sys/fs/cgroup/a/b/memory.current", "300000\n"),
+        ("sys/fs/cgroup/a/b/pids.max", "max\n"),
+        ("sys/fs/cgroup/a/b/c/cgroup.procs", ""),
+        ("sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n"),
+        ("sys/fs/cgroup/a/b/c/memory.max", "max\n"),
+        ("sys/fs/cgroup/a/b/c/memory.current", "1000\n"),
+        ("sys/fs/cgroup/a/b/c/cpu.pressure", "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\n"),
+    ])
+}
+
+#[test]
+fn the_strictest_limit_on_the_path_counts() {
+    let limits = nested_v2().system().limits().unwrap();
+    assert_eq!(limits.cpu_quota.unwrap().cpus(), 1.5);
+    assert_eq!(limits.cpu_set, Some(vec![0, 2, 3]));
+    assert_eq!(limits.memory.max_bytes, Some(1_000_000));
+    assert_eq!(limits.memory.high_bytes, Some(800_000));
+    // Of the group whose limit it is: its siblings use it, too.
+    assert_eq!(limits.memory.current_bytes, Some(500_000));
+    assert_eq!((limits.pids_max, limits.pids_current), (Some(100), Some(9)));
+    let pressure = limits.pressure.cpu.unwrap();
+    assert_eq!(pressure.some.avg10_percent, 1.5);
+    assert_eq!(pressure.some.total, Duration::from_micros(12));
+    assert!(limits.pressure.io.is_none());
+}
+
+#[test]
+fn a_quota_of_one_and_a_half_gives_two_threads_where_there_are_two_cpus() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let tree = nested_v2();
+    let mut system = tree.system();
+    let mut asked = |quota: &str| {
+        tree.write("sys/fs/cgroup/a/cpu.max", quota);
+        system.available_parallelism().get()
+    };
+    assert_eq!(asked("150000 100000\n"), 2.min(cpus));
+    // The same files, read again: a changed quota shows at once.
+    assert_eq!(asked("20000 100000\n"), 1);
+    assert_eq!(asked("garbage\n"), 4.min(cpus));
+}
+
+#[test]
+fn a_process_that_moves_to_another_group_has_its_limits() {
+    let tree = nested_v2();
+    tree.write("sys/fs/cgroup/free/cgroup.procs", "");
+    tree.write("sys/fs/cgroup/free/cpu.max", "50000 100000\n");
+    let mut system = tree.system();
+    let before = system.available_parallelism().get();
+    tree.write("proc/self/cgroup", "0::/free\n");
+    assert_eq!(system.available_parallelism().get(), 1);
+    tree.write("proc/self/cgroup", "0::/a/b/c\n");
+    assert_eq!(system.available_parallelism().get(), before);
+}
+
+#[test]
+fn v1_has_a_hierarchy_for_each_controller() {
+    let tree = Tree::new(&[
+        ("proc/self/cgroup", "5:memory:/m/n\n4:cpu,cpuacct:/c\n3:pids:/\n2:cpuset:/s\n"),
+        ("sys/fs/cgroup/cpu,cpuacct/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+        ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+        ("sys/fs/cgroup/cpu,cpuacct/c/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "25000\n"),
+        ("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us", "50000\n"),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "5000000\n"),
+        ("sys/fs/cgroup/memory/m/memory.usage_in_bytes", "4000000\n"),
+        ("sys/fs/cgroup/memory/m/n/cgroup.procs", ""),
+        ("sys/fs/cgroup/memory/m/n/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("sys/fs/cgroup/memory/m/n/memory.stat", "cache 1\nhierarchical_memory_limit 3000000\n"),
+        ("sys/fs/cgroup/pids/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpuset/s/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpuset/s/cpuset.cpus", "\n"),
+        ("sys/fs/cgroup/cpuset/cpuset.cpus", "0-1\n"),
+    ]);
+    let limits = tree.system().limits().unwrap();
+    assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.5);
+    assert_eq!(tree.system().available_parallelism().get(), 1);
+    // A parent outside of the view is stricter; only the kernel's own sum knows of it.
+    assert_eq!(limits.memory.max_bytes, Some(3_000_000));
+    assert_eq!(limits.memory.current_bytes, Some(4_000_000));
+    assert_eq!((limits.memory.high_bytes, limits.pids_max), (None, None));
+    assert_eq!(limits.cpu_set, Some(vec![0, 1]));
+}
+
+#[test]
+fn a_hybrid_system_has_its_groups_at_unusual_places() {
+    let tree = Tree::new(&[
+        ("proc/self/cgroup", "1:memory:/job\n0::/job\n"),
+        (
+            "proc/self/mountinfo",
+            "40 31 0:35 / /cg/mem rw - cgroup cgroup rw,memory\n\
+             41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+        ),
+        ("cg/mem/job/cgroup.procs", ""),
+        ("cg/mem/job/memory.limit_in_bytes", "777\n"),
+        ("sys/fs/cgroup/unified/job/cgroup.procs", ""),
+        ("sys/fs/cgroup/unified/job/cpu.max", "10000 100000\n"),
+        ("sys/fs/cgroup/unified/job/memory.max", "1\n"),
+    ]);
+    let limits = tree.system().limits().unwrap();
+    assert_eq!(limits.memory.max_bytes, Some(777), "v1 rules over memory here");
+    assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.1);
+    assert_eq!(tree.system().available_parallelism().get(), 1);
+}
+
+#[test]
+fn without_control_groups_nothing_is_limited() {
+    let tree = Tree::new(&[("proc/self/stat", "")]);
+    assert_eq!(tree.system().limits().unwrap(), os_info::Limits::default());
+    let tree = Tree::new(&[("proc/self/cgroup", "0::/a\n"), ("proc/self/mountinfo", "garbage")]);
+    assert_eq!(tree.system().limits().unwrap(), os_info::Limits::default());
+}
+
+#[test]
+fn without_proc_errors_name_the_file_and_freemem_asks_the_kernel() {
+    let tree = Tree::new(&[]);
+    let mut system = tree.system();
+    for (error, call) in [
+        (system.cpus().map(drop).unwrap_err(), "/proc/stat"),
+        (system.memory().map(drop).unwrap_err(), "/proc/meminfo"),
+        (system.snapshot().map(drop).unwrap_err(), "/proc/stat"),
+        (system.limits().map(drop).unwrap_err(), "/proc/self/cgroup"),
+    ] {
+        assert_eq!((error.call(), error.code(), error.errno()), (call, "ENOENT", Some(2)));
+        assert_eq!(error.to_string(), format!("{call} failed with ENOENT"));
+    }
+    assert!(system.freemem().unwrap() > 0);
+    assert!(system.available_parallelism().get() >= 1);
+    assert_eq!(system.pressure(), os_info::Pressure::default());
+}
+
+#[test]
+fn garbage_in_proc_is_an_error_and_not_a_panic() {
+    for garbage in ["", "\n", "cpu", "cpu0 1", "\u{0}\u{1}", "cpu0 x y z w\n"] {
+        let tree = Tree::new(&[
+            ("proc/stat", garbage),
+            ("proc/meminfo", garbage),
+            ("proc/cpuinfo", garbage),
+            ("proc/self/cgroup", garbage),
+            ("proc/self/mountinfo", garbage),
+        ]);
+        let mut system = tree.system();
+        assert_eq!(system.cpus().unwrap_err().code(), "EBADMSG");
+        assert_eq!(system.memory().unwrap_err().code(), "EBADMSG");
+        assert_eq!(system.limits().unwrap(), os_info::Limits::default());
+        assert!(system.freemem().unwrap() > 0);
+    }
+}
+
+#[test]
+fn models_and_speeds_follow_the_cpus_that_are_online() {
+    let tree = Tree::new(&[
+        ("proc/stat", STAT),
+        ("proc/cpuinfo", include_str!("../recorded/cpuinfo/arm64-neoverse")),
+        ("sys/devices/system/cpu/cpufreq/policy0/x", ""),
+        ("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "1800000\n"),
+    ]);
+    let mut system = tree.system();
+    let cpus = system.cpus().unwrap();
+    assert_eq!((cpus[0].model.as_str(), cpus[0].speed_mhz), ("Neoverse-N1", 0));
+    assert_eq!((cpus[1].model.as_str(), cpus[1].speed_mhz), ("Neoverse-N1", 1800));
+    assert_eq!(cpus[1].times.idle_ms, 1_977_830);
+    tree.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "600000\n");
+    assert_eq!(system.cpus().unwrap()[1].speed_mhz, 600);
+    // CPU 0 goes offline: what is known of CPU 1 stays with it.
+    tree.write("proc/stat", "cpu 1 1 1 1\ncpu1 1 2 3 4 5 6\n");
+    tree.write("proc/cpuinfo", "processor : 1\nmodel name : Other\n");
+    let cpus = system.cpus().unwrap();
+    assert_eq!((cpus.len(), cpus[0].id, cpus[0].model.as_str()), (1, 1, "Other"));
+    assert_eq!((cpus[0].speed_mhz, cpus[0].times.irq_ms), (600, 60));
+}
+
+#[test]
+fn a_cpu_without_a_name_is_unknown() {
+    let tree = Tree::new(&[("proc/stat", STAT)]);
+    let mut system = tree.system();
+    let cpus = system.cpus().unwrap();
+    assert!(cpus.iter().all(|cpu| cpu.model == "unknown" && cpu.speed_mhz == 0));
+}
+
+#[test]
+fn five_hundred_and_twelve_cpus_are_read_whole() {
+    let stat: String = (0..512).map(|id| format!("cpu{id} 1 2 3 {id} 5 6 7 8 0 0\n")).collect();
+    let info: String =
+        (0..512).map(|id| format!("processor\t: {id}\nmodel name\t: Model {id}\n\n")).collect();
+    let tree = Tree::new(&[
+        ("proc/stat", &format!("cpu 1 2 3 4\n{stat}intr 5\n")),
+        ("proc/cpuinfo", &info),
+        ("proc/meminfo", include_str!("../recorded/meminfo/linux-6.18")),
+    ]);
+    let mut system = tree.system();
+    for _ in 0..2 {
+        let cpus = system.cpus().unwrap();
+        assert_eq!((cpus.len(), cpus[511].model.as_str()), (512, "Model 511"));
+        assert_eq!(cpus[511].times.idle_ms, 5110);
+    }
+    assert_eq!(system.snapshot().unwrap().cpus[511].steal_ms, 80);
+}
