@@ -163,6 +163,7 @@ impl Link {
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
         let credit = Pool::new(options.unread_bytes_max, options.unread_handles_max);
+        let longest = Duration::from_millis(options.exit_flush_ms);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
@@ -170,7 +171,8 @@ impl Link {
             loop_writes: true,
             direct: None,
             reads,
-            pending: None,
+            // The greeting is queued, and what is sent before the loop has written it.
+            pending: Some(Pending::new(longest)),
         };
         let shared = Arc::new(Shared {
             options,
