@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use crate::chart;
-use crate::report::{Chart, Measure, Report, Topic};
+use crate::report::{Measure, Report, Topic};
 use crate::stats::Better;
 use crate::text::table;
 use crate::topic;
@@ -86,7 +86,7 @@ fn section(page: &mut String, report: &Report, topic: &Topic) {
     for (number, measure) in (1..).zip(&topic.measures) {
         let better = if measure.better == Better::Lower { "less" } else { "more" };
         let _ = writeln!(page, "### {} ({better} is better)\n", measure.title);
-        if measure.chart != Chart::None {
+        if chart::draw(measure).is_some() {
             let name = chart_name(topic, number);
             let _ = writeln!(page, "![{}]({FOLDER}/{name})\n", measure.title);
         }
