@@ -104,6 +104,24 @@ impl Client {
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
+    /// Waits until the server has read all that was asked. One that had not, and closes an idle
+    /// connection meanwhile, would be right to drop the question: HTTP knows no better.
+    fn wait_until_read(&self) {
+        let (ours, theirs) = (self.0.get_ref().local_addr().unwrap(), self.0.get_ref().peer_addr());
+        let port = |address: SocketAddr| format!(":{:04X}", address.port());
+        let (ours, theirs) = (port(ours), port(theirs.unwrap()));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let line = lines.find(|it| it[1].ends_with(&theirs) && it[2].ends_with(&ours)).unwrap();
+            if line[4].ends_with(":00000000") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "unread: {line:?}");
+        }
+    }
+
     fn answer(&mut self) -> std::io::Result<String> {
         let mut length = 0;
         loop {
@@ -219,7 +237,7 @@ fn the_shared_listener_serves_too() {
 #[test]
 fn ten_kept_alive_clients_are_let_go_in_peace() {
     for policy in ["rr", "none"] {
-        let server = Server::start(&["--workers", "2", "--delay-ms", "200", "--policy", policy]);
+        let server = Server::start(&["--workers", "2", "--delay-ms", "100", "--policy", policy]);
         let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
         for client in &mut clients {
             client.get("/", "keep-alive");
@@ -228,6 +246,7 @@ fn ten_kept_alive_clients_are_let_go_in_peace() {
         for client in &mut clients[..5] {
             client.ask("/", "keep-alive");
         }
+        clients[..5].iter().for_each(Client::wait_until_read);
         let asked = Instant::now();
         signal::kill(server.pid(), Signal::TERM).unwrap();
         for (number, client) in clients.iter_mut().enumerate() {
@@ -249,6 +268,7 @@ fn a_second_interrupt_stops_at_once_with_130() {
     let server = Server::start(&["--workers", "2", "--delay-ms", "60000"]);
     let mut client = server.connect();
     client.ask("/", "close");
+    client.wait_until_read();
     let workers = server.workers();
     signal::kill(server.pid(), Signal::INT).unwrap();
     // The first has been seen when the port is closed.
@@ -270,6 +290,7 @@ fn a_worker_that_does_not_end_is_ended_at_the_deadlines() {
     let server = Server::start(&["--workers", "1", "--delay-ms", "60000"]);
     let mut client = server.connect();
     client.ask("/", "close");
+    client.wait_until_read();
     let worker = server.workers()[0];
     signal::kill(worker, Signal::STOP).unwrap();
     signal::kill(server.pid(), Signal::TERM).unwrap();
