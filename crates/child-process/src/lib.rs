@@ -36,3 +36,4 @@ pub use sys::limit::{Limit, Resource};
 pub use sys::pidfd::ExitStatus;
 pub use sys::signal::Signal;
 pub use sys::spawn::Step;
+pub use sys::startup::inherited;

@@ -145,6 +145,21 @@ pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Duplicates the descriptor `number` that this process was started with, close-on-exec.
+///
+/// For descriptors whose number is agreed on between parent and child. The number itself stays
+/// open, and what it leads to is whatever stands there now.
+///
+/// # Errors
+///
+/// `EBADF` when it is closed; `EMFILE` when no descriptor is left.
+pub fn inherited(number: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: integers only: a number that is closed, or another's, is at worst duplicated.
+    let copy = fd::cvt(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// The value as text; `None` where it is absent or not UTF-8.
 #[must_use]
 pub fn taken_text(name: &str) -> Option<&'static str> {
