@@ -177,9 +177,7 @@ impl Driver {
                     port.may_be_ready();
                 }
             }
-            Some(&Watched::Queue(worker, key)) => {
-                self.inputs.push_back(Input::Writable { worker, key });
-            }
+            Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
             Some(&Watched::Stderr(worker)) => {
                 if let Some(member) = self.members.get_mut(worker) {
                     if let Some(bytes) = member.read_stderr(turn) {

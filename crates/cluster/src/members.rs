@@ -24,7 +24,7 @@ pub(crate) struct Members(HashMap<WorkerId, Member>);
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) process: WorkerProcess,
-    pub(crate) queues: HashMap<Key, (Queue, Token)>,
+    pub(crate) queues: HashMap<Key, Queue>,
     pub(crate) status: Option<ExitStatus>,
     shared: Arc<Shared>,
     stderr: Option<std::fs::File>,
@@ -82,7 +82,7 @@ impl Members {
     }
 
     pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&Queue> {
-        self.0.get(&worker)?.queues.get(&key).map(|(queue, _)| queue)
+        self.0.get(&worker)?.queues.get(&key)
     }
 }
 
@@ -149,7 +149,7 @@ impl Member {
         if let Some(stderr) = &self.stderr {
             let _ = turn.deregister(stderr.as_fd());
         }
-        for (queue, _) in self.queues.values() {
+        for queue in self.queues.values() {
             let _ = turn.deregister(queue.write_end());
         }
         if self.blamed { Vec::new() } else { self.last_words.into() }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use reactor::{Interest, Turn};
+use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
@@ -27,7 +27,7 @@ impl Driver {
             }
             Output::Unbind { key, drain } => self.unbind(key, drain, turn),
             Output::Grant { worker, request, result } => {
-                self.grant(worker, request, result, turn);
+                self.grant(worker, request, result);
             }
             Output::Accept { key, on } => {
                 if let Some(port) = self.ports.get_mut(&key) {
@@ -37,8 +37,8 @@ impl Driver {
                     }
                 }
             }
-            Output::Send { worker, key, connection } => self.send(worker, key, connection),
-            Output::Probe { worker, key } => self.probe(worker, key),
+            Output::Send { worker, key, connection } => self.send(worker, key, connection, turn),
+            Output::Probe { worker, key } => self.probe(worker, key, turn),
             Output::Ask { worker, key } => {
                 let depth = self.members.queue(worker, key).and_then(|queue| queue.depth().ok());
                 let records = u32::try_from(depth.unwrap_or(0)).unwrap_or(u32::MAX);
@@ -66,23 +66,57 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, worker: WorkerId, key: Key, connection: Connection) {
-        let refusal = match self.members.queue(worker, key).map(|queue| queue.send(&connection)) {
-            Some(Ok(())) => return,
-            Some(Err(error)) => refusal_of(&error),
-            None => Refusal::Gone,
-        };
-        let connection = Some(connection);
-        self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+    fn send(&mut self, worker: WorkerId, key: Key, connection: Connection, turn: &mut Turn<'_>) {
+        let sent = self.members.queue(worker, key).map(|queue| queue.send(&connection));
+        if let Some(refusal) = self.refused(worker, key, sent, turn) {
+            let connection = Some(connection);
+            self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+        }
     }
 
-    fn probe(&mut self, worker: WorkerId, key: Key) {
-        let refusal = match self.members.queue(worker, key).map(Queue::send_probe) {
-            Some(Ok(())) => return,
-            Some(Err(error)) => refusal_of(&error),
-            None => Refusal::Gone,
-        };
-        self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
+    fn probe(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
+        let sent = self.members.queue(worker, key).map(Queue::send_probe);
+        if let Some(refusal) = self.refused(worker, key, sent, turn) {
+            self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
+        }
+    }
+
+    /// Why a record was not taken. A full queue is watched from now on until it has room; at
+    /// other times it is not, because each record that a worker reads would wake us.
+    fn refused(
+        &mut self,
+        worker: WorkerId,
+        key: Key,
+        sent: Option<io::Result<()>>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Refusal> {
+        let Some(sent) = sent else { return Some(Refusal::Gone) };
+        let refusal = refusal_of(&sent.err()?);
+        if refusal == Refusal::Full {
+            let token = self.token(Watched::Queue(worker, key));
+            if let Some(queue) = self.members.queue(worker, key) {
+                // Watched already, or not to be watched: the schedule's tick finds the room then.
+                if turn.register(queue.write_end(), token, Interest::WRITABLE).is_err() {
+                    self.watched.remove(&token.0);
+                }
+            }
+        }
+        Some(refusal)
+    }
+
+    /// A queue that was full has room.
+    pub(super) fn writable(
+        &mut self,
+        token: Token,
+        worker: WorkerId,
+        key: Key,
+        turn: &mut Turn<'_>,
+    ) {
+        self.watched.remove(&token.0);
+        if let Some(queue) = self.members.queue(worker, key) {
+            let _ = turn.deregister(queue.write_end());
+        }
+        self.inputs.push_back(Input::Writable { worker, key });
     }
 
     fn bind(
@@ -115,15 +149,9 @@ impl Driver {
         self.inputs.push_back(Input::Unbound { key });
     }
 
-    fn grant(
-        &mut self,
-        worker: WorkerId,
-        request: u32,
-        result: Result<(Key, Grant), i32>,
-        turn: &mut Turn<'_>,
-    ) {
+    fn grant(&mut self, worker: WorkerId, request: u32, result: Result<(Key, Grant), i32>) {
         let result = result.and_then(|(key, how)| {
-            let granted = self.granted(worker, key, how, turn);
+            let granted = self.granted(worker, key, how);
             granted.map_err(|error| {
                 self.inputs.push_back(Input::ListenerClosed { worker, key });
                 errno_of(&error)
@@ -132,13 +160,7 @@ impl Driver {
         self.members.send(worker, ToWorker::Listen { request, result });
     }
 
-    fn granted(
-        &mut self,
-        worker: WorkerId,
-        key: Key,
-        how: Grant,
-        turn: &mut Turn<'_>,
-    ) -> io::Result<Granted> {
+    fn granted(&mut self, worker: WorkerId, key: Key, how: Grant) -> io::Result<Granted> {
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&key).ok_or_else(gone)?;
         let address = port.address().clone();
@@ -146,10 +168,8 @@ impl Driver {
             Grant::Shared => port.listener().try_clone_to_owned()?,
             Grant::HandOff => {
                 let (queue, end) = Queue::new()?;
-                let token = self.token(Watched::Queue(worker, key));
-                turn.register(queue.write_end(), token, Interest::WRITABLE)?;
                 let member = self.members.get_mut(worker).ok_or_else(gone)?;
-                member.queues.insert(key, (queue, token));
+                member.queues.insert(key, queue);
                 end
             }
         };
@@ -159,9 +179,11 @@ impl Driver {
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(worker) else { return };
-        if let Some((queue, token)) = member.queues.remove(&key) {
+        if let Some(queue) = member.queues.remove(&key) {
+            // Fails where it is not watched, which is nearly always.
             let _ = turn.deregister(queue.write_end());
-            self.watched.remove(&token.0);
+            self.watched
+                .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
         }
         self.let_go(worker, turn);
     }
