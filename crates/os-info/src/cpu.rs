@@ -1,10 +1,9 @@
 //! The processors: what they are and what they did.
 
 use crate::Error;
-use crate::files::{Root, read_from_start};
+use crate::files::{Root, read_from_start, read_record, read_short};
 use crate::parse::{cpuinfo, stat};
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::File;
 use std::sync::OnceLock;
 
 /// One CPU that is online.
@@ -66,7 +65,10 @@ pub struct CpuTimes {
 pub fn cpus() -> Result<Vec<Cpu>, Error> {
     let root = Root::default();
     let mut cpus = Vec::new();
-    update(&mut cpus, &root.read(STAT)?)?;
+    let mut stat = Vec::new();
+    let file = File::open(root.at(STAT)).map_err(|error| Error::os(STAT, error))?;
+    read_record(&file, &mut stat).map_err(|error| Error::os(STAT, error))?;
+    update(&mut cpus, &stat)?;
     Kinds::read(&root, &cpus).apply(&mut cpus);
     Ok(cpus)
 }
@@ -126,15 +128,16 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     pub(crate) fn read(root: &Root, cpus: &[Cpu]) -> Self {
-        let kinds = cpuinfo::kinds(&root.read("/proc/cpuinfo").unwrap_or_default());
-        // One look tells for all CPUs of nearly every virtual machine.
-        let scaled = has_entries(&root.at("/sys/devices/system/cpu/cpufreq"));
+        // All CPUs are scaled, or none: on nearly every virtual machine.
+        let scaled = cpus.first().is_some_and(|cpu| {
+            root.at(format!("/sys/devices/system/cpu/cpu{}/cpufreq", cpu.id)).exists()
+        });
         let open = |cpu: &Cpu| {
             let name = format!("/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq", cpu.id);
             File::open(root.at(name)).ok()
         };
         let speeds = cpus.iter().map(|cpu| scaled.then(|| open(cpu)).flatten()).collect();
-        Self { kinds, speeds }
+        Self { kinds: kinds(root, cpus), speeds }
     }
 
     /// Writes models and speeds into the CPUs these were read for.
@@ -169,6 +172,24 @@ impl Kinds {
     }
 }
 
-fn has_entries(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+/// Reads `/proc/cpuinfo`: on x86 no more than the first CPU of it.
+///
+/// There the kernel writes a kilobyte and a half for each CPU, slower than all else that is asked
+/// here, and refuses to run CPUs of different models. So the first one's model stands for all, and
+/// so does its speed, which is used where no driver scales it.
+fn kinds(root: &Root, cpus: &[Cpu]) -> Vec<cpuinfo::Kind> {
+    const PATH: &str = "/proc/cpuinfo";
+    if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+        let mut start = [0; 1024];
+        let start = read_short(&root.at(PATH), &mut start).unwrap_or_default();
+        // The last line may be cut off.
+        let end = start.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        let first = cpuinfo::kinds(&start[..end]).into_iter().next();
+        let first = first.filter(|kind| kind.model.is_some() && kind.speed_mhz.is_some());
+        if let Some(first) = first {
+            let same = |cpu: &Cpu| cpuinfo::Kind { id: cpu.id, ..first.clone() };
+            return cpus.iter().map(same).collect();
+        }
+    }
+    cpuinfo::kinds(&root.read(PATH).unwrap_or_default())
 }

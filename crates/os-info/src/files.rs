@@ -39,19 +39,17 @@ impl Default for Root {
     }
 }
 
-/// Reads the short file at `path` into `buffer`: what fits of it.
+/// Reads the short file at `path`, which the kernel writes in one piece, into `buffer`: what fits
+/// of it.
 pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut file = File::open(path)?;
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
+    loop {
+        match file.read(buffer) {
+            Ok(length) => return Ok(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(&buffer[..length])
 }
 
 /// Reads an open file from its start to its end, whatever was read from it before.

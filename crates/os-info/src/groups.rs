@@ -40,8 +40,8 @@ fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount
     };
     points.into_iter().flatten().find_map(|point| {
         let mount = Mount { root: "/".into(), point };
-        let levels = cgroup::levels(group.path, &mount);
-        levels.first()?.join("cgroup.procs").exists().then_some(mount)
+        let own = cgroup::levels(group.path, &mount).into_iter().next()?;
+        own.join("cgroup.procs").exists().then_some(mount)
     })
 }
 
@@ -49,15 +49,18 @@ fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount
 pub(crate) fn cpu_quota(root: &Root, membership: &[u8]) -> Option<CpuQuota> {
     let place = place(root, membership, "cpu")?;
     let quotas = place.levels.iter().filter_map(|level| match place.version {
-        Version::V2 => cgroup::cpu_max(&short(level, "cpu.max")?),
+        Version::V2 => cgroup::cpu_max(&short(level, CPU_MAX)?),
         Version::V1 => {
-            let quota = short(level, "cpu.cfs_quota_us")?;
+            let quota = short(level, CFS_QUOTA)?;
             cgroup::limit(&quota)?;
             cgroup::cfs(&quota, &short(level, "cpu.cfs_period_us")?)
         }
     });
     quotas.reduce(CpuQuota::stricter)
 }
+
+const CPU_MAX: &str = "cpu.max";
+const CFS_QUOTA: &str = "cpu.cfs_quota_us";
 
 /// What the file `name` of a group holds; nothing where it is missing or may not be read.
 pub(crate) fn short(level: &Path, name: &str) -> Option<Vec<u8>> {
@@ -77,9 +80,9 @@ impl QuotaFiles {
     pub(crate) fn open(root: &Root, membership: &[u8]) -> Self {
         let levels = place(root, membership, "cpu").map_or_else(Vec::new, |place| {
             let open = |level: &PathBuf| match place.version {
-                Version::V2 => Some((File::open(level.join("cpu.max")).ok()?, None)),
+                Version::V2 => Some((File::open(level.join(CPU_MAX)).ok()?, None)),
                 Version::V1 => Some((
-                    File::open(level.join("cpu.cfs_quota_us")).ok()?,
+                    File::open(level.join(CFS_QUOTA)).ok()?,
                     Some(File::open(level.join("cpu.cfs_period_us")).ok()?),
                 )),
             };

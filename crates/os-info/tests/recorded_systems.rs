@@ -1,5 +1,7 @@
 //! Whole recorded systems: `proc` and `sys` of many shapes, below a directory of their own.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use os_info::System;
 use std::fs;
 use std::path::PathBuf;
@@ -216,7 +218,7 @@ fn models_and_speeds_follow_the_cpus_that_are_online() {
     let tree = Tree::new(&[
         ("proc/stat", STAT),
         ("proc/cpuinfo", include_str!("../recorded/cpuinfo/arm64-neoverse")),
-        ("sys/devices/system/cpu/cpufreq/policy0/x", ""),
+        ("sys/devices/system/cpu/cpu0/cpufreq/scaling_driver", "cppc_cpufreq\n"),
         ("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "1800000\n"),
     ]);
     let mut system = tree.system();

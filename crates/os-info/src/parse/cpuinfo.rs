@@ -8,8 +8,8 @@ pub(crate) struct Kind {
     pub(crate) id: u32,
     pub(crate) model: Option<String>,
     pub(crate) speed_mhz: Option<f64>,
-    implementer: Option<u32>,
-    part: Option<u32>,
+    pub(crate) implementer: Option<u32>,
+    pub(crate) part: Option<u32>,
 }
 
 /// The CPUs of the file, in its order. Text that is not UTF-8 is repaired.
