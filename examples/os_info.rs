@@ -43,7 +43,7 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             _ => {
-                eprintln!("os_info: unknown argument {}\n\n{USAGE}", arg.display());
+                eprintln!("os_info: unknown argument {}\n\n{USAGE}", arg.to_string_lossy());
                 return ExitCode::from(2);
             }
         }
@@ -128,7 +128,7 @@ fn table() -> Result<String, Error> {
 
 fn about(out: &mut String) -> Result<(), Error> {
     let user = os_info::user_info()?;
-    let name = user.username.map_or_else(|| "no name".into(), |name| name.display().to_string());
+    let name = user.username.map_or_else(|| "no name".into(), |name| name.to_string_lossy().into_owned());
     title(out, &os_info::hostname()?);
     line(
         out,
@@ -223,7 +223,8 @@ fn cores(out: &mut String, usage: &SystemUsage, system: &mut System) -> Result<(
         let busy = usage.cpus.iter().find(|usage| usage.id == cpu.id).map_or(0.0, |cpu| cpu.busy);
         // The same model again and again is no news.
         let model = if cpu.model == last { "" } else { cpu.model.as_str() };
-        let speed = if cpu.speed_mhz > 0 { format!("{} MHz", cpu.speed_mhz) } else { String::new() };
+        let speed =
+            if cpu.speed_mhz > 0 { format!("{} MHz", cpu.speed_mhz) } else { String::new() };
         let text = format!("{} {:>3.0} %  {speed:>8}  {model}", bar(busy), busy * 100.0);
         line(out, &format!("core {}", cpu.id), text.trim_end());
         last = &cpu.model;

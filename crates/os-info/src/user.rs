@@ -44,7 +44,7 @@ fn as_text<S: serde::Serializer>(
 /// ```
 /// let user = os_info::user_info()?;
 /// match user.username {
-///     Some(name) => println!("{} ({})", name.display(), user.uid),
+///     Some(name) => println!("{} ({})", name.to_string_lossy(), user.uid),
 ///     None => println!("user {}", user.uid),
 /// }
 /// # Ok::<(), os_info::Error>(())

@@ -1,0 +1,106 @@
+//! Priorities. What changes a process is done by copies of this program.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
+
+use os_info::{Error, constants::priority, get_priority, set_priority};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+const ROLE: &str = "OS_INFO_TEST_ROLE";
+
+/// Runs the test `name` again, as another process and user.
+fn again(name: &str, uid: Option<u32>) -> Option<bool> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(ROLE, name);
+    if let Some(uid) = uid {
+        command.uid(uid);
+    }
+    match command.status() {
+        Ok(status) => Some(status.success()),
+        Err(error) => {
+            println!("SKIPPED: another user cannot run this here: {error}");
+            None
+        }
+    }
+}
+
+fn is_role() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+#[test]
+fn a_priority_out_of_range_is_refused_before_anything_is_tried() {
+    for value in [-21, 20, i32::MIN, i32::MAX] {
+        let error = set_priority(0, value).unwrap_err();
+        assert!(matches!(error, Error::OutOfRange { value: said, .. } if said == value));
+        assert_eq!((error.code(), error.call()), ("ERR_OUT_OF_RANGE", "setpriority"));
+        assert!(error.to_string().contains("from -20 to 19"));
+    }
+}
+
+#[test]
+fn a_missing_process_is_said_with_errno_and_call() {
+    for missing in [i32::MAX as u32, u32::MAX] {
+        for (error, call) in [
+            (get_priority(missing).unwrap_err(), "getpriority"),
+            (set_priority(missing, 0).unwrap_err(), "setpriority"),
+        ] {
+            assert_eq!((error.code(), error.call(), error.errno()), ("ESRCH", call, Some(3)));
+            assert_eq!(error.to_string(), format!("{call} failed with ESRCH"));
+        }
+    }
+}
+
+#[test]
+fn every_thread_gets_the_priority() {
+    if !is_role() {
+        assert_eq!(again("every_thread_gets_the_priority", None), Some(true));
+        return;
+    }
+    let (ready, started) = mpsc::channel();
+    let threads: Vec<_> = std::iter::repeat_with(|| {
+        let (ready, (done, held)) = (ready.clone(), mpsc::channel::<()>());
+        let thread = thread::spawn(move || {
+            ready.send(()).unwrap();
+            let _ = held.recv();
+        });
+        (done, thread)
+    })
+    .take(3)
+    .collect();
+    for _ in &threads {
+        started.recv().unwrap();
+    }
+    set_priority(0, priority::BELOW_NORMAL).unwrap();
+    assert_eq!(get_priority(0).unwrap(), 10);
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // Field 19, counted from behind the name, which is field 2.
+        let after = stat.rsplit_once(')').unwrap().1;
+        assert_eq!(after.split_ascii_whitespace().nth(16), Some("10"), "{stat}");
+    }
+    for (done, thread) in threads {
+        drop(done);
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_foreign_process_and_more_than_allowed_are_refused() {
+    if !is_role() {
+        let nobody = (os_info::user_info().unwrap().uid == 0).then_some(65534);
+        let done = again("a_foreign_process_and_more_than_allowed_are_refused", nobody);
+        assert_ne!(done, Some(false));
+        return;
+    }
+    let foreign = set_priority(1, 5).unwrap_err();
+    assert_eq!(
+        (foreign.code(), foreign.call(), foreign.errno()),
+        ("EPERM", "setpriority", Some(1))
+    );
+    let more = set_priority(0, priority::HIGHEST).unwrap_err();
+    assert_eq!((more.code(), more.call(), more.errno()), ("EACCES", "setpriority", Some(13)));
+}
