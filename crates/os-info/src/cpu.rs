@@ -1,10 +1,10 @@
 //! The processors: what they are and what they did.
 
 use crate::Error;
-use crate::files::{Root, read_from_start, read_record, read_short};
+use crate::files::{Root, read_record, read_short};
 use crate::parse::{cpuinfo, stat};
 use std::fs::File;
-use std::sync::OnceLock;
+use std::os::unix::fs::FileExt;
 
 /// One CPU that is online.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +77,10 @@ pub(crate) const STAT: &str = "/proc/stat";
 
 /// Brings the times up to date. Says whether the CPUs are still the same ones.
 pub(crate) fn update(cpus: &mut Vec<Cpu>, stat: &[u8]) -> Result<bool, Error> {
+    let clock = Clock::of_system();
     let (mut count, mut same) = (0, true);
     stat::cpus(stat, |id, ticks| {
-        let times = times(ticks);
+        let times = times(ticks, clock);
         match cpus.get_mut(count) {
             Some(cpu) if cpu.id == id => cpu.times = times,
             _ => {
@@ -98,24 +99,31 @@ pub(crate) fn update(cpus: &mut Vec<Cpu>, stat: &[u8]) -> Result<bool, Error> {
     Ok(same)
 }
 
-fn times(ticks: stat::Ticks) -> CpuTimes {
+fn times(ticks: stat::Ticks, clock: Clock) -> CpuTimes {
     CpuTimes {
-        user_ms: ms(ticks.user),
-        nice_ms: ms(ticks.nice),
-        sys_ms: ms(ticks.system),
-        idle_ms: ms(ticks.idle),
-        irq_ms: ms(ticks.irq),
+        user_ms: clock.ms(ticks.user),
+        nice_ms: clock.ms(ticks.nice),
+        sys_ms: clock.ms(ticks.system),
+        idle_ms: clock.ms(ticks.idle),
+        irq_ms: clock.ms(ticks.irq),
     }
 }
 
-/// A tick is mostly 10 ms; a constant of the running kernel.
-pub(crate) fn ms(ticks: u64) -> u64 {
-    static PER_SECOND: OnceLock<u64> = OnceLock::new();
-    let per_second = *PER_SECOND.get_or_init(sys::host::ticks_per_second);
-    if per_second == 100 {
-        return ticks.saturating_mul(10);
+/// How long a tick is: mostly 10 ms. A constant of the running kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock(u64);
+
+impl Clock {
+    pub(crate) fn of_system() -> Self {
+        Self(sys::host::ticks_per_second())
     }
-    u64::try_from(u128::from(ticks) * 1000 / u128::from(per_second)).unwrap_or(u64::MAX)
+
+    pub(crate) fn ms(self, ticks: u64) -> u64 {
+        if self.0 == 100 {
+            return ticks.saturating_mul(10);
+        }
+        u64::try_from(u128::from(ticks) * 1000 / u128::from(self.0)).unwrap_or(u64::MAX)
+    }
 }
 
 /// What does not change from call to call: models, and where the speed is read.
@@ -162,9 +170,9 @@ impl Kinds {
     pub(crate) fn apply_speeds(&self, cpus: &mut [Cpu]) {
         for (cpu, file) in cpus.iter_mut().zip(&self.speeds) {
             let Some(file) = file else { continue };
-            let mut buffer = Vec::new();
-            let khz = read_from_start(file, &mut buffer).ok();
-            let khz = khz.and_then(|()| crate::parse::cgroup::limit(&buffer));
+            let mut buffer = [0; 32];
+            let length = file.read_at(&mut buffer, 0).unwrap_or(0);
+            let khz = crate::parse::cgroup::limit(&buffer[..length]);
             if let Some(khz) = khz {
                 cpu.speed_mhz = u32::try_from(khz / 1000).unwrap_or(u32::MAX);
             }

@@ -1,6 +1,6 @@
 //! A reader that keeps what it has opened.
 
-use crate::cpu::{self, Cpu, Kinds, STAT};
+use crate::cpu::{self, Clock, Cpu, Kinds, STAT};
 use crate::files::{Root, read_record};
 use crate::groups::QuotaFiles;
 use crate::limits::{self, Limits, Pressure};
@@ -167,18 +167,19 @@ impl System {
     /// What reading `/proc/stat` and `/proc/meminfo` answers.
     pub fn snapshot(&mut self) -> Result<SystemSnapshot, Error> {
         self.read_stat()?;
+        let clock = Clock::of_system();
         let mut cpus = Vec::with_capacity(self.cpus.len());
         stat::cpus(&self.buffer, |id, ticks| {
             cpus.push(CpuSample {
                 id,
-                user_ms: cpu::ms(ticks.user),
-                nice_ms: cpu::ms(ticks.nice),
-                system_ms: cpu::ms(ticks.system),
-                idle_ms: cpu::ms(ticks.idle),
-                iowait_ms: cpu::ms(ticks.iowait),
-                irq_ms: cpu::ms(ticks.irq),
-                softirq_ms: cpu::ms(ticks.softirq),
-                steal_ms: cpu::ms(ticks.steal),
+                user_ms: clock.ms(ticks.user),
+                nice_ms: clock.ms(ticks.nice),
+                system_ms: clock.ms(ticks.system),
+                idle_ms: clock.ms(ticks.idle),
+                iowait_ms: clock.ms(ticks.iowait),
+                irq_ms: clock.ms(ticks.irq),
+                softirq_ms: clock.ms(ticks.softirq),
+                steal_ms: clock.ms(ticks.steal),
             });
         });
         if cpus.is_empty() {
