@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::counters::{Counters, WorkerCounters};
-use crate::lifecycle::{Action, Event, Life, State, Times};
+use crate::lifecycle::{Action, Event, Life, Times};
 use crate::listen::Ports;
 use crate::restart::{Backoff, Restart, Rng};
 use crate::schedule::{Schedule, Verdict};
@@ -213,11 +213,6 @@ impl<H> Core<H> {
         let mut sum = self.members.get(&worker)?.counters;
         self.schedules.values().for_each(|schedule| sum.add(&schedule.worker_counters(worker)));
         Some(sum)
-    }
-
-    /// How far a worker has come; `None` once nothing more is heard of it.
-    pub(crate) fn worker_state(&self, worker: WorkerId) -> Option<State> {
-        self.members.get(&worker).map(|member| member.life.state())
     }
 }
 

@@ -139,6 +139,7 @@ impl Life {
     }
 
     /// The table.
+    #[allow(clippy::too_many_lines, reason = "a table shows its holes when it is in one piece")]
     fn row(&self, event: Event) -> (State, &'static [Action]) {
         use {Action as A, Event as E, State as S, Wish as W};
         let same = self.state;
@@ -285,3 +286,6 @@ impl Life {
         self.listening_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
+
+#[cfg(test)]
+mod tests;

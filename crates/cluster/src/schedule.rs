@@ -12,11 +12,16 @@
 //!
 //! Pure. Limits: window and waiting connections, both options.
 
+mod ending;
+mod lane;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::core::{CloseReason, CoreOptions, Key, Output, Refusal, WorkerId};
 use crate::counters::{Counters, WorkerCounters};
+
+use lane::{After, Lane, LaneState, Origin, Sent};
 
 /// How often lanes with something unread are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -59,64 +64,6 @@ pub(crate) struct Schedule<H> {
     counters: Counters,
     /// Lanes that are gone, for the core to notice.
     gone: Vec<(WorkerId, WorkerCounters)>,
-}
-
-#[derive(Debug)]
-struct Lane {
-    worker: WorkerId,
-    state: LaneState,
-    /// Sent and, as far as known, unread.
-    records: VecDeque<Sent>,
-    /// `Ask` is under way; so many records lay in the queue then.
-    asked: Option<usize>,
-    /// The kernel refused a record for want of room.
-    full: bool,
-    /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
-    late: bool,
-    /// Late ever since, and nothing read.
-    stalled_since: Option<Instant>,
-    counters: WorkerCounters,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneState {
-    /// The queue exists; the worker has not said that it listens.
-    Granted,
-    Open,
-    /// Emptied because it was stuck; gets probes only.
-    Suspect,
-    /// `TakeBack` is under way.
-    Taking(After),
-    /// The last `TakeBack` came; `Ask` is under way, to see whether that was all. It is not when
-    /// this process is out of descriptors.
-    Checking(u32),
-    /// It was not all; the number counts the tries.
-    Again(u32),
-    /// `EndQueue` was said; the worker reads the rest.
-    Ended,
-}
-
-/// What follows when a queue is taken back. Later ones win.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum After {
-    Suspect,
-    End,
-    /// With the tries so far.
-    Drop(u32),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    at: Instant,
-    /// Of the connection; `None` for a probe.
-    connection: Option<Origin>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    accepted_at: Instant,
-    /// Has been taken back before.
-    again: bool,
 }
 
 #[derive(Debug)]
@@ -182,7 +129,8 @@ impl<H> Schedule<H> {
     /// The kernel gave a connection.
     pub(crate) fn accepted(&mut self, connection: H, now: Instant, out: &mut Vec<Output<H>>) {
         self.counters.accepted += 1;
-        let waiting = Waiting { connection, origin: Origin { accepted_at: now, again: false } };
+        let origin = Origin { number: self.counters.accepted, again: false };
+        let waiting = Waiting { connection, origin };
         let lane = if self.waiting.is_empty() { self.pick() } else { None };
         match lane {
             Some(lane) => self.send(lane, waiting, now, out),
@@ -285,8 +233,9 @@ impl<H> Schedule<H> {
         }
         let mut origins = origins.into_iter();
         for connection in connections {
-            let accepted_at = origins.next().map_or(now, |origin| origin.accepted_at);
-            self.put_back(Waiting { connection, origin: Origin { accepted_at, again: true } });
+            // One that is not known is older than all that are.
+            let number = origins.next().map_or(0, |origin| origin.number);
+            self.put_back(Waiting { connection, origin: Origin { number, again: true } });
         }
         match after {
             Some((at, After::Suspect)) => {
@@ -313,17 +262,11 @@ impl<H> Schedule<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
-        let mut origin = Origin { accepted_at: now, again: false };
+        let mut origin = Origin { number: 0, again: false };
         let lane = self.find(worker);
         if let Ok(at) = lane {
             let lane = &mut self.lanes[at];
-            // It was among the last that were sent, and all those are alike.
-            if let Some(sent) = lane.records.pop_back() {
-                origin = sent.connection.unwrap_or(origin);
-            }
-            lane.asked = lane.asked.map(|asked| asked.min(lane.records.len()));
-            // Nobody looks at an empty lane again.
-            lane.late &= !lane.records.is_empty();
+            origin = lane.refused().unwrap_or(origin);
             if connection.is_some() {
                 lane.counters.dispatched -= 1;
                 lane.counters.re_dispatched -= u64::from(origin.again);
@@ -353,71 +296,6 @@ impl<H> Schedule<H> {
             if std::mem::take(&mut self.lanes[at].full) {
                 self.pump(usize::MAX, now, out);
             }
-        }
-    }
-
-    /// The worker takes nothing more: its queue is read back and dropped.
-    pub(crate) fn close_lane(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
-        let Ok(at) = self.find(worker) else { return };
-        match self.lanes[at].state {
-            LaneState::Granted => self.remove(at, out),
-            LaneState::Open | LaneState::Suspect | LaneState::Ended => {
-                self.take_back(at, After::Drop(0), out);
-            }
-            LaneState::Taking(after) => {
-                self.lanes[at].state = LaneState::Taking(after.max(After::Drop(0)));
-            }
-            LaneState::Checking(_) | LaneState::Again(_) => {}
-        }
-        self.accept_or_not(out);
-    }
-
-    /// The worker is to finish: its queue goes to the others, or stays when there are none.
-    pub(crate) fn leave(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
-        let Ok(at) = self.find(worker) else { return };
-        match self.lanes[at].state {
-            LaneState::Granted => self.remove(at, out),
-            LaneState::Open | LaneState::Suspect if self.serves_beside(worker) => {
-                self.take_back(at, After::End, out);
-            }
-            LaneState::Open | LaneState::Suspect => self.end(at, out),
-            LaneState::Taking(after) => {
-                self.lanes[at].state = LaneState::Taking(after.max(After::End));
-            }
-            LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
-        }
-        self.accept_or_not(out);
-    }
-
-    /// The socket goes: nothing new is wanted but its backlog, and nobody new joins.
-    pub(crate) fn give_up_address(&mut self, out: &mut Vec<Output<H>>) {
-        self.open = false;
-        self.accepting = false;
-        for at in (0..self.lanes.len()).rev() {
-            if self.lanes[at].state == LaneState::Granted {
-                self.remove(at, out);
-            }
-        }
-    }
-
-    /// All lanes end: their workers read what they have.
-    pub(crate) fn end_all(&mut self, out: &mut Vec<Output<H>>) {
-        for at in (0..self.lanes.len()).rev() {
-            match self.lanes[at].state {
-                LaneState::Granted => self.remove(at, out),
-                LaneState::Open | LaneState::Suspect => self.end(at, out),
-                LaneState::Taking(after) => {
-                    self.lanes[at].state = LaneState::Taking(after.max(After::End));
-                }
-                LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
-            }
-        }
-    }
-
-    /// Nobody will come to take what waits.
-    pub(crate) fn close_waiting(&mut self, reason: CloseReason, out: &mut Vec<Output<H>>) {
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.close(waiting.connection, reason, out);
         }
     }
 
@@ -519,34 +397,6 @@ impl<H> Schedule<H> {
         self.tick_at.get_or_insert(now + TICK);
     }
 
-    fn take_back(&mut self, at: usize, after: After, out: &mut Vec<Output<H>>) {
-        self.lanes[at].state = LaneState::Taking(after);
-        out.push(Output::TakeBack { worker: self.lanes[at].worker, key: self.key });
-    }
-
-    fn end(&mut self, at: usize, out: &mut Vec<Output<H>>) {
-        self.lanes[at].state = LaneState::Ended;
-        out.push(Output::EndQueue { worker: self.lanes[at].worker, key: self.key });
-    }
-
-    fn remove(&mut self, at: usize, out: &mut Vec<Output<H>>) {
-        let lane = self.lanes.remove(at);
-        if at < self.cursor {
-            self.cursor -= 1;
-        }
-        self.gone.push((lane.worker, lane.counters));
-        out.push(Output::DropQueue { worker: lane.worker, key: self.key });
-    }
-
-    /// What lies in the queue cannot be had: it is closed with the queue.
-    fn give_up(&mut self, at: usize, unread: usize, out: &mut Vec<Output<H>>) {
-        let lost = u64::try_from(unread).unwrap_or(u64::MAX);
-        self.lanes[at].counters.taken_back += lost;
-        self.counters.taken_back += lost;
-        self.counters.close(CloseReason::Overflow, lost);
-        self.remove(at, out);
-    }
-
     /// Deals out what waits, at most `max`.
     fn pump(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
         for _ in 0..max.min(self.waiting.len()) {
@@ -559,8 +409,8 @@ impl<H> Schedule<H> {
 
     /// Puts a connection back into the line where its age belongs.
     fn put_back(&mut self, waiting: Waiting<H>) {
-        let age = waiting.origin.accepted_at;
-        let at = self.waiting.iter().position(|other| other.origin.accepted_at > age);
+        let number = waiting.origin.number;
+        let at = self.waiting.iter().position(|other| other.origin.number > number);
         self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
     }
 
@@ -601,33 +451,9 @@ impl<H> Schedule<H> {
         self.tick_at.into_iter().chain(self.blocked_until).chain(self.again_at).min()
     }
 
-    /// A trustworthy lane other than the worker's is in use.
-    pub(crate) fn serves_beside(&self, worker: WorkerId) -> bool {
-        let mut lanes = self.lanes.iter();
-        lanes.any(|lane| lane.worker != worker && lane.state == LaneState::Open)
-    }
-
-    pub(crate) fn serves(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.state == LaneState::Open)
-    }
-
     /// The worker has a queue, in use or not.
     pub(crate) fn has_lane(&self, worker: WorkerId) -> bool {
         self.find(worker).is_ok()
-    }
-
-    /// The worker may be told to finish: nothing more is coming on its queue.
-    pub(crate) fn has_ended(&self, worker: WorkerId) -> bool {
-        self.find(worker).map_or(true, |at| match self.lanes[at].state {
-            LaneState::Ended | LaneState::Checking(_) | LaneState::Again(_) => true,
-            LaneState::Taking(after) => after >= After::Drop(0),
-            LaneState::Granted | LaneState::Open | LaneState::Suspect => false,
-        })
-    }
-
-    /// A `TakeBack` is under way.
-    pub(crate) fn is_taking(&self) -> bool {
-        self.lanes.iter().any(|lane| matches!(lane.state, LaneState::Taking(_)))
     }
 
     pub(crate) fn has_lanes(&self) -> bool {
@@ -657,49 +483,5 @@ impl<H> Schedule<H> {
     }
 }
 
-impl Lane {
-    fn new(worker: WorkerId) -> Self {
-        Self {
-            worker,
-            state: LaneState::Granted,
-            records: VecDeque::new(),
-            asked: None,
-            full: false,
-            late: false,
-            stalled_since: None,
-            counters: WorkerCounters::default(),
-        }
-    }
-
-    /// Takes the answer to `Ask`.
-    fn saw(&mut self, unread: usize, now: Instant) {
-        let Some(asked) = self.asked.take() else { return };
-        let read = asked.saturating_sub(unread).min(self.records.len());
-        self.records.drain(..read);
-        self.late = self.records.front().is_some_and(|oldest| oldest.at + LATE <= now);
-        if read > 0 || unread == 0 {
-            self.full = false;
-            self.stalled_since = None;
-        }
-        if self.late {
-            self.stalled_since.get_or_insert(now);
-        }
-    }
-
-    fn is_free(&self, window: usize) -> bool {
-        self.state == LaneState::Open && !self.late && !self.full && self.records.len() < window
-    }
-
-    /// Has to be looked at every tick.
-    fn is_watched(&self) -> bool {
-        match self.state {
-            LaneState::Open => !self.records.is_empty() || self.full,
-            LaneState::Suspect => true,
-            LaneState::Granted
-            | LaneState::Taking(_)
-            | LaneState::Checking(_)
-            | LaneState::Again(_)
-            | LaneState::Ended => false,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,14 @@ use crate::core::{
     CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot,
     WorkerId,
 };
+use crate::counters::WorkerCounters;
 use crate::policy::Policy;
 use crate::restart::{Restart, Rng};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;
 /// Records that the kernel takes before it says that a queue is full.
-const QUEUE_RECORDS: usize = 20;
+const QUEUE_RECORDS: usize = 6;
 /// Connections that a port's backlog holds.
 const BACKLOG: usize = 12;
 /// More steps than any world needs to come to rest.
@@ -1015,6 +1016,17 @@ impl World {
         );
     }
 
+    /// What the workers had is what all had, as long as all are remembered.
+    fn check_shares(&self) {
+        let shares = self.workers.keys().map(|id| self.core.worker_counters(*id));
+        let Some(shares) = shares.collect::<Option<Vec<_>>>() else { return };
+        let sum = self.core.counters();
+        let total = |part: fn(&WorkerCounters) -> u64| shares.iter().map(part).sum::<u64>();
+        assert_eq!(total(|share| share.dispatched), sum.dispatched);
+        assert_eq!(total(|share| share.taken_back), sum.taken_back);
+        assert_eq!(total(|share| share.re_dispatched), sum.re_dispatched);
+    }
+
     /// The counters say what the ledger says.
     fn check(&self) {
         let (sum, ledger) = (self.core.counters(), &self.ledger);
@@ -1026,6 +1038,9 @@ impl World {
         assert!(sum.re_dispatched <= sum.taken_back.min(sum.dispatched));
         let closed = [sum.closed_shutdown, sum.closed_overflow, sum.closed_not_listening];
         assert_eq!(closed, ledger.closed);
+        if self.workers.len() < 8 {
+            self.check_shares();
+        }
     }
 }
 

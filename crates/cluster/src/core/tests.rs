@@ -142,8 +142,10 @@ fn a_stuck_workers_connections_go_to_others_and_it_gets_only_probes() {
         script.say(Input::Depth { worker: 1, key: 1, records: 1 });
         script.read(2);
     }
-    let taking = script
-        .say_at(0 * MS, Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 });
+    let taking = script.say_at(
+        Duration::ZERO,
+        Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 },
+    );
     assert_eq!(taking, [Output::Probe { worker: 1, key: 1 }, send(2, 1)]);
     assert_eq!(script.accept(3), [send(2, 3)]);
     // The probe is read: trusted again.

@@ -1,0 +1,130 @@
+//! A lane: the primary's picture of one worker's hand-off queue.
+//!
+//! Pure.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::core::WorkerId;
+use crate::counters::WorkerCounters;
+
+use super::LATE;
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) worker: WorkerId,
+    pub(super) state: LaneState,
+    /// Sent and, as far as known, unread.
+    pub(super) records: VecDeque<Sent>,
+    /// `Ask` is under way; so many records lay in the queue then.
+    pub(super) asked: Option<usize>,
+    /// The kernel refused a record for want of room.
+    pub(super) full: bool,
+    /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
+    pub(super) late: bool,
+    /// Late ever since, and nothing read.
+    pub(super) stalled_since: Option<Instant>,
+    pub(super) counters: WorkerCounters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneState {
+    /// The queue exists; the worker has not said that it listens.
+    Granted,
+    Open,
+    /// Emptied because it was stuck; gets probes only.
+    Suspect,
+    /// `TakeBack` is under way.
+    Taking(After),
+    /// The last `TakeBack` came; `Ask` is under way, to see whether that was all. It is not when
+    /// this process is out of descriptors.
+    Checking(u32),
+    /// It was not all; the number counts the tries.
+    Again(u32),
+    /// `EndQueue` was said; the worker reads the rest.
+    Ended,
+}
+
+/// What follows when a queue is taken back. Later ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum After {
+    Suspect,
+    End,
+    /// With the tries so far.
+    Drop(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) at: Instant,
+    /// Of the connection; `None` for a probe.
+    pub(super) connection: Option<Origin>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// Counted from the first that was accepted: its age.
+    pub(super) number: u64,
+    /// Has been taken back before.
+    pub(super) again: bool,
+}
+
+impl Lane {
+    pub(super) fn new(worker: WorkerId) -> Self {
+        Self {
+            worker,
+            state: LaneState::Granted,
+            records: VecDeque::new(),
+            asked: None,
+            full: false,
+            late: false,
+            stalled_since: None,
+            counters: WorkerCounters::default(),
+        }
+    }
+
+    /// Takes the answer to `Ask`.
+    pub(super) fn saw(&mut self, unread: usize, now: Instant) {
+        let Some(asked) = self.asked.take() else { return };
+        let read = asked.saturating_sub(unread).min(self.records.len());
+        self.records.drain(..read);
+        self.late = self.records.front().is_some_and(|oldest| oldest.at + LATE <= now);
+        if read > 0 || unread == 0 {
+            self.full = false;
+            self.stalled_since = None;
+        }
+        if self.late {
+            self.stalled_since.get_or_insert(now);
+        }
+    }
+
+    /// A record did not get in; tells whose it was.
+    pub(super) fn refused(&mut self) -> Option<Origin> {
+        // It was among those sent last. Refusals come in the order of what was sent, so that
+        // giving each the oldest of those keeps them in line.
+        let last = self.records.back()?.at;
+        let at = self.records.iter().position(|sent| sent.at == last)?;
+        let sent = self.records.remove(at)?;
+        self.asked = self.asked.map(|asked| asked.min(self.records.len()));
+        // Nobody looks at an empty lane again.
+        self.late &= !self.records.is_empty();
+        sent.connection
+    }
+
+    pub(super) fn is_free(&self, window: usize) -> bool {
+        self.state == LaneState::Open && !self.late && !self.full && self.records.len() < window
+    }
+
+    /// Has to be looked at every tick.
+    pub(super) fn is_watched(&self) -> bool {
+        match self.state {
+            LaneState::Open => !self.records.is_empty() || self.full,
+            LaneState::Suspect => true,
+            LaneState::Granted
+            | LaneState::Taking(_)
+            | LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Ended => false,
+        }
+    }
+}

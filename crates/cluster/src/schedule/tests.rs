@@ -1,0 +1,393 @@
+//! One schedule with queues made of vectors: rotation, windows, suspects, and waiting.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A schedule and the kernel's side of its queues; workers read only when told to.
+struct Glass {
+    schedule: Schedule<u32>,
+    now: Instant,
+    /// By worker: connections, and 0 for a probe.
+    queues: Vec<(WorkerId, VecDeque<u32>)>,
+    accepting: bool,
+    closed: Vec<(u32, CloseReason)>,
+    unresponsive: Vec<WorkerId>,
+    asks: usize,
+    /// The kernel refuses connections for this reason.
+    refusal: Option<Refusal>,
+    /// The primary can read no queue.
+    blind: bool,
+}
+
+impl Glass {
+    fn new(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> Self {
+        let mut options = CoreOptions::default();
+        change(&mut options);
+        let mut glass = Self {
+            schedule: Schedule::new(1, &options),
+            now: Instant::now(),
+            queues: Vec::new(),
+            accepting: false,
+            closed: Vec::new(),
+            unresponsive: Vec::new(),
+            asks: 0,
+            refusal: None,
+            blind: false,
+        };
+        (1..=workers).for_each(|worker| glass.join(worker));
+        glass
+    }
+
+    fn join(&mut self, worker: WorkerId) {
+        self.queues.push((worker, VecDeque::new()));
+        self.schedule.grant(worker);
+        assert!(self.schedule.open_lane(worker));
+        self.step(|schedule, now, out| schedule.deal(now, out));
+    }
+
+    /// Steps, and performs what comes out until nothing does.
+    fn step(&mut self, step: impl FnOnce(&mut Schedule<u32>, Instant, &mut Vec<Output<u32>>)) {
+        let mut out = Vec::new();
+        step(&mut self.schedule, self.now, &mut out);
+        let mut todo = VecDeque::from(out);
+        while let Some(output) = todo.pop_front() {
+            let mut out = Vec::new();
+            self.perform(output, &mut out);
+            todo.extend(out);
+        }
+        let sum = self.schedule.counters();
+        assert_eq!(sum.accepted + sum.taken_back, sum.dispatched + sum.closed() + sum.waiting);
+    }
+
+    fn perform(&mut self, output: Output<u32>, out: &mut Vec<Output<u32>>) {
+        let (schedule, now) = (&mut self.schedule, self.now);
+        let queue_of = |worker| move |queue: &&mut (WorkerId, VecDeque<u32>)| queue.0 == worker;
+        let mut queues = self.queues.iter_mut();
+        match output {
+            Output::Send { worker, connection, .. } => match self.refusal {
+                Some(why) => schedule.refused(worker, Some(connection), why, now, out),
+                None => queues.find(queue_of(worker)).unwrap().1.push_back(connection),
+            },
+            Output::Probe { worker, .. } => {
+                queues.find(queue_of(worker)).unwrap().1.push_back(0);
+            }
+            Output::Ask { worker, .. } => {
+                self.asks += 1;
+                let unread = queues.find(queue_of(worker)).unwrap().1.len() as u32;
+                if schedule.depth(worker, unread, now, out) == Verdict::Unresponsive {
+                    self.unresponsive.push(worker);
+                }
+            }
+            Output::TakeBack { worker, .. } => {
+                let queue = &mut queues.find(queue_of(worker)).unwrap().1;
+                let count = if self.blind { 0 } else { queue.len() };
+                let (probes, connections): (Vec<u32>, Vec<u32>) =
+                    queue.drain(..count).partition(|record| *record == 0);
+                schedule.taken_back(worker, connections, probes.len() as u32, now, out);
+            }
+            Output::Accept { on, .. } => self.accepting = on,
+            Output::Close { connection, reason } => self.closed.push((connection, reason)),
+            Output::DropQueue { worker, .. } => self.queues.retain(|queue| queue.0 != worker),
+            Output::EndQueue { .. } => {}
+            other => panic!("{other:?} is not for a schedule"),
+        }
+    }
+
+    fn accept(&mut self, connections: impl IntoIterator<Item = u32>) {
+        for connection in connections {
+            self.step(|schedule, now, out| schedule.accepted(connection, now, out));
+        }
+    }
+
+    /// Time passes, with all ticks in it; these workers read all they get meanwhile.
+    fn pass(&mut self, time: Duration, readers: &[WorkerId]) {
+        let end = self.now + time;
+        while let Some(due) = self.schedule.deadline().filter(|due| *due <= end) {
+            self.now = due;
+            self.read(readers);
+            self.tick();
+            assert!(self.schedule.deadline().is_none_or(|next| next > due));
+        }
+        self.now = end;
+        self.read(readers);
+    }
+
+    fn tick(&mut self) {
+        self.step(|schedule, now, out| schedule.tick(now, out));
+    }
+
+    fn read(&mut self, readers: &[WorkerId]) {
+        let read = self.queues.iter_mut().filter(|queue| readers.contains(&queue.0));
+        read.for_each(|queue| queue.1.clear());
+    }
+
+    fn queue(&self, worker: WorkerId) -> Vec<u32> {
+        let queue = self.queues.iter().find(|queue| queue.0 == worker);
+        queue.map(|queue| queue.1.iter().copied().collect()).unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_thousand_connections_go_to_eight_workers_in_equal_parts() {
+    let mut glass = Glass::new(8, |_| {});
+    let mut counts = [0; 8];
+    for connection in 1..=1000 {
+        glass.accept([connection]);
+        glass.now += 3 * MS;
+        let at = (0..8).find(|at| glass.queue(at + 1).contains(&connection)).unwrap();
+        counts[at as usize] += 1;
+        let all: Vec<WorkerId> = (1..=8).collect();
+        glass.read(&all);
+        if glass.schedule.deadline().is_some_and(|due| due <= glass.now) {
+            glass.tick();
+        }
+    }
+    assert_eq!(counts, [125; 8]);
+}
+
+#[test]
+fn the_kernel_is_asked_rarely() {
+    let mut glass = Glass::new(200, |_| {});
+    let all: Vec<WorkerId> = (1..=200).collect();
+    for connection in 1..=12_800 {
+        glass.accept([connection]);
+        glass.read(&all);
+    }
+    // Once for each window full.
+    assert_eq!(glass.asks, 200);
+}
+
+#[test]
+fn the_turn_is_kept_when_workers_join_and_leave() {
+    let mut glass = Glass::new(3, |_| {});
+    glass.accept([1, 2]);
+    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    // What worker 1 had goes to worker 3, whose turn it is.
+    assert_eq!(glass.queue(3), [1]);
+    glass.join(9);
+    glass.accept([4, 5]);
+    assert_eq!((glass.queue(2), glass.queue(3), glass.queue(9)), (vec![2, 5], vec![1], vec![4]));
+}
+
+#[test]
+fn nothing_outstanding_means_no_deadline() {
+    let mut glass = Glass::new(2, |_| {});
+    assert_eq!(glass.schedule.deadline(), None);
+    glass.accept([1]);
+    assert_eq!(glass.schedule.deadline(), Some(glass.now + TICK));
+    glass.pass(TICK, &[1, 2]);
+    assert_eq!(glass.schedule.deadline(), None);
+}
+
+#[test]
+fn a_worker_that_does_not_read_is_skipped_and_emptied() {
+    let mut glass = Glass::new(4, |_| {});
+    glass.accept(1..=8);
+    // Worker 2 is frozen; clients keep coming.
+    let mut waited = 0;
+    for connection in 9..=100 {
+        glass.pass(5 * MS, &[1, 3, 4]);
+        glass.accept([connection]);
+        if glass.queue(2).iter().any(|record| *record != 0) {
+            waited += 5;
+        }
+    }
+    assert!(waited <= 140, "taken back after {waited} ms");
+    assert_eq!(glass.queue(2), [0], "nothing but one probe");
+    let sum = glass.schedule.counters();
+    assert_eq!((sum.taken_back, sum.re_dispatched, sum.closed()), (3, 3, 0));
+    // It runs again: the probe is read, and it gets its share.
+    glass.pass(TICK, &[1, 2, 3, 4]);
+    glass.accept(1..=4);
+    assert_eq!(glass.queue(2).len(), 1);
+}
+
+#[test]
+fn two_frozen_workers_do_not_play_ping_pong() {
+    let mut glass = Glass::new(3, |_| {});
+    glass.accept(1..=6);
+    glass.pass(2000 * MS, &[1]);
+    let sum = glass.schedule.counters();
+    assert_eq!((sum.taken_back, sum.re_dispatched), (4, 4));
+    assert_eq!((glass.queue(2), glass.queue(3)), (vec![0], vec![0]));
+}
+
+#[test]
+fn with_all_workers_stuck_nothing_is_taken_back_or_accepted() {
+    let mut glass = Glass::new(2, |_| {});
+    glass.accept(1..=6);
+    assert!(glass.accepting);
+    glass.pass(1000 * MS, &[]);
+    assert!(!glass.accepting);
+    assert_eq!(glass.schedule.counters().taken_back, 0);
+    assert_eq!((glass.queue(1), glass.queue(2)), (vec![1, 3, 5], vec![2, 4, 6]));
+    // One of them goes on, and serves what the other left.
+    glass.pass(300 * MS, &[1]);
+    assert!(glass.accepting);
+    assert_eq!((glass.queue(1), glass.queue(2)), (vec![], vec![0]));
+}
+
+#[test]
+fn a_worker_that_never_reads_is_reported_whether_others_can_serve_or_not() {
+    for workers in [1, 2] {
+        let mut glass = Glass::new(workers, |options| options.unresponsive = 1000 * MS);
+        glass.accept(1..=workers);
+        glass.pass(900 * MS, &[2]);
+        assert!(glass.unresponsive.is_empty());
+        glass.pass(200 * MS, &[2]);
+        assert_eq!(glass.unresponsive.first(), Some(&1));
+    }
+}
+
+#[test]
+fn a_slow_worker_is_not_unresponsive() {
+    let mut glass = Glass::new(1, |options| options.unresponsive = 200 * MS);
+    glass.accept(1..=20);
+    for _ in 0..20 {
+        glass.pass(150 * MS, &[]);
+        glass.queues[0].1.pop_front();
+    }
+    assert!(glass.unresponsive.is_empty());
+}
+
+#[test]
+fn time_in_which_this_process_stood_still_counts_for_nobody() {
+    let mut glass = Glass::new(2, |options| options.unresponsive = 1000 * MS);
+    glass.accept([1]);
+    glass.now += Duration::from_secs(3600);
+    glass.tick();
+    assert_eq!(glass.queue(1), [1]);
+    assert!(glass.unresponsive.is_empty());
+    glass.pass(200 * MS, &[2]);
+    assert_eq!(glass.queue(1), [0]);
+}
+
+#[test]
+fn what_is_taken_back_keeps_its_place_in_line() {
+    let mut glass = Glass::new(2, |options| options.window = 2);
+    for connection in 1..=4 {
+        glass.accept([connection]);
+        glass.now += MS;
+    }
+    glass.accept([5, 6]);
+    assert!(!glass.accepting);
+    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    glass.join(3);
+    assert_eq!((glass.queue(3), glass.queue(2)), (vec![1, 3], vec![2, 4]));
+    assert_eq!(glass.schedule.counters().waiting, 2);
+    glass.pass(TICK, &[2, 3]);
+    assert_eq!(glass.schedule.counters().waiting, 0);
+    assert!(glass.accepting);
+}
+
+#[test]
+fn the_newest_are_closed_when_too_many_wait() {
+    let mut glass = Glass::new(1, |options| (options.window, options.waiting) = (2, 2));
+    glass.accept(1..=5);
+    assert_eq!(glass.closed, [(5, CloseReason::Overflow)]);
+    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    assert_eq!(glass.closed[1..], [(4, CloseReason::Overflow), (3, CloseReason::Overflow)]);
+    glass.join(2);
+    assert_eq!(glass.queue(2), [1, 2]);
+}
+
+#[test]
+fn a_full_queue_waits_until_it_is_writable() {
+    let mut glass = Glass::new(2, |_| {});
+    glass.refusal = Some(Refusal::Full);
+    glass.accept([1]);
+    assert!(!glass.accepting);
+    assert_eq!(glass.schedule.counters().waiting, 1);
+    glass.refusal = None;
+    glass.step(|schedule, now, out| schedule.writable(2, now, out));
+    assert_eq!(glass.queue(2), [1]);
+    assert!(glass.accepting);
+    // Lost news of room do no harm: an empty queue has room.
+    glass.pass(TICK, &[]);
+    glass.accept([2, 3]);
+    assert_eq!([glass.queue(1), glass.queue(2)].concat().len(), 3);
+}
+
+#[test]
+fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
+    let mut glass = Glass::new(2, |_| {});
+    glass.refusal = Some(Refusal::InFlight);
+    glass.accept(1..=200);
+    for _ in 0..101 {
+        let due = glass.schedule.deadline().expect("tried again");
+        assert!(due > glass.now);
+        glass.now = due;
+        glass.tick();
+    }
+    assert_eq!(glass.schedule.counters().waiting, 200);
+    glass.refusal = None;
+    glass.pass(100 * MS, &[]);
+    assert_eq!(glass.schedule.counters().waiting, 72, "two windows are full");
+    let mut first = [&glass.queue(1)[..3], &glass.queue(2)[..3]].concat();
+    first.sort_unstable();
+    assert_eq!(first, [1, 2, 3, 4, 5, 6], "in line");
+}
+
+#[test]
+fn a_lane_whose_queue_is_gone_is_closed_and_its_connections_given_away() {
+    let mut glass = Glass::new(2, |_| {});
+    glass.accept([1, 2]);
+    glass.refusal = Some(Refusal::Gone);
+    glass.accept([3]);
+    assert!(!glass.schedule.has_lane(1));
+    assert!(!glass.schedule.has_lane(2), "it was tried there too");
+    assert_eq!(glass.schedule.counters().waiting, 3);
+    glass.refusal = None;
+    glass.join(3);
+    assert_eq!(glass.queue(3).len(), 3);
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
+    for gives_in in [true, false] {
+        let mut glass = Glass::new(2, |_| {});
+        glass.accept([1, 2, 3]);
+        glass.blind = true;
+        glass.step(|schedule, _, out| schedule.close_lane(1, out));
+        assert!(glass.schedule.has_lane(1));
+        glass.pass(1000 * MS, &[2]);
+        assert!(glass.schedule.has_lane(1));
+        if gives_in {
+            glass.blind = false;
+            glass.pass(50 * MS, &[]);
+            assert_eq!(glass.queue(2), [1, 3]);
+        } else {
+            glass.pass(Duration::from_secs(10), &[2]);
+            assert_eq!(glass.schedule.counters().closed_overflow, 2);
+        }
+        assert!(!glass.schedule.has_lane(1));
+    }
+}
+
+#[test]
+fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
+    let mut glass = Glass::new(2, |_| {});
+    glass.accept(1..=4);
+    glass.step(|schedule, _, out| schedule.leave(1, out));
+    assert!(glass.schedule.has_ended(1));
+    assert_eq!((glass.queue(1), glass.queue(2)), (vec![], vec![2, 4, 1, 3]));
+    glass.step(|schedule, _, out| schedule.leave(2, out));
+    assert!(glass.schedule.has_ended(2) && !glass.accepting);
+    assert_eq!(glass.queue(2), [2, 4, 1, 3]);
+    glass.step(|schedule, _, out| schedule.close_lane(2, out));
+    assert_eq!(glass.schedule.counters().waiting, 4);
+    glass.step(|schedule, _, out| schedule.close_waiting(CloseReason::NotListening, out));
+    assert_eq!(glass.closed.len(), 4);
+}
+
+#[test]
+fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
+    let mut glass = Glass::new(1, |_| {});
+    glass.schedule.grant(2);
+    glass.accept(1..=3);
+    assert_eq!(glass.queue(1), [1, 2, 3]);
+    assert!(!glass.schedule.open_lane(7));
+    assert!(glass.schedule.open_lane(2));
+    assert!(!glass.schedule.open_lane(2), "said once");
+}
