@@ -128,7 +128,8 @@ fn table() -> Result<String, Error> {
 
 fn about(out: &mut String) -> Result<(), Error> {
     let user = os_info::user_info()?;
-    let name = user.username.map_or_else(|| "no name".into(), |name| name.to_string_lossy().into_owned());
+    let name =
+        user.username.map_or_else(|| "no name".into(), |name| name.to_string_lossy().into_owned());
     title(out, &os_info::hostname()?);
     line(
         out,

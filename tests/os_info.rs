@@ -6,8 +6,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -210,4 +212,78 @@ fn a_system_without_proc_is_a_clear_error() {
     let Some((code, stdout, stderr)) = unshared(&["--mount"], script) else { return };
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(stderr.starts_with("os_info: /proc/stat failed with ENOENT: "), "{stderr}");
+}
+
+/// A control group made for a test; removed when dropped.
+struct RealGroup(PathBuf);
+
+impl RealGroup {
+    /// Below the mount of `controller`, with `limits` as file and value; `None`, said aloud, where
+    /// that is not allowed.
+    fn make(controller: &str, limits: &[(&str, &str)]) -> Option<Self> {
+        let v1 = Path::new("/sys/fs/cgroup").join(controller);
+        let base = if v1.is_dir() { v1 } else { "/sys/fs/cgroup".into() };
+        let group = Self(base.join(format!("brood-test-{controller}-{}", std::process::id())));
+        let made = fs::create_dir(&group.0).and_then(|()| {
+            // The process goes one deeper: a parent's limit holds, too.
+            fs::create_dir(group.0.join("inner"))?;
+            limits.iter().try_for_each(|(file, value)| fs::write(group.0.join(file), value))
+        });
+        match made {
+            Ok(()) => Some(group),
+            Err(error) => {
+                println!("SKIPPED: no real group for {controller} here: {error}");
+                None
+            }
+        }
+    }
+
+    /// What the example says inside.
+    fn json(&self) -> Value {
+        let script = "echo $$ > \"$1/inner/cgroup.procs\" && exec \"$0\" --json";
+        let mut shell = Command::new("sh");
+        json_of(shell.args(["-c", script]).arg(common::example("os_info")).arg(&self.0))
+    }
+}
+
+impl Drop for RealGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.0.join("inner"));
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn is_v1(controller: &str) -> bool {
+    Path::new("/sys/fs/cgroup").join(controller).is_dir()
+}
+
+#[test]
+fn the_quota_of_a_real_group_is_seen_from_the_group_below() {
+    let limits: &[_] = if is_v1("cpu") {
+        &[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "60000")]
+    } else {
+        &[("cpu.max", "60000 100000")]
+    };
+    let Some(group) = RealGroup::make("cpu", limits) else { return };
+    let json = group.json();
+    assert_eq!(json["limits"]["cpu_quota"]["quota_us"], 60_000);
+    assert_eq!(json["availableParallelism"], 1);
+}
+
+#[test]
+fn the_memory_limit_of_a_real_group_is_seen_from_the_group_below() {
+    let file = if is_v1("memory") { "memory.limit_in_bytes" } else { "memory.max" };
+    let Some(group) = RealGroup::make("memory", &[(file, "268435456")]) else { return };
+    let memory = &group.json()["limits"]["memory"];
+    assert_eq!(memory["max_bytes"], 268_435_456);
+    let used = memory["current_bytes"].as_u64().unwrap();
+    assert!(used > 0 && used <= 268_435_456, "{used}");
+}
+
+#[test]
+fn the_process_limit_of_a_real_group_is_seen_from_the_group_below() {
+    let Some(group) = RealGroup::make("pids", &[("pids.max", "50")]) else { return };
+    let limits = &group.json()["limits"];
+    assert_eq!(limits["pids_max"], 50);
+    assert!(limits["pids_current"].as_u64() >= Some(1));
 }
