@@ -8,10 +8,14 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 
 use crate::report::{Chart, Measure, Role, Unit};
+use crate::stats::Better;
 
-const SIZE: (u32, u32) = (760, 400);
+const WIDTH: u32 = 760;
+/// Of a picture with lines; bars take what they need.
+const HEIGHT: u32 = 400;
+const BAR: u32 = 44;
 const FONT: &str = "sans-serif";
-const OURS: RGBColor = RGBColor(200, 30, 45);
+const OURS: [RGBColor; 2] = [RGBColor(200, 30, 45), RGBColor(236, 140, 150)];
 const LIMIT: RGBColor = RGBColor(150, 150, 150);
 const PEERS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
@@ -40,7 +44,11 @@ pub fn draw(measure: &Measure) -> Option<String> {
     let top = values.iter().copied().reduce(f64::max).filter(|&top| top > 0.0)?;
     let low = values.iter().copied().reduce(f64::min)?;
     let mut picture = String::new();
-    let area = SVGBackend::with_string(&mut picture, SIZE).into_drawing_area();
+    let height = match measure.chart {
+        Chart::Bars => 64 + BAR * u32::try_from(lines.len()).unwrap_or(1),
+        Chart::Lines { .. } | Chart::None => HEIGHT,
+    };
+    let area = SVGBackend::with_string(&mut picture, (WIDTH, height)).into_drawing_area();
     let drawn = match measure.chart {
         Chart::None => return None,
         Chart::Bars => bars(&area, measure, &lines, top),
@@ -68,14 +76,14 @@ pub fn draw(measure: &Measure) -> Option<String> {
 }
 
 fn lines(measure: &Measure) -> Vec<Line<'_>> {
-    let mut peers = PEERS.iter().cycle();
+    let (mut ours, mut peers) = (OURS.iter().cycle(), PEERS.iter().cycle());
     let mut line = |(name, role)| {
         let points = measure.rows.iter().filter_map(|row| {
             let median = row.cell(name)?.summary()?.median;
             Some((row.at, median))
         });
         let color = match role {
-            Role::Ours => OURS,
+            Role::Ours => *ours.next().expect("a cycle has no end"),
             Role::Limit => LIMIT,
             Role::Peer => *peers.next().expect("a cycle has no end"),
         };
@@ -88,9 +96,8 @@ fn lines(measure: &Measure) -> Vec<Line<'_>> {
 /// Lying bars, so that long names have room.
 fn bars(area: &Area<'_>, measure: &Measure, lines: &[Line<'_>], top: f64) -> Drawn {
     area.fill(&WHITE)?;
-    let (width, height) = (f64::from(SIZE.0), f64::from(SIZE.1));
-    area.draw(&Text::new(measure.title.clone(), (16, 12), (FONT, 18)))?;
-    let step = ((height - 60.0) / lines.len() as f64).min(48.0);
+    let (width, step) = (f64::from(WIDTH), f64::from(BAR));
+    area.draw(&Text::new(title(measure), (16, 12), (FONT, 18)))?;
     let (left, room) = (width * 0.34, width * 0.5);
     for (place, line) in lines.iter().enumerate() {
         let value = line.points[0].1;
@@ -115,7 +122,7 @@ where
 {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(area)
-        .caption(&measure.title, (FONT, 18))
+        .caption(title(measure), (FONT, 18))
         .margin(14)
         .x_label_area_size(44)
         .y_label_area_size(80)
@@ -148,20 +155,21 @@ where
     Ok(())
 }
 
-/// A place on the axis: in the words of its row, where it is one.
+fn title(measure: &Measure) -> String {
+    let better = if measure.better == Better::Lower { "less" } else { "more" };
+    format!("{} ({better} is better)", measure.title)
+}
+
 fn axis_label(measure: &Measure, at: f64) -> String {
-    let near = |row: &&crate::report::Row| (row.at - at).abs() <= at.abs() * 1e-6;
-    match measure.rows.iter().find(near) {
-        Some(row) if !row.label.is_empty() => row.label.clone(),
-        _ => Unit::Count.show(at),
-    }
+    let unit = if measure.axis.contains("bytes") { Unit::Bytes } else { Unit::Count };
+    unit.show(at).replace(".00", "").replace(".0", "")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::{Cell, Outcome, Row};
-    use crate::stats::{Better, Summary};
+    use crate::stats::Summary;
 
     fn measure(chart: Chart, places: &[f64]) -> Measure {
         let mut measure = Measure::new("t", Unit::Nanoseconds, Better::Lower).along("MiB", chart);
