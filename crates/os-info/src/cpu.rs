@@ -19,7 +19,7 @@ pub struct Cpu {
     /// Its speed at this moment in MHz; 0 where the kernel does not say.
     ///
     /// Node: 20 says 0 on most virtual machines, where no driver scales the speed. Here the one
-    /// that `/proc/cpuinfo` names stands in.
+    /// that `/proc/cpuinfo` names stands in; on x86 that of the first CPU for all.
     #[cfg_attr(feature = "serde", serde(rename = "speed"))]
     pub speed_mhz: u32,
     /// What it did since the system started.
