@@ -62,3 +62,8 @@ pub use settings::{Builder, WORKERS_MAX};
 #[cfg(feature = "tokio")]
 pub use tokio::AsyncListener;
 pub use worker::{ORPHAN_DRAIN_MS, Worker, listen};
+
+/// The example of the README is compiled as a test.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
