@@ -1,8 +1,9 @@
 //! The memory of the host.
 
 use crate::Error;
-use crate::files::{Root, read_short};
+use crate::files::read_short;
 use crate::parse::meminfo;
+use std::path::Path;
 
 /// The memory of the host, in bytes. What the container may use of it is in
 /// [`Limits`](crate::Limits).
@@ -49,7 +50,7 @@ pub fn totalmem() -> Result<u64, Error> {
 pub fn freemem() -> Result<u64, Error> {
     // The line stands among the first three: no need to copy the rest.
     let mut buffer = [0; 256];
-    let meminfo = read_short(&Root::default().at("/proc/meminfo"), &mut buffer);
+    let meminfo = read_short(Path::new("/proc/meminfo"), &mut buffer);
     available_or_free(meminfo.ok().and_then(meminfo::available))
 }
 

@@ -3,6 +3,7 @@
 use crate::files::{Root, read_short};
 use crate::groups;
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 /// Says how many threads of this program can run at the same time: how many workers to start.
 ///
@@ -28,10 +29,9 @@ pub fn available_parallelism() -> NonZeroUsize {
     if cpus == NonZeroUsize::MIN {
         return cpus;
     }
-    let root = Root::default();
     let mut buffer = [0; 8192];
-    match read_short(&root.at("/proc/self/cgroup"), &mut buffer) {
-        Ok(membership) => within(cpus, groups::cpu_quota(&root, membership)),
+    match read_short(Path::new("/proc/self/cgroup"), &mut buffer) {
+        Ok(membership) => within(cpus, groups::cpu_quota(&Root::default(), membership)),
         Err(_) => cpus,
     }
 }
