@@ -3,6 +3,7 @@
 mod ballast;
 mod cluster;
 mod fork;
+mod os;
 mod spawn;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ pub struct Entry {
 pub const ALL: &[Entry] = &[
     Entry { name: "spawn", run: spawn::run },
     Entry { name: "fork", run: fork::run },
+    Entry { name: "os", run: os::run },
     Entry { name: "cluster", run: cluster::run },
 ];
 

@@ -48,7 +48,12 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn call<T>(&self, role: Role, name: &str, mut once: impl FnMut() -> T + 'a) -> Contender<'a> {
+    fn call<'c, T>(
+        &self,
+        role: Role,
+        name: &str,
+        mut once: impl FnMut() -> T + 'c,
+    ) -> Contender<'c> {
         let calls = self.calls();
         Contender::new(role, name, move || -> Result<_, String> {
             let batch = || {
@@ -88,12 +93,11 @@ impl<'a> Bench<'a> {
 
 fn processors(bench: &Bench<'_>) -> Vec<Measure> {
     let mut kept = System::new();
-    let free = || bench.call(Role::Ours, "os_info::cpus", || os_info::cpus().map(|all| all.len()));
-    let mut theirs = sysinfo::System::new();
+    let mut theirs = sysinfo::System::new().expect("this is a system that sysinfo knows");
     let free_measure = bench.measure(
         "CPUs: model, speed, times",
         vec![
-            free(),
+            bench.call(Role::Ours, "os_info::cpus", os_info::cpus),
             bench.node("cpus"),
             bench.call(Role::Peer, "sysinfo", || {
                 let kind = CpuRefreshKind::everything();
@@ -114,7 +118,7 @@ fn processors(bench: &Bench<'_>) -> Vec<Measure> {
 
 fn memory(bench: &Bench<'_>) -> Vec<Measure> {
     let mut kept = System::new();
-    let mut theirs = sysinfo::System::new();
+    let mut theirs = sysinfo::System::new().expect("this is a system that sysinfo knows");
     vec![
         bench.measure(
             "Available memory",
@@ -122,9 +126,8 @@ fn memory(bench: &Bench<'_>) -> Vec<Measure> {
                 bench.call(Role::Ours, "os_info::freemem", os_info::freemem),
                 bench.node("freemem"),
                 bench.call(Role::Peer, "sysinfo", || {
-                    let _ = black_box(
-                        theirs.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram()),
-                    );
+                    let kind = MemoryRefreshKind::nothing().with_ram();
+                    let _ = black_box(theirs.refresh_memory_specifics(kind));
                     theirs.available_memory()
                 }),
             ],
