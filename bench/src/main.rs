@@ -15,6 +15,7 @@
 
 mod chart;
 mod context;
+mod idle;
 mod load;
 mod machine;
 mod markdown;

@@ -5,7 +5,9 @@
 //! and still in turn with everybody else's.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// An installed Node.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +31,8 @@ impl Node {
         Self::run(Command::new("node").arg(file).envs(variables.iter().copied()))
     }
 
-    fn run(command: &mut Command) -> Result<Script, String> {
+    /// Starts any program that answers lines in this way.
+    pub fn run(command: &mut Command) -> Result<Script, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -63,9 +66,13 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // The end of its input ends it; the kill is for one that hangs.
+        // The end of its input ends it, and lets it clean up; the kill is for one that hangs.
         drop(self.input.take());
-        let _ = self.child.kill();
+        let ended = sys::pidfd::PidFd::open(self.child.id())
+            .and_then(|child| sys::poll::readable(child.as_fd(), Some(Duration::from_secs(5))));
+        if !ended.unwrap_or(false) {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

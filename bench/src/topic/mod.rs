@@ -3,12 +3,14 @@
 mod ballast;
 mod cluster;
 mod fork;
+mod idle;
 mod os;
 mod spawn;
 
 use std::process::ExitCode;
 
 use crate::context::Context;
+use crate::idle as holder;
 use crate::report::Topic;
 use crate::server;
 
@@ -23,14 +25,17 @@ pub const ALL: &[Entry] = &[
     Entry { name: "spawn", run: spawn::run },
     Entry { name: "fork", run: fork::run },
     Entry { name: "os", run: os::run },
+    Entry { name: "idle", run: idle::run },
     Entry { name: "cluster", run: cluster::run },
 ];
 
 /// Modules that a topic forks, by name.
-pub const MODULES: &[(&str, fn())] = &[(fork::MODULE, fork::module)];
+pub const MODULES: &[(&str, fn())] =
+    &[(fork::MODULE, fork::module), (holder::MODULE, holder::module)];
 
 /// Roles that a topic starts this program in, by name.
-const ROLES: &[(&str, fn())] = &[(fork::ROLE, fork::role), (server::ROLE, server::role)];
+const ROLES: &[(&str, fn())] =
+    &[(fork::ROLE, fork::role), (server::ROLE, server::role), (holder::ROLE, holder::role)];
 
 /// Plays the role that `bench role NAME` names, when a topic has started this program again.
 pub fn play_role() -> Option<ExitCode> {

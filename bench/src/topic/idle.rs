@@ -1,0 +1,152 @@
+//! What idle children cost their parent: memory and wake-ups.
+
+use std::cell::RefCell;
+use std::process::Command;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use crate::context::{Contender, Context};
+use crate::idle;
+use crate::node::{Node, Script};
+use crate::report::{Chart, Measure, Role, Topic, Unit};
+use crate::stats::Better;
+
+/// Who holds the children; what it is to us; what the role calls it.
+const KINDS: [(&str, Role, &str); 4] = [
+    ("brood", Role::Ours, "brood"),
+    ("brood, with channels", Role::Ours, "brood-fork"),
+    ("std::process", Role::Peer, "std"),
+    ("tokio::process", Role::Peer, "tokio"),
+];
+
+/// What a round has shown: bytes per child, and wake-ups a second.
+type Figures = Vec<(f64, f64)>;
+
+/// A holder of children, and what its rounds have shown so far.
+struct Lane {
+    name: &'static str,
+    role: Role,
+    holder: Result<Holder, String>,
+    seen: Rc<RefCell<Figures>>,
+}
+
+enum Holder {
+    Native(Script),
+    /// Its growth, which it tells once.
+    Node(Script, f64),
+}
+
+pub fn run(context: &Context) -> Topic {
+    let lines = Chart::Lines { log_x: true, log_y: false };
+    let axis = "children";
+    let mut memory =
+        Measure::new("Memory of the parent for each idle child", Unit::Bytes, Better::Lower)
+            .along(axis, Chart::Lines { log_x: true, log_y: true });
+    let mut wakes = Measure::new(
+        "Wake-ups of the parent while nothing happens",
+        Unit::PerSecond,
+        Better::Lower,
+    )
+    .along(axis, lines);
+    for count in [1, 100, 1000] {
+        let what = format!("idle, {count} children: starting");
+        context.progress.show(&what, "", "", 0, 1);
+        let mut lanes = lanes(context, count);
+        let label = count.to_string();
+        let place = (label.as_str(), f64::from(count));
+        let rounds = lanes.iter_mut().map(|lane| lane.measured(count)).collect();
+        memory.rows.push(context.compare("idle", place, Better::Lower, rounds));
+        let again = lanes.iter().map(Lane::replayed).collect();
+        wakes.rows.push(context.compare("idle", place, Better::Lower, again));
+    }
+    Topic {
+        name: "idle".to_owned(),
+        title: "Idle children".to_owned(),
+        notes: vec![
+            "A fresh process holds so many children that do nothing (`sleep`; with channels: \
+             forked modules that have said one word). Memory is how much its resident size grew, \
+             divided by their number: with one child that is what the library itself needs. \
+             Wake-ups are voluntary context switches of all its threads in half a second, without \
+             the one that ends the watching; where a runtime does the watching, up to 2 a second \
+             are its timer's."
+                .to_owned(),
+        ],
+        measures: vec![memory, wakes],
+    }
+}
+
+fn lanes(context: &Context, count: u32) -> Vec<Lane> {
+    let mut lanes: Vec<Lane> = KINDS
+        .iter()
+        .map(|&(name, role, kind)| Lane::new(name, role, native(kind, count)))
+        .collect();
+    let node = context.node.clone().and_then(|node| of_node(node, count));
+    lanes.push(Lane::new("Node spawn", Role::Peer, node));
+    lanes
+}
+
+fn native(kind: &str, count: u32) -> Result<Holder, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let count = count.to_string();
+    Node::run(Command::new(program).args(["role", idle::ROLE, kind, &count])).map(Holder::Native)
+}
+
+fn of_node(node: Node, count: u32) -> Result<Holder, String> {
+    let mut script = node.start(include_str!("../peers/idle.js"))?;
+    let grown = script.ask(&json!({ "children": count }))?;
+    let grown = grown.first().copied().ok_or("no answer")?;
+    Ok(Holder::Node(script, grown))
+}
+
+impl Lane {
+    fn new(name: &'static str, role: Role, holder: Result<Holder, String>) -> Self {
+        Self { name, role, holder, seen: Rc::default() }
+    }
+
+    /// Runs rounds, keeps what they show, and gives the memory.
+    fn measured(&mut self, count: u32) -> Contender<'_> {
+        let seen = Rc::clone(&self.seen);
+        match &mut self.holder {
+            Err(why) => Contender::absent(self.role, self.name, why.clone()),
+            Ok(holder) => Contender::new(self.role, self.name, move || {
+                let (grown, woken) = holder.round()?;
+                let figures = (grown / f64::from(count), woken / idle::WATCH.as_secs_f64());
+                seen.borrow_mut().push(figures);
+                Ok::<_, String>(vec![figures.0])
+            }),
+        }
+    }
+
+    /// Gives the wake-ups of the same rounds.
+    fn replayed(&self) -> Contender<'_> {
+        if let Err(why) = &self.holder {
+            return Contender::absent(self.role, self.name, why.clone());
+        }
+        let mut round = 0;
+        Contender::new(self.role, self.name, move || {
+            round += 1;
+            let seen = self.seen.borrow();
+            let figures = seen.get(round - 1).ok_or("it had failed before")?;
+            Ok::<_, &str>(vec![figures.1])
+        })
+    }
+}
+
+impl Holder {
+    fn round(&mut self) -> Result<(f64, f64), String> {
+        let answer = match self {
+            Self::Native(script) => script.ask(&json!({}))?,
+            Self::Node(script, grown) => {
+                let mut answer = vec![*grown];
+                let watch = json!({ "watch": idle::WATCH.as_millis() });
+                answer.extend(script.ask(&watch)?);
+                answer
+            }
+        };
+        match answer.as_slice() {
+            [grown, woken] => Ok((*grown, *woken)),
+            _ => Err(format!("answered {answer:?}")),
+        }
+    }
+}
