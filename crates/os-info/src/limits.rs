@@ -41,8 +41,8 @@ pub struct MemoryLimit {
     /// Over this many bytes, processes are slowed down and memory is taken back. Only cgroup v2
     /// has it.
     pub high_bytes: Option<u64>,
-    /// How many bytes are in use: in the group that has `max_bytes`, and in the process's own
-    /// group where there is no limit. Caches count.
+    /// How many bytes are in use: in the group that has `max_bytes`, or in the process's own where
+    /// there is no limit. Caches count.
     pub current_bytes: Option<u64>,
 }
 
@@ -143,11 +143,15 @@ fn memory(place: &Place) -> MemoryLimit {
             "memory.usage_in_bytes",
         ),
     };
-    let level = max.map(|(_, level)| level).or(place.levels.first().map(AsRef::as_ref));
+    let used = |level: &Path| cgroup::limit(&short(level, current)?);
     MemoryLimit {
         max_bytes: [max.map(|(max, _)| max), hierarchical(place)].into_iter().flatten().min(),
         high_bytes: high.map(|(high, _)| high),
-        current_bytes: level.and_then(|level| cgroup::limit(&short(level, current)?)),
+        current_bytes: match max {
+            Some((_, level)) => used(level),
+            // The nearest that counts: a group may leave it to its parent.
+            None => place.levels.iter().find_map(|level| used(level)),
+        },
     }
 }
 

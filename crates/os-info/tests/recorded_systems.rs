@@ -170,6 +170,18 @@ fn a_hybrid_system_has_its_groups_at_unusual_places() {
 }
 
 #[test]
+fn a_group_that_leaves_its_memory_to_its_parent_shows_what_the_parent_uses() {
+    let tree = Tree::new(&[
+        ("proc/self/cgroup", "0::/a/b\n"),
+        ("sys/fs/cgroup/a/b/cgroup.procs", ""),
+        ("sys/fs/cgroup/a/memory.current", "5\n"),
+        ("sys/fs/cgroup/a/memory.max", "max\n"),
+    ]);
+    let memory = tree.system().limits().unwrap().memory;
+    assert_eq!((memory.max_bytes, memory.current_bytes), (None, Some(5)));
+}
+
+#[test]
 fn without_control_groups_nothing_is_limited() {
     let tree = Tree::new(&[("proc/self/stat", "")]);
     assert_eq!(tree.system().limits().unwrap(), os_info::Limits::default());
