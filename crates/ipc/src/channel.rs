@@ -6,7 +6,8 @@
 //!
 //! Limits: [`Options`]. What waits in an end that is dropped goes on being written by the loop.
 
-use crate::codec::{self, Serialization};
+use crate::codec;
+use crate::ends::ChannelHandle;
 use crate::error::{Error, SendError};
 use crate::flusher;
 use crate::frame::{Frame, Kind, Payload};
@@ -301,7 +302,7 @@ impl End {
                 None => return Ok(None),
                 // Not for users: a channel that carries these belongs to the crates above.
                 Some(Frame { kind: Kind::Internal, .. }) => {}
-                Some(frame) => return decode(self.options.serialization, frame).map(Some),
+                Some(frame) => return decode(&self.options, frame).map(Some),
             }
         }
     }
@@ -409,18 +410,19 @@ enum Mode {
 }
 
 #[inline]
-fn decode<R: DeserializeOwned>(
-    serialization: Serialization,
+pub(crate) fn decode<R: DeserializeOwned>(
+    options: &Options,
     frame: Frame<'_, OwnedFd>,
 ) -> Result<R, Error> {
     if frame.handles_lost {
         return Err(Error::HandlesLost);
     }
+    let (codec, mapped) = (options.serialization, options.mapped_bytes_max);
     match frame.payload {
-        Payload::Borrowed(bytes) => codec::decode(serialization, bytes, None, frame.handles),
+        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
         Payload::Owned(bytes) => {
             let owner = Bytes::from(bytes);
-            codec::decode(serialization, &owner, Some(&owner), frame.handles)
+            codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
         }
     }
 }
@@ -431,6 +433,42 @@ fn wait_a_little() {
 }
 
 impl<S, R> Channel<S, R> {
+    /// Makes an end of a connected Unix stream socket, for example one that a parent passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAChannel`] when `socket` is something else.
+    pub fn from_fd(socket: OwnedFd, options: Options) -> Result<Channel<S, R>, Error> {
+        if !sys::socket::is_unix_stream(socket.as_fd()) {
+            return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
+        }
+        Ok(Channel::over(socket, options))
+    }
+
+    /// Takes this end apart, to be passed on. It must not have messages in either direction that
+    /// were accepted and not written, or read and not received.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when the end is closed, in use elsewhere, or not between two messages.
+    pub fn into_handle(self) -> Result<ChannelHandle<S, R>, Error> {
+        let (greeted, heard, idle) = {
+            let (sending, receiving) = (self.end.sending(), self.end.receiving());
+            let idle = sending.outbox.frames() == 0 && receiving.inbox.is_empty();
+            (sending.outbox.is_empty(), receiving.inbox.greeted(), idle)
+        };
+        if !idle || !self.is_connected() {
+            return Err(Error::Closed);
+        }
+        let parts = End::into_parts(self.end).ok_or(Error::Closed)?;
+        Ok(ChannelHandle::new(parts.socket, &parts.options, greeted, heard))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_end(self) -> Arc<End> {
+        self.end
+    }
+
     pub(crate) fn over(socket: OwnedFd, options: Options) -> Channel<S, R> {
         Channel::resumed(socket, options, false, false)
     }
@@ -543,6 +581,35 @@ macro_rules! sending {
 }
 
 sending! { [S, R] Channel<S, R>, [S] Sender<S> }
+
+/// For programs with a loop of their own. Readiness of the descriptor says that bytes came, and a
+/// read takes many messages at once: call `try_recv` until it answers `None` before waiting.
+impl<S, R> mio::event::Source for Channel<S, R> {
+    fn register(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> io::Result<()> {
+        let number = sys::fd::number(self.end.fd());
+        mio::unix::SourceFd(&number).register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> io::Result<()> {
+        let number = sys::fd::number(self.end.fd());
+        mio::unix::SourceFd(&number).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        let number = sys::fd::number(self.end.fd());
+        mio::unix::SourceFd(&number).deregister(registry)
+    }
+}
 
 /// What both [`Channel`] and [`Receiver`] offer.
 macro_rules! receiving {

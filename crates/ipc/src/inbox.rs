@@ -24,6 +24,16 @@ impl<H> Inbox<H> {
         &mut self.decoder
     }
 
+    /// Whether the peer's greeting was read.
+    pub(crate) fn greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.decoder.is_empty()
+    }
+
     /// The next whole message, if there is one.
     ///
     /// # Errors

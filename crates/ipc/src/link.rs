@@ -163,7 +163,6 @@ impl Link {
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
         let credit = Pool::new(options.unread_bytes_max, options.unread_handles_max);
-        let longest = Duration::from_millis(options.exit_flush_ms);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
@@ -171,8 +170,7 @@ impl Link {
             loop_writes: true,
             direct: None,
             reads,
-            // The greeting is queued, and what is sent before the loop has written it.
-            pending: Some(Pending::new(longest)),
+            pending: None,
         };
         let shared = Arc::new(Shared {
             options,
@@ -293,6 +291,7 @@ impl Shared {
     /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
     fn write_or_leave(&self, queue: &mut Queue) -> bool {
         if queue.loop_writes {
+            self.wait_at_exit(queue);
             return false;
         }
         let now = Instant::now();
@@ -306,11 +305,16 @@ impl Shared {
             }
         }
         queue.loop_writes = true;
+        self.wait_at_exit(queue);
+        true
+    }
+
+    /// Something is queued: a normal exit waits until it is written.
+    fn wait_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
             let longest = Duration::from_millis(self.options.exit_flush_ms);
             queue.pending = Some(Pending::new(longest));
         }
-        true
     }
 
     fn disconnect(&self) {
@@ -496,13 +500,7 @@ fn to_message(frame: Frame<'_, OwnedFd>, shared: &Shared) -> Message {
         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         Payload::Owned(bytes) => Bytes::from(bytes),
     };
-    Message::new(
-        payload,
-        frame.handles,
-        frame.handles_lost,
-        shared.options.serialization,
-        Some(credit),
-    )
+    Message::new(payload, frame.handles, frame.handles_lost, &shared.options, Some(credit))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::codec::{self, Serialization};
 use crate::credit::Credit;
 use crate::error::Error;
+use crate::options::Options;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -18,6 +19,7 @@ pub struct Message {
     handles_lost: bool,
     serialization: Serialization,
     credit: Option<Credit>,
+    mapped_bytes_max: usize,
 }
 
 impl Message {
@@ -25,10 +27,11 @@ impl Message {
         payload: Bytes,
         handles: Vec<OwnedFd>,
         handles_lost: bool,
-        serialization: Serialization,
+        options: &Options,
         credit: Option<Credit>,
     ) -> Message {
-        Message { payload, handles, handles_lost, serialization, credit }
+        let &Options { serialization, mapped_bytes_max, .. } = options;
+        Message { payload, handles, handles_lost, serialization, credit, mapped_bytes_max }
     }
 
     /// Decodes the message as a `T`.
@@ -40,11 +43,13 @@ impl Message {
     /// [`Error::Decode`] when it is not a `T`; [`Error::HandlesLost`] when it came without its
     /// handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        let Message { payload, handles, handles_lost, serialization, credit } = self;
+        let Message { payload, handles, handles_lost, serialization, credit, mapped_bytes_max } =
+            self;
         if handles_lost {
             return Err(Error::HandlesLost);
         }
-        let value = codec::decode(serialization, &payload, Some(&payload), handles);
+        let value =
+            codec::decode(serialization, &payload, Some(&payload), handles, mapped_bytes_max);
         drop(credit);
         value
     }
@@ -76,6 +81,6 @@ impl fmt::Debug for Message {
             .field("handles_lost", &self.handles_lost)
             .field("serialization", &self.serialization)
             .field("credit", &self.credit.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,8 @@ use crate::socket::int_option;
 use nix::sys::stat::{FileStat, SFlag};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 /// What an open descriptor leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +154,37 @@ pub fn open_descriptors() -> io::Result<Vec<i32>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Takes ownership of descriptor `number`, which the parent of this process left open for it, if
+/// it leads to `inode`. Makes it close-on-exec. Each can be taken once.
+///
+/// # Errors
+///
+/// `EBADF` when it is not open, leads elsewhere, is one of 0 to 2, or was taken before.
+pub fn claim(number: i32, inode: u64) -> io::Result<OwnedFd> {
+    static CLAIMED: Mutex<Vec<(i32, u64)>> = Mutex::new(Vec::new());
+    let refused = || io::Error::from_raw_os_error(libc::EBADF);
+    if number <= libc::STDERR_FILENO {
+        return Err(refused());
+    }
+    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the borrow ends with the next line, and `fstat` on a closed number is an error only.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    if self::inode(fd).ok() != Some(inode) || claimed.contains(&(number, inode)) {
+        return Err(refused());
+    }
+    set_close_on_exec(fd, true)?;
+    claimed.push((number, inode));
+    // SAFETY: the number was inherited for this purpose, as the parent's message about its inode
+    // proves, so no value in this process owns it; the list makes sure that none will twice.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The number of `fd`, for interfaces that take nothing else.
+#[must_use]
+pub fn number(fd: BorrowedFd<'_>) -> i32 {
+    fd.as_raw_fd()
 }
 
 /// Turns the kernel's `-1` into the error it left behind.

@@ -1,15 +1,17 @@
 //! Codecs: how a value becomes the payload of a frame, and comes back.
 //!
-//! [`Codec`] is the whole interface; [`Bincode`] and [`Json`] implement it, and
+//! [`Codec`] is the whole interface; [`Bincode`], [`Json`] and [`Advanced`] implement it, and
 //! [`Serialization`] names one of them at run time. Around each lies the same pair of wrappers,
 //! which carries handles and long bytes beside the payload and holds a hostile payload to
 //! [`NESTING_MAX`] levels and to no more list elements than bytes came.
 
+pub mod advanced;
 mod bincode;
 mod json;
 pub(crate) mod reading;
 pub(crate) mod writing;
 
+pub use self::advanced::Advanced;
 pub use self::bincode::Bincode;
 pub use self::json::Json;
 
@@ -43,7 +45,7 @@ pub enum Serialization {
     Bincode,
     /// [`Json`]: Node's default.
     Json,
-    /// Node's structured clone.
+    /// [`Advanced`]: Node's structured clone.
     Advanced,
 }
 
@@ -134,6 +136,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Bincode {}
     impl Sealed for super::Json {}
+    impl Sealed for super::Advanced {}
 }
 
 /// A finished frame with the slots of its handles, or why not, with the memory lent.
@@ -158,7 +161,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     let result = match options.serialization {
         Serialization::Bincode => Bincode::encode(value, writer),
         Serialization::Json => Json::encode(value, writer),
-        Serialization::Advanced => Err("not yet".into()),
+        Serialization::Advanced => Advanced::encode(value, writer),
     };
     let slots = outgoing.slots.take();
     let overflow = outgoing.overflow.get();
@@ -208,13 +211,14 @@ pub(crate) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     owner: Option<&Bytes>,
     handles: Vec<OwnedFd>,
+    mapped_bytes_max: usize,
 ) -> Result<T, Error> {
-    let incoming = Incoming::new(handles, owner, bytes.len());
+    let incoming = Incoming::new(handles, owner, bytes.len(), mapped_bytes_max);
     let reader = PayloadReader { incoming, bytes };
     match serialization {
         Serialization::Bincode => Bincode::decode(reader),
         Serialization::Json => Json::decode(reader),
-        Serialization::Advanced => Err("not yet".into()),
+        Serialization::Advanced => Advanced::decode(reader),
     }
     .map_err(Error::Decode)
 }

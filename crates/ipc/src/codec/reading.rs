@@ -4,15 +4,16 @@
 use crate::blob;
 use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 use crate::handle;
+use crate::memory;
 use bytes::Bytes;
-use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
+use serde::de::value::{BorrowedBytesDeserializer, U32Deserializer, U64Deserializer};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What comes beside the bytes while one value is read.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Incoming<'b> {
     owner: Option<&'b Bytes>,
     /// How many more list elements are believed.
     elements: Cell<usize>,
+    /// The largest shared memory that may be mapped.
+    mapped_bytes_max: usize,
 }
 
 impl<'b> Incoming<'b> {
@@ -30,11 +33,13 @@ impl<'b> Incoming<'b> {
         handles: Vec<OwnedFd>,
         owner: Option<&'b Bytes>,
         length: usize,
+        mapped_bytes_max: usize,
     ) -> Incoming<'b> {
         Incoming {
             handles: RefCell::new(handles.into_iter().map(Some).collect()),
             owner,
             elements: Cell::new(length.saturating_add(ZERO_SIZE_ELEMENTS_MAX)),
+            mapped_bytes_max,
         }
     }
 
@@ -146,6 +151,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reading<'_, '_, D> {
         match name {
             handle::MARKER => self.read_handle(visitor),
             blob::MARKER => self.read_blob(visitor),
+            memory::MARKER => self.read_memory(visitor),
             _ => {
                 let visitor = self.with(visitor);
                 self.inner.deserialize_newtype_struct(name, visitor)
@@ -170,6 +176,22 @@ impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
         // A visitor that is not ours may have left it there; it is closed then.
         drop(handle::ARRIVING.take(number));
         value
+    }
+
+    /// A handle whose size is held against the ceiling before anybody maps it.
+    fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let index = u32::deserialize(self.inner)?;
+        let handles = self.incoming.handles.borrow();
+        if let Some(Some(fd)) = handles.get(index as usize) {
+            memory::check(fd.as_fd(), self.incoming.mapped_bytes_max).map_err(D::Error::custom)?;
+        }
+        drop(handles);
+        let inner = Reading {
+            inner: U32Deserializer::<D::Error>::new(index),
+            incoming: self.incoming,
+            depth: self.depth,
+        };
+        visitor.visit_newtype_struct(inner)
     }
 
     fn read_blob<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {

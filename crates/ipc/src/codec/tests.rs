@@ -7,7 +7,10 @@ fn options(serialization: Serialization) -> Options {
     Options { serialization, ..Options::default() }
 }
 
-fn payload<T: Serialize>(value: &T, serialization: Serialization) -> Result<Vec<u8>, Error> {
+pub(super) fn payload<T: Serialize>(
+    value: &T,
+    serialization: Serialization,
+) -> Result<Vec<u8>, Error> {
     let (encoded, _) = encode(value, Kind::Message, &options(serialization), Vec::new())
         .map_err(|(error, _)| error)?;
     let mut bytes = Vec::new();
@@ -21,9 +24,12 @@ fn payload<T: Serialize>(value: &T, serialization: Serialization) -> Result<Vec<
     Ok(bytes)
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8], serialization: Serialization) -> Result<T, Error> {
+pub(super) fn read<T: DeserializeOwned>(
+    bytes: &[u8],
+    serialization: Serialization,
+) -> Result<T, Error> {
     let owner = Bytes::copy_from_slice(bytes);
-    decode(serialization, &owner, Some(&owner), Vec::new())
+    decode(serialization, &owner, Some(&owner), Vec::new(), 0)
 }
 
 fn round_trip<T>(value: &T)
@@ -67,7 +73,7 @@ fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
     let owner = Bytes::from(bytes);
     let range = owner.as_ptr_range();
     let (_, blob): (u8, Blob) =
-        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new()).unwrap();
+        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new(), 0).unwrap();
     assert!(range.contains(&blob.as_ptr()));
 }
 
@@ -226,7 +232,7 @@ fn a_handle_inside_an_untagged_enum_is_an_error_not_a_forgery() {
     let (mut encoded, slots) = encode(&value, Kind::Message, &all, Vec::new()).unwrap();
     let fds = take_handles(&slots).unwrap();
     let bytes = encoded.inline.split_off(HEADER_BYTES);
-    let refused = decode::<Choice>(Serialization::Json, &bytes, None, fds).unwrap_err();
+    let refused = decode::<Choice>(Serialization::Json, &bytes, None, fds, 0).unwrap_err();
     assert!(matches!(refused, Error::Decode(_)));
 }
 
@@ -242,8 +248,13 @@ fn a_handle_is_taken_once() {
     // The receiving side: the same index twice.
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&(0_u32, 0_u32)).unwrap();
-    let twice =
-        decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(Serialization::Bincode, &bytes, None, vec![a]);
+    let twice = decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(
+        Serialization::Bincode,
+        &bytes,
+        None,
+        vec![a],
+        0,
+    );
     assert!(twice.unwrap_err().to_string().contains("taken before"));
 }
 
@@ -252,6 +263,6 @@ fn a_handle_of_another_kind_is_refused() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&0_u32).unwrap();
     let wrong =
-        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a]);
+        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a], 0);
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }

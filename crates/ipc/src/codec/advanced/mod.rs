@@ -1,0 +1,58 @@
+//! Node's `advanced` serialization: the format of V8's structured clone.
+//!
+//! [`Value`] keeps what JSON cannot: cycles and shared objects, `Map`, `Set`, `BigInt`, typed
+//! arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
+//! [`Value`]s and for any other type of serde.
+
+mod de;
+mod read;
+mod ser;
+mod value;
+mod write;
+
+pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
+
+use super::reading::Root;
+use super::writing::Writing;
+use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use serde::de::DeserializeSeed;
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::Write;
+use std::marker::PhantomData;
+
+/// The name under which this codec recognises a [`Value`]. Others see its bytes.
+pub(crate) const MARKER: &str = "\u{0}brood::Value";
+
+/// Node's `advanced` serialization.
+///
+/// A struct becomes an object, a sequence an array, bytes a `Buffer`, `None` and `()` become
+/// `null`, integers beyond 2^53 a `BigInt`, a map with other keys than strings a `Map`. Enums are
+/// written as JSON would. To see everything a peer can send, decode a [`Value`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Advanced;
+
+impl Codec for Advanced {
+    const SERIALIZATION: Serialization = Serialization::Advanced;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
+        let mut document = Value::default();
+        let inner = ser::ItemSerializer { document: &mut document };
+        let root = value
+            .serialize(Writing::new(inner, writer.outgoing))
+            .map_err(|error| error.to_string())?;
+        document.set_root(root);
+        let mut out = writer.bytes;
+        out.write_all(&document.to_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
+        let document = Value::from_bytes(reader.bytes)?;
+        let inner = de::ItemDeserializer::new(&document, document.root());
+        let root = Root { incoming: &reader.incoming, kind: PhantomData };
+        root.deserialize(inner).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,538 @@
+//! A JavaScript value with everything structured clone keeps.
+//!
+//! Pure.
+
+use super::{MARKER, read, write};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use std::fmt;
+
+/// Names an object inside one [`Value`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub(super) usize);
+
+/// A JavaScript value: a root, and the objects it leads to.
+///
+/// Objects have identity, so that cycles and sharing survive: they live in the value and are named
+/// by [`NodeId`]s. Two values are equal when they were built in the same order.
+///
+/// ```
+/// use ipc::advanced::{Entry, Item, Key, Node, Value};
+///
+/// let mut value = Value::default();
+/// let object = value.add(Node::Object(vec![]));
+/// value.set_root(Item::Object(object));
+/// let itself = Entry { key: Key::from("me"), item: Item::Object(object) };
+/// *value.node_mut(object) = Node::Object(vec![itself]);
+/// let bytes = value.to_bytes();
+/// assert_eq!(Value::from_bytes(&bytes), Ok(value));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Value {
+    root: Item,
+    nodes: Vec<Node>,
+}
+
+/// A value in its place: a primitive, or a reference to an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Item {
+    /// `undefined`.
+    #[default]
+    Undefined,
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number that V8 holds as a small integer.
+    Int(i32),
+    /// Any other number.
+    Double(f64),
+    /// A `BigInt`.
+    BigInt(BigInt),
+    /// A string.
+    String(Text),
+    /// An object.
+    Object(NodeId),
+}
+
+/// The key of a property.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// An array index.
+    Index(u32),
+    /// Any other key.
+    Name(Text),
+}
+
+/// One property.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Its value.
+    pub item: Item,
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Node {
+    /// A plain object.
+    Object(Vec<Entry>),
+    /// An array without gaps (`None`: a hole made later), and its further properties.
+    Array {
+        /// The elements.
+        items: Vec<Option<Item>>,
+        /// Properties that are not elements.
+        extra: Vec<Entry>,
+    },
+    /// An array with gaps.
+    Sparse {
+        /// What `length` says.
+        length: u32,
+        /// The elements that exist, and further properties.
+        entries: Vec<Entry>,
+    },
+    /// A `Date`, in milliseconds since 1970; NaN when invalid.
+    Date(f64),
+    /// A regular expression.
+    RegExp {
+        /// Between the slashes.
+        source: Text,
+        /// g 1, i 2, m 4, y 8, u 16, s 32, l 64, d 128, v 256.
+        flags: u32,
+    },
+    /// A `Map`.
+    Map(Vec<(Item, Item)>),
+    /// A `Set`.
+    Set(Vec<Item>),
+    /// `new Boolean(…)`.
+    Boolean(bool),
+    /// `new Number(…)`.
+    Number(f64),
+    /// `Object(1n)`.
+    BigInt(BigInt),
+    /// `new String(…)`.
+    String(Text),
+    /// An `Error`.
+    Error {
+        /// Which of the built-in ones.
+        kind: ErrorKind,
+        /// Its message.
+        message: Option<Text>,
+        /// Its cause.
+        cause: Option<Item>,
+        /// Its stack.
+        stack: Option<Text>,
+    },
+    /// An `ArrayBuffer`.
+    ArrayBuffer(Vec<u8>),
+    /// A view on an `ArrayBuffer` that stands for itself. Node never writes one.
+    BufferView {
+        /// The buffer.
+        buffer: NodeId,
+        /// V8's letter for the kind of view.
+        letter: u8,
+        /// Where it begins, in bytes.
+        offset: u32,
+        /// How long it is, in bytes.
+        length: u32,
+        /// V8's flags.
+        flags: u32,
+    },
+    /// A typed array, `DataView` or `Buffer`, as Node writes them.
+    View {
+        /// Which.
+        kind: ViewKind,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// A native object, as a plain copy.
+    Host(Item),
+}
+
+/// The kinds of [`Node::View`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are JavaScript's")]
+pub enum ViewKind {
+    Int8 = 0,
+    Uint8 = 1,
+    Uint8Clamped = 2,
+    Int16 = 3,
+    Uint16 = 4,
+    Int32 = 5,
+    Uint32 = 6,
+    Float32 = 7,
+    Float64 = 8,
+    DataView = 9,
+    Buffer = 10,
+    BigInt64 = 11,
+    BigUint64 = 12,
+}
+
+impl ViewKind {
+    pub(super) fn from_number(number: u32) -> Option<ViewKind> {
+        use ViewKind as K;
+        const ALL: [ViewKind; 13] = [
+            K::Int8,
+            K::Uint8,
+            K::Uint8Clamped,
+            K::Int16,
+            K::Uint16,
+            K::Int32,
+            K::Uint32,
+            K::Float32,
+            K::Float64,
+            K::DataView,
+            K::Buffer,
+            K::BigInt64,
+            K::BigUint64,
+        ];
+        ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// How long one element is, in bytes.
+    #[must_use]
+    pub fn element_bytes(self) -> usize {
+        use ViewKind as K;
+        match self {
+            K::Int8 | K::Uint8 | K::Uint8Clamped | K::DataView | K::Buffer => 1,
+            K::Int16 | K::Uint16 => 2,
+            K::Int32 | K::Uint32 | K::Float32 => 4,
+            K::Float64 | K::BigInt64 | K::BigUint64 => 8,
+        }
+    }
+}
+
+/// The built-in kinds of errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are JavaScript's")]
+pub enum ErrorKind {
+    #[default]
+    Error,
+    EvalError,
+    RangeError,
+    ReferenceError,
+    SyntaxError,
+    TypeError,
+    UriError,
+}
+
+impl ErrorKind {
+    /// V8's letters; a plain `Error` has none.
+    pub(super) const LETTERS: [(u8, ErrorKind); 6] = [
+        (b'E', ErrorKind::EvalError),
+        (b'R', ErrorKind::RangeError),
+        (b'F', ErrorKind::ReferenceError),
+        (b'S', ErrorKind::SyntaxError),
+        (b'T', ErrorKind::TypeError),
+        (b'U', ErrorKind::UriError),
+    ];
+
+    /// The name of its class.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Error => "Error",
+            ErrorKind::EvalError => "EvalError",
+            ErrorKind::RangeError => "RangeError",
+            ErrorKind::ReferenceError => "ReferenceError",
+            ErrorKind::SyntaxError => "SyntaxError",
+            ErrorKind::TypeError => "TypeError",
+            ErrorKind::UriError => "URIError",
+        }
+    }
+}
+
+/// A JavaScript string: UTF-16, in which surrogates may stand alone.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(Vec<u16>);
+
+impl Text {
+    /// Makes a string of UTF-16 code units.
+    #[must_use]
+    pub fn from_units(units: Vec<u16>) -> Text {
+        Text(units)
+    }
+
+    /// Its UTF-16 code units.
+    #[must_use]
+    pub fn units(&self) -> &[u16] {
+        &self.0
+    }
+
+    /// As a Rust string; `None` when a surrogate stands alone.
+    #[must_use]
+    pub fn to_str(&self) -> Option<String> {
+        String::from_utf16(&self.0).ok()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text(text.encode_utf16().collect())
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf16_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf16_lossy(&self.0), f)
+    }
+}
+
+impl From<&str> for Key {
+    /// A canonical array index becomes one, as in JavaScript.
+    fn from(text: &str) -> Key {
+        match text.parse::<u32>() {
+            Ok(index) if index != u32::MAX && index.to_string() == text => Key::Index(index),
+            _ => Key::Name(text.into()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Index(index) => write!(f, "{index}"),
+            Key::Name(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// An integer of any size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BigInt {
+    /// Whether it is below zero.
+    pub negative: bool,
+    /// Its magnitude, little endian.
+    pub magnitude: Vec<u8>,
+}
+
+impl BigInt {
+    /// As a number, if it fits.
+    #[must_use]
+    pub fn to_i128(&self) -> Option<i128> {
+        let magnitude = i128::try_from(self.magnitude_u128()?).ok()?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// As a number, if it fits and is not below zero.
+    #[must_use]
+    pub fn to_u128(&self) -> Option<u128> {
+        let magnitude = self.magnitude_u128()?;
+        (!self.negative || magnitude == 0).then_some(magnitude)
+    }
+
+    fn magnitude_u128(&self) -> Option<u128> {
+        let mut bytes = [0; 16];
+        for (at, byte) in self.magnitude.iter().enumerate() {
+            match bytes.get_mut(at) {
+                Some(slot) => *slot = *byte,
+                None if *byte == 0 => {}
+                None => return None,
+            }
+        }
+        Some(u128::from_le_bytes(bytes))
+    }
+
+    fn new(negative: bool, magnitude: u128) -> BigInt {
+        // V8 writes whole digits of eight bytes, and none for zero.
+        let length = match magnitude {
+            0 => 0,
+            small if small <= u128::from(u64::MAX) => 8,
+            _ => 16,
+        };
+        BigInt { negative, magnitude: magnitude.to_le_bytes()[..length].to_vec() }
+    }
+}
+
+impl From<i128> for BigInt {
+    fn from(number: i128) -> BigInt {
+        BigInt::new(number < 0, number.unsigned_abs())
+    }
+}
+
+impl From<u128> for BigInt {
+    fn from(number: u128) -> BigInt {
+        BigInt::new(false, number)
+    }
+}
+
+impl Value {
+    /// A value that is no object.
+    #[must_use]
+    pub fn primitive(root: Item) -> Value {
+        Value { root, nodes: Vec::new() }
+    }
+
+    /// Adds an object; it is a part of the value once something refers to it.
+    pub fn add(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// Says what the value is.
+    pub fn set_root(&mut self, root: Item) {
+        self.root = root;
+    }
+
+    /// Reads V8's format, version 13 to 15.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Value, String> {
+        read::read(bytes)
+    }
+
+    /// Writes V8's format, version 15, as Node does.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        write::write(self)
+    }
+
+    /// What the value is.
+    #[must_use]
+    pub fn root(&self) -> &Item {
+        &self.root
+    }
+
+    /// An object.
+    ///
+    /// # Panics
+    ///
+    /// When `id` belongs to another value.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// An object, to change it.
+    ///
+    /// # Panics
+    ///
+    /// When `id` belongs to another value.
+    pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0]
+    }
+
+    /// The property `key` of an object, if `item` is one and has it.
+    #[must_use]
+    pub fn get(&self, item: &Item, key: &str) -> Option<&Item> {
+        let Item::Object(id) = item else { return None };
+        let (Node::Object(entries)
+        | Node::Sparse { entries, .. }
+        | Node::Array { extra: entries, .. }) = self.node(*id)
+        else {
+            return None;
+        };
+        let key = Key::from(key);
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.item)
+    }
+
+    pub(super) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Moves the objects of `other` in here; gives its root as an item of this value.
+    pub(super) fn graft(&mut self, other: Value) -> Item {
+        let base = self.nodes.len();
+        let move_item = |item: &mut Item| {
+            if let Item::Object(id) = item {
+                id.0 += base;
+            }
+        };
+        let mut root = other.root;
+        move_item(&mut root);
+        for mut node in other.nodes {
+            for_each_item(&mut node, move_item);
+            if let Node::BufferView { buffer, .. } = &mut node {
+                buffer.0 += base;
+            }
+            self.nodes.push(node);
+        }
+        root
+    }
+}
+
+fn for_each_item(node: &mut Node, mut act: impl FnMut(&mut Item)) {
+    match node {
+        Node::Object(entries) | Node::Sparse { entries, .. } => {
+            entries.iter_mut().for_each(|entry| act(&mut entry.item));
+        }
+        Node::Array { items, extra } => {
+            items.iter_mut().flatten().for_each(&mut act);
+            extra.iter_mut().for_each(|entry| act(&mut entry.item));
+        }
+        Node::Map(pairs) => pairs.iter_mut().for_each(|(key, value)| {
+            act(key);
+            act(value);
+        }),
+        Node::Set(items) => items.iter_mut().for_each(act),
+        Node::Error { cause, .. } => cause.iter_mut().for_each(act),
+        Node::Host(item) => act(item),
+        Node::Date(_)
+        | Node::RegExp { .. }
+        | Node::Boolean(_)
+        | Node::Number(_)
+        | Node::BigInt(_)
+        | Node::String(_)
+        | Node::ArrayBuffer(_)
+        | Node::BufferView { .. }
+        | Node::View { .. } => {}
+    }
+}
+
+/// Other codecs carry the bytes of V8's format; this one puts the value in its place.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(MARKER, &Raw(self.to_bytes()))
+    }
+}
+
+struct Raw(Vec<u8>);
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_newtype_struct(MARKER, FromBytes)
+    }
+}
+
+struct FromBytes;
+
+impl<'de> Visitor<'de> for FromBytes {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value in V8's format")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Value, D::Error> {
+        inner.deserialize_bytes(self)
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
+        Value::from_bytes(bytes).map_err(E::custom)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = elements.next_element()? {
+            bytes.push(byte);
+        }
+        self.visit_bytes(&bytes)
+    }
+}

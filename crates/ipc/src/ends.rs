@@ -1,0 +1,184 @@
+//! Passing an end on: inside a message of another channel, or to a child by its environment.
+
+use crate::channel::Channel;
+use crate::codec::Serialization;
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::hello::PROTOCOL;
+use crate::options::Options;
+use serde::{Deserialize, Serialize};
+use std::env;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A channel's end on its way to another owner: a handle, as part of any message.
+///
+/// ```
+/// use ipc::{Channel, ChannelHandle};
+///
+/// let (a, b) = ipc::channel::<ChannelHandle<String, ()>, ()>()?;
+/// let (ours, theirs) = ipc::channel::<(), String>()?;
+/// a.send(theirs.into_handle()?)?;
+/// let theirs: Channel<String, ()> = b.recv()?.open();
+/// theirs.send("over the second channel".to_owned())?;
+/// assert_eq!(ours.recv()?, "over the second channel");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct ChannelHandle<S, R> {
+    socket: Handle<OwnedFd>,
+    codec: u8,
+    tag: String,
+    greeted: bool,
+    heard: bool,
+    types: PhantomData<fn(S) -> R>,
+}
+
+impl<S, R> ChannelHandle<S, R> {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        options: &Options,
+        greeted: bool,
+        heard: bool,
+    ) -> ChannelHandle<S, R> {
+        ChannelHandle {
+            socket: Handle::new(socket),
+            codec: options.serialization.number(),
+            tag: options.tag.clone(),
+            greeted,
+            heard,
+            types: PhantomData,
+        }
+    }
+
+    /// Makes it an end again, with default limits.
+    ///
+    /// # Panics
+    ///
+    /// When it was sent by reference.
+    #[must_use]
+    pub fn open(self) -> Channel<S, R> {
+        self.open_with(Options::default())
+    }
+
+    /// Makes it an end again, with the codec and tag that the channel has.
+    ///
+    /// # Panics
+    ///
+    /// When it was sent by reference.
+    #[must_use]
+    pub fn open_with(self, options: Options) -> Channel<S, R> {
+        let serialization = Serialization::from_number(self.codec).unwrap_or_default();
+        let options = Options { serialization, tag: self.tag, ..options };
+        Channel::resumed(self.socket.into_inner(), options, self.greeted, self.heard)
+    }
+
+    /// Prepares it for a child that will find it under `number`: the descriptor to give to the
+    /// child there, and the text for an environment variable, from which
+    /// [`Channel::from_env`] makes the end.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the end was used already: a variable cannot say that.
+    pub fn into_env(self, number: u32) -> io::Result<(OwnedFd, String)> {
+        if self.greeted || self.heard {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let socket = self.socket.into_inner();
+        let inode = sys::fd::inode(socket.as_fd())?;
+        let codec = Serialization::from_number(self.codec).unwrap_or_default();
+        Ok((socket, format!("{number}:{inode}:{PROTOCOL}:{codec}")))
+    }
+}
+
+impl<S, R> fmt::Debug for ChannelHandle<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelHandle").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl<S, R> Channel<S, R> {
+    /// Takes the end that the parent announced in the environment variable `name`, as
+    /// [`ChannelHandle::into_env`] wrote it. Works once per variable.
+    ///
+    /// The announcement is checked before anything is touched: the descriptor must be open, lead
+    /// to the inode the parent saw, and be a Unix stream socket. It is close-on-exec afterwards,
+    /// so that children of this process do not get it. The codec is the announced one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAChannel`] says what is wrong with the announcement.
+    pub fn from_env(name: &str, options: Options) -> Result<Channel<S, R>, Error> {
+        let text = env::var(name).map_err(|_| Error::NotAChannel("the variable is not set"))?;
+        let (number, inode, codec) = parse(&text)?;
+        let socket = sys::fd::claim(number, inode)
+            .map_err(|_| Error::NotAChannel("the descriptor is not the announced one"))?;
+        Channel::from_fd(socket, Options { serialization: codec, ..options })
+    }
+}
+
+fn parse(text: &str) -> Result<(i32, u64, Serialization), Error> {
+    let malformed = || Error::NotAChannel("the variable is malformed");
+    let mut parts = text.split(':');
+    let mut next = || parts.next().ok_or_else(malformed);
+    let number = next()?.parse().map_err(|_| malformed())?;
+    let inode = next()?.parse().map_err(|_| malformed())?;
+    let version: u16 = next()?.parse().map_err(|_| malformed())?;
+    let codec = Serialization::from_name(next()?).ok_or_else(malformed)?;
+    if parts.next().is_some() {
+        return Err(malformed());
+    }
+    if version != PROTOCOL {
+        return Err(Error::NotAChannel("the announced protocol is another version"));
+    }
+    Ok((number, inode, codec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_that_make_no_sense_are_refused() {
+        for text in [
+            "",
+            "5",
+            "5:1:1",
+            "x:1:1:bincode",
+            "5:-1:1:bincode",
+            "5:1:1:yaml",
+            "5:1:2:bincode",
+            "5:1:1:bincode:",
+            "99999999999:1:1:json",
+        ] {
+            assert!(matches!(parse(text), Err(Error::NotAChannel(_))), "{text}");
+        }
+        assert_eq!(parse("5:77:1:json").unwrap(), (5, 77, Serialization::Json));
+    }
+
+    #[test]
+    fn a_descriptor_is_claimed_once_and_only_if_it_is_the_announced_one() {
+        let (a, _b) = sys::socket::pair_stream().unwrap();
+        let (number, inode) = (sys::fd::number(a.as_fd()), sys::fd::inode(a.as_fd()).unwrap());
+        assert!(sys::fd::claim(number, inode + 1).is_err());
+        assert!(sys::fd::claim(0, 0).is_err());
+        assert!(sys::fd::claim(1_000_000, 1).is_err());
+    }
+
+    #[test]
+    fn a_used_end_moves_with_what_it_has_learned_and_a_busy_one_stays() {
+        let (a, b) = crate::channel::<u8, u8>().unwrap();
+        a.send(1).unwrap();
+        b.send(2).unwrap();
+        assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (2, 1));
+        let a = a.into_handle().unwrap().open();
+        a.send(3).unwrap();
+        b.send(4).unwrap();
+        assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (4, 3));
+        a.feed(5).unwrap();
+        assert!(a.into_handle().is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! A channel's receiving side on the loop: messages as events, or as callbacks.
+
+use crate::channel::Channel;
+use crate::error::{Error, SendError};
+use crate::link::{Link, LinkEvent};
+use crate::message::Message;
+use crossbeam_channel::Receiver;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A message of type `R` that has arrived and was not decoded yet. It holds credit until then.
+pub struct Incoming<R> {
+    message: Message,
+    kind: PhantomData<fn() -> R>,
+}
+
+impl<R: DeserializeOwned> Incoming<R> {
+    /// Decodes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Message::decode`].
+    pub fn decode(self) -> Result<R, Error> {
+        self.message.decode()
+    }
+}
+
+impl<R> fmt::Debug for Incoming<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
+    }
+}
+
+/// What happens on a channel whose receiving side is on the loop.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<R> {
+    /// A message came.
+    Message(Incoming<R>),
+    /// The channel is closed. The last event.
+    Disconnect {
+        /// Messages that were accepted and the peer did not take.
+        undelivered: usize,
+        /// Why, unless one side disconnected or went away.
+        error: Option<Error>,
+    },
+}
+
+/// The sending side of a channel whose receiving side is on the loop. Never blocks.
+///
+/// Clones are the same side; when the last one drops, the channel closes once everything accepted
+/// is written.
+pub struct Outlet<S> {
+    link: Link,
+    kind: PhantomData<fn(S)>,
+}
+
+impl<S: Serialize> Outlet<S> {
+    /// Sends a message; false while more waits than the high-water mark.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::send`].
+    pub fn send(&self, value: S) -> Result<bool, SendError<S>> {
+        self.link.send(value)
+    }
+}
+
+impl<S> Outlet<S> {
+    /// Closes the channel once everything that was accepted is written.
+    pub fn disconnect(&self) {
+        self.link.disconnect();
+    }
+
+    /// Tells whether messages are accepted.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+}
+
+impl<S> Clone for Outlet<S> {
+    fn clone(&self) -> Outlet<S> {
+        Outlet { link: self.link.clone(), kind: PhantomData }
+    }
+}
+
+impl<S> fmt::Debug for Outlet<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").field("connected", &self.is_connected()).finish()
+    }
+}
+
+impl<S, R> Channel<S, R> {
+    /// Hands the receiving side to the loop; what comes is an event, for `select!`.
+    ///
+    /// ```
+    /// use ipc::Event;
+    ///
+    /// let (a, b) = ipc::channel::<u32, u32>()?;
+    /// let (outlet, events) = a.events()?;
+    /// b.send(7)?;
+    /// match events.recv()? {
+    ///     Event::Message(message) => assert_eq!(message.decode()?, 7),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// outlet.send(8)?;
+    /// assert_eq!(b.recv()?, 8);
+    /// drop(b);
+    /// assert!(matches!(events.recv()?, Event::Disconnect { undelivered: 0, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::into_link`].
+    pub fn events(self) -> Result<(Outlet<S>, Receiver<Event<R>>), Error>
+    where
+        R: 'static,
+    {
+        let (tell, events) = crossbeam_channel::unbounded();
+        let link = self.into_link(move |event| {
+            let event = match event {
+                LinkEvent::Message(message) => {
+                    Event::Message(Incoming { message, kind: PhantomData })
+                }
+                LinkEvent::Disconnect { undelivered, error } => {
+                    Event::Disconnect { undelivered, error }
+                }
+                LinkEvent::Internal(_) => return,
+            };
+            // Nothing is stored for a receiver that is gone.
+            let _ = tell.send(event);
+        })?;
+        Ok((Outlet { link, kind: PhantomData }, events))
+    }
+
+    /// Hands the receiving side to the loop; `call` gets each message, in order, on the callback
+    /// thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::into_link`].
+    pub fn on_message(
+        self,
+        call: impl FnMut(Result<R, Error>) + Send + 'static,
+    ) -> Result<Outlet<S>, Error>
+    where
+        R: DeserializeOwned,
+    {
+        let call = Arc::new(Mutex::new(call));
+        let link = self.into_link(move |event| {
+            if let LinkEvent::Message(message) = event {
+                let call = Arc::clone(&call);
+                reactor::callback::call(move || {
+                    let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
+                    call(message.decode());
+                });
+            }
+        })?;
+        Ok(Outlet { link, kind: PhantomData })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callbacks_get_every_message_in_order_and_errors_as_values() {
+        let (a, b) = crate::channel::<(), u8>().unwrap();
+        let (tell, heard) = crossbeam_channel::unbounded();
+        let _outlet = a.on_message(move |message| tell.send(message.ok()).unwrap()).unwrap();
+        let b: Channel<Vec<u8>, ()> = b.into_handle().map(recast).unwrap();
+        b.send(vec![]).unwrap();
+        b.disconnect().unwrap();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [None]);
+    }
+
+    /// The peer of a hostile test: sends something else than it should.
+    fn recast<S, R, S2, R2>(handle: crate::ChannelHandle<S, R>) -> Channel<S2, R2> {
+        let (socket, _) = handle.into_env(9).unwrap();
+        Channel::from_fd(socket, crate::Options::default()).unwrap()
+    }
+}

@@ -1,0 +1,160 @@
+//! Memory shared between processes: large payloads that are handed over, not copied.
+
+use crate::handle::Handle;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use sys::memory::{self as kernel, Draft, Mapping};
+
+/// The name under which our codecs recognise shared memory.
+pub(crate) const MARKER: &str = "\u{0}brood::SharedMemory";
+
+/// Bytes that several processes see, and none can change.
+///
+/// Sending it costs the same whatever its size: only a handle travels. It is sealed before it
+/// leaves and checked when it arrives, so a hostile peer can neither change nor shrink it under
+/// its reader; one that is not sealed, or larger than
+/// [`Options::mapped_bytes_max`](crate::Options::mapped_bytes_max), is refused.
+///
+/// ```
+/// use ipc::SharedMemory;
+///
+/// let (a, b) = ipc::channel::<SharedMemory, ()>()?;
+/// let memory = SharedMemory::with(16 << 20, |bytes| bytes[0] = 7)?;
+/// a.send(memory.try_clone()?)?;
+/// assert_eq!(b.recv()?[0], 7);
+/// assert_eq!(memory.len(), 16 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct SharedMemory {
+    file: Handle<OwnedFd>,
+    mapping: Mapping,
+}
+
+impl SharedMemory {
+    /// Makes `length` zero bytes, lets `fill` write them, and seals them.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` when no descriptor is left, `ENOMEM` when there is no room.
+    pub fn with(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<SharedMemory> {
+        let mut draft = Draft::new("brood", length)?;
+        fill(draft.bytes_mut());
+        SharedMemory::new(draft.seal()?)
+    }
+
+    /// Makes a sealed copy of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`with`](SharedMemory::with).
+    pub fn copy_from(bytes: &[u8]) -> io::Result<SharedMemory> {
+        SharedMemory::with(bytes.len(), |memory| memory.copy_from_slice(bytes))
+    }
+
+    fn new(file: OwnedFd) -> io::Result<SharedMemory> {
+        let mapping = Mapping::new(file.as_fd(), usize::MAX)?;
+        Ok(SharedMemory { file: Handle::new(file), mapping })
+    }
+
+    /// The same memory again, so that one can be sent and one kept.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when it was sent; `EMFILE` when no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<SharedMemory> {
+        SharedMemory::new(self.file.try_clone()?.into_inner())
+    }
+}
+
+impl Deref for SharedMemory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.mapping
+    }
+}
+
+impl AsRef<[u8]> for SharedMemory {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Refuses what is not sealed or too large, before it is mapped.
+pub(crate) fn check(file: BorrowedFd<'_>, bytes_max: usize) -> Result<(), String> {
+    match (kernel::is_sealed(file), kernel::size(file)) {
+        (Ok(true), Ok(size)) if size <= bytes_max as u64 => Ok(()),
+        (Ok(true), Ok(size)) => Err(format!("shared memory of {size} bytes, over {bytes_max}")),
+        (Ok(false), _) => Err("shared memory that is not sealed".into()),
+        (Err(_), _) | (_, Err(_)) => Err("a handle that is no shared memory".into()),
+    }
+}
+
+impl Serialize for SharedMemory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(MARKER, &self.file)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedMemory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SharedMemory, D::Error> {
+        deserializer.deserialize_newtype_struct(MARKER, Arriving)
+    }
+}
+
+struct Arriving;
+
+impl<'de> Visitor<'de> for Arriving {
+    type Value = SharedMemory;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("shared memory out of an ipc channel")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        inner: D,
+    ) -> Result<SharedMemory, D::Error> {
+        let file = Handle::<OwnedFd>::deserialize(inner)?.into_inner();
+        SharedMemory::new(file).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, Options};
+
+    fn refusal(file: OwnedFd, options: &Options) -> String {
+        let (a, b) = crate::channel_with::<Handle<OwnedFd>, ()>(options).unwrap();
+        a.send(Handle::new(file)).unwrap();
+        drop(a);
+        let parts = b.into_handle().unwrap().into_env(3).unwrap().0;
+        let b = crate::Channel::<(), SharedMemory>::from_fd(parts, options.clone()).unwrap();
+        match b.recv() {
+            Err(Error::Decode(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn memory_that_could_change_under_its_reader_is_refused() {
+        let options = Options::default();
+        let unsealed = kernel::create("open", 4096).unwrap();
+        assert!(refusal(unsealed, &options).contains("not sealed"));
+        let (socket, _b) = sys::socket::pair_stream().unwrap();
+        assert!(refusal(socket, &options).contains("no shared memory"));
+    }
+
+    #[test]
+    fn memory_over_the_ceiling_is_refused_before_it_is_mapped() {
+        let options = Options { mapped_bytes_max: 4096, ..Options::default() };
+        let large = Draft::new("large", 4097).unwrap().seal().unwrap();
+        assert!(refusal(large, &options).contains("4097 bytes, over 4096"));
+    }
+}

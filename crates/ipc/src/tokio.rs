@@ -1,0 +1,191 @@
+//! The same channel for tokio: `AsyncFd` over the same descriptor.
+
+use crate::channel::{Channel, End, Parts, decode};
+use crate::codec;
+use crate::error::{Error, SendError};
+use crate::flusher;
+use crate::frame::Kind;
+use crate::inbox::Inbox;
+use crate::options::Options;
+use crate::outbox::Outbox;
+use crate::scratch;
+use crate::wire::{self, Read};
+use ::tokio::io::unix::AsyncFd;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// One end of a channel that sends `S` and receives `R`, for tokio.
+///
+/// All futures may be dropped at any time: no message is lost or cut. One whose `send` was dropped
+/// is accepted and written by the next call.
+pub struct AsyncChannel<S, R> {
+    /// `None` only while it is dropped.
+    io: Option<AsyncFd<OwnedFd>>,
+    options: Options,
+    outbox: Outbox<OwnedFd>,
+    inbox: Inbox<OwnedFd>,
+    types: PhantomData<fn(S) -> R>,
+}
+
+impl<S, R> Channel<S, R> {
+    /// Makes this end asynchronous. Must be called inside a tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
+    /// [`Error::Os`] when it cannot be registered.
+    pub fn into_async(self) -> Result<AsyncChannel<S, R>, Error> {
+        let parts = End::into_parts(self.into_end()).filter(|parts| !parts.closed);
+        let Parts { socket, options, outbox, inbox, .. } = parts.ok_or(Error::Closed)?;
+        #[allow(
+            deprecated,
+            reason = "its safe successor is unsafe; an owned descriptor stays open"
+        )]
+        let io = AsyncFd::new(socket).map_err(|error| Error::Os("epoll_ctl", error))?;
+        Ok(AsyncChannel { io: Some(io), options, outbox, inbox, types: PhantomData })
+    }
+}
+
+impl<S, R> AsyncChannel<S, R> {
+    fn io(&self) -> &AsyncFd<OwnedFd> {
+        self.io.as_ref().expect("an end in use has its socket")
+    }
+
+    /// Sends `value`; waits while the peer does not read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::send`]; after [`Error::Closed`] the value's handles are gone.
+    pub async fn send(&mut self, value: S) -> Result<(), SendError<S>>
+    where
+        S: Serialize,
+    {
+        if let Err(error) = self.queue(&value) {
+            return Err(SendError { value, error });
+        }
+        match self.flush().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(SendError { value, error }),
+        }
+    }
+
+    fn queue(&mut self, value: &S) -> Result<(), Error>
+    where
+        S: Serialize,
+    {
+        let scratch = scratch::take_frame();
+        let encoded = codec::encode(value, Kind::Message, &self.options, scratch);
+        let (mut encoded, slots) = encoded.map_err(|(error, scratch)| {
+            scratch::keep_frame(scratch);
+            error
+        })?;
+        let handles = codec::take_handles(&slots)?;
+        self.outbox.push(&mut encoded, handles);
+        scratch::keep_frame(encoded.inline);
+        Ok(())
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], [`Error::Os`].
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        while !self.outbox.is_empty() {
+            let io = self.io.as_ref().expect("an end in use has its socket");
+            let outbox = &mut self.outbox;
+            let mut ready = io.writable().await.map_err(|error| Error::Os("epoll_wait", error))?;
+            match ready.try_io(|io| wire::write(io.get_ref().as_fd(), outbox, false)) {
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(error)) if wire::is_passing(&error) => {
+                    drop(ready);
+                    ::tokio::task::yield_now().await;
+                }
+                Ok(Err(error)) if wire::is_gone(&error) => return Err(Error::Closed),
+                Ok(Err(error)) => return Err(Error::Os("sendmsg", error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives the next message.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::recv`].
+    pub async fn recv(&mut self) -> Result<R, Error>
+    where
+        R: DeserializeOwned,
+    {
+        loop {
+            while let Some(frame) = self.inbox.next_message()? {
+                if frame.kind == Kind::Message {
+                    return decode(&self.options, frame);
+                }
+            }
+            let io = self.io.as_ref().expect("an end in use has its socket");
+            let inbox = &mut self.inbox;
+            let mut ready = io.readable().await.map_err(|error| Error::Os("epoll_wait", error))?;
+            let result = ready.try_io(|io| match wire::read(io.get_ref().as_fd(), inbox, false) {
+                Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
+                other => Ok(other),
+            });
+            if let Ok(Ok(read)) = result {
+                if read? == Read::End {
+                    return Err(Error::Closed);
+                }
+            }
+        }
+    }
+}
+
+impl<S, R> Drop for AsyncChannel<S, R> {
+    fn drop(&mut self) {
+        let Some(io) = self.io.take() else { return };
+        let socket = io.into_inner();
+        if self.outbox.frames() > 0 {
+            let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
+            let longest = Duration::from_millis(self.options.exit_flush_ms);
+            flusher::finish(socket, outbox, longest);
+        }
+    }
+}
+
+impl<S, R> AsFd for AsyncChannel<S, R> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.io().get_ref().as_fd()
+    }
+}
+
+impl<S, R> fmt::Debug for AsyncChannel<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncChannel").field("socket", self.io().get_ref()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn asynchronous_ends_talk_to_each_other_and_to_blocking_ones() {
+        let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (a, b) = crate::channel::<crate::Blob, u32>().unwrap();
+            let mut a = a.into_async().unwrap();
+            let blocking = std::thread::spawn(move || {
+                for blob in b.iter() {
+                    b.send(blob.unwrap().len() as u32).unwrap();
+                }
+            });
+            for length in [0, 10, 100_000, 5_000_000] {
+                a.send(crate::Blob::from(vec![1; length])).await.unwrap();
+                assert_eq!(a.recv().await.unwrap() as usize, length);
+            }
+            drop(a);
+            blocking.join().unwrap();
+        });
+    }
+}

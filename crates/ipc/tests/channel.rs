@@ -1,0 +1,216 @@
+//! The blocking channel, as two programs use it.
+
+use ipc::{Blob, Channel, Error, Handle, Options};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::Duration;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct All {
+    listener: Handle<TcpListener>,
+    streams: Vec<Handle<TcpStream>>,
+    udp: Option<Handle<UdpSocket>>,
+    unix: Either,
+    datagram: (u8, Handle<UnixDatagram>),
+    file: Handle<File>,
+    any: Handle<OwnedFd>,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Either {
+    Listener(Handle<UnixListener>),
+    Stream { stream: Handle<UnixStream> },
+}
+
+#[test]
+fn handles_of_every_kind_arrive_anywhere_in_a_message() {
+    let folder = tempfile::tempdir().unwrap();
+    for serialization in
+        [ipc::Serialization::Bincode, ipc::Serialization::Json, ipc::Serialization::Advanced]
+    {
+        let options = Options { serialization, ..Options::default() };
+        let (a, b) = ipc::channel_with::<All, ()>(&options).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let streams = (0..2).map(|_| Handle::new(TcpStream::connect(address).unwrap())).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"content").unwrap();
+        file.rewind().unwrap();
+        let path = folder.path().join(serialization.name());
+        a.send(All {
+            listener: listener.into(),
+            streams,
+            udp: Some(UdpSocket::bind("127.0.0.1:0").unwrap().into()),
+            unix: Either::Listener(UnixListener::bind(path).unwrap().into()),
+            datagram: (1, UnixDatagram::unbound().unwrap().into()),
+            file: file.into(),
+            any: Handle::new(UnixStream::pair().unwrap().0.into()),
+        })
+        .unwrap();
+        let all = b.recv().unwrap();
+        let listener = all.listener.into_inner();
+        assert_eq!(listener.local_addr().unwrap(), address);
+        assert_eq!(all.streams.len(), 2);
+        for stream in all.streams {
+            assert_eq!(stream.into_inner().peer_addr().unwrap(), address);
+        }
+        all.udp.unwrap().into_inner().local_addr().unwrap();
+        assert!(matches!(all.unix, Either::Listener(_)));
+        let mut text = String::new();
+        all.file.into_inner().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "content");
+    }
+}
+
+#[test]
+fn as_many_handles_as_the_kernel_carries_and_one_more_is_refused_with_the_value() {
+    let (a, b) = ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let handle = Handle::new(OwnedFd::from(socket));
+    let many = |count: usize| (0..count).map(|_| handle.try_clone().unwrap()).collect::<Vec<_>>();
+    a.send(many(253)).unwrap();
+    assert_eq!(b.recv().unwrap().len(), 253);
+    let failed = a.send(many(254)).unwrap_err();
+    assert!(matches!(failed.error, Error::TooManyHandles { count: 254, max: 253 }));
+    assert!(failed.value.iter().all(|handle| !handle.is_sent()));
+    a.send(many(1)).unwrap();
+    assert_eq!(b.recv().unwrap().len(), 1);
+}
+
+#[test]
+fn a_failed_send_gives_the_value_back_with_its_handles() {
+    let (a, b) = ipc::channel::<Handle<UdpSocket>, ()>().unwrap();
+    drop(b);
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = udp.local_addr().unwrap();
+    let failed = a.send(Handle::new(udp)).unwrap_err();
+    assert!(matches!(failed.error, Error::Closed), "{:?}", failed.error);
+    assert_eq!(failed.value.into_inner().local_addr().unwrap(), address);
+    assert!(!a.is_connected());
+}
+
+#[test]
+fn a_message_over_the_ceiling_is_refused_before_anything_is_sent() {
+    let options = Options { frame_bytes_max: 1000, ..Options::default() };
+    let (a, b) = ipc::channel_with::<Vec<u8>, ()>(&options).unwrap();
+    assert!(matches!(a.send(vec![0; 993]).unwrap_err().error, Error::TooLong { max: 1000 }));
+    a.send(vec![0; 992]).unwrap();
+    assert_eq!(b.recv().unwrap().len(), 992);
+}
+
+#[test]
+fn receiving_waits_looks_or_gives_up_in_time() {
+    let (a, b) = ipc::channel::<u8, u8>().unwrap();
+    assert!(b.try_recv().unwrap().is_none());
+    assert!(b.recv_timeout(Duration::from_millis(10)).unwrap().is_none());
+    a.feed(1).unwrap();
+    a.feed(2).unwrap();
+    assert!(b.try_recv().unwrap().is_none(), "what was fed waits for a flush");
+    a.flush().unwrap();
+    assert_eq!(b.recv_timeout(Duration::from_secs(20)).unwrap(), Some(1));
+    assert_eq!(b.try_recv().unwrap(), Some(2));
+    a.disconnect().unwrap();
+    assert!(matches!(b.try_recv(), Err(Error::Closed)));
+    assert!(matches!(a.send(3).unwrap_err().error, Error::Closed));
+    b.send(4).unwrap();
+    assert_eq!(a.recv().unwrap(), 4, "the other direction lives on");
+}
+
+#[test]
+fn who_waits_for_an_answer_sends_what_was_fed() {
+    let (a, b) = ipc::channel::<u8, u8>().unwrap();
+    let peer = std::thread::spawn(move || b.send(b.recv().unwrap() + 1).unwrap());
+    a.feed(6).unwrap();
+    assert_eq!(a.recv().unwrap(), 7);
+    peer.join().unwrap();
+}
+
+#[test]
+fn large_messages_arrive_whole_in_both_directions_at_once() {
+    let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
+    let other = std::thread::spawn(move || {
+        let (sender, receiver) = b.split();
+        let writer = std::thread::spawn(move || {
+            sender.send(Blob::from(vec![2; 20_000_000])).unwrap();
+        });
+        let received = receiver.recv().unwrap();
+        assert!(received.len() == 30_000_000 && received.iter().all(|byte| *byte == 1));
+        writer.join().unwrap();
+    });
+    let (sender, receiver) = a.split();
+    let writer = std::thread::spawn(move || {
+        sender.send(Blob::from(vec![1; 30_000_000])).unwrap();
+    });
+    let received = receiver.recv().unwrap();
+    assert!(received.len() == 20_000_000 && received.iter().all(|byte| *byte == 2));
+    writer.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn dropping_does_not_block_and_loses_nothing() {
+    let (a, b) = ipc::channel::<u32, ()>().unwrap();
+    for number in 0..1000 {
+        a.feed(number).unwrap();
+    }
+    drop(a);
+    assert_eq!(b.iter().map(Result::unwrap).collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_cannot_be_delivered_is_told_with_its_count() {
+    let (a, b) = ipc::channel::<Blob, ()>().unwrap();
+    let mut accepted = 0;
+    while accepted < 20 {
+        a.try_send(Blob::from(vec![0; 50_000])).unwrap();
+        accepted += 1;
+    }
+    drop(b);
+    match a.disconnect() {
+        Err(Error::Undelivered(count)) => assert!((1..=20).contains(&count), "{count}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_full_queue_is_told_by_try_send_with_the_value() {
+    let (a, _b) = ipc::channel::<Blob, ()>().unwrap();
+    let failed = loop {
+        if let Err(failed) = a.try_send(Blob::from(vec![0; 100_000])) {
+            break failed;
+        }
+    };
+    assert!(matches!(failed.error, Error::Full));
+    assert_eq!(failed.value.len(), 100_000);
+    assert!(a.is_connected());
+}
+
+#[test]
+fn a_mio_loop_learns_of_messages() {
+    let (a, mut b) = ipc::channel::<u8, ()>().unwrap();
+    let mut poll = mio::Poll::new().unwrap();
+    let mut events = mio::Events::with_capacity(4);
+    poll.registry().register(&mut b, mio::Token(7), mio::Interest::READABLE).unwrap();
+    a.send(1).unwrap();
+    a.send(2).unwrap();
+    poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(events.iter().next().unwrap().token(), mio::Token(7));
+    let mut seen = Vec::new();
+    while let Some(message) = b.try_recv().unwrap() {
+        seen.push(message);
+    }
+    assert_eq!(seen, [1, 2]);
+    poll.registry().deregister(&mut b).unwrap();
+}
+
+#[test]
+fn what_is_no_unix_stream_is_no_channel() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let refused = Channel::<(), ()>::from_fd(udp.into(), Options::default()).unwrap_err();
+    assert!(matches!(refused, Error::NotAChannel(_)));
+    let refused = Channel::<(), ()>::from_env("IPC_TEST_NOT_SET", Options::default()).unwrap_err();
+    assert!(matches!(refused, Error::NotAChannel(_)));
+}

@@ -1,0 +1,391 @@
+//! What a hostile or broken peer can do to a channel: cost it its own channel, and nothing else.
+//!
+//! Every attack is played against both kinds of ends. Descriptors are counted at the end of each
+//! in a process of its own (`descriptors_are_never_leaked`).
+
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
+use crossbeam_channel::{Receiver, unbounded};
+use ipc::frame::{Header, Kind, Violation};
+use ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
+use std::io::{IoSlice, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// The attacker's end: bytes as it likes.
+struct Attacker(UnixStream);
+
+impl Attacker {
+    fn greet(&self) {
+        self.write(&frame(Kind::Hello, 0, &Hello::new(Serialization::Bincode, "").to_bytes()));
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        // The victim may have hung up already.
+        let _ = (&self.0).write_all(bytes);
+    }
+
+    fn write_with(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        sys::scm::send_blocking(self.0.as_fd(), &[IoSlice::new(bytes)], fds).unwrap();
+    }
+}
+
+fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
+    let header = Header { kind, handles, length: payload.len() };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+fn message(payload: &[u8]) -> Vec<u8> {
+    frame(Kind::Message, 0, payload)
+}
+
+fn pair() -> (Attacker, OwnedFd) {
+    let (attacker, victim) = UnixStream::pair().unwrap();
+    (Attacker(attacker), victim.into())
+}
+
+/// Plays `attack` against a blocking end and a loop-driven one; gives the error of each.
+fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
+    let (attacker, socket) = pair();
+    let blocking = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    attack(&attacker);
+    attacker.0.shutdown(std::net::Shutdown::Write).unwrap();
+    let first = blocking.iter().find_map(Result::err);
+    let (attacker, socket) = pair();
+    let (_link, events) = link(socket);
+    attack(&attacker);
+    attacker.0.shutdown(std::net::Shutdown::Write).unwrap();
+    let second = loop {
+        match events.recv_timeout(LONG).unwrap() {
+            LinkEvent::Message(message) => match message.decode::<u32>() {
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            },
+            LinkEvent::Disconnect { error, .. } => break error,
+            other => panic!("{other:?}"),
+        }
+    };
+    [first, second]
+}
+
+fn link(socket: OwnedFd) -> (Link, Receiver<LinkEvent>) {
+    let (tell, events) = unbounded();
+    let sink = move |event| drop(tell.send(event));
+    (Link::start(socket, Options::default(), sink).unwrap(), events)
+}
+
+fn violates(expected: &Violation, attack: impl Fn(&Attacker)) {
+    for error in errors(attack) {
+        match error {
+            Some(Error::Protocol(violation)) => assert_eq!(&violation, expected),
+            other => panic!("{other:?} instead of {expected:?}"),
+        }
+    }
+}
+
+fn undecodable(attack: impl Fn(&Attacker)) {
+    for error in errors(attack) {
+        assert!(matches!(error, Some(Error::Decode(_))), "{error:?}");
+    }
+}
+
+#[test]
+fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
+    let max = Options::default().frame_bytes_max;
+    for announced in [max as u32 + 1, u32::MAX, i32::MIN as u32] {
+        let over = Violation::Length { announced: u64::from(announced), max };
+        violates(&over, |attacker| {
+            attacker.greet();
+            let [a, b, c, d] = announced.to_le_bytes();
+            attacker.write(&[1, 2, 0, 0, a, b, c, d]);
+        });
+    }
+}
+
+#[test]
+fn too_many_handles_end_the_channel() {
+    for count in [254_u8, 255] {
+        let over = Violation::Handles { announced: usize::from(count), max: 253 };
+        violates(&over, |attacker| {
+            attacker.greet();
+            attacker.write(&[1, 2, 0, count, 0, 0, 0, 0]);
+        });
+    }
+}
+
+#[test]
+fn handles_that_nobody_declared_end_the_channel() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for count in [1, 2, 253] {
+        violates(&Violation::HandlesUndeclared, |attacker| {
+            attacker.greet();
+            attacker.write_with(&message(&7_u32.to_le_bytes()), &vec![listener.as_fd(); count]);
+        });
+    }
+    violates(&Violation::HandlesUndeclared, |attacker| {
+        attacker.greet();
+        let bytes = frame(Kind::Message, 1, &7_u32.to_le_bytes());
+        attacker.write_with(&bytes, &[listener.as_fd(), listener.as_fd()]);
+    });
+}
+
+#[test]
+fn declared_handles_that_never_come_end_the_channel() {
+    violates(&Violation::HandlesMissing, |attacker| {
+        attacker.greet();
+        attacker.write(&frame(Kind::Message, 3, &7_u32.to_le_bytes()));
+    });
+}
+
+#[test]
+fn garbage_ends_the_channel() {
+    violates(&Violation::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
+    violates(&Violation::Version(0), |attacker| attacker.write(&[0; 1000]));
+    violates(&Violation::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
+    violates(&Violation::Kind(16), |attacker| {
+        attacker.greet();
+        attacker.write(&frame(Kind::Offer, 0, b""));
+    });
+    violates(&Violation::Hello, |attacker| {
+        attacker.greet();
+        attacker.greet();
+    });
+}
+
+#[test]
+fn the_end_in_the_middle_of_a_frame_is_told() {
+    violates(&Violation::EndInFrame, |attacker| {
+        attacker.greet();
+        attacker.write(&message(&7_u32.to_le_bytes())[..10]);
+    });
+    violates(&Violation::EndInFrame, |attacker| {
+        attacker.greet();
+        attacker.write(&message(&vec![0; 1_000_000])[..100_000]);
+    });
+}
+
+#[test]
+fn a_payload_that_is_something_else_concerns_one_message_only() {
+    undecodable(|attacker| {
+        attacker.greet();
+        attacker.write(&message(b"xyz"));
+        attacker.write(&message(&7_u32.to_le_bytes()));
+    });
+    undecodable(|attacker| {
+        attacker.greet();
+        attacker.write(&message(&[0; 100]));
+    });
+    let (attacker, socket) = pair();
+    let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    attacker.greet();
+    attacker.write(&[message(b"xyz"), message(&7_u32.to_le_bytes())].concat());
+    assert!(matches!(channel.recv(), Err(Error::Decode(_))));
+    assert_eq!(channel.recv().unwrap(), 7);
+}
+
+#[test]
+fn another_version_in_the_greeting_is_an_error_that_names_both() {
+    let hello = Hello { protocol: 77, ..Hello::new(Serialization::Bincode, "") };
+    for error in errors(|attacker| attacker.write(&frame(Kind::Hello, 0, &hello.to_bytes()))) {
+        let text = error.unwrap().to_string();
+        assert!(text.contains("protocol 77") && text.contains("protocol 1,"), "{text}");
+    }
+}
+
+#[test]
+fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
+    let (slow, socket) = pair();
+    let (_link, events) = link(socket);
+    slow.greet();
+    let bytes = message(&7_u32.to_le_bytes());
+    for (at, byte) in bytes.iter().enumerate() {
+        slow.write(&[*byte]);
+        // Another channel on the same loop goes on at every point.
+        let (other, socket) = pair();
+        let (_link, others) = link(socket);
+        other.greet();
+        other.write(&message(&(at as u32).to_le_bytes()));
+        let LinkEvent::Message(message) = others.recv_timeout(LONG).unwrap() else { panic!() };
+        assert_eq!(message.decode::<u32>().unwrap(), at as u32);
+    }
+    let LinkEvent::Message(message) = events.recv_timeout(LONG).unwrap() else { panic!() };
+    assert_eq!(message.decode::<u32>().unwrap(), 7);
+}
+
+#[test]
+fn a_peer_that_never_reads_hangs_nobody_else() {
+    let (_deaf, socket) = pair();
+    let (link_to_deaf, _events) = link(socket);
+    while link_to_deaf.send(vec![0_u8; 10_000]).is_ok() {}
+    let (other, socket) = pair();
+    let (_link, others) = link(socket);
+    other.greet();
+    other.write(&message(&1_u32.to_le_bytes()));
+    assert!(matches!(others.recv_timeout(LONG).unwrap(), LinkEvent::Message(_)));
+}
+
+#[test]
+fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
+    let (attacker, socket) = pair();
+    let channel =
+        Channel::<(), Handle<std::net::TcpStream>>::from_fd(socket, Options::default()).unwrap();
+    attacker.greet();
+    let (read, _write) = UnixStream::pair().unwrap();
+    attacker.write_with(&frame(Kind::Message, 1, &0_u32.to_le_bytes()), &[read.as_fd()]);
+    let refused = channel.recv().unwrap_err();
+    assert!(refused.to_string().contains("UnixStream, not a"), "{refused}");
+}
+
+#[test]
+fn order_holds_when_writes_stop_anywhere_in_frames_with_handles() {
+    // A tiny send buffer makes the kernel stop in the middle of frames.
+    let (sender, receiver) = ipc::channel::<(u32, Vec<u8>, Handle<OwnedFd>), ()>().unwrap();
+    let thread = std::thread::spawn(move || {
+        for number in 0..200 {
+            let (socket, _other) = UnixStream::pair().unwrap();
+            let bytes = vec![number as u8; 3_333];
+            sender.send((number, bytes, Handle::new(socket.into()))).unwrap();
+        }
+    });
+    for number in 0..200 {
+        let (seen, bytes, handle) = receiver.recv().unwrap();
+        assert_eq!((seen, bytes), (number, vec![number as u8; 3_333]));
+        assert!(sys::socket::is_unix_stream(handle.into_inner().as_fd()));
+    }
+    thread.join().unwrap();
+}
+
+/// Runs one of the ignored tests below in a process of its own, with `stdin` as descriptor 0.
+fn in_child(name: &str, stdin: Stdio) -> bool {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--test-threads=1"])
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+}
+
+#[test]
+fn a_receiver_out_of_descriptors_loses_the_handles_and_keeps_the_channel() {
+    assert!(in_child("alone_out_of_descriptors", Stdio::null()));
+}
+
+#[test]
+#[ignore = "changes the limit of its process; run by the test above"]
+fn alone_out_of_descriptors() {
+    let (a, b) = ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
+    let many = || -> Vec<Handle<OwnedFd>> {
+        (0..20).map(|_| Handle::new(UnixStream::pair().unwrap().0.into())).collect()
+    };
+    let before = sys::fd::open_descriptors().unwrap().len();
+    a.send(many()).unwrap();
+    a.send(vec![]).unwrap();
+    let (soft, _) = sys::limit::descriptors().unwrap();
+    let highest = *sys::fd::open_descriptors().unwrap().last().unwrap();
+    let mut fillers = vec![a.as_fd().try_clone_to_owned().unwrap()];
+    while sys::fd::number(fillers.last().unwrap().as_fd()) < highest {
+        fillers.push(a.as_fd().try_clone_to_owned().unwrap());
+    }
+    let highest = *sys::fd::open_descriptors().unwrap().last().unwrap() as u64;
+    sys::limit::set_descriptors(highest + 1 + 5).unwrap();
+    let lost = b.recv().map(|handles| handles.len());
+    assert!(matches!(lost, Err(Error::HandlesLost)), "{lost:?}");
+    assert_eq!(b.recv().unwrap().len(), 0);
+    sys::limit::set_descriptors(soft).unwrap();
+    drop(fillers);
+    assert_eq!(sys::fd::open_descriptors().unwrap().len(), before);
+    a.send(many()).unwrap();
+    assert_eq!(b.recv().unwrap().len(), 20);
+    assert_eq!(sys::fd::open_descriptors().unwrap().len(), before);
+}
+
+#[test]
+fn descriptors_are_never_leaked() {
+    assert!(in_child("alone_every_attack_leaves_no_descriptor", Stdio::null()));
+}
+
+#[test]
+#[ignore = "counts the descriptors of its process; run by the test above"]
+fn alone_every_attack_leaves_no_descriptor() {
+    // The loop's own descriptors are opened first.
+    a_peer_that_never_reads_hangs_nobody_else();
+    let count = || sys::fd::open_descriptors().unwrap().len();
+    let before = count();
+    for _ in 0..3 {
+        handles_that_nobody_declared_end_the_channel();
+        declared_handles_that_never_come_end_the_channel();
+        a_descriptor_of_the_wrong_kind_is_refused_and_closed();
+        the_end_in_the_middle_of_a_frame_is_told();
+        order_holds_when_writes_stop_anywhere_in_frames_with_handles();
+    }
+    // The loop closes a socket just after it has told the disconnect.
+    let mut waited = 0;
+    while count() > before && waited < 1000 {
+        let (a, b) = ipc::channel::<(), ()>().unwrap();
+        drop((a, b));
+        std::thread::yield_now();
+        waited += 1;
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
+fn main_may_return_with_five_megabytes_queued_and_all_of_it_arrives() {
+    for name in ["alone_return_with_much_queued_in_a_link", "alone_return_with_much_fed"] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let options = Options { tag: "exit".into(), ..Options::default() };
+        let channel = Channel::<(), ipc::Blob>::from_fd(ours.into(), options).unwrap();
+        let reader = std::thread::spawn(move || {
+            channel.iter().map(|blob| blob.unwrap().len()).sum::<usize>()
+        });
+        assert!(in_child(name, Stdio::from(OwnedFd::from(theirs))));
+        assert_eq!(reader.join().unwrap(), 5_000_000, "{name}");
+    }
+}
+
+fn exit_options() -> Options {
+    Options { tag: "exit".into(), queued_bytes_max: 8 << 20, ..Options::default() }
+}
+
+fn inherited() -> OwnedFd {
+    std::io::stdin().as_fd().try_clone_to_owned().unwrap()
+}
+
+#[test]
+#[ignore = "ends with much queued; run by the test above"]
+fn alone_return_with_much_queued_in_a_link() {
+    let link = Link::start(inherited(), exit_options(), |_| {}).unwrap();
+    for _ in 0..100 {
+        link.send(ipc::Blob::from(vec![0; 50_000])).unwrap();
+    }
+    // The process ends, and with it nobody drops this.
+    std::mem::forget(link);
+}
+
+#[test]
+#[ignore = "ends with much queued; run by the test above"]
+fn alone_return_with_much_fed() {
+    let channel = Channel::<ipc::Blob, ()>::from_fd(inherited(), exit_options()).unwrap();
+    for _ in 0..100 {
+        channel.try_send(ipc::Blob::from(vec![0; 50_000])).unwrap();
+    }
+}
+
+#[test]
+fn ends_are_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Channel<std::cell::RefCell<u8>, std::cell::RefCell<u8>>>();
+    check::<ipc::Sender<u8>>();
+    check::<ipc::Receiver<u8>>();
+    check::<Link>();
+    check::<Handle<OwnedFd>>();
+    check::<ipc::Message>();
+    check::<ipc::SharedMemory>();
+    check::<Error>();
+}
