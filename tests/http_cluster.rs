@@ -1,4 +1,5 @@
 //! The example `http_cluster` from outside, as a user sees it.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 mod common;
 

@@ -297,9 +297,10 @@ fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
         }
         let words = ["unsafe", "RawFd", "FromRawFd", "IntoRawFd", "from_raw_fd", "into_raw_fd"];
         broken.extend(found(&source, source.program(), &words));
-        // mio and tokio ask for the number of what they are to watch.
+        // mio and tokio ask for the number of what they are to watch; a case may count numbers.
         let asks = source.path == "crates/reactor/src/readiness.rs"
-            || source.path.ends_with("/src/tokio.rs");
+            || source.path.ends_with("/src/tokio.rs")
+            || source.is_in("src/bin/fixture/cases/");
         if !asks {
             broken.extend(found(&source, source.program(), &["AsRawFd", "as_raw_fd"]));
         }
