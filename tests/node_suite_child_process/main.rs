@@ -63,4 +63,106 @@ rows! {
     process_external_stdio_close:
         "test-process-external-stdio-close", "test-process-external-stdio-close-spawn";
     listen_fd_server: "test-listen-fd-server", "test-listen-fd-detached-inherit";
+    exec_cwd: "test-child-process-exec-cwd";
+    exec_encoding: "test-child-process-exec-encoding";
+    exec_env: "test-child-process-exec-env";
+    exec_error: "test-child-process-exec-error";
+    exec_kill_throws: "test-child-process-exec-kill-throws";
+    execfile_maxbuf: "test-child-process-execfile-maxbuf";
+    exec_timeout_expire: "test-child-process-exec-timeout-expire";
+    exec_timeout_kill: "test-child-process-exec-timeout-kill";
+    exec_timeout_not_expired: "test-child-process-exec-timeout-not-expired";
+    execfile: "test-child-process-execfile";
+    promisified: "test-child-process-promisified";
+    exec_abortcontroller: "test-child-process-exec-abortcontroller-promisified";
+    execfile_abortcontroller: "test-child-process-execFile-promisified-abortController";
+    spawnsync_env: "test-child-process-spawnsync-env";
+    spawnsync_kill_signal: "test-child-process-spawnsync-kill-signal";
+    spawnsync_maxbuf: "test-child-process-spawnsync-maxbuf";
+    spawnsync_shell: "test-child-process-spawnsync-shell";
+    spawnsync_timeout: "test-child-process-spawnsync-timeout";
+    spawnsync_validation_errors: "test-child-process-spawnsync-validation-errors";
+    execfilesync_maxbuf: "test-child-process-execfilesync-maxbuf";
+    execsync_maxbuf: "test-child-process-execsync-maxbuf";
+    execsync: "sequential/test-child-process-execsync";
+    destroy: "test-child-process-destroy";
+    process_kill_null: "test-process-kill-null";
+    process_kill_pid: "test-process-kill-pid";
+    kill_segfault: "test-kill-segfault-freebsd";
+    sigint_infinite_loop: "test-sigint-infinite-loop";
+    signal_unregister: "test-signal-unregister";
+    spawn_controller: "test-child-process-spawn-controller";
+    fork_abort_signal: "test-child-process-fork-abort-signal";
+    spawn_timeout_kill_signal: "test-child-process-spawn-timeout-kill-signal";
+    fork_timeout_kill_signal: "test-child-process-fork-timeout-kill-signal";
+    fork: "test-child-process-fork";
+    fork3: "test-child-process-fork3";
+    fork_args: "test-child-process-fork-args";
+    fork_close: "test-child-process-fork-close";
+    fork_detached: "test-child-process-fork-detached";
+    fork_exec_argv: "test-child-process-fork-exec-argv";
+    fork_exec_path: "test-child-process-fork-exec-path";
+    fork_no_shell: "test-child-process-fork-no-shell";
+    fork_ref: "test-child-process-fork-ref";
+    fork_ref2: "test-child-process-fork-ref2";
+    fork_stdio_string_variant: "test-child-process-fork-stdio-string-variant";
+    fork_stdio: "test-child-process-fork-stdio";
+    silent: "test-child-process-silent";
+    disconnect: "test-child-process-disconnect";
+    fork_closed_channel: "test-child-process-fork-closed-channel-segfault";
+    early_messages_are_kept: "test-esm-child-process-fork-main";
+    ipc_next_tick: "test-child-process-ipc-next-tick";
+    send_after_close: "test-child-process-send-after-close";
+    send_utf8: "test-child-process-send-utf8";
+    large_buffers: "test-child-process-advanced-serialization-largebuffer";
+    connect_reset: "test-net-child-process-connect-reset";
+    recv_handle: "test-child-process-recv-handle", "test-child-process-fork-net-server";
+    fork_dgram: "test-child-process-fork-dgram";
+    fork_net_socket: "test-child-process-fork-net-socket";
+    send_keep_open: "test-child-process-send-keep-open";
+    large_payload_with_handle: "sequential/test-cluster-send-handle-large-payload";
+    pass_fd: "sequential/test-child-process-pass-fd";
+}
+
+/// Rows without a test of their own here, and why.
+const NOT: &[(&str, &str)] = &[
+    ("test-process-getgroups", "os: groups of a child are tested with the users' case"),
+    ("test-listen-fd-cluster", "cluster"),
+    ("test-listen-fd-ebadf", "kinds of handles are checked where they arrive: ipc"),
+    ("test-cluster-fork-env", "cluster"),
+    ("test-cluster-fork-stdio", "cluster"),
+    ("test-child-process-internal", "Node's `NODE_` prefix: with Node's codec on the wire"),
+    ("test-child-process-send-cb", "a flushed send as a future is not there yet"),
+    ("test-child-process-send-returns-boolean", "Node's acknowledged handles: with Node's wire"),
+    ("test-child-process-advanced-serialization", "the advanced codec is not there yet"),
+    ("test-cluster-advanced-serialization", "cluster, and the advanced codec"),
+    ("test-cluster-message", "cluster"),
+    ("test-cluster-ipc-throw", "cluster"),
+    ("test-cluster-process-disconnect", "cluster"),
+    ("test-net-socket-constructor", "extra pipes are std's UnixStream: nothing of ours to test"),
+    ("test-child-process-fork-net", "counting sockets in children belongs to Node's net.Server"),
+    ("test-child-process-fork-getconnections", "as above"),
+    ("test-cluster-send-deadlock", "cluster"),
+    ("test-cluster-send-handle-twice", "a handle moves: sending it twice does not compile"),
+    ("test-cluster-accept-fail", "cluster"),
+    ("test-handle-wrap-hasref", "there is no loop that a handle could keep alive"),
+    ("test-os", "os-info"),
+    ("test-os-eol", "os-info"),
+    ("test-os-homedir-no-envvar", "os-info"),
+    ("test-os-process-priority", "os-info"),
+    ("test-os-checked-function", "os-info"),
+];
+
+/// PORT and ADAPT rows of the table.
+const ROWS: usize = 134;
+
+#[test]
+fn every_row_has_a_test_or_a_reason() {
+    let mut names: Vec<_> = DONE.iter().chain(NOT.iter().map(|(row, _)| row)).collect();
+    names.sort();
+    let before = names.len();
+    names.dedup();
+    assert_eq!(names.len(), before, "a row is named twice");
+    println!("{} of {ROWS} rows done, {} with a reason why not", DONE.len(), NOT.len());
+    assert_eq!(before, ROWS, "{} rows are missing", ROWS.abs_diff(before));
 }

@@ -108,10 +108,9 @@ impl Shared {
         }
         // Before the signal: who sees the end shall know why.
         self.mark_cancelled(reason.clone());
-        match self.process.signal(self.kill_signal) {
-            Ok(true) => self.report(Error::Cancelled(reason)),
-            Ok(false) => {}
-            Err(error) => self.report(Error::Os("kill", error)),
+        self.report(Error::Cancelled(reason));
+        if let Err(error) = self.process.signal(self.kill_signal) {
+            self.report(Error::Os("kill", error));
         }
     }
 }

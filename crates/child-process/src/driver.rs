@@ -90,6 +90,7 @@ impl Driver {
 impl Source for Driver {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         let now = turn.now();
+        self.shared.take_errors();
         match event {
             Event::Start => {
                 self.check(false, now);

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 use reactor::{BYTES_PER_TURN, Event, Interest, Key, READ_BUFFER_BYTES, Source, Turn, reactor};
+use sys::pidfd::PidFd;
 
 use crate::capture::{Capture, End, OUTPUTS, Output, run};
 use crate::child::Child;
@@ -86,6 +87,8 @@ const PIDFD: Key = Key(3);
 /// A [`Capture`] on the loop. Outputs have keys 0 and 1.
 struct Collector {
     capture: Capture,
+    /// A number of its own for the same process: the child's driver may watch the other one.
+    pidfd: PidFd,
     outcome: Sender<Outcome>,
     callback: Arc<Mutex<Option<Callback>>>,
     /// Read up to the budget and not to the end: to be gone on with.
@@ -104,7 +107,7 @@ impl Collector {
         if let Some(fd) = self.capture.descriptor(End::Stdin) {
             turn.register(fd, STDIN, Interest::WRITABLE)?;
         }
-        turn.register(self.capture.child.as_fd(), PIDFD, Interest::READABLE)
+        turn.register(self.pidfd.as_fd(), PIDFD, Interest::READABLE)
     }
 
     /// Reads what is there, within the budget of a turn.
@@ -180,13 +183,15 @@ impl Command {
     #[doc(alias = "execFile")]
     pub fn exec(&mut self) -> Result<Exec, Error> {
         let capture = Capture::start(self, true)?;
-        let (child, callback) = (capture.child.clone(), Arc::default());
+        let (child, callback) = (Arc::clone(&capture.child), Arc::default());
+        let pidfd = child.shared().process.pidfd().try_clone();
+        let pidfd = pidfd.map_err(|error| Error::Os("fcntl", error))?;
         let (outcome, receiver) = crossbeam_channel::bounded(1);
         let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let callback_too = Arc::clone(&callback);
         let unfinished = [false; 2];
         let recheck_at = None;
-        reactor.add(Collector { capture, outcome, callback, unfinished, recheck_at });
+        reactor.add(Collector { capture, pidfd, outcome, callback, unfinished, recheck_at });
         Ok(Exec { child, outcome: receiver, callback: callback_too })
     }
 }

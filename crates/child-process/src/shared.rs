@@ -126,9 +126,14 @@ impl Shared {
 
     /// Tells an error in its order, if somebody listens.
     pub(crate) fn report(self: &Arc<Self>, error: Error) {
-        self.news().errors.push(error);
-        // Without a loop nobody can be listening.
-        let _ = self.kick();
+        let mut news = self.news();
+        news.errors.push(error);
+        let heard = news.heard;
+        drop(news);
+        // A later listener is told as well. Without a loop nobody can be listening.
+        if heard {
+            let _ = self.kick();
+        }
     }
 
     /// Makes sure that the driver looks at the news soon.
@@ -181,17 +186,21 @@ impl Shared {
         self.output_dropped();
     }
 
-    /// Takes the news. Runs on the loop.
-    pub(crate) fn take_news(&self) {
-        let (listeners, errors) = {
-            let mut news = self.news();
-            (std::mem::take(&mut news.listeners), std::mem::take(&mut news.errors))
-        };
+    /// Tells what went wrong so far: before an end that it led to. Runs on the loop.
+    pub(crate) fn take_errors(&self) {
+        let errors = std::mem::take(&mut self.news().errors);
         let mut state = self.state();
         for error in errors {
             state.hub.tell(Event::Error(error));
         }
+    }
+
+    /// Takes the news. Runs on the loop.
+    pub(crate) fn take_news(&self) {
+        self.take_errors();
+        let listeners = std::mem::take(&mut self.news().listeners);
         let resume = !listeners.is_empty();
+        let mut state = self.state();
         for listener in listeners {
             state.hub.add(listener);
         }
