@@ -60,6 +60,11 @@ pub fn run(
     Ok(load)
 }
 
+/// Makes one request on a connection of its own and gives the body.
+pub async fn ask_once(address: SocketAddr) -> io::Result<String> {
+    ask(address, &mut None, Connections::New).await
+}
+
 async fn client(address: SocketAddr, until: Instant, connections: Connections) -> Load {
     let mut load = Load::default();
     let mut kept = None;
@@ -133,6 +138,11 @@ pub fn processor_time(root: u32) -> (f64, f64) {
     }
     let times: Vec<f64> = family.iter().map(|&pid| one(pid)).collect();
     (times[0], times.iter().sum())
+}
+
+/// The children of a process.
+pub fn children(parent: u32) -> Vec<u32> {
+    parents().into_iter().filter(|pair| pair.1 == parent).map(|pair| pair.0).collect()
 }
 
 /// Every process with its parent.

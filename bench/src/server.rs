@@ -1,6 +1,6 @@
 //! The servers of the topic `cluster`: this program again, in a role, one kind of server each.
 //!
-//! `bench role server KIND WORKERS` serves `hello from worker ID` over axum on a free port of the
+//! `bench role server KIND WORKERS` serves `hello from worker ID pid PID` over axum on a free port of the
 //! loopback and prints the port once every worker listens.
 
 use std::io::{BufRead, BufReader};
@@ -40,7 +40,7 @@ pub fn role() {
 }
 
 fn app(id: &str) -> Router {
-    let body = format!("hello from worker {id}\n");
+    let body = format!("hello from worker {id} pid {}\n", std::process::id());
     Router::new().route("/", get(move || std::future::ready(body.clone())))
 }
 

@@ -10,8 +10,10 @@ if (cluster.isPrimary) {
   cluster.on('listening', (worker, address) => {
     if (++listening === workers) console.log(address.port);
   });
+  // Node restarts nobody by itself.
+  cluster.on('exit', () => cluster.fork());
   process.on('SIGTERM', () => process.exit(0));
 } else {
-  const body = `hello from worker ${cluster.worker.id}\n`;
+  const body = `hello from worker ${cluster.worker.id} pid ${process.pid}\n`;
   http.createServer((request, response) => response.end(body)).listen(0, '127.0.0.1');
 }

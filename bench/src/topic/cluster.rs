@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::context::{Contender, Context};
 use crate::load::{self, Connections, Load};
@@ -15,6 +15,7 @@ use crate::stats::Better;
 
 const CLIENTS: usize = 32;
 const WORKERS: u32 = 4;
+const KILL: &str = "From the kill of a worker to the first answer of its replacement";
 
 /// The servers: what they are called, what they are to us, which role they play, how they work.
 const NATIVE: [(&str, Role, &str, Kind); 5] = [
@@ -96,6 +97,10 @@ pub fn run(context: &Context) -> Topic {
     take("Processor time of the primary per new connection", Unit::Nanoseconds, lower, first, None);
     take("Unevenness of new connections", Unit::Part, lower, uneven, None);
     take("Failed requests", Unit::Count, lower, |_, seen| Some(seen.load.failed as f64), None);
+    let mut replaced = Measure::new(KILL, Unit::Nanoseconds, lower);
+    let rounds = servers.iter().map(Lane::replaces).collect();
+    replaced.rows.push(context.compare("cluster, kill", ("", 0.0), lower, rounds));
+    measures.push(replaced);
     drop(servers);
     if let Ok(file) = script {
         let _ = std::fs::remove_file(file);
@@ -119,7 +124,7 @@ fn nginx() -> Result<Server, String> {
 fn notes() -> Vec<String> {
     vec![
         format!(
-            "{WORKERS} workers answer `GET /` with 22 bytes, over axum; Node's over `http`. \
+            "{WORKERS} workers answer `GET /` with a line, over axum; Node's over `http`. \
              {CLIENTS} clients of our own load generator (one thread) send the next request when \
              they have the answer. `one process, threads` has {WORKERS} threads."
         ),
@@ -199,6 +204,19 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// A contender that kills a worker in each round; for those that replace it.
+    fn replaces(&self) -> Contender<'_> {
+        match &self.server {
+            Err(why) => Contender::absent(self.role, self.name, why.clone()),
+            Ok(_) if self.kind != Kind::Dealt && self.role != Role::Ours => {
+                Contender::absent(self.role, self.name, "nobody replaces its workers")
+            }
+            Ok(server) => Contender::new(self.role, self.name, || server.replace_one()),
+        }
+    }
+}
+
 /// A running server. Dropping it ends it with its workers.
 #[derive(Debug)]
 struct Server {
@@ -224,6 +242,31 @@ impl Server {
         let port = line.trim().parse().map_err(|_| format!("it did not start: {line:?}"))?;
         server.address.set_port(port);
         Ok(server)
+    }
+}
+
+impl Server {
+    /// Kills the oldest worker, and asks until one answers that was not there before. The oldest,
+    /// so that each place has its turn and no back-off begins.
+    fn replace_one(&self) -> Result<Vec<f64>, String> {
+        let before = load::children(self.child.id());
+        let victim = *before.iter().min().ok_or("it has no workers")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let begin = Instant::now();
+        sys::signal::kill(victim, sys::signal::Signal::KILL).map_err(|error| error.to_string())?;
+        while begin.elapsed() < Duration::from_secs(10) {
+            // What the killed one had accepted fails; that is not measured here.
+            let answer = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_secs(1), load::ask_once(self.address)).await
+            });
+            let Ok(Ok(answer)) = answer else { continue };
+            let pid = answer.rsplit(' ').next().and_then(|pid| pid.parse().ok());
+            if pid.is_some_and(|pid: u32| !before.contains(&pid)) {
+                return Ok(vec![begin.elapsed().as_nanos() as f64]);
+            }
+        }
+        Err("no replacement within 10 s".to_owned())
     }
 }
 

@@ -74,6 +74,25 @@ fn bytes_and_the_end_of_a_pipe_are_told_with_the_key() {
 }
 
 #[test]
+fn a_hang_up_alone_is_told_without_the_bytes_before_it() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (handle, told) = add_teller(move |event, turn| {
+        if event == Event::Start {
+            turn.register(reader.as_fd(), Key(3), Interest::HANGUP).unwrap();
+        }
+    });
+    writer.write_all(b"x").unwrap();
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    handle.wake();
+    assert_eq!(next(&told), Event::Wake);
+    drop(writer);
+    assert!(matches!(next(&told), Event::Ready { key: Key(3), readable: true, .. }));
+    handle.remove();
+    assert_closed(&told);
+}
+
+#[test]
 fn a_spurious_wake_up_finds_nothing_and_harms_nothing() {
     let (readers, mut writers): (Vec<_>, Vec<_>) = (0..2).map(|_| io::pipe().unwrap()).unzip();
     let (go, wait) = mpsc::channel::<()>();
