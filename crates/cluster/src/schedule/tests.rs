@@ -310,6 +310,25 @@ fn a_full_queue_waits_until_it_is_writable() {
 }
 
 #[test]
+fn a_refusal_that_comes_late_leaves_no_lane_behind() {
+    let mut glass = Glass::new(1, |_| {});
+    let mut out = Vec::new();
+    let start = glass.now;
+    let schedule = &mut glass.schedule;
+    schedule.accepted(1, start, &mut out);
+    schedule.tick(start + TICK, &mut out);
+    schedule.accepted(2, start + TICK, &mut out);
+    // The answers are late: 1 was read, 2 never got in.
+    let now = start + 3 * TICK;
+    assert_eq!(schedule.depth(1, 0, now, &mut out), Verdict::Fine);
+    schedule.refused(1, Some(2), Refusal::InFlight, now, &mut out);
+    out.clear();
+    schedule.tick(now + IN_FLIGHT_PAUSE, &mut out);
+    let sent = |output: &Output<u32>| matches!(output, Output::Send { connection: 2, .. });
+    assert!(out.iter().any(sent), "{out:?}");
+}
+
+#[test]
 fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
     let mut glass = Glass::new(2, |_| {});
     glass.refusal = Some(Refusal::InFlight);
