@@ -20,6 +20,9 @@ mod process;
 mod shared;
 mod start;
 mod stdio;
+#[cfg(feature = "tokio")]
+mod tokio;
+mod tree;
 
 pub use cancel::CancelToken;
 pub use capture::Output;

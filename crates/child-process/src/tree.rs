@@ -1,0 +1,136 @@
+//! Ending a child together with what it has started.
+//!
+//! Descendants are found by asking the kernel for the children of each process, and held by pidfd
+//! before they are signalled: a number that came to mean another process meanwhile is noticed,
+//! because its parent is not one of ours.
+//!
+//! Limits: who has left the tree (its parent ended, and somebody else adopted it) is reached only
+//! through the process group, if the child leads one. [`ROUNDS_MAX`] rounds.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use sys::pidfd::PidFd;
+use sys::signal::{Signal, kill_group};
+
+use crate::child::Child;
+use crate::error::Error;
+
+/// How often the tree is looked at again for processes that were started meanwhile.
+const ROUNDS_MAX: usize = 8;
+
+impl Child {
+    /// Sends a signal to the child, to its descendants, and to its process group if it leads one;
+    /// `false` when the child has ended before.
+    ///
+    /// Descendants that were orphaned are reached only through the group, so give a child whose
+    /// whole tree shall end a [`process_group`](crate::Command::process_group) or
+    /// [`detached`](crate::Command::detached).
+    ///
+    /// ```
+    /// use child_process::{Command, ExitStatus, Signal};
+    ///
+    /// let shell = Command::new("sh").args(["-c", "sleep 60 | sleep 60"]).process_group(0).spawn()?;
+    /// assert!(shell.kill_tree(Signal::KILL)?);
+    /// assert_eq!(shell.wait()?, ExitStatus::Signal(Signal::KILL));
+    /// # Ok::<(), child_process::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` when the child runs as somebody else.
+    pub fn kill_tree(&self, signal: Signal) -> Result<bool, Error> {
+        let mut held = BTreeMap::new();
+        // Before the child itself: its descendants lose their parent when it ends.
+        for _ in 0..ROUNDS_MAX {
+            let before = held.len();
+            collect(self.pid(), &mut held);
+            for (told, pidfd) in held.values_mut().filter(|(told, _)| !told) {
+                // Gone, or somebody else's: there is nothing to do about it.
+                let _ = pidfd.send_signal(signal);
+                *told = true;
+            }
+            if held.len() == before {
+                break;
+            }
+        }
+        if self.leads_group() {
+            // Its number is its own as long as the child is not reaped. `ESRCH`: nobody is left.
+            let _ = kill_group(self.pid(), signal);
+        }
+        self.kill(signal)
+    }
+
+    /// Whether the child is alive and leads a process group.
+    fn leads_group(&self) -> bool {
+        if !matches!(self.try_wait(), Ok(None)) {
+            return false;
+        }
+        stat_field(self.pid(), GROUP).is_some_and(|group| group == self.pid())
+    }
+}
+
+/// Adds the living descendants of `pid`, each with whether it was signalled.
+fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>) {
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent) {
+            parents.push(child);
+            if held.contains_key(&child) {
+                continue;
+            }
+            let Ok(pidfd) = PidFd::open(child) else { continue };
+            // Looked at while it is held: the number means this process.
+            if stat_field(child, PARENT) == Some(parent) {
+                held.insert(child, (false, pidfd));
+            }
+        }
+    }
+}
+
+/// The children of every thread of `pid`.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let numbers = |list: String| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>();
+    lists.flat_map(numbers).collect()
+}
+
+/// Places in `/proc/PID/stat`, counted behind the name.
+const PARENT: usize = 1;
+const GROUP: usize = 2;
+
+fn stat_field(pid: u32, place: usize) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, parentheses too.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(place)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn descendants_end_with_the_child_without_a_group_of_their_own() {
+        let mut shell = crate::Command::new("sh");
+        let script = "sleep 60 & sh -c 'echo up; sleep 60; true' & wait";
+        let mut child = shell.args(["-c", script]).spawn().unwrap();
+        let mut stdout = child.take_stdout().unwrap();
+        let mut up = [0; 3];
+        stdout.read_exact(&mut up).unwrap();
+        assert!(child.kill_tree(Signal::KILL).unwrap());
+        // Only when every writer has ended.
+        stdout.read_to_end(&mut Vec::new()).unwrap();
+        child.wait().unwrap();
+        assert!(!child.kill_tree(Signal::KILL).unwrap());
+    }
+
+    #[test]
+    fn our_own_place_in_proc_is_read() {
+        let me = std::process::id();
+        assert_eq!(stat_field(me, PARENT), Some(std::os::unix::process::parent_id()));
+        assert!(stat_field(me, GROUP).is_some());
+    }
+}
