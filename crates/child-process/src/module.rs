@@ -48,6 +48,9 @@ impl Module {
     }
 
     /// A script for Node, run as `node SCRIPT`.
+    ///
+    /// Its channel speaks Node's protocol, which is not there yet: a fork of it is refused before
+    /// anything starts. As a plain [`Command`](crate::Command) a script runs like any program.
     #[must_use]
     pub fn node(script: impl AsRef<Path>) -> Self {
         Self(Kind::Node(script.as_ref().to_owned()))

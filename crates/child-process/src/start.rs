@@ -120,6 +120,10 @@ fn validate_slots(command: &Command) -> Result<(), Invalid> {
             "ERR_IPC_ONE_PIPE",
         ));
     }
+    if command.is_node {
+        let why = "a script for Node speaks Node's protocol, which channels do not speak yet";
+        return Err(Invalid::coded("module", why, "ERR_METHOD_NOT_IMPLEMENTED"));
+    }
     if channels == 0 && command.is_fork {
         let code = "ERR_CHILD_PROCESS_IPC_REQUIRED";
         return Err(Invalid::coded("stdio", "a fork must have a channel", code));
