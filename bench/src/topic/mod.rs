@@ -4,6 +4,7 @@ mod ballast;
 mod cluster;
 mod fork;
 mod idle;
+mod messages;
 mod os;
 mod spawn;
 
@@ -24,6 +25,7 @@ pub struct Entry {
 pub const ALL: &[Entry] = &[
     Entry { name: "spawn", run: spawn::run },
     Entry { name: "fork", run: fork::run },
+    Entry { name: "ipc", run: messages::run },
     Entry { name: "os", run: os::run },
     Entry { name: "idle", run: idle::run },
     Entry { name: "cluster", run: cluster::run },
@@ -35,7 +37,7 @@ pub const MODULES: &[(&str, fn())] =
 
 /// Roles that a topic starts this program in, by name.
 const ROLES: &[(&str, fn())] =
-    &[(fork::ROLE, fork::role), (server::ROLE, server::role), (holder::ROLE, holder::role)];
+    &[(fork::ROLE, fork::role), (messages::ROLE, messages::role), (server::ROLE, server::role), (holder::ROLE, holder::role)];
 
 /// Plays the role that `bench role NAME` names, when a topic has started this program again.
 pub fn play_role() -> Option<ExitCode> {

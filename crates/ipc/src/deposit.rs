@@ -7,21 +7,20 @@
 //!
 //! Deposits live only during one call of `serialize` or `deserialize`.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// A place for values of type `T` in transit.
 pub(crate) struct Deposits<T> {
     secret: RandomState,
-    state: Mutex<(u64, HashMap<u64, T>)>,
+    state: Mutex<(u64, Vec<(u64, T)>)>,
 }
 
 impl<T> Deposits<T> {
     pub(crate) const fn lazy() -> LazyLock<Deposits<T>> {
         LazyLock::new(|| Deposits {
             secret: RandomState::new(),
-            state: Mutex::new((0, HashMap::new())),
+            state: Mutex::new((0, Vec::new())),
         })
     }
 
@@ -30,16 +29,19 @@ impl<T> Deposits<T> {
         let mut state = self.lock();
         state.0 += 1;
         let number = self.secret.hash_one(state.0);
-        state.1.insert(number, value);
+        state.1.push((number, value));
         number
     }
 
     /// Takes what was left under `number`, if nobody did before.
     pub(crate) fn take(&self, number: u64) -> Option<T> {
-        self.lock().1.remove(&number)
+        let mut state = self.lock();
+        // Few at a time: one per thread that is between two calls right now.
+        let at = state.1.iter().rposition(|(other, _)| *other == number)?;
+        Some(state.1.swap_remove(at).1)
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, T>)> {
+    fn lock(&self) -> MutexGuard<'_, (u64, Vec<(u64, T)>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use sys::memory::{self as kernel, Draft, Mapping};
 
 /// The name under which our codecs recognise shared memory.
@@ -32,7 +33,7 @@ pub(crate) const MARKER: &str = "\u{0}brood::SharedMemory";
 #[derive(Debug)]
 pub struct SharedMemory {
     file: Handle<OwnedFd>,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
 }
 
 impl SharedMemory {
@@ -57,7 +58,7 @@ impl SharedMemory {
     }
 
     fn new(file: OwnedFd) -> io::Result<SharedMemory> {
-        let mapping = Mapping::new(file.as_fd(), usize::MAX)?;
+        let mapping = Arc::new(Mapping::new(file.as_fd(), usize::MAX)?);
         Ok(SharedMemory { file: Handle::new(file), mapping })
     }
 
@@ -67,7 +68,7 @@ impl SharedMemory {
     ///
     /// `EBADF` when it was sent; `EMFILE` when no descriptor is left.
     pub fn try_clone(&self) -> io::Result<SharedMemory> {
-        SharedMemory::new(self.file.try_clone()?.into_inner())
+        Ok(SharedMemory { file: self.file.try_clone()?, mapping: Arc::clone(&self.mapping) })
     }
 }
 
@@ -121,6 +122,7 @@ impl<'de> Visitor<'de> for Arriving {
         inner: D,
     ) -> Result<SharedMemory, D::Error> {
         let file = Handle::<OwnedFd>::deserialize(inner)?.into_inner();
+        // The codec has held it against the ceiling; mapping checks the seals itself.
         SharedMemory::new(file).map_err(de::Error::custom)
     }
 }

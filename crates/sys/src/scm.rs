@@ -126,6 +126,9 @@ fn send_with(
     if fds.len() > FDS_MAX || (!fds.is_empty() && bytes.iter().all(|slice| slice.is_empty())) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
+    if let ([slice], []) = (bytes, fds) {
+        return send_plain(socket, slice, flags);
+    }
     let mut control = EMPTY;
     let mut message = empty_message();
     message.msg_iov = bytes.as_ptr().cast_mut().cast();
@@ -137,6 +140,22 @@ fn send_with(
         // SAFETY: the header points at live slices (`IoSlice` has the layout of `iovec`) and at
         // the control block on this stack; the kernel only reads them.
         let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) };
+        if sent >= 0 {
+            return Ok(sent as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// The shorter way for bytes alone, which is the most common: the kernel copies no header.
+fn send_plain(socket: BorrowedFd<'_>, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    loop {
+        // SAFETY: the pointer and the length are those of a live slice, which the kernel reads.
+        let sent =
+            unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
         if sent >= 0 {
             return Ok(sent as usize);
         }

@@ -1,0 +1,6 @@
+//! The decoders under cargo-fuzz: `cargo +nightly fuzz run decoder --features libfuzzer`.
+#![no_main]
+
+mod attack;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| attack::attack(data));
