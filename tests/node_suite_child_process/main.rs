@@ -115,6 +115,7 @@ rows! {
     send_after_close: "test-child-process-send-after-close";
     send_utf8: "test-child-process-send-utf8";
     large_buffers: "test-child-process-advanced-serialization-largebuffer";
+    advanced_serialization: "test-child-process-advanced-serialization";
     connect_reset: "test-net-child-process-connect-reset";
     recv_handle: "test-child-process-recv-handle", "test-child-process-fork-net-server";
     fork_dgram: "test-child-process-fork-dgram";
@@ -134,8 +135,7 @@ const NOT: &[(&str, &str)] = &[
     ("test-child-process-internal", "Node's `NODE_` prefix: with Node's codec on the wire"),
     ("test-child-process-send-cb", "a flushed send as a future is not there yet"),
     ("test-child-process-send-returns-boolean", "Node's acknowledged handles: with Node's wire"),
-    ("test-child-process-advanced-serialization", "the advanced codec is not there yet"),
-    ("test-cluster-advanced-serialization", "cluster, and the advanced codec"),
+    ("test-cluster-advanced-serialization", "cluster"),
     ("test-cluster-message", "cluster"),
     ("test-cluster-ipc-throw", "cluster"),
     ("test-cluster-process-disconnect", "cluster"),
