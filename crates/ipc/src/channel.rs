@@ -17,9 +17,9 @@ use crate::link::{Link, LinkEvent};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
+use crate::spare;
 use crate::wait::Wait;
 use crate::wire::{self, Read};
-use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io;
@@ -421,7 +421,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     match frame.payload {
         Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
         Payload::Owned(bytes) => {
-            let owner = Bytes::from(bytes);
+            let owner = spare::share(bytes);
             codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
         }
     }

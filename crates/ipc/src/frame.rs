@@ -18,6 +18,7 @@
 //!
 //! Pure.
 
+use crate::spare;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -309,7 +310,8 @@ impl<H> Decoder<H> {
         }
         self.check_waiting(header.handles)?;
         if total > READ_BYTES {
-            let payload = rest[HEADER_BYTES..].to_vec();
+            let mut payload = spare::take(header.length);
+            payload.extend_from_slice(&rest[HEADER_BYTES..]);
             self.buffer.clear();
             self.start = 0;
             self.long = Some((header, payload));

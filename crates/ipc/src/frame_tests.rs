@@ -160,7 +160,7 @@ fn a_lent_buffer_is_given_back_and_only_the_rest_is_kept() {
 
 #[test]
 fn garbage_never_panics_and_never_keeps_more_than_one_frame_of_handles() {
-    proptest!(ProptestConfig::with_cases(2_000), |(
+    proptest!(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 2_000 }), |(
         pieces in prop::collection::vec(
             (prop::collection::vec(any::<u8>(), 0..40), 0_u32..4, any::<bool>(), any::<bool>()), 0..20)
     )| {

@@ -28,6 +28,7 @@ mod message;
 mod options;
 mod outbox;
 mod scratch;
+mod spare;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod wait;

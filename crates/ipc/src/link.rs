@@ -19,6 +19,7 @@ use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
+use crate::spare;
 use crate::wire::{self, Read};
 use bytes::Bytes;
 use reactor::{BYTES_PER_TURN, Event, Handle as Wake, Interest, Key, Source, Turn};
@@ -498,7 +499,7 @@ fn to_message(frame: Frame<'_, OwnedFd>, shared: &Shared) -> Message {
     let credit = shared.credit.take(frame.payload.as_ref().len(), frame.handles.len());
     let payload = match frame.payload {
         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-        Payload::Owned(bytes) => Bytes::from(bytes),
+        Payload::Owned(bytes) => spare::share(bytes),
     };
     Message::new(payload, frame.handles, frame.handles_lost, &shared.options, Some(credit))
 }

@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn writes_that_stop_anywhere_deliver_every_frame_with_its_handles() {
         let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
-        proptest!(ProptestConfig::with_cases(500), |(
+        proptest!(ProptestConfig::with_cases(if cfg!(miri) { 10 } else { 500 }), |(
             frames in prop::collection::vec((0_usize..200, 0_u32..3, any::<bool>()), 1..12),
             cuts in prop::collection::vec(1_usize..300, 1..30),
         )| {

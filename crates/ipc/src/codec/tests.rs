@@ -266,3 +266,25 @@ fn a_handle_of_another_kind_is_refused() {
         decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a], 0);
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }
+
+/// The way out, should bincode 1 ever have to be replaced without breaking the protocol.
+#[test]
+#[cfg_attr(miri, ignore = "another crate's unsafe code")]
+fn another_crate_writes_and_reads_the_same_bytes() {
+    fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+        type Other<T> = serde_wincode::SerdeCompat<T>;
+        let ours = payload(&value, Serialization::Bincode).unwrap();
+        let theirs = <Other<T> as serde_wincode::wincode::Serialize>::serialize(&value).unwrap();
+        assert_eq!(ours, theirs);
+        assert_eq!(read::<T>(&theirs, Serialization::Bincode).unwrap(), value);
+        let back = <Other<T> as serde_wincode::wincode::Deserialize>::deserialize(&ours).unwrap();
+        assert_eq!(back, value);
+    }
+    let map = BTreeMap::from([("a".to_owned(), vec![1.5, -2.0]), (String::new(), vec![])]);
+    check(Every::Unit);
+    check(Every::Newtype(Some(Box::new(Every::Newtype(None)))));
+    check(Every::Tuple(255, i64::MIN, 'ü', true));
+    check(Every::Struct { text: "€".into(), map, unit: () });
+    check((u64::MAX, -1_i8, [7_u16; 3], Some(1.25_f32), ()));
+    check(vec![vec![1_u32, 2], vec![]]);
+}

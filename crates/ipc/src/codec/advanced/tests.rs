@@ -56,7 +56,7 @@ fn every_prefix_of_what_node_writes_is_an_error_and_no_panic() {
 #[test]
 fn changed_bytes_never_panic_and_what_is_read_can_be_written() {
     for (_, bytes) in vectors() {
-        for at in 2..bytes.len() {
+        for at in (2..bytes.len()).step_by(if cfg!(miri) { 40 } else { 1 }) {
             for byte in [0, 1, 0x24, 0x41, 0x5c, 0x5e, 0x6f, 0x7f, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] = byte;
