@@ -13,6 +13,9 @@
 //! `curl http://127.0.0.1:8000/crash` kills the one it reaches, which is replaced at once.
 //! Ctrl-C ends it: what is being answered is answered first. A second Ctrl-C does not wait.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,10 +52,25 @@ fn main() -> ExitCode {
         // The primary names the address that could not be had, once for all its workers.
         Err(Error::Listen(..)) if Worker::current().is_some() => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("http_cluster: {error}");
+            tell(std::io::stderr(), &format!("http_cluster: {}", with_causes(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line. A server outlives whoever read its log.
+fn tell(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The primary: starts the workers, tells what happens, waits for the end.
@@ -68,16 +86,16 @@ fn supervise(options: &Options) -> Result<(), Error> {
     primary.start()?;
     primary.ready()?;
     let address = primary.address().map_or_else(String::new, |address| address.to_string());
-    println!(
-        "listening on http://{address} with {} workers (primary pid {})",
-        options.workers,
-        std::process::id(),
+    let (workers, pid) = (options.workers, std::process::id());
+    tell(
+        std::io::stdout(),
+        &format!("listening on http://{address} with {workers} workers (primary pid {pid})"),
     );
     // Ends when the last worker has.
     for event in events {
         match event {
             Event::Message(..) => {}
-            event => eprintln!("{event}"),
+            event => tell(std::io::stderr(), &event.to_string()),
         }
     }
     primary.wait()

@@ -9,7 +9,8 @@ use ::tokio::net::TcpStream;
 use crate::error::Error;
 use crate::tokio::AsyncListener;
 
-/// How long an accept that failed for want of descriptors waits before it is tried again.
+/// How long an accept that failed for want of descriptors waits before it is tried again, and
+/// how long the last connections have to be read from before a drain is reached.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Serve for AsyncListener {
@@ -20,9 +21,15 @@ impl Serve for AsyncListener {
     /// the end to `with_graceful_shutdown(worker.draining())`.
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
-            match AsyncListener::accept(self).await {
+            match self.take().await {
                 Ok(accepted) => return accepted,
-                Err(Error::Closed) => std::future::pending::<()>().await,
+                Err(Error::Closed) => {
+                    // A graceful shutdown drops connections of which nothing was read. The last
+                    // were accepted just now: let their first bytes be read before it begins.
+                    ::tokio::time::sleep(PAUSE).await;
+                    self.end();
+                    std::future::pending::<()>().await;
+                }
                 Err(_) => ::tokio::time::sleep(PAUSE).await,
             }
         }

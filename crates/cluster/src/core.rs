@@ -17,7 +17,7 @@ mod listening;
 mod types;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::counters::{Counters, WorkerCounters};
 use crate::lifecycle::{Action, Event, Life, Times};
@@ -105,8 +105,8 @@ enum Cause {
 impl<H> Core<H> {
     /// A primary without workers; `seed` makes the jitter of its restarts its own.
     pub(crate) fn new(options: CoreOptions, seed: u64) -> Self {
-        let times =
-            Times { disconnect: options.disconnect, term: options.term, settle: options.settle };
+        let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
+        let times = Times { disconnect: options.disconnect, term: options.term, ready_after };
         Self {
             options,
             times,

@@ -1,7 +1,7 @@
 //! Draining: how a worker learns that it shall finish what it has, and then end.
 //!
 //! Wanted by a disconnect from either side, or by the primary's death. It is *begun* as soon as
-//! it is wanted and *reached* when every hand-off queue of the worker has been read to its end,
+//! it is wanted and *reached* when every source of connections of the worker has been read to its end,
 //! so that a server which stops accepting then leaves nobody behind. A worker that does not
 //! accept does not hold it up for longer than [`DRAIN_READ_MS_MAX`].
 
@@ -28,10 +28,18 @@ pub(crate) struct Drain {
 struct State {
     /// Open until the drain begins.
     hold: Option<OwnedFd>,
-    /// Hand-off queues that have not been read to their end.
+    /// Hand-off queues and shared sockets that have not been read to their end.
     queues: usize,
     reached: bool,
     wakers: Vec<Waker>,
+}
+
+impl State {
+    fn wait(&mut self, context: &Context<'_>) {
+        if !self.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            self.wakers.push(context.waker().clone());
+        }
+    }
 }
 
 impl Drain {
@@ -48,7 +56,7 @@ impl Drain {
         if state.queues == 0 {
             self.reach(state);
         } else {
-            self.changed.notify_all();
+            self.wake(state);
         }
         first
     }
@@ -74,6 +82,10 @@ impl Drain {
         self.lock().hold.is_none()
     }
 
+    pub(crate) fn is_reached(&self) -> bool {
+        self.lock().reached
+    }
+
     /// Readable once the drain has begun.
     pub(crate) fn begun(&self) -> BorrowedFd<'_> {
         self.begun.as_fd()
@@ -81,6 +93,10 @@ impl Drain {
 
     fn reach(&self, mut state: MutexGuard<'_, State>) {
         state.reached = true;
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.changed.notify_all();
@@ -126,9 +142,26 @@ impl Future for Draining {
         if state.reached {
             return Poll::Ready(());
         }
-        if !state.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            state.wakers.push(context.waker().clone());
+        state.wait(context);
+        Poll::Pending
+    }
+}
+
+/// Resolves when the drain begins, for those whose part it is to reach its end.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct Beginning(pub(crate) Arc<Drain>);
+
+#[cfg(feature = "tokio")]
+impl Future for Beginning {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.hold.is_none() {
+            return Poll::Ready(());
         }
+        state.wait(context);
         Poll::Pending
     }
 }

@@ -14,7 +14,6 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::address::Address;
 use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
@@ -52,8 +51,8 @@ pub(crate) struct Driver {
     /// Answers to what was just performed, for the core's next steps.
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
-    /// Why a worker could not listen: what a failed start is blamed on.
-    listen_failure: Option<(Address, i32)>,
+    /// Why a worker could not listen, or not start: what a failed start is blamed on.
+    failures: HashMap<WorkerId, Error>,
     finished: bool,
 }
 
@@ -82,7 +81,7 @@ impl Driver {
             signals_seen: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
-            listen_failure: None,
+            failures: HashMap::new(),
             finished: false,
         })
     }
@@ -120,7 +119,9 @@ impl Driver {
             }
             Job::Spawned { worker, result: Err(error) } => {
                 let errno = error.errno().unwrap_or(sys::errno::EIO);
-                self.shared.emit(Event::Error(Some(worker), Error::Fork(error)));
+                let told = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
+                self.shared.emit(Event::Error(Some(worker), told));
+                self.failures.insert(worker, Error::Fork(error));
                 self.inputs.push_back(Input::SpawnFailed { worker, errno });
             }
             Job::Child(worker, event) => self.child(worker, event, turn),
@@ -163,7 +164,7 @@ impl Driver {
                 self.let_go(worker, turn);
             }
             E::Error(error) => {
-                self.shared.emit(Event::Error(Some(worker), Error::Fork(error)));
+                self.shared.emit(Event::Error(Some(worker), Error::Worker(error)));
             }
             _ => {}
         }
@@ -179,11 +180,8 @@ impl Driver {
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
             Some(&Watched::Stderr(worker)) => {
-                if let Some(member) = self.members.get_mut(worker) {
-                    if let Some(bytes) = member.read_stderr(turn) {
-                        self.write_stderr(bytes);
-                    }
-                }
+                let said = self.members.get_mut(worker).and_then(|it| it.read_stderr(turn));
+                self.write_stderr(said.unwrap_or_default());
             }
             None => {}
         }
@@ -226,6 +224,15 @@ impl Driver {
                 }
             }
         }
+        self.close_drained(turn);
+    }
+
+    fn close_drained(&mut self, turn: &mut Turn<'_>) {
+        let drained = |(key, port): (&Key, &Port)| port.is_drained(turn.now()).then_some(*key);
+        for key in self.ports.iter().filter_map(drained).collect::<Vec<_>>() {
+            self.close_port(key, turn);
+            self.run(turn);
+        }
     }
 
     fn drain_jobs(&mut self, turn: &mut Turn<'_>) {
@@ -240,12 +247,12 @@ impl Driver {
     fn tell(&mut self, notice: Notice, turn: &mut Turn<'_>) {
         match notice {
             Notice::ListenFailed { worker, address, errno } => {
-                self.listen_failure.get_or_insert_with(|| (address.clone(), errno));
-                let error = Error::Listen(address, io::Error::from_raw_os_error(errno));
-                self.shared.emit(Event::Error(Some(worker), error));
+                let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
+                self.failures.insert(worker, error(address.clone()));
+                self.shared.emit(Event::Error(Some(worker), error(address)));
             }
-            Notice::StartFailed { worker, ended: _, errno } => {
-                let failure = self.blame(worker, errno);
+            Notice::StartFailed { worker, .. } => {
+                let failure = self.blame(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
             Notice::Ready => self.shared.change(|state| state.ready = true),
@@ -257,6 +264,10 @@ impl Driver {
             | Notice::Listening { worker, .. }
             | Notice::Disconnect { worker }
             | Notice::Exit { worker, .. } => {
+                // What failed before it listened was not fatal.
+                if matches!(notice, Notice::Listening { .. }) {
+                    self.failures.remove(&worker);
+                }
                 if let Some(member) = self.members.get_mut(worker) {
                     member.tell(notice);
                     let said = member.read_stderr(turn).unwrap_or_default();
@@ -269,12 +280,9 @@ impl Driver {
 
     /// What made the start fail: an address that could not be had says more than the exit of
     /// the worker that wanted it.
-    fn blame(&mut self, worker: WorkerId, errno: Option<i32>) -> Error {
-        if let Some((address, errno)) = self.listen_failure.take() {
-            return Error::Listen(address, io::Error::from_raw_os_error(errno));
-        }
-        if let Some(errno) = errno {
-            return Error::Os("start a worker", io::Error::from_raw_os_error(errno));
+    fn blame(&mut self, worker: WorkerId) -> Error {
+        if let Some(failure) = self.failures.remove(&worker) {
+            return failure;
         }
         let member = self.members.get_mut(worker);
         let (status, stderr) = member.map(Member::last_words).unwrap_or_default();
@@ -287,13 +295,6 @@ impl Driver {
         for bytes in self.members.close_all(turn) {
             self.write_stderr(bytes);
         }
-        let counters = self.core.counters();
-        self.shared.change(|state| {
-            state.finished = true;
-            state.counters = counters;
-            state.events = None;
-            state.workers.clear();
-        });
         turn.remove();
     }
 
@@ -303,13 +304,37 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Lets everybody go who waits, also when a panic ended the driver before its time.
+    fn drop(&mut self) {
+        let counters = self.core.counters();
+        let finished = self.finished;
+        self.shared.change(|state| {
+            if !finished {
+                let lost = io::Error::other("the primary's driver panicked");
+                state.failure.get_or_insert(Error::Os("run the cluster", lost));
+            }
+            state.finished = true;
+            state.counters = counters;
+            state.events = None;
+            state.workers.clear();
+        });
+    }
+}
+
 impl Source for Driver {
     fn event(&mut self, event: reactor::Event, turn: &mut Turn<'_>) {
         match event {
             reactor::Event::Start => self.watch_signals(turn),
             reactor::Event::Ready { key, .. } => self.ready(key, turn),
             reactor::Event::Deadline => self.inputs.push_back(Input::Tick),
-            reactor::Event::Wake | reactor::Event::Again => self.drain_jobs(turn),
+            reactor::Event::Wake => self.drain_jobs(turn),
+            reactor::Event::Again => {
+                self.drain_jobs(turn);
+                for said in self.members.read_on(turn) {
+                    self.write_stderr(said);
+                }
+            }
         }
         self.run(turn);
         self.accept(turn);

@@ -36,6 +36,8 @@ pub enum Error {
     Interrupted(child_process::Signal),
     /// The channel between primary and worker failed.
     Channel(ipc::Error),
+    /// A worker's process or its channel reports an error.
+    Worker(child_process::Error),
     /// The kernel refused this call.
     Os(&'static str, io::Error),
 }
@@ -49,7 +51,7 @@ impl Error {
             Self::Listen(_, source) | Self::Resolve(source) | Self::Os(_, source) => {
                 sys::errno::name_of(source)
             }
-            Self::Fork(source) => source.code(),
+            Self::Fork(source) | Self::Worker(source) => source.code(),
             Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
             Self::Closed => "ERR_SERVER_NOT_RUNNING",
             Self::IsWorker => "ERR_INVALID_STATE",
@@ -83,6 +85,7 @@ impl fmt::Display for Error {
             Self::IsWorker => f.write_str("this process is a worker, not a primary"),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
             Self::Channel(_) => f.write_str("the channel failed"),
+            Self::Worker(_) => f.write_str("the worker's process or channel reports an error"),
             Self::Os(call, _) => write!(f, "{call} failed"),
         }
     }
@@ -92,7 +95,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Resolve(source) | Self::Os(_, source) => Some(source),
-            Self::Fork(source) => Some(source),
+            Self::Fork(source) | Self::Worker(source) => Some(source),
             Self::Channel(source) => Some(source),
             Self::Listen(..)
             | Self::Option(..)

@@ -81,7 +81,8 @@ pub(crate) enum Action {
 pub(crate) struct Times {
     pub(crate) disconnect: Duration,
     pub(crate) term: Duration,
-    pub(crate) settle: Duration,
+    /// From online to ready, for a worker that does not listen; `None`: only listening counts.
+    pub(crate) ready_after: Option<Duration>,
 }
 
 /// One worker's life.
@@ -237,7 +238,7 @@ impl Life {
     /// How long the state just entered may last.
     fn timeout(&self, times: &Times) -> Option<Duration> {
         match self.state {
-            State::Online => (!self.ready).then_some(times.settle),
+            State::Online => times.ready_after.filter(|_| !self.ready),
             State::Disconnected | State::Draining => Some(times.disconnect),
             State::Terminated => Some(times.term),
             State::Dead => self.connected.then_some(HANG_UP_MAX),

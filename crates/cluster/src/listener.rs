@@ -11,6 +11,7 @@ use sys::poll::{self, Interest};
 use crate::address::Address;
 use crate::error::Error;
 use crate::message::{Granted, ToPrimary};
+use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake, into_stream};
 use crate::worker::{Runtime, descriptor};
 
@@ -44,12 +45,9 @@ impl Listener {
     pub(crate) fn granted(granted: Granted, runtime: Arc<Runtime>) -> Self {
         let (key, address, shared) = (granted.key, granted.address.clone(), granted.shared);
         let descriptor = descriptor(granted);
-        let source = if shared {
-            From::Socket(descriptor)
-        } else {
-            runtime.drain().queue_opened();
-            From::Queue(Intake::new(descriptor))
-        };
+        runtime.drain().queue_opened();
+        let source =
+            if shared { From::Socket(descriptor) } else { From::Queue(Intake::new(descriptor)) };
         Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false) }
     }
 
@@ -83,7 +81,11 @@ impl Listener {
     ///
     /// As [`accept`](Self::accept).
     pub fn try_accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Error> {
-        let Some(connection) = self.take()? else { return Ok(None) };
+        let taken = self.take();
+        if matches!(taken, Err(Error::Closed)) {
+            self.end();
+        }
+        let Some(connection) = taken? else { return Ok(None) };
         into_stream(connection).map(Some).map_err(|source| Error::Os("ioctl", source))
     }
 
@@ -101,7 +103,10 @@ impl Listener {
         &self.address
     }
 
-    /// Takes a connection, still non-blocking, without waiting.
+    /// Takes a connection, still non-blocking, without waiting. After [`Error::Closed`] it is
+    /// for the caller to [`end`](Self::end) the listener, which lets a drain reach its end.
+    ///
+    /// A socket shared with others is read until it is empty when the drain has begun.
     pub(crate) fn take(&self) -> Result<Option<Connection>, Error> {
         if self.ended.load(Ordering::Acquire) {
             return Err(Error::Closed);
@@ -109,34 +114,42 @@ impl Listener {
         match &self.source {
             From::Queue(intake) => match intake.accept() {
                 Ok(connection) => Ok(connection),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.end();
-                    Err(Error::Closed)
-                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
-            From::Socket(socket) => {
-                if self.is_draining() {
-                    self.end();
+            From::Socket(socket) => loop {
+                if self.is_drained() {
                     return Err(Error::Closed);
                 }
                 match sys::socket::accept(socket.as_fd()) {
-                    Ok((socket, peer)) => Ok(Some(Connection { socket, peer: Some(peer) })),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
-                    Err(source) => Err(Error::Os("accept4", source)),
+                    Ok((socket, peer)) => {
+                        return Ok(Some(Connection { socket, peer: Some(peer) }));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return if self.is_draining() { Err(Error::Closed) } else { Ok(None) };
+                    }
+                    Err(error) if error.raw_os_error().is_some_and(is_of_the_connection) => {}
+                    Err(source) => return Err(Error::Os("accept4", source)),
                 }
-            }
+            },
         }
     }
 
     /// The drain to watch beside a descriptor that never ends by itself.
     #[cfg(feature = "tokio")]
-    pub(crate) fn draining_without_end(&self) -> Option<crate::Draining> {
+    pub(crate) fn beginning(&self) -> Option<crate::draining::Beginning> {
         match (&self.source, &self.told) {
-            (From::Socket(_), Some((runtime, _))) => Some(crate::Draining(runtime.drain().clone())),
+            (From::Socket(_), Some((runtime, _))) if !runtime.drain().has_begun() => {
+                Some(crate::draining::Beginning(runtime.drain().clone()))
+            }
             (From::Socket(_) | From::Queue(_), _) => None,
         }
+    }
+
+    /// A socket that others accept on too, in a worker that drains: to be read until it is empty.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_draining_socket(&self) -> bool {
+        matches!(self.source, From::Socket(_)) && self.is_draining()
     }
 
     /// Blocks until a try is worth it.
@@ -153,15 +166,21 @@ impl Listener {
         waited.map_err(|source| Error::Os("poll", source))
     }
 
+    /// The drain was reached, with or without us.
+    fn is_drained(&self) -> bool {
+        self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().is_reached())
+    }
+
     fn is_draining(&self) -> bool {
         self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().has_begun())
     }
 
-    fn end(&self) {
+    /// The drain need not wait for this listener any longer.
+    pub(crate) fn end(&self) {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let (From::Queue(_), Some((runtime, _))) = (&self.source, &self.told) {
+        if let Some((runtime, _)) = &self.told {
             runtime.drain().queue_ended();
         }
     }

@@ -17,6 +17,8 @@ use crate::shared::Shared;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const LAST_WORDS_BYTES: usize = 4096;
+/// So often that much is read before the other sources get their turn.
+const READS_PER_TURN: usize = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct Members(HashMap<WorkerId, Member>);
@@ -33,6 +35,8 @@ pub(crate) struct Member {
     blamed: bool,
     /// Its process has ended and its channel and pipes with it.
     pub(crate) closed: bool,
+    /// More of its standard error is there than a turn takes.
+    reads_on: bool,
     told_online: bool,
     told_disconnect: bool,
     told_exit: bool,
@@ -72,6 +76,12 @@ impl Members {
         }
     }
 
+    /// Goes on reading what the last turn left; gives what is to be written.
+    pub(crate) fn read_on(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
+        let members = self.0.values_mut().filter(|member| member.reads_on);
+        members.filter_map(|member| member.read_stderr(turn)).collect()
+    }
+
     /// Lets all go; gives what is still to be written of their standard errors.
     pub(crate) fn close_all(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
         self.0.drain().map(|(_, member)| member.close(turn)).collect()
@@ -101,6 +111,7 @@ impl Member {
             last_words: VecDeque::new(),
             blamed: false,
             closed: false,
+            reads_on: false,
             told_online: false,
             told_disconnect: false,
             told_exit: false,
@@ -119,7 +130,14 @@ impl Member {
     /// Reads what is there; gives what no longer fits into the last words, to be written on.
     pub(crate) fn read_stderr(&mut self, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
         let mut buffer = [0; LAST_WORDS_BYTES];
-        while let Some(stderr) = &mut self.stderr {
+        self.reads_on = false;
+        for count in 0.. {
+            let Some(stderr) = &mut self.stderr else { break };
+            if count == READS_PER_TURN {
+                self.reads_on = true;
+                turn.again();
+                break;
+            }
             match stderr.read(&mut buffer) {
                 Ok(0) => {
                     let _ = turn.deregister(stderr.as_fd());

@@ -8,13 +8,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use reactor::Key as Token;
+use reactor::{Interest, Key as Token, Turn};
 
 use crate::address::Address;
 use crate::queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a port that is being closed waits for descriptors.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// So many connections are taken from a backlog before its port is closed, at the most.
 const DRAIN_MAX: usize = 65_536;
 
@@ -23,10 +25,13 @@ pub(crate) struct Port {
     listener: OwnedFd,
     address: Address,
     token: Token,
+    watched: bool,
     /// The core wants connections.
     on: bool,
     may_be_ready: bool,
     paused_until: Option<Instant>,
+    /// Being closed: what its backlog holds is taken first, at the latest by then.
+    closing_by: Option<Instant>,
     drained: usize,
 }
 
@@ -49,9 +54,11 @@ impl Port {
             listener,
             address,
             token,
+            watched: false,
             on: false,
             may_be_ready: true,
             paused_until: None,
+            closing_by: None,
             drained: 0,
         })
     }
@@ -62,6 +69,7 @@ impl Port {
             return Taken::Nothing;
         }
         self.paused_until = None;
+        self.drained += usize::from(self.closing_by.is_some());
         loop {
             match sys::socket::accept(self.listener.as_fd()) {
                 Ok((socket, peer)) => {
@@ -83,23 +91,33 @@ impl Port {
         }
     }
 
-    /// Takes one connection from a port that is being closed; `None` when that was all.
-    pub(crate) fn drain_one(&mut self) -> Option<Connection> {
-        loop {
-            self.drained += 1;
-            if self.drained > DRAIN_MAX {
-                return None;
-            }
-            match sys::socket::accept(self.listener.as_fd()) {
-                Ok((socket, peer)) => return Some(Connection { socket, peer: Some(peer) }),
-                Err(error) if error.raw_os_error().is_some_and(is_of_the_connection) => {}
-                Err(_) => return None,
-            }
-        }
+    /// Takes nothing more than its backlog holds, whether wanted or not.
+    pub(crate) fn close(&mut self, now: Instant) {
+        self.closing_by.get_or_insert(now + CLOSING_MAX);
+        self.may_be_ready = true;
     }
 
-    pub(crate) fn set_on(&mut self, on: bool) {
+    /// Nothing more will come from a port that is being closed.
+    pub(crate) fn is_drained(&self, now: Instant) -> bool {
+        let empty = !self.may_be_ready || self.drained >= DRAIN_MAX;
+        self.closing_by.is_some_and(|by| empty || by <= now)
+    }
+
+    /// Whether the core wants connections. Watched from the first time that it does: where the
+    /// workers accept by themselves, each connection would wake us for nothing.
+    pub(crate) fn set_on(&mut self, on: bool, turn: &mut Turn<'_>) {
         self.on = on;
+        if on && !self.watched {
+            let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
+            self.watched = watched.is_ok();
+            if watched.is_err() {
+                // No memory for it in the kernel: looked at again after a pause.
+                self.paused_until = Some(turn.now() + PAUSE);
+            }
+        }
+        if on {
+            turn.again();
+        }
     }
 
     pub(crate) fn may_be_ready(&mut self) {
@@ -107,12 +125,14 @@ impl Port {
     }
 
     pub(crate) fn wants_turn(&self, now: Instant) -> bool {
-        self.on && self.may_be_ready && self.paused_until.is_none_or(|until| until <= now)
+        let wanted = self.on || self.closing_by.is_some();
+        wanted && self.may_be_ready && self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// When a paused port wants its turn again.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.filter(|until| self.on && self.may_be_ready && *until > now)
+        let wanted = self.on || self.closing_by.is_some();
+        self.paused_until.filter(|until| wanted && self.may_be_ready && *until > now)
     }
 
     pub(crate) fn listener(&self) -> BorrowedFd<'_> {
@@ -129,7 +149,7 @@ impl Port {
 }
 
 /// `accept(2)`: errors of the network pending on the new socket, to be treated like `EAGAIN`.
-fn is_of_the_connection(errno: i32) -> bool {
+pub(crate) fn is_of_the_connection(errno: i32) -> bool {
     use sys::errno as e;
     matches!(
         errno,

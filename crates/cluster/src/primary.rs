@@ -13,7 +13,8 @@ use crate::event::Event;
 use crate::process::WorkerProcess;
 use crate::settings::Builder;
 use crate::shared::{Job, Shared, State};
-use crate::spawner::{self, Spawner};
+use crate::spawner::Spawner;
+use crate::worker::Worker;
 
 /// A set of worker processes that share ports, kept alive.
 ///
@@ -57,7 +58,7 @@ impl Primary {
     }
 
     pub(crate) fn set_up(builder: Builder) -> Result<Self, Error> {
-        if sys::startup::taken(spawner::UNIQUE_ID).is_some() {
+        if Worker::current().is_some() {
             return Err(Error::IsWorker);
         }
         let (shared, jobs) = Shared::new();
@@ -74,7 +75,9 @@ impl Primary {
     /// gets it, later calls give receivers that are closed.
     ///
     /// Call it before [`start`](Self::start) to miss nothing. The receiver ends when all
-    /// workers have ended. What arrives before anybody asked is not kept.
+    /// workers have ended. What arrives before anybody asked is not kept. Take from it: a worker
+    /// whose messages lie unread in large numbers is not heard any further, its wish to listen
+    /// included.
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -97,13 +100,15 @@ impl Primary {
         Ok(())
     }
 
-    /// Blocks until all workers listen (or, listening on nothing, have been online for a second).
+    /// Blocks until all workers listen (or, with [`Builder::listens`] off, are online). Before
+    /// [`start`](Self::start) it waits for that, too.
     ///
     /// # Errors
     ///
     /// A worker of the first start that ends before that ends the whole start, without a worker
     /// left behind: [`Error::Listen`] when it could not have its address, otherwise
-    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown.
+    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown, and
+    /// [`Error::Interrupted`] when a second signal cut that short.
     pub fn ready(&self) -> Result<(), Error> {
         self.shared.wait_until(|state| match state {
             State { ready: true, .. } => Some(Ok(())),
@@ -122,20 +127,15 @@ impl Primary {
         self.shared.input(Input::Shutdown);
     }
 
-    /// Blocks until all workers have ended.
+    /// Blocks until all workers have ended for good: after a shutdown, or because none is left
+    /// and none will be started.
     ///
     /// # Errors
     ///
     /// What [`ready`](Self::ready) gives for a failed start, unless that was told already;
     /// [`Error::Interrupted`] when a second signal killed the workers.
     pub fn wait(&self) -> Result<(), Error> {
-        self.shared.wait_until(|state| {
-            state.finished.then(|| match (state.interrupted, failure(state)) {
-                (Some(signal), _) => Err(Error::Interrupted(signal)),
-                (None, Some(error)) => Err(error),
-                (None, None) => Ok(()),
-            })
-        })
+        self.shared.wait_until(|state| state.finished.then(|| failure(state).map_or(Ok(()), Err)))
     }
 
     /// The workers that have not ended, by number.
@@ -163,6 +163,7 @@ impl Drop for Primary {
     }
 }
 
+/// Why the end was no good end. An interruption is told to everybody, a failed start once.
 fn failure(state: &mut State) -> Option<Error> {
-    state.failure.take()
+    state.interrupted.map(Error::Interrupted).or_else(|| state.failure.take())
 }

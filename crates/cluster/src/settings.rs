@@ -113,6 +113,13 @@ impl Builder {
         self
     }
 
+    /// Whether workers listen, by default they do: a worker is ready when it listens, and one of
+    /// the first start that ends before fails the start. Otherwise being online is enough.
+    pub fn listens(mut self, listens: bool) -> Self {
+        self.core.listens = listens;
+        self
+    }
+
     /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, kills it on the second.
     ///
     /// Handlers are installed by `build` and the earlier ones put back when the cluster has

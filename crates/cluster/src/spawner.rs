@@ -1,9 +1,12 @@
 //! The thread that starts workers: a spawn blocks until exec, so it never happens on the loop.
 //!
-//! It also writes on what workers said on their standard error before their runtime was up,
-//! because that may block too. It ends when its [`Spawner`] is dropped.
+//! What workers said on their standard error before their runtime was up is written on by a
+//! thread of its own, started when there is something: that may block for ever. At most
+//! [`WRITES_QUEUED_MAX`] pieces wait for it, the rest is dropped. Both threads end when the
+//! [`Spawner`] is dropped.
 
-use std::io::Write;
+use std::cell::OnceCell;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -24,56 +27,57 @@ pub(crate) const STDERR: &str = "BROOD_STDERR";
 /// Where a worker finds its real standard error until it puts it back.
 const STDERR_SLOT: i32 = 4;
 
-enum Order {
-    /// Start a worker; keep its standard error for the last words when asked.
-    Spawn { worker: WorkerId, keep_stderr: bool },
-    /// Write to our own standard error.
-    Write(Vec<u8>),
+/// So many pieces of at most 64 KiB wait to be written to our standard error.
+pub(crate) const WRITES_QUEUED_MAX: usize = 16;
+
+/// Start a worker; keep its standard error for the last words when asked.
+#[derive(Debug)]
+struct Order {
+    worker: WorkerId,
+    keep_stderr: bool,
 }
 
 /// Gives orders to the thread.
 #[derive(Debug)]
-pub(crate) struct Spawner(Sender<Order>);
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Spawn { .. } => "Spawn",
-            Self::Write(_) => "Write",
-        })
-    }
+pub(crate) struct Spawner {
+    orders: Sender<Order>,
+    writes: OnceCell<Option<Sender<Vec<u8>>>>,
 }
 
 impl Spawner {
-    pub(crate) fn start(settings: Settings, shared: Arc<Shared>) -> std::io::Result<Self> {
-        let (orders, received) = crossbeam_channel::unbounded();
+    pub(crate) fn start(settings: Settings, shared: Arc<Shared>) -> io::Result<Self> {
+        let (orders, received) = crossbeam_channel::unbounded::<Order>();
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
             for order in received {
-                match order {
-                    Order::Spawn { worker, keep_stderr } => {
-                        spawn(&settings, &shared, worker, keep_stderr);
-                    }
-                    Order::Write(bytes) => {
-                        // Nowhere is left to say that standard error is closed.
-                        let _ = std::io::stderr().write_all(&bytes);
-                    }
-                }
+                spawn(&settings, &shared, order.worker, order.keep_stderr);
             }
         })?;
-        Ok(Self(orders))
+        Ok(Self { orders, writes: OnceCell::new() })
     }
 
     pub(crate) fn spawn(&self, worker: WorkerId, keep_stderr: bool) {
-        self.order(Order::Spawn { worker, keep_stderr });
+        let order = Order { worker, keep_stderr };
+        self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
 
+    /// Writes to our own standard error, or drops it where that is stuck.
     pub(crate) fn write_stderr(&self, bytes: Vec<u8>) {
-        self.order(Order::Write(bytes));
+        if let Some(writes) = self.writes.get_or_init(start_writing) {
+            let _ = writes.try_send(bytes);
+        }
     }
+}
 
-    fn order(&self, order: Order) {
-        self.0.send(order).expect("the thread receives as long as the sender lives");
-    }
+/// Starts the writing thread; without one nothing is written.
+fn start_writing() -> Option<Sender<Vec<u8>>> {
+    let (writes, received) = crossbeam_channel::bounded::<Vec<u8>>(WRITES_QUEUED_MAX);
+    let thread = thread::Builder::new().name("brood-stderr".into()).spawn(move || {
+        for bytes in received {
+            // Nowhere is left to say that standard error is closed.
+            let _ = io::stderr().write_all(&bytes);
+        }
+    });
+    thread.ok().map(|_| writes)
 }
 
 /// Starts one worker and tells the driver; `Spawned` is told before anything of the child.

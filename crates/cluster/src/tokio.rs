@@ -61,8 +61,23 @@ impl AsyncListener {
     ///
     /// As [`Listener::accept`].
     pub async fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
+        let accepted = self.take().await;
+        if matches!(accepted, Err(Error::Closed)) {
+            self.end();
+        }
+        accepted
+    }
+
+    /// As `accept`, but leaves it to the caller to end the listener.
+    pub(crate) async fn take(&self) -> Result<(TcpStream, SocketAddr), Error> {
         loop {
-            let Some(ready) = self.readable().await else { return Err(Error::Closed) };
+            let Some(ready) = self.readable().await else {
+                // The drain has begun: what is there is taken, then it is closed.
+                match self.0.get_ref().0.take()? {
+                    Some(connection) => return into_stream(connection),
+                    None => continue,
+                }
+            };
             let mut ready = ready.map_err(|source| Error::Os("epoll_wait", source))?;
             match ready.get_inner().0.take()? {
                 Some(connection) => return into_stream(connection),
@@ -71,16 +86,25 @@ impl AsyncListener {
         }
     }
 
-    /// Waits until a try is worth it; `None` when the worker drains and its socket, shared with
-    /// others, will not say so. Every task that waits here is woken, not only the last.
+    /// The drain need not wait for this listener any longer.
+    pub(crate) fn end(&self) {
+        self.0.get_ref().0.end();
+    }
+
+    /// Waits until a try is worth it; `None` once the worker drains and its socket, shared with
+    /// others, does not say so. Every task that waits here is woken, not only the last.
     async fn readable(&self) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched>>> {
-        let mut draining = self.0.get_ref().0.draining_without_end();
+        let Some(mut beginning) = self.0.get_ref().0.beginning() else {
+            return if self.0.get_ref().0.is_draining_socket() {
+                None
+            } else {
+                Some(self.0.readable().await)
+            };
+        };
         let mut readable = pin!(self.0.readable());
         poll_fn(|context| {
-            if let Some(draining) = &mut draining {
-                if Pin::new(draining).poll(context).is_ready() {
-                    return Poll::Ready(None);
-                }
+            if Pin::new(&mut beginning).poll(context).is_ready() {
+                return Poll::Ready(None);
             }
             readable.as_mut().poll(context).map(Some)
         })

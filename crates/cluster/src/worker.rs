@@ -57,7 +57,8 @@ impl Worker {
     ///
     /// # Panics
     ///
-    /// When the process has no descriptor or thread left for its runtime.
+    /// When the process was started as a worker and has no descriptor or thread left for its
+    /// runtime, or its channel is not what its environment says.
     #[must_use]
     #[doc(alias = "isWorker")]
     pub fn current() -> Option<Self> {
@@ -68,7 +69,14 @@ impl Worker {
     fn from_environment() -> Option<Self> {
         let taken = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
         let id = taken(UNIQUE_ID).or_else(|| taken(UNIQUE_NO))?;
-        let parent = child_process::parent()?;
+        let Some(parent) = child_process::parent() else {
+            // Running on as a primary would start workers of its own, and those again.
+            assert!(
+                sys::startup::taken("BROOD_CHANNEL").is_none(),
+                "started as worker {id}, but the channel to the primary cannot be used"
+            );
+            return None;
+        };
         if let Some(stderr) = sys::startup::take_descriptor(STDERR) {
             // The primary's pipe goes: a worker must not die of its words when that is gone.
             let _ = sys::fd::replace_stderr(stderr);

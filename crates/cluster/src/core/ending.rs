@@ -165,7 +165,10 @@ impl<H> Core<H> {
         let Some(ending) = self.ending.get(&key) else { return };
         let forced = ending.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
         if let Some(schedule) = self.schedules.get_mut(&key) {
-            let busy = schedule.is_taking() || (schedule.has_waiting() && schedule.serves());
+            // What a worker leaves unread can be given to another as long as there is one.
+            let busy = schedule.is_taking()
+                || schedule.has_unread_beside_others()
+                || (schedule.has_waiting() && schedule.serves());
             if !forced && (busy || !ending.unbound) {
                 return;
             }
@@ -213,7 +216,8 @@ impl<H> Core<H> {
 
     fn finish(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |member: &Member| member.life.state() != State::Dead;
-        if self.mode == Mode::Running
+        let deserted = self.started && self.slots.iter().all(|place| !place.wanted);
+        if (self.mode == Mode::Running && !deserted)
             || self.members.values().any(alive)
             || !self.ports.is_empty()
             || !self.ending.is_empty()

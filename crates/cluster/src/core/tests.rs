@@ -197,8 +197,11 @@ fn a_shutdown_deals_out_the_backlog_before_the_queues_end() {
     assert_eq!(script.say(Input::Shutdown), [Output::Unbind { key: 1, drain: true }]);
     assert_eq!(script.accept(1), [send(1, 1)]);
     assert_eq!(script.accept(2), [send(2, 2)]);
+    assert_eq!(script.say(Input::Unbound { key: 1 }), [], "both queues are unread");
+    script.say_at(20 * MS, Input::Tick);
+    assert_eq!(script.read(1), []);
     assert_eq!(
-        script.say(Input::Unbound { key: 1 }),
+        script.read(2),
         [
             Output::EndQueue { worker: 2, key: 1 },
             Output::EndQueue { worker: 1, key: 1 },
@@ -246,14 +249,48 @@ fn a_first_worker_that_ends_before_it_listens_fails_the_start() {
 }
 
 #[test]
-fn a_worker_that_listens_on_nothing_is_ready_after_a_while() {
-    let mut script = Script::new(CoreOptions::default());
-    script.say(Input::Scale(1));
-    script.say(Input::Spawned { worker: 1, pid: 1 });
-    script.say(Input::Online { worker: 1 });
-    assert_eq!(script.core.deadline(), Some(script.now + 1000 * MS));
-    assert_eq!(script.say_at(1000 * MS, Input::Tick), [Output::Emit(Notice::Ready)]);
-    assert_eq!(script.core.deadline(), None);
+fn a_worker_is_ready_when_it_listens_or_where_none_does_when_it_is_online() {
+    for listens in [true, false] {
+        let mut script = Script::new(CoreOptions { listens, ..CoreOptions::default() });
+        script.say(Input::Scale(1));
+        script.say(Input::Spawned { worker: 1, pid: 1 });
+        let mut out = script.say(Input::Online { worker: 1 });
+        while script.core.deadline().is_some_and(|at| at <= script.now) {
+            out.extend(script.say(Input::Tick));
+        }
+        assert_eq!(out.contains(&Output::Emit(Notice::Ready)), !listens, "{out:?}");
+        assert_eq!(script.core.deadline(), None);
+    }
+}
+
+#[test]
+fn a_primary_whose_workers_are_all_gone_for_good_ends() {
+    let mut script = Script::listening(2, CoreOptions::default());
+    script.say(Input::Disconnect { worker: 1 });
+    script.say(Input::TakenBack { worker: 1, key: 1, connections: vec![], probes: 0 });
+    script.exit(1);
+    script.say(Input::TakenBack { worker: 1, key: 1, connections: vec![], probes: 0 });
+    assert!(!script.read(1).contains(&Output::Finished), "one is left");
+    let out = script.say(Input::Disconnect { worker: 2 });
+    assert_eq!(out, [Output::Unbind { key: 1, drain: true }]);
+    script.say(Input::Unbound { key: 1 });
+    script.exit(2);
+    script.say(Input::TakenBack { worker: 2, key: 1, connections: vec![], probes: 0 });
+    assert!(script.read(2).contains(&Output::Finished));
+}
+
+#[test]
+fn what_a_frozen_worker_leaves_unread_is_given_to_others_before_the_end() {
+    let mut script = Script::listening(2, CoreOptions::default());
+    assert_eq!(script.accept(1), [send(1, 1)]);
+    script.say(Input::Shutdown);
+    assert_eq!(script.say(Input::Unbound { key: 1 }), [], "1 has not read its queue");
+    for _ in 0..5 {
+        script.say_at(20 * MS, Input::Tick);
+        script.say(Input::Depth { worker: 1, key: 1, records: 1 });
+    }
+    let taken = Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 };
+    assert!(script.say(taken).contains(&send(2, 1)), "2 is there for it");
 }
 
 #[test]

@@ -205,7 +205,9 @@ pub(crate) struct CoreOptions {
     pub(crate) disconnect: Duration,
     /// From `SIGTERM` to `SIGKILL`.
     pub(crate) term: Duration,
-    /// A worker that listens on nothing counts as ready when it has been online for so long.
+    /// A worker is ready when it listens; otherwise as soon as it is online.
+    pub(crate) listens: bool,
+    /// A worker that came up may take so long to ask for what its predecessor had.
     pub(crate) settle: Duration,
     pub(crate) restart: RestartOptions,
 }
@@ -219,6 +221,7 @@ impl Default for CoreOptions {
             unresponsive: Duration::from_secs(30),
             disconnect: Duration::from_secs(5),
             term: Duration::from_secs(2),
+            listens: true,
             settle: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }

@@ -21,7 +21,7 @@ impl Driver {
             }
             Output::Emit(notice) => self.tell(notice, turn),
             Output::Bind { key, address, backlog } => {
-                let result = self.bind(key, &address, backlog, turn);
+                let result = self.bind(key, &address, backlog);
                 let result = result.map_err(|error| errno_of(&error));
                 self.inputs.push_back(Input::Bound { key, result });
             }
@@ -31,10 +31,7 @@ impl Driver {
             }
             Output::Accept { key, on } => {
                 if let Some(port) = self.ports.get_mut(&key) {
-                    port.set_on(on);
-                    if on {
-                        turn.again();
-                    }
+                    port.set_on(on, turn);
                 }
             }
             Output::Send { worker, key, connection } => self.send(worker, key, connection, turn),
@@ -119,15 +116,8 @@ impl Driver {
         self.inputs.push_back(Input::Writable { worker, key });
     }
 
-    fn bind(
-        &mut self,
-        key: Key,
-        address: &Address,
-        backlog: u32,
-        turn: &mut Turn<'_>,
-    ) -> io::Result<Address> {
+    fn bind(&mut self, key: Key, address: &Address, backlog: u32) -> io::Result<Address> {
         let port = Port::bind(address, backlog, self.token(Watched::Port(key)))?;
-        turn.register(port.listener(), port.token(), Interest::READABLE)?;
         let bound = port.address().clone();
         self.ports.insert(key, port);
         self.shared.change(|state| {
@@ -136,16 +126,21 @@ impl Driver {
         Ok(bound)
     }
 
-    /// The core counts on every connection of the backlog before its next step.
+    /// A port that is drained goes when its backlog is empty, see `close_drained`.
     fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
-        let Some(mut port) = self.ports.remove(&key) else {
-            return self.inputs.push_back(Input::Unbound { key });
-        };
-        // Gone from the loop when it is closed, whatever this says.
-        let _ = turn.deregister(port.listener());
-        self.watched.remove(&port.token().0);
-        let backlog = std::iter::from_fn(|| if drain { port.drain_one() } else { None });
-        self.inputs.extend(backlog.map(|connection| Input::Accepted { key, connection }));
+        match self.ports.get_mut(&key) {
+            Some(port) if drain => port.close(turn.now()),
+            Some(_) | None => self.close_port(key, turn),
+        }
+    }
+
+    /// Closes the port and says so: after all its connections, on which the core counts.
+    pub(super) fn close_port(&mut self, key: Key, turn: &mut Turn<'_>) {
+        if let Some(port) = self.ports.remove(&key) {
+            // Gone from the loop when it is closed, whatever this says.
+            let _ = turn.deregister(port.listener());
+            self.watched.remove(&port.token().0);
+        }
         self.inputs.push_back(Input::Unbound { key });
     }
 

@@ -14,7 +14,7 @@ use Wish as W;
 const TIMES: Times = Times {
     disconnect: Duration::from_secs(5),
     term: Duration::from_secs(2),
-    settle: Duration::from_secs(1),
+    ready_after: Some(Duration::from_secs(1)),
 };
 
 const EVENTS: [Event; 9] = [
@@ -296,7 +296,7 @@ fn deadlines_belong_to_states() {
     // News that change nothing do not put a deadline off.
     let mut life = after(&[E::Spawned, E::Finish]);
     let deadline = life.deadline();
-    life.step(E::Online, now + TIMES.settle, &TIMES);
+    life.step(E::Online, now + Duration::from_secs(1), &TIMES);
     assert_eq!(life.deadline(), deadline);
 }
 

@@ -8,7 +8,7 @@
 use crate::core::{CloseReason, Output, WorkerId};
 
 use super::Schedule;
-use super::lane::{After, LaneState};
+use super::lane::{After, Lane, LaneState};
 
 impl<H> Schedule<H> {
     /// The worker takes nothing more: its queue is read back and dropped.
@@ -93,6 +93,12 @@ impl<H> Schedule<H> {
             LaneState::Taking(after) => after >= After::Drop(0),
             LaneState::Granted | LaneState::Open | LaneState::Suspect => false,
         })
+    }
+
+    /// Something lies unread in a queue, and its worker is not the only one.
+    pub(crate) fn has_unread_beside_others(&self) -> bool {
+        let unread = |lane: &Lane| lane.state == LaneState::Open && !lane.records.is_empty();
+        self.lanes.len() > 1 && self.lanes.iter().any(unread)
     }
 
     /// A `TakeBack` is under way.
