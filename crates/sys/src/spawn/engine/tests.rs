@@ -353,18 +353,21 @@ fn many_credential_changes_at_once_never_open_our_memory() {
 #[test]
 #[ignore = "runs in a process of its own"]
 fn credential_changes_at_once() {
-    const SLOW_CANDIDATES: usize = 100_000;
-    let mut plan = Plan::new(vec![c("/nonexistent/x"); SLOW_CANDIDATES], vec![c("true")]);
-    plan.candidates.push(c("/bin/true"));
-    plan.uid = Some(65_534);
-    let slow = thread::spawn(move || spawn(&plan).unwrap().pidfd.wait().unwrap());
-    let fast = thread::spawn(|| {
-        for _ in 0..300 {
-            let mut plan = Plan::new(vec![c("/bin/true")], vec![c("true")]);
+    const ROUNDS: usize = 300;
+    const SLOW_ROUNDS: usize = 20;
+    const SLOW_CANDIDATES: usize = 10_000;
+    let repeat = |rounds: usize, missing: usize| {
+        move || {
+            let mut plan = Plan::new(vec![c("/nonexistent/x"); missing], vec![c("true")]);
+            plan.candidates.push(c("/bin/true"));
             plan.uid = Some(65_534);
-            assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+            for _ in 0..rounds {
+                assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+            }
         }
-    });
+    };
+    let slow = thread::spawn(repeat(SLOW_ROUNDS, SLOW_CANDIDATES));
+    let fast = [thread::spawn(repeat(ROUNDS, 0)), thread::spawn(repeat(ROUNDS, 0))];
     let mut seen = 0;
     while !slow.is_finished() {
         // A task of ours under the other user, while it is still our own program.
@@ -373,7 +376,9 @@ fn credential_changes_at_once() {
         }
     }
     slow.join().unwrap();
-    fast.join().unwrap();
+    for fast in fast {
+        fast.join().unwrap();
+    }
     assert!(seen > 0, "the slow child was never looked at");
     assert_eq!(dumpable(), 1);
 }
