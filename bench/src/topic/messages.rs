@@ -122,10 +122,8 @@ fn ours_echo(awake: bool) -> Result<(Far, Channel<Ping, Ping>), Failure> {
 type PeerEnds = (Far, peer::IpcSender<Ping>, peer::IpcReceiver<Ping>);
 
 fn peer_far(kind: &str) -> Result<PeerEnds, Failure> {
-    let (server, name) = peer::IpcOneShotServer::<(
-        peer::IpcSender<Ping>,
-        peer::IpcReceiver<Ping>,
-    )>::new()?;
+    let (server, name) =
+        peer::IpcOneShotServer::<(peer::IpcSender<Ping>, peer::IpcReceiver<Ping>)>::new()?;
     let far = Far::start(kind, &name)?;
     let (_, (sender, receiver)) = server.accept()?;
     Ok((far, sender, receiver))
@@ -145,8 +143,10 @@ fn round_trips(context: &Context) -> Measure {
             Ok(())
         })
     };
-    let asleep = contender(Role::Ours, "brood, asleep", ours_echo(false), move |ends| trip(&ends.1));
-    let awake = contender(Role::Ours, "brood, adaptive", ours_echo(true), move |ends| trip(&ends.1));
+    let asleep =
+        contender(Role::Ours, "brood, asleep", ours_echo(false), move |ends| trip(&ends.1));
+    let awake =
+        contender(Role::Ours, "brood, adaptive", ours_echo(true), move |ends| trip(&ends.1));
     let raw = contender(Role::Peer, "UnixStream", Far::start("raw-echo", ""), move |far| {
         let mut stream = far.socket.as_ref().ok_or("taken")?;
         let mut bytes = [1; RAW];
@@ -300,10 +300,8 @@ fn large(context: &Context) -> Measure {
             })
         });
         let made = (|| {
-            let (server, name) = peer::IpcOneShotServer::<(
-                peer::IpcBytesSender,
-                peer::IpcReceiver<Ping>,
-            )>::new()?;
+            let (server, name) =
+                peer::IpcOneShotServer::<(peer::IpcBytesSender, peer::IpcReceiver<Ping>)>::new()?;
             let far = Far::start("peer-large", &format!("{name}\n{times}"))?;
             Ok((far, server.accept()?.1, vec![1_u8; length]))
         })();
@@ -406,12 +404,7 @@ fn memory(context: &Context) -> Measure {
             Ok(())
         })
     });
-    measure.rows.push(context.compare(
-        "ipc",
-        ("16 MiB", 0.0),
-        Better::Lower,
-        vec![shared, any],
-    ));
+    measure.rows.push(context.compare("ipc", ("16 MiB", 0.0), Better::Lower, vec![shared, any]));
     measure
 }
 

@@ -36,8 +36,12 @@ pub const MODULES: &[(&str, fn())] =
     &[(fork::MODULE, fork::module), (holder::MODULE, holder::module)];
 
 /// Roles that a topic starts this program in, by name.
-const ROLES: &[(&str, fn())] =
-    &[(fork::ROLE, fork::role), (messages::ROLE, messages::role), (server::ROLE, server::role), (holder::ROLE, holder::role)];
+const ROLES: &[(&str, fn())] = &[
+    (fork::ROLE, fork::role),
+    (messages::ROLE, messages::role),
+    (server::ROLE, server::role),
+    (holder::ROLE, holder::role),
+];
 
 /// Plays the role that `bench role NAME` names, when a topic has started this program again.
 pub fn play_role() -> Option<ExitCode> {
