@@ -293,3 +293,14 @@ pub(crate) fn reap_orphans() {
             .retain(|shared| matches!(shared.process.check(), Ok(None)) && shared.kick().is_err());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_listened_to_is_small() {
+        let bytes = size_of::<Shared>() + size_of::<Driver>() + size_of::<crate::Child>();
+        assert!(bytes <= 1024, "{bytes} bytes, and as much again for listeners and the loop");
+    }
+}
