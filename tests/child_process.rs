@@ -28,4 +28,5 @@ common::cases![
     a_full_table_of_descriptors_is_a_clear_error,
     ends_are_told_although_sigchld_is_ignored,
     standard_input_is_written_and_ended,
+    what_was_sent_arrives_although_the_child_is_dropped,
 ];

@@ -1,6 +1,7 @@
 //! From a [`Command`] to a running child: pipes and channel are made, the plan is handed to the
 //! kernel's room, our ends go into the [`Child`].
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +24,9 @@ use crate::stdio::{ChildOutput, ChildStdin, Slot};
 
 /// The variable that announces the channel to the child: `number:inode:version:codec`.
 pub(crate) const CHANNEL: &str = "BROOD_CHANNEL";
+/// The same for a program of Node's.
+const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
+const NODE_CODEC: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 /// The version of that announcement.
 pub(crate) const CHANNEL_VERSION: u32 = 1;
 
@@ -33,7 +37,12 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child, Error> {
     if let Some((number, theirs)) = &ends.channel {
         announce(command, *number, theirs)?;
     }
-    let blueprint = plan::blueprint(&command.recipe, std::env::vars_os())?;
+    let blueprint = plan::blueprint(&command.recipe, std::env::vars_os());
+    // The announcement is for this child only.
+    for name in [CHANNEL, NODE_CHANNEL, NODE_CODEC] {
+        command.recipe.env.changes.remove(OsStr::new(name));
+    }
+    let blueprint = blueprint?;
     let cgroup =
         open_cgroup(&command.rights).map_err(|error| failure(command, Step::Cgroup, error))?;
     let mut owned = take_owned(&mut command.stdio);
@@ -179,8 +188,7 @@ fn announce(command: &mut Command, number: i32, theirs: &OwnedFd) -> Result<(), 
     let inode = sys::fd::inode(theirs.as_fd()).map_err(|error| Error::Os("fstat", error))?;
     let codec = command.channel.serialization.name();
     if command.is_node {
-        command.env("NODE_CHANNEL_FD", number.to_string());
-        command.env("NODE_CHANNEL_SERIALIZATION_MODE", codec);
+        command.env(NODE_CHANNEL, number.to_string()).env(NODE_CODEC, codec);
     } else {
         command.env(CHANNEL, format!("{number}:{inode}:{CHANNEL_VERSION}:{codec}"));
     }
