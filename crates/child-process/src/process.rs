@@ -75,6 +75,15 @@ impl Process {
         }
     }
 
+    /// Runs `act` while the process is certainly not reaped, so that its number is its own; `None`
+    /// when it is reaped already.
+    pub(crate) fn while_unreaped<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        let status = self.status();
+        let answer = status.is_none().then(act);
+        drop(status);
+        answer
+    }
+
     /// `false` when the process has ended before.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
         if self.check()?.is_some() {

@@ -54,19 +54,14 @@ impl Child {
                 break;
             }
         }
-        if self.leads_group() {
-            // Its number is its own as long as the child is not reaped. `ESRCH`: nobody is left.
-            let _ = kill_group(self.pid(), signal);
-        }
+        let pid = self.pid();
+        self.shared().process.while_unreaped(|| {
+            if stat_field(pid, GROUP) == Some(pid) {
+                // Nobody is left, or nobody may be signalled: nothing to do about it.
+                let _ = kill_group(pid, signal);
+            }
+        });
         self.kill(signal)
-    }
-
-    /// Whether the child is alive and leads a process group.
-    fn leads_group(&self) -> bool {
-        if !matches!(self.try_wait(), Ok(None)) {
-            return false;
-        }
-        stat_field(self.pid(), GROUP).is_some_and(|group| group == self.pid())
     }
 }
 
