@@ -1,3 +1,5 @@
+//! Frames cut and joined at every byte.
+
 use super::*;
 use proptest::prelude::*;
 

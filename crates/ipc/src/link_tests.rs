@@ -1,3 +1,5 @@
+//! The link on the real loop: order, pressure, ends.
+
 use super::*;
 use crate::channel::{Channel, channel, channel_with};
 use crate::{Blob, Handle};

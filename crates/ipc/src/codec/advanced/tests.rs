@@ -1,3 +1,5 @@
+//! The advanced codec against bytes as Node writes them.
+
 use super::*;
 use crate::codec::tests::{payload, read};
 use serde::Deserialize;
