@@ -1,5 +1,3 @@
-//! Frames cut and joined at every byte.
-
 use super::*;
 use proptest::prelude::*;
 

@@ -1,5 +1,3 @@
-//! The link on the real loop: order, pressure, ends.
-
 use super::*;
 use crate::channel::{Channel, channel, channel_with};
 use crate::{Blob, Handle};

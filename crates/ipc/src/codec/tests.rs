@@ -1,5 +1,3 @@
-//! The codecs: what goes out comes back, and what must not come in does not.
-
 use super::*;
 use crate::{Blob, Handle};
 use serde::Deserialize;

@@ -1,5 +1,3 @@
-//! The advanced codec against bytes as Node writes them.
-
 use super::*;
 use crate::codec::tests::{payload, read};
 use serde::Deserialize;
