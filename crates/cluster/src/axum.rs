@@ -26,8 +26,9 @@ impl Serve for AsyncListener {
                 Err(Error::Closed) => {
                     // A graceful shutdown drops connections of which nothing was read. The last
                     // were accepted just now: let their first bytes be read before it begins.
+                    let hold = self.close();
                     ::tokio::time::sleep(PAUSE).await;
-                    self.end();
+                    drop(hold);
                     std::future::pending::<()>().await;
                 }
                 Err(_) => ::tokio::time::sleep(PAUSE).await,

@@ -66,11 +66,13 @@ impl Drain {
         self.reach(self.lock());
     }
 
-    pub(crate) fn queue_opened(&self) {
+    /// A source of connections is open as long as the answer lives.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
         self.lock().queues += 1;
+        Hold(self.clone())
     }
 
-    pub(crate) fn queue_ended(&self) {
+    fn queue_ended(&self) {
         let mut state = self.lock();
         state.queues = state.queues.saturating_sub(1);
         if state.queues == 0 && state.hold.is_none() {
@@ -105,6 +107,16 @@ impl Drain {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a drain from its end.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Drain>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.queue_ended();
     }
 }
 
@@ -188,16 +200,15 @@ mod tests {
     #[test]
     fn an_unread_queue_holds_the_drain_until_its_end_or_by_force() {
         let drain = Arc::new(Drain::new().unwrap());
-        drain.queue_opened();
-        drain.queue_opened();
+        let (first, second) = (drain.hold(), drain.hold());
         drain.begin();
-        drain.queue_ended();
+        drop(first);
         assert!(!is_reached(&drain), "one queue is unread");
-        drain.queue_ended();
+        drop(second);
         assert!(is_reached(&drain));
 
         let forced = Arc::new(Drain::new().unwrap());
-        forced.queue_opened();
+        let _never = forced.hold();
         forced.begin();
         assert!(!is_reached(&forced));
         forced.force();
@@ -207,8 +218,7 @@ mod tests {
     #[test]
     fn a_queue_that_ends_before_the_drain_begins_does_not_begin_it() {
         let drain = Arc::new(Drain::new().unwrap());
-        drain.queue_opened();
-        drain.queue_ended();
+        drop(drain.hold());
         assert!(!is_reached(&drain));
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sys::poll::{self, Interest};
 
 use crate::address::Address;
+use crate::draining::Hold;
 use crate::error::Error;
 use crate::message::{Granted, ToPrimary};
 use crate::port::is_of_the_connection;
@@ -32,6 +33,8 @@ pub struct Listener {
     /// The worker that has to be told of the end.
     told: Option<(Arc<Runtime>, u32)>,
     ended: AtomicBool,
+    /// The worker's drain waits for us.
+    hold: Mutex<Option<Hold>>,
 }
 
 #[derive(Debug)]
@@ -45,10 +48,10 @@ impl Listener {
     pub(crate) fn granted(granted: Granted, runtime: Arc<Runtime>) -> Self {
         let (key, address, shared) = (granted.key, granted.address.clone(), granted.shared);
         let descriptor = descriptor(granted);
-        runtime.drain().queue_opened();
+        let hold = Mutex::new(Some(runtime.drain().hold()));
         let source =
             if shared { From::Socket(descriptor) } else { From::Queue(Intake::new(descriptor)) };
-        Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false) }
+        Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false), hold }
     }
 
     pub(crate) fn alone(socket: OwnedFd) -> Result<Self, Error> {
@@ -56,7 +59,8 @@ impl Listener {
             .map_err(|source| Error::Os("getsockname", source))?;
         let address = Address::Tcp { address, v6_only: false };
         let ended = AtomicBool::new(false);
-        Ok(Self { source: From::Socket(socket), address, told: None, ended })
+        let source = From::Socket(socket);
+        Ok(Self { source, address, told: None, ended, hold: Mutex::new(None) })
     }
 
     /// Blocks until a connection comes, and gives it with the peer's address.
@@ -83,7 +87,7 @@ impl Listener {
     pub fn try_accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Error> {
         let taken = self.take();
         if matches!(taken, Err(Error::Closed)) {
-            self.end();
+            drop(self.end());
         }
         let Some(connection) = taken? else { return Ok(None) };
         into_stream(connection).map(Some).map_err(|source| Error::Os("ioctl", source))
@@ -175,14 +179,10 @@ impl Listener {
         self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().has_begun())
     }
 
-    /// The drain need not wait for this listener any longer.
-    pub(crate) fn end(&self) {
-        if self.ended.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        if let Some((runtime, _)) = &self.told {
-            runtime.drain().queue_ended();
-        }
+    /// Gives nothing more; the drain need not wait for this listener once the answer is dropped.
+    pub(crate) fn end(&self) -> Option<Hold> {
+        self.ended.store(true, Ordering::Release);
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -197,7 +197,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
         if let Some((runtime, key)) = &self.told {
             runtime.tell(ToPrimary::Close { key: *key });
         }

@@ -11,6 +11,8 @@ use ::tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use ::tokio::net::TcpStream;
 
 use crate::address::Address;
+#[cfg(feature = "axum")]
+use crate::draining::Hold;
 use crate::error::Error;
 use crate::listener::Listener;
 use crate::queue::Connection;
@@ -21,7 +23,11 @@ use crate::record::no_address;
 /// Made by [`AsyncListener::new`] inside a tokio runtime with I/O enabled. `drop` takes it off
 /// the runtime and closes it, in this order.
 #[derive(Debug)]
-pub struct AsyncListener(AsyncFd<Watched>);
+pub struct AsyncListener {
+    /// `None` once it is closed.
+    watched: Option<AsyncFd<Watched>>,
+    address: Address,
+}
 
 /// The listener as tokio asks for it: by number.
 #[derive(Debug)]
@@ -50,9 +56,10 @@ impl AsyncListener {
     )]
     pub fn new(listener: Listener) -> Result<Self, Error> {
         use ::tokio::io::Interest;
-        AsyncFd::with_interest(Watched(listener), Interest::READABLE)
-            .map(Self)
-            .map_err(|source| Error::Os("epoll_ctl", source))
+        let address = listener.address().clone();
+        let watched = AsyncFd::with_interest(Watched(listener), Interest::READABLE)
+            .map_err(|source| Error::Os("epoll_ctl", source))?;
+        Ok(Self { watched: Some(watched), address })
     }
 
     /// Waits for a connection. Cancel safe: a connection is taken in the same poll that gives it.
@@ -62,60 +69,62 @@ impl AsyncListener {
     /// As [`Listener::accept`].
     pub async fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
         let accepted = self.take().await;
-        if matches!(accepted, Err(Error::Closed)) {
-            self.end();
+        if let (Err(Error::Closed), Some(watched)) = (&accepted, &self.watched) {
+            drop(watched.get_ref().0.end());
         }
         accepted
     }
 
     /// As `accept`, but leaves it to the caller to end the listener.
     pub(crate) async fn take(&self) -> Result<(TcpStream, SocketAddr), Error> {
+        let watched = self.watched.as_ref().ok_or(Error::Closed)?;
         loop {
-            let Some(ready) = self.readable().await else {
+            let Some(ready) = readable(watched).await else {
                 // The drain has begun: what is there is taken, then it is closed.
-                match self.0.get_ref().0.take()? {
+                match watched.get_ref().0.take()? {
                     Some(connection) => return into_stream(connection),
                     None => continue,
                 }
             };
             let mut ready = ready.map_err(|source| Error::Os("epoll_wait", source))?;
-            match ready.get_inner().0.take()? {
+            match watched.get_ref().0.take()? {
                 Some(connection) => return into_stream(connection),
                 None => ready.clear_ready(),
             }
         }
     }
 
-    /// The drain need not wait for this listener any longer.
-    pub(crate) fn end(&self) {
-        self.0.get_ref().0.end();
-    }
-
-    /// Waits until a try is worth it; `None` once the worker drains and its socket, shared with
-    /// others, does not say so. Every task that waits here is woken, not only the last.
-    async fn readable(&self) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched>>> {
-        let Some(mut beginning) = self.0.get_ref().0.beginning() else {
-            return if self.0.get_ref().0.is_draining_socket() {
-                None
-            } else {
-                Some(self.0.readable().await)
-            };
-        };
-        let mut readable = pin!(self.0.readable());
-        poll_fn(|context| {
-            if Pin::new(&mut beginning).poll(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            readable.as_mut().poll(context).map(Some)
-        })
-        .await
+    /// Closes the descriptor; the worker's drain goes on when the answer is dropped.
+    #[cfg(feature = "axum")]
+    pub(crate) fn close(&mut self) -> Option<Hold> {
+        self.watched.take().and_then(|watched| watched.get_ref().0.end())
     }
 
     /// The address, with the real port where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
-        self.0.get_ref().0.address()
+        &self.address
     }
+}
+
+/// Waits until a try is worth it; `None` once the worker drains and its socket, shared with
+/// others, does not say so. Every task that waits here is woken, not only the last.
+async fn readable(
+    watched: &AsyncFd<Watched>,
+) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched>>> {
+    let listener = &watched.get_ref().0;
+    let Some(mut beginning) = listener.beginning() else {
+        let shared = listener.is_draining_socket();
+        return if shared { None } else { Some(watched.readable().await) };
+    };
+    let mut readable = pin!(watched.readable());
+    poll_fn(|context| {
+        if Pin::new(&mut beginning).poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        readable.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// The descriptor is non-blocking since `accept4(2)`, as tokio needs it.
