@@ -41,10 +41,16 @@ impl Child {
     /// `EPERM` when the child runs as somebody else.
     pub fn kill_tree(&self, signal: Signal) -> Result<bool, Error> {
         let mut held = BTreeMap::new();
+        // What is to be killed is stopped first: a stopped process starts no other one, so none
+        // slips away between the look at its children and its end.
+        let freeze = signal == Signal::KILL;
+        if freeze && !self.kill(Signal::STOP)? {
+            return Ok(false);
+        }
         // Before the child itself: its descendants lose their parent when it ends.
         for _ in 0..ROUNDS_MAX {
             let before = held.len();
-            collect(self.pid(), &mut held);
+            collect(self.pid(), &mut held, freeze);
             for (told, pidfd) in held.values_mut().filter(|(told, _)| !told) {
                 // Gone, or somebody else's: there is nothing to do about it.
                 let _ = pidfd.send_signal(signal);
@@ -65,19 +71,25 @@ impl Child {
     }
 }
 
-/// Adds the living descendants of `pid`, each with whether it was signalled.
-fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>) {
+/// Adds the living descendants of `pid`, each with whether it was signalled. `freeze`: each is
+/// stopped before its own children are looked for.
+fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
         for child in children(parent) {
-            parents.push(child);
             if held.contains_key(&child) {
+                parents.push(child);
                 continue;
             }
             let Ok(pidfd) = PidFd::open(child) else { continue };
             // Looked at while it is held: the number means this process.
             if stat_field(child, PARENT) == Some(parent) {
+                if freeze {
+                    // Gone, or somebody else's.
+                    let _ = pidfd.send_signal(Signal::STOP);
+                }
                 held.insert(child, (false, pidfd));
+                parents.push(child);
             }
         }
     }
