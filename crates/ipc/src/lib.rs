@@ -14,6 +14,8 @@ mod channel;
 mod codec;
 mod credit;
 mod deposit;
+mod driver;
+mod end;
 mod ends;
 mod error;
 mod events;

@@ -10,27 +10,23 @@
 
 use crate::codec;
 use crate::credit::Pool;
+use crate::driver::Driver;
 use crate::error::{Error, SendError};
-use crate::flusher::{Pending, RETRY};
-use crate::frame::{Frame, Kind, Payload};
+use crate::flusher::Pending;
+use crate::frame::Kind;
 use crate::hello::Hello;
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
-use crate::spare;
-use crate::wire::{self, Read};
-use bytes::Bytes;
-use reactor::{BYTES_PER_TURN, Event, Handle as Wake, Interest, Key, Source, Turn};
+use crate::wire::{self};
+use reactor::Handle as Wake;
 use serde::Serialize;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-
-const SOCKET: Key = Key(0);
 
 /// A send sooner than this after one that was written at once is queued: the sender is in a
 /// hurry, and one system call for many messages serves it better.
@@ -53,7 +49,7 @@ pub enum LinkEvent {
     },
 }
 
-type Sink = Box<dyn FnMut(LinkEvent) + Send>;
+pub(crate) type Sink = Box<dyn FnMut(LinkEvent) + Send>;
 
 /// A loop-driven end of a channel.
 ///
@@ -78,33 +74,33 @@ impl Drop for Owner {
 
 /// What the loop and the senders share.
 #[derive(Debug)]
-struct Shared {
-    options: Options,
+pub(crate) struct Shared {
+    pub(crate) options: Options,
     queue: Mutex<Queue>,
     /// Bytes that the loop has taken out of the queue and not written yet.
-    writing: AtomicUsize,
-    credit: Arc<Pool>,
+    pub(crate) writing: AtomicUsize,
+    pub(crate) credit: Arc<Pool>,
     wake: OnceLock<Wake>,
 }
 
 #[derive(Debug)]
-struct Queue {
+pub(crate) struct Queue {
     /// Gone once the channel is closed, so that clones of the link do not keep it open.
-    socket: Option<Arc<OwnedFd>>,
-    outbox: Outbox<OwnedFd>,
-    phase: Phase,
+    pub(crate) socket: Option<Arc<OwnedFd>>,
+    pub(crate) outbox: Outbox<OwnedFd>,
+    pub(crate) phase: Phase,
     /// The loop writes, or will when it runs: whoever queues need not wake it.
-    loop_writes: bool,
+    pub(crate) loop_writes: bool,
     /// When a sender last wrote by itself.
     direct: Option<Instant>,
     /// The loop may read; false for a link that was started paused.
-    reads: bool,
+    pub(crate) reads: bool,
     /// What is queued is waited for at exit.
-    pending: Option<Pending>,
+    pub(crate) pending: Option<Pending>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Open,
     /// `disconnect` was called: the queue is written, then the channel closes.
     Closing,
@@ -243,7 +239,7 @@ impl Link {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -326,182 +322,6 @@ impl Shared {
             self.wake();
         }
     }
-}
-
-/// The end on the loop.
-struct Driver {
-    shared: Arc<Shared>,
-    socket: Arc<OwnedFd>,
-    inbox: Inbox<OwnedFd>,
-    /// What was taken out of the queue, to be written without holding it.
-    writing: Outbox<OwnedFd>,
-    sink: Sink,
-    /// Readiness is told once: this remembers it until a call says otherwise.
-    readable: bool,
-    writable: bool,
-}
-
-impl Source for Driver {
-    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
-        match event {
-            Event::Start => {
-                if let Err(error) = turn.register(self.socket.as_fd(), SOCKET, Interest::BOTH) {
-                    self.close(Some(Error::Os("epoll_ctl", error)), turn);
-                    return;
-                }
-            }
-            Event::Ready { readable, writable, .. } => {
-                self.readable |= readable;
-                self.writable |= writable;
-            }
-            Event::Deadline => self.writable = true,
-            Event::Wake | Event::Again => {}
-        }
-        match self.pump(turn) {
-            Ok(true) => {}
-            Ok(false) => self.close(None, turn),
-            Err(error) => self.close(Some(error), turn),
-        }
-    }
-}
-
-impl Driver {
-    /// Writes and reads what can be; false when the channel is to be closed.
-    fn pump(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let written = self.write(turn);
-        // What the peer sent before it left is read even when writing fails.
-        let open = self.read(turn)?;
-        Ok(open && written?)
-    }
-
-    /// Writes until the queue is empty or the socket full; false when everything is written and
-    /// no more will come.
-    fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let mut budget = BYTES_PER_TURN;
-        loop {
-            if self.writing.is_empty() && !self.take_queue() {
-                return Ok(self.shared.queue().phase == Phase::Open);
-            }
-            if !self.writable {
-                return Ok(true);
-            }
-            if budget == 0 {
-                turn.again();
-                return Ok(true);
-            }
-            match wire::write(self.socket.as_fd(), &mut self.writing, false) {
-                Ok(count) => {
-                    budget = budget.saturating_sub(count);
-                    self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if wire::is_passing(&error) => {
-                    self.writable = false;
-                    turn.set_deadline(Some(turn.now() + RETRY));
-                }
-                // The end of reading tells it, behind the last message.
-                Err(error) if wire::is_gone(&error) => {
-                    self.writable = false;
-                    self.readable = true;
-                    return Ok(true);
-                }
-                Err(error) => return Err(Error::Os("sendmsg", error)),
-            }
-        }
-    }
-
-    /// Takes over what senders queued. False when that is nothing: senders may write again.
-    fn take_queue(&mut self) -> bool {
-        let mut queue = self.shared.queue();
-        if queue.outbox.is_empty() {
-            queue.loop_writes = false;
-            queue.pending = None;
-            queue.outbox.shrink();
-            self.writing.shrink();
-            return false;
-        }
-        queue.loop_writes = true;
-        std::mem::swap(&mut queue.outbox, &mut self.writing);
-        self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
-        true
-    }
-
-    /// Reads until nothing is there, the credit is used up, or the turn's share is; false at the
-    /// end of the stream.
-    fn read(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        if !self.readable || !self.shared.queue().reads {
-            return Ok(true);
-        }
-        self.lend_buffer();
-        let result = self.read_lent(turn);
-        let scratch = self.inbox.decoder().swap_buffer(Vec::new());
-        scratch::keep_read(scratch);
-        result
-    }
-
-    fn lend_buffer(&mut self) {
-        let rest = self.inbox.decoder().swap_buffer(scratch::take_read());
-        drop(rest);
-    }
-
-    fn read_lent(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        let mut budget = BYTES_PER_TURN;
-        loop {
-            self.deliver()?;
-            if !self.shared.credit.may_read() {
-                return Ok(true);
-            }
-            if !self.readable {
-                return Ok(true);
-            }
-            if budget == 0 {
-                turn.again();
-                return Ok(true);
-            }
-            match wire::read(self.socket.as_fd(), &mut self.inbox, false)? {
-                Read::Bytes(count) => budget = budget.saturating_sub(count),
-                Read::Nothing => self.readable = false,
-                Read::End => return Ok(false),
-            }
-        }
-    }
-
-    /// Hands every whole message to the sink.
-    fn deliver(&mut self) -> Result<(), Error> {
-        while let Some(frame) = self.inbox.next_message()? {
-            let kind = frame.kind;
-            let message = to_message(frame, &self.shared);
-            (self.sink)(match kind {
-                Kind::Internal => LinkEvent::Internal(message),
-                _ => LinkEvent::Message(message),
-            });
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, error: Option<Error>, turn: &mut Turn<'_>) {
-        let mut queue = self.shared.queue();
-        let undelivered = self.writing.clear() + queue.outbox.clear();
-        queue.phase = Phase::Closed;
-        queue.socket = None;
-        queue.pending = None;
-        drop(queue);
-        self.shared.writing.store(0, Ordering::Relaxed);
-        let _ = turn.deregister(self.socket.as_fd());
-        // The peer sees the end even if a stranger inherited the socket.
-        let _ = sys::socket::shutdown_both(self.socket.as_fd());
-        (self.sink)(LinkEvent::Disconnect { undelivered, error });
-        turn.remove();
-    }
-}
-
-fn to_message(frame: Frame<'_, OwnedFd>, shared: &Shared) -> Message {
-    let credit = shared.credit.take(frame.payload.as_ref().len(), frame.handles.len());
-    let payload = match frame.payload {
-        Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-        Payload::Owned(bytes) => spare::share(bytes),
-    };
-    Message::new(payload, frame.handles, frame.handles_lost, &shared.options, Some(credit))
 }
 
 #[cfg(test)]

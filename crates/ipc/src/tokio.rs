@@ -1,7 +1,8 @@
 //! The same channel for tokio: `AsyncFd` over the same descriptor.
 
-use crate::channel::{Channel, End, Parts, decode};
+use crate::channel::Channel;
 use crate::codec;
+use crate::end::{End, Parts, decode};
 use crate::error::{Error, SendError};
 use crate::flusher;
 use crate::frame::Kind;

@@ -7,6 +7,7 @@
 
 pub mod advanced;
 mod bincode;
+mod giving;
 mod json;
 pub(crate) mod reading;
 pub(crate) mod writing;

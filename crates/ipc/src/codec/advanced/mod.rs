@@ -4,6 +4,7 @@
 //! arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
 //! [`Value`]s and for any other type of serde.
 
+mod carry;
 mod de;
 mod read;
 mod ser;

@@ -1,0 +1,390 @@
+//! One end of a blocking channel, whatever its types: what `send` and `recv` do.
+
+use crate::codec;
+use crate::error::{Error, SendError};
+use crate::flusher;
+use crate::frame::{Frame, Kind, Payload};
+use crate::hello::Hello;
+use crate::inbox::Inbox;
+use crate::options::Options;
+use crate::outbox::Outbox;
+use crate::scratch;
+use crate::spare;
+use crate::wait::Wait;
+use crate::wire::{self, Read};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use sys::poll::{self, Interest};
+use sys::scm;
+
+/// `feed` writes by itself once so much waits, in bytes.
+const FEED_BYTES: usize = 64 * 1024;
+
+/// One end, whatever its types.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// `None` only once the end was taken apart.
+    socket: Option<OwnedFd>,
+    pub(crate) options: Options,
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+    /// No more is sent: `disconnect` was called, or the peer is gone.
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) outbox: Outbox<OwnedFd>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    pub(crate) inbox: Inbox<OwnedFd>,
+    wait: Wait,
+    /// Nothing comes any more.
+    ended: bool,
+}
+
+/// What an end is taken apart into.
+pub(crate) struct Parts {
+    pub(crate) socket: OwnedFd,
+    pub(crate) options: Options,
+    pub(crate) outbox: Outbox<OwnedFd>,
+    pub(crate) inbox: Inbox<OwnedFd>,
+    pub(crate) closed: bool,
+}
+
+impl End {
+    pub(crate) fn new(socket: OwnedFd, options: Options, greeted: bool, heard: bool) -> End {
+        let ours = Hello::new(options.serialization, &options.tag);
+        let mut outbox = Outbox::new();
+        if !greeted {
+            outbox.push_greeting(&ours);
+        }
+        let inbox = Inbox::new(options.limits(), ours, heard);
+        let wait = Wait::new(options.adaptive_wait);
+        End {
+            socket: Some(socket),
+            options,
+            sending: Mutex::new(Sending { outbox }),
+            receiving: Mutex::new(Receiving { inbox, wait, ended: false }),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_ref().expect("an end in use has its socket").as_fd()
+    }
+
+    pub(crate) fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    /// Queues `value`, and writes as `mode` says.
+    pub(crate) fn send<T: Serialize>(&self, value: T, mode: Mode) -> Result<(), SendError<T>> {
+        if !self.is_connected() {
+            return Err(SendError { value, error: Error::Closed });
+        }
+        let scratch = scratch::take_frame();
+        let (mut encoded, slots) =
+            match codec::encode(&value, Kind::Message, &self.options, scratch) {
+                Ok(frame) => frame,
+                Err((error, scratch)) => {
+                    scratch::keep_frame(scratch);
+                    return Err(SendError { value, error });
+                }
+            };
+        let mut sending = self.sending();
+        let waiting = sending.outbox.bytes();
+        if mode == Mode::Try && waiting > 0 {
+            let full = waiting + encoded.length() > self.options.queued_bytes_max;
+            if full && !matches!(self.flush_some(&mut sending), Ok(true)) {
+                scratch::keep_frame(encoded.inline);
+                return Err(SendError { value, error: Error::Full });
+            }
+        }
+        let plain = slots.is_empty() && encoded.pieces.is_empty() && mode != Mode::Feed;
+        let sent = if plain && waiting == 0 { self.send_now(&encoded.inline, mode) } else { 0 };
+        if sent == encoded.inline.len() {
+            scratch::keep_frame(encoded.inline);
+            return Ok(());
+        }
+        let handles = match codec::take_handles(&slots) {
+            Ok(handles) => handles,
+            Err(error) => return Err(SendError { value, error }),
+        };
+        let count = handles.len();
+        sending.outbox.push(&mut encoded, handles);
+        sending.outbox.written(sent);
+        scratch::keep_frame(encoded.inline);
+        let result = match mode {
+            Mode::Send => self.flush_all(&mut sending),
+            Mode::Try => self.flush_some(&mut sending).map(drop),
+            Mode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
+            Mode::Feed => self.flush_all(&mut sending),
+        };
+        result.map_err(|error| {
+            codec::put_back(&slots, sending.outbox.take_back_last(count));
+            SendError { value, error }
+        })
+    }
+
+    /// Writes a frame from where it was encoded: with nothing queued before it, nothing is gained
+    /// by queueing it. What goes wrong goes wrong again on the way through the queue.
+    #[inline]
+    fn send_now(&self, frame: &[u8], mode: Mode) -> usize {
+        let send = if mode == Mode::Send { scm::send_blocking } else { scm::send };
+        send(self.fd(), &[IoSlice::new(frame)], &[]).unwrap_or(0)
+    }
+
+    /// Writes everything; sleeps while the peer does not read.
+    pub(crate) fn flush_all(&self, sending: &mut Sending) -> Result<(), Error> {
+        while !sending.outbox.is_empty() {
+            match wire::write(self.fd(), &mut sending.outbox, true) {
+                Ok(_) => {}
+                // Somebody who shares the socket made it non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll::writable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
+                }
+                Err(error) if wire::is_passing(&error) => wait_a_little(),
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes without sleeping. True when nothing is left.
+    fn flush_some(&self, sending: &mut Sending) -> Result<bool, Error> {
+        while !sending.outbox.is_empty() {
+            match wire::write(self.fd(), &mut sending.outbox, false) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if wire::is_passing(&error) => return Ok(false),
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    #[cold]
+    fn broken(&self, error: io::Error) -> Error {
+        self.closed.store(true, Ordering::Release);
+        if wire::is_gone(&error) { Error::Closed } else { Error::Os("sendmsg", error) }
+    }
+
+    pub(crate) fn disconnect(&self) -> Result<(), Error> {
+        let mut sending = self.sending();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = match self.flush_all(&mut sending) {
+            Ok(()) => Ok(()),
+            Err(error) => match (sending.outbox.clear(), error) {
+                (0, Error::Closed) => Ok(()),
+                (0, error) => Err(error),
+                (count, _) => Err(Error::Undelivered(count)),
+            },
+        };
+        // Fails only when the peer is gone, which is what was wanted.
+        let _ = sys::socket::shutdown_write(self.fd());
+        result
+    }
+
+    pub(crate) fn recv<R: DeserializeOwned>(&self) -> Result<R, Error> {
+        let mut receiving = self.receiving();
+        loop {
+            if let Some(value) = self.next(&mut receiving)? {
+                return Ok(value);
+            }
+            if receiving.ended {
+                return Err(Error::Closed);
+            }
+            self.read_waiting(&mut receiving)?;
+        }
+    }
+
+    pub(crate) fn recv_until<R: DeserializeOwned>(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<R>, Error> {
+        let mut receiving = self.receiving();
+        loop {
+            if let Some(value) = self.next(&mut receiving)? {
+                return Ok(Some(value));
+            }
+            if receiving.ended {
+                return Err(Error::Closed);
+            }
+            if self.read(&mut receiving, false)? {
+                continue;
+            }
+            self.flush_before_sleep()?;
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            match left {
+                Some(left) if left > Duration::ZERO => {
+                    if !poll::readable(self.fd(), Some(left)).map_err(|e| Error::Os("poll", e))? {
+                        return Ok(None);
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// The next message that was read already.
+    #[inline]
+    fn next<R: DeserializeOwned>(&self, receiving: &mut Receiving) -> Result<Option<R>, Error> {
+        loop {
+            let frame = match receiving.inbox.next_message() {
+                Ok(frame) => frame,
+                Err(error) => {
+                    receiving.ended = true;
+                    self.closed.store(true, Ordering::Release);
+                    return Err(error);
+                }
+            };
+            match frame {
+                None => return Ok(None),
+                // Not for users: a channel that carries these belongs to the crates above.
+                Some(Frame { kind: Kind::Internal, .. }) => {}
+                Some(frame) => return decode(&self.options, frame).map(Some),
+            }
+        }
+    }
+
+    /// One read that may sleep, or stay awake where that has proved to be better.
+    fn read_waiting(&self, receiving: &mut Receiving) -> Result<(), Error> {
+        self.flush_before_sleep()?;
+        let Some(awake) = receiving.wait.awake() else {
+            self.read(receiving, true)?;
+            return Ok(());
+        };
+        if self.read(receiving, false)? {
+            return Ok(());
+        }
+        let start = Instant::now();
+        while start.elapsed() < awake {
+            if self.read(receiving, false)? {
+                receiving.wait.caught();
+                return Ok(());
+            }
+        }
+        let asleep = Instant::now();
+        self.read(receiving, true)?;
+        receiving.wait.missed(asleep.elapsed());
+        Ok(())
+    }
+
+    /// One read; false when nothing was there.
+    #[inline]
+    fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
+        match wire::read(self.fd(), &mut receiving.inbox, wait) {
+            Ok(Read::Bytes(_)) => Ok(true),
+            Ok(Read::Nothing) if wait => {
+                // Somebody who shares the socket made it non-blocking.
+                poll::readable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
+                Ok(false)
+            }
+            Ok(Read::Nothing) => Ok(false),
+            Ok(Read::End) => {
+                receiving.ended = true;
+                Ok(true)
+            }
+            Err(error) => {
+                receiving.ended = true;
+                self.closed.store(true, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    /// Who waits for an answer wants the question to be sent: writes what was fed, also while the
+    /// peer does not read because it is waiting itself for us to read.
+    #[inline]
+    fn flush_before_sleep(&self) -> Result<(), Error> {
+        let Ok(mut sending) = self.sending.try_lock() else { return Ok(()) };
+        if sending.outbox.is_empty() || !self.is_connected() {
+            return Ok(());
+        }
+        loop {
+            match self.flush_some(&mut sending) {
+                Ok(true) => return Ok(()),
+                // Not an error of receiving: what the peer sent before it left can still be read.
+                Err(_) => return Ok(()),
+                Ok(false) => {
+                    let both = [(self.fd(), Interest::BOTH)];
+                    let ready =
+                        poll::wait(&both, None).map_err(|error| Error::Os("poll", error))?;
+                    if ready[0].readable {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the end apart, if nobody else has a part of it.
+    pub(crate) fn into_parts(this: Arc<End>) -> Option<Parts> {
+        let mut end = Arc::into_inner(this)?;
+        let socket = end.socket.take()?;
+        let outbox = std::mem::replace(&mut end.sending().outbox, Outbox::new());
+        let options = end.options.clone();
+        let ours = Hello::new(options.serialization, &options.tag);
+        let fresh = Inbox::new(options.limits(), ours, true);
+        let inbox = std::mem::replace(&mut end.receiving().inbox, fresh);
+        let closed = !end.is_connected();
+        Some(Parts { socket, options, outbox, inbox, closed })
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take() else { return };
+        let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
+        if self.is_connected() && outbox.frames() > 0 {
+            flusher::finish(socket, outbox, Duration::from_millis(self.options.exit_flush_ms));
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Send,
+    Try,
+    Feed,
+}
+
+#[inline]
+pub(crate) fn decode<R: DeserializeOwned>(
+    options: &Options,
+    frame: Frame<'_, OwnedFd>,
+) -> Result<R, Error> {
+    if frame.handles_lost {
+        return Err(Error::HandlesLost);
+    }
+    let (codec, mapped) = (options.serialization, options.mapped_bytes_max);
+    match frame.payload {
+        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
+        Payload::Owned(bytes) => {
+            let owner = spare::share(bytes);
+            codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
+        }
+    }
+}
+
+/// For a shortage that no readiness tells the end of.
+fn wait_a_little() {
+    std::thread::sleep(Duration::from_millis(1));
+}
