@@ -1,3 +1,5 @@
+//! Frames over every split position, every violation, garbage.
+
 use super::*;
 use proptest::prelude::*;
 

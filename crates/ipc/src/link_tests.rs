@@ -1,3 +1,5 @@
+//! The loop-driven end against a blocking one: order, bounds, pressure, the last event.
+
 use super::*;
 use crate::channel::{Channel, channel, channel_with};
 use crate::{Blob, Handle};

@@ -1,3 +1,5 @@
+//! What every codec holds to: shapes, ceilings, hostile payloads, serde's corners.
+
 use super::*;
 use crate::{Blob, Handle};
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! Node's vectors both ways, types of serde through JavaScript, hostile values.
+
 use super::*;
 use crate::codec::tests::{payload, read};
 use serde::Deserialize;
