@@ -1,5 +1,7 @@
 //! Messages between two processes: round trips, streams, large payloads, descriptors.
 
+mod far;
+
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,6 +12,8 @@ use ipc::{Blob, Channel, Handle, Options, SharedMemory};
 use ipc_channel::ipc as peer;
 use serde::{Deserialize, Serialize};
 use sys::scm::{self, RecvFlags};
+
+pub use far::role;
 
 use crate::context::{Contender, Context};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
@@ -406,130 +410,4 @@ fn memory(context: &Context) -> Measure {
     });
     measure.rows.push(context.compare("ipc", ("16 MiB", 0.0), Better::Lower, vec![shared, any]));
     measure
-}
-
-/// What the other process does: `bench role message-peer KIND EXTRA`.
-pub fn role() {
-    let mut args = std::env::args().skip(3);
-    let (kind, extra) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
-    // The end of the other side ends every role, as an error.
-    let _ = play(&kind, &extra);
-}
-
-fn own_channel<S, R>(awake: bool) -> Result<Channel<S, R>, Failure> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-    Ok(Channel::from_fd(socket, options(awake))?)
-}
-
-fn play(kind: &str, extra: &str) -> Result<(), Failure> {
-    match kind {
-        "echo" => {
-            let channel = own_channel::<Ping, Ping>(!extra.is_empty())?;
-            loop {
-                channel.send(channel.recv()?)?;
-            }
-        }
-        "sink" => {
-            let channel = own_channel::<Ping, Ping>(true)?;
-            loop {
-                let ping = channel.recv()?;
-                if ping.0[0] == 1 {
-                    channel.send(ping)?;
-                }
-            }
-        }
-        "large-sink" => {
-            let channel = own_channel::<Ping, Large>(true)?;
-            loop {
-                if let Large::Last(_) = channel.recv()? {
-                    channel.send(Ping([0; 8]))?;
-                }
-            }
-        }
-        "handle-sink" => {
-            let channel = own_channel::<Ping, Passed>(true)?;
-            loop {
-                if channel.recv()?.0 {
-                    channel.send(Ping([0; 8]))?;
-                }
-            }
-        }
-        "memory-sink" => {
-            let channel = own_channel::<Ping, (bool, SharedMemory)>(true)?;
-            loop {
-                let (last, memory) = channel.recv()?;
-                std::hint::black_box(memory[0]);
-                if last {
-                    channel.send(Ping([0; 8]))?;
-                }
-            }
-        }
-        raw if raw.starts_with("raw") => play_raw(raw, extra),
-        peer => play_peer(peer, extra),
-    }
-}
-
-fn play_raw(kind: &str, extra: &str) -> Result<(), Failure> {
-    let mut stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let mut bytes = vec![0; 64 * 1024];
-    match kind {
-        "raw-echo" => loop {
-            stream.read_exact(&mut bytes[..RAW])?;
-            stream.write_all(&bytes[..RAW])?;
-        },
-        "raw-sink" => loop {
-            let count = stream.read(&mut bytes)?;
-            if count == 0 {
-                return Ok(());
-            }
-            if bytes[count - 1] == 1 {
-                stream.write_all(&[1])?;
-            }
-        },
-        "raw-large" => {
-            let total: usize = extra.parse()?;
-            let mut payload = vec![0; 1 << 20];
-            loop {
-                let mut left = total;
-                while left > 0 {
-                    let part = left.min(payload.len());
-                    stream.read_exact(&mut payload[..part])?;
-                    left -= part;
-                }
-                stream.write_all(&[1])?;
-            }
-        }
-        _ => loop {
-            let got = scm::recv(stream.as_fd(), &mut bytes, scm::FDS_MAX, RecvFlags::default())?;
-            if got.bytes == 0 {
-                return Ok(());
-            }
-            if bytes[..got.bytes].contains(&1) {
-                stream.write_all(&[1])?;
-            }
-        },
-    }
-}
-
-fn play_peer(kind: &str, extra: &str) -> Result<(), Failure> {
-    let (back, answers) = peer::channel::<Ping>()?;
-    if let Some((name, times)) = extra.split_once('\n') {
-        let times: usize = times.parse()?;
-        let (sender, receiver) = peer::bytes_channel()?;
-        peer::IpcSender::connect(name.to_owned())?.send((sender, answers))?;
-        loop {
-            for _ in 0..times {
-                receiver.recv()?;
-            }
-            back.send(Ping([0; 8]))?;
-        }
-    }
-    let (sender, receiver) = peer::channel::<Ping>()?;
-    peer::IpcSender::connect(extra.to_owned())?.send((sender, answers))?;
-    loop {
-        let ping = receiver.recv()?;
-        if kind == "peer-echo" || ping.0[0] == 1 {
-            back.send(ping)?;
-        }
-    }
 }
