@@ -1,7 +1,5 @@
 //! Messages between two processes: round trips, streams, large payloads, descriptors.
 
-mod far;
-
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +9,9 @@ use std::time::Instant;
 use ipc::{Blob, Channel, Handle, Options, SharedMemory};
 use ipc_channel::ipc as peer;
 use serde::{Deserialize, Serialize};
-use sys::scm::{self, RecvFlags};
+use sys::scm;
+
+mod far;
 
 pub use far::role;
 

@@ -1,8 +1,6 @@
-//! The other process of the topic `ipc`: echoes and sinks, one kind per contender.
+//! The other process of the messages: it echoes, or swallows and answers when asked.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use sys::scm::RecvFlags;
 
 use super::*;
 
