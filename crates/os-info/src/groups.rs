@@ -74,25 +74,46 @@ pub(crate) struct QuotaFiles {
     /// What `/proc/self/cgroup` held when they were opened.
     membership: Vec<u8>,
     levels: Vec<(File, Option<File>)>,
+    /// Where a quota file was missing and would be the first to appear; two at most.
+    absent: Vec<PathBuf>,
 }
 
 impl QuotaFiles {
     pub(crate) fn open(root: &Root, membership: &[u8]) -> Self {
-        let levels = place(root, membership, "cpu").map_or_else(Vec::new, |place| {
-            let open = |level: &PathBuf| match place.version {
-                Version::V2 => Some((File::open(level.join(CPU_MAX)).ok()?, None)),
-                Version::V1 => Some((
-                    File::open(level.join(CFS_QUOTA)).ok()?,
-                    Some(File::open(level.join("cpu.cfs_period_us")).ok()?),
-                )),
-            };
-            place.levels.iter().filter_map(open).collect()
-        });
-        Self { membership: membership.to_vec(), levels }
+        let mut files =
+            Self { membership: membership.to_vec(), levels: Vec::new(), absent: Vec::new() };
+        let Some(place) = place(root, membership, "cpu") else { return files };
+        let name = match place.version {
+            Version::V1 => CFS_QUOTA,
+            Version::V2 => CPU_MAX,
+        };
+        let open = |level: &PathBuf| {
+            let quota = File::open(level.join(name)).ok()?;
+            Some(match place.version {
+                Version::V1 => (quota, Some(File::open(level.join("cpu.cfs_period_us")).ok()?)),
+                Version::V2 => (quota, None),
+            })
+        };
+        // From the outermost group inwards, as a controller is enabled: a group without the file
+        // outside of one that has it is the root of all, which never gets one.
+        for level in place.levels.iter().rev() {
+            match open(level) {
+                Some(opened) => {
+                    files.absent.clear();
+                    files.levels.push(opened);
+                }
+                None => files.absent.push(level.join(name)),
+            }
+        }
+        // Where no group has one, the outermost may be that root: then the next is the first.
+        files.absent.truncate(if files.levels.is_empty() { 2 } else { 1 });
+        files
     }
 
+    /// Whether these are still all the files of the group in `membership`: the process was not
+    /// moved, and none was added, as when somebody enables the controller.
     pub(crate) fn belong_to(&self, membership: &[u8]) -> bool {
-        self.membership == membership
+        self.membership == membership && !self.absent.iter().any(|file| File::open(file).is_ok())
     }
 
     /// # Errors

@@ -118,6 +118,39 @@ fn a_process_that_moves_to_another_group_has_its_limits() {
 }
 
 #[test]
+fn a_quota_that_appears_while_the_process_runs_shows_at_once() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    // Which group gets the first file, and which the second: the controller comes from outside.
+    for (path, first, second) in [
+        ("0::/\n", "cpu.max", None),
+        ("0::/a\n", "a/cpu.max", None),
+        ("0::/a\n", "cpu.max", Some("a/cpu.max")),
+        ("0::/a/b/c\n", "a/cpu.max", Some("a/b/cpu.max")),
+    ] {
+        let tree = Tree::new(&[
+            ("proc/self/cgroup", path),
+            ("proc/self/mountinfo", V2_MOUNT),
+            ("sys/fs/cgroup/cgroup.procs", ""),
+            ("sys/fs/cgroup/a/cgroup.procs", ""),
+            ("sys/fs/cgroup/a/b/c/cgroup.procs", ""),
+        ]);
+        let mut system = tree.system();
+        assert_eq!(system.available_parallelism().get(), cpus);
+        let quota = if second.is_some() { "max 100000\n" } else { "50000 100000\n" };
+        tree.write(&format!("sys/fs/cgroup/{first}"), quota);
+        assert_eq!(
+            system.available_parallelism(),
+            tree.system().available_parallelism(),
+            "{path} {first}"
+        );
+        if let Some(second) = second {
+            tree.write(&format!("sys/fs/cgroup/{second}"), "50000 100000\n");
+        }
+        assert_eq!(system.available_parallelism().get(), 1, "{path} {first} {second:?}");
+    }
+}
+
+#[test]
 fn v1_has_a_hierarchy_for_each_controller() {
     let tree = Tree::new(&[
         ("proc/self/cgroup", "5:memory:/m/n\n4:cpu,cpuacct:/c\n3:pids:/\n2:cpuset:/s\n"),
