@@ -1,9 +1,12 @@
 //! The scheduling priority of processes.
 
 use crate::Error;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+
+/// How often the threads of one process are looked through: those that start meanwhile are
+/// found by the next look.
+const SCANS_MAX: u32 = 32;
 
 /// The priority of process `pid`, from −20 (most) to 19 (least); 0 is this process.
 ///
@@ -32,7 +35,9 @@ pub fn get_priority(pid: u32) -> Result<i32, Error> {
 /// # Errors
 ///
 /// [`Error::OutOfRange`] before anything is tried. From `setpriority`: `ESRCH` when there is no
-/// such process, `EACCES` without the right to more priority, `EPERM` for another user's process.
+/// such process, `EACCES` without the right to more priority, `EPERM` for another user's process,
+/// `EAGAIN` when threads start faster than they can be changed. Threads that were changed before
+/// an error stay changed.
 ///
 /// Node: changes the main thread alone, which is all of a Node program that matters.
 ///
@@ -43,28 +48,54 @@ pub fn set_priority(pid: u32, priority: i32) -> Result<(), Error> {
         return Err(Error::OutOfRange { call: "setpriority", value: priority });
     }
     let pid = if pid == 0 { std::process::id() } else { pid };
-    let set = |id| sys::host::user::set_priority(id, priority);
-    set(pid).map_err(|error| Error::os("setpriority", error))?;
-    let mut done = BTreeSet::from([pid]);
+    sys::host::user::set_priority(pid, priority)
+        .map_err(|error| Error::os("setpriority", error))?;
     // A thread that was not listed yet may be the child of one that was not changed yet.
-    loop {
-        let threads = threads(pid);
-        let before = done.len();
-        for thread in threads {
-            if done.insert(thread) {
-                match set(thread) {
-                    Err(error) if error.raw_os_error() != Some(sys::errno::ESRCH) => {
-                        return Err(Error::os("setpriority", error));
-                    }
-                    // Done, or the thread has ended.
-                    Ok(()) | Err(_) => {}
-                }
-            }
-        }
-        if done.len() == before {
-            return Ok(());
+    let mut last = Scan::Settled;
+    for _ in 0..SCANS_MAX {
+        last = scan(pid, priority).map_err(|error| Error::os("setpriority", error))?;
+        if last == Scan::Settled {
+            break;
         }
     }
+    match last {
+        // Threads that come and go all the time are no failure, if none was found unchanged.
+        Scan::Settled | Scan::Ended => Ok(()),
+        Scan::Changed => {
+            let error = io::Error::from_raw_os_error(sys::errno::EAGAIN);
+            Err(Error::os("setpriority", error))
+        }
+    }
+}
+
+/// What one look at all threads of a process found, the most important last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scan {
+    /// All have the priority, and so will their children.
+    Settled,
+    /// A thread ended before it was looked at: its children may not have been listed.
+    Ended,
+    /// A thread had another priority.
+    Changed,
+}
+
+/// Gives `priority` to the threads that do not have it.
+///
+/// The number of a thread says nothing about what was done before: the kernel uses it again.
+fn scan(pid: u32, priority: i32) -> io::Result<Scan> {
+    let mut found = Scan::Settled;
+    for thread in threads(pid) {
+        let one = match sys::host::user::priority(thread) {
+            Ok(has) if has == priority => Ok(Scan::Settled),
+            Ok(_) => sys::host::user::set_priority(thread, priority).map(|()| Scan::Changed),
+            Err(error) => Err(error),
+        };
+        found = found.max(match one {
+            Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => Scan::Ended,
+            one => one?,
+        });
+    }
+    Ok(found)
 }
 
 fn threads(pid: u32) -> Vec<u32> {

@@ -6,7 +6,7 @@ use os_info::{Error, constants::priority, get_priority, set_priority};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 const ROLE: &str = "OS_INFO_TEST_ROLE";
@@ -29,6 +29,19 @@ fn again(name: &str, uid: Option<u32>) -> Option<bool> {
 
 fn is_role() -> bool {
     std::env::var_os(ROLE).is_some()
+}
+
+/// The priority of each thread of this process.
+fn priorities() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    // One that ended since has no file any more.
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    // Field 19, counted from behind the name, which is field 2.
+    let field = |stat: String| {
+        let after = stat.rsplit_once(')').unwrap().1.to_owned();
+        after.split_ascii_whitespace().nth(16).unwrap().to_owned()
+    };
+    stats.map(field).collect()
 }
 
 #[test]
@@ -76,16 +89,46 @@ fn every_thread_gets_the_priority() {
     }
     set_priority(0, priority::BELOW_NORMAL).unwrap();
     assert_eq!(get_priority(0).unwrap(), 10);
-    for task in fs::read_dir("/proc/self/task").unwrap() {
-        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-        // Field 19, counted from behind the name, which is field 2.
-        let after = stat.rsplit_once(')').unwrap().1;
-        assert_eq!(after.split_ascii_whitespace().nth(16), Some("10"), "{stat}");
-    }
+    assert!(priorities().iter().all(|priority| priority == "10"), "{:?}", priorities());
     for (done, thread) in threads {
         drop(done);
         thread.join().unwrap();
     }
+}
+
+#[test]
+fn threads_that_come_and_go_meanwhile_get_the_priority() {
+    const NAME: &str = "threads_that_come_and_go_meanwhile_get_the_priority";
+    if !is_role() {
+        assert_eq!(again(NAME, None), Some(true));
+        return;
+    }
+    /// A thread that starts the next one and ends, until it is told to stay.
+    fn chain(stay: Arc<Mutex<bool>>, stays: mpsc::Sender<()>, held: Arc<Mutex<()>>) {
+        thread::spawn(move || {
+            if *stay.lock().unwrap() {
+                stays.send(()).unwrap();
+                drop(held.lock());
+            } else {
+                chain(stay, stays, held);
+            }
+        });
+    }
+    let (stay, held) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(())));
+    let (stays, staying) = mpsc::channel();
+    for _ in 0..4 {
+        chain(stay.clone(), stays.clone(), held.clone());
+    }
+    set_priority(0, priority::BELOW_NORMAL).unwrap();
+    let hold = held.lock().unwrap();
+    *stay.lock().unwrap() = true;
+    for _ in 0..4 {
+        staying.recv().unwrap();
+    }
+    let priorities = priorities();
+    assert!(priorities.len() >= 5, "{priorities:?}");
+    assert!(priorities.iter().all(|priority| priority == "10"), "{priorities:?}");
+    drop(hold);
 }
 
 #[test]
