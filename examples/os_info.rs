@@ -13,7 +13,6 @@
 //! ```text
 //! node -p 'JSON.stringify({ cpus: os.cpus(), networkInterfaces: os.networkInterfaces() })'
 //! ```
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use os_info::{Error, Limits, Pressure, Stalls, System, SystemUsage, constants};
 use serde_json::{Map, Value, json};
@@ -34,38 +33,42 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BAR: usize = 32;
 
 fn main() -> ExitCode {
-    let mut json = false;
+    let mut ask: fn() -> Result<String, Error> = table;
     for arg in std::env::args_os().skip(1) {
         match arg.to_str() {
-            Some("--json") => json = true,
+            Some("--json") => ask = || as_json().map(|object| object.to_string() + "\n"),
             Some("--help" | "-h") => {
-                println!("{USAGE}");
-                return ExitCode::SUCCESS;
+                ask = || Ok(format!("{USAGE}\n"));
+                break;
             }
             _ => {
-                eprintln!("os_info: unknown argument {}\n\n{USAGE}", arg.to_string_lossy());
+                say(&format!("unknown argument {}\n\n{USAGE}", arg.to_string_lossy()));
                 return ExitCode::from(2);
             }
         }
     }
-    let text = if json { as_json().map(|object| object.to_string() + "\n") } else { table() };
-    match text {
+    match ask() {
         Ok(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever read it (`| head`) has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("os_info: {error}");
+                say(&error.to_string());
                 ExitCode::FAILURE
             }
         },
         Err(error) => {
             let why = std::error::Error::source(&error);
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            eprintln!("os_info: {error}{why}");
+            say(&format!("{error}{why}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what went wrong; where nobody hears it, the exit code still tells.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "os_info: {what}");
 }
 
 fn as_json() -> Result<Value, Error> {

@@ -7,7 +7,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -159,6 +161,26 @@ fn an_unknown_flag_is_refused_with_the_usage() {
 }
 
 #[test]
+fn an_output_that_takes_nothing_is_no_panic() {
+    let program = format!("'{}'", common::example("os_info").display());
+    for (script, code, said) in [
+        ("EXAMPLE --help >/dev/full", 1, "os_info: No space left on device (os error 28)\n"),
+        ("EXAMPLE --json >/dev/full", 1, "os_info: No space left on device (os error 28)\n"),
+        ("EXAMPLE --bad 2>/dev/full", 2, ""),
+    ] {
+        let script = script.replace("EXAMPLE", &program);
+        let (found, stdout, stderr) = run(Command::new("sh").args(["-c", &script]));
+        assert_eq!((found, stdout.as_str(), stderr.as_str()), (Some(code), "", said), "{script}");
+    }
+    for flag in ["--help", "--json"] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let (code, _, stderr) = run(example().arg(flag).stdout(OwnedFd::from(writer)));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{flag}");
+    }
+}
+
+#[test]
 fn an_empty_home_is_said_and_one_that_is_not_utf8_is_taken() {
     let (_, stdout, _) = run(example().env("HOME", ""));
     assert!(stdout.contains("HOME is set, but empty"), "{stdout}");
@@ -203,7 +225,7 @@ fn a_host_name_that_is_not_utf8_is_a_clear_error() {
     let script = "printf 'h\\377st' > /proc/sys/kernel/hostname && exec \"$0\" --json";
     let Some((code, stdout, stderr)) = unshared(&["--uts"], script) else { return };
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
-    assert_eq!(stderr, "os_info: gethostname gave a text that is not UTF-8: h\\xffst\n");
+    assert_eq!(stderr, "os_info: uname gave a text that is not UTF-8: h\\xffst\n");
 }
 
 #[test]

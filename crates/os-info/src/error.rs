@@ -22,7 +22,7 @@ pub enum Error {
     },
     /// A text is not UTF-8.
     NotUtf8 {
-        /// The call that gave it: `gethostname`.
+        /// The call that gave it: `uname`.
         call: &'static str,
         /// The text as it is.
         bytes: Vec<u8>,

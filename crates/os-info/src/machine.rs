@@ -5,7 +5,7 @@ use crate::Error;
 /// The processor architecture this program was built for, in Node's words: `x64`, `arm64`, …
 ///
 /// ```
-/// assert_eq!(os_info::arch() == "x64", cfg!(all(target_arch = "x86_64", target_pointer_width = "64")));
+/// assert_eq!(os_info::arch() == "x64", cfg!(target_arch = "x86_64"));
 /// ```
 #[must_use]
 pub const fn arch() -> &'static str {
@@ -99,7 +99,7 @@ pub fn hostname() -> Result<String, Error> {
 
 fn hostname_of(name: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(name)
-        .map_err(|error| Error::NotUtf8 { call: "gethostname", bytes: error.into_bytes() })
+        .map_err(|error| Error::NotUtf8 { call: "uname", bytes: error.into_bytes() })
 }
 
 fn names() -> Result<sys::host::Names, Error> {
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn a_host_name_that_is_not_utf8_is_an_error_that_holds_it() {
         let error = hostname_of(b"h\xffst".to_vec()).unwrap_err();
-        assert_eq!((error.code(), error.call()), ("EILSEQ", "gethostname"));
-        assert_eq!(error.to_string(), "gethostname gave a text that is not UTF-8: h\\xffst");
+        assert_eq!((error.code(), error.call()), ("EILSEQ", "uname"));
+        assert_eq!(error.to_string(), "uname gave a text that is not UTF-8: h\\xffst");
         assert!(matches!(error, Error::NotUtf8 { bytes, .. } if bytes == b"h\xffst"));
     }
 
