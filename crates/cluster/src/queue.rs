@@ -115,7 +115,7 @@ impl Intake {
                 Some(Taken::Probe) => {}
                 Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Some(Taken::Connection(connection)) => {
-                    let number = sys::limit::number(connection.socket.as_fd());
+                    let number = sys::fd::number(connection.socket.as_fd());
                     self.last_number.store(number, Ordering::Relaxed);
                     return Ok(Some(connection));
                 }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 /// Something the kernel limits. See `getrlimit(2)`.
@@ -128,14 +127,6 @@ pub fn descriptors() -> io::Result<(u64, u64)> {
 pub fn set_descriptors(soft: u64) -> io::Result<()> {
     let (_, hard) = descriptors()?;
     set(Resource::Descriptors, Limit { soft, hard })
-}
-
-/// The number of a descriptor: the kernel gives the lowest free one, so it tells how many are
-/// open, and how close to [`descriptors`] this process is.
-#[must_use]
-pub fn number(fd: BorrowedFd<'_>) -> u64 {
-    // Never negative for an open descriptor.
-    u64::try_from(fd.as_raw_fd()).unwrap_or(0)
 }
 
 #[cfg(test)]
