@@ -26,10 +26,7 @@ impl Root {
 
     /// Reads the whole of `path`, which the kernel is expected to have.
     pub(crate) fn read(&self, path: &'static str) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        let file = File::open(self.at(path)).map_err(|error| Error::os(path, error))?;
-        read_from_start(&file, &mut bytes).map_err(|error| Error::os(path, error))?;
-        Ok(bytes)
+        read_whole(&self.at(path)).map_err(|error| Error::os(path, error))
     }
 }
 
@@ -50,6 +47,17 @@ pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Reads the file at `path`, however long it is.
+///
+/// # Errors
+///
+/// `EFBIG` for one that is longer than any of the kernel's.
+pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read_from_start(&File::open(path)?, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads an open file from its start to its end, whatever was read from it before.
@@ -85,7 +93,7 @@ fn fill(file: &File, bytes: &mut Vec<u8>, one_piece: bool) -> io::Result<()> {
             Err(error) => return Err(error),
         }
         if length > FILE_BYTES_MAX {
-            return Err(io::ErrorKind::FileTooLarge.into());
+            return Err(io::Error::from_raw_os_error(sys::errno::EFBIG));
         }
     }
     bytes.truncate(length);

@@ -1,7 +1,7 @@
 //! What the container allows, beside what the host has.
 
 use crate::Error;
-use crate::files::{Root, read_short};
+use crate::files::{Root, read_short, read_whole};
 use crate::groups::{Place, cpu_quota, place, short};
 use crate::parse::cgroup::{self, CpuQuota, Version};
 use crate::parse::list;
@@ -171,8 +171,8 @@ fn cpu_set(place: &Place) -> Option<Vec<u32>> {
     let names = ["cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"];
     place.levels.iter().find_map(|level| {
         names.iter().find_map(|name| {
-            let mut buffer = [0; 8192];
-            list::cpus(read_short(&level.join(name), &mut buffer).ok()?)
+            // As long as the machine is large: a part of it could name a CPU that is not there.
+            list::cpus(&read_whole(&level.join(name)).ok()?)
         })
     })
 }

@@ -3,7 +3,6 @@
 use crate::files::{Root, read_short};
 use crate::groups;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 /// Says how many threads of this program can run at the same time: how many workers to start.
 ///
@@ -29,11 +28,19 @@ pub fn available_parallelism() -> NonZeroUsize {
     if cpus == NonZeroUsize::MIN {
         return cpus;
     }
+    within(cpus, quota(&Root::default()))
+}
+
+/// The quota of this process's group; nothing where there is none, or the kernel does not say.
+fn quota(root: &Root) -> Option<crate::CpuQuota> {
+    const MEMBERSHIP: &str = "/proc/self/cgroup";
     let mut buffer = [0; 8192];
-    match read_short(Path::new("/proc/self/cgroup"), &mut buffer) {
-        Ok(membership) => within(cpus, groups::cpu_quota(&Root::default(), membership)),
-        Err(_) => cpus,
+    let start = read_short(&root.at(MEMBERSHIP), &mut buffer).ok()?;
+    if start.len() < 8192 {
+        return groups::cpu_quota(root, start);
     }
+    // Deep groups have long names, and there may be more than what fits.
+    groups::cpu_quota(root, &root.read(MEMBERSHIP).ok()?)
 }
 
 /// The smaller of the CPUs and what the quota keeps busy.
@@ -46,4 +53,26 @@ pub(crate) fn within(cpus: NonZeroUsize, quota: Option<crate::CpuQuota>) -> NonZ
 pub(crate) fn affinity() -> NonZeroUsize {
     let count = sys::host::affinity_count().or_else(|_| sys::host::cpus_online());
     count.ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_group_that_is_named_late_in_a_long_list_is_found() {
+        let base = std::env::temp_dir().join(format!("os-info-long-{}", std::process::id()));
+        let group = base.join("sys/fs/cgroup/a");
+        fs::create_dir_all(base.join("proc/self")).unwrap();
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), "").unwrap();
+        fs::write(group.join("cpu.max"), "150000 100000\n").unwrap();
+        let others: String = (1..700).map(|id| format!("{id}:name=x:/other\n")).collect();
+        assert!(others.len() > 8192);
+        fs::write(base.join("proc/self/cgroup"), others + "0::/a\n").unwrap();
+        let found = quota(&Root::new(&base));
+        fs::remove_dir_all(&base).unwrap();
+        assert_eq!(found.map(|quota| quota.parallelism()), Some(2));
+    }
 }

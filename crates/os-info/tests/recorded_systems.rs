@@ -203,6 +203,27 @@ fn a_hybrid_system_has_its_groups_at_unusual_places() {
 }
 
 #[test]
+fn a_list_of_cpus_is_read_whole_however_long_it_is() {
+    let cpus: Vec<u32> = (0..8192).step_by(2).collect();
+    let list = cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let tree = Tree::new(&[
+        ("proc/self/cgroup", "0::/\n"),
+        ("sys/fs/cgroup/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpuset.cpus.effective", &(list + "\n")),
+    ]);
+    assert_eq!(tree.system().limits().unwrap().cpu_set, Some(cpus));
+}
+
+#[test]
+fn a_file_that_has_no_end_is_an_error_with_errno() {
+    let tree = Tree::new(&[("proc/self/cgroup", "")]);
+    let file = fs::File::create(tree.0.join("proc/self/cgroup")).unwrap();
+    file.set_len(65 << 20).unwrap();
+    let error = tree.system().limits().unwrap_err();
+    assert_eq!((error.code(), error.call()), ("EFBIG", "/proc/self/cgroup"));
+}
+
+#[test]
 fn a_group_that_leaves_its_memory_to_its_parent_shows_what_the_parent_uses() {
     let tree = Tree::new(&[
         ("proc/self/cgroup", "0::/a/b\n"),

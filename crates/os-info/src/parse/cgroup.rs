@@ -6,7 +6,8 @@
 //! in v2. A limit holds for all groups below the one that has it, so that the strictest on the
 //! [path](levels) counts.
 //!
-//! Garbage is answered by "no such group", "no such mount" and "no limit".
+//! Garbage is answered by "no such group", "no such mount" and "no limit". So is a value without
+//! the newline at its end, which is not all of it.
 //!
 //! Pure.
 
@@ -162,7 +163,7 @@ impl CpuQuota {
 
 /// The value of `cpu.max`: `max 100000` or `150000 100000`.
 pub(crate) fn cpu_max(bytes: &[u8]) -> Option<CpuQuota> {
-    let mut fields = bytes.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let mut fields = bytes.strip_suffix(b"\n")?.split(u8::is_ascii_whitespace);
     let quota_us = number(fields.next()?)?;
     // The kernel lets the period out of what is written, never out of what is read.
     let period_us = number(fields.next()?)?;
@@ -176,7 +177,7 @@ pub(crate) fn cfs(quota: &[u8], period: &[u8]) -> Option<CpuQuota> {
 
 /// A file with one number in it; nothing for `max`, `-1`, and what is no number.
 pub(crate) fn limit(bytes: &[u8]) -> Option<u64> {
-    number(bytes.trim_ascii())
+    number(bytes.strip_suffix(b"\n")?)
 }
 
 /// A memory file of v1: as [`limit`], but "no limit" is a number of about 2⁶³, rounded down to

@@ -5,9 +5,10 @@
 /// The highest CPU number that is believed; the kernel's own limit is lower.
 const CPU_MAX: u32 = 65_535;
 
-/// Reads a list; nothing for an empty one and for garbage.
+/// Reads a list; nothing for an empty one, for garbage, and for one without the newline at its
+/// end, which is not all of it.
 pub(crate) fn cpus(list: &[u8]) -> Option<Vec<u32>> {
-    let text = std::str::from_utf8(list).ok()?.trim();
+    let text = std::str::from_utf8(list.strip_suffix(b"\n")?).ok()?;
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -44,13 +45,22 @@ mod tests {
     fn garbage_is_no_list() {
         for garbage in ["", "\n", "a", "3-1", "1-", "-1", "1,,2", "+1", "0-4294967295", "1-2-3"] {
             assert_eq!(cpus(garbage.as_bytes()), None, "{garbage}");
+            assert_eq!(cpus(format!("{garbage}\n").as_bytes()), None, "{garbage}");
         }
-        assert_eq!(cpus("0-65535,".repeat(50).as_bytes()), None);
+        assert_eq!(cpus(("0-65535,".repeat(50) + "0\n").as_bytes()), None);
+    }
+
+    #[test]
+    fn a_list_that_was_cut_off_is_no_list() {
+        let whole = b"0-3,8,10-11\n";
+        for length in 0..whole.len() {
+            assert_eq!(cpus(&whole[..length]), None, "{length}");
+        }
     }
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[0-9,-]{0,30}") {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "[0-9,-]{0,30}\n") {
             let _ = (cpus(&bytes), cpus(text.as_bytes()));
         }
     }

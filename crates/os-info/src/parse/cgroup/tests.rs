@@ -77,6 +77,7 @@ fn quotas_are_read_in_both_spellings() {
     assert_eq!(cfs(b"50000\n", b"100000\n"), quota(50_000, 100_000));
     for none in [&b"max 100000\n"[..], b"", b"\n", b"1", b"1 0", b"-1 100000", b"x y", b"+5 5"] {
         assert_eq!(cpu_max(none), None);
+        assert_eq!(cpu_max(&[none, b"\n"].concat()), None);
     }
     assert_eq!(cfs(b"-1\n", b"100000\n"), None);
     assert_eq!(cfs(b"1000\n", b"0\n"), None);
@@ -85,17 +86,17 @@ fn quotas_are_read_in_both_spellings() {
 #[test]
 fn a_quota_of_one_and_a_half_counts_as_two_and_none_as_less_than_one() {
     let parallelism = |text: &[u8]| cpu_max(text).unwrap().parallelism();
-    assert_eq!(parallelism(b"150000 100000"), 2);
-    assert_eq!(parallelism(b"200000 100000"), 2);
-    assert_eq!(parallelism(b"200001 100000"), 3);
-    assert_eq!(parallelism(b"1000 100000"), 1);
-    assert_eq!(parallelism(b"0 100000"), 1);
-    assert_eq!(cpu_max(b"150000 100000").unwrap().cpus(), 1.5);
+    assert_eq!(parallelism(b"150000 100000\n"), 2);
+    assert_eq!(parallelism(b"200000 100000\n"), 2);
+    assert_eq!(parallelism(b"200001 100000\n"), 3);
+    assert_eq!(parallelism(b"1000 100000\n"), 1);
+    assert_eq!(parallelism(b"0 100000\n"), 1);
+    assert_eq!(cpu_max(b"150000 100000\n").unwrap().cpus(), 1.5);
 }
 
 #[test]
 fn the_stricter_quota_is_the_smaller_share_not_the_smaller_number() {
-    let (small, large) = (cpu_max(b"100000 100000").unwrap(), cpu_max(b"90000 10000").unwrap());
+    let (small, large) = (cpu_max(b"100000 100000\n").unwrap(), cpu_max(b"90000 10000\n").unwrap());
     assert_eq!(small.stricter(large), small);
     assert_eq!(large.stricter(small), small);
 }
@@ -108,6 +109,19 @@ fn no_limit_is_known_in_every_spelling() {
     assert_eq!(limit_v1(b"9223372036854771712\n"), None);
     assert_eq!(limit_v1(b"9223372036854710272\n"), None);
     assert_eq!(limit_v1(b"536870912\n"), Some(512 << 20));
+}
+
+#[test]
+fn a_value_that_was_cut_off_is_no_value() {
+    let quota = b"150000 100000\n";
+    assert!((0..quota.len()).all(|length| cpu_max(&quota[..length]).is_none()));
+    let number = b"1048576\n";
+    for cut in (0..number.len()).map(|length| &number[..length]) {
+        assert_eq!(
+            (limit(cut), limit_v1(cut), cfs(cut, number), cfs(number, cut)),
+            (None, None, None, None)
+        );
+    }
 }
 
 #[test]
@@ -140,7 +154,7 @@ proptest! {
 
     #[test]
     fn a_quota_never_allows_less_than_its_share(quota in any::<u64>(), period in 1..=u64::MAX) {
-        let quota = cpu_max(format!("{quota} {period}").as_bytes()).unwrap();
+        let quota = cpu_max(format!("{quota} {period}\n").as_bytes()).unwrap();
         prop_assert!(quota.parallelism() as f64 >= quota.cpus() * 0.999_999);
     }
 }
