@@ -116,6 +116,8 @@ impl Intake {
                 Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Some(Taken::Connection(connection)) => {
                     let number = sys::fd::number(connection.socket.as_fd());
+                    // Never negative for an open descriptor.
+                    let number = u64::try_from(number).unwrap_or(0);
                     self.last_number.store(number, Ordering::Relaxed);
                     return Ok(Some(connection));
                 }
