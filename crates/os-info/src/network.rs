@@ -30,6 +30,7 @@ pub struct InterfaceAddress {
     /// How many bits name the network, where they are the first ones: the 24 of `192.0.2.2/24`.
     pub prefix_bits: Option<u32>,
     /// The scope of an IPv6 address: the number of its interface for a link-local one, or 0.
+    #[doc(alias = "scopeid")]
     pub scope_id: Option<u32>,
 }
 
@@ -46,9 +47,11 @@ impl InterfaceAddress {
     }
 
     /// The address with its network: `192.0.2.2/24`; nothing where the netmask has gaps.
+    ///
+    /// Node: overlooks a gap that `::` stands for, and gives `::ffff` 16 bits of prefix.
     #[must_use]
     pub fn cidr(&self) -> Option<String> {
-        self.prefix_bits.map(|bits| format!("{}/{bits}", self.address))
+        self.prefix_bits.map(|bits| format!("{}/{bits}", text(self.address)))
     }
 
     /// The hardware address as text: `02:fc:00:00:00:01`.
@@ -66,8 +69,8 @@ impl serde::Serialize for InterfaceAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
         let mut map = serializer.serialize_map(Some(6 + usize::from(self.scope_id.is_some())))?;
-        map.serialize_entry("address", &self.address.to_string())?;
-        map.serialize_entry("netmask", &self.netmask.to_string())?;
+        map.serialize_entry("address", &text(self.address))?;
+        map.serialize_entry("netmask", &text(self.netmask))?;
         map.serialize_entry("family", self.family())?;
         map.serialize_entry("mac", &self.mac_text())?;
         map.serialize_entry("internal", &self.internal)?;
@@ -118,6 +121,19 @@ pub fn network_interfaces() -> Result<Vec<NetworkInterface>, Error> {
     Ok(found)
 }
 
+/// The address as `inet_ntop(3)` writes it: an IPv6 address that holds one of IPv4 in its last 32
+/// bits alone has these dotted, which the standard library does for `::ffff:192.0.2.2` only.
+fn text(address: IpAddr) -> String {
+    match address {
+        // Of `::`, `::1` and its like, zeros are most: they stay short.
+        IpAddr::V6(six) if (1 << 16..1 << 32).contains(&six.to_bits()) => {
+            let [.., a, b, c, d] = six.octets();
+            format!("::{a}.{b}.{c}.{d}")
+        }
+        _ => address.to_string(),
+    }
+}
+
 /// The ones at the start of the mask, where nothing but zeros follows.
 fn prefix_bits(mask: IpAddr) -> Option<u32> {
     let (bits, width) = match mask {
@@ -147,6 +163,28 @@ mod tests {
         ] {
             assert_eq!(prefix_bits(mask.parse().unwrap()), expected, "{mask}");
         }
+    }
+
+    #[test]
+    fn addresses_are_written_as_inet_ntop_writes_them() {
+        for (address, expected) in [
+            ("::", "::"),
+            ("::1", "::1"),
+            ("::1234", "::1234"),
+            ("::102:304", "::1.2.3.4"),
+            ("::102:0", "::1.2.0.0"),
+            ("::1:2", "::0.1.0.2"),
+            ("::1:0:0", "::1:0:0"),
+            ("::ffff:102:304", "::ffff:1.2.3.4"),
+            ("::ffff:0:0", "::ffff:0.0.0.0"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("192.0.2.2", "192.0.2.2"),
+        ] {
+            assert_eq!(text(address.parse().unwrap()), expected, "{address}");
+        }
+        let (address, mask) = ("::102:304".parse().unwrap(), "ffff::".parse().unwrap());
+        let address = InterfaceAddress::new(address, mask, [0; 6], false, 0);
+        assert_eq!(address.cidr().as_deref(), Some("::1.2.3.4/16"));
     }
 
     #[test]
