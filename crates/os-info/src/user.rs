@@ -18,7 +18,7 @@ pub struct UserInfo {
     /// The login name; nothing where the user database has no entry for the number.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
     pub username: Option<OsString>,
-    /// The home directory of the user database; nothing where it has no entry.
+    /// The home directory of the user database; nothing where it has no entry, or an empty one.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
     pub homedir: Option<PathBuf>,
     /// The login shell; nothing where there is none.
@@ -54,21 +54,27 @@ fn as_text<S: serde::Serializer>(
 ///
 /// What `getpwuid_r(3)` answers where the database cannot be read.
 ///
-/// Node: throws for a number without an entry.
+/// Node: throws for a number without an entry, and answers an empty home directory or shell with
+/// the empty text.
 #[doc(alias = "userInfo")]
 pub fn user_info() -> Result<UserInfo, Error> {
     let (uid, gid) = sys::host::user::effective_ids();
     let found = sys::host::user::user(uid).map_err(|error| Error::os("getpwuid_r", error))?;
     Ok(match found {
-        Some(user) => UserInfo {
-            uid: user.uid,
-            gid: user.gid,
-            username: Some(user.name),
-            homedir: Some(user.home.into()),
-            shell: Some(user.shell).filter(|shell| !shell.is_empty()).map(PathBuf::from),
-        },
+        Some(user) => of_entry(user),
         None => UserInfo { uid, gid, username: None, homedir: None, shell: None },
     })
+}
+
+fn of_entry(user: sys::host::user::User) -> UserInfo {
+    let path = |text: OsString| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
+    UserInfo {
+        uid: user.uid,
+        gid: user.gid,
+        username: Some(user.name),
+        homedir: path(user.home),
+        shell: path(user.shell),
+    }
 }
 
 /// The user's home directory: `HOME`, or else that of the user database. Need not be UTF-8, and
@@ -77,10 +83,10 @@ pub fn user_info() -> Result<UserInfo, Error> {
 /// # Errors
 ///
 /// [`Error::Empty`] when `HOME` is set to nothing; `ENOENT` from `getpwuid_r` when it is not set
-/// and the user has no entry.
+/// and the user has no entry, or one without a home.
 ///
-/// Node: answers an empty `HOME` with the empty text, with which every path made of it silently
-/// leads to the current directory.
+/// Node: answers an empty `HOME`, or an empty entry, with the empty text; every path made of it
+/// silently leads to the current directory.
 pub fn homedir() -> Result<PathBuf, Error> {
     match std::env::var_os("HOME") {
         Some(home) if home.is_empty() => return Err(Error::Empty { variable: "HOME" }),
@@ -119,6 +125,19 @@ fn tmpdir_of(candidates: impl IntoIterator<Item = OsString>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_home_or_shell_of_the_user_database_is_none() {
+        let entry = |home: &str, shell: &str| {
+            let (name, home, shell) = ("n".into(), home.into(), shell.into());
+            of_entry(sys::host::user::User { uid: 1, gid: 2, name, home, shell })
+        };
+        let empty = entry("", "");
+        assert_eq!((empty.uid, empty.gid, empty.username), (1, 2, Some("n".into())));
+        assert_eq!((empty.homedir, empty.shell), (None, None));
+        let full = entry("/h", "/s");
+        assert_eq!((full.homedir, full.shell), (Some("/h".into()), Some("/s".into())));
+    }
 
     #[test]
     fn one_slash_is_taken_off_and_empty_variables_count_as_missing() {
