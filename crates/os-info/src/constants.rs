@@ -20,16 +20,22 @@ pub const PRIORITIES: &[(&str, i32)] = &[
 /// The named levels of priority, one by one.
 pub mod priority {
     /// Runs when nobody else wants to.
+    #[doc(alias = "PRIORITY_LOW")]
     pub const LOW: i32 = 19;
     /// Less than usual.
+    #[doc(alias = "PRIORITY_BELOW_NORMAL")]
     pub const BELOW_NORMAL: i32 = 10;
     /// What a process starts with.
+    #[doc(alias = "PRIORITY_NORMAL")]
     pub const NORMAL: i32 = 0;
     /// More than usual; needs a right to it, as all that follow.
+    #[doc(alias = "PRIORITY_ABOVE_NORMAL")]
     pub const ABOVE_NORMAL: i32 = -7;
     /// Much more than usual.
+    #[doc(alias = "PRIORITY_HIGH")]
     pub const HIGH: i32 = -14;
     /// As much as there is.
+    #[doc(alias = "PRIORITY_HIGHEST")]
     pub const HIGHEST: i32 = -20;
 }
 

@@ -12,6 +12,8 @@ const SCANS_MAX: u32 = 32;
 ///
 /// Linux has a priority per thread; this is the main thread's.
 ///
+/// Node: with 0, the calling thread's, which differs in a worker thread that changed its own.
+///
 /// ```
 /// let before = os_info::get_priority(0)?;
 /// os_info::set_priority(0, before)?;
@@ -39,7 +41,8 @@ pub fn get_priority(pid: u32) -> Result<i32, Error> {
 /// `EAGAIN` when threads start faster than they can be changed. Threads that were changed before
 /// an error stay changed.
 ///
-/// Node: changes the main thread alone, which is all of a Node program that matters.
+/// Node: changes one thread alone, the main one (with 0, the calling one), and not those of its
+/// workers and its pool.
 ///
 /// [`constants::priority`]: crate::constants::priority
 #[doc(alias = "setPriority")]

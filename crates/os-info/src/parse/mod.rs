@@ -1,4 +1,6 @@
 //! Pure parsers of the kernel's files: bytes in, values out, whatever the bytes are.
+//!
+//! Pure.
 
 pub(crate) mod cgroup;
 pub(crate) mod cpuinfo;
