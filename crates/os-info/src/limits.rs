@@ -41,8 +41,9 @@ pub struct MemoryLimit {
     /// Over this many bytes, processes are slowed down and memory is taken back. Only cgroup v2
     /// has it.
     pub high_bytes: Option<u64>,
-    /// How many bytes are in use: in the group that has `max_bytes`, or in the process's own where
-    /// there is no limit. Caches count.
+    /// How many bytes are in use: in the group of the strictest limit that can be seen, or in the
+    /// process's own where there is none. Caches count. With cgroup v1 `max_bytes` may be that of
+    /// a group further out, whose use cannot be seen.
     pub current_bytes: Option<u64>,
 }
 

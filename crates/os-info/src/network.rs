@@ -23,7 +23,7 @@ pub struct InterfaceAddress {
     pub address: IpAddr,
     /// Which bits of it name the network.
     pub netmask: IpAddr,
-    /// The interface's hardware address; zeros where it has none.
+    /// The interface's hardware address; zeros where it has none, or one of another length.
     pub mac: [u8; 6],
     /// Whether it is the loopback interface, which no other machine reaches.
     pub internal: bool,

@@ -66,7 +66,8 @@ impl System {
     /// A reader of the system whose `proc` and `sys` are below `root`: the host's, as monitoring
     /// containers mount it, or a recorded one.
     ///
-    /// The affinity, which is no file, is that of the calling thread all the same.
+    /// What is no file is of this process and machine all the same: the affinity, which is that of
+    /// the calling thread, and memory where `meminfo` cannot be read.
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: Root::new(root), ..Self::default() }

@@ -23,21 +23,6 @@ pub fn affinity_count() -> io::Result<usize> {
     with_affinity(|mask| mask.iter().map(|word| word.count_ones() as usize).sum())
 }
 
-/// The numbers of the CPUs the calling thread may run on, rising.
-///
-/// # Errors
-///
-/// As [`affinity_count`].
-pub fn affinity() -> io::Result<Vec<u32>> {
-    with_affinity(|mask| {
-        let bits =
-            (0u32..).zip(mask).flat_map(|(at, word)| (0..64).map(move |bit| (at, word, bit)));
-        bits.filter(|(_, word, bit)| *word & (1 << bit) != 0)
-            .map(|(at, _, bit)| at * 64 + bit)
-            .collect()
-    })
-}
-
 fn with_affinity<T>(ask: impl FnOnce(&[u64]) -> T) -> io::Result<T> {
     let mut small = [0u64; 16];
     match affinity_into(&mut small) {
@@ -164,10 +149,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_affinity_has_at_least_one_cpu_and_its_count_agrees() {
-        let cpus = affinity().unwrap();
-        assert!(!cpus.is_empty() && cpus.is_sorted());
-        assert_eq!(cpus.len(), affinity_count().unwrap());
-        assert!(cpus.len() <= cpus_online().unwrap());
+    fn the_affinity_has_at_least_one_cpu_and_no_more_than_there_are() {
+        let cpus = affinity_count().unwrap();
+        assert!((1..=cpus_online().unwrap()).contains(&cpus));
     }
 }
