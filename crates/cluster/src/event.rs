@@ -43,8 +43,37 @@ impl fmt::Display for Event {
             Self::Unresponsive(worker) => write!(f, "unresponsive {}", worker.id()),
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
-            Self::Error(Some(worker), error) => write!(f, "error {worker} {error}"),
-            Self::Error(None, error) => write!(f, "error {error}"),
+            Self::Error(Some(worker), error) => {
+                write!(f, "error {worker} ")?;
+                write_with_causes(f, error)
+            }
+            Self::Error(None, error) => {
+                f.write_str("error ")?;
+                write_with_causes(f, error)
+            }
         }
+    }
+}
+
+/// A line of a log has no second chance to name the cause.
+fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &Error) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_cause() {
+        let cause = std::io::Error::from_raw_os_error(sys::errno::EMFILE);
+        let line = Event::Error(Some(3), Error::Os("start a worker", cause)).to_string();
+        assert!(line.starts_with("error 3 start a worker failed: Too many open files"), "{line}");
     }
 }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::message::{Granted, ToPrimary};
 use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake, into_stream};
-use crate::worker::{Runtime, descriptor};
+use crate::worker::Runtime;
 
 /// A source of connections; `Send + Sync`, so that several threads may accept.
 ///
@@ -46,8 +46,8 @@ enum From {
 
 impl Listener {
     pub(crate) fn granted(granted: Granted, runtime: Arc<Runtime>) -> Self {
-        let (key, address, shared) = (granted.key, granted.address.clone(), granted.shared);
-        let descriptor = descriptor(granted);
+        let Granted { key, address, descriptor, shared } = granted;
+        let descriptor = descriptor.into_inner();
         let hold = Mutex::new(Some(runtime.drain().hold()));
         let source =
             if shared { From::Socket(descriptor) } else { From::Queue(Intake::new(descriptor)) };

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::ToSocketAddrs;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -319,9 +318,4 @@ pub fn listen(address: impl ToSocketAddrs) -> Result<Listener, Error> {
         }
     }
     Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
-}
-
-/// The descriptor of a grant, by value.
-pub(crate) fn descriptor(granted: Granted) -> OwnedFd {
-    granted.descriptor.into_inner()
 }
