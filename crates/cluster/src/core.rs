@@ -27,7 +27,8 @@ use crate::schedule::{Schedule, Verdict};
 
 use ending::Ending;
 pub(crate) use types::{
-    CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot, WorkerId,
+    Answer, CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot,
+    WorkerId, WorkerKind,
 };
 
 /// Decides all that a primary does.
@@ -71,6 +72,7 @@ struct Member {
     slot: Slot,
     life: Life,
     pid: u32,
+    kind: WorkerKind,
     /// Started with the first of all starts.
     first: bool,
     told_disconnect: bool,
@@ -131,6 +133,9 @@ impl<H> Core<H> {
         let calm = match input {
             Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
             Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
+            Input::Answered { worker, key, nth, answer } => {
+                self.answered((worker, key, nth), answer, now, out)
+            }
             Input::Writable { worker, key } => {
                 if let Some(schedule) = self.schedules.get_mut(&key) {
                     schedule.writable(worker, now, out);
@@ -152,9 +157,9 @@ impl<H> Core<H> {
     fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
             Input::Scale(slots) => self.scale(slots, now, out),
-            Input::Spawned { worker, pid } => {
+            Input::Spawned { worker, pid, kind } => {
                 if let Some(member) = self.members.get_mut(&worker) {
-                    member.pid = pid;
+                    (member.pid, member.kind) = (pid, kind);
                 }
                 self.live(worker, Event::Spawned, None, now, out);
             }
@@ -181,15 +186,18 @@ impl<H> Core<H> {
             }
             Input::ChannelClosed { worker } => {
                 self.live(worker, Event::ChannelClosed, None, now, out);
+                self.hung_up(worker, out);
             }
             Input::Exited { worker, ended } => {
                 self.live(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
             }
             Input::Shutdown => self.shutdown(now, out),
             Input::Abort => self.abort(now, out),
-            Input::Accepted { .. } | Input::Depth { .. } | Input::Writable { .. } | Input::Tick => {
-                unreachable!("taken by the short way");
-            }
+            Input::Accepted { .. }
+            | Input::Depth { .. }
+            | Input::Answered { .. }
+            | Input::Writable { .. }
+            | Input::Tick => unreachable!("taken by the short way"),
         }
     }
 
@@ -248,7 +256,8 @@ impl<H> Core<H> {
         place.restart_at = None;
         place.heir_until = None;
         let (life, counters) = (Life::new(), WorkerCounters::default());
-        let member = Member { slot, life, pid: 0, first, told_disconnect: false, counters };
+        let kind = WorkerKind::Native;
+        let member = Member { slot, life, pid: 0, kind, first, told_disconnect: false, counters };
         self.members.insert(worker, member);
         out.push(Output::Spawn { worker, slot });
     }
@@ -279,6 +288,8 @@ impl<H> Core<H> {
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
+                    // Dead for long, though its channel may not say so.
+                    self.hung_up(worker, out);
                     self.members.remove(&worker);
                 }
             }
@@ -343,6 +354,11 @@ impl<H> Core<H> {
         }
     }
 
+    /// Nothing more comes from the worker, and nothing reaches it.
+    fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+        self.schedules.values_mut().for_each(|schedule| schedule.hung_up(worker, out));
+    }
+
     /// The worker left its queue unread too long.
     fn unresponsive(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         out.push(Output::Emit(Notice::Unresponsive { worker }));
@@ -399,9 +415,30 @@ impl<H> Core<H> {
         }
     }
 
+    fn answered(
+        &mut self,
+        (worker, key, nth): (WorkerId, Key, usize),
+        answer: Answer<H>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.answered(worker, nth, answer, now, out);
+            return schedule.has_gone() || !self.ending.is_empty();
+        }
+        if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
+            self.close_all([connection], out);
+        }
+        false
+    }
+
     fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> bool {
-        self.schedules.values_mut().for_each(|schedule| schedule.tick(now, out));
-        if self.calm_deadline.is_none_or(|deadline| deadline > now) {
+        let schedules = self.schedules.values_mut();
+        let silent: Vec<_> = schedules.flat_map(|schedule| schedule.tick(now, out)).collect();
+        for worker in &silent {
+            self.unresponsive(*worker, now, out);
+        }
+        if self.calm_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
             return !self.ending.is_empty();
         }
         let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);

@@ -14,7 +14,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId, WorkerKind};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::{Member, Members};
@@ -115,7 +115,7 @@ impl Driver {
                     member.keep_stderr(stderr, token, turn);
                 }
                 self.members.add(member);
-                self.inputs.push_back(Input::Spawned { worker, pid });
+                self.inputs.push_back(Input::Spawned { worker, pid, kind: WorkerKind::Native });
             }
             Job::Spawned { worker, result: Err(error) } => {
                 let errno = error.errno().unwrap_or(sys::errno::EIO);

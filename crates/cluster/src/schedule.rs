@@ -8,17 +8,19 @@
 //! it reads that. Connections that nobody can take wait here, oldest first, and as long as one
 //! does, or nobody has room, nothing more is taken from the kernel.
 //!
-//! Nothing unread, nothing waiting: no deadline.
+//! Nothing unread, nothing waiting: no deadline. What is different for Node workers: `node`.
 //!
 //! Pure. Limits: window and waiting connections, both options.
 
 mod ending;
 mod lane;
+mod node;
+mod ticking;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::core::{CloseReason, CoreOptions, Key, Output, Refusal, WorkerId};
+use crate::core::{CloseReason, CoreOptions, Key, Output, Refusal, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 
 use lane::{After, Lane, LaneState, Origin, Sent};
@@ -47,6 +49,7 @@ pub(crate) struct Schedule<H> {
     window: usize,
     waiting_max: usize,
     unresponsive: Duration,
+    unresponsive_node: Duration,
     /// Sorted by worker; the rotation goes in this order.
     lanes: Vec<Lane>,
     /// The lane whose turn it is.
@@ -87,6 +90,7 @@ impl<H> Schedule<H> {
             window: usize::try_from(options.window).unwrap_or(usize::MAX).max(1),
             waiting_max: options.waiting,
             unresponsive: options.unresponsive,
+            unresponsive_node: options.unresponsive_node,
             lanes: Vec::new(),
             cursor: 0,
             waiting: VecDeque::new(),
@@ -101,9 +105,9 @@ impl<H> Schedule<H> {
     }
 
     /// The worker was granted a queue.
-    pub(crate) fn grant(&mut self, worker: WorkerId) {
+    pub(crate) fn grant(&mut self, worker: WorkerId, kind: WorkerKind) {
         if let Err(at) = self.find(worker) {
-            self.lanes.insert(at, Lane::new(worker));
+            self.lanes.insert(at, Lane::new(worker, kind));
             // Whose turn it is does not change.
             if at < self.cursor {
                 self.cursor += 1;
@@ -158,9 +162,11 @@ impl<H> Schedule<H> {
             }
             LaneState::Checking(_) => self.give_up(at, unread, out),
             LaneState::Open | LaneState::Suspect => return self.looked(at, unread, now, out),
-            LaneState::Granted | LaneState::Taking(_) | LaneState::Again(_) | LaneState::Ended => {
-                self.lanes[at].asked = None;
-            }
+            LaneState::Granted
+            | LaneState::Taking(_)
+            | LaneState::Again(_)
+            | LaneState::Ended
+            | LaneState::Answering => self.lanes[at].asked = None,
         }
         Verdict::Fine
     }
@@ -191,7 +197,8 @@ impl<H> Schedule<H> {
             | LaneState::Taking(_)
             | LaneState::Checking(_)
             | LaneState::Again(_)
-            | LaneState::Ended => {
+            | LaneState::Ended
+            | LaneState::Answering => {
                 lane.records.front().is_some_and(|oldest| oldest.at + STUCK <= now)
             }
         };
@@ -243,6 +250,10 @@ impl<H> Schedule<H> {
                 self.probe(at, now, out);
             }
             Some((at, After::End)) => self.end(at, out),
+            // None of them can come any more.
+            Some((at, After::Drop(_))) if self.lanes[at].kind == WorkerKind::Node => {
+                self.remove(at, out);
+            }
             Some((at, After::Drop(tries))) => {
                 self.lanes[at].state = LaneState::Checking(tries);
                 out.push(Output::Ask { worker, key: self.key });
@@ -298,55 +309,6 @@ impl<H> Schedule<H> {
             }
         }
     }
-
-    /// Looks at all that is due.
-    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        if self.blocked_until.is_some_and(|until| until <= now) {
-            self.blocked_until = None;
-            self.pump(IN_FLIGHT_BATCH, now, out);
-            if !self.waiting.is_empty() && self.pick_from().is_some() {
-                self.blocked_until = Some(now + IN_FLIGHT_PAUSE);
-            }
-        }
-        if self.again_at.is_some_and(|due| due <= now) {
-            self.again_at = None;
-            for at in 0..self.lanes.len() {
-                if let LaneState::Again(tries) = self.lanes[at].state {
-                    self.take_back(at, After::Drop(tries), out);
-                }
-            }
-        }
-        if let Some(due) = self.tick_at.filter(|due| *due <= now) {
-            self.stood_still(now.duration_since(due));
-            self.look(now, out);
-        }
-    }
-
-    /// Asks about every lane that may have something unread.
-    fn look(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        self.tick_at = None;
-        for at in 0..self.lanes.len() {
-            if !self.lanes[at].is_watched() {
-                continue;
-            }
-            self.tick_at = Some(now + TICK);
-            if self.lanes[at].state == LaneState::Suspect && self.lanes[at].records.is_empty() {
-                self.probe(at, now, out);
-            }
-            self.ask(at, out);
-        }
-    }
-
-    /// Time in which this process stood still counts for nobody: the workers may have, too.
-    fn stood_still(&mut self, late: Duration) {
-        if late < STOOD_STILL {
-            return;
-        }
-        for lane in &mut self.lanes {
-            lane.records.iter_mut().for_each(|sent| sent.at += late);
-            lane.stalled_since = lane.stalled_since.map(|since| since + late);
-        }
-    }
 }
 
 /// The parts.
@@ -364,7 +326,8 @@ impl<H> Schedule<H> {
         }
         let turn = self.cursor.min(self.lanes.len());
         let free = |at: &usize| self.lanes[*at].is_free(self.window);
-        (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free))
+        let found = (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free));
+        found.or_else(|| self.pick_deeper(turn))
     }
 
     fn send(&mut self, at: usize, waiting: Waiting<H>, now: Instant, out: &mut Vec<Output<H>>) {
@@ -376,7 +339,7 @@ impl<H> Schedule<H> {
         self.counters.dispatched += 1;
         self.counters.re_dispatched += u64::from(origin.again);
         out.push(Output::Send { worker: lane.worker, key: self.key, connection });
-        if lane.records.len() >= self.window {
+        if lane.records.len() >= self.window && lane.kind == WorkerKind::Native {
             self.ask(at, out);
         }
         self.tick_at.get_or_insert(now + TICK);
@@ -483,5 +446,7 @@ impl<H> Schedule<H> {
     }
 }
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@
 //! A [`World`] is the driver, the kernel, the workers and the clients in one, with a clock of its
 //! own. Everything in it happens in an order that a seed decides; faults are workers that die,
 //! freeze, refuse or say nothing, spawns that fail, messages that are lost or late, queues that
-//! are full, descriptors that run out, and clocks that jump. After each step the ledger of all
+//! are full, descriptors that run out, and clocks that jump. Some workers are Node's: what they are
+//! given rides on their channel and is answered there. After each step the ledger of all
 //! connections is compared with the core's counters, and each output with what the core was told.
 //!
 //! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::core::{
-    CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot,
-    WorkerId,
+    Answer, CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal,
+    Slot, WorkerId, WorkerKind,
 };
 use crate::counters::WorkerCounters;
 use crate::policy::Policy;
@@ -31,7 +32,7 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// What thousands of worlds must have seen, or they prove little.
-const SEEN: [&str; 16] = [
+const SEEN: [&str; 20] = [
     "delivered",
     "taken back",
     "dispatched again",
@@ -48,6 +49,10 @@ const SEEN: [&str; 16] = [
     "granted again",
     "drained",
     "start failed",
+    "declined",
+    "lost",
+    "silent",
+    "taken back from the dead",
 ];
 
 /// Where a connection is.
@@ -74,6 +79,8 @@ enum Record {
 #[derive(Debug, Default)]
 struct Queue {
     records: VecDeque<Record>,
+    /// What a Node worker has not answered, as the driver holds it.
+    held: VecDeque<usize>,
     ended: bool,
     refused: bool,
 }
@@ -87,6 +94,9 @@ struct Port {
 #[derive(Debug, Default)]
 struct Worker {
     slot: Slot,
+    node: bool,
+    /// Takes no connection: it has enough.
+    full: bool,
     running: bool,
     frozen: bool,
     /// Does not end when it is told to.
@@ -131,6 +141,8 @@ struct World {
     options: CoreOptions,
     now: Instant,
     faults: bool,
+    /// So many workers of a hundred are Node's.
+    nodes: usize,
     ready: bool,
     stopping: bool,
     finished: bool,
@@ -207,6 +219,7 @@ impl World {
             window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
             waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
             unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
+            unresponsive_node: pick(&[200, 5000]) as u32 * MS,
             disconnect: pick(&[0, 200, 5000]) as u32 * MS,
             term: pick(&[0, 100, 2000]) as u32 * MS,
             ..CoreOptions::default()
@@ -217,6 +230,7 @@ impl World {
             [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
                 [pick(&[0, 1, 2, 3]) as usize];
         options.restart.burst = pick(&[0, 1, 5]) as u32;
+        let nodes = pick(&[0, 0, 50, 100]) as usize;
         let addresses = ["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0", "[::1]:81"];
         let program = match pick(&[0, 1, 2, 3, 4, 5]) {
             0 => &addresses[..0],
@@ -233,6 +247,7 @@ impl World {
             options,
             now,
             faults: false,
+            nodes,
             ready: false,
             stopping: false,
             finished: false,
@@ -276,6 +291,7 @@ impl World {
         self.faults = false;
         for worker in self.workers.values_mut() {
             worker.frozen = false;
+            worker.full = false;
         }
         self.come_to_rest();
         if self.stopping {
@@ -401,7 +417,11 @@ impl World {
 
     fn fault(&mut self) {
         let Some(id) = self.any_worker() else { return };
-        match self.below(30) {
+        match self.below(32) {
+            30..=31 => {
+                let worker = self.workers.get_mut(&id).unwrap();
+                worker.full = !worker.full;
+            }
             0..=5 => self.die(id, Ended::Signal(9)),
             6..=11 => {
                 let worker = self.workers.get_mut(&id).unwrap();
@@ -446,6 +466,10 @@ impl World {
     }
 
     fn tick(&mut self) {
+        // What a dead Node worker had said is heard before it is given up.
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            while self.workers[&id].node && self.workers[&id].told.exited && self.hear(id) {}
+        }
         self.step(Input::Tick);
         let deadline = self.core.deadline();
         assert!(deadline.is_none_or(|at| at > self.now), "a tick moves the deadline on");
@@ -499,6 +523,7 @@ impl World {
 
     fn spawner(&mut self, id: WorkerId) -> bool {
         let fails = self.faults && self.chance(10);
+        let node = self.chance(self.nodes);
         let worker = self.workers.get_mut(&id).unwrap();
         if worker.told.spawned || worker.ended.is_some() {
             return false;
@@ -510,9 +535,11 @@ impl World {
         } else {
             worker.told.spawned = true;
             worker.running = true;
+            worker.node = node;
             worker.channel_open = true;
             worker.wishes = self.program.iter().cloned().collect();
-            self.step(Input::Spawned { worker: id, pid: 1000 + id });
+            let kind = if node { WorkerKind::Node } else { WorkerKind::Native };
+            self.step(Input::Spawned { worker: id, pid: 1000 + id, kind });
         }
         true
     }
@@ -554,8 +581,10 @@ impl World {
         if self.read(id) {
             return true;
         }
+        let node = self.workers[&id].node;
         let open = self.queues.iter().any(|((owner, _), queue)| *owner == id && !queue.ended);
         if open
+            && !node
             && self.workers[&id].listeners.iter().any(|key| self.queues.contains_key(&(id, *key)))
         {
             return false;
@@ -565,6 +594,9 @@ impl World {
     }
 
     fn read(&mut self, id: WorkerId) -> bool {
+        if self.workers[&id].node && self.options.policy == Policy::RoundRobin {
+            return self.read_channel(id);
+        }
         for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
             if self.options.policy == Policy::None {
                 let connection = self.ports.get_mut(&key).and_then(|port| port.backlog.pop_front());
@@ -591,6 +623,32 @@ impl World {
             return true;
         }
         false
+    }
+
+    /// A Node worker takes the next connection off its channel and answers.
+    fn read_channel(&mut self, id: WorkerId) -> bool {
+        let loses = self.faults && self.chance(5);
+        let mut of = self.queues.iter_mut().filter(|((owner, _), _)| *owner == id);
+        let Some((key, record)) =
+            of.find_map(|((_, key), queue)| Some((*key, queue.records.pop_front()?)))
+        else {
+            return false;
+        };
+        let Record::Connection(connection) = record else { panic!("a probe for {id}") };
+        let worker = self.workers.get_mut(&id).unwrap();
+        let answer = if loses {
+            Answer::Lost(connection)
+        } else if worker.full || !worker.listeners.contains(&key) {
+            Answer::Declined(connection)
+        } else {
+            self.fates[connection] = Fate::Delivered;
+            Answer::Taken
+        };
+        // Which one it is, is for the driver to say.
+        let said = Input::Answered { worker: id, key, nth: connection, answer };
+        self.workers.get_mut(&id).unwrap().channel.push_back(said);
+        self.saw("delivered");
+        true
     }
 
     fn close_listener(&mut self, id: WorkerId) {
@@ -636,7 +694,8 @@ impl World {
         if worker.channel_open {
             worker.channel_open = false;
             if lost {
-                worker.channel.clear();
+                // An answer is written before the connection is used.
+                worker.channel.retain(|said| matches!(said, Input::Answered { .. }));
             }
             worker.channel.push_back(Input::ChannelClosed { worker: id });
         }
@@ -644,9 +703,25 @@ impl World {
 
     /// The core hears what the worker said.
     fn hear(&mut self, id: WorkerId) -> bool {
-        let Some(input) = self.workers.get_mut(&id).unwrap().channel.pop_front() else {
+        let Some(mut input) = self.workers.get_mut(&id).unwrap().channel.pop_front() else {
             return false;
         };
+        if let Input::Answered { key, nth, answer, .. } = &mut input {
+            let queue = self.queues.get_mut(&(id, *key)).expect("answers for a lane");
+            let connection = std::mem::replace(
+                nth,
+                queue.held.iter().position(|held| held == nth).expect("holds it"),
+            );
+            queue.held.remove(*nth);
+            match answer {
+                Answer::Taken => {}
+                Answer::Declined(_) | Answer::Lost(_) => {
+                    let what = if matches!(answer, Answer::Lost(_)) { "lost" } else { "declined" };
+                    self.fates[connection] = Fate::Coming;
+                    self.saw(what);
+                }
+            }
+        }
         self.step(input);
         true
     }
@@ -701,6 +776,10 @@ impl World {
             Input::TakenBack { connections, .. } => {
                 connections.iter().for_each(held);
                 self.ledger.taken_back += connections.len() as u64;
+            }
+            Input::Answered { answer: Answer::Declined(c) | Answer::Lost(c), .. } => {
+                held(c);
+                self.ledger.taken_back += 1;
             }
             Input::SendFailed { connection: Some(connection), .. } => {
                 held(connection);
@@ -760,22 +839,25 @@ impl World {
             Output::Probe { worker, key } => {
                 self.check_may_send(worker, key);
                 self.saw("probe");
+                assert!(!self.workers[&worker].node, "{worker} knows no probes");
                 self.queues.get_mut(&(worker, key)).unwrap().records.push_back(Record::Probe);
             }
             Output::Ask { worker, key } => {
                 let queue = self.queues.get(&(worker, key)).expect("asks about a queue");
+                assert!(!self.workers[&worker].node, "{worker} has no queue to ask about");
                 let records = queue.records.len() as u32;
                 self.answers.push_back(Input::Depth { worker, key, records });
             }
             Output::TakeBack { worker, key } => self.take_back(worker, key),
             Output::EndQueue { worker, key } => {
+                assert!(!self.workers[&worker].node, "{worker} has no queue to end");
                 let queue = self.queues.get_mut(&(worker, key)).expect("ends a queue");
                 assert!(!std::mem::replace(&mut queue.ended, true), "ended once");
             }
             Output::DropQueue { worker, key } => {
                 if let Some(queue) = self.queues.remove(&(worker, key)) {
                     let empty = queue.records.iter().all(|record| *record == Record::Probe);
-                    assert!(empty, "{worker} {key} dropped with connections");
+                    assert!(empty && queue.held.is_empty(), "{worker} {key} is not empty");
                 }
             }
             Output::SendDisconnect { worker: id } => {
@@ -840,7 +922,7 @@ impl World {
             }
             Notice::Unresponsive { worker } => {
                 assert!(!self.told(worker).exited);
-                self.saw("unresponsive");
+                self.saw(if self.workers[&worker].node { "silent" } else { "unresponsive" });
             }
             Notice::StartFailed { .. } => {
                 assert!(!self.ready && !self.start_failed, "fails once, at the start");
@@ -944,6 +1026,7 @@ impl World {
         // A worker that finishes may have hung up while its queue is still its own.
         assert!(!told.channel_closed || self.stopping || told.finishing, "{id} is connected");
         assert!(!self.queues[&(id, key)].ended, "{id} {key} has not ended");
+        assert!(!self.workers[&id].node || told.send_disconnects == 0, "{id} is not told to go");
     }
 
     fn send(&mut self, worker: WorkerId, key: Key, connection: usize) {
@@ -955,7 +1038,8 @@ impl World {
         let gone = self.faults && self.chance(1);
         let queue = self.queues.get_mut(&(worker, key)).unwrap();
         let (refusal, what) = if queue.records.len() >= QUEUE_RECORDS {
-            queue.refused = true;
+            // The channel of a Node worker says nothing when it has room.
+            queue.refused = !self.workers[&worker].node;
             (Refusal::Full, "queue full")
         } else if in_flight {
             (Refusal::InFlight, "in flight")
@@ -964,9 +1048,16 @@ impl World {
         } else {
             self.fates[connection] = Fate::Queue;
             queue.records.push_back(Record::Connection(connection));
+            if self.workers[&worker].node {
+                queue.held.push_back(connection);
+            }
             return self.check_sends(connection);
         };
         self.saw(what);
+        if refusal == Refusal::Gone && self.workers[&worker].node {
+            // A channel takes nothing only when it is closed.
+            self.hang_up(worker);
+        }
         self.fates[connection] = Fate::Coming;
         let connection = Some(connection);
         self.answers.push_back(Input::SendFailed { worker, key, connection, refusal });
@@ -981,10 +1072,15 @@ impl World {
         }
         // One that died, hung up or closed its listener, or 100 ms unread.
         let unread = (self.now - self.born).as_millis() as usize / 100;
-        assert!(sends <= 2 + self.workers.len() + unread, "{connection} is handed round");
+        // Or a rest that is over, the first of them sooner.
+        let rests = if self.nodes > 0 { self.workers.len() * (4 + unread) } else { 0 };
+        assert!(sends <= 2 + self.workers.len() + unread + rests, "{connection} is handed round");
     }
 
     fn take_back(&mut self, worker: WorkerId, key: Key) {
+        if self.workers[&worker].node {
+            return self.take_from_the_dead(worker, key);
+        }
         let part = self.faults && self.chance(10);
         let queue = self.queues.get_mut(&(worker, key)).expect("takes a queue back");
         let all = queue.records.len();
@@ -1004,6 +1100,21 @@ impl World {
         }
         connections.iter().for_each(|connection| self.fates[*connection] = Fate::Coming);
         self.answers.push_back(Input::TakenBack { worker, key, connections, probes });
+    }
+
+    fn take_from_the_dead(&mut self, id: WorkerId, key: Key) {
+        let (worker, queue) = (&self.workers[&id], self.queues.get_mut(&(id, key)).unwrap());
+        assert!(worker.told.exited || worker.told.channel_closed, "{id} may still answer");
+        let answers = |said: &Input<usize>| matches!(said, Input::Answered { .. });
+        assert!(!worker.channel.iter().any(answers), "{id} has answered");
+        queue.records.clear();
+        let connections: Vec<usize> = queue.held.drain(..).collect();
+        connections.iter().for_each(|it| {
+            let before = std::mem::replace(&mut self.fates[*it], Fate::Coming);
+            assert_eq!(before, Fate::Queue, "{id} has used {it}");
+        });
+        self.saw("taken back from the dead");
+        self.answers.push_back(Input::TakenBack { worker: id, key, connections, probes: 0 });
     }
 
     fn close(&mut self, connection: usize, reason: CloseReason) {

@@ -10,7 +10,7 @@ use crate::listen::Answer;
 use crate::policy::Policy;
 use crate::schedule::Schedule;
 
-use super::{Core, Grant, Key, Mode, Notice, Output, Refusal, WorkerId};
+use super::{Core, Grant, Key, Mode, Notice, Output, Refusal, WorkerId, WorkerKind};
 
 /// The answer to a wish that comes too late.
 pub(super) const ECANCELED: i32 = 125;
@@ -67,6 +67,7 @@ impl<H> Core<H> {
     }
 
     fn grant(&mut self, worker: WorkerId, request: u32, key: Key, out: &mut Vec<Output<H>>) {
+        let kind = self.members.get(&worker).map_or(WorkerKind::Native, |member| member.kind);
         let grant = match self.schedules.get_mut(&key) {
             None => Grant::Shared,
             // The queue of the time before has the same name.
@@ -74,7 +75,7 @@ impl<H> Core<H> {
                 return self.postponed.push((worker, key, request));
             }
             Some(schedule) => {
-                schedule.grant(worker);
+                schedule.grant(worker, kind);
                 Grant::HandOff
             }
         };
@@ -155,7 +156,11 @@ impl<H> Core<H> {
     }
 
     /// Connections out of a queue that nobody knows any more.
-    fn close_all(&mut self, connections: impl IntoIterator<Item = H>, out: &mut Vec<Output<H>>) {
+    pub(super) fn close_all(
+        &mut self,
+        connections: impl IntoIterator<Item = H>,
+        out: &mut Vec<Output<H>>,
+    ) {
         let reason = self.close_reason();
         for connection in connections {
             self.counters.taken_back += 1;

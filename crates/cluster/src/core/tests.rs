@@ -36,7 +36,7 @@ impl Script {
     }
 
     fn start(&mut self, worker: WorkerId) {
-        self.say(Input::Spawned { worker, pid: worker });
+        self.say(Input::Spawned { worker, pid: worker, kind: WorkerKind::Native });
         self.say(Input::Online { worker });
         let address = at("127.0.0.1:80");
         let out = self.say(Input::ListenAsked { worker, request: 0, address, backlog: 511 });
@@ -83,7 +83,7 @@ fn a_worker_comes_up_and_serves() {
     let mut script = Script::new(CoreOptions::default());
     assert_eq!(script.say(Input::Scale(1)), [Output::Spawn { worker: 1, slot: 0 }]);
     let fork = Output::Emit(Notice::Fork { worker: 1, pid: 77 });
-    assert_eq!(script.say(Input::Spawned { worker: 1, pid: 77 }), [fork]);
+    assert_eq!(script.say(Input::Spawned { worker: 1, pid: 77, kind: WorkerKind::Native }), [fork]);
     let online = Output::Emit(Notice::Online { worker: 1 });
     assert_eq!(script.say(Input::Online { worker: 1 }), [online]);
     let address = at("127.0.0.1:0");
@@ -183,7 +183,7 @@ fn the_listener_stays_open_while_the_last_worker_is_replaced() {
     script.say(Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 });
     script.read(1);
     assert_eq!(script.core.counters().waiting, 1);
-    script.say(Input::Spawned { worker: 2, pid: 2 });
+    script.say(Input::Spawned { worker: 2, pid: 2, kind: WorkerKind::Native });
     script.say(Input::Online { worker: 2 });
     let address = at("127.0.0.1:80");
     script.say(Input::ListenAsked { worker: 2, request: 0, address, backlog: 1 });
@@ -238,8 +238,8 @@ fn a_worker_that_does_not_end_is_helped_along() {
 fn a_first_worker_that_ends_before_it_listens_fails_the_start() {
     let mut script = Script::new(CoreOptions::default());
     script.say(Input::Scale(2));
-    script.say(Input::Spawned { worker: 1, pid: 1 });
-    script.say(Input::Spawned { worker: 2, pid: 2 });
+    script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
+    script.say(Input::Spawned { worker: 2, pid: 2, kind: WorkerKind::Native });
     let out = script.say(Input::Exited { worker: 1, ended: Ended::Code(3) });
     let failed = Notice::StartFailed { worker: 1, ended: Some(Ended::Code(3)), errno: None };
     assert!(out.contains(&Output::Emit(failed)), "{out:?}");
@@ -253,7 +253,7 @@ fn a_worker_is_ready_when_it_listens_or_where_none_does_when_it_is_online() {
     for listens in [true, false] {
         let mut script = Script::new(CoreOptions { listens, ..CoreOptions::default() });
         script.say(Input::Scale(1));
-        script.say(Input::Spawned { worker: 1, pid: 1 });
+        script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
         let mut out = script.say(Input::Online { worker: 1 });
         while script.core.deadline().is_some_and(|at| at <= script.now) {
             out.extend(script.say(Input::Tick));
@@ -314,7 +314,7 @@ fn a_disconnected_worker_gives_its_queue_to_others_and_is_not_replaced() {
 fn a_shared_socket_is_granted_and_never_accepted_from() {
     let mut script = Script::new(CoreOptions { policy: Policy::None, ..CoreOptions::default() });
     script.say(Input::Scale(1));
-    script.say(Input::Spawned { worker: 1, pid: 1 });
+    script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
     let address = at("127.0.0.1:80");
     script.say(Input::ListenAsked { worker: 1, request: 1, address, backlog: 1 });
     let granted = Output::Grant { worker: 1, request: 1, result: Ok((1, Grant::Shared)) };
@@ -352,7 +352,7 @@ fn a_worker_that_crashes_in_a_loop_is_started_ever_more_rarely_and_never_given_u
         assert!(out.iter().any(|o| matches!(o, Output::Spawn { .. })), "{out:?}");
         starts += 1;
         worker += 1;
-        script.say(Input::Spawned { worker, pid: worker });
+        script.say(Input::Spawned { worker, pid: worker, kind: WorkerKind::Native });
     }
     assert!((25..60).contains(&starts), "{starts}");
 }

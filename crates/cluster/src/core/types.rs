@@ -5,6 +5,9 @@
 //! that asked for them, whatever comes in between. `Spawned` or `SpawnFailed` is the first that is
 //! heard of a worker. A worker's queues live until `DropQueue`, however dead it is.
 //!
+//! A Node worker has no queue: its connections ride on its channel. There the driver keeps each
+//! until the worker has answered (`Answered`), and `TakeBack` asks for those it never will.
+//!
 //! Pure.
 
 use std::time::Duration;
@@ -19,6 +22,26 @@ pub(crate) type WorkerId = u32;
 pub(crate) type Slot = u32;
 /// A shared listening address, from 1, never used twice by one primary.
 pub(crate) type Key = u32;
+
+/// How connections reach a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerKind {
+    /// By hand-off queues, which can be counted and read back.
+    Native,
+    /// On the channel, where each is answered: the worker is a program of Node's.
+    Node,
+}
+
+/// What a Node worker did with a connection.
+#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the driver of Node workers says it"))]
+pub(crate) enum Answer<H> {
+    Taken,
+    /// It has enough, or its listener is closed.
+    Declined(H),
+    /// It arrived without its descriptor: the worker has none left.
+    Lost(H),
+}
 
 /// How a process ended, as far as decisions need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +68,7 @@ pub(crate) enum Input<H> {
     /// So many slots are wanted from now on.
     Scale(u32),
     /// The process asked for by `Spawn` runs.
-    Spawned { worker: WorkerId, pid: u32 },
+    Spawned { worker: WorkerId, pid: u32, kind: WorkerKind },
     /// It could not be started.
     SpawnFailed { worker: WorkerId, errno: i32 },
     /// The worker's runtime has said hello.
@@ -68,6 +91,9 @@ pub(crate) enum Input<H> {
     TakenBack { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
     /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
+    /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the driver of Node workers says it"))]
+    Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
     /// The queue has room again.
     Writable { worker: WorkerId, key: Key },
     /// The user of the primary disconnects this worker.
@@ -108,7 +134,8 @@ pub(crate) enum Output<H> {
     Probe { worker: WorkerId, key: Key },
     /// Count the unread records; answer `Depth`.
     Ask { worker: WorkerId, key: Key },
-    /// Read back all that is unread; answer `TakenBack`.
+    /// Read back all that is unread, or of a Node worker that is gone: unanswered; answer
+    /// `TakenBack`.
     TakeBack { worker: WorkerId, key: Key },
     /// Nothing more will be sent: let the worker read to the end.
     EndQueue { worker: WorkerId, key: Key },
@@ -201,6 +228,8 @@ pub(crate) struct CoreOptions {
     pub(crate) waiting: usize,
     /// How long a queue may be left unread before its worker is killed.
     pub(crate) unresponsive: Duration,
+    /// The same for a connection that a Node worker does not answer.
+    pub(crate) unresponsive_node: Duration,
     /// From the wish to end to `SIGTERM`.
     pub(crate) disconnect: Duration,
     /// From `SIGTERM` to `SIGKILL`.
@@ -219,6 +248,7 @@ impl Default for CoreOptions {
             window: 64,
             waiting: 1024,
             unresponsive: Duration::from_secs(30),
+            unresponsive_node: Duration::from_secs(5),
             disconnect: Duration::from_secs(5),
             term: Duration::from_secs(2),
             listens: true,

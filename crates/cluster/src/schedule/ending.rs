@@ -5,7 +5,7 @@
 //!
 //! Pure.
 
-use crate::core::{CloseReason, Output, WorkerId};
+use crate::core::{CloseReason, Output, WorkerId, WorkerKind};
 
 use super::Schedule;
 use super::lane::{After, Lane, LaneState};
@@ -16,13 +16,18 @@ impl<H> Schedule<H> {
         let Ok(at) = self.find(worker) else { return };
         match self.lanes[at].state {
             LaneState::Granted => self.remove(at, out),
+            LaneState::Open | LaneState::Suspect | LaneState::Ended
+                if self.lanes[at].kind == WorkerKind::Node =>
+            {
+                self.await_answers(at, out);
+            }
             LaneState::Open | LaneState::Suspect | LaneState::Ended => {
                 self.take_back(at, After::Drop(0), out);
             }
             LaneState::Taking(after) => {
                 self.lanes[at].state = LaneState::Taking(after.max(After::Drop(0)));
             }
-            LaneState::Checking(_) | LaneState::Again(_) => {}
+            LaneState::Checking(_) | LaneState::Again(_) | LaneState::Answering => {}
         }
         self.accept_or_not(out);
     }
@@ -32,6 +37,7 @@ impl<H> Schedule<H> {
         let Ok(at) = self.find(worker) else { return };
         match self.lanes[at].state {
             LaneState::Granted => self.remove(at, out),
+            LaneState::Open if self.lanes[at].kind == WorkerKind::Node => self.end(at, out),
             LaneState::Open | LaneState::Suspect if self.serves_beside(worker) => {
                 self.take_back(at, After::End, out);
             }
@@ -39,7 +45,10 @@ impl<H> Schedule<H> {
             LaneState::Taking(after) => {
                 self.lanes[at].state = LaneState::Taking(after.max(After::End));
             }
-            LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
+            LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Ended
+            | LaneState::Answering => {}
         }
         self.accept_or_not(out);
     }
@@ -64,7 +73,10 @@ impl<H> Schedule<H> {
                 LaneState::Taking(after) => {
                     self.lanes[at].state = LaneState::Taking(after.max(After::End));
                 }
-                LaneState::Checking(_) | LaneState::Again(_) | LaneState::Ended => {}
+                LaneState::Checking(_)
+                | LaneState::Again(_)
+                | LaneState::Ended
+                | LaneState::Answering => {}
             }
         }
     }
@@ -89,7 +101,10 @@ impl<H> Schedule<H> {
     /// The worker may be told to finish: nothing more is coming on its queue.
     pub(crate) fn has_ended(&self, worker: WorkerId) -> bool {
         self.find(worker).map_or(true, |at| match self.lanes[at].state {
-            LaneState::Ended | LaneState::Checking(_) | LaneState::Again(_) => true,
+            LaneState::Ended
+            | LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Answering => true,
             LaneState::Taking(after) => after >= After::Drop(0),
             LaneState::Granted | LaneState::Open | LaneState::Suspect => false,
         })
@@ -115,6 +130,10 @@ impl<H> Schedule<H> {
 
     pub(super) fn end(&mut self, at: usize, out: &mut Vec<Output<H>>) {
         self.lanes[at].state = LaneState::Ended;
+        // What a Node worker is told ends its listeners, and comes after all it was given.
+        if self.lanes[at].kind == WorkerKind::Node {
+            return;
+        }
         out.push(Output::EndQueue { worker: self.lanes[at].worker, key: self.key });
     }
 

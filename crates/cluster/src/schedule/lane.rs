@@ -1,11 +1,12 @@
-//! A lane: the primary's picture of one worker's hand-off queue.
+//! A lane: the primary's picture of one worker's hand-off queue, or of what a Node worker has not
+//! answered.
 //!
 //! Pure.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::core::WorkerId;
+use crate::core::{WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
 use super::LATE;
@@ -13,17 +14,20 @@ use super::LATE;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) worker: WorkerId,
+    pub(super) kind: WorkerKind,
     pub(super) state: LaneState,
-    /// Sent and, as far as known, unread.
+    /// Sent and, as far as known, unread; of a Node worker: not answered.
     pub(super) records: VecDeque<Sent>,
     /// `Ask` is under way; so many records lay in the queue then.
     pub(super) asked: Option<usize>,
-    /// The kernel refused a record for want of room.
+    /// The kernel refused a record for want of room, or the lane rests.
     pub(super) full: bool,
     /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
     pub(super) late: bool,
     /// Late ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
+    /// A Node worker took nothing: until then it is asked for nothing more, and how long that is.
+    pub(super) rest: Option<(Instant, Duration)>,
     pub(super) counters: WorkerCounters,
 }
 
@@ -43,6 +47,8 @@ pub(super) enum LaneState {
     Again(u32),
     /// `EndQueue` was said; the worker reads the rest.
     Ended,
+    /// A Node worker that gets nothing more has still to answer, or to be gone for good.
+    Answering,
 }
 
 /// What follows when a queue is taken back. Later ones win.
@@ -70,15 +76,17 @@ pub(super) struct Origin {
 }
 
 impl Lane {
-    pub(super) fn new(worker: WorkerId) -> Self {
+    pub(super) fn new(worker: WorkerId, kind: WorkerKind) -> Self {
         Self {
             worker,
+            kind,
             state: LaneState::Granted,
             records: VecDeque::new(),
             asked: None,
             full: false,
             late: false,
             stalled_since: None,
+            rest: None,
             counters: WorkerCounters::default(),
         }
     }
@@ -112,6 +120,15 @@ impl Lane {
     }
 
     pub(super) fn is_free(&self, window: usize) -> bool {
+        let window = match self.kind {
+            WorkerKind::Native => window,
+            WorkerKind::Node => 1,
+        };
+        self.has_room(window)
+    }
+
+    /// May be given more than its share, up to this many.
+    pub(super) fn has_room(&self, window: usize) -> bool {
         self.state == LaneState::Open && !self.late && !self.full && self.records.len() < window
     }
 
@@ -124,7 +141,8 @@ impl Lane {
             | LaneState::Taking(_)
             | LaneState::Checking(_)
             | LaneState::Again(_)
-            | LaneState::Ended => false,
+            | LaneState::Ended
+            | LaneState::Answering => false,
         }
     }
 }

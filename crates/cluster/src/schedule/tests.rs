@@ -1,18 +1,20 @@
 //! One schedule with queues made of vectors: rotation, windows, suspects, and waiting.
 
 use super::*;
+use crate::core::Answer;
 
 const MS: Duration = Duration::from_millis(1);
 
 /// A schedule and the kernel's side of its queues; workers read only when told to.
-struct Glass {
-    schedule: Schedule<u32>,
-    now: Instant,
+pub(super) struct Glass {
+    pub(super) schedule: Schedule<u32>,
+    pub(super) now: Instant,
     /// By worker: connections, and 0 for a probe.
+    /// Of a Node worker: what it has not answered.
     queues: Vec<(WorkerId, VecDeque<u32>)>,
-    accepting: bool,
+    pub(super) accepting: bool,
     closed: Vec<(u32, CloseReason)>,
-    unresponsive: Vec<WorkerId>,
+    pub(super) unresponsive: Vec<WorkerId>,
     asks: usize,
     /// The kernel refuses connections for this reason.
     refusal: Option<Refusal>,
@@ -21,7 +23,7 @@ struct Glass {
 }
 
 impl Glass {
-    fn new(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> Self {
+    pub(super) fn new(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> Self {
         let mut options = CoreOptions::default();
         change(&mut options);
         let mut glass = Self {
@@ -40,14 +42,21 @@ impl Glass {
     }
 
     fn join(&mut self, worker: WorkerId) {
+        self.join_as(worker, WorkerKind::Native);
+    }
+
+    pub(super) fn join_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.push((worker, VecDeque::new()));
-        self.schedule.grant(worker);
+        self.schedule.grant(worker, kind);
         assert!(self.schedule.open_lane(worker));
         self.step(|schedule, now, out| schedule.deal(now, out));
     }
 
     /// Steps, and performs what comes out until nothing does.
-    fn step(&mut self, step: impl FnOnce(&mut Schedule<u32>, Instant, &mut Vec<Output<u32>>)) {
+    pub(super) fn step(
+        &mut self,
+        step: impl FnOnce(&mut Schedule<u32>, Instant, &mut Vec<Output<u32>>),
+    ) {
         let mut out = Vec::new();
         step(&mut self.schedule, self.now, &mut out);
         let mut todo = VecDeque::from(out);
@@ -94,14 +103,14 @@ impl Glass {
         }
     }
 
-    fn accept(&mut self, connections: impl IntoIterator<Item = u32>) {
+    pub(super) fn accept(&mut self, connections: impl IntoIterator<Item = u32>) {
         for connection in connections {
             self.step(|schedule, now, out| schedule.accepted(connection, now, out));
         }
     }
 
     /// Time passes, with all ticks in it; these workers read all they get meanwhile.
-    fn pass(&mut self, time: Duration, readers: &[WorkerId]) {
+    pub(super) fn pass(&mut self, time: Duration, readers: &[WorkerId]) {
         let end = self.now + time;
         while let Some(due) = self.schedule.deadline().filter(|due| *due <= end) {
             self.now = due;
@@ -114,7 +123,21 @@ impl Glass {
     }
 
     fn tick(&mut self) {
-        self.step(|schedule, now, out| schedule.tick(now, out));
+        let mut silent = Vec::new();
+        self.step(|schedule, now, out| silent = schedule.tick(now, out));
+        self.unresponsive.extend(silent);
+    }
+
+    /// A Node worker answers the `nth` of what it has.
+    pub(super) fn answer(
+        &mut self,
+        worker: WorkerId,
+        nth: usize,
+        answer: impl FnOnce(u32) -> Answer<u32>,
+    ) {
+        let queue = self.queues.iter_mut().find(|queue| queue.0 == worker).unwrap();
+        let answer = answer(queue.1.remove(nth).unwrap());
+        self.step(|schedule, now, out| schedule.answered(worker, nth, answer, now, out));
     }
 
     fn read(&mut self, readers: &[WorkerId]) {
@@ -122,7 +145,7 @@ impl Glass {
         read.for_each(|queue| queue.1.clear());
     }
 
-    fn queue(&self, worker: WorkerId) -> Vec<u32> {
+    pub(super) fn queue(&self, worker: WorkerId) -> Vec<u32> {
         let queue = self.queues.iter().find(|queue| queue.0 == worker);
         queue.map(|queue| queue.1.iter().copied().collect()).unwrap_or_default()
     }
@@ -403,7 +426,7 @@ fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
 #[test]
 fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
     let mut glass = Glass::new(1, |_| {});
-    glass.schedule.grant(2);
+    glass.schedule.grant(2, WorkerKind::Native);
     glass.accept(1..=3);
     assert_eq!(glass.queue(1), [1, 2, 3]);
     assert!(!glass.schedule.open_lane(7));
