@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,6 +147,57 @@ impl Child {
         match self.shared.link() {
             Some(link) => link.send(value),
             None => Err(SendError { value, error: ipc::Error::Closed }),
+        }
+    }
+
+    /// Sends a message with a socket beside it to a Node child, which gets it as a `net.Socket`, a
+    /// `net.Server` or a `dgram.Socket`. Between Rust programs, a [`Handle`](ipc::Handle) is a part
+    /// of the message instead.
+    ///
+    /// The socket moves, and is made non-blocking, which also concerns clones that are kept here.
+    /// What is sent after it waits until the child has acknowledged it.
+    ///
+    /// ```no_run
+    /// use child_process::Fork;
+    /// use std::net::TcpListener;
+    ///
+    /// // process.on('message', (message, server) => server.on('connection', …))
+    /// let child = Fork::new("serve.js").spawn()?;
+    /// child.send_with_handle("a server for you", TcpListener::bind("127.0.0.1:0")?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), with the descriptor; `ERR_INVALID_HANDLE_TYPE` for one that would
+    /// end a Node process (a file, a pipe, a terminal, …), and for a child that is no Node.
+    pub fn send_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        match self.shared.link() {
+            Some(link) => link.send_with_handle(value, handle),
+            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
+        }
+    }
+
+    /// For the crates above: an internal message with a raw handle to a Node child, whose answer
+    /// comes as [`Event::Acknowledged`].
+    ///
+    /// # Errors
+    ///
+    /// As [`send_with_handle`](Self::send_with_handle).
+    #[doc(hidden)]
+    pub fn send_internal_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+        ticket: u64,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        match self.shared.link() {
+            Some(link) => link.send_internal_with_handle(value, handle, ticket),
+            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
         }
     }
 

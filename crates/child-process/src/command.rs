@@ -322,7 +322,8 @@ impl Command {
         self
     }
 
-    /// How messages are written on the channel; the child is told.
+    /// How messages are written on the channel; the child is told. A Node child speaks JSON unless
+    /// [`Advanced`](ipc::Serialization::Advanced) is asked for.
     pub fn serialization(&mut self, serialization: ipc::Serialization) -> &mut Self {
         self.channel.serialization = serialization;
         self

@@ -20,6 +20,9 @@ pub enum Event {
     /// For the crates above: a message that users never see.
     #[doc(hidden)]
     Internal(ipc::Message),
+    /// For the crates above: a Node peer has, or has not, taken the handle sent with this number.
+    #[doc(hidden)]
+    Acknowledged { ticket: u64, taken: bool },
     /// The channel has ended, whichever side closed it.
     Disconnect,
     /// The process has ended.
@@ -48,7 +51,7 @@ impl Event {
         match self {
             Self::Spawn => Kind::Spawn,
             Self::Message(_) => Kind::Message,
-            Self::Internal(_) => Kind::Internal,
+            Self::Internal(_) | Self::Acknowledged { .. } => Kind::Internal,
             Self::Disconnect => Kind::Disconnect,
             Self::Exit(_) => Kind::Exit,
             Self::Close(_) => Kind::Close,
@@ -64,7 +67,7 @@ impl Event {
             Self::Exit(status) => Some(Self::Exit(*status)),
             Self::Close(status) => Some(Self::Close(*status)),
             Self::Error(error) => error.twin().map(Self::Error),
-            Self::Message(_) | Self::Internal(_) => None,
+            Self::Message(_) | Self::Internal(_) | Self::Acknowledged { .. } => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
-use crate::module::{Kind, MODULE, Module, this_executable};
+use crate::module::{Kind, MODULE, Module, runs_scripts, this_executable};
 use crate::stdio::Stdio;
 
 /// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
@@ -16,6 +16,11 @@ const CHANNEL_NUMBER: i32 = 3;
 ///
 /// It has every option of `Command`. A channel at another number, or none of the three standard
 /// streams: say so with `stdio`.
+///
+/// A script for Node is run by `node` and speaks JSON with us, or V8's format with
+/// [`Serialization::Advanced`](ipc::Serialization::Advanced): there it is a child like any other,
+/// with `process.send` and `process.on('message')`. A socket goes beside a message, with
+/// [`Child::send_with_handle`] and [`Message::take_handle`](ipc::Message::take_handle).
 ///
 /// ```no_run
 /// use child_process::{Event, Fork, Module};
@@ -46,7 +51,7 @@ impl Fork {
             Kind::Program(path) => Command::new(path),
             Kind::Node(script) => {
                 let mut command = Command::new("node");
-                command.arg(script).serialization(ipc::Serialization::Json);
+                command.arg(script);
                 command.is_node = true;
                 command
             }
@@ -68,8 +73,15 @@ impl Fork {
     }
 
     /// Runs with another executable: another build of this program, another Node.
+    ///
+    /// An executable named `node`, `bun` or `deno` makes a script of the module, whatever its
+    /// ending, and of the channel one as Node's children know it.
     pub fn exec_path(&mut self, path: impl AsRef<OsStr>) -> &mut Self {
-        self.0.recipe.program = path.as_ref().to_owned();
+        let program = std::mem::replace(&mut self.0.recipe.program, path.as_ref().to_owned());
+        if !self.0.is_node && self.0.recipe.fallback.is_none() && runs_scripts(path.as_ref()) {
+            self.0.is_node = true;
+            self.0.recipe.args.insert(0, program);
+        }
         self.0.recipe.fallback = None;
         self
     }

@@ -47,10 +47,7 @@ impl Module {
         Self(Kind::Program(path.as_ref().to_owned()))
     }
 
-    /// A script for Node, run as `node SCRIPT`.
-    ///
-    /// Its channel speaks Node's protocol, which is not there yet: a fork of it is refused before
-    /// anything starts. As a plain [`Command`](crate::Command) a script runs like any program.
+    /// A script for Node, run as `node SCRIPT`; its channel speaks as Node's do.
     #[must_use]
     pub fn node(script: impl AsRef<Path>) -> Self {
         Self(Kind::Node(script.as_ref().to_owned()))
@@ -72,6 +69,12 @@ impl<T: AsRef<Path>> From<T> for Module {
     fn from(path: T) -> Self {
         Self::from_path(path)
     }
+}
+
+/// Whether an executable is known to run scripts with a channel like Node's: by its name.
+pub(crate) fn runs_scripts(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name();
+    name.is_some_and(|name| ["node", "nodejs", "bun", "deno"].iter().any(|known| name == *known))
 }
 
 /// The path of this executable, and how to reach it should nothing be there any more.
@@ -124,6 +127,16 @@ pub fn run_modules(modules: &[(&str, fn())]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_scripts_is_known_by_its_name() {
+        for program in ["node", "/opt/x/bin/node", "bun", "./deno", "nodejs"] {
+            assert!(runs_scripts(program.as_ref()), "{program}");
+        }
+        for program in ["", "/", "nodes", "node/x", "fixture"] {
+            assert!(!runs_scripts(program.as_ref()), "{program}");
+        }
+    }
 
     #[test]
     fn scripts_are_known_by_their_ending() {

@@ -1,6 +1,7 @@
 //! The other end of the channel this process was forked with.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,15 +12,19 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::event::{Event, Kind};
 use crate::hub::{Hub, Listener};
-use crate::start::{CHANNEL, CHANNEL_VERSION};
+use crate::start::{CHANNEL, CHANNEL_VERSION, NODE_CHANNEL, NODE_CODEC};
 
 /// The process that forked this one, as far as the channel reaches it.
 ///
 /// Nothing is read before somebody listens, so no message is lost. When the parent is gone,
 /// [`Event::Disconnect`] comes; whether to end then is the program's choice.
+///
+/// The parent may be a Node program that has started this one with `child_process.fork` (and
+/// `execPath`), or with `spawn` and an `'ipc'` slot.
 pub struct Parent {
     link: Link,
     hub: Arc<Mutex<Hub>>,
+    is_node: bool,
     events_taken: AtomicBool,
 }
 
@@ -46,23 +51,16 @@ pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent>
 
 impl Parent {
     fn find(change: impl FnOnce(&mut Options)) -> Option<Self> {
-        let announced = sys::startup::taken_text(CHANNEL)?;
-        let mut fields = announced.split(':').skip(2);
-        let version = fields.next().and_then(|version| version.parse().ok());
-        if version != Some(CHANNEL_VERSION) {
-            return None;
-        }
-        let codec = fields.next();
-        let known = [Serialization::Bincode, Serialization::Json, Serialization::Advanced];
-        let serialization = known.into_iter().find(|known| Some(known.name()) == codec)?;
-        let socket = sys::startup::take_descriptor(CHANNEL)?;
+        let Announced { socket, serialization, is_node } =
+            Announced::by_us().or_else(Announced::by_node)?;
         let mut options = Options::default();
         change(&mut options);
         options.serialization = serialization;
         let hub = Arc::new(Mutex::new(Hub::default()));
         let told = hub.clone();
-        let link = Link::start_paused(socket, options, move |event| tell(&told, event)).ok()?;
-        Some(Self { link, hub, events_taken: AtomicBool::new(false) })
+        let start = if is_node { Link::start_node } else { Link::start_paused };
+        let link = start(socket, options, move |event| tell(&told, event)).ok()?;
+        Some(Self { link, hub, is_node, events_taken: AtomicBool::new(false) })
     }
 
     /// Sends a message; `false` says that more waits to be written than the channel likes, and
@@ -74,6 +72,36 @@ impl Parent {
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.link.send(value)
+    }
+
+    /// Sends a message with a socket beside it to a Node parent. See
+    /// [`Child::send_with_handle`](crate::Child::send_with_handle).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn send_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        self.link.send_with_handle(value, handle)
+    }
+
+    /// For the crates above: an internal message with a raw handle to a Node parent, whose answer
+    /// comes as [`Event::Acknowledged`].
+    ///
+    /// # Errors
+    ///
+    /// As [`send_with_handle`](Self::send_with_handle).
+    #[doc(hidden)]
+    pub fn send_internal_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+        ticket: u64,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        self.link.send_internal_with_handle(value, handle, ticket)
     }
 
     /// For the crates above: a message that users never see.
@@ -134,6 +162,12 @@ impl Parent {
         self
     }
 
+    /// Whether the parent is a Node program (or one that speaks as Node does).
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        self.is_node
+    }
+
     /// Whether the channel is open.
     #[must_use]
     pub fn connected(&self) -> bool {
@@ -146,12 +180,48 @@ impl Parent {
     }
 }
 
+/// How this process was told of its channel.
+struct Announced {
+    socket: OwnedFd,
+    serialization: Serialization,
+    is_node: bool,
+}
+
+impl Announced {
+    fn by_us() -> Option<Self> {
+        let announced = sys::startup::taken_text(CHANNEL)?;
+        let mut fields = announced.split(':').skip(2);
+        let version = fields.next().and_then(|version| version.parse().ok());
+        if version != Some(CHANNEL_VERSION) {
+            return None;
+        }
+        let serialization = Serialization::from_name(fields.next()?)?;
+        let socket = sys::startup::take_descriptor(CHANNEL)?;
+        Some(Self { socket, serialization, is_node: false })
+    }
+
+    /// Node names its codec only since it has two.
+    fn by_node() -> Option<Self> {
+        let serialization = match sys::startup::taken(NODE_CODEC) {
+            None => Serialization::Json,
+            Some(name) => Serialization::from_name(name.to_str()?)
+                .filter(|codec| *codec != Serialization::Bincode)?,
+        };
+        let socket = sys::startup::take_descriptor(NODE_CHANNEL)?;
+        Some(Self { socket, serialization, is_node: true })
+    }
+}
+
 /// Runs on the loop.
 fn tell(hub: &Mutex<Hub>, event: LinkEvent) {
     let mut hub = lock(hub);
     match event {
         LinkEvent::Message(message) => hub.tell(Event::Message(message)),
         LinkEvent::Internal(message) => hub.tell(Event::Internal(message)),
+        LinkEvent::Error(error) => hub.tell(Event::Error(Error::Channel(error))),
+        LinkEvent::Acknowledged { ticket, taken } => {
+            hub.tell(Event::Acknowledged { ticket, taken });
+        }
         LinkEvent::Disconnect { error, .. } => {
             if let Some(error) = error {
                 hub.tell(Event::Error(Error::Channel(error)));

@@ -173,6 +173,10 @@ impl Shared {
         match event {
             LinkEvent::Message(message) => state.hub.tell(Event::Message(message)),
             LinkEvent::Internal(message) => state.hub.tell(Event::Internal(message)),
+            LinkEvent::Error(error) => state.hub.tell(Event::Error(Error::Channel(error))),
+            LinkEvent::Acknowledged { ticket, taken } => {
+                state.hub.tell(Event::Acknowledged { ticket, taken });
+            }
             LinkEvent::Disconnect { error, .. } => {
                 if let Some(error) = error {
                     state.hub.tell(Event::Error(Error::Channel(error)));

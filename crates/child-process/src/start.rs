@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use ipc::Link;
+use ipc::{Link, Serialization};
 use sys::spawn::{Descriptor, Plan, Source, SpawnError, Spawned, Step};
 
 use crate::child::{Child, Streams};
 use crate::command::{Command, Rights, take_owned};
 use crate::error::{Error, Invalid, SpawnFailure};
+use crate::module::runs_scripts;
 use crate::plan::{self, Blueprint, NUMBER_MAX};
 use crate::process::Process;
 use crate::shared::{Shared, reap_orphans};
@@ -25,8 +26,8 @@ use crate::stdio::{ChildOutput, ChildStdin, Slot};
 /// The variable that announces the channel to the child: `number:inode:version:codec`.
 pub(crate) const CHANNEL: &str = "BROOD_CHANNEL";
 /// The same for a program of Node's.
-const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
-const NODE_CODEC: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
+pub(crate) const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
+pub(crate) const NODE_CODEC: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
 /// The version of that announcement.
 pub(crate) const CHANNEL_VERSION: u32 = 1;
 
@@ -129,10 +130,6 @@ fn validate_slots(command: &Command) -> Result<(), Invalid> {
             "ERR_IPC_ONE_PIPE",
         ));
     }
-    if command.is_node {
-        let why = "a script for Node speaks Node's protocol, which channels do not speak yet";
-        return Err(Invalid::coded("module", why, "ERR_METHOD_NOT_IMPLEMENTED"));
-    }
     if channels == 0 && command.is_fork {
         let code = "ERR_CHILD_PROCESS_IPC_REQUIRED";
         return Err(Invalid::coded("stdio", "a fork must have a channel", code));
@@ -186,13 +183,27 @@ impl Ends {
 /// Tells the child where its channel is: by our variable, or by Node's.
 fn announce(command: &mut Command, number: i32, theirs: &OwnedFd) -> Result<(), Error> {
     let inode = sys::fd::inode(theirs.as_fd()).map_err(|error| Error::Os("fstat", error))?;
-    let codec = command.channel.serialization.name();
-    if command.is_node {
+    let codec = channel_options(command).serialization.name();
+    if speaks_node(command) {
         command.env(NODE_CHANNEL, number.to_string()).env(NODE_CODEC, codec);
     } else {
         command.env(CHANNEL, format!("{number}:{inode}:{CHANNEL_VERSION}:{codec}"));
     }
     Ok(())
+}
+
+/// Whether the child expects Node's channel.
+fn speaks_node(command: &Command) -> bool {
+    command.is_node || (command.recipe.shell.is_none() && runs_scripts(&command.recipe.program))
+}
+
+/// Limits and codec of the channel; Node knows two codecs, and the first is its default.
+fn channel_options(command: &Command) -> ipc::Options {
+    let mut options = command.channel.clone();
+    if speaks_node(command) && options.serialization == Serialization::Bincode {
+        options.serialization = Serialization::Json;
+    }
+    options
 }
 
 fn open_cgroup(rights: &Rights) -> io::Result<Option<OwnedFd>> {
@@ -304,17 +315,18 @@ fn child(command: &Command, spawned: Spawned, ends: Ends) -> Result<Child, Error
     if let Some(socket) = ends.link {
         // The child is there already: should this fail, dropping `child` reaps it, and it finds
         // its channel closed.
-        child.connect(socket, command.channel.clone())?;
+        child.connect(socket, channel_options(command), speaks_node(command))?;
     }
     child.arm(command)?;
     Ok(child)
 }
 
 impl Child {
-    fn connect(&self, socket: OwnedFd, options: ipc::Options) -> Result<(), Error> {
+    fn connect(&self, socket: OwnedFd, options: ipc::Options, node: bool) -> Result<(), Error> {
         // Weak: the link keeps this closure, and the child keeps the link.
         let weak = Arc::downgrade(self.shared());
-        let link = Link::start_paused(socket, options, move |event| {
+        let start = if node { Link::start_node } else { Link::start_paused };
+        let link = start(socket, options, move |event| {
             if let Some(shared) = weak.upgrade() {
                 shared.link_event(event);
             }

@@ -1,4 +1,7 @@
 //! A link's end on the loop: it reads, writes and closes, and tells the sink.
+//!
+//! How bytes become messages is its [`Intake`]'s business: our own frames here, Node's in
+//! [`node`](crate::node).
 
 use crate::error::Error;
 use crate::flusher::RETRY;
@@ -13,26 +16,48 @@ use crate::wire::{self, Read};
 use bytes::Bytes;
 use reactor::{BYTES_PER_TURN, Event, Interest, Key, Source, Turn};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 const SOCKET: Key = Key(0);
 
+/// The receiving half of a channel: what it keeps between two reads.
+pub(crate) trait Intake: Send + 'static {
+    /// It answers the peer by itself and has deadlines.
+    /// It is also read while nobody listens, and keeps the messages of that time.
+    const ANSWERS: bool;
+
+    /// Lends `scratch` as the reading buffer, or takes it back for an empty one.
+    fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8>;
+
+    /// One read.
+    fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error>;
+
+    /// Hands every whole message to the sink.
+    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error>;
+
+    /// Does what is due; says when to come back.
+    fn tick(&mut self, shared: &Shared, now: Instant) -> Option<Instant>;
+}
+
 /// The end on the loop.
-pub(crate) struct Driver {
+pub(crate) struct Driver<I> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) inbox: Inbox<OwnedFd>,
+    pub(crate) intake: I,
     /// What was taken out of the queue, to be written without holding it.
     pub(crate) writing: Outbox<OwnedFd>,
     pub(crate) sink: Sink,
     /// Readiness is told once: this remembers it until a call says otherwise.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// When to try again to write after a shortage.
+    pub(crate) retry_at: Option<Instant>,
 }
 
-impl Source for Driver {
+impl<I: Intake> Source for Driver<I> {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::Start => {
@@ -45,10 +70,14 @@ impl Source for Driver {
                 self.readable |= readable;
                 self.writable |= writable;
             }
-            Event::Deadline => self.writable = true,
+            Event::Deadline => self.deadline(turn),
             Event::Wake | Event::Again => {}
         }
         match self.pump(turn) {
+            Ok(true) if I::ANSWERS => {
+                let due = self.intake.tick(&self.shared, turn.now());
+                turn.set_deadline(due.into_iter().chain(self.retry_at).min());
+            }
             Ok(true) => {}
             Ok(false) => self.close(None, turn),
             Err(error) => self.close(Some(error), turn),
@@ -56,12 +85,27 @@ impl Source for Driver {
     }
 }
 
-impl Driver {
+impl<I: Intake> Driver<I> {
+    fn deadline(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now();
+        if !I::ANSWERS || self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.writable = true;
+        }
+        if I::ANSWERS {
+            // What is due is written now, and the next deadline told after that.
+            let _ = self.intake.tick(&self.shared, now);
+        }
+    }
+
     /// Writes and reads what can be; false when the channel is to be closed.
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let written = self.write(turn);
         // What the peer sent before it left is read even when writing fails.
         let open = self.read(turn)?;
+        if I::ANSWERS && open && written.is_ok() {
+            return self.write(turn);
+        }
         Ok(open && written?)
     }
 
@@ -71,7 +115,8 @@ impl Driver {
         let mut budget = BYTES_PER_TURN;
         loop {
             if self.writing.is_empty() && !self.take_queue() {
-                return Ok(self.shared.queue().phase == Phase::Open);
+                let queue = self.shared.queue();
+                return Ok(queue.phase == Phase::Open || !queue.gate.is_idle());
             }
             if !self.writable {
                 return Ok(true);
@@ -88,7 +133,8 @@ impl Driver {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if wire::is_passing(&error) => {
                     self.writable = false;
-                    turn.set_deadline(Some(turn.now() + RETRY));
+                    self.retry_at = Some(turn.now() + RETRY);
+                    turn.set_deadline(self.retry_at);
                 }
                 // The end of reading tells it, behind the last message.
                 Err(error) if wire::is_gone(&error) => {
@@ -106,7 +152,9 @@ impl Driver {
         let mut queue = self.shared.queue();
         if queue.outbox.is_empty() {
             queue.loop_writes = false;
-            queue.pending = None;
+            if queue.gate.is_idle() {
+                queue.pending = None;
+            }
             queue.outbox.shrink();
             self.writing.shrink();
             return false;
@@ -120,25 +168,27 @@ impl Driver {
     /// Reads until nothing is there, the credit is used up, or the turn's share is; false at the
     /// end of the stream.
     fn read(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        if !self.readable || !self.shared.queue().reads {
+        // Where messages were kept, they may be wanted now.
+        let wanted = I::ANSWERS || (self.readable && self.shared.queue().reads);
+        if !wanted {
             return Ok(true);
         }
         self.lend_buffer();
         let result = self.read_lent(turn);
-        let scratch = self.inbox.decoder().swap_buffer(Vec::new());
+        let scratch = self.intake.swap_buffer(Vec::new());
         scratch::keep_read(scratch);
         result
     }
 
     fn lend_buffer(&mut self) {
-        let rest = self.inbox.decoder().swap_buffer(scratch::take_read());
+        let rest = self.intake.swap_buffer(scratch::take_read());
         drop(rest);
     }
 
     fn read_lent(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
-            self.deliver()?;
+            self.intake.deliver(&self.shared, &mut self.sink)?;
             if !self.shared.credit.may_read() {
                 return Ok(true);
             }
@@ -149,30 +199,28 @@ impl Driver {
                 turn.again();
                 return Ok(true);
             }
-            match wire::read(self.socket.as_fd(), &mut self.inbox, false)? {
+            match self.intake.read(self.socket.as_fd())? {
                 Read::Bytes(count) => budget = budget.saturating_sub(count),
                 Read::Nothing => self.readable = false,
+                Read::End if I::ANSWERS && self.is_paused() => return Ok(true),
                 Read::End => return Ok(false),
             }
         }
     }
 
-    /// Hands every whole message to the sink.
-    fn deliver(&mut self) -> Result<(), Error> {
-        while let Some(frame) = self.inbox.next_message()? {
-            let kind = frame.kind;
-            let message = to_message(frame, &self.shared);
-            (self.sink)(match kind {
-                Kind::Internal => LinkEvent::Internal(message),
-                _ => LinkEvent::Message(message),
-            });
+    /// Nobody listens yet, so nobody is told of the end either; it will be read once more. There
+    /// is no more reason to wait for what the peer will not take.
+    fn is_paused(&self) -> bool {
+        let mut queue = self.shared.queue();
+        if !queue.reads {
+            queue.pending = None;
         }
-        Ok(())
+        !queue.reads
     }
 
     fn close(&mut self, error: Option<Error>, turn: &mut Turn<'_>) {
         let mut queue = self.shared.queue();
-        let undelivered = self.writing.clear() + queue.outbox.clear();
+        let undelivered = self.writing.clear() + queue.outbox.clear() + queue.gate.clear();
         queue.phase = Phase::Closed;
         queue.socket = None;
         queue.pending = None;
@@ -183,6 +231,34 @@ impl Driver {
         let _ = sys::socket::shutdown_both(self.socket.as_fd());
         (self.sink)(LinkEvent::Disconnect { undelivered, error });
         turn.remove();
+    }
+}
+
+impl Intake for Inbox<OwnedFd> {
+    const ANSWERS: bool = false;
+
+    fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8> {
+        self.decoder().swap_buffer(scratch)
+    }
+
+    fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
+        wire::read(socket, self, false)
+    }
+
+    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
+        while let Some(frame) = self.next_message()? {
+            let kind = frame.kind;
+            let message = to_message(frame, shared);
+            sink(match kind {
+                Kind::Internal => LinkEvent::Internal(message),
+                _ => LinkEvent::Message(message),
+            });
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, _: &Shared, _: Instant) -> Option<Instant> {
+        None
     }
 }
 

@@ -46,6 +46,11 @@ pub enum Error {
     },
     /// The channel closed before this many messages, which `send` had accepted, were written.
     Undelivered(usize),
+    /// A descriptor that cannot be sent on this channel; nothing was sent.
+    InvalidHandle(&'static str),
+    /// A Node peer had no descriptor number left for a socket, also after it was sent again: it is
+    /// closed, and the message was not delivered. The channel lives on.
+    HandleNotReceived,
     /// What should be a channel is not one.
     NotAChannel(&'static str),
     /// The kernel refused this call.
@@ -64,7 +69,8 @@ impl Error {
             Error::Decode(_) | Error::Protocol(_) => "EBADMSG",
             Error::HandlesLost => "EMFILE",
             Error::Mismatch { .. } => "EPROTO",
-            Error::NotAChannel(_) => "ERR_INVALID_HANDLE_TYPE",
+            Error::NotAChannel(_) | Error::InvalidHandle(_) => "ERR_INVALID_HANDLE_TYPE",
+            Error::HandleNotReceived => "SentHandleNotReceivedWarning",
             Error::Os(_, source) => sys::errno::name_of(source),
         }
     }
@@ -84,6 +90,8 @@ impl Error {
             | Error::TooManyHandles { .. }
             | Error::Encode(_)
             | Error::Decode(_)
+            | Error::InvalidHandle(_)
+            | Error::HandleNotReceived
             | Error::HandlesLost => false,
         }
     }
@@ -109,6 +117,10 @@ impl fmt::Display for Error {
             }
             Error::Undelivered(count) => {
                 write!(f, "the channel closed before {count} messages were delivered")
+            }
+            Error::InvalidHandle(why) => write!(f, "this handle cannot be sent: {why}"),
+            Error::HandleNotReceived => {
+                f.write_str("the peer had no descriptor left for the handle")
             }
             Error::NotAChannel(why) => write!(f, "not a channel: {why}"),
             Error::Os(call, _) => write!(f, "{call} failed"),

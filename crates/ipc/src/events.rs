@@ -129,7 +129,9 @@ impl<S, R> Channel<S, R> {
                 LinkEvent::Disconnect { undelivered, error } => {
                     Event::Disconnect { undelivered, error }
                 }
-                LinkEvent::Internal(_) => return,
+                LinkEvent::Internal(_) | LinkEvent::Error(_) | LinkEvent::Acknowledged { .. } => {
+                    return;
+                }
             };
             // Nothing is stored for a receiver that is gone.
             let _ = tell.send(event);

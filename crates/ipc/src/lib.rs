@@ -27,6 +27,7 @@ mod inbox;
 mod link;
 mod memory;
 mod message;
+pub mod node;
 mod options;
 mod outbox;
 mod scratch;
@@ -52,6 +53,7 @@ pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
 pub use link::{Link, LinkEvent};
 pub use memory::SharedMemory;
 pub use message::Message;
+pub use node::AnyHandle;
 pub use options::{
     EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,
     QUEUED_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_HANDLES_MAX,

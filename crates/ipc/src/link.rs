@@ -10,13 +10,14 @@
 
 use crate::codec;
 use crate::credit::Pool;
-use crate::driver::Driver;
+use crate::driver::{Driver, Intake};
 use crate::error::{Error, SendError};
 use crate::flusher::Pending;
 use crate::frame::Kind;
 use crate::hello::Hello;
 use crate::inbox::Inbox;
 use crate::message::Message;
+use crate::node::{self, Gate};
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
@@ -40,6 +41,15 @@ pub enum LinkEvent {
     Message(Message),
     /// A message of the crates above, never shown to users.
     Internal(Message),
+    /// Something went wrong, and the channel lives on. Node's channels only.
+    Error(Error),
+    /// The peer has answered for the handle that was sent under this number. Node's channels only.
+    Acknowledged {
+        /// The number given to [`Link::send_internal_with_handle`].
+        ticket: u64,
+        /// It has the handle; otherwise it had no descriptor number left, and never saw it.
+        taken: bool,
+    },
     /// The channel is closed. The last event.
     Disconnect {
         /// Messages that `send` had accepted and the peer did not take.
@@ -80,6 +90,8 @@ pub(crate) struct Shared {
     /// Bytes that the loop has taken out of the queue and not written yet.
     pub(crate) writing: AtomicUsize,
     pub(crate) credit: Arc<Pool>,
+    /// It speaks as Node does.
+    pub(crate) is_node: bool,
     wake: OnceLock<Wake>,
 }
 
@@ -88,6 +100,8 @@ pub(crate) struct Queue {
     /// Gone once the channel is closed, so that clones of the link do not keep it open.
     pub(crate) socket: Option<Arc<OwnedFd>>,
     pub(crate) outbox: Outbox<OwnedFd>,
+    /// What may go into the outbox, where handles are acknowledged. Unused on our own channels.
+    pub(crate) gate: Gate<OwnedFd>,
     pub(crate) phase: Phase,
     /// The loop writes, or will when it runs: whoever queues need not wake it.
     pub(crate) loop_writes: bool,
@@ -138,6 +152,29 @@ impl Link {
         Link::begin(socket, options, Box::new(sink), false)
     }
 
+    /// Starts a link that speaks as Node does, and does not read before [`resume`](Link::resume).
+    ///
+    /// Messages are JSON lines, or V8 values with [`Serialization::Advanced`]. See
+    /// [`node`](crate::node).
+    ///
+    /// [`Serialization::Advanced`]: crate::Serialization::Advanced
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Link::start); [`Error::NotAChannel`] for a serialization that Node does not
+    /// know.
+    pub fn start_node(
+        socket: OwnedFd,
+        options: Options,
+        sink: impl FnMut(LinkEvent) + Send + 'static,
+    ) -> Result<Link, Error> {
+        if !sys::socket::is_unix_stream(socket.as_fd()) {
+            return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
+        }
+        let intake = node::Intake::new(&options)?;
+        Link::resume_parts(socket, options, Outbox::new(), intake, Box::new(sink), false)
+    }
+
     fn begin(socket: OwnedFd, options: Options, sink: Sink, reads: bool) -> Result<Link, Error> {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
@@ -153,16 +190,18 @@ impl Link {
         socket: OwnedFd,
         options: Options,
         outbox: Outbox<OwnedFd>,
-        inbox: Inbox<OwnedFd>,
+        intake: impl Intake,
         sink: Sink,
         reads: bool,
     ) -> Result<Link, Error> {
+        let is_node = answers(&intake);
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
         let credit = Pool::new(options.unread_bytes_max, options.unread_handles_max);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
+            gate: Gate::new(options.handles_in_flight_max),
             phase: Phase::Open,
             loop_writes: true,
             direct: None,
@@ -174,16 +213,18 @@ impl Link {
             queue: Mutex::new(queue),
             writing: AtomicUsize::new(0),
             credit,
+            is_node,
             wake: OnceLock::new(),
         });
         let driver = Driver {
             shared: Arc::clone(&shared),
             socket,
-            inbox,
+            intake,
             writing: Outbox::new(),
             sink,
             readable: true,
             writable: true,
+            retry_at: None,
         };
         let wake = reactor.add(driver);
         shared.credit.set_wake(wake.clone());
@@ -219,6 +260,40 @@ impl Link {
         self.owner.shared.send(value, Kind::Internal)
     }
 
+    /// Sends a message with one handle beside it, to a Node peer. Does not block.
+    ///
+    /// The socket arrives there as what it is: a `net.Socket`, a `net.Server` or a
+    /// `dgram.Socket`. It is made non-blocking, which also concerns clones of it here. What is sent
+    /// after it waits until the peer has acknowledged it, as in Node.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Link::send), with the descriptor; [`Error::InvalidHandle`] for what would end a
+    /// Node process (a file, a pipe, …) and on channels between our own, where a
+    /// [`Handle`](crate::Handle) is a part of the message.
+    pub fn send_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        node::send_with_handle(&self.owner.shared, value, handle.into(), None)
+    }
+
+    /// Sends a message for the crate above on the other side, with one handle beside it, as a raw
+    /// handle of Node's. The answer comes as [`LinkEvent::Acknowledged`] with `ticket`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_with_handle`](Link::send_with_handle).
+    pub fn send_internal_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+        ticket: u64,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        node::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
+    }
+
     /// Closes the channel once everything that was accepted is written. Does not wait.
     pub fn disconnect(&self) {
         self.owner.shared.disconnect();
@@ -234,7 +309,19 @@ impl Link {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let queue = self.owner.shared.queue();
-        queue.outbox.bytes() + self.owner.shared.writing.load(Ordering::Relaxed)
+        queue.waiting(&self.owner.shared)
+    }
+}
+
+/// Only Node's channels answer by themselves.
+fn answers<I: Intake>(_: &I) -> bool {
+    I::ANSWERS
+}
+
+impl Queue {
+    /// Bytes that were accepted and not written.
+    pub(crate) fn waiting(&self, shared: &Shared) -> usize {
+        self.outbox.bytes() + self.gate.bytes() + shared.writing.load(Ordering::Relaxed)
     }
 }
 
@@ -243,7 +330,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // Not set yet means that the driver has not started: its first event looks at everything.
         if let Some(wake) = self.wake.get() {
             wake.wake();
@@ -251,6 +338,9 @@ impl Shared {
     }
 
     fn send<T: Serialize>(&self, value: T, kind: Kind) -> Result<bool, SendError<T>> {
+        if self.is_node {
+            return node::send(self, value, kind);
+        }
         let scratch = scratch::take_frame();
         let (mut encoded, slots) = match codec::encode(&value, kind, &self.options, scratch) {
             Ok(frame) => frame,
@@ -286,7 +376,7 @@ impl Shared {
     }
 
     /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
-    fn write_or_leave(&self, queue: &mut Queue) -> bool {
+    pub(crate) fn write_or_leave(&self, queue: &mut Queue) -> bool {
         if queue.loop_writes {
             self.wait_at_exit(queue);
             return false;
@@ -307,7 +397,7 @@ impl Shared {
     }
 
     /// Something is queued: a normal exit waits until it is written.
-    fn wait_at_exit(&self, queue: &mut Queue) {
+    pub(crate) fn wait_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
             let longest = Duration::from_millis(self.options.exit_flush_ms);
             queue.pending = Some(Pending::new(longest));

@@ -3,6 +3,7 @@
 use crate::codec::{self, Serialization};
 use crate::credit::Credit;
 use crate::error::Error;
+use crate::node::{self, AnyHandle};
 use crate::options::Options;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,9 @@ pub struct Message {
     payload: Bytes,
     handles: Vec<OwnedFd>,
     handles_lost: bool,
+    /// A Node peer sent it, and perhaps a handle beside it.
+    from_node: bool,
+    beside: Option<OwnedFd>,
     serialization: Serialization,
     credit: Option<Credit>,
     mapped_bytes_max: usize,
@@ -31,7 +35,27 @@ impl Message {
         credit: Option<Credit>,
     ) -> Message {
         let &Options { serialization, mapped_bytes_max, .. } = options;
-        Message { payload, handles, handles_lost, serialization, credit, mapped_bytes_max }
+        Message {
+            payload,
+            handles,
+            handles_lost,
+            from_node: false,
+            beside: None,
+            serialization,
+            credit,
+            mapped_bytes_max,
+        }
+    }
+
+    /// What a Node peer sent.
+    pub(crate) fn from_node(
+        payload: Bytes,
+        beside: Option<OwnedFd>,
+        options: &Options,
+        credit: Credit,
+    ) -> Message {
+        let plain = Message::new(payload, Vec::new(), false, options, Some(credit));
+        Message { from_node: true, beside, ..plain }
     }
 
     /// Decodes the message as a `T`.
@@ -43,21 +67,39 @@ impl Message {
     /// [`Error::Decode`] when it is not a `T`; [`Error::HandlesLost`] when it came without its
     /// handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        let Message { payload, handles, handles_lost, serialization, credit, mapped_bytes_max } =
-            self;
-        if handles_lost {
+        if self.handles_lost {
             return Err(Error::HandlesLost);
         }
-        let value =
-            codec::decode(serialization, &payload, Some(&payload), handles, mapped_bytes_max);
-        drop(credit);
-        value
+        let Message { payload, handles, serialization, mapped_bytes_max, .. } = self;
+        let decode = |bytes, owner, handles| {
+            codec::decode(serialization, bytes, owner, handles, mapped_bytes_max)
+        };
+        match decode(&payload, Some(&payload), handles) {
+            // It may hold text that no Rust string can.
+            Err(error) if self.from_node && serialization == Serialization::Json => {
+                match node::mended(&payload) {
+                    Some(mended) => decode(&mended, None, Vec::new()),
+                    None => Err(error),
+                }
+            }
+            decoded => decoded,
+        }
+    }
+
+    /// Takes the handle that a Node peer sent beside the message.
+    ///
+    /// A handle inside a message of our own channels comes with [`decode`](Message::decode).
+    ///
+    /// Sockets of Node are non-blocking, and Node may still use the same socket (a server always,
+    /// a connection that was sent with `keepOpen`): making it blocking here would block Node there.
+    pub fn take_handle(&mut self) -> Option<AnyHandle> {
+        self.beside.take().map(AnyHandle::from)
     }
 
     /// How many handles came with it.
     #[must_use]
     pub fn handle_count(&self) -> usize {
-        self.handles.len()
+        self.handles.len() + usize::from(self.beside.is_some())
     }
 
     /// Its payload, as the codec wrote it.
@@ -77,7 +119,7 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("bytes", &self.payload.len())
-            .field("handles", &self.handles.len())
+            .field("handles", &self.handle_count())
             .field("handles_lost", &self.handles_lost)
             .field("serialization", &self.serialization)
             .field("credit", &self.credit.is_some())

@@ -57,6 +57,9 @@ pub struct Options {
     pub unread_bytes_max: usize,
     /// Received handles that nobody has decoded or dropped, above which the channel is not read.
     pub unread_handles_max: usize,
+    /// How many handles may be on their way to a Node peer that it has not acknowledged; what is
+    /// sent behind more of them waits. Node itself sends one at a time.
+    pub handles_in_flight_max: usize,
     /// The largest shared memory that is mapped on arrival, in bytes.
     pub mapped_bytes_max: usize,
     /// How long a normal exit waits for what is queued, in milliseconds.
@@ -77,6 +80,7 @@ impl Default for Options {
             high_water_bytes: HIGH_WATER_BYTES,
             unread_bytes_max: UNREAD_BYTES_MAX,
             unread_handles_max: UNREAD_HANDLES_MAX,
+            handles_in_flight_max: 1,
             mapped_bytes_max: MAPPED_BYTES_MAX,
             exit_flush_ms: EXIT_FLUSH_MS,
             adaptive_wait: true,

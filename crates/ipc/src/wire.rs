@@ -5,7 +5,7 @@ use crate::inbox::Inbox;
 use crate::outbox::{Outbox, SLICES_MAX};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use sys::scm::{self, RecvFlags};
+use sys::scm::{self, Received, RecvFlags};
 
 /// Writes what one `sendmsg(2)` takes. Returns how many bytes that were.
 ///
@@ -62,6 +62,29 @@ pub(crate) fn read(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
         // The peer closed without having read everything we sent.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
+        Err(error) => Err(Error::Os("recvmsg", error)),
+    }
+}
+
+/// Reads what one `recvmsg(2)` gives, behind the end of `buffer`; `None` when nothing is there
+/// now, no bytes at the end of the stream.
+///
+/// # Errors
+///
+/// [`Error::Os`].
+pub(crate) fn read_into(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    room: usize,
+) -> Result<Option<Received>, Error> {
+    let flags = RecvFlags { dont_wait: true, peek: false };
+    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // The peer closed without having read everything we sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Ok(Some(Received::default()))
+        }
         Err(error) => Err(Error::Os("recvmsg", error)),
     }
 }

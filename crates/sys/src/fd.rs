@@ -97,6 +97,18 @@ pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(fd)?.st_ino)
 }
 
+/// Tells whether descriptor `number` of this process is open and leads to `inode`: for somebody
+/// who has given a descriptor away and wants to know whether it is still there.
+#[must_use]
+pub fn leads_to(number: i32, inode: u64) -> bool {
+    if number < 0 {
+        return false;
+    }
+    // SAFETY: the borrow ends with the next line, and `fstat` on a closed number is an error only.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    self::inode(fd).ok() == Some(inode)
+}
+
 /// Sets or clears close-on-exec.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ pub struct RecvFlags {
 }
 
 /// What one `recvmsg(2)` brought.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Received {
     /// Bytes written to the buffer; 0 on a stream means that the peer closed it.
     pub bytes: usize,

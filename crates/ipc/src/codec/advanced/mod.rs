@@ -14,7 +14,7 @@ mod write;
 pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
 
 use super::reading::Root;
-use super::writing::Writing;
+use super::writing::{Outgoing, Writing};
 use super::{Codec, PayloadReader, PayloadWriter, Serialization};
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,12 +37,7 @@ impl Codec for Advanced {
     const SERIALIZATION: Serialization = Serialization::Advanced;
 
     fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
-        let mut document = Value::default();
-        let inner = ser::ItemSerializer { document: &mut document };
-        let root = value
-            .serialize(Writing::new(inner, writer.outgoing))
-            .map_err(|error| error.to_string())?;
-        document.set_root(root);
+        let document = to_value(value, writer.outgoing)?;
         let mut out = writer.bytes;
         out.write_all(&document.to_bytes()).map_err(|error| error.to_string())
     }
@@ -53,6 +48,18 @@ impl Codec for Advanced {
         let root = Root { incoming: &reader.incoming, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())
     }
+}
+
+/// Any value of serde as one of JavaScript.
+pub(crate) fn to_value<T: Serialize + ?Sized>(
+    value: &T,
+    outgoing: &Outgoing,
+) -> Result<Value, String> {
+    let mut document = Value::default();
+    let inner = ser::ItemSerializer { document: &mut document };
+    let root = value.serialize(Writing::new(inner, outgoing)).map_err(|error| error.to_string())?;
+    document.set_root(root);
+    Ok(document)
 }
 
 #[cfg(test)]

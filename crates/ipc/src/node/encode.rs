@@ -1,0 +1,136 @@
+//! A value, perhaps with a handle beside it, becomes one frame that Node can read.
+//!
+//! Node does not survive a line that is no JSON, a value that V8 cannot read, or an
+//! acknowledgement it did not wait for: what could be one of them is an error here.
+//!
+//! Pure.
+
+use super::decoder::Framing;
+use super::envelope::is_internal;
+use super::kind::HandleType;
+use super::sound::sound;
+use crate::codec::advanced::{self, Entry, Item, Key, Node};
+use crate::codec::writing::{Bounded, Outgoing};
+use crate::codec::{Codec, Json, PayloadWriter};
+use crate::error::Error;
+use memchr::memchr_iter;
+use serde::Serialize;
+
+/// The longest payload: longer ones mean something else to Node.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = (1 << 31) - 1;
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// A user, who may not speak for Node.
+    User,
+    /// This crate or the one above.
+    Internal,
+}
+
+/// Encodes `value` into a frame in `out`, which is empty.
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    value: &T,
+    framing: Framing,
+    handle: Option<HandleType>,
+    voice: Voice,
+    max: usize,
+) -> Result<(), Error> {
+    let outgoing = Outgoing::new(false, false);
+    match framing {
+        Framing::Lines => json(out, value, handle, voice, max, &outgoing)?,
+        Framing::Lengths => advanced(out, value, handle, voice, max, &outgoing)?,
+    }
+    if outgoing.slots.borrow().is_empty() {
+        return Ok(());
+    }
+    let why = "a handle goes to Node beside its message, not inside: send it with_handle";
+    Err(Error::Encode(why.into()))
+}
+
+fn not_yours() -> Error {
+    Error::Encode("a message whose `cmd` begins with NODE_ is Node's own".into())
+}
+
+fn json<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    value: &T,
+    handle: Option<HandleType>,
+    voice: Voice,
+    max: usize,
+    outgoing: &Outgoing,
+) -> Result<(), Error> {
+    if let Some(handle) = handle {
+        out.extend_from_slice(br#"{"cmd":"NODE_HANDLE","type":""#);
+        out.extend_from_slice(handle.name().as_bytes());
+        out.extend_from_slice(br#"","msg":"#);
+    }
+    let from = out.len();
+    let bytes = Bounded::new(out, outgoing, max);
+    let written = Json::encode(value, PayloadWriter { outgoing, bytes });
+    if outgoing.overflow.get() {
+        return Err(Error::TooLong { max });
+    }
+    written.map_err(Error::Encode)?;
+    // Ready-made JSON may be laid out over several lines.
+    let breaks: Vec<usize> = memchr_iter(b'\n', &out[from..]).collect();
+    for at in breaks {
+        out[from + at] = b' ';
+    }
+    if voice == Voice::User && is_internal(Framing::Lines, &out[from..]) {
+        return Err(not_yours());
+    }
+    if let Some(handle) = handle {
+        if let Some(family) = handle.datagram_type() {
+            out.extend_from_slice(br#","dgramType":""#);
+            out.extend_from_slice(family.as_bytes());
+            out.push(b'"');
+        }
+        out.push(b'}');
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+fn advanced<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    value: &T,
+    handle: Option<HandleType>,
+    voice: Voice,
+    max: usize,
+    outgoing: &Outgoing,
+) -> Result<(), Error> {
+    let mut value = advanced::to_value(value, outgoing).map_err(Error::Encode)?;
+    sound(&value).map_err(Error::Encode)?;
+    let text = |text: &str| Item::String(text.into());
+    let cmd = value.get(value.root(), "cmd").and_then(|cmd| match cmd {
+        Item::String(text) => text.to_str(),
+        _ => None,
+    });
+    if voice == Voice::User && cmd.is_some_and(|cmd| cmd.len() > 5 && cmd.starts_with("NODE_")) {
+        return Err(not_yours());
+    }
+    if let Some(handle) = handle {
+        let entry = |key: &str, item| Entry { key: Key::from(key), item };
+        let mut entries = vec![
+            entry("cmd", text("NODE_HANDLE")),
+            entry("type", text(handle.name())),
+            entry("msg", value.root().clone()),
+        ];
+        entries.extend(handle.datagram_type().map(|family| entry("dgramType", text(family))));
+        let envelope = value.add(Node::Object(entries));
+        value.set_root(Item::Object(envelope));
+    }
+    let payload = value.to_bytes();
+    if payload.len() > max.min(PAYLOAD_BYTES_MAX) {
+        return Err(Error::TooLong { max });
+    }
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    out.extend_from_slice(&payload);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

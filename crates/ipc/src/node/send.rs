@@ -1,0 +1,117 @@
+//! Sending to Node, from any thread.
+
+use super::encode::{self, Voice};
+use super::gate::{Cargo, Parcel};
+use super::handle::handle_type;
+use super::intake::{framing, submit};
+use super::kind::HandleType;
+use crate::error::{Error, SendError};
+use crate::frame::Kind;
+use crate::link::{Phase, Queue, Shared};
+use crate::scratch;
+use serde::Serialize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::MutexGuard;
+
+/// Sends a message without a handle.
+pub(crate) fn send<T: Serialize>(
+    shared: &Shared,
+    value: T,
+    kind: Kind,
+) -> Result<bool, SendError<T>> {
+    let voice = if kind == Kind::Internal { Voice::Internal } else { Voice::User };
+    let sent = encode(shared, &value, None, voice).and_then(|frame| {
+        let queue = open(shared, frame.len())?;
+        Ok(leave(shared, queue, Parcel { frame, cargo: None }))
+    });
+    sent.map_err(|error| SendError { value, error })
+}
+
+/// Sends a message with a handle; with a ticket, as the crate above does.
+pub(crate) fn send_with_handle<T: Serialize>(
+    shared: &Shared,
+    value: T,
+    handle: OwnedFd,
+    ticket: Option<u64>,
+) -> Result<bool, SendError<(T, OwnedFd)>> {
+    let prepared = prepare(shared, &value, &handle, ticket.is_some());
+    let (frame, queue, spare) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(SendError { value: (value, handle), error }),
+    };
+    let cargo = Some(Cargo { handle, spare, ticket });
+    Ok(leave(shared, queue, Parcel { frame, cargo }))
+}
+
+type Prepared<'a> = (Vec<u8>, MutexGuard<'a, Queue>, Option<OwnedFd>);
+
+fn prepare<'a, T: Serialize>(
+    shared: &'a Shared,
+    value: &T,
+    handle: &OwnedFd,
+    internal: bool,
+) -> Result<Prepared<'a>, Error> {
+    if !shared.is_node {
+        return Err(Error::InvalidHandle("put a Handle inside the message"));
+    }
+    let kind = handle_type(handle, internal)?;
+    let voice = if internal { Voice::Internal } else { Voice::User };
+    let frame = encode(shared, value, Some(kind), voice)?;
+    let queue = open(shared, frame.len())?;
+    // Only connections are sent again. Without a second descriptor, this one is not.
+    let spare = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
+    // Node polls, and a call that blocks would stop it.
+    sys::socket::set_nonblocking(handle.as_fd(), true)
+        .map_err(|error| Error::Os("fcntl", error))?;
+    Ok((frame, queue, spare))
+}
+
+fn encode<T: Serialize>(
+    shared: &Shared,
+    value: &T,
+    handle: Option<HandleType>,
+    voice: Voice,
+) -> Result<Vec<u8>, Error> {
+    let framing = framing(shared.options.serialization)?;
+    let mut frame = scratch::take_frame();
+    frame.clear();
+    let max = shared.options.frame_bytes_max;
+    match encode::encode(&mut frame, value, framing, handle, voice, max) {
+        Ok(()) => Ok(frame),
+        Err(error) => {
+            scratch::keep_frame(frame);
+            Err(error)
+        }
+    }
+}
+
+/// The queue, if it takes so many bytes more.
+fn open(shared: &Shared, length: usize) -> Result<MutexGuard<'_, Queue>, Error> {
+    let queue = shared.queue();
+    let waiting = queue.waiting(shared);
+    match queue.phase {
+        Phase::Open if waiting > 0 && waiting + length > shared.options.queued_bytes_max => {
+            Err(Error::Full)
+        }
+        Phase::Open => Ok(queue),
+        Phase::Closing | Phase::Closed => Err(Error::Closed),
+    }
+}
+
+/// Queues and perhaps writes; false above the high-water mark.
+fn leave(shared: &Shared, mut queue: MutexGuard<'_, Queue>, parcel: Parcel<OwnedFd>) -> bool {
+    submit(&mut queue, parcel);
+    let waiting = queue.waiting(shared);
+    let wake = if queue.outbox.is_empty() {
+        // Held: the loop goes on when the answer comes.
+        shared.wait_at_exit(&mut queue);
+        false
+    } else {
+        shared.write_or_leave(&mut queue)
+    };
+    drop(queue);
+    if wake {
+        shared.wake();
+    }
+    waiting <= shared.options.high_water_bytes
+}

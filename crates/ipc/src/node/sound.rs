@@ -1,0 +1,128 @@
+//! Whether V8 can read what a value would be written as: what it cannot read ends a Node process.
+//!
+//! Pure.
+
+use crate::codec::NESTING_MAX;
+use crate::codec::advanced::{Entry, Item, Key, Node, NodeId, Text, Value};
+use std::collections::HashSet;
+
+/// The flags of a regular expression that every V8 from version 10 on knows: g i m y u s d.
+const REGEXP_FLAGS: u32 = 1 | 2 | 4 | 8 | 16 | 32 | 128;
+
+/// Checks everything that the value leads to.
+///
+/// # Errors
+///
+/// What V8 would refuse, in words.
+pub(crate) fn sound(value: &Value) -> Result<(), String> {
+    let mut walk = Walk { value, seen: HashSet::new() };
+    walk.item(value.root(), 0)
+}
+
+struct Walk<'a> {
+    value: &'a Value,
+    seen: HashSet<NodeId>,
+}
+
+impl<'a> Walk<'a> {
+    fn item(&mut self, item: &'a Item, depth: usize) -> Result<(), String> {
+        let &Item::Object(id) = item else { return Ok(()) };
+        if !self.seen.insert(id) {
+            return Ok(());
+        }
+        if depth >= NESTING_MAX {
+            return Err(format!("nested deeper than {NESTING_MAX} levels"));
+        }
+        match self.value.node(id) {
+            Node::Object(entries) => self.entries(entries, depth),
+            Node::Array { items, extra } => {
+                let mut items = items.iter().flatten();
+                items.try_for_each(|item| self.item(item, depth + 1))?;
+                self.entries(extra, depth)
+            }
+            Node::Sparse { length, entries } => {
+                let beyond = |entry: &Entry| matches!(entry.key, Key::Index(at) if at >= *length);
+                if entries.iter().any(beyond) {
+                    return Err("an array with elements behind its end".into());
+                }
+                self.entries(entries, depth)
+            }
+            Node::Map(pairs) => pairs.iter().try_for_each(|(key, item)| {
+                self.item(key, depth + 1)?;
+                self.item(item, depth + 1)
+            }),
+            Node::Set(items) => items.iter().try_for_each(|item| self.item(item, depth + 1)),
+            Node::Error { cause, .. } => {
+                cause.iter().try_for_each(|cause| self.item(cause, depth + 1))
+            }
+            Node::Host(item) => self.item(item, depth + 1),
+            Node::RegExp { source, flags } => regexp(source, *flags),
+            Node::View { kind, bytes } if bytes.len() % kind.element_bytes() != 0 => {
+                Err("a typed array that ends inside an element".into())
+            }
+            Node::BufferView { buffer, letter, offset, length, .. } => {
+                self.view(*buffer, *letter, *offset, *length)
+            }
+            Node::Date(_)
+            | Node::Boolean(_)
+            | Node::Number(_)
+            | Node::BigInt(_)
+            | Node::String(_)
+            | Node::ArrayBuffer(_)
+            | Node::View { .. } => Ok(()),
+        }
+    }
+
+    fn entries(&mut self, entries: &'a [Entry], depth: usize) -> Result<(), String> {
+        let mut keys = HashSet::with_capacity(entries.len());
+        for Entry { key, item } in entries {
+            // An index may have been written as a name.
+            let name = key.to_string();
+            if !keys.insert(name) {
+                return Err(format!("the key {key} twice"));
+            }
+            self.item(item, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn view(&self, buffer: NodeId, letter: u8, offset: u32, length: u32) -> Result<(), String> {
+        let Node::ArrayBuffer(bytes) = self.value.node(buffer) else {
+            return Err("a view on something else than a buffer".into());
+        };
+        let element: u32 = match letter {
+            b'b' | b'B' | b'C' | b'?' => 1,
+            b'w' | b'W' => 2,
+            b'd' | b'D' | b'f' => 4,
+            b'F' | b'q' | b'Q' => 8,
+            _ => return Err("a view of an unknown kind".into()),
+        };
+        let end = u64::from(offset) + u64::from(length);
+        if end > bytes.len() as u64 || offset % element != 0 || length % element != 0 {
+            return Err("a view that makes no sense".into());
+        }
+        Ok(())
+    }
+}
+
+/// V8 compiles the expression when it reads it. Not every expression it would take is told apart
+/// here; those that pass are taken.
+fn regexp(source: &Text, flags: u32) -> Result<(), String> {
+    if flags & !REGEXP_FLAGS != 0 {
+        return Err(format!("a regular expression with the flags {flags:#x}"));
+    }
+    let units = source.units();
+    let plain = |unit: &u16| {
+        u8::try_from(*unit)
+            .is_ok_and(|byte| byte.is_ascii_alphanumeric() || b" _-.,".contains(&byte))
+            || *unit > 0x7f
+    };
+    if units.iter().all(plain) || super::pattern::is_valid(units, flags & 16 != 0) {
+        return Ok(());
+    }
+    Err(format!("the regular expression /{source}/, which may not be one"))
+}
+
+#[cfg(test)]
+#[path = "sound_tests.rs"]
+mod tests;

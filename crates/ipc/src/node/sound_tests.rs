@@ -1,0 +1,85 @@
+//! Values that V8 reads, and values that would end Node.
+
+use super::*;
+use crate::codec::advanced::ViewKind;
+
+fn check(node: Node) -> Result<(), String> {
+    let mut value = Value::default();
+    let id = value.add(node);
+    value.set_root(Item::Object(id));
+    sound(&value)
+}
+
+/// The view itself, which is no buffer.
+fn first() -> NodeId {
+    Value::default().add(Node::Date(0.0))
+}
+
+fn entry(key: &str) -> Entry {
+    Entry { key: Key::Name(key.into()), item: Item::Null }
+}
+
+#[test]
+fn what_v8_cannot_read_is_refused() {
+    let regexp = |source: &str, flags| Node::RegExp { source: source.into(), flags };
+    let refused = [
+        Node::Object(vec![entry("a"), entry("a")]),
+        Node::Object(vec![Entry { key: Key::Index(1), item: Item::Null }, entry("1")]),
+        Node::Array { items: vec![], extra: vec![entry("x"), entry("x")] },
+        Node::Sparse { length: 2, entries: vec![Entry { key: Key::Index(2), item: Item::Null }] },
+        Node::View { kind: ViewKind::Int16, bytes: vec![1] },
+        Node::BufferView { buffer: first(), letter: b'B', offset: 0, length: 0, flags: 0 },
+        regexp("(", 0),
+        regexp("a", 1 << 8),
+        regexp("a", 1 << 12),
+    ];
+    for node in refused {
+        let text = format!("{node:?}");
+        assert!(check(node).is_err(), "{text}");
+    }
+    let taken = [
+        Node::Object(vec![entry("a"), entry("b")]),
+        Node::Sparse { length: 2, entries: vec![Entry { key: Key::Index(1), item: Item::Null }] },
+        Node::View { kind: ViewKind::Int16, bytes: vec![1, 2] },
+        regexp("a-b_c ß", 0),
+        regexp("^[a-z]+$", 3),
+    ];
+    for node in taken {
+        check(node).unwrap();
+    }
+}
+
+#[test]
+fn a_view_lies_inside_its_buffer() {
+    for (letter, offset, length, good) in [
+        (b'B', 0, 4, true),
+        (b'W', 2, 2, true),
+        (b'W', 1, 2, false),
+        (b'W', 0, 3, false),
+        (b'B', 3, 2, false),
+        (b'B', u32::MAX, 2, false),
+        (b'!', 0, 1, false),
+    ] {
+        let mut value = Value::default();
+        let buffer = value.add(Node::ArrayBuffer(vec![0; 4]));
+        let view = value.add(Node::BufferView { buffer, letter, offset, length, flags: 0 });
+        value.set_root(Item::Object(view));
+        assert_eq!(sound(&value).is_ok(), good, "{letter} {offset} {length}");
+    }
+}
+
+#[test]
+fn cycles_are_fine_and_depth_has_an_end() {
+    let mut value = Value::default();
+    let own = value.add(Node::Object(vec![]));
+    *value.node_mut(own) = Node::Object(vec![Entry { key: "me".into(), item: Item::Object(own) }]);
+    value.set_root(Item::Object(own));
+    sound(&value).unwrap();
+    let mut deep = Value::default();
+    let mut item = Item::Null;
+    for _ in 0..100_000 {
+        item = Item::Object(deep.add(Node::Set(vec![item])));
+    }
+    deep.set_root(item);
+    assert!(sound(&deep).unwrap_err().contains("deeper"));
+}
