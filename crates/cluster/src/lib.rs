@@ -31,6 +31,8 @@ mod listen;
 mod listener;
 mod members;
 mod message;
+#[cfg_attr(not(test), expect(dead_code, reason = "the drivers come next"))]
+mod node;
 mod policy;
 mod port;
 mod primary;

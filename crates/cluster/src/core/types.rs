@@ -34,7 +34,7 @@ pub(crate) enum WorkerKind {
 
 /// What a Node worker did with a connection.
 #[derive(Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the driver of Node workers says it"))]
+
 pub(crate) enum Answer<H> {
     Taken,
     /// It has enough, or its listener is closed.
