@@ -7,6 +7,7 @@ use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
 use crate::module::{Kind, MODULE, Module, runs_scripts, this_executable};
+use crate::start;
 use crate::stdio::Stdio;
 
 /// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
@@ -92,6 +93,12 @@ impl Fork {
         all.append(&mut self.0.recipe.args);
         self.0.recipe.args = all;
         self
+    }
+
+    /// Whether the child's channel speaks as Node's do: it is a script, or an engine for them.
+    #[must_use]
+    pub fn speaks_node(&self) -> bool {
+        start::speaks_node(&self.0)
     }
 
     /// Starts the child. See [`Command::spawn`].

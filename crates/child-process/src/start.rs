@@ -193,7 +193,7 @@ fn announce(command: &mut Command, number: i32, theirs: &OwnedFd) -> Result<(), 
 }
 
 /// Whether the child expects Node's channel.
-fn speaks_node(command: &Command) -> bool {
+pub(crate) fn speaks_node(command: &Command) -> bool {
     command.is_node || (command.recipe.shell.is_none() && runs_scripts(&command.recipe.program))
 }
 

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing. Sockets, queues and children live here; the loop calls [`Source::event`].
 
+mod node;
 mod perform;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +15,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId, WorkerKind};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::{Member, Members};
@@ -53,6 +54,8 @@ pub(crate) struct Driver {
     outputs: Vec<Output<Connection>>,
     /// Why a worker could not listen, or not start: what a failed start is blamed on.
     failures: HashMap<WorkerId, Error>,
+    /// What the Node workers of one address share beside it.
+    node_data: HashMap<Key, Option<serde_json::Value>>,
     finished: bool,
 }
 
@@ -82,6 +85,7 @@ impl Driver {
             inputs: VecDeque::new(),
             outputs: Vec::new(),
             failures: HashMap::new(),
+            node_data: HashMap::new(),
             finished: false,
         })
     }
@@ -109,13 +113,14 @@ impl Driver {
             Job::Input(input) => self.inputs.push_back(input),
             Job::Spawned { worker, result: Ok(spawned) } => {
                 let pid = spawned.child.pid();
-                let mut member = Member::new(worker, spawned.child, self.shared.clone());
+                let kind = spawned.kind;
+                let mut member = Member::new(worker, spawned.child, kind, self.shared.clone());
                 if let Some(stderr) = spawned.stderr {
                     let token = self.token(Watched::Stderr(worker));
                     member.keep_stderr(stderr, token, turn);
                 }
                 self.members.add(member);
-                self.inputs.push_back(Input::Spawned { worker, pid, kind: WorkerKind::Native });
+                self.inputs.push_back(Input::Spawned { worker, pid, kind });
             }
             Job::Spawned { worker, result: Err(error) } => {
                 let errno = error.errno().unwrap_or(sys::errno::EIO);
@@ -138,6 +143,8 @@ impl Driver {
     fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
         use child_process::Event as E;
         match event {
+            E::Internal(message) if self.is_node(worker) => self.hear_node(worker, message),
+            E::Acknowledged { ticket, taken } => self.node_took(worker, ticket, taken),
             E::Internal(message) => match message.decode() {
                 Ok(message) => self.inputs.extend(asked(worker, message)),
                 Err(error) => {
@@ -327,7 +334,11 @@ impl Source for Driver {
         match event {
             reactor::Event::Start => self.watch_signals(turn),
             reactor::Event::Ready { key, .. } => self.ready(key, turn),
-            reactor::Event::Deadline => self.inputs.push_back(Input::Tick),
+            reactor::Event::Deadline => {
+                // What a dead worker had said counts before it is given up.
+                self.drain_jobs(turn);
+                self.inputs.push_back(Input::Tick);
+            }
             reactor::Event::Wake => self.drain_jobs(turn),
             reactor::Event::Again => {
                 self.drain_jobs(turn);

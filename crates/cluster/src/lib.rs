@@ -31,7 +31,6 @@ mod listen;
 mod listener;
 mod members;
 mod message;
-#[cfg_attr(not(test), expect(dead_code, reason = "the drivers come next"))]
 mod node;
 mod policy;
 mod port;

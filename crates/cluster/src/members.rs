@@ -8,11 +8,12 @@ use std::sync::Arc;
 use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
-use crate::core::{Key, Notice, WorkerId};
+use crate::core::{Key, Notice, WorkerId, WorkerKind};
 use crate::event::Event;
 use crate::message::ToWorker;
+use crate::node::desk::Desk;
 use crate::process::{State, WorkerProcess};
-use crate::queue::Queue;
+use crate::queue::{Connection, Queue};
 use crate::shared::Shared;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
@@ -27,6 +28,8 @@ pub(crate) struct Members(HashMap<WorkerId, Member>);
 pub(crate) struct Member {
     pub(crate) process: WorkerProcess,
     pub(crate) queues: HashMap<Key, Queue>,
+    /// A Node worker's, which has no queues.
+    pub(crate) desk: Option<Desk<Connection>>,
     pub(crate) status: Option<ExitStatus>,
     shared: Arc<Shared>,
     stderr: Option<std::fs::File>,
@@ -51,7 +54,9 @@ impl Members {
     pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<Member> {
         let member = self.0.get(&worker)?;
         let told = member.told_exit && member.told_disconnect;
-        let done = told && member.closed && member.queues.is_empty();
+        let holds_none =
+            member.queues.is_empty() && member.desk.as_ref().is_none_or(Desk::is_empty);
+        let done = told && member.closed && holds_none;
         if done { self.0.remove(&worker) } else { None }
     }
 
@@ -97,7 +102,12 @@ impl Members {
 }
 
 impl Member {
-    pub(crate) fn new(worker: WorkerId, child: Arc<Child>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        worker: WorkerId,
+        child: Arc<Child>,
+        kind: WorkerKind,
+        shared: Arc<Shared>,
+    ) -> Self {
         let process = WorkerProcess::new(worker, child, shared.clone());
         shared.change(|state| {
             state.workers.insert(worker, process.clone());
@@ -105,6 +115,7 @@ impl Member {
         Self {
             process,
             queues: HashMap::new(),
+            desk: (kind == WorkerKind::Node).then(Desk::new),
             status: None,
             shared,
             stderr: None,

@@ -1,5 +1,6 @@
 //! A worker as its primary sees it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -68,6 +69,22 @@ impl WorkerProcess {
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.0.child.send(value)
+    }
+
+    /// Sends a message with a socket beside it to a Node worker, which gets it as `net.Socket`,
+    /// `net.Server` or `dgram.Socket`. To a Rust worker a [`Handle`](ipc::Handle) goes as a part
+    /// of the message.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), with the descriptor; `ERR_INVALID_HANDLE_TYPE` for one that would
+    /// end a Node process, and for a worker that is no Node.
+    pub fn send_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        self.0.child.send_with_handle(value, handle)
     }
 
     /// Sends a signal.

@@ -16,6 +16,10 @@ pub const WORKERS_MAX: u32 = 4096;
 /// What every worker is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// What is run instead of this program.
+    pub(crate) exec: Option<PathBuf>,
+    pub(crate) exec_path: Option<OsString>,
+    pub(crate) exec_argv: Vec<OsString>,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) current_dir: Option<PathBuf>,
@@ -37,6 +41,9 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new() -> Self {
         let settings = Settings {
+            exec: None,
+            exec_path: None,
+            exec_argv: Vec::new(),
             args: std::env::args_os().skip(1).collect(),
             env: Vec::new(),
             current_dir: None,
@@ -61,6 +68,31 @@ impl Builder {
     /// Which workers are replaced when they end.
     pub fn restart(mut self, restart: Restart) -> Self {
         self.core.restart.restart = restart;
+        self
+    }
+
+    /// What the workers run instead of this program: another program, or a script for Node
+    /// (`.js`, `.mjs`, `.cjs`, `.ts`).
+    ///
+    /// A Node application needs no change: its `listen` calls come here. It gets no arguments
+    /// unless [`args`](Self::args) names some.
+    pub fn exec(mut self, exec: impl AsRef<Path>) -> Self {
+        self.settings.exec = Some(exec.as_ref().to_owned());
+        self.settings.args.clear();
+        self
+    }
+
+    /// Which Node runs the script of [`exec`](Self::exec); by default `node` of the `PATH`.
+    #[doc(alias = "execPath")]
+    pub fn exec_path(mut self, path: impl AsRef<OsStr>) -> Self {
+        self.settings.exec_path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Options for Node itself, in front of the script.
+    #[doc(alias = "execArgv")]
+    pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.settings.exec_argv = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         self
     }
 
@@ -96,6 +128,7 @@ impl Builder {
     /// that hangs, not to save its connections, so it may be generous to slow handlers.
     pub fn unresponsive_after(mut self, limit: Duration) -> Self {
         self.core.unresponsive = limit;
+        self.core.unresponsive_node = limit;
         self
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use child_process::{Child, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::core::{Input, WorkerId};
+use crate::core::{Input, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::event::Event;
@@ -31,6 +31,7 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) child: Arc<Child>,
+    pub(crate) kind: WorkerKind,
     /// Its standard error until its runtime is up.
     pub(crate) stderr: Option<std::os::fd::OwnedFd>,
 }

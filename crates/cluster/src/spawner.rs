@@ -7,14 +7,15 @@
 
 use std::cell::OnceCell;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use child_process::{Child, Fork, Module, Stdio};
+use child_process::{Fork, Module, Stdio};
 use crossbeam_channel::Sender;
 
-use crate::core::WorkerId;
+use crate::core::{WorkerId, WorkerKind};
+use crate::node;
 use crate::settings::Settings;
 use crate::shared::{Job, Shared, Spawned};
 
@@ -82,25 +83,23 @@ fn start_writing() -> Option<Sender<Vec<u8>>> {
 
 /// Starts one worker and tells the driver; `Spawned` is told before anything of the child.
 fn spawn(settings: &Settings, shared: &Arc<Shared>, worker: WorkerId, keep_stderr: bool) {
-    let (child, stderr) = match fork(settings, worker, keep_stderr) {
-        Ok((child, stderr)) => (Arc::new(child), stderr),
+    let spawned = match start(settings, worker, keep_stderr) {
+        Ok(spawned) => spawned,
         Err(error) => return shared.job(Job::Spawned { worker, result: Err(error) }),
     };
-    let spawned = Spawned { child: child.clone(), stderr };
+    let child = spawned.child.clone();
     shared.job(Job::Spawned { worker, result: Ok(spawned) });
     let told = shared.clone();
     child.subscribe(move |event| told.job(Job::Child(worker, event)));
 }
 
-fn fork(
+fn start(
     settings: &Settings,
     worker: WorkerId,
     keep_stderr: bool,
-) -> Result<(Child, Option<OwnedFd>), child_process::Error> {
-    let mut fork = Fork::new(Module::this_program());
-    fork.args(&settings.args)
-        .env(UNIQUE_ID, worker.to_string())
-        .env(UNIQUE_NO, worker.to_string())
+) -> Result<Spawned, child_process::Error> {
+    let mut fork = fork(settings);
+    fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
         .process_group(0);
     for (name, value) in &settings.env {
@@ -109,16 +108,43 @@ fn fork(
     if let Some(dir) = &settings.current_dir {
         fork.current_dir(dir);
     }
+    let kind = if fork.speaks_node() { WorkerKind::Node } else { WorkerKind::Native };
     let mut real = None;
-    if keep_stderr {
+    match kind {
+        WorkerKind::Native => {
+            fork.env(UNIQUE_NO, worker.to_string());
+        }
+        // It would not take the second name out of its children's environment.
+        WorkerKind::Node => {
+            fork.env_remove(UNIQUE_NO).channel_options(node::channel_options());
+        }
+    }
+    // Node does not put the real one back.
+    if keep_stderr && kind == WorkerKind::Native {
         real = std::io::stderr().as_fd().try_clone_to_owned().ok();
     }
     let inode = real.as_ref().and_then(|real| sys::fd::inode(real.as_fd()).ok());
-    let (Some(real), Some(inode)) = (real, inode) else { return Ok((fork.spawn()?, None)) };
+    let (Some(real), Some(inode)) = (real, inode) else {
+        return Ok(Spawned { child: Arc::new(fork.spawn()?), kind, stderr: None });
+    };
     fork.stderr(Stdio::pipe())
         .descriptor(STDERR_SLOT, real)
         .env(STDERR, format!("{STDERR_SLOT}:{inode}"));
     let mut child = fork.spawn()?;
     let stderr = child.take_stderr().map(Into::into);
-    Ok((child, stderr))
+    Ok(Spawned { child: Arc::new(child), kind, stderr })
+}
+
+/// What the settings say of the program.
+fn fork(settings: &Settings) -> Fork {
+    let module = match &settings.exec {
+        Some(exec) => Module::from_path(exec),
+        None => Module::this_program(),
+    };
+    let mut fork = Fork::new(module);
+    if let Some(path) = &settings.exec_path {
+        fork.exec_path(path);
+    }
+    fork.exec_argv(&settings.exec_argv).args(&settings.args);
+    fork
 }

@@ -92,7 +92,6 @@ pub(crate) enum Input<H> {
     /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
     /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the driver of Node workers says it"))]
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
     /// The queue has room again.
     Writable { worker: WorkerId, key: Key },

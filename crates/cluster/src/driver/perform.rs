@@ -41,6 +41,9 @@ impl Driver {
                 let records = u32::try_from(depth.unwrap_or(0)).unwrap_or(u32::MAX);
                 self.inputs.push_back(Input::Depth { worker, key, records });
             }
+            Output::TakeBack { worker, key } if self.is_node(worker) => {
+                self.take_back_from_node(worker, key);
+            }
             Output::TakeBack { worker, key } => {
                 let queue = self.members.queue(worker, key);
                 let (connections, probes) = queue.map(Queue::take_back).unwrap_or_default();
@@ -53,6 +56,7 @@ impl Driver {
                 }
             }
             Output::DropQueue { worker, key } => self.drop_queue(worker, key, turn),
+            Output::SendDisconnect { worker } if self.is_node(worker) => self.part_from(worker),
             Output::SendDisconnect { worker } => self.members.send(worker, ToWorker::Disconnect),
             Output::CloseChannel { worker } => self.members.disconnect(worker),
             Output::Signal { worker, hard } => {
@@ -65,6 +69,9 @@ impl Driver {
 
     fn send(&mut self, worker: WorkerId, key: Key, connection: Connection, turn: &mut Turn<'_>) {
         let sent = self.members.queue(worker, key).map(|queue| queue.send(&connection));
+        if sent.is_none() && self.is_node(worker) {
+            return self.send_to_node(worker, key, connection);
+        }
         if let Some(refusal) = self.refused(worker, key, sent, turn) {
             let connection = Some(connection);
             self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
@@ -136,6 +143,7 @@ impl Driver {
 
     /// Closes the port and says so: after all its connections, on which the core counts.
     pub(super) fn close_port(&mut self, key: Key, turn: &mut Turn<'_>) {
+        self.node_data.remove(&key);
         if let Some(port) = self.ports.remove(&key) {
             // Gone from the loop when it is closed, whatever this says.
             let _ = turn.deregister(port.listener());
@@ -145,6 +153,9 @@ impl Driver {
     }
 
     fn grant(&mut self, worker: WorkerId, request: u32, result: Result<(Key, Grant), i32>) {
+        if self.is_node(worker) {
+            return self.grant_node(worker, request, result);
+        }
         let result = result.and_then(|(key, how)| {
             let granted = self.granted(worker, key, how);
             granted.map_err(|error| {
@@ -206,6 +217,6 @@ fn refusal_of(error: &io::Error) -> Refusal {
     }
 }
 
-fn errno_of(error: &io::Error) -> i32 {
+pub(super) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(sys::errno::EIO)
 }

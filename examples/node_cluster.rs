@@ -1,0 +1,159 @@
+//! A Rust primary for a Node application, which needs no change.
+//!
+//! The application calls `listen` as it always does; in a worker of a cluster that comes to the
+//! primary, which opens the port once and deals the connections. Workers that die are replaced,
+//! and what they had not taken goes to the others.
+//!
+//! ```text
+//! cargo run --release --example node_cluster -- APP.js [--workers N] [--policy rr|none] [-- ARGS…]
+//! ```
+//!
+//! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)` for an
+//! application on port 8000, and on standard error a line for everything that happens to a worker,
+//! `fork 1`, `online 1`, `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`. What stands behind `--` is
+//! for the application. `NODE=PATH` names another Node than the one in `PATH`. SIGTERM or Ctrl-C
+//! ends it: what is being answered is answered first. A second one does not wait.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cluster::{Error, Event, Policy, Primary};
+
+const USAGE: &str = "usage: node_cluster APP.js [--workers N] [--policy rr|none] [-- ARGS…]";
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("node_cluster: {why}; {USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match supervise(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Asked to end before it had begun.
+        Err(Error::Closed) => ExitCode::SUCCESS,
+        Err(Error::Interrupted(signal)) => {
+            ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
+        }
+        Err(error) => {
+            tell(std::io::stderr(), &format!("node_cluster: {}", with_causes(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line. A server outlives whoever read its log.
+fn tell(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn supervise(options: Options) -> Result<(), Error> {
+    let workers = options.workers;
+    let mut builder = Primary::builder()
+        .exec(options.app)
+        .args(options.args)
+        .workers(workers)
+        .policy(options.policy)
+        .shutdown_on_signals();
+    if let Some(node) = std::env::var_os("NODE") {
+        builder = builder.exec_path(node);
+    }
+    let primary = builder.build()?;
+    let events = primary.events();
+    primary.start()?;
+    std::thread::scope(|scope| {
+        let ready = scope.spawn(|| {
+            primary.ready()?;
+            let address = primary.address().map_or_else(String::new, |at| at.to_string());
+            let pid = std::process::id();
+            let line =
+                format!("listening on http://{address} with {workers} workers (primary pid {pid})");
+            tell(std::io::stdout(), &line);
+            Ok(())
+        });
+        // Ends when the last worker has.
+        for event in events {
+            match event {
+                Event::Message(..) => {}
+                event => tell(std::io::stderr(), &event.to_string()),
+            }
+        }
+        ready.join().unwrap_or(Ok(())).and_then(|()| primary.wait())
+    })
+}
+
+struct Options {
+    app: String,
+    workers: u32,
+    policy: Policy,
+    args: Vec<String>,
+}
+
+impl Options {
+    /// Reads the flags; `None` when help was asked for.
+    fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
+        let mut options = Self {
+            app: String::new(),
+            workers: cpus.clamp(2, cluster::WORKERS_MAX),
+            policy: Policy::RoundRobin,
+            args: Vec::new(),
+        };
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            if arg == "--" {
+                options.args = args.collect();
+                break;
+            }
+            if !arg.starts_with('-') && options.app.is_empty() {
+                options.app = arg;
+                continue;
+            }
+            let (flag, inline) = match arg.split_once('=') {
+                Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+                None => (arg, None),
+            };
+            let mut value = || match inline.clone().or_else(|| args.next()) {
+                Some(value) => Ok(value),
+                None => Err(format!("{flag} needs a value")),
+            };
+            match flag.as_str() {
+                "--workers" => {
+                    let text = value()?;
+                    let number = text.parse().ok();
+                    let fits = number.filter(|it| (1..=cluster::WORKERS_MAX).contains(it));
+                    let most = cluster::WORKERS_MAX;
+                    options.workers = fits.ok_or_else(|| {
+                        format!("{flag} must be a number from 1 to {most}, not '{text}'")
+                    })?;
+                }
+                "--policy" => {
+                    options.policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;
+                }
+                "--help" | "-h" => return Ok(None),
+                _ => return Err(format!("unknown argument '{flag}'")),
+            }
+        }
+        if options.app.is_empty() {
+            return Err("no application is named".to_owned());
+        }
+        Ok(Some(options))
+    }
+}

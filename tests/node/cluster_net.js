@@ -1,0 +1,43 @@
+// What a net application may do, told by messages: `cluster_net.js PORT|PATH [MAX_CONNECTIONS…]`.
+// Every connection is greeted with the worker's number and a newline, and stays open.
+'use strict';
+const cluster = require('cluster');
+const net = require('net');
+
+const worker = cluster.worker;
+const [where, ...limits] = process.argv.slice(2);
+const wanted = /^\d+$/.test(where) ? { port: Number(where), host: '127.0.0.1' } : { path: where };
+let server;
+
+function open() {
+  server = net.createServer((socket) => {
+    socket.on('error', () => {});
+    socket.write(`${worker.id}\n`);
+    socket.on('data', (text) => {
+      if (String(text).startsWith('bye')) socket.end();
+    });
+  });
+  const limit = limits[(worker.id - 1) % limits.length];
+  if (limit) server.maxConnections = Number(limit);
+  server.on('error', (error) => process.send({ error: error.code, message: error.message }));
+  server.listen(wanted, () => process.send({ listening: server.address() }));
+}
+
+process.on('message', (order, handle) => {
+  switch (order) {
+    case 'close': server.close(() => process.send('closed')); break;
+    case 'reopen': server.close(); open(); break;
+    case 'disconnect': worker.disconnect(); break;
+    case 'kill': worker.kill(); break;
+    case 'process.disconnect': process.disconnect(); break;
+    case 'exit': process.exit(42);
+    case 'throw': throw new Error('asked for');
+    case 'block': for (;;) ; // eslint-disable-line no-constant-condition
+    case 'hold': process.send({ handle: handle && handle.constructor.name });
+      handle.end(`held by ${worker.id}\n`); break;
+    default: process.send({ echo: order, env: process.env.NODE_UNIQUE_ID || null,
+      second: process.env.NODE_UNIQUE_NO || null, isWorker: cluster.isWorker,
+      id: worker.id, connected: worker.isConnected(), dead: worker.isDead() });
+  }
+});
+open();
