@@ -14,6 +14,7 @@
 
 mod ending;
 mod listening;
+mod reload;
 mod types;
 
 use std::collections::BTreeMap;
@@ -26,9 +27,10 @@ use crate::restart::{Backoff, Restart, Rng};
 use crate::schedule::{Schedule, Verdict};
 
 use ending::Ending;
+use reload::Reload;
 pub(crate) use types::{
-    Answer, CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal, Slot,
-    WorkerId, WorkerKind,
+    Answer, CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal,
+    ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 
 /// Decides all that a primary does.
@@ -51,6 +53,7 @@ pub(crate) struct Core<H> {
     postponed: Vec<(WorkerId, Key, u32)>,
     /// Of the schedules that are gone.
     counters: Counters,
+    reload: Option<Reload>,
     /// Slots were filled, and their readiness has not been told.
     ready_due: bool,
     /// The first start has begun.
@@ -85,6 +88,8 @@ struct Place {
     /// Is to be kept filled.
     wanted: bool,
     worker: Option<WorkerId>,
+    /// Comes up to take the worker's place.
+    successor: Option<WorkerId>,
     restart_at: Option<Instant>,
     /// Until then its worker may still ask for what the one before it held.
     heir_until: Option<Instant>,
@@ -93,7 +98,14 @@ struct Place {
 
 impl Place {
     fn new(backoff: Backoff) -> Self {
-        Self { wanted: true, worker: None, restart_at: None, heir_until: None, backoff }
+        Self {
+            wanted: true,
+            worker: None,
+            successor: None,
+            restart_at: None,
+            heir_until: None,
+            backoff,
+        }
     }
 }
 
@@ -122,6 +134,7 @@ impl<H> Core<H> {
             ending: BTreeMap::new(),
             postponed: Vec::new(),
             counters: Counters::default(),
+            reload: None,
             ready_due: false,
             started: false,
             calm_deadline: None,
@@ -157,6 +170,7 @@ impl<H> Core<H> {
     fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
             Input::Scale(slots) => self.scale(slots, now, out),
+            Input::Reload { number } => self.reload(number, out),
             Input::Spawned { worker, pid, kind } => {
                 if let Some(member) = self.members.get_mut(&worker) {
                     (member.pid, member.kind) = (pid, kind);
@@ -216,6 +230,18 @@ impl<H> Core<H> {
         sum
     }
 
+    /// The worker sits in its slot, and does not just leave or come.
+    #[cfg(test)]
+    pub(crate) fn holds_slot(&self, worker: WorkerId) -> bool {
+        self.slots.iter().any(|place| place.worker == Some(worker))
+    }
+
+    /// The worker was asked to end, by the user or for a successor's sake.
+    #[cfg(test)]
+    pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|member| member.life.is_wanted())
+    }
+
     /// What one worker had to do with it; `None` once nothing more is heard of it.
     pub(crate) fn worker_counters(&self, worker: WorkerId) -> Option<WorkerCounters> {
         let mut sum = self.members.get(&worker)?.counters;
@@ -248,18 +274,24 @@ impl<H> Core<H> {
         }
     }
 
+    /// Fills the slot.
     fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) {
-        self.last_worker += 1;
-        let worker = self.last_worker;
+        let worker = self.order(slot, first, out);
         let place = self.place(slot);
         place.worker = Some(worker);
         place.restart_at = None;
         place.heir_until = None;
+    }
+
+    fn order(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
+        self.last_worker += 1;
+        let worker = self.last_worker;
         let (life, counters) = (Life::new(), WorkerCounters::default());
         let kind = WorkerKind::Native;
         let member = Member { slot, life, pid: 0, kind, first, told_disconnect: false, counters };
         self.members.insert(worker, member);
         out.push(Output::Spawn { worker, slot });
+        worker
     }
 
     /// Takes news of a worker's life, or a decision about it.
@@ -313,7 +345,16 @@ impl<H> Core<H> {
             Cause::NotStarted(errno) => Notice::ForkFailed { worker, errno },
         }));
         self.postponed.retain(|(waiter, ..)| *waiter != worker);
-        self.place(slot).worker = None;
+        let place = self.place(slot);
+        if place.worker != Some(worker) {
+            // The slot is another's: this one came to take it over, or has been relieved.
+            place.successor.take_if(|successor| *successor == worker);
+            return self.ports.died(worker, None);
+        }
+        place.worker = place.successor.take();
+        if place.worker.is_some() {
+            return self.ports.died(worker, Some(slot));
+        }
         if failed_start && self.mode == Mode::Running {
             out.push(Output::Emit(Notice::StartFailed { worker, ended, errno }));
             self.ports.died(worker, None);
@@ -443,7 +484,10 @@ impl<H> Core<H> {
         }
         let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);
         // Again where a time is 0 and the next state is over at once.
-        while let Some(worker) = self.members.iter().find(|(_, m)| due(m)).map(|(id, _)| *id) {
+        loop {
+            self.advance_reload(now, out);
+            let next = self.members.iter().find(|(_, member)| due(member)).map(|(id, _)| *id);
+            let Some(worker) = next else { break };
             self.live(worker, Event::Due, None, now, out);
         }
         for slot in (0..).take(self.slots.len()) {

@@ -11,17 +11,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::{Member, Members};
 use crate::message::ToPrimary;
 use crate::port::{Port, Taken};
 use crate::queue::Connection;
+use crate::settings::Signals;
 use crate::shared::{Job, Shared};
 use crate::spawner::Spawner;
 
@@ -37,6 +38,9 @@ enum Watched {
     Stderr(WorkerId),
 }
 
+/// The way back to who asked for a reload.
+type Reply = Sender<Result<(), Error>>;
+
 #[derive(Debug)]
 pub(crate) struct Driver {
     core: Core<Connection>,
@@ -49,6 +53,11 @@ pub(crate) struct Driver {
     next_token: u32,
     signals: Option<SignalWatch>,
     signals_seen: u32,
+    /// Who waits for which reload; nobody for one that a signal asked for.
+    reloads: HashMap<u32, Option<Reply>>,
+    last_reload: u32,
+    /// Wishes for a number of workers that the core has been told.
+    scales: u64,
     /// Answers to what was just performed, for the core's next steps.
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
@@ -62,12 +71,13 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(
         options: CoreOptions,
-        signals: bool,
+        signals: Signals,
         shared: Arc<Shared>,
         jobs: Receiver<Job>,
         spawner: Spawner,
     ) -> Result<Self, Error> {
-        let signals = signals.then(|| SignalWatch::new(&[Signal::TERM, Signal::INT]));
+        let signals = signals.list();
+        let signals = (!signals.is_empty()).then(|| SignalWatch::new(&signals));
         let signals = signals.transpose().map_err(|source| Error::Os("sigaction", source))?;
         // Only the jitter of restarts hangs on it: any number that differs between primaries.
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
@@ -82,6 +92,9 @@ impl Driver {
             next_token: 0,
             signals,
             signals_seen: 0,
+            reloads: HashMap::new(),
+            last_reload: 0,
+            scales: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
             failures: HashMap::new(),
@@ -110,7 +123,11 @@ impl Driver {
 
     fn job(&mut self, job: Job, turn: &mut Turn<'_>) {
         match job {
-            Job::Input(input) => self.inputs.push_back(input),
+            Job::Input(input) => {
+                self.scales += u64::from(matches!(input, Input::Scale(_)));
+                self.inputs.push_back(input);
+            }
+            Job::Reload(reply) => self.reload(Some(reply)),
             Job::Spawned { worker, result: Ok(spawned) } => {
                 let pid = spawned.child.pid();
                 let kind = spawned.kind;
@@ -197,6 +214,10 @@ impl Driver {
     fn take_signals(&mut self) {
         let Some(signals) = &mut self.signals else { return };
         for signal in signals.take() {
+            if signal == Signal::HUP {
+                self.reload(None);
+                continue;
+            }
             self.signals_seen += 1;
             if self.signals_seen == 1 {
                 self.inputs.push_back(Input::Shutdown);
@@ -204,6 +225,31 @@ impl Driver {
                 self.shared.change(|state| state.interrupted = Some(signal));
                 self.inputs.push_back(Input::Abort);
             }
+        }
+    }
+
+    fn reload(&mut self, reply: Option<Reply>) {
+        self.last_reload += 1;
+        self.reloads.insert(self.last_reload, reply);
+        self.inputs.push_back(Input::Reload { number: self.last_reload });
+    }
+
+    fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
+        let (worker, failure) = match result {
+            Ok(()) => (None, None),
+            Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
+            Err(ReloadFailure::Closed) => (None, Some(Error::Closed)),
+            Err(ReloadFailure::NotReady(worker)) => (Some(worker), Some(Error::NotReady(worker))),
+            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.blame(worker))),
+        };
+        if failure.is_none() {
+            self.shared.emit(Event::Reloaded);
+        }
+        match (self.reloads.remove(&number).flatten(), failure) {
+            // Whoever asked may have stopped waiting.
+            (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
+            (None, Some(failure)) => self.shared.emit(Event::Error(worker, failure)),
+            (None, None) => {}
         }
     }
 
@@ -262,7 +308,11 @@ impl Driver {
                 let failure = self.blame(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
-            Notice::Ready => self.shared.change(|state| state.ready = true),
+            // Of a number of workers that is no longer the wanted one?
+            Notice::Ready => {
+                let scales = self.scales;
+                self.shared.change(|state| state.ready = state.scales == scales);
+            }
             // The spawner's error was told when it came.
             Notice::ForkFailed { .. } => {}
             Notice::Unresponsive { worker }

@@ -28,6 +28,11 @@ pub enum Error {
         /// The last lines it wrote to its standard error before its runtime was up.
         stderr: String,
     },
+    /// A new worker was not ready in time; the reload was given up, and the workers that had not
+    /// been replaced were kept.
+    NotReady(u32),
+    /// A reload is asked for while another is not over.
+    ReloadUnderWay,
     /// The listener is closed: the worker is draining, or the primary is gone.
     Closed,
     /// This process is a worker; only a primary can do this.
@@ -54,7 +59,8 @@ impl Error {
             Self::Fork(source) | Self::Worker(source) => source.code(),
             Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
             Self::Closed => "ERR_SERVER_NOT_RUNNING",
-            Self::IsWorker => "ERR_INVALID_STATE",
+            Self::NotReady(_) => "ETIMEDOUT",
+            Self::IsWorker | Self::ReloadUnderWay => "ERR_INVALID_STATE",
             Self::Interrupted(_) => "ABORT_ERR",
             Self::Channel(source) => source.code(),
         }
@@ -81,6 +87,10 @@ impl fmt::Display for Error {
                     lines => write!(f, "; its last words:\n{lines}"),
                 }
             }
+            Self::NotReady(worker) => {
+                write!(f, "worker {worker} was not ready in time, so its predecessor was kept")
+            }
+            Self::ReloadUnderWay => f.write_str("a reload is under way"),
             Self::Closed => f.write_str("the listener is closed"),
             Self::IsWorker => f.write_str("this process is a worker, not a primary"),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
@@ -100,6 +110,8 @@ impl std::error::Error for Error {
             Self::Listen(..)
             | Self::Option(..)
             | Self::StartFailed { .. }
+            | Self::NotReady(_)
+            | Self::ReloadUnderWay
             | Self::Closed
             | Self::IsWorker
             | Self::Interrupted(_) => None,

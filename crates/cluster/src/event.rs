@@ -28,6 +28,8 @@ pub enum Event {
     Unresponsive(WorkerProcess),
     /// Its process has ended.
     Exit(WorkerProcess, ExitStatus),
+    /// A reload is over: every worker has been replaced.
+    Reloaded,
     /// Something failed that concerns this worker, or none that exists.
     Error(Option<u32>, Error),
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Event {
             Self::Unresponsive(worker) => write!(f, "unresponsive {}", worker.id()),
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
+            Self::Reloaded => f.write_str("reloaded"),
             Self::Error(Some(worker), error) => {
                 write!(f, "error {worker} ")?;
                 write_with_causes(f, error)

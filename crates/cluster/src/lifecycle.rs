@@ -260,6 +260,10 @@ impl Life {
         self.wanted
     }
 
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state == State::Dead
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.connected
     }

@@ -11,7 +11,7 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
 use crate::process::WorkerProcess;
-use crate::settings::Builder;
+use crate::settings::{Builder, WORKERS_MAX};
 use crate::shared::{Job, Shared, State};
 use crate::spawner::Spawner;
 use crate::worker::Worker;
@@ -96,8 +96,71 @@ impl Primary {
     /// None today; failures to start are told by [`ready`](Self::ready) and as events.
     #[doc(alias = "fork")]
     pub fn start(&self) -> Result<(), Error> {
-        self.shared.input(Input::Scale(self.workers));
+        self.shared.scale(self.workers);
         Ok(())
+    }
+
+    /// Changes the number of workers, 1 to [`WORKERS_MAX`], and returns at once.
+    ///
+    /// More are started; [`ready`](Self::ready) then waits until all listen. Fewer: the youngest
+    /// places are given up, their workers get nothing new, finish what they have, and are not
+    /// replaced. What lies unread in their queues goes to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] when the number is out of range.
+    pub fn scale(&self, workers: u32) -> Result<(), Error> {
+        check_workers(workers)?;
+        self.shared.scale(workers);
+        Ok(())
+    }
+
+    /// Replaces every worker, one after the other, without refusing anybody; blocks until the
+    /// last of the old ones has ended.
+    ///
+    /// Each new worker listens on all that its predecessor listened on before that one is told to
+    /// finish what it has. The program is started from its path, so a new build put there (by a
+    /// rename) is what runs from now on. [`Builder::reload_on_hangup`] does the same on `SIGHUP`.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), cluster::Error> {
+    /// # let primary = cluster::Primary::builder().build()?;
+    /// match primary.reload() {
+    ///     Ok(()) => eprintln!("all workers are new"),
+    ///     Err(error) => eprintln!("{error}; the other workers go on as they were"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reload is given up, and the workers not yet replaced are kept, when a new one ends
+    /// ([`Error::StartFailed`], [`Error::Listen`]) or is not ready within
+    /// [`Builder::ready_within`] ([`Error::NotReady`]). [`Error::ReloadUnderWay`] while another
+    /// is not over; [`Error::Closed`] before the start and when the cluster ends.
+    ///
+    /// Node: has no such thing.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.shared.ask(Job::Reload).unwrap_or(Err(Error::Closed))
+    }
+
+    /// Sends a message to every worker whose channel is open; gives how many those were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`] when it cannot be encoded or is over a limit. A handle inside has one
+    /// receiver: a message with one reaches the first worker and is an error for the next.
+    pub fn broadcast<T: serde::Serialize>(&self, message: &T) -> Result<usize, Error> {
+        let mut reached = 0;
+        for worker in self.workers() {
+            match worker.send(message) {
+                Ok(_) => reached += 1,
+                // It is on its way out.
+                Err(_) if !worker.is_connected() => {}
+                Err(failed) => return Err(Error::Channel(failed.error)),
+            }
+        }
+        Ok(reached)
     }
 
     /// Blocks until all workers listen (or, with [`Builder::listens`] off, are online). Before
@@ -161,6 +224,13 @@ impl Drop for Primary {
     fn drop(&mut self) {
         self.shared.input(Input::Shutdown);
     }
+}
+
+pub(crate) fn check_workers(workers: u32) -> Result<(), Error> {
+    if (1..=WORKERS_MAX).contains(&workers) {
+        return Ok(());
+    }
+    Err(Error::Option("workers", format!("{workers} is not between 1 and {WORKERS_MAX}")))
 }
 
 /// Why the end was no good end. An interruption is told to everybody, a failed start once.

@@ -125,6 +125,11 @@ impl<H> Schedule<H> {
         opened
     }
 
+    /// The worker has said that it listens, and connections may be dealt to it.
+    pub(crate) fn is_open(&self, worker: WorkerId) -> bool {
+        self.find(worker).is_ok_and(|at| self.lanes[at].state == LaneState::Open)
+    }
+
     /// Deals out what waits.
     pub(crate) fn deal(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         self.pump(usize::MAX, now, out);

@@ -4,10 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use child_process::Signal;
+
 use crate::core::CoreOptions;
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::primary::Primary;
+use crate::primary::{Primary, check_workers};
 use crate::restart::Restart;
 
 /// The most workers one primary can have.
@@ -25,6 +27,21 @@ pub(crate) struct Settings {
     pub(crate) current_dir: Option<PathBuf>,
 }
 
+/// Which signals the primary takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) shutdown: bool,
+    pub(crate) reload: bool,
+}
+
+impl Signals {
+    pub(crate) fn list(self) -> Vec<Signal> {
+        let shutdown: &[Signal] = if self.shutdown { &[Signal::TERM, Signal::INT] } else { &[] };
+        let reload: &[Signal] = if self.reload { &[Signal::HUP] } else { &[] };
+        [shutdown, reload].concat()
+    }
+}
+
 /// Collects the options of a [`Primary`].
 ///
 /// Every option has a default that suits a server: one worker per processor this process may
@@ -35,7 +52,7 @@ pub struct Builder {
     pub(crate) settings: Settings,
     pub(crate) core: CoreOptions,
     pub(crate) workers: u32,
-    pub(crate) signals: bool,
+    pub(crate) signals: Signals,
 }
 
 impl Builder {
@@ -50,7 +67,7 @@ impl Builder {
         };
         let workers = os_info::available_parallelism();
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
-        Self { settings, core: CoreOptions::default(), workers, signals: false }
+        Self { settings, core: CoreOptions::default(), workers, signals: Signals::default() }
     }
 
     /// How many workers to run: 1 to [`WORKERS_MAX`].
@@ -158,7 +175,46 @@ impl Builder {
     /// Handlers are installed by `build` and the earlier ones put back when the cluster has
     /// ended. Without this option no signal is touched.
     pub fn shutdown_on_signals(mut self) -> Self {
-        self.signals = true;
+        self.signals.shutdown = true;
+        self
+    }
+
+    /// Reloads on `SIGHUP`, as [`Primary::reload`] does; a reload that fails is told as
+    /// [`Event::Error`](crate::Event::Error). The handler goes as those of
+    /// [`shutdown_on_signals`](Self::shutdown_on_signals) do.
+    pub fn reload_on_hangup(mut self) -> Self {
+        self.signals.reload = true;
+        self
+    }
+
+    /// How long a new worker may take to listen when it is to relieve another, before the reload
+    /// is given up; by default 10 s.
+    #[doc(alias = "ready_ms")]
+    pub fn ready_within(mut self, limit: Duration) -> Self {
+        self.core.ready = limit;
+        self
+    }
+
+    /// How many restarts of one worker's place happen at once, by default 5, and for how long its
+    /// workers have to listen to earn one back, by default 1 s. With 0 every restart waits.
+    pub fn restart_burst(mut self, restarts: u32, refill: Duration) -> Self {
+        self.core.restart.burst = restarts;
+        self.core.restart.refill = refill;
+        self
+    }
+
+    /// How long a restart waits when the burst is used up, by default 100 ms; each further one
+    /// twice as long, to `max` at the most, by default 30 s. Give or take a quarter.
+    pub fn restart_delay(mut self, first: Duration, max: Duration) -> Self {
+        self.core.restart.delay_min = first;
+        self.core.restart.delay_max = max;
+        self
+    }
+
+    /// For how long a worker has to listen until the next restart of its place waits no longer
+    /// than the first; by default 10 s.
+    pub fn restart_reset(mut self, listened: Duration) -> Self {
+        self.core.restart.reset = listened;
         self
     }
 
@@ -169,10 +225,7 @@ impl Builder {
     /// An option out of range; a call to a worker ([`Error::IsWorker`]); no thread or
     /// descriptor left.
     pub fn build(self) -> Result<Primary, Error> {
-        if !(1..=WORKERS_MAX).contains(&self.workers) {
-            let why = format!("{} is not between 1 and {WORKERS_MAX}", self.workers);
-            return Err(Error::Option("workers", why));
-        }
+        check_workers(self.workers)?;
         if !(1..=64).contains(&self.core.window) {
             let why = format!("{} is not between 1 and 64", self.core.window);
             return Err(Error::Option("window", why));

@@ -22,6 +22,8 @@ pub(crate) enum Job {
         result: Result<Spawned, child_process::Error>,
     },
     Child(WorkerId, child_process::Event),
+    /// The user wants every worker replaced.
+    Reload(Sender<Result<(), Error>>),
     /// The user asks for the counters, of all or of one.
     Count(Sender<Counters>),
     CountWorker(WorkerId, Sender<WorkerCounters>),
@@ -52,8 +54,10 @@ pub(crate) struct State {
     pub(crate) workers: BTreeMap<WorkerId, WorkerProcess>,
     /// As they stood at the end.
     pub(crate) counters: Counters,
-    /// All workers listen, or once did.
+    /// All workers that were last asked for listen, or once did.
     pub(crate) ready: bool,
+    /// How often a number of workers was asked for.
+    pub(crate) scales: u64,
     pub(crate) finished: bool,
     /// Why the start was given up; taken by the first who asks.
     pub(crate) failure: Option<Error>,
@@ -76,6 +80,15 @@ impl Shared {
 
     pub(crate) fn input(&self, input: Input<Connection>) {
         self.job(Job::Input(input));
+    }
+
+    /// Asks for so many workers; they are not ready until the driver says so.
+    pub(crate) fn scale(&self, workers: u32) {
+        // Under one lock, so that whoever comes second is also done second.
+        let mut state = self.lock();
+        state.ready = false;
+        state.scales += 1;
+        self.input(Input::Scale(workers));
     }
 
     pub(crate) fn job(&self, job: Job) {

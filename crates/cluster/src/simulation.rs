@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::address::Address;
 use crate::core::{
     Answer, CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal,
-    Slot, WorkerId, WorkerKind,
+    ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 use crate::counters::WorkerCounters;
 use crate::policy::Policy;
@@ -32,7 +32,7 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// What thousands of worlds must have seen, or they prove little.
-const SEEN: [&str; 20] = [
+const SEEN: [&str; 24] = [
     "delivered",
     "taken back",
     "dispatched again",
@@ -53,6 +53,10 @@ const SEEN: [&str; 20] = [
     "lost",
     "silent",
     "taken back from the dead",
+    "relieved",
+    "reloaded",
+    "reload: not ready",
+    "reload: ended",
 ];
 
 /// Where a connection is.
@@ -162,6 +166,9 @@ struct World {
     sends: Vec<usize>,
     born: Instant,
     ready_due: bool,
+    /// The reload that is not over, and the last number used.
+    reload: Option<u32>,
+    reloads: u32,
     /// What has been exercised.
     seen: BTreeMap<&'static str, u64>,
     shown: bool,
@@ -266,6 +273,8 @@ impl World {
             sends: Vec::new(),
             born: now,
             ready_due: false,
+            reload: None,
+            reloads: 0,
             seen: BTreeMap::new(),
             shown: std::env::var_os("SEED").is_some(),
         }
@@ -298,6 +307,7 @@ impl World {
             return;
         }
         assert_eq!(self.core.deadline(), None, "idle without a deadline");
+        assert_eq!(self.reload, None, "a reload ends");
         // While one that is said to listen has not begun to, it may want any address.
         let mut running = self.workers.values().filter(|worker| worker.running);
         let coming = running.any(|worker| worker.told.listening_ever.is_empty());
@@ -417,10 +427,14 @@ impl World {
 
     fn fault(&mut self) {
         let Some(id) = self.any_worker() else { return };
-        match self.below(32) {
+        match self.below(35) {
             30..=31 => {
                 let worker = self.workers.get_mut(&id).unwrap();
                 worker.full = !worker.full;
+            }
+            32..=34 => {
+                self.reloads += 1;
+                self.step(Input::Reload { number: self.reloads });
             }
             0..=5 => self.die(id, Ended::Signal(9)),
             6..=11 => {
@@ -749,6 +763,9 @@ impl World {
         self.note(&input);
         let mut out = std::mem::take(&mut self.out);
         self.core.step(input, self.now, &mut out);
+        for (id, worker) in &mut self.workers {
+            worker.told.finishing |= !worker.told.exited && self.core.is_leaving(*id);
+        }
         let many = if accepted && !self.stopping { 8 } else { 8 * self.fates.len() };
         assert!(out.len() <= many + 16 * (self.workers.len() + 4), "too many outputs");
         for output in out.drain(..) {
@@ -801,10 +818,14 @@ impl World {
             }
             Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
                 let Worker { slot, told, .. } = &self.workers[worker];
-                if !told.exited {
+                // One that leaves or comes has no say about the slot.
+                if !told.exited && self.core.holds_slot(*worker) {
                     self.wanted.remove(&slot.clone());
                     self.told(*worker).finishing = true;
                 }
+            }
+            Input::Reload { number } if self.reload.is_none() && !self.stopping => {
+                self.reload = Some(*number);
             }
             Input::Shutdown | Input::Abort => self.stopping = true,
             _ => {}
@@ -880,6 +901,7 @@ impl World {
                 }
             }
             Output::Close { connection, reason } => self.close(connection, reason),
+            Output::Reloaded { number, result } => self.reloaded(number, result),
             Output::Finished => {
                 assert!(!self.finished, "finished once");
                 assert!(self.workers.values().all(|worker| worker.told.exited));
@@ -888,10 +910,28 @@ impl World {
         }
     }
 
+    fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
+        let under_way = self.reload.take_if(|reload| *reload == number).is_some();
+        match result {
+            Ok(()) => self.saw("reloaded"),
+            Err(ReloadFailure::NotReady(_)) => self.saw("reload: not ready"),
+            Err(ReloadFailure::Ended(_)) => self.saw("reload: ended"),
+            Err(ReloadFailure::Closed) => assert!(self.stopping),
+            Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
+        }
+        assert!(under_way || self.stopping, "answered once");
+    }
+
     fn order(&mut self, id: WorkerId, slot: Slot) {
         assert!(!self.stopping, "nobody is started into a shutdown");
-        let occupied = self.workers.values().any(|other| other.slot == slot && !other.told.exited);
-        assert!(!occupied, "slot {slot} has a worker");
+        let stays =
+            |other: &&Worker| other.slot == slot && !other.told.exited && !other.told.finishing;
+        let staying = self.workers.values().filter(stays).count();
+        let most = usize::from(self.reload.is_some());
+        assert!(staying <= most, "slot {slot} has a worker");
+        if staying > 0 {
+            self.saw("relieved");
+        }
         assert!(self.wanted.contains(&slot), "slot {slot} is wanted");
         let worker = Worker { slot, ..Worker::default() };
         assert!(self.workers.insert(id, worker).is_none(), "a new number");
@@ -952,7 +992,9 @@ impl World {
             Restart::OnCrash => ended != Some(Ended::Code(0)),
             Restart::Never => false,
         };
-        if !restarted && !wanted {
+        let others = |other: &Worker| other.slot == slot && !other.told.exited;
+        let alone = self.workers.iter().all(|(other, it)| *other == id || !others(it));
+        if !restarted && !wanted && alone {
             self.wanted.remove(&slot);
         }
     }

@@ -30,6 +30,7 @@ impl<H> Core<H> {
             place.wanted = false;
             place.restart_at = None;
             leaving.extend(place.worker);
+            leaving.extend(place.successor.take());
             self.ports.disinherit(*slot);
         }
         for worker in &leaving {
@@ -38,10 +39,15 @@ impl<H> Core<H> {
         // First those addresses that nobody else serves: their queues stay in use for now.
         self.give_up_unwanted(now, out);
         for worker in leaving {
-            for (key, schedule) in &mut self.schedules {
-                if !self.ending.contains_key(key) {
-                    schedule.leave(worker, out);
-                }
+            self.leave_schedules(worker, out);
+        }
+    }
+
+    /// Nothing more is dealt to the worker, where others serve.
+    pub(super) fn leave_schedules(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+        for (key, schedule) in &mut self.schedules {
+            if !self.ending.contains_key(key) {
+                schedule.leave(worker, out);
             }
         }
     }
@@ -49,8 +55,12 @@ impl<H> Core<H> {
     pub(super) fn disconnect(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         let Some(slot) = self.members.get(&worker).map(|member| member.slot) else { return };
         // A worker of the time before, dead already, has no say about its slot.
-        if self.place(slot).worker == Some(worker) {
+        let place = self.place(slot);
+        if place.worker == Some(worker) {
             self.retire(&[slot], now, out);
+        } else if place.successor.take_if(|it| *it == worker).is_some() {
+            self.live(worker, Event::Finish, None, now, out);
+            self.leave_schedules(worker, out);
         }
     }
 
@@ -83,6 +93,7 @@ impl<H> Core<H> {
         if !self.postponed.is_empty() {
             self.grant_postponed(out);
         }
+        self.advance_reload(now, out);
         self.expire_heirs(now);
         self.give_up_unwanted(now, out);
         for key in self.ending.keys().copied().collect::<Vec<_>>() {
@@ -125,7 +136,7 @@ impl<H> Core<H> {
         }
     }
 
-    fn give_up_unwanted(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+    pub(super) fn give_up_unwanted(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         // Somebody is still to come who may want any of them.
         let coming = |place: &Place| {
             let member = place.worker.and_then(|worker| self.members.get(&worker));
@@ -239,7 +250,7 @@ impl<H> Core<H> {
         let restarts = self.slots.iter().flat_map(|place| place.restart_at.or(place.heir_until));
         let ends =
             self.ending.values().filter_map(|ending| ending.forced_at.filter(|at| *at > now));
-        lives.chain(restarts).chain(ends).min()
+        lives.chain(restarts).chain(ends).chain(self.reload_deadline()).min()
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {

@@ -67,6 +67,8 @@ pub(crate) enum Refusal {
 pub(crate) enum Input<H> {
     /// So many slots are wanted from now on.
     Scale(u32),
+    /// Every worker is to be replaced; answered by `Reloaded` with the same number.
+    Reload { number: u32 },
     /// The process asked for by `Spawn` runs.
     Spawned { worker: WorkerId, pid: u32, kind: WorkerKind },
     /// It could not be started.
@@ -148,6 +150,8 @@ pub(crate) enum Output<H> {
     Signal { worker: WorkerId, hard: bool },
     /// Close a connection that nobody can serve.
     Close { connection: H, reason: CloseReason },
+    /// The reload of this number is over.
+    Reloaded { number: u32, result: Result<(), ReloadFailure> },
     /// No worker is left and none will come.
     Finished,
 }
@@ -159,6 +163,19 @@ pub(crate) enum Grant {
     HandOff,
     /// From the listening socket itself.
     Shared,
+}
+
+/// Why a reload left some workers as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadFailure {
+    /// Another one is not over.
+    UnderWay,
+    /// The primary has not been started, or ends.
+    Closed,
+    /// This new worker was not ready in time.
+    NotReady(WorkerId),
+    /// This new worker ended, or was told to, before it was ready.
+    Ended(WorkerId),
 }
 
 /// Why a connection was closed unserved.
@@ -235,6 +252,8 @@ pub(crate) struct CoreOptions {
     pub(crate) term: Duration,
     /// A worker is ready when it listens; otherwise as soon as it is online.
     pub(crate) listens: bool,
+    /// So long a new worker may take to be ready when it is to relieve another.
+    pub(crate) ready: Duration,
     /// A worker that came up may take so long to ask for what its predecessor had.
     pub(crate) settle: Duration,
     pub(crate) restart: RestartOptions,
@@ -251,6 +270,7 @@ impl Default for CoreOptions {
             disconnect: Duration::from_secs(5),
             term: Duration::from_secs(2),
             listens: true,
+            ready: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }

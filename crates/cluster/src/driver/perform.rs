@@ -16,7 +16,7 @@ impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
             Output::Spawn { worker, slot: _ } => {
-                let keep_stderr = !self.shared.lock().ready;
+                let keep_stderr = !self.shared.lock().ready || !self.reloads.is_empty();
                 self.spawner.spawn(worker, keep_stderr);
             }
             Output::Emit(notice) => self.tell(notice, turn),
@@ -63,6 +63,7 @@ impl Driver {
                 self.members.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
             }
             Output::Close { connection, reason: _ } => drop(connection),
+            Output::Reloaded { number, result } => self.reloaded(number, result),
             Output::Finished => self.finished = true,
         }
     }
