@@ -11,6 +11,7 @@
 //! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)`. Then, from
 //! another terminal: `curl http://127.0.0.1:8000/` is answered by the workers in turn, and
 //! `curl http://127.0.0.1:8000/crash` kills the one it reaches, which is replaced at once.
+//! `kill -HUP` of the primary replaces all workers without refusing anybody, and says `reloaded`.
 //! Ctrl-C ends it: what is being answered is answered first. A second Ctrl-C does not wait.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
@@ -81,6 +82,7 @@ fn supervise(options: &Options) -> Result<(), Error> {
         .policy(options.policy)
         .restart(restart)
         .shutdown_on_signals()
+        .reload_on_hangup()
         .build()?;
     let events = primary.events();
     primary.start()?;

@@ -2,146 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod common;
+#[allow(dead_code, reason = "shared with http_reload.rs, which asks more of it")]
+#[path = "common/server.rs"]
+mod server;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sys::pidfd::PidFd;
 use sys::signal::{self, Signal};
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A running `http_cluster`; killed with its workers if a test fails.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    announced: String,
-}
-
-impl Server {
-    fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(common::example("http_cluster"))
-            .args(["--port", "0"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut announced = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut announced).unwrap();
-        let address = announced
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("http://"))
-            .unwrap_or_else(|| panic!("no address in {announced:?}"))
-            .parse()
-            .unwrap();
-        Self { child, address, announced }
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(BufReader::new(stream))
-    }
-
-    /// One request on a connection of its own.
-    fn get(&self, path: &str) -> String {
-        self.connect().get(path, "close")
-    }
-
-    fn workers(&self) -> Vec<u32> {
-        // A child belongs to the thread that spawned it.
-        std::fs::read_dir(format!("/proc/{}/task", self.pid()))
-            .unwrap()
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
-            .flat_map(|pids| {
-                pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
-            })
-            .collect()
-    }
-
-    /// Waits for its end and gives its code and what it wrote on standard error.
-    fn finish(mut self) -> (ExitStatus, String) {
-        let ended = PidFd::open(self.pid()).unwrap();
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert!(sys::poll::readable(std::os::fd::AsFd::as_fd(&ended), Some(PATIENCE)).unwrap());
-        (self.child.wait().unwrap(), log)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for worker in self.workers() {
-                let _ = signal::kill(worker, Signal::KILL);
-            }
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// One connection.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn get(&mut self, path: &str, connection: &str) -> String {
-        self.ask(path, connection);
-        self.answer().unwrap()
-    }
-
-    fn ask(&mut self, path: &str, connection: &str) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-    }
-
-    /// Waits until the server has read all that was asked. One that had not, and closes an idle
-    /// connection meanwhile, would be right to drop the question: HTTP knows no better.
-    fn wait_until_read(&self) {
-        let (ours, theirs) = (self.0.get_ref().local_addr().unwrap(), self.0.get_ref().peer_addr());
-        let port = |address: SocketAddr| format!(":{:04X}", address.port());
-        let (ours, theirs) = (port(ours), port(theirs.unwrap()));
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-            let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-            let line = lines.find(|it| it[1].ends_with(&theirs) && it[2].ends_with(&ours)).unwrap();
-            if line[4].ends_with(":00000000") {
-                return;
-            }
-            assert!(Instant::now() < deadline, "unread: {line:?}");
-        }
-    }
-
-    fn answer(&mut self) -> std::io::Result<String> {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
-        Ok(String::from_utf8(body).unwrap())
-    }
-}
+use server::{Client, PATIENCE, Server};
 
 /// Runs the example to its end: code, standard output, standard error.
 fn run(flags: &[&str]) -> (Option<i32>, String, String) {

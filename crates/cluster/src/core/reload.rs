@@ -132,12 +132,13 @@ impl<H> Core<H> {
             return Turn::Skip;
         }
         let worker = step.successor;
-        let member = self.members.get(&worker).filter(|member| member.life.may_serve());
+        let member = self.members.get(&worker).filter(|member| !member.life.is_dead());
         let Some(member) = member else { return Turn::Fail(ReloadFailure::Ended(worker)) };
         let late = step.until.is_some_and(|until| until <= now);
-        if !member.life.is_ready() {
+        // One that hung up is on its way out: how it ends is worth waiting for.
+        if !member.life.is_ready() || !member.life.may_serve() {
             let failure = Turn::Fail(ReloadFailure::NotReady(worker));
-            return if late { failure } else { Turn::Wait(step) };
+            return if late { failure } else { Turn::Wait(Step { settles: None, ..step }) };
         }
         let settles = step.settles.or_else(|| now.checked_add(self.options.settle));
         let settled = settles.is_some_and(|at| at <= now);

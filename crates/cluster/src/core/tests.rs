@@ -356,3 +356,57 @@ fn a_worker_that_crashes_in_a_loop_is_started_ever_more_rarely_and_never_given_u
     }
     assert!((25..60).contains(&starts), "{starts}");
 }
+
+#[test]
+fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_first() {
+    let mut script = Script::listening(2, CoreOptions::default());
+    let spawn = |worker, slot| Output::Spawn { worker, slot };
+    assert_eq!(script.say(Input::Reload { number: 7 }), [spawn(3, 0)]);
+    let refused = Output::Reloaded { number: 8, result: Err(ReloadFailure::UnderWay) };
+    assert_eq!(script.say(Input::Reload { number: 8 }), [refused]);
+    assert_eq!(script.accept(1), [send(1, 1)], "the holder serves");
+    script.read(1);
+    script.say(Input::Spawned { worker: 3, pid: 3, kind: WorkerKind::Native });
+    script.say(Input::Online { worker: 3 });
+    let address = at("127.0.0.1:80");
+    script.say(Input::ListenAsked { worker: 3, request: 0, address, backlog: 511 });
+    let out = script.say(Input::Listening { worker: 3, key: 1 });
+    let taken = out.iter().position(|it| *it == Output::TakeBack { worker: 1, key: 1 });
+    let next = out.iter().position(|it| *it == spawn(4, 1));
+    assert!(taken < next && taken.is_some(), "{out:?}");
+    script.say(Input::TakenBack { worker: 1, key: 1, connections: Vec::new(), probes: 0 });
+    script.start(4);
+    script.exit(1);
+    let done = Output::Reloaded { number: 7, result: Ok(()) };
+    assert!(!script.exit(3).contains(&done), "an exit of somebody else is not the end");
+    assert!(script.exit(2).contains(&done), "when the last predecessor has ended");
+}
+
+#[test]
+fn a_successor_that_is_late_or_ends_leaves_the_holder_in_place() {
+    let options = CoreOptions { ready: 50 * MS, ..CoreOptions::default() };
+    let mut script = Script::listening(1, options);
+    script.say(Input::Reload { number: 1 });
+    script.say(Input::Spawned { worker: 2, pid: 2, kind: WorkerKind::Native });
+    assert_eq!(script.core.deadline(), Some(script.now + 50 * MS));
+    let out = script.say_at(50 * MS, Input::Tick);
+    let late = Output::Reloaded { number: 1, result: Err(ReloadFailure::NotReady(2)) };
+    assert!(out.contains(&late) && out.contains(&Output::SendDisconnect { worker: 2 }), "{out:?}");
+    script.say(Input::Reload { number: 2 });
+    script.say(Input::Spawned { worker: 3, pid: 3, kind: WorkerKind::Native });
+    let out = script.say(Input::Exited { worker: 3, ended: Ended::Code(1) });
+    let ended = Output::Reloaded { number: 2, result: Err(ReloadFailure::Ended(3)) };
+    assert!(out.contains(&ended), "{out:?}");
+    assert!(!out.iter().any(|it| matches!(it, Output::Spawn { .. })), "nobody replaces it");
+    assert_eq!(script.accept(1), [send(1, 1)]);
+}
+
+#[test]
+fn a_holder_that_dies_leaves_its_slot_to_the_successor() {
+    let mut script = Script::listening(1, CoreOptions::default());
+    script.say(Input::Reload { number: 1 });
+    let out = script.exit(1);
+    assert!(!out.iter().any(|it| matches!(it, Output::Spawn { .. } | Output::Unbind { .. })));
+    script.start(2);
+    assert_eq!(script.accept(1), [send(2, 1)]);
+}
