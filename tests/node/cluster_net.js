@@ -1,4 +1,5 @@
-// What a net application may do, told by messages: `cluster_net.js PORT|PATH [MAX_CONNECTIONS…]`.
+// What a net application may do, told by messages: `cluster_net.js PORT|PATH [any] [MAX…]`, where
+// `any` means: on all addresses, and each MAX is one worker's maxConnections.
 // Every connection is greeted with the worker's number and a newline, and stays open.
 'use strict';
 const cluster = require('cluster');
@@ -6,7 +7,8 @@ const net = require('net');
 
 const worker = cluster.worker;
 const [where, ...limits] = process.argv.slice(2);
-const wanted = /^\d+$/.test(where) ? { port: Number(where), host: '127.0.0.1' } : { path: where };
+const host = limits[0] === 'any' ? void limits.shift() : '127.0.0.1';
+const wanted = /^\d+$/.test(where) ? { port: Number(where), host } : { path: where };
 let server;
 
 function open() {

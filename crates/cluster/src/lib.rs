@@ -26,6 +26,7 @@ mod draining;
 mod driver;
 mod error;
 mod event;
+mod inbox;
 mod lifecycle;
 mod listen;
 mod listener;

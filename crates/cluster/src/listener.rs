@@ -11,10 +11,11 @@ use sys::poll::{self, Interest};
 use crate::address::Address;
 use crate::draining::Hold;
 use crate::error::Error;
+use crate::inbox::Inbox;
 use crate::message::{Granted, ToPrimary};
 use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake, into_stream};
-use crate::worker::Runtime;
+use crate::worker::{Offer, Runtime};
 
 /// A source of connections; `Send + Sync`, so that several threads may accept.
 ///
@@ -42,15 +43,22 @@ enum From {
     Queue(Intake),
     /// `accept4(2)` on a socket that other processes accept on too.
     Socket(OwnedFd),
+    /// What a Node primary sends on the channel.
+    Inbox(Arc<Inbox>),
 }
 
 impl Listener {
-    pub(crate) fn granted(granted: Granted, runtime: Arc<Runtime>) -> Self {
-        let Granted { key, address, descriptor, shared } = granted;
-        let descriptor = descriptor.into_inner();
+    pub(crate) fn granted(offer: Offer, runtime: Arc<Runtime>) -> Self {
         let hold = Mutex::new(Some(runtime.drain().hold()));
-        let source =
-            if shared { From::Socket(descriptor) } else { From::Queue(Intake::new(descriptor)) };
+        let (key, address, source) = match offer {
+            Offer::Granted(Granted { key, address, descriptor, shared: true }) => {
+                (key, address, From::Socket(descriptor.into_inner()))
+            }
+            Offer::Granted(Granted { key, address, descriptor, shared: false }) => {
+                (key, address, From::Queue(Intake::new(descriptor.into_inner())))
+            }
+            Offer::Inbox { key, address, inbox } => (key, address, From::Inbox(inbox)),
+        };
         Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false), hold }
     }
 
@@ -121,6 +129,16 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
+            From::Inbox(inbox) => match inbox.take() {
+                Ok(Some((number, connection))) => {
+                    if let Some((runtime, _)) = &self.told {
+                        runtime.took(number);
+                    }
+                    Ok(Some(connection))
+                }
+                Ok(None) => Ok(None),
+                Err(_) => Err(Error::Closed),
+            },
             From::Socket(socket) => loop {
                 if self.is_drained() {
                     return Err(Error::Closed);
@@ -146,7 +164,7 @@ impl Listener {
             (From::Socket(_), Some((runtime, _))) if !runtime.drain().has_begun() => {
                 Some(crate::draining::Beginning(runtime.drain().clone()))
             }
-            (From::Socket(_) | From::Queue(_), _) => None,
+            (From::Socket(_) | From::Queue(_) | From::Inbox(_), _) => None,
         }
     }
 
@@ -160,6 +178,7 @@ impl Listener {
     fn wait(&self) -> Result<(), Error> {
         let waited = match (&self.source, &self.told) {
             (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
+            (From::Inbox(inbox), _) => poll::readable(inbox.as_fd(), None).map(drop),
             (From::Socket(socket), None) => poll::readable(socket.as_fd(), None).map(drop),
             (From::Socket(socket), Some((runtime, _))) => {
                 let begun = runtime.drain().begun();
@@ -191,6 +210,7 @@ impl AsFd for Listener {
         match &self.source {
             From::Queue(intake) => intake.as_fd(),
             From::Socket(socket) => socket.as_fd(),
+            From::Inbox(inbox) => inbox.as_fd(),
         }
     }
 }

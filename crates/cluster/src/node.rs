@@ -4,7 +4,6 @@
 const HANDLES_IN_FLIGHT_MAX: usize = 16;
 
 pub(crate) mod desk;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker's side comes next"))]
 pub(crate) mod guest;
 pub(crate) mod query;
 pub(crate) mod wire;

@@ -1,5 +1,7 @@
 //! The worker's own side: what it is, its way to the primary, and its end.
 
+mod node;
+
 use std::collections::HashMap;
 use std::net::ToSocketAddrs;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,9 +12,11 @@ use child_process::Parent;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use reactor::{Source, Turn};
 
+use self::node::Host;
 use crate::address::Address;
 use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
 use crate::error::Error;
+use crate::inbox::Inbox;
 use crate::listener::Listener;
 use crate::message::{Granted, ToPrimary, ToWorker};
 use crate::spawner::{STDERR, UNIQUE_ID, UNIQUE_NO};
@@ -30,12 +34,23 @@ pub(crate) const BACKLOG: u32 = 511;
 pub struct Worker(Arc<Runtime>);
 
 /// Who waits for which answer.
-type Requests = HashMap<u32, Sender<Result<Granted, i32>>>;
+type Requests = HashMap<u32, Sender<Result<Offer, i32>>>;
+
+/// What a wish to listen comes to.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// A descriptor to accept from.
+    Granted(Granted),
+    /// Where the connections of a Node primary come in.
+    Inbox { key: u32, address: Address, inbox: Arc<Inbox> },
+}
 
 #[derive(Debug)]
 pub(crate) struct Runtime {
     id: u32,
     parent: &'static Parent,
+    /// The primary, where it is a Node program.
+    host: Option<Host>,
     next_request: AtomicU32,
     /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
     requests: Mutex<Option<Requests>>,
@@ -83,6 +98,7 @@ impl Worker {
         let runtime = Arc::new(Runtime {
             id,
             parent,
+            host: parent.is_node().then(Host::default),
             next_request: AtomicU32::new(0),
             requests: Mutex::new(Some(HashMap::new())),
             messages: Mutex::new(None),
@@ -145,7 +161,8 @@ impl Worker {
             }
             Error::Listen(address, std::io::Error::from_raw_os_error(errno))
         })?;
-        let key = granted.key;
+        let (Offer::Granted(Granted { key, .. }) | Offer::Inbox { key, .. }) = &granted;
+        let key = *key;
         let listener = Listener::granted(granted, self.0.clone());
         self.0.tell(ToPrimary::Listening { key });
         Ok(listener)
@@ -208,6 +225,9 @@ impl Runtime {
     }
 
     pub(crate) fn tell(&self, message: ToPrimary) {
+        if let Some(host) = &self.host {
+            return self.tell_node(host, message);
+        }
         // Fails only when the channel is closed, which is heard as an event of its own.
         let _ = self.parent.send_internal(message);
     }
@@ -216,11 +236,7 @@ impl Runtime {
     fn hear(&self, event: child_process::Event) {
         use child_process::Event as E;
         match event {
-            E::Internal(message) => match message.decode() {
-                Ok(ToWorker::Listen { request, result }) => self.answer(request, result),
-                // A primary that cannot be understood is as good as gone.
-                Ok(ToWorker::Disconnect) | Err(_) => self.begin_drain(),
-            },
+            E::Internal(message) => self.hear_internal(message),
             E::Message(message) => {
                 let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(messages) = messages.as_ref() {
@@ -228,6 +244,7 @@ impl Runtime {
                 }
             }
             E::Disconnect => {
+                self.end_host();
                 *self.requests() = None;
                 *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.orphaned.get_or_init(Instant::now);
@@ -237,7 +254,20 @@ impl Runtime {
         }
     }
 
-    fn answer(&self, request: u32, result: Result<Granted, i32>) {
+    fn hear_internal(&self, message: ipc::Message) {
+        if let Some(host) = &self.host {
+            return self.hear_node(host, message);
+        }
+        match message.decode() {
+            Ok(ToWorker::Listen { request, result }) => {
+                self.answer(request, result.map(Offer::Granted));
+            }
+            // A primary that cannot be understood is as good as gone.
+            Ok(ToWorker::Disconnect) | Err(_) => self.begin_drain(),
+        }
+    }
+
+    fn answer(&self, request: u32, result: Result<Offer, i32>) {
         let reply = self.requests().as_mut().and_then(|requests| requests.remove(&request));
         if let Some(reply) = reply {
             let _ = reply.send(result);
@@ -249,6 +279,13 @@ impl Runtime {
         self.began.get_or_init(Instant::now);
         if let Some(clock) = self.clock.get() {
             clock.wake();
+        }
+    }
+
+    /// A Node primary sends nothing more.
+    fn end_host(&self) {
+        if let Some(host) = &self.host {
+            host.end();
         }
     }
 
@@ -277,6 +314,7 @@ impl Source for Clock {
         let read = self.0.read_deadline().filter(|at| *at > now);
         if read.is_none() && self.0.began.get().is_some() {
             self.0.drain.force();
+            self.0.end_host();
         }
         let orphan = self.0.orphan_deadline();
         if orphan.is_some_and(|at| at <= now) {

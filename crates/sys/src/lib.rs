@@ -14,6 +14,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod scm;
+pub mod semaphore;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

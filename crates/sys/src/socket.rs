@@ -9,7 +9,7 @@ use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Makes a connected pair of Unix stream sockets, blocking and close-on-exec.
 ///
@@ -53,10 +53,19 @@ pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<O
         ns::setsockopt(&socket, sockopt::Ipv6V6Only, &v6_only)?;
     }
     ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
+    listen(socket.as_fd(), backlog)?;
+    Ok(socket)
+}
+
+/// Lets a bound socket listen, or one that does take another backlog.
+///
+/// # Errors
+///
+/// `EADDRINUSE`, `EOPNOTSUPP` and what else `listen(2)` answers.
+pub fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     // SAFETY: the call takes two integers and touches no memory of ours.
-    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
-    Ok(socket)
+    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
 }
 
 /// Takes one waiting connection; it is non-blocking and close-on-exec.

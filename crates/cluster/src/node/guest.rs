@@ -26,7 +26,7 @@ pub(crate) struct Guest {
     /// Wishes without an answer, by their `seq`.
     asked: BTreeMap<i64, (u32, Wish)>,
     last_key: u32,
-    open: BTreeMap<u32, (String, Wish)>,
+    open: BTreeMap<u32, Open>,
     /// For each address: its next index, and how many listeners hold one.
     indexes: HashMap<Address, (i64, u32)>,
     /// The `seq` of the wish to leave.
@@ -40,16 +40,27 @@ struct Wish {
     index: i64,
 }
 
+/// A listener.
+#[derive(Debug)]
+struct Open {
+    /// The primary's name for it.
+    theirs: String,
+    wish: Wish,
+    /// Where the kernel or the primary chose it.
+    port: Option<u16>,
+    told_close: bool,
+}
+
 /// What the primary said.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Told {
     /// Nothing that matters here.
     Nothing,
-    /// The listener has this number; its port where the primary names it.
+    /// The listener has this number, and this address as far as the primary says.
     Granted {
         request: u32,
         key: u32,
-        port: Option<u16>,
+        address: Address,
     },
     Refused {
         request: u32,
@@ -58,7 +69,7 @@ pub(crate) enum Told {
     /// A connection for this listener, to be answered by this number.
     Connection {
         key: Option<u32>,
-        seq: i64,
+        number: i64,
     },
     /// Finish what you have, then end.
     Disconnect,
@@ -117,19 +128,24 @@ impl Guest {
     }
 
     /// Tells that the listener is in use, with its real port.
-    pub(crate) fn listening(&mut self, key: u32, port: Option<u16>, backlog: u32) -> Option<Ask> {
+    pub(crate) fn listening(&mut self, key: u32, backlog: u32) -> Option<Ask> {
         let seq = self.next();
-        let (_, wish) = self.open.get(&key)?;
-        ask("listening", wish, port, backlog, seq).ok()
+        let open = self.open.get(&key)?;
+        ask("listening", &open.wish, open.port, backlog, seq).ok()
+    }
+
+    /// The listener turned out to have this port.
+    pub(crate) fn bound(&mut self, key: u32, port: u16) {
+        if let Some(open) = self.open.get_mut(&key) {
+            open.port = Some(port);
+        }
     }
 
     /// Tells that the listener is closed.
     pub(crate) fn close(&mut self, key: u32) -> Option<Message> {
-        let (theirs, wish) = self.open.remove(&key)?;
-        self.release(&wish);
-        let mut message = Message::act("close", self.next());
-        message.key = Some(theirs);
-        Some(message)
+        let open = self.open.remove(&key)?;
+        self.release(&open.wish);
+        (!open.told_close).then(|| self.closed(open.theirs))
     }
 
     /// Answers for a connection.
@@ -144,15 +160,14 @@ impl Guest {
         if self.leaving.is_some() {
             return None;
         }
-        let open: Vec<u32> = self.open.keys().copied().collect();
-        let mut closes = Vec::new();
-        for key in open {
+        let mut closing = Vec::new();
+        for open in self.open.values_mut() {
             // They stay known: what is on its way to them is still taken.
-            let theirs = self.open[&key].0.clone();
-            let mut message = Message::act("close", self.next());
-            message.key = Some(theirs);
-            closes.push(message);
+            if !std::mem::replace(&mut open.told_close, true) {
+                closing.push(open.theirs.clone());
+            }
         }
+        let closes = closing.into_iter().map(|theirs| self.closed(theirs)).collect();
         let seq = self.next();
         self.leaving = Some(seq);
         Some((closes, Message::act("exitedAfterDisconnect", seq)))
@@ -169,8 +184,8 @@ impl Guest {
             (None, Some("newconn")) => {
                 let Some(seq) = message.seq else { return Told::Nothing };
                 let theirs = message.key.as_deref();
-                let open = self.open.iter().find(|(_, (key, _))| Some(key.as_str()) == theirs);
-                Told::Connection { key: open.map(|(key, _)| *key), seq }
+                let open = self.open.iter().find(|(_, open)| Some(open.theirs.as_str()) == theirs);
+                Told::Connection { key: open.map(|(key, _)| *key), number: seq }
             }
             (None, Some("disconnect")) => Told::Disconnect,
             (None, _) => Told::Nothing,
@@ -187,9 +202,19 @@ impl Guest {
         };
         self.last_key += 1;
         let key = self.last_key;
-        self.open.insert(key, (theirs, wish));
-        let port = message.sockname.as_ref().and_then(|name| name.port);
-        Told::Granted { request, key, port: port.and_then(|port| u16::try_from(port).ok()) }
+        let port = message.sockname.as_ref().and_then(|name| u16::try_from(name.port?).ok());
+        let mut address = wish.address.clone();
+        if let (Address::Tcp { address, .. }, Some(port)) = (&mut address, port) {
+            address.set_port(port);
+        }
+        self.open.insert(key, Open { theirs, wish, port, told_close: false });
+        Told::Granted { request, key, address }
+    }
+
+    fn closed(&mut self, theirs: String) -> Message {
+        let mut message = Message::act("close", self.next());
+        message.key = Some(theirs);
+        message
     }
 
     fn release(&mut self, wish: &Wish) {
@@ -273,17 +298,17 @@ mod tests {
                 r#""address":null,"port":8124,"addressType":4,"backlog":511,"seq":1}"#
             )
         );
-        let granted = Told::Granted { request: 1, key: 1, port: Some(8124) };
+        let granted = Told::Granted { request: 1, key: 1, address: tcp("[::]:8124") };
         let reply = r#""errno":null,"key":"null:8124:4:undefined:0","ack":1,"data":null,
             "sockname":{"address":"::","family":"IPv6","port":8124},"seq":0"#;
         assert_eq!(say(&mut guest, reply), granted);
-        let news = text(guest.listening(1, Some(8124), 511).unwrap());
+        let news = text(guest.listening(1, 511).unwrap());
         assert!(
             news.starts_with(r#"{"cmd":"NODE_CLUSTER","act":"listening","index":0,"#),
             "{news}"
         );
         let come = r#""act":"newconn","key":"null:8124:4:undefined:0","seq":7"#;
-        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), seq: 7 });
+        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), number: 7 });
         assert_eq!(
             text(guest.answer(7, true)),
             r#"{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}"#
@@ -293,7 +318,7 @@ mod tests {
             r#"{"cmd":"NODE_CLUSTER","act":"close","key":"null:8124:4:undefined:0","seq":4}"#
         );
         assert_eq!(guest.close(1), None);
-        assert_eq!(say(&mut guest, come), Told::Connection { key: None, seq: 7 });
+        assert_eq!(say(&mut guest, come), Told::Connection { key: None, number: 7 });
     }
 
     #[test]
@@ -351,9 +376,10 @@ mod tests {
         assert_eq!(closes, [r#"{"cmd":"NODE_CLUSTER","act":"close","key":"k","seq":1}"#]);
         assert_eq!(text(leave), r#"{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":2}"#);
         let come = r#""act":"newconn","key":"k","seq":3"#;
-        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), seq: 3 });
+        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), number: 3 });
         assert_eq!(say(&mut guest, r#""ack":2"#), Told::MayLeave);
         assert_eq!(guest.leave(), None);
+        assert_eq!(guest.close(1), None, "that was said");
     }
 
     #[test]

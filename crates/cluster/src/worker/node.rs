@@ -1,0 +1,182 @@
+//! A worker whose primary is a Node program.
+//!
+//! What the worker's runtime tells is put into Node's words here, and what the primary says is
+//! understood. Connections come on the channel into an [`Inbox`] for each listener, or the
+//! listening socket itself comes, as the primary's policy wants it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipc::AnyHandle;
+
+use super::{BACKLOG, Offer, Runtime};
+use crate::address::Address;
+use crate::inbox::Inbox;
+use crate::message::{Granted, ToPrimary};
+use crate::node::guest::{Guest, Told};
+use crate::node::wire::Message;
+use crate::queue::Connection;
+
+/// What is known of a Node primary.
+#[derive(Debug, Default)]
+pub(crate) struct Host(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    guest: Guest,
+    inboxes: HashMap<u32, Arc<Inbox>>,
+}
+
+impl Runtime {
+    pub(super) fn tell_node(&self, host: &Host, message: ToPrimary) {
+        let mut state = host.lock();
+        match message {
+            ToPrimary::Online => self.say(state.guest.online()),
+            ToPrimary::Listen { request, address, backlog } => {
+                let here = std::env::current_dir().unwrap_or_default();
+                match state.guest.ask(request, &address, backlog, &here) {
+                    Ok(ask) => self.say(ask),
+                    Err(errno) => self.answer(request, Err(errno)),
+                }
+            }
+            ToPrimary::Listening { key } => {
+                if let Some(news) = state.guest.listening(key, BACKLOG) {
+                    self.say(news);
+                }
+            }
+            ToPrimary::Close { key } => self.close(&mut state, key),
+            ToPrimary::Disconnect => {
+                if let Some((closes, leave)) = state.guest.leave() {
+                    closes.into_iter().for_each(|close| self.say(close));
+                    self.say(leave);
+                }
+                drop(state);
+                self.begin_drain();
+            }
+        }
+    }
+
+    /// Hears the primary, on the loop.
+    pub(super) fn hear_node(&self, host: &Host, mut message: ipc::Message) {
+        let handle = message.take_handle();
+        // What cannot be understood is not for us: a message of another time.
+        let Ok(message) = message.decode::<Message>() else { return };
+        let mut state = host.lock();
+        match state.guest.hear(&message) {
+            Told::Nothing => {}
+            Told::Granted { request, key, address } => {
+                let offer = self.offer(&mut state, key, address, handle);
+                if offer.is_err() {
+                    self.close(&mut state, key);
+                }
+                self.answer(request, offer.map_err(|error| errno_of(&error)));
+            }
+            Told::Refused { request, errno } => self.answer(request, Err(errno)),
+            Told::Connection { key, number } => {
+                let inbox = key.and_then(|key| state.inboxes.get(&key));
+                let put = match (inbox, handle.map(connection)) {
+                    (Some(inbox), Some(connection)) => inbox.put(number, connection).is_ok(),
+                    (None, _) | (_, None) => false,
+                };
+                if !put {
+                    let declined = state.guest.answer(number, false);
+                    self.say(declined);
+                }
+            }
+            Told::Disconnect => {
+                drop(state);
+                host.end();
+                self.begin_drain();
+            }
+            Told::MayLeave => {
+                drop(state);
+                host.end();
+            }
+        }
+    }
+
+    /// The worker accepted the connection with this number: the primary is told before anybody
+    /// uses it.
+    pub(crate) fn took(&self, number: i64) {
+        if let Some(host) = &self.host {
+            let mut state = host.lock();
+            let accepted = state.guest.answer(number, true);
+            self.say(accepted);
+        }
+    }
+
+    /// The primary no longer deals to the listener, then gets back what nobody accepted.
+    fn close(&self, state: &mut State, key: u32) {
+        if let Some(close) = state.guest.close(key) {
+            self.say(close);
+        }
+        for number in state.inboxes.remove(&key).map(|inbox| inbox.close()).unwrap_or_default() {
+            let declined = state.guest.answer(number, false);
+            self.say(declined);
+        }
+    }
+
+    fn offer(
+        &self,
+        state: &mut State,
+        key: u32,
+        address: Address,
+        handle: Option<AnyHandle>,
+    ) -> io::Result<Offer> {
+        let Some(handle) = handle else {
+            let inbox = Arc::new(Inbox::new()?);
+            state.inboxes.insert(key, inbox.clone());
+            return Ok(Offer::Inbox { key, address, inbox });
+        };
+        let descriptor = OwnedFd::from(handle);
+        let address = bound(&address, &descriptor)?;
+        if let Address::Tcp { address, .. } = &address {
+            state.guest.bound(key, address.port());
+        }
+        // The primary has bound it, and leaves the rest to us.
+        sys::socket::listen(descriptor.as_fd(), BACKLOG)?;
+        let descriptor = ipc::Handle::new(descriptor);
+        Ok(Offer::Granted(Granted { key, address, descriptor, shared: true }))
+    }
+
+    fn say(&self, message: impl serde::Serialize) {
+        // Fails only when the channel is closed, which is heard as an event of its own.
+        let _ = self.parent.send_internal(message);
+    }
+}
+
+impl Host {
+    /// No primary sends anything more.
+    pub(super) fn end(&self) {
+        self.lock().inboxes.values().for_each(|inbox| inbox.end());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the socket is bound. A Node primary notices late that a port is taken: then it sends a
+/// socket that is bound nowhere.
+fn bound(asked: &Address, socket: &OwnedFd) -> io::Result<Address> {
+    let Address::Tcp { address, v6_only } = asked else { return Ok(asked.clone()) };
+    let real = sys::socket::local_address(socket.as_fd())?;
+    if address.port() != 0 && address.port() != real.port() {
+        return Err(io::Error::from_raw_os_error(sys::errno::EADDRINUSE));
+    }
+    Ok(Address::Tcp { address: real, v6_only: *v6_only })
+}
+
+fn connection(handle: AnyHandle) -> Connection {
+    let peer = match &handle {
+        AnyHandle::TcpStream(stream) => stream.peer_addr().ok(),
+        _ => None,
+    };
+    Connection { socket: handle.into(), peer }
+}
+
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(sys::errno::EIO)
+}

@@ -1,0 +1,59 @@
+//! A count that can be waited for.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// A count whose descriptor is readable while it is above zero. See `eventfd(2)`.
+///
+/// Close-on-exec; no call on it blocks.
+#[derive(Debug)]
+pub struct Semaphore(EventFd);
+
+impl Semaphore {
+    /// Makes one that stands at zero.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` or `ENFILE` when no descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_SEMAPHORE;
+        Ok(Self(EventFd::from_flags(flags)?))
+    }
+
+    /// Adds one.
+    pub fn add(&self) {
+        // Fails only above 2^64 - 2.
+        let _ = self.0.write(1);
+    }
+
+    /// Takes one away; false at zero.
+    pub fn take(&self) -> bool {
+        self.0.read().is_ok()
+    }
+}
+
+impl AsFd for Semaphore {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn it_is_readable_as_long_as_it_is_above_zero() {
+        let count = Semaphore::new().unwrap();
+        let readable = || crate::poll::readable(count.as_fd(), Some(Duration::ZERO)).unwrap();
+        assert!(!readable() && !count.take());
+        count.add();
+        count.add();
+        assert!(readable() && count.take());
+        assert!(readable() && count.take());
+        assert!(!readable() && !count.take());
+    }
+}
