@@ -10,6 +10,8 @@ common::cases![
     a_disconnected_node_worker_finishes_what_it_has,
     node_workers_get_messages_and_know_what_they_are,
     a_node_worker_is_told_why_it_cannot_listen,
+    node_workers_speak_the_advanced_serialization,
+    rust_and_node_workers_behind_one_node_channel_share_a_port,
     tls_sessions_hold_across_node_workers,
     big_bodies_pass_through_node_workers,
     node_workers_do_not_outlive_their_primary,

@@ -26,6 +26,7 @@ pub fn role() {
     let served = match args.as_slice() {
         ["brood", workers] => brood(workers, Policy::RoundRobin),
         ["brood-none", workers] => brood(workers, Policy::None),
+        ["brood-node", workers, script] => brood_node(workers, script),
         ["threads", workers] => threads(workers),
         ["shared", workers] => shared(workers),
         ["shared-worker", id] => shared_worker(id),
@@ -63,8 +64,16 @@ fn brood(workers: &str, policy: Policy) -> Done {
         });
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let primary = Primary::builder().workers(workers.parse()?).policy(policy).args(args);
-    let primary = primary.shutdown_on_signals().build()?;
+    supervise(Primary::builder().workers(workers.parse()?).policy(policy).args(args))
+}
+
+/// Ours, with Node workers: the script is a worker of whoever started it.
+fn brood_node(workers: &str, script: &str) -> Done {
+    supervise(Primary::builder().exec(script).workers(workers.parse()?))
+}
+
+fn supervise(builder: cluster::Builder) -> Done {
+    let primary = builder.shutdown_on_signals().build()?;
     primary.start()?;
     primary.ready()?;
     let address = primary.address().ok_or("no address")?.to_string();

@@ -67,11 +67,12 @@ pub fn run(context: &Context) -> Topic {
         .iter()
         .map(|&(name, role, server, kind)| Lane::new(name, role, kind, Server::native(server)))
         .collect();
-    let node = context.node.clone().and_then(|_| {
-        let file = script.as_ref().map_err(ToString::to_string)?;
-        Server::start(Command::new("node").args([file, &WORKERS.to_string()]))
-    });
-    servers.push(Lane::new("Node cluster", Role::Peer, Kind::Dealt, node));
+    let file = context.node.clone().and_then(|_| script.as_ref().map_err(ToString::to_string));
+    let ours = file.clone().and_then(|file| Server::native_with("brood-node", &[file]));
+    let theirs = file
+        .and_then(|file| Server::start(Command::new("node").args([file, &WORKERS.to_string()])));
+    servers.push(Lane::new("brood, Node workers", Role::Ours, Kind::Dealt, ours));
+    servers.push(Lane::new("Node cluster", Role::Peer, Kind::Dealt, theirs));
     servers.push(Lane::new("nginx", Role::Peer, Kind::Workers, nginx()));
     let mut measures = Vec::new();
     let per_second: Value = |_, seen| Some(seen.load.requests as f64 / seen.load.seconds);
@@ -125,6 +126,7 @@ fn notes() -> Vec<String> {
     vec![
         format!(
             "{WORKERS} workers answer `GET /` with a line, over axum; Node's over `http`. \
+             The Node workers under our primary run the same script as Node's cluster. \
              {CLIENTS} clients of our own load generator (one thread) send the next request when \
              they have the answer. `one process, threads` has {WORKERS} threads."
         ),
@@ -226,9 +228,13 @@ struct Server {
 
 impl Server {
     fn native(kind: &str) -> Result<Self, String> {
+        Self::native_with(kind, &[])
+    }
+
+    fn native_with(kind: &str, more: &[&str]) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let workers = WORKERS.to_string();
-        Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers]))
+        Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers]).args(more))
     }
 
     fn start(command: &mut Command) -> Result<Self, String> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use child_process::Signal;
 
+use ipc::Serialization;
+
 use crate::core::CoreOptions;
 use crate::error::Error;
 use crate::policy::Policy;
@@ -22,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) exec: Option<PathBuf>,
     pub(crate) exec_path: Option<OsString>,
     pub(crate) exec_argv: Vec<OsString>,
+    pub(crate) serialization: Option<Serialization>,
     pub(crate) args: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) current_dir: Option<PathBuf>,
@@ -61,6 +64,7 @@ impl Builder {
             exec: None,
             exec_path: None,
             exec_argv: Vec::new(),
+            serialization: None,
             args: std::env::args_os().skip(1).collect(),
             env: Vec::new(),
             current_dir: None,
@@ -110,6 +114,15 @@ impl Builder {
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.settings.exec_argv = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// How messages between primary and workers are written; by default compactly for Rust
+    /// workers, as JSON for Node workers. A Node worker has what is its own with
+    /// [`Serialization::Advanced`]: maps, big integers, buffers, and values that contain
+    /// themselves.
+    pub fn serialization(mut self, serialization: Serialization) -> Self {
+        self.settings.serialization = Some(serialization);
         self
     }
 

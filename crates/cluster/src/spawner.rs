@@ -119,6 +119,9 @@ fn start(
             fork.env_remove(UNIQUE_NO).channel_options(node::channel_options());
         }
     }
+    if let Some(serialization) = settings.serialization {
+        fork.serialization(serialization);
+    }
     // Node does not put the real one back.
     if keep_stderr && kind == WorkerKind::Native {
         real = std::io::stderr().as_fd().try_clone_to_owned().ok();
