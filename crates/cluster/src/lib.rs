@@ -12,6 +12,9 @@
 //! - A worker that crashes is replaced at once; one that keeps crashing, with growing delay.
 //! - No user code runs on the primary's loop; everything that happens is an [`Event`].
 //!
+//! Node may be on either side. With [`Builder::exec`] the workers are Node applications, which need
+//! no change; and a Rust worker whose primary is a Node program finds it by itself.
+//!
 //! What is not promised: a connection that a worker had accepted dies with it, and a primary that
 //! is killed loses what waits in the kernel's backlog.
 //!
