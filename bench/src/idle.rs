@@ -148,7 +148,7 @@ fn resident() -> Done<u64> {
 }
 
 /// How often our threads gave up the processor to wait, and so were woken.
-fn switches() -> Done<u64> {
+pub fn switches() -> Done<u64> {
     let mut sum = 0;
     for thread in fs::read_dir("/proc/self/task")? {
         let status = fs::read_to_string(thread?.path().join("status"))?;

@@ -1,19 +1,23 @@
 //! Messages between two processes: round trips, streams, large payloads, descriptors.
 
-use std::io::{IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use ipc::{Blob, Channel, Handle, Options, SharedMemory};
+use ipc::{Channel, Options};
 use ipc_channel::ipc as peer;
 use serde::{Deserialize, Serialize};
-use sys::scm;
 
 mod far;
+mod idle;
+mod large;
+mod passed;
+mod place;
 
 pub use far::role;
+use place::Place;
 
 use crate::context::{Contender, Context};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
@@ -31,12 +35,6 @@ type Failure = Box<dyn std::error::Error>;
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Ping([u64; 8]);
 
-#[derive(Serialize, Deserialize)]
-enum Large {
-    More(Blob),
-    Last(Blob),
-}
-
 /// The other process and our end of its channel.
 struct Far {
     child: Child,
@@ -44,10 +42,16 @@ struct Far {
 }
 
 impl Far {
+    /// On a core of its own, where there are two.
     fn start(kind: &str, extra: &str) -> Result<Far, Failure> {
+        Far::start_on(Place::Apart, kind, extra)
+    }
+
+    fn start_on(place: Place, kind: &str, extra: &str) -> Result<Far, Failure> {
         let (ours, theirs) = UnixStream::pair()?;
+        let core = place.far()?.to_string();
         let child = Command::new(std::env::current_exe()?)
-            .args(["role", ROLE, kind, extra])
+            .args(["role", ROLE, kind, extra, &core])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
         Ok(Far { child, socket: Some(ours) })
@@ -75,17 +79,20 @@ pub fn run(context: &Context) -> Topic {
         name: "ipc".to_owned(),
         title: "Messages between two processes".to_owned(),
         notes: vec![
-            "The other process is this program again. Raw contenders move the same bytes over a \
-             `UnixStream`, without types, frames or checks."
+            "The other process is this program again, each of the two on a core of its own unless \
+             the row says otherwise: where the kernel places them changes a round trip fivefold. \
+             Raw contenders move the same bytes over a `UnixStream`, without types, frames or \
+             checks."
                 .to_owned(),
         ],
         measures: vec![
             round_trips(context),
             stream(context),
             stream_each(context),
-            large(context),
-            descriptors(context),
-            memory(context),
+            large::measure(context),
+            passed::descriptors(context),
+            passed::memory(context),
+            idle::measure(context),
         ],
     }
 }
@@ -98,9 +105,10 @@ fn contender<'a, T: 'a>(
     mut round: impl FnMut(&mut T) -> Result<Vec<f64>, Failure> + 'a,
 ) -> Contender<'a> {
     match made {
-        Ok(mut state) => {
-            Contender::new(role, name, move || round(&mut state).map_err(|e| e.to_string()))
-        }
+        Ok(mut state) => Contender::new(role, name, move || {
+            let _here = place::hold();
+            round(&mut state).map_err(|e| e.to_string())
+        }),
         Err(why) => Contender::absent(role, name, why.to_string()),
     }
 }
@@ -117,27 +125,42 @@ fn rate(amount: f64, act: impl FnOnce() -> Result<(), Failure>) -> Result<Vec<f6
     Ok(vec![amount / begin.elapsed().as_secs_f64()])
 }
 
-fn ours_echo(awake: bool) -> Result<(Far, Channel<Ping, Ping>), Failure> {
-    let mut far = Far::start("echo", if awake { "awake" } else { "" })?;
+fn ours_echo(place: Place, awake: bool) -> Result<(Far, Channel<Ping, Ping>), Failure> {
+    let mut far = Far::start_on(place, "echo", if awake { "awake" } else { "" })?;
     let channel = far.channel(awake)?;
     Ok((far, channel))
 }
 
 type PeerEnds = (Far, peer::IpcSender<Ping>, peer::IpcReceiver<Ping>);
 
-fn peer_far(kind: &str) -> Result<PeerEnds, Failure> {
+fn peer_far(place: Place, kind: &str) -> Result<PeerEnds, Failure> {
     let (server, name) =
         peer::IpcOneShotServer::<(peer::IpcSender<Ping>, peer::IpcReceiver<Ping>)>::new()?;
-    let far = Far::start(kind, &name)?;
+    let far = Far::start_on(place, kind, &name)?;
     let (_, (sender, receiver)) = server.accept()?;
     Ok((far, sender, receiver))
 }
 
 fn round_trips(context: &Context) -> Measure {
-    let times = context.pick(2_000, 10_000);
     let mut measure =
         Measure::new("Round trip of 64 typed bytes", Unit::Nanoseconds, Better::Lower)
             .along("case", Chart::Bars);
+    for (label, place, busy) in [
+        ("two free cores", Place::Apart, false),
+        ("one core", Place::Together, false),
+        ("beside a busy process", Place::Apart, true),
+    ] {
+        // It computes on the core of the other process.
+        let busy = busy.then(|| Far::start_on(place, "burn", ""));
+        let contenders = trips(context, place);
+        measure.rows.push(context.compare("ipc", (label, 0.0), Better::Lower, contenders));
+        drop(busy);
+    }
+    measure
+}
+
+fn trips(context: &Context, place: Place) -> Vec<Contender<'static>> {
+    let times = context.pick(2_000, 10_000);
     let trip = move |channel: &Channel<Ping, Ping>| {
         per_each(times, || {
             for _ in 0..times {
@@ -147,11 +170,12 @@ fn round_trips(context: &Context) -> Measure {
             Ok(())
         })
     };
-    let asleep =
-        contender(Role::Ours, "brood, asleep", ours_echo(false), move |ends| trip(&ends.1));
-    let awake =
-        contender(Role::Ours, "brood, adaptive", ours_echo(true), move |ends| trip(&ends.1));
-    let raw = contender(Role::Peer, "UnixStream", Far::start("raw-echo", ""), move |far| {
+    let ends = ours_echo(place, false);
+    let asleep = contender(Role::Ours, "brood, asleep", ends, move |ends| trip(&ends.1));
+    let ends = ours_echo(place, true);
+    let awake = contender(Role::Ours, "brood, adaptive", ends, move |ends| trip(&ends.1));
+    let far = Far::start_on(place, "raw-echo", "");
+    let raw = contender(Role::Peer, "UnixStream", far, move |far| {
         let mut stream = far.socket.as_ref().ok_or("taken")?;
         let mut bytes = [1; RAW];
         per_each(times, || {
@@ -162,7 +186,8 @@ fn round_trips(context: &Context) -> Measure {
             Ok(())
         })
     });
-    let ipc = contender(Role::Peer, "ipc-channel", peer_far("peer-echo"), move |ends| {
+    let ends = peer_far(place, "peer-echo");
+    let ipc = contender(Role::Peer, "ipc-channel", ends, move |ends| {
         per_each(times, || {
             for _ in 0..times {
                 ends.1.send(Ping([1; 8]))?;
@@ -171,9 +196,7 @@ fn round_trips(context: &Context) -> Measure {
             Ok(())
         })
     });
-    let all = vec![asleep, awake, raw, ipc];
-    measure.rows.push(context.compare("ipc", ("64 bytes", 0.0), Better::Lower, all));
-    measure
+    vec![asleep, awake, raw, ipc]
 }
 
 /// Sends `times` pings, the last of which asks for an answer.
@@ -228,13 +251,14 @@ fn stream(context: &Context) -> Measure {
             Ok(())
         })
     });
-    let ipc = contender(Role::Peer, "ipc-channel", peer_far("peer-sink"), move |ends| {
-        rate(amount, || {
-            pings(times, |ping| ends.1.send(ping))?;
-            ends.2.recv()?;
-            Ok(())
-        })
-    });
+    let ipc =
+        contender(Role::Peer, "ipc-channel", peer_far(Place::Apart, "peer-sink"), move |ends| {
+            rate(amount, || {
+                pings(times, |ping| ends.1.send(ping))?;
+                ends.2.recv()?;
+                Ok(())
+            })
+        });
     let all = vec![feed, link, ipc];
     measure.rows.push(context.compare("ipc", ("64 bytes", 0.0), Better::Higher, all));
     measure
@@ -269,145 +293,5 @@ fn stream_each(context: &Context) -> Measure {
     });
     let all = vec![each, raw];
     measure.rows.push(context.compare("ipc", ("64 bytes", 0.0), Better::Higher, all));
-    measure
-}
-
-fn large(context: &Context) -> Measure {
-    let mut measure = Measure::new("One way, large payloads", Unit::BytesPerSecond, Better::Higher)
-        .along("bytes", Chart::Bars);
-    for (label, length, times) in [("1 MiB", 1 << 20, 64), ("16 MiB", 16 << 20, 8)] {
-        let amount = (length * times) as f64;
-        let ours = Far::start("large-sink", "").and_then(|mut far| {
-            let channel = far.channel::<Large, Ping>(true)?;
-            Ok((far, channel, Blob::from(vec![1_u8; length])))
-        });
-        let blob = contender(Role::Ours, "brood", ours, move |ends| {
-            rate(amount, || {
-                for _ in 1..times {
-                    ends.1.send(Large::More(ends.2.clone())).map_err(ipc::Error::from)?;
-                }
-                ends.1.send(Large::Last(ends.2.clone())).map_err(ipc::Error::from)?;
-                ends.1.recv()?;
-                Ok(())
-            })
-        });
-        let far = Far::start("raw-large", &(length * times).to_string());
-        let bytes = vec![1_u8; length];
-        let raw = contender(Role::Peer, "UnixStream", far, move |far| {
-            let mut stream = far.socket.as_ref().ok_or("taken")?;
-            rate(amount, || {
-                for _ in 0..times {
-                    stream.write_all(&bytes)?;
-                }
-                stream.read_exact(&mut [0])?;
-                Ok(())
-            })
-        });
-        let made = (|| {
-            let (server, name) =
-                peer::IpcOneShotServer::<(peer::IpcBytesSender, peer::IpcReceiver<Ping>)>::new()?;
-            let far = Far::start("peer-large", &format!("{name}\n{times}"))?;
-            Ok((far, server.accept()?.1, vec![1_u8; length]))
-        })();
-        let ipc = contender(Role::Peer, "ipc-channel, bytes", made, move |(_, ends, bytes)| {
-            rate(amount, || {
-                for _ in 0..times {
-                    ends.0.send(bytes)?;
-                }
-                ends.1.recv()?;
-                Ok(())
-            })
-        });
-        let all = vec![blob, raw, ipc];
-        let place = (label, length as f64);
-        measure.rows.push(context.compare("ipc", place, Better::Higher, all));
-    }
-    measure
-}
-
-/// Handles, and whether an answer is wanted.
-type Passed = (bool, Vec<Handle<OwnedFd>>);
-
-fn descriptors(context: &Context) -> Measure {
-    let mut measure = Measure::new("Descriptors passed", Unit::PerSecond, Better::Higher)
-        .along("per message", Chart::Bars);
-    for (count, times) in [(1, context.pick(2_000, 10_000)), (16, context.pick(500, 2_000))] {
-        let amount = (count * times) as f64;
-        let ours = Far::start("handle-sink", "").and_then(|mut far| {
-            let channel = far.channel::<Passed, Ping>(true)?;
-            Ok((far, channel, OwnedFd::from(UnixStream::pair()?.0)))
-        });
-        let handles = contender(Role::Ours, "brood", ours, move |ends| {
-            rate(amount, || {
-                for left in (0..times).rev() {
-                    let handles: Result<_, std::io::Error> =
-                        (0..count).map(|_| ends.2.try_clone().map(Handle::new)).collect();
-                    ends.1.send((left == 0, handles?)).map_err(ipc::Error::from)?;
-                }
-                ends.1.recv()?;
-                Ok(())
-            })
-        });
-        let made = Far::start("raw-handles", "")
-            .and_then(|far| Ok((far, OwnedFd::from(UnixStream::pair()?.0))));
-        let raw = contender(Role::Peer, "sendmsg", made, move |(far, fd)| {
-            let mut stream = far.socket.as_ref().ok_or("taken")?;
-            rate(amount, || {
-                for left in (0..times).rev() {
-                    let own: Result<Vec<_>, _> = (0..count).map(|_| fd.try_clone()).collect();
-                    let own = own?;
-                    let lent: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
-                    let bytes = [u8::from(left == 0)];
-                    scm::send_blocking(stream.as_fd(), &[IoSlice::new(&bytes)], &lent)?;
-                }
-                stream.read_exact(&mut [0])?;
-                Ok(())
-            })
-        });
-        let label = count.to_string();
-        let place = (label.as_str(), count as f64);
-        let all = vec![handles, raw];
-        measure.rows.push(context.compare("ipc", place, Better::Higher, all));
-    }
-    measure
-}
-
-fn memory(context: &Context) -> Measure {
-    let times = context.pick(500, 2_000);
-    let mut measure = Measure::new(
-        "16 MiB of shared memory handed over, and its first page read",
-        Unit::Nanoseconds,
-        Better::Lower,
-    )
-    .along("case", Chart::Bars);
-    let ours = Far::start("memory-sink", "").and_then(|mut far| {
-        let channel = far.channel::<(bool, SharedMemory), Ping>(true)?;
-        Ok((far, channel, SharedMemory::with(16 << 20, |bytes| bytes.fill(1))?))
-    });
-    let shared = contender(Role::Ours, "brood, shared memory", ours, move |ends| {
-        per_each(times, || {
-            for left in (0..times).rev() {
-                let memory = ends.2.try_clone()?;
-                ends.1.send((left == 0, memory)).map_err(ipc::Error::from)?;
-            }
-            ends.1.recv()?;
-            Ok(())
-        })
-    });
-    let ours = Far::start("handle-sink", "").and_then(|mut far| {
-        let channel = far.channel::<Passed, Ping>(true)?;
-        Ok((far, channel, OwnedFd::from(UnixStream::pair()?.0)))
-    });
-    let any = contender(Role::Peer, "brood, any descriptor", ours, move |ends| {
-        per_each(times, || {
-            for left in (0..times).rev() {
-                let handle = Handle::new(ends.2.try_clone()?);
-                ends.1.send((left == 0, vec![handle])).map_err(ipc::Error::from)?;
-            }
-            ends.1.recv()?;
-            Ok(())
-        })
-    });
-    measure.rows.push(context.compare("ipc", ("16 MiB", 0.0), Better::Lower, vec![shared, any]));
     measure
 }

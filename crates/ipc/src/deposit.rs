@@ -12,14 +12,14 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// A place for values of type `T` in transit.
 pub(crate) struct Deposits<T> {
-    secret: RandomState,
+    secret: u64,
     state: Mutex<(u64, Vec<(u64, T)>)>,
 }
 
 impl<T> Deposits<T> {
     pub(crate) const fn lazy() -> LazyLock<Deposits<T>> {
         LazyLock::new(|| Deposits {
-            secret: RandomState::new(),
+            secret: RandomState::new().hash_one(0),
             state: Mutex::new((0, Vec::new())),
         })
     }
@@ -28,7 +28,7 @@ impl<T> Deposits<T> {
     pub(crate) fn leave(&self, value: T) -> u64 {
         let mut state = self.lock();
         state.0 += 1;
-        let number = self.secret.hash_one(state.0);
+        let number = scatter(state.0.wrapping_add(self.secret));
         state.1.push((number, value));
         number
     }
@@ -43,5 +43,29 @@ impl<T> Deposits<T> {
 
     fn lock(&self) -> MutexGuard<'_, (u64, Vec<(u64, T)>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One number for each `seed`, spread over all there are. Nobody outside sees any of them, so
+/// mixing well is enough; a keyed hash would cost as much as the rest of a deposit.
+fn scatter(seed: u64) -> u64 {
+    let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deposit_is_taken_once_and_by_its_number_only() {
+        let deposits = Deposits::lazy();
+        let numbers: Vec<u64> = (0..100).map(|value| deposits.leave(value)).collect();
+        assert!((0..1000).all(|guess| deposits.take(guess).is_none()));
+        for (value, number) in (0..100).zip(numbers).rev() {
+            assert_eq!(deposits.take(number), Some(value));
+            assert_eq!(deposits.take(number), None);
+        }
     }
 }

@@ -115,16 +115,16 @@ impl End {
                 return Err(SendError { value, error: Error::Full });
             }
         }
-        let plain = slots.is_empty() && encoded.pieces.is_empty() && mode != Mode::Feed;
-        let sent = if plain && waiting == 0 { self.send_now(&encoded.inline, mode) } else { 0 };
-        if sent == encoded.inline.len() {
-            scratch::keep_frame(encoded.inline);
-            return Ok(());
-        }
         let handles = match codec::take_handles(&slots) {
             Ok(handles) => handles,
             Err(error) => return Err(SendError { value, error }),
         };
+        let direct = waiting == 0 && encoded.pieces.is_empty() && mode != Mode::Feed;
+        let sent = if direct { self.send_now(&encoded.inline, &handles, mode) } else { 0 };
+        if sent == encoded.inline.len() {
+            scratch::keep_frame(encoded.inline);
+            return Ok(());
+        }
         let count = handles.len();
         sending.outbox.push(&mut encoded, handles);
         sending.outbox.written(sent);
@@ -144,9 +144,9 @@ impl End {
     /// Writes a frame from where it was encoded: with nothing queued before it, nothing is gained
     /// by queueing it. What goes wrong goes wrong again on the way through the queue.
     #[inline]
-    fn send_now(&self, frame: &[u8], mode: Mode) -> usize {
-        let send = if mode == Mode::Send { scm::send_blocking } else { scm::send };
-        send(self.fd(), &[IoSlice::new(frame)], &[]).unwrap_or(0)
+    fn send_now(&self, frame: &[u8], handles: &[OwnedFd], mode: Mode) -> usize {
+        let wait = mode == Mode::Send;
+        scm::send_owned(self.fd(), &[IoSlice::new(frame)], handles, wait).unwrap_or(0)
     }
 
     /// Writes everything; sleeps while the peer does not read.

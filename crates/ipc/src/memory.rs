@@ -1,5 +1,6 @@
 //! Memory shared between processes: large payloads that are handed over, not copied.
 
+use crate::deposit::Deposits;
 use crate::handle::Handle;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -7,11 +8,14 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use sys::memory::{self as kernel, Draft, Mapping};
 
 /// The name under which our codecs recognise shared memory.
 pub(crate) const MARKER: &str = "\u{0}brood::SharedMemory";
+
+/// On the way in: the descriptor that came with the message, checked and mapped.
+pub(crate) static ARRIVING: LazyLock<Deposits<(OwnedFd, Mapping)>> = Deposits::lazy();
 
 /// Bytes that several processes see, and none can change.
 ///
@@ -86,14 +90,17 @@ impl AsRef<[u8]> for SharedMemory {
     }
 }
 
-/// Refuses what is not sealed or too large, before it is mapped.
-pub(crate) fn check(file: BorrowedFd<'_>, bytes_max: usize) -> Result<(), String> {
-    match (kernel::is_sealed(file), kernel::size(file)) {
-        (Ok(true), Ok(size)) if size <= bytes_max as u64 => Ok(()),
-        (Ok(true), Ok(size)) => Err(format!("shared memory of {size} bytes, over {bytes_max}")),
-        (Ok(false), _) => Err("shared memory that is not sealed".into()),
-        (Err(_), _) | (_, Err(_)) => Err("a handle that is no shared memory".into()),
-    }
+/// Maps what has arrived, unless it is not sealed or too large.
+pub(crate) fn map(file: BorrowedFd<'_>, bytes_max: usize) -> Result<Mapping, String> {
+    Mapping::new(file, bytes_max).map_err(|error| match error.raw_os_error() {
+        Some(sys::errno::EPERM) => "shared memory that is not sealed".into(),
+        Some(sys::errno::EFBIG) => {
+            let size = kernel::size(file).unwrap_or_default();
+            format!("shared memory of {size} bytes, over {bytes_max}")
+        }
+        Some(sys::errno::EINVAL) => "a handle that is no shared memory".into(),
+        _ => format!("shared memory cannot be mapped: {error}"),
+    })
 }
 
 impl Serialize for SharedMemory {
@@ -121,9 +128,11 @@ impl<'de> Visitor<'de> for Arriving {
         self,
         inner: D,
     ) -> Result<SharedMemory, D::Error> {
-        let file = Handle::<OwnedFd>::deserialize(inner)?.into_inner();
-        // The codec has held it against the ceiling; mapping checks the seals itself.
-        SharedMemory::new(file).map_err(de::Error::custom)
+        let number = u64::deserialize(inner)?;
+        let (file, mapping) = ARRIVING.take(number).ok_or_else(|| {
+            de::Error::custom("shared memory can only be received through an ipc channel")
+        })?;
+        Ok(SharedMemory { file: Handle::new(file), mapping: Arc::new(mapping) })
     }
 }
 
@@ -151,6 +160,15 @@ mod tests {
         assert!(refusal(unsealed, &options).contains("not sealed"));
         let (socket, _b) = sys::socket::pair_stream().unwrap();
         assert!(refusal(socket, &options).contains("no shared memory"));
+    }
+
+    #[test]
+    fn other_formats_neither_forge_nor_carry_it() {
+        let memory = SharedMemory::copy_from(b"x").unwrap();
+        assert!(serde_json::to_string(&memory).is_err());
+        let forged = serde_json::from_str::<SharedMemory>("1").unwrap_err();
+        assert!(forged.to_string().contains("only be received through an ipc channel"));
+        assert_eq!(&*memory.try_clone().unwrap(), b"x", "it was not sent");
     }
 
     #[test]

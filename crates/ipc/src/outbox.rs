@@ -22,7 +22,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(crate) const SLICES_MAX: usize = 16;
 
 /// One frame, encoded but for its header.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Encoded {
     /// [`HEADER_BYTES`] of room, then the payload without its long pieces.
     pub(crate) inline: Vec<u8>,
@@ -32,6 +32,7 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// Begins a frame in `inline`, whose memory is used again.
+    #[inline]
     pub(crate) fn begin(mut inline: Vec<u8>) -> Encoded {
         inline.clear();
         inline.extend_from_slice(&[0; HEADER_BYTES]);

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::outbox::{Outbox, SLICES_MAX};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use sys::scm::{self, Received, RecvFlags};
 
 /// Writes what one `sendmsg(2)` takes. Returns how many bytes that were.
@@ -20,9 +20,7 @@ pub(crate) fn write(
     let count = {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let used = outbox.slices(&mut slices);
-        let handles: Vec<BorrowedFd<'_>> = outbox.handles().iter().map(AsFd::as_fd).collect();
-        let send = if wait { scm::send_blocking } else { scm::send };
-        send(socket, &slices[..used], &handles)?
+        scm::send_owned(socket, &slices[..used], outbox.handles(), wait)?
     };
     outbox.written(count);
     Ok(count)

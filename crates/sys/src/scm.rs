@@ -1,8 +1,8 @@
 //! Messages that carry descriptors: `sendmsg(2)` and `recvmsg(2)` with owned descriptors.
 //!
-//! [`send`] lends descriptors to the kernel, [`recv`] and [`recv_append`] hand out owned ones. What the caller
-//! does not take is closed when [`Received`] drops, truncated control data included. The room for
-//! descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has space for one more), so a peer
+//! [`send`] lends descriptors to the kernel, [`recv`] and [`recv_append`] hand out owned ones. What
+//! the caller does not take is closed when [`Received`] drops, truncated control data included. The
+//! room for descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has space for one more), so a peer
 //! cannot slip in more than the caller asked for: the kernel drops the rest and says so.
 //!
 //! Received descriptors are close-on-exec from birth. No call sets `O_NONBLOCK`, and none raises
@@ -10,7 +10,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// The most descriptors the kernel carries in one message.
@@ -78,6 +78,22 @@ pub fn send_blocking(
     send_with(socket, bytes, fds, libc::MSG_NOSIGNAL)
 }
 
+/// [`send`] (or with `wait`, [`send_blocking`]) with descriptors that the caller owns and keeps:
+/// no list of borrowed ones has to be made.
+///
+/// # Errors
+///
+/// As theirs.
+pub fn send_owned(
+    socket: BorrowedFd<'_>,
+    bytes: &[IoSlice<'_>],
+    fds: &[OwnedFd],
+    wait: bool,
+) -> io::Result<usize> {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    send_with(socket, bytes, fds, flags | libc::MSG_NOSIGNAL)
+}
+
 /// Receives into `buf`, with room for exactly `fds_max` descriptors (at most [`FDS_MAX`]).
 ///
 /// # Errors
@@ -117,10 +133,10 @@ pub fn recv_append(
     Ok(received)
 }
 
-fn send_with(
+fn send_with<F: AsFd>(
     socket: BorrowedFd<'_>,
     bytes: &[IoSlice<'_>],
-    fds: &[BorrowedFd<'_>],
+    fds: &[F],
     flags: libc::c_int,
 ) -> io::Result<usize> {
     if fds.len() > FDS_MAX || (!fds.is_empty() && bytes.iter().all(|slice| slice.is_empty())) {
@@ -167,7 +183,7 @@ fn send_plain(socket: BorrowedFd<'_>, bytes: &[u8], flags: libc::c_int) -> io::R
 }
 
 /// Makes `control` one `SCM_RIGHTS` message with `fds` and hangs it on `message`.
-fn write_rights(control: &mut Control, message: &mut libc::msghdr, fds: &[BorrowedFd<'_>]) {
+fn write_rights<F: AsFd>(control: &mut Control, message: &mut libc::msghdr, fds: &[F]) {
     let length = control_length(fds.len());
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = length as _;
@@ -184,7 +200,7 @@ fn write_rights(control: &mut Control, message: &mut libc::msghdr, fds: &[Borrow
         // SAFETY: `FDS_MAX` numbers fit behind the header; the caller checked the count.
         let slot = unsafe { data.cast::<libc::c_int>().add(index) };
         // SAFETY: the slot is inside the block and aligned for an integer.
-        unsafe { slot.write(fd.as_raw_fd()) };
+        unsafe { slot.write(fd.as_fd().as_raw_fd()) };
     }
 }
 

@@ -1,13 +1,20 @@
 //! The other process of the messages: it echoes, or swallows and answers when asked.
 
-use sys::scm::RecvFlags;
+use std::os::fd::AsFd;
 
+use sys::scm::{self, RecvFlags};
+
+use super::large::{Bulk, Large, List};
+use super::passed::{Passed, SHARED, Shared};
 use super::*;
 
-/// What the other process does: `bench role message-peer KIND EXTRA`.
+/// What the other process does: `bench role message-peer KIND EXTRA CORE`.
 pub fn role() {
     let mut args = std::env::args().skip(3);
     let (kind, extra) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+    if let Some(core) = args.next().and_then(|text| text.parse().ok()) {
+        place::keep_on(core);
+    }
     // The end of the other side ends every role, as an error.
     let _ = play(&kind, &extra);
 }
@@ -51,7 +58,7 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
             }
         }
         "memory-sink" => {
-            let channel = own_channel::<Ping, (bool, SharedMemory)>(true)?;
+            let channel = own_channel::<Ping, Shared>(true)?;
             loop {
                 let (last, memory) = channel.recv()?;
                 std::hint::black_box(memory[0]);
@@ -60,6 +67,12 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
                 }
             }
         }
+        "burn" => loop {
+            std::hint::spin_loop();
+        },
+        "idle" => idle::role(extra),
+        "peer-bulk" => play_typed::<Bulk>(extra),
+        "peer-list" => play_typed::<List>(extra),
         raw if raw.starts_with("raw") => play_raw(raw, extra),
         peer => play_peer(peer, extra),
     }
@@ -83,8 +96,9 @@ fn play_raw(kind: &str, extra: &str) -> Result<(), Failure> {
             }
         },
         "raw-large" => {
-            let total: usize = extra.parse()?;
-            let mut payload = vec![0; 1 << 20];
+            let (total, buffer) = extra.split_once(' ').ok_or("two numbers")?;
+            let total: usize = total.parse()?;
+            let mut payload = vec![0; buffer.parse()?];
             loop {
                 let mut left = total;
                 while left > 0 {
@@ -95,6 +109,14 @@ fn play_raw(kind: &str, extra: &str) -> Result<(), Failure> {
                 stream.write_all(&[1])?;
             }
         }
+        "raw-memory" => loop {
+            let got = scm::recv(stream.as_fd(), &mut bytes, 1, RecvFlags::default())?;
+            let [file] = got.fds.as_slice() else { return Ok(()) };
+            std::hint::black_box(place::first_byte(file.as_fd(), SHARED)?);
+            if bytes[0] == 1 {
+                stream.write_all(&[1])?;
+            }
+        },
         _ => loop {
             let got = scm::recv(stream.as_fd(), &mut bytes, scm::FDS_MAX, RecvFlags::default())?;
             if got.bytes == 0 {
@@ -104,6 +126,23 @@ fn play_raw(kind: &str, extra: &str) -> Result<(), Failure> {
                 stream.write_all(&[1])?;
             }
         },
+    }
+}
+
+fn play_typed<T>(extra: &str) -> Result<(), Failure>
+where
+    T: Serialize + for<'de> Deserialize<'de>,
+{
+    let (name, times) = extra.split_once('\n').ok_or("a name and a number")?;
+    let times: usize = times.parse()?;
+    let (back, answers) = peer::channel::<Ping>()?;
+    let (sender, receiver) = peer::channel::<T>()?;
+    peer::IpcSender::connect(name.to_owned())?.send((sender, answers))?;
+    loop {
+        for _ in 0..times {
+            receiver.recv()?;
+        }
+        back.send(Ping([0; 8]))?;
     }
 }
 

@@ -155,18 +155,18 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
 ) -> EncodeResult {
     let positional = options.serialization == Serialization::Bincode;
     let outgoing = Outgoing::new(positional, positional);
-    let mut encoded = Encoded::begin(scratch);
+    let Encoded { mut inline, .. } = Encoded::begin(scratch);
     let limits = options.limits();
-    let bytes = Bounded::new(&mut encoded.inline, &outgoing, limits.frame_bytes_max);
+    let bytes = Bounded::new(&mut inline, &outgoing, limits.frame_bytes_max);
     let writer = PayloadWriter { outgoing: &outgoing, bytes };
     let result = match options.serialization {
         Serialization::Bincode => Bincode::encode(value, writer),
         Serialization::Json => Json::encode(value, writer),
         Serialization::Advanced => Advanced::encode(value, writer),
     };
-    let slots = outgoing.slots.take();
-    let overflow = outgoing.overflow.get();
-    encoded.pieces = outgoing.pieces.take();
+    let Outgoing { slots, pieces, overflow, .. } = outgoing;
+    let (slots, overflow) = (slots.into_inner(), overflow.get());
+    let mut encoded = Encoded { inline, pieces: pieces.into_inner() };
     let error = match result {
         Err(_) if overflow => Error::TooLong { max: limits.frame_bytes_max },
         Err(why) => Error::Encode(why),
@@ -185,7 +185,12 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
 }
 
 /// Takes the handles out of their slots: all of them, or none.
+#[inline]
 pub(crate) fn take_handles(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
+    if slots.is_empty() { Ok(Vec::new()) } else { take_all(slots) }
+}
+
+fn take_all(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
     let mut taken = Vec::with_capacity(slots.len());
     for slot in slots {
         match slot.take() {

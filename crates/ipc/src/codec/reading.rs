@@ -6,7 +6,7 @@ use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 use crate::handle;
 use crate::memory;
 use bytes::Bytes;
-use serde::de::value::{BorrowedBytesDeserializer, U32Deserializer, U64Deserializer};
+use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -167,10 +167,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reading<'_, '_, D> {
 impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
     fn read_handle<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
-        let fd = self
-            .incoming
-            .take_handle(index)
-            .ok_or_else(|| D::Error::custom("a handle that did not come, or was taken before"))?;
+        let fd = self.incoming.take_handle(index).ok_or_else(did_not_come)?;
         let number = handle::ARRIVING.leave(fd);
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
         // A visitor that is not ours may have left it there; it is closed then.
@@ -178,20 +175,15 @@ impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
         value
     }
 
-    /// A handle whose size is held against the ceiling before anybody maps it.
+    /// A handle that is held against the ceiling before it is mapped.
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
-        let handles = self.incoming.handles.borrow();
-        if let Some(Some(fd)) = handles.get(index as usize) {
-            memory::check(fd.as_fd(), self.incoming.mapped_bytes_max).map_err(D::Error::custom)?;
-        }
-        drop(handles);
-        let inner = Reading {
-            inner: U32Deserializer::<D::Error>::new(index),
-            incoming: self.incoming,
-            depth: self.depth,
-        };
-        visitor.visit_newtype_struct(inner)
+        let fd = self.incoming.take_handle(index).ok_or_else(did_not_come)?;
+        let mapping = memory::map(fd.as_fd(), self.incoming.mapped_bytes_max);
+        let number = memory::ARRIVING.leave((fd, mapping.map_err(D::Error::custom)?));
+        let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
+        drop(memory::ARRIVING.take(number));
+        value
     }
 
     fn read_blob<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -214,6 +206,10 @@ impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
                 .visit_newtype_struct(serde::de::value::BytesDeserializer::new(bytes.as_slice())),
         }
     }
+}
+
+fn did_not_come<E: serde::de::Error>() -> E {
+    E::custom("a handle that did not come, or was taken before")
 }
 
 enum Bulk<'de> {
