@@ -10,6 +10,7 @@ use crate::end::{End, Mode, Parts};
 use crate::ends::ChannelHandle;
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
+use crate::message::Message;
 use crate::options::Options;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -219,7 +220,22 @@ macro_rules! sending {
 sending! { [S, R] Channel<S, R>, [S] Sender<S> }
 
 /// For programs with a loop of their own. Readiness of the descriptor says that bytes came, and a
-/// read takes many messages at once: call `try_recv` until it answers `None` before waiting.
+/// read takes many messages at once: call `try_recv` until it answers `None` before waiting, or
+/// ask [`prepare_wait`](Channel::prepare_wait).
+///
+/// ```
+/// let (a, mut b) = ipc::channel::<u8, ()>()?;
+/// let mut poll = mio::Poll::new()?;
+/// let interest = b.interest();
+/// poll.registry().register(&mut b, mio::Token(0), interest)?;
+/// a.send(7)?;
+/// let mut events = mio::Events::with_capacity(8);
+/// poll.poll(&mut events, None)?;
+/// while let Some(message) = b.try_recv()? {
+///     assert_eq!(message, 7);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl<S, R> mio::event::Source for Channel<S, R> {
     fn register(
         &mut self,
@@ -266,6 +282,16 @@ macro_rules! receiving {
                 self.end.recv()
             }
 
+            /// Receives the next message as it came, to be decoded as whatever it proves to be, or
+            /// dropped. Blocks until there is one.
+            ///
+            /// # Errors
+            ///
+            /// As [`recv`](Self::recv), but for [`Error::Decode`].
+            pub fn recv_message(&self) -> Result<Message, Error> {
+                self.end.recv_message()
+            }
+
             /// Receives a message that is there already, without blocking.
             ///
             /// # Errors
@@ -307,6 +333,43 @@ macro_rules! receiving {
 }
 
 receiving! { [S, R] Channel<S, R>, [R] Receiver<R> }
+
+/// For programs with a loop of their own, whatever it is made of.
+impl<S, R> Channel<S, R> {
+    /// What readiness of the descriptor to wait for: readable, and writable while something that
+    /// was accepted waits to be written.
+    #[must_use]
+    pub fn interest(&self) -> mio::Interest {
+        match self.end.wants_to_write() {
+            true => mio::Interest::READABLE | mio::Interest::WRITABLE,
+            false => mio::Interest::READABLE,
+        }
+    }
+
+    /// To be asked before a sleep until the descriptor is ready. False means: do not sleep, call
+    /// [`try_recv`](Channel::try_recv), since one read takes many messages and the descriptor
+    /// says nothing about those that were read already.
+    ///
+    /// Also writes what the socket takes of what was fed, so that no answer is waited for whose
+    /// question was never sent.
+    ///
+    /// ```
+    /// let (a, b) = ipc::channel::<u8, ()>()?;
+    /// a.feed(1)?;
+    /// a.feed(2)?;
+    /// assert!(a.prepare_wait(), "a may sleep: what it fed is on its way");
+    /// assert_eq!(b.recv()?, 1);
+    /// assert!(!b.prepare_wait(), "the second message is here already");
+    /// assert_eq!(b.try_recv()?, Some(2));
+    /// assert!(b.prepare_wait());
+    /// assert!(b.interest().is_readable() && !b.interest().is_writable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn prepare_wait(&self) -> bool {
+        self.end.prepare_wait()
+    }
+}
 
 macro_rules! common {
     ($($name:literal [$($generics:tt)*] $type:ty),*) => {

@@ -5,6 +5,8 @@
 //! goes on. Handles are also counted for the whole process, so that one peer's descriptors never
 //! starve the others.
 
+use crate::codec::Serialization;
+use crate::options::Options;
 use reactor::Handle as Wake;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -19,9 +21,14 @@ static HANDLES: AtomicUsize = AtomicUsize::new(0);
 /// Channels that are not read because of [`HANDLES`].
 static STARVED: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
 
-/// The account of one channel.
+/// The account of one channel, and what its messages need to be decoded: all that they share, so
+/// that a waiting message is small.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    pub(crate) serialization: Serialization,
+    pub(crate) mapped_bytes_max: usize,
+    /// The peer speaks as Node does.
+    pub(crate) is_node: bool,
     bytes: AtomicUsize,
     handles: AtomicUsize,
     bytes_max: usize,
@@ -31,12 +38,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(bytes_max: usize, handles_max: usize) -> Arc<Pool> {
+    pub(crate) fn new(options: &Options, is_node: bool) -> Arc<Pool> {
         Arc::new(Pool {
+            serialization: options.serialization,
+            mapped_bytes_max: options.mapped_bytes_max,
+            is_node,
             bytes: AtomicUsize::new(0),
             handles: AtomicUsize::new(0),
-            bytes_max,
-            handles_max,
+            bytes_max: options.unread_bytes_max,
+            handles_max: options.unread_handles_max,
             paused: AtomicBool::new(false),
             wake: OnceLock::new(),
         })
@@ -49,11 +59,12 @@ impl Pool {
 
     /// Takes credit for one message; it is given back when the answer drops.
     pub(crate) fn take(self: &Arc<Pool>, bytes: usize, handles: usize) -> Credit {
-        let bytes = bytes + MESSAGE_BYTES;
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = u32::try_from(bytes + MESSAGE_BYTES).unwrap_or(u32::MAX);
+        let handles = u32::try_from(handles).unwrap_or(u32::MAX);
+        self.bytes.fetch_add(bytes as usize, Ordering::Relaxed);
         if handles > 0 {
-            self.handles.fetch_add(handles, Ordering::Relaxed);
-            HANDLES.fetch_add(handles, Ordering::Relaxed);
+            self.handles.fetch_add(handles as usize, Ordering::Relaxed);
+            HANDLES.fetch_add(handles as usize, Ordering::Relaxed);
         }
         Credit { pool: Arc::clone(self), bytes, handles }
     }
@@ -99,16 +110,22 @@ fn has_process_room() -> bool {
 #[derive(Debug)]
 pub(crate) struct Credit {
     pool: Arc<Pool>,
-    bytes: usize,
-    handles: usize,
+    bytes: u32,
+    handles: u32,
+}
+
+impl Credit {
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.pool.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.pool.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
         if self.handles > 0 {
-            self.pool.handles.fetch_sub(self.handles, Ordering::SeqCst);
-            HANDLES.fetch_sub(self.handles, Ordering::SeqCst);
+            self.pool.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
+            HANDLES.fetch_sub(self.handles as usize, Ordering::SeqCst);
             let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
             if !starved.is_empty() && has_process_room() {
                 let waiting: Vec<_> = starved.drain(..).collect();

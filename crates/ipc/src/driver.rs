@@ -5,15 +5,13 @@
 
 use crate::error::Error;
 use crate::flusher::RETRY;
-use crate::frame::{Frame, Kind, Payload};
+use crate::frame::Kind;
 use crate::inbox::Inbox;
 use crate::link::{LinkEvent, Phase, Shared, Sink};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::scratch;
-use crate::spare;
 use crate::wire::{self, Read};
-use bytes::Bytes;
 use reactor::{BYTES_PER_TURN, Event, Interest, Key, Source, Turn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -248,7 +246,7 @@ impl Intake for Inbox<OwnedFd> {
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
         while let Some(frame) = self.next_message()? {
             let kind = frame.kind;
-            let message = to_message(frame, shared);
+            let message = Message::from_frame(frame, &shared.credit);
             sink(match kind {
                 Kind::Internal => LinkEvent::Internal(message),
                 _ => LinkEvent::Message(message),
@@ -260,13 +258,4 @@ impl Intake for Inbox<OwnedFd> {
     fn tick(&mut self, _: &Shared, _: Instant) -> Option<Instant> {
         None
     }
-}
-
-fn to_message(frame: Frame<'_, OwnedFd>, shared: &Shared) -> Message {
-    let credit = shared.credit.take(frame.payload.as_ref().len(), frame.handles.len());
-    let payload = match frame.payload {
-        Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-        Payload::Owned(bytes) => spare::share(bytes),
-    };
-    Message::new(payload, frame.handles, frame.handles_lost, &shared.options, Some(credit))
 }

@@ -1,11 +1,13 @@
 //! One end of a blocking channel, whatever its types: what `send` and `recv` do.
 
 use crate::codec;
+use crate::credit::Pool;
 use crate::error::{Error, SendError};
 use crate::flusher;
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
 use crate::inbox::Inbox;
+use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Outbox;
 use crate::scratch;
@@ -16,13 +18,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use sys::poll::{self, Interest};
 use sys::scm;
 
 /// `feed` writes by itself once so much waits, in bytes.
 const FEED_BYTES: usize = 64 * 1024;
+
+/// How soon a write is tried again after a shortage.
+const SHORTAGE: Duration = Duration::from_millis(1);
 
 /// One end, whatever its types.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(crate) struct End {
     receiving: Mutex<Receiving>,
     /// No more is sent: `disconnect` was called, or the peer is gone.
     closed: AtomicBool,
+    /// The account of messages that are taken as they came.
+    unread: OnceLock<Arc<Pool>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +80,7 @@ impl End {
             sending: Mutex::new(Sending { outbox }),
             receiving: Mutex::new(Receiving { inbox, wait, ended: false }),
             closed: AtomicBool::new(false),
+            unread: OnceLock::new(),
         }
     }
 
@@ -110,7 +118,7 @@ impl End {
         let waiting = sending.outbox.bytes();
         if mode == Mode::Try && waiting > 0 {
             let full = waiting + encoded.length() > self.options.queued_bytes_max;
-            if full && !matches!(self.flush_some(&mut sending), Ok(true)) {
+            if full && !matches!(self.flush_some(&mut sending), Ok(Left::Nothing)) {
                 scratch::keep_frame(encoded.inline);
                 return Err(SendError { value, error: Error::Full });
             }
@@ -165,17 +173,17 @@ impl End {
         Ok(())
     }
 
-    /// Writes what the socket takes without sleeping. True when nothing is left.
-    fn flush_some(&self, sending: &mut Sending) -> Result<bool, Error> {
+    /// Writes what the socket takes without sleeping.
+    fn flush_some(&self, sending: &mut Sending) -> Result<Left, Error> {
         while !sending.outbox.is_empty() {
             match wire::write(self.fd(), &mut sending.outbox, false) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if wire::is_passing(&error) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Left::Full),
+                Err(error) if wire::is_passing(&error) => return Ok(Left::Short),
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        Ok(true)
+        Ok(Left::Nothing)
     }
 
     #[cold]
@@ -203,9 +211,23 @@ impl End {
     }
 
     pub(crate) fn recv<R: DeserializeOwned>(&self) -> Result<R, Error> {
+        self.recv_with(|frame| decode(&self.options, frame))
+    }
+
+    /// The next message as it came, on an account of its own.
+    pub(crate) fn recv_message(&self) -> Result<Message, Error> {
+        let pool = self.unread.get_or_init(|| Pool::new(&self.options, false));
+        self.recv_with(|frame| match frame.handles_lost {
+            true => Err(Error::HandlesLost),
+            false => Ok(Message::from_frame(frame, pool)),
+        })
+    }
+
+    #[inline]
+    fn recv_with<R>(&self, take: impl Fn(Owned<'_>) -> Result<R, Error>) -> Result<R, Error> {
         let mut receiving = self.receiving();
         loop {
-            if let Some(value) = self.next(&mut receiving)? {
+            if let Some(value) = self.next(&mut receiving, &take)? {
                 return Ok(value);
             }
             if receiving.ended {
@@ -215,13 +237,14 @@ impl End {
         }
     }
 
+    /// `None`: looks, and does not wait at all.
     pub(crate) fn recv_until<R: DeserializeOwned>(
         &self,
         deadline: Option<Instant>,
     ) -> Result<Option<R>, Error> {
         let mut receiving = self.receiving();
         loop {
-            if let Some(value) = self.next(&mut receiving)? {
+            if let Some(value) = self.next(&mut receiving, |it| decode(&self.options, it))? {
                 return Ok(Some(value));
             }
             if receiving.ended {
@@ -230,22 +253,38 @@ impl End {
             if self.read(&mut receiving, false)? {
                 continue;
             }
-            self.flush_before_sleep()?;
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            match left {
-                Some(left) if left > Duration::ZERO => {
-                    if !poll::readable(self.fd(), Some(left)).map_err(|e| Error::Os("poll", e))? {
-                        return Ok(None);
-                    }
-                }
-                _ => return Ok(None),
+            let Some(deadline) = deadline else {
+                self.flush_if_free();
+                return Ok(None);
+            };
+            self.flush_before_sleep(Some(deadline))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !poll::readable(self.fd(), Some(left)).map_err(|e| Error::Os("poll", e))? {
+                return Ok(None);
             }
         }
     }
 
+    /// Tells whether a caller may sleep until the descriptor is ready: nothing that was read waits
+    /// to be taken. Writes what the socket takes of what was fed.
+    pub(crate) fn prepare_wait(&self) -> bool {
+        self.flush_if_free();
+        let mut receiving = self.receiving();
+        !receiving.ended && !receiving.inbox.decoder().is_ready()
+    }
+
+    /// Tells whether something waits to be written.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.is_connected() && !self.sending().outbox.is_empty()
+    }
+
     /// The next message that was read already.
     #[inline]
-    fn next<R: DeserializeOwned>(&self, receiving: &mut Receiving) -> Result<Option<R>, Error> {
+    fn next<R>(
+        &self,
+        receiving: &mut Receiving,
+        take: impl Fn(Owned<'_>) -> Result<R, Error>,
+    ) -> Result<Option<R>, Error> {
         loop {
             let frame = match receiving.inbox.next_message() {
                 Ok(frame) => frame,
@@ -259,14 +298,14 @@ impl End {
                 None => return Ok(None),
                 // Not for users: a channel that carries these belongs to the crates above.
                 Some(Frame { kind: Kind::Internal, .. }) => {}
-                Some(frame) => return decode(&self.options, frame).map(Some),
+                Some(frame) => return take(frame).map(Some),
             }
         }
     }
 
     /// One read that may sleep, or stay awake where that has proved to be better.
     fn read_waiting(&self, receiving: &mut Receiving) -> Result<(), Error> {
-        self.flush_before_sleep()?;
+        self.flush_before_sleep(None)?;
         let Some(awake) = receiving.wait.awake() else {
             self.read(receiving, true)?;
             return Ok(());
@@ -312,27 +351,40 @@ impl End {
 
     /// Who waits for an answer wants the question to be sent: writes what was fed, also while the
     /// peer does not read because it is waiting itself for us to read.
+    ///
+    /// Returns when everything is written, something can be read, or `until` has passed.
     #[inline]
-    fn flush_before_sleep(&self) -> Result<(), Error> {
-        let Ok(mut sending) = self.sending.try_lock() else { return Ok(()) };
-        if sending.outbox.is_empty() || !self.is_connected() {
-            return Ok(());
-        }
+    fn flush_before_sleep(&self, until: Option<Instant>) -> Result<(), Error> {
         loop {
-            match self.flush_some(&mut sending) {
-                Ok(true) => return Ok(()),
-                // Not an error of receiving: what the peer sent before it left can still be read.
-                Err(_) => return Ok(()),
-                Ok(false) => {
-                    let both = [(self.fd(), Interest::BOTH)];
-                    let ready =
-                        poll::wait(&both, None).map_err(|error| Error::Os("poll", error))?;
-                    if ready[0].readable {
-                        return Ok(());
-                    }
-                }
+            // Whoever sends meanwhile is not held up by our sleep.
+            let interest = match self.flush_if_free() {
+                Left::Nothing => return Ok(()),
+                Left::Full => Interest::BOTH,
+                Left::Short => Interest::READABLE,
+            };
+            let mut left = until.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(());
+            }
+            if interest == Interest::READABLE {
+                left = Some(left.map_or(SHORTAGE, |left| left.min(SHORTAGE)));
+            }
+            let ready = poll::wait(&[(self.fd(), interest)], left);
+            if ready.map_err(|error| Error::Os("poll", error))?[0].readable {
+                return Ok(());
             }
         }
+    }
+
+    /// Writes what the socket takes of what was fed, unless another thread is sending: that one
+    /// writes it. An error is not one of receiving: what the peer sent before it left is still read.
+    #[inline]
+    fn flush_if_free(&self) -> Left {
+        let Ok(mut sending) = self.sending.try_lock() else { return Left::Nothing };
+        if sending.outbox.is_empty() || !self.is_connected() {
+            return Left::Nothing;
+        }
+        self.flush_some(&mut sending).unwrap_or(Left::Nothing)
     }
 
     /// Takes the end apart, if nobody else has a part of it.
@@ -358,6 +410,19 @@ impl Drop for End {
         }
     }
 }
+
+/// What is left to be written, and why.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// The peer must read first.
+    Full,
+    /// The kernel is short of something; no readiness tells when that ends.
+    Short,
+}
+
+/// A frame with the descriptors that came with it.
+type Owned<'a> = Frame<'a, OwnedFd>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -386,5 +451,5 @@ pub(crate) fn decode<R: DeserializeOwned>(
 
 /// For a shortage that no readiness tells the end of.
 fn wait_a_little() {
-    std::thread::sleep(Duration::from_millis(1));
+    std::thread::sleep(SHORTAGE);
 }

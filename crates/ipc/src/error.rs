@@ -40,9 +40,9 @@ pub enum Error {
     /// The peer speaks another protocol, codec, or for another application.
     Mismatch {
         /// What this side said.
-        ours: Hello,
+        ours: Box<Hello>,
         /// What the peer said.
-        theirs: Hello,
+        theirs: Box<Hello>,
     },
     /// The channel closed before this many messages, which `send` had accepted, were written.
     Undelivered(usize),

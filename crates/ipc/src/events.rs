@@ -25,6 +25,12 @@ impl<R: DeserializeOwned> Incoming<R> {
     pub fn decode(self) -> Result<R, Error> {
         self.message.decode()
     }
+
+    /// The message without its type: to be decoded as something else, or handed on.
+    #[must_use]
+    pub fn into_message(self) -> Message {
+        self.message
+    }
 }
 
 impl<R> fmt::Debug for Incoming<R> {
@@ -142,6 +148,21 @@ impl<S, R> Channel<S, R> {
     /// Hands the receiving side to the loop; `call` gets each message, in order, on the callback
     /// thread.
     ///
+    /// The last call gets the error that ended the channel, if one did, or
+    /// [`Error::Undelivered`] when the peer left before it took what was sent. Then `call` is
+    /// dropped.
+    ///
+    /// ```
+    /// let (a, b) = ipc::channel::<String, u32>()?;
+    /// let (tell, heard) = std::sync::mpsc::channel();
+    /// let outlet = a.on_message(move |message| tell.send(message.unwrap()).unwrap())?;
+    /// b.send(7)?;
+    /// assert_eq!(heard.recv()?, 7);
+    /// outlet.send("thanks".to_owned())?;
+    /// assert_eq!(b.recv()?, "thanks");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Channel::into_link`].
@@ -154,13 +175,22 @@ impl<S, R> Channel<S, R> {
     {
         let call = Arc::new(Mutex::new(call));
         let link = self.into_link(move |event| {
-            if let LinkEvent::Message(message) = event {
-                let call = Arc::clone(&call);
-                reactor::callback::call(move || {
-                    let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
-                    call(message.decode());
-                });
-            }
+            let news = match event {
+                LinkEvent::Message(message) => Ok(message),
+                LinkEvent::Disconnect { error: Some(error), .. } => Err(error),
+                LinkEvent::Disconnect { undelivered, .. } if undelivered > 0 => {
+                    Err(Error::Undelivered(undelivered))
+                }
+                LinkEvent::Disconnect { .. }
+                | LinkEvent::Internal(_)
+                | LinkEvent::Error(_)
+                | LinkEvent::Acknowledged { .. } => return,
+            };
+            let call = Arc::clone(&call);
+            reactor::callback::call(move || {
+                let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
+                call(news.and_then(Message::decode));
+            });
         })?;
         Ok(Outlet { link, kind: PhantomData })
     }
@@ -179,6 +209,28 @@ mod tests {
         b.send(vec![]).unwrap();
         b.disconnect().unwrap();
         assert_eq!(heard.iter().collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn the_last_callback_says_what_ended_the_channel() {
+        let (ours, theirs) = sys::socket::pair_stream().unwrap();
+        let a = Channel::<(), u8>::from_fd(ours, crate::Options::default()).unwrap();
+        let (tell, heard) = crossbeam_channel::unbounded();
+        let _outlet = a.on_message(move |message| tell.send(message).unwrap()).unwrap();
+        let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
+        let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
+        b.send(1).unwrap();
+        let all: Vec<_> = heard.iter().collect();
+        assert!(matches!(all.as_slice(), [Err(Error::Mismatch { .. })]), "{all:?}");
+    }
+
+    #[test]
+    fn an_incoming_message_may_be_decoded_as_something_else() {
+        let (b, a) = crate::channel::<u32, ()>().unwrap();
+        let (_outlet, events) = a.events().unwrap();
+        b.send(7).unwrap();
+        let Event::Message(message) = events.recv().unwrap() else { panic!() };
+        assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);
     }
 
     /// The peer of a hostile test: sends something else than it should.

@@ -331,6 +331,21 @@ impl<H> Decoder<H> {
         Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }))
     }
 
+    /// Tells whether [`next_frame`](Decoder::next_frame) has something to say already: a frame, or
+    /// how the peer broke the rules.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        if let Some((header, payload)) = &self.long {
+            return payload.len() >= header.length;
+        }
+        let rest = &self.buffer[self.start..];
+        let Some(head) = rest.first_chunk::<HEADER_BYTES>() else { return false };
+        match Header::parse(*head, self.limits) {
+            Ok(header) => rest.len() >= HEADER_BYTES + header.length,
+            Err(_) => true,
+        }
+    }
+
     /// Tells whether the stream may end here.
     ///
     /// # Errors

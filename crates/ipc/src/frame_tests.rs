@@ -138,10 +138,27 @@ fn bytes_one_at_a_time_make_the_same_frames() {
         if at == 0 || at == 11 {
             decoder.arrived([at as u32], false);
         }
+        assert!(!decoder.is_ready(), "a frame is cut out as soon as it is whole");
         feed(&mut decoder, &[*byte], &mut seen).unwrap();
     }
     assert_eq!(seen[0], (Kind::Message, b"one".to_vec(), vec![0], false));
     assert_eq!(seen[1], (Kind::Message, vec![3; 70_000], vec![11], false));
+}
+
+#[test]
+fn what_can_be_cut_out_is_told_beforehand() {
+    let mut decoder = Decoder::<u32>::new(LIMITS);
+    assert!(!decoder.is_ready());
+    let two = [frame(Kind::Message, b"one", 0), frame(Kind::Message, b"two", 0)].concat();
+    decoder.space().0.extend_from_slice(&two[..two.len() - 1]);
+    assert!(decoder.is_ready());
+    decoder.next_frame().unwrap().unwrap();
+    assert!(!decoder.is_ready());
+    decoder.space().0.push(two[two.len() - 1]);
+    assert!(decoder.is_ready());
+    decoder.next_frame().unwrap().unwrap();
+    decoder.space().0.extend_from_slice(b"nonsense");
+    assert!(decoder.is_ready() && decoder.next_frame().is_err());
 }
 
 #[test]

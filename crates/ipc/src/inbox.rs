@@ -61,7 +61,8 @@ impl<H> Inbox<H> {
         }
         let theirs = Hello::parse(frame.payload.as_ref()).ok_or(Violation::Hello)?;
         if !self.ours.agrees_with(&theirs) {
-            return Err(Error::Mismatch { ours: self.ours.clone(), theirs });
+            let (ours, theirs) = (Box::new(self.ours.clone()), Box::new(theirs));
+            return Err(Error::Mismatch { ours, theirs });
         }
         self.greeted = true;
         Ok(true)

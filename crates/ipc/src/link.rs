@@ -197,7 +197,7 @@ impl Link {
         let is_node = answers(&intake);
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
-        let credit = Pool::new(options.unread_bytes_max, options.unread_handles_max);
+        let credit = Pool::new(&options, is_node);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,

@@ -189,6 +189,45 @@ fn a_full_queue_is_told_by_try_send_with_the_value() {
 }
 
 #[test]
+fn receiving_in_time_is_not_held_up_by_a_peer_that_does_not_read() {
+    let (a, b) = ipc::channel::<Blob, u8>().unwrap();
+    while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
+    assert!(a.interest().is_writable());
+    assert!(a.try_recv().unwrap().is_none());
+    assert!(a.recv_timeout(Duration::from_millis(20)).unwrap().is_none());
+    assert!(a.prepare_wait());
+    b.send(1).unwrap();
+    assert_eq!(a.recv_timeout(Duration::from_secs(20)).unwrap(), Some(1));
+}
+
+#[test]
+fn a_thread_that_waits_to_receive_lets_others_send() {
+    let (a, b) = ipc::channel::<Blob, u8>().unwrap();
+    while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| a.recv().unwrap());
+        // Full or not, it answers.
+        for _ in 0..100 {
+            let _ = a.try_send(Blob::from(vec![0; 100_000]));
+        }
+        b.send(1).unwrap();
+        assert_eq!(waits.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_message_is_taken_as_it_came_and_decoded_later() {
+    let (a, b) = ipc::channel::<(u8, Handle<UdpSocket>), ()>().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = udp.local_addr().unwrap();
+    a.send((3, udp.into())).unwrap();
+    let message = b.recv_message().unwrap();
+    assert_eq!(message.handle_count(), 1);
+    let (number, udp) = message.decode::<(u8, Handle<UdpSocket>)>().unwrap();
+    assert_eq!((number, udp.into_inner().local_addr().unwrap()), (3, address));
+}
+
+#[test]
 fn a_mio_loop_learns_of_messages() {
     let (a, mut b) = ipc::channel::<u8, ()>().unwrap();
     let mut poll = mio::Poll::new().unwrap();

@@ -216,8 +216,7 @@ impl driver::Intake for Intake {
 }
 
 fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message {
-    let credit = shared.credit.take(payload.len(), usize::from(handle.is_some()));
-    Message::from_node(payload, handle, &shared.options, credit)
+    Message::from_node(payload, handle, &shared.credit)
 }
 
 /// The peer has answered for a handle: what waited for that leaves.

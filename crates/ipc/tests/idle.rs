@@ -1,0 +1,59 @@
+//! What an idle channel on the loop costs: next to no memory, and no wake-up. Alone in its process,
+//! because it looks at the whole of it.
+
+use std::fs;
+use std::time::Duration;
+
+/// What an idle end may cost, in bytes.
+const IDLE_BYTES_MAX: usize = 4096;
+
+/// A loop-driven end, with its events.
+type End = (ipc::Outlet<Vec<u8>>, crossbeam_channel::Receiver<ipc::Event<Vec<u8>>>);
+
+#[test]
+fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
+    // The first ones pay for the loop, and for buffers that all of them share.
+    let _first = used(20);
+    let before = resident();
+    let held = used(300);
+    let grown = resident().saturating_sub(before);
+    let each = grown / (2 * held.len());
+    assert!(each <= IDLE_BYTES_MAX, "{each} bytes for each end");
+
+    let switches = switches_of_the_loop();
+    let (_never, silence) = crossbeam_channel::bounded::<()>(0);
+    let _ = silence.recv_timeout(Duration::from_millis(300));
+    assert_eq!(switches_of_the_loop(), switches, "the loop was woken");
+}
+
+/// Ends that have carried long messages both ways.
+fn used(count: usize) -> Vec<(End, End)> {
+    let one = || {
+        let (a, b) = ipc::channel::<Vec<u8>, Vec<u8>>().unwrap();
+        let (a, b) = (a.events().unwrap(), b.events().unwrap());
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            from.0.send(vec![1; 100_000]).unwrap();
+            let ipc::Event::Message(message) = to.1.recv().unwrap() else { panic!() };
+            assert_eq!(message.decode().unwrap().len(), 100_000);
+        }
+        (a, b)
+    };
+    (0..count).map(|_| one()).collect()
+}
+
+fn resident() -> usize {
+    let text = fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// How often the loop's thread gave up the processor to wait.
+fn switches_of_the_loop() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let of = |task: std::path::PathBuf| {
+        let name = fs::read_to_string(task.join("comm")).ok()?;
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        (name.trim() == "brood-loop").then(|| line.trim().parse::<u64>().unwrap())
+    };
+    tasks.filter_map(of).sum()
+}
