@@ -57,15 +57,10 @@ impl Message {
     }
 
     /// What a Node peer sent.
-    pub(crate) fn from_node(
-        payload: Bytes,
-        handle: Option<OwnedFd>,
-        pool: &Arc<Pool>,
-    ) -> Message {
+    pub(crate) fn from_node(payload: Bytes, handle: Option<OwnedFd>, pool: &Arc<Pool>) -> Message {
         let credit = pool.take(payload.len(), usize::from(handle.is_some()));
-        let beside = handle.map(|handle| {
-            Box::new(Beside { from_node: Some(handle), ..Beside::default() })
-        });
+        let beside =
+            handle.map(|handle| Box::new(Beside { from_node: Some(handle), ..Beside::default() }));
         Message { payload, beside, credit }
     }
 
@@ -113,9 +108,9 @@ impl Message {
     /// How many handles came with it.
     #[must_use]
     pub fn handle_count(&self) -> usize {
-        self.beside.as_ref().map_or(0, |beside| {
-            beside.handles.len() + usize::from(beside.from_node.is_some())
-        })
+        self.beside
+            .as_ref()
+            .map_or(0, |beside| beside.handles.len() + usize::from(beside.from_node.is_some()))
     }
 
     /// Its payload, as the codec wrote it.

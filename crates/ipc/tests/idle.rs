@@ -1,6 +1,9 @@
 //! What an idle channel on the loop costs: next to no memory, and no wake-up. Alone in its process,
 //! because it looks at the whole of it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
+use ipc::Blob;
 use std::fs;
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use std::time::Duration;
 const IDLE_BYTES_MAX: usize = 4096;
 
 /// A loop-driven end, with its events.
-type End = (ipc::Outlet<Vec<u8>>, crossbeam_channel::Receiver<ipc::Event<Vec<u8>>>);
+type End = (ipc::Outlet<Blob>, crossbeam_channel::Receiver<ipc::Event<Blob>>);
 
 #[test]
 fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
@@ -29,10 +32,10 @@ fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
 /// Ends that have carried long messages both ways.
 fn used(count: usize) -> Vec<(End, End)> {
     let one = || {
-        let (a, b) = ipc::channel::<Vec<u8>, Vec<u8>>().unwrap();
+        let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
         let (a, b) = (a.events().unwrap(), b.events().unwrap());
         for (from, to) in [(&a, &b), (&b, &a)] {
-            from.0.send(vec![1; 100_000]).unwrap();
+            from.0.send(Blob::from(vec![1; 100_000])).unwrap();
             let ipc::Event::Message(message) = to.1.recv().unwrap() else { panic!() };
             assert_eq!(message.decode().unwrap().len(), 100_000);
         }
