@@ -3,26 +3,27 @@
 rows! {
     listening_port: "test-cluster-listening-port";
     server_restart_rr: "test-cluster-server-restart-rr";
+    http_pipe: "test-cluster-http-pipe";
+    listen_pipe_readable_writable: "test-cluster-listen-pipe-readable-writable";
+    net_listen_relative_path: "test-cluster-net-listen-relative-path";
+    dgram_1: "test-cluster-dgram-1";
+    net_listen_ipv6only_false: "test-cluster-net-listen-ipv6only-false";
+    net_listen_exclusive_random_ports: "test-net-listen-exclusive-random-ports";
+    listen_fd_cluster: "test-listen-fd-cluster";
+    tls_ticket_cluster: "test-tls-ticket-cluster";
 }
 
 /// Rows without a test here, and why.
 pub(crate) const NOT: &[(&str, &str)] = &[
     ("test-cluster-net-listen", "listening: not there yet"),
-    ("test-cluster-net-listen-ipv6only-false", "listening: not there yet"),
-    ("test-cluster-net-listen-relative-path", "listening: not there yet"),
-    ("test-cluster-http-pipe", "listening: not there yet"),
-    ("test-cluster-listen-pipe-readable-writable", "listening: not there yet"),
     ("test-cluster-child-index-net", "listening: not there yet"),
     ("test-cluster-child-index-dgram", "listening: not there yet"),
     ("test-cluster-server-restart-none", "listening: not there yet"),
     ("test-cluster-shared-leak", "listening: not there yet"),
-    ("test-listen-fd-cluster", "listening: not there yet"),
-    ("test-net-listen-exclusive-random-ports", "listening: not there yet"),
     ("test-cluster-accept-fail", "listening: not there yet"),
     ("test-cluster-worker-handle-close", "listening: not there yet"),
     ("test-cluster-rr-handle-close", "listening: not there yet"),
     ("test-cluster-net-server-drop-connection", "listening: not there yet"),
-    ("test-cluster-dgram-1", "listening: not there yet"),
     ("test-cluster-dgram-bind-fd", "listening: not there yet"),
     ("test-cluster-dgram-reuse", "listening: not there yet"),
     ("test-dgram-cluster-bind-error", "listening: not there yet"),
@@ -34,7 +35,6 @@ pub(crate) const NOT: &[(&str, &str)] = &[
     ("test-cluster-shared-handle-bind-privileged-port", "listening: not there yet"),
     ("test-cluster-shared-handle-bind-error", "listening: not there yet"),
     ("test-cluster-eaddrinuse", "listening: not there yet"),
-    ("test-tls-ticket-cluster", "listening: not there yet"),
     ("known_issues/test-dgram-bind-shared-ports-after-port-0", "listening: not there yet"),
     ("benchmark/test-benchmark-cluster", "listening: not there yet"),
     ("test-net-listen-shared-ports", "listening: not there yet"),

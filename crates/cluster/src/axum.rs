@@ -1,25 +1,23 @@
 //! `axum::serve` on a listener of the cluster.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::axum::serve::Listener as Serve;
-use ::tokio::net::TcpStream;
 
 use crate::error::Error;
-use crate::tokio::AsyncListener;
+use crate::tokio::{AsyncListener, AsyncStream};
 
 /// How long an accept that failed for want of descriptors waits before it is tried again, and
 /// how long the last connections have to be read from before a drain is reached.
 const PAUSE: Duration = Duration::from_millis(50);
 
-impl Serve for AsyncListener {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
+impl<S: AsyncStream> Serve for AsyncListener<S> {
+    type Io = S::Async;
+    type Addr = S::Peer;
 
     /// Never ends and never fails: when no connection will come it waits for ever, and leaves
     /// the end to `with_graceful_shutdown(worker.draining())`.
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    async fn accept(&mut self) -> (S::Async, S::Peer) {
         loop {
             match self.take().await {
                 Ok(accepted) => return accepted,
@@ -36,10 +34,7 @@ impl Serve for AsyncListener {
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match self.address() {
-            crate::Address::Tcp { address, .. } => Ok(*address),
-            _ => Err(std::io::ErrorKind::AddrNotAvailable.into()),
-        }
+    fn local_addr(&self) -> std::io::Result<S::Peer> {
+        S::local(self.address())
     }
 }

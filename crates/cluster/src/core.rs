@@ -31,7 +31,7 @@ use ending::Ending;
 use reload::Reload;
 use slots::Cause;
 pub(crate) use types::{
-    Answer, CloseReason, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal,
+    Answer, CloseReason, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal,
     ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 
@@ -177,8 +177,11 @@ impl<H> Core<H> {
                 self.live(worker, Event::SpawnFailed, cause, now, out);
             }
             Input::Online { worker } => self.live(worker, Event::Online, None, now, out),
-            Input::ListenAsked { worker, request, address, backlog } => {
-                self.listen_asked(worker, request, address, backlog, out);
+            Input::ListenAsked { worker, request, address, options } => {
+                self.listen_asked(worker, request, address, options, out);
+            }
+            Input::ListensAlone { worker, address } => {
+                self.listens_alone(worker, address, now, out);
             }
             Input::Bound { key, result } => self.bound(key, result, out),
             Input::Unbound { key } => self.unbound(key),

@@ -18,6 +18,7 @@ use sys::signal::{Signal, SignalWatch};
 use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
+use crate::given::Given;
 use crate::members::{Member, Members};
 use crate::message::ToPrimary;
 use crate::port::{Port, Taken};
@@ -65,6 +66,8 @@ pub(crate) struct Driver {
     failures: HashMap<WorkerId, Error>,
     /// What the Node workers of one address share beside it.
     node_data: HashMap<Key, Option<serde_json::Value>>,
+    /// Sockets that were bound before we came.
+    given: Given,
     finished: bool,
 }
 
@@ -72,6 +75,7 @@ impl Driver {
     pub(crate) fn new(
         options: CoreOptions,
         signals: Signals,
+        given: Given,
         shared: Arc<Shared>,
         jobs: Receiver<Job>,
         spawner: Spawner,
@@ -99,6 +103,7 @@ impl Driver {
             outputs: Vec::new(),
             failures: HashMap::new(),
             node_data: HashMap::new(),
+            given,
             finished: false,
         })
     }
@@ -163,7 +168,13 @@ impl Driver {
             E::Internal(message) if self.is_node(worker) => self.hear_node(worker, message),
             E::Acknowledged { ticket, taken } => self.node_took(worker, ticket, taken),
             E::Internal(message) => match message.decode() {
-                Ok(message) => self.inputs.extend(asked(worker, message)),
+                Ok(message) => {
+                    let mut input = asked(worker, message);
+                    if let Some(Input::ListenAsked { address, .. }) = &mut input {
+                        self.given.resolve(address);
+                    }
+                    self.inputs.extend(input);
+                }
                 Err(error) => {
                     self.shared.emit(Event::Error(Some(worker), Error::Channel(error)));
                 }
@@ -427,9 +438,10 @@ fn belongs(watched: Watched, worker: WorkerId) -> bool {
 fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
     Some(match message {
         ToPrimary::Online => Input::Online { worker },
-        ToPrimary::Listen { request, address, backlog } => {
-            Input::ListenAsked { worker, request, address, backlog }
+        ToPrimary::Listen { request, address, options } => {
+            Input::ListenAsked { worker, request, address, options }
         }
+        ToPrimary::ListensAlone { address } => Input::ListensAlone { worker, address },
         ToPrimary::Listening { key } => Input::Listening { worker, key },
         ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
         ToPrimary::Disconnect => Input::DisconnectAsked { worker },

@@ -23,19 +23,25 @@
 mod address;
 #[cfg(feature = "axum")]
 mod axum;
+mod bind;
 mod core;
 mod counters;
+mod datagram;
 mod draining;
 mod driver;
 mod error;
 mod event;
+mod given;
 mod inbox;
 mod lifecycle;
 mod listen;
 mod listener;
+mod listening;
 mod members;
 mod message;
+mod mio;
 mod node;
+mod options;
 mod policy;
 mod port;
 mod primary;
@@ -49,24 +55,31 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod spawner;
+mod stream;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod worker;
 
 pub use address::Address;
 pub use counters::{Counters, WorkerCounters};
+pub use datagram::{BoundSocket, Datagram};
 pub use draining::{DRAIN_READ_MS_MAX, Draining};
 pub use error::Error;
 pub use event::Event;
 pub use listener::Listener;
+pub use listening::{
+    bind_at, bind_udp, bind_unix_datagram, listen, listen_at, listen_unix, listen_with,
+};
+pub use options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 pub use policy::Policy;
 pub use primary::Primary;
 pub use process::{State, WorkerProcess};
 pub use restart::Restart;
 pub use settings::{Builder, WORKERS_MAX};
+pub use stream::Stream;
 #[cfg(feature = "tokio")]
-pub use tokio::AsyncListener;
-pub use worker::{ORPHAN_DRAIN_MS, Worker, listen};
+pub use tokio::{AsyncListener, AsyncStream};
+pub use worker::{ORPHAN_DRAIN_MS, Worker};
 
 /// The example of the README is compiled as a test.
 #[cfg(all(doctest, feature = "axum"))]

@@ -36,6 +36,8 @@ struct Port {
     state: PortState,
     holders: Vec<Holder>,
     heirs: Vec<Slot>,
+    /// For all that share it.
+    data: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,16 @@ struct Index {
     held: u32,
 }
 
+/// A wish to listen.
+#[derive(Debug)]
+pub(crate) struct Wish<'a> {
+    pub(crate) address: &'a Address,
+    /// Datagrams: although this worker holds it already.
+    pub(crate) again: bool,
+    /// For all that share the address; the first that brings some decides.
+    pub(crate) data: Option<Vec<u8>>,
+}
+
 /// What a wish to listen comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -78,8 +90,9 @@ impl Ports {
         worker: WorkerId,
         slot: Slot,
         request: u32,
-        address: &Address,
+        wish: Wish<'_>,
     ) -> Answer {
+        let address = wish.address;
         let indexed = address.is_port_0();
         let index = if indexed { self.next_index(worker, address) } else { 0 };
         let holder = Holder { worker, indexed };
@@ -88,16 +101,20 @@ impl Ports {
             self.last_key += 1;
             let state = PortState::Binding(vec![(worker, request)]);
             let (asked, holders, heirs) = (address.clone(), vec![holder], Vec::new());
-            self.ports.insert(self.last_key, Port { asked, index, state, holders, heirs });
+            let data = wish.data;
+            self.ports.insert(self.last_key, Port { asked, index, state, holders, heirs, data });
             return Answer::Bind(self.last_key);
         };
-        if port.is_held_by(worker) {
+        if port.is_held_by(worker) && !(wish.again && address.is_datagram()) {
             if indexed {
                 // It holds this one by its number: port 0 means the next.
                 self.index_back(worker, address);
-                return self.ask(worker, slot, request, address);
+                return self.ask(worker, slot, request, wish);
             }
             return Answer::Refuse(EADDRINUSE);
+        }
+        if port.data.is_none() {
+            port.data = wish.data;
         }
         port.holders.push(holder);
         port.heirs.retain(|heir| *heir != slot);
@@ -149,7 +166,9 @@ impl Ports {
     /// A worker ended; with `heir`, its slot gets another one, which will ask again.
     pub(crate) fn died(&mut self, worker: WorkerId, heir: Option<Slot>) {
         for key in self.held_by(worker) {
-            self.release(worker, key);
+            while self.holds(worker, key) {
+                self.release(worker, key);
+            }
             let port = self.ports.get_mut(&key).expect("released, not removed");
             if let Some(slot) = heir.filter(|slot| !port.heirs.contains(slot)) {
                 port.heirs.push(slot);
@@ -189,6 +208,11 @@ impl Ports {
             PortState::Bound(address) => Some(address),
             PortState::Binding(_) | PortState::Unbinding => None,
         }
+    }
+
+    /// What was brought for all that share the key.
+    pub(crate) fn data(&self, key: Key) -> Option<&[u8]> {
+        self.ports.get(&key)?.data.as_deref()
     }
 
     /// The address a key was asked for by.
@@ -261,7 +285,11 @@ mod tests {
 
     /// Worker n sits in slot n, and its requests do not matter.
     fn ask(ports: &mut Ports, worker: WorkerId, address: &str) -> Answer {
-        ports.ask(worker, worker, 0, &at(address))
+        ports.ask(worker, worker, 0, wish(&at(address)))
+    }
+
+    fn wish(address: &Address) -> Wish<'_> {
+        Wish { address, again: false, data: None }
     }
 
     fn bind(ports: &mut Ports, worker: WorkerId, asked: &str, bound: &str) -> Key {
@@ -288,9 +316,9 @@ mod tests {
     #[test]
     fn wishes_that_come_while_it_is_opened_wait_for_the_one_answer() {
         let mut ports = Ports::default();
-        assert_eq!(ports.ask(1, 1, 10, &at("[::1]:80")), Answer::Bind(1));
-        assert_eq!(ports.ask(2, 2, 20, &at("[::1]:80")), Answer::Wait);
-        assert_eq!(ports.ask(3, 3, 30, &at("[::1]:80")), Answer::Wait);
+        assert_eq!(ports.ask(1, 1, 10, wish(&at("[::1]:80"))), Answer::Bind(1));
+        assert_eq!(ports.ask(2, 2, 20, wish(&at("[::1]:80"))), Answer::Wait);
+        assert_eq!(ports.ask(3, 3, 30, wish(&at("[::1]:80"))), Answer::Wait);
         ports.died(2, None);
         assert_eq!(ports.bound(1, Ok(at("[::1]:80"))), [(1, 10), (3, 30)]);
         assert!(ports.bound(1, Ok(at("[::1]:80"))).is_empty());
@@ -373,10 +401,10 @@ mod tests {
         // The replacement died before it asked.
         ports.died(2, Some(7));
         assert!(unwanted(&ports).is_empty());
-        assert_eq!(ports.ask(3, 7, 0, &at("0.0.0.0:0")), Answer::Grant(key));
+        assert_eq!(ports.ask(3, 7, 0, wish(&at("0.0.0.0:0"))), Answer::Grant(key));
         ports.release(3, key);
         assert_eq!(unwanted(&ports), [key]);
-        ports.ask(4, 8, 0, &at("0.0.0.0:0"));
+        ports.ask(4, 8, 0, wish(&at("0.0.0.0:0")));
         ports.died(4, Some(8));
         ports.disinherit(8);
         assert_eq!(unwanted(&ports), [key]);
@@ -394,5 +422,37 @@ mod tests {
         assert_eq!(ports.held_by(1), [key + 1]);
         ports.bound(key + 1, Err(98));
         assert!(ports.is_empty());
+    }
+
+    #[test]
+    fn the_first_data_is_everybodys_and_forgotten_with_the_key() {
+        let mut ports = Ports::default();
+        let address = at("0.0.0.0:80");
+        let with = |data: Option<&str>| Wish {
+            address: &address,
+            again: false,
+            data: data.map(|text| text.as_bytes().to_vec()),
+        };
+        assert_eq!(ports.ask(1, 1, 0, with(None)), Answer::Bind(1));
+        assert_eq!(ports.data(1), None);
+        assert_eq!(ports.ask(2, 2, 0, with(Some("first"))), Answer::Wait);
+        assert_eq!(ports.ask(3, 3, 0, with(Some("second"))), Answer::Wait);
+        assert_eq!(ports.data(1), Some(&b"first"[..]));
+        ports.bound(1, Err(98));
+        assert_eq!(ports.data(1), None);
+    }
+
+    #[test]
+    fn only_a_datagram_address_can_be_held_twice_and_only_on_request() {
+        let mut ports = Ports::default();
+        let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
+        let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
+            let wish = |again| Wish { address, again, data: None };
+            ports.ask(1, 1, 0, wish(again));
+            ports.ask(1, 1, 0, wish(again))
+        });
+        assert_eq!(twice(&tcp, true), Answer::Refuse(EADDRINUSE));
+        assert_eq!(twice(&udp, false), Answer::Refuse(EADDRINUSE));
+        assert_eq!(twice(&udp, true), Answer::Wait);
     }
 }

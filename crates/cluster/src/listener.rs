@@ -1,7 +1,8 @@
 //! Listeners: where a worker, or a program alone, gets its connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::marker::PhantomData;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sys::poll::{self, Interest};
 
 use crate::address::Address;
+use crate::bind::{Bound, SocketFile};
 use crate::draining::Hold;
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::message::{Granted, ToPrimary};
 use crate::port::is_of_the_connection;
-use crate::queue::{Connection, Intake, into_stream};
+use crate::queue::{Connection, Intake};
+use crate::stream::Stream;
 use crate::worker::{Offer, Runtime};
 
-/// A source of connections; `Send + Sync`, so that several threads may accept.
+/// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP
+/// streams unless it says `Listener<UnixStream>`.
 ///
 /// Under a primary with round robin it is the worker's hand-off queue: an accept is one
 /// `recvmsg(2)` and no other process is asked. Otherwise it is the listening socket itself. It is
@@ -28,47 +32,74 @@ use crate::worker::{Offer, Runtime};
 /// Deregister it from an epoll instance of your own before that: the primary keeps a copy of the
 /// queue open, so closing alone does not remove it there.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Listener<S: Stream = TcpStream> {
     source: From,
     address: Address,
-    /// The worker that has to be told of the end.
-    told: Option<(Arc<Runtime>, u32)>,
+    data: Option<Vec<u8>>,
+    /// The worker whose drain concerns us.
+    worker: Option<Arc<Runtime>>,
+    /// By which the primary knows us, and has to be told of the end.
+    key: Option<u32>,
     ended: AtomicBool,
     /// The worker's drain waits for us.
     hold: Mutex<Option<Hold>>,
+    _file: Option<SocketFile>,
+    stream: PhantomData<fn() -> S>,
 }
 
 #[derive(Debug)]
 enum From {
     Queue(Intake),
-    /// `accept4(2)` on a socket that other processes accept on too.
+    /// `accept4(2)` on a socket that other processes may accept on too.
     Socket(OwnedFd),
     /// What a Node primary sends on the channel.
     Inbox(Arc<Inbox>),
 }
 
-impl Listener {
+impl<S: Stream> Listener<S> {
     pub(crate) fn granted(offer: Offer, runtime: Arc<Runtime>) -> Self {
         let hold = Mutex::new(Some(runtime.drain().hold()));
-        let (key, address, source) = match offer {
-            Offer::Granted(Granted { key, address, descriptor, shared: true }) => {
-                (key, address, From::Socket(descriptor.into_inner()))
+        let (key, address, data, source) = match offer {
+            Offer::Granted(Granted { key, address, descriptor, data, shared: true }) => {
+                (key, address, data, From::Socket(descriptor.into_inner()))
             }
-            Offer::Granted(Granted { key, address, descriptor, shared: false }) => {
-                (key, address, From::Queue(Intake::new(descriptor.into_inner())))
+            Offer::Granted(Granted { key, address, descriptor, data, shared: false }) => {
+                (key, address, data, From::Queue(Intake::new(descriptor.into_inner())))
             }
-            Offer::Inbox { key, address, inbox } => (key, address, From::Inbox(inbox)),
+            Offer::Inbox { key, address, inbox } => (key, address, None, From::Inbox(inbox)),
         };
-        Self { source, address, told: Some((runtime, key)), ended: AtomicBool::new(false), hold }
+        let mut listener = Self::new(source, address, Some(runtime), hold, None);
+        (listener.data, listener.key) = (data, Some(key));
+        listener
     }
 
-    pub(crate) fn alone(socket: OwnedFd) -> Result<Self, Error> {
-        let address = sys::socket::local_address(socket.as_fd())
-            .map_err(|source| Error::Os("getsockname", source))?;
-        let address = Address::Tcp { address, v6_only: false };
-        let ended = AtomicBool::new(false);
-        let source = From::Socket(socket);
-        Ok(Self { source, address, told: None, ended, hold: Mutex::new(None) })
+    /// On a socket of its own; in a worker it takes part in the drain.
+    pub(crate) fn alone(bound: Bound, data: Option<Vec<u8>>, worker: Option<Arc<Runtime>>) -> Self {
+        let hold = Mutex::new(worker.as_ref().map(|worker| worker.drain().hold()));
+        let source = From::Socket(bound.socket);
+        let mut listener = Self::new(source, bound.address, worker, hold, bound.file);
+        listener.data = data;
+        listener
+    }
+
+    fn new(
+        source: From,
+        address: Address,
+        worker: Option<Arc<Runtime>>,
+        hold: Mutex<Option<Hold>>,
+        file: Option<SocketFile>,
+    ) -> Self {
+        Self {
+            source,
+            address,
+            data: None,
+            worker,
+            key: None,
+            ended: AtomicBool::new(false),
+            hold,
+            _file: file,
+            stream: PhantomData,
+        }
     }
 
     /// Blocks until a connection comes, and gives it with the peer's address.
@@ -78,7 +109,7 @@ impl Listener {
     /// [`Error::Closed`] when none will come: the worker drains, or the primary is gone and all
     /// it had dealt is accepted. [`Error::Os`] with `EMFILE` when this process has no descriptor
     /// left; the connection is not lost, another worker gets it.
-    pub fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
+    pub fn accept(&self) -> Result<(S, S::Peer), Error> {
         loop {
             if let Some(accepted) = self.try_accept()? {
                 return Ok(accepted);
@@ -92,17 +123,27 @@ impl Listener {
     /// # Errors
     ///
     /// As [`accept`](Self::accept).
-    pub fn try_accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Error> {
+    pub fn try_accept(&self) -> Result<Option<(S, S::Peer)>, Error> {
         let taken = self.take();
         if matches!(taken, Err(Error::Closed)) {
             drop(self.end());
         }
         let Some(connection) = taken? else { return Ok(None) };
-        into_stream(connection).map(Some).map_err(|source| Error::Os("ioctl", source))
+        sys::socket::set_nonblocking(connection.socket.as_fd(), false)
+            .map_err(|source| Error::Os("fcntl", source))?;
+        self.accepted(connection).map(Some)
+    }
+
+    /// Makes a stream of what was taken, still as blocking as it is.
+    pub(crate) fn accepted(&self, connection: Connection) -> Result<(S, S::Peer), Error> {
+        let stream = S::from(connection.socket);
+        let peer =
+            stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
+        Ok((stream, peer))
     }
 
     /// Iterates over [`accept`](Self::accept), and ends where that is [`Error::Closed`].
-    pub fn incoming(&self) -> impl Iterator<Item = Result<(TcpStream, SocketAddr), Error>> + '_ {
+    pub fn incoming(&self) -> impl Iterator<Item = Result<(S, S::Peer), Error>> + '_ {
         std::iter::from_fn(|| match self.accept() {
             Err(Error::Closed) => None,
             accepted => Some(accepted),
@@ -113,6 +154,12 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The [data](crate::ListenOptions::data) of the first that asked for the address.
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        self.data.as_deref()
     }
 
     /// Takes a connection, still non-blocking, without waiting. After [`Error::Closed`] it is
@@ -131,7 +178,7 @@ impl Listener {
             },
             From::Inbox(inbox) => match inbox.take() {
                 Ok(Some((number, connection))) => {
-                    if let Some((runtime, _)) = &self.told {
+                    if let Some(runtime) = &self.worker {
                         runtime.took(number);
                     }
                     Ok(Some(connection))
@@ -145,7 +192,7 @@ impl Listener {
                 }
                 match sys::socket::accept(socket.as_fd()) {
                     Ok((socket, peer)) => {
-                        return Ok(Some(Connection { socket, peer: Some(peer) }));
+                        return Ok(Some(Connection { socket, peer }));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return if self.is_draining() { Err(Error::Closed) } else { Ok(None) };
@@ -160,8 +207,8 @@ impl Listener {
     /// The drain to watch beside a descriptor that never ends by itself.
     #[cfg(feature = "tokio")]
     pub(crate) fn beginning(&self) -> Option<crate::draining::Beginning> {
-        match (&self.source, &self.told) {
-            (From::Socket(_), Some((runtime, _))) if !runtime.drain().has_begun() => {
+        match (&self.source, &self.worker) {
+            (From::Socket(_), Some(runtime)) if !runtime.drain().has_begun() => {
                 Some(crate::draining::Beginning(runtime.drain().clone()))
             }
             (From::Socket(_) | From::Queue(_) | From::Inbox(_), _) => None,
@@ -176,11 +223,11 @@ impl Listener {
 
     /// Blocks until a try is worth it.
     fn wait(&self) -> Result<(), Error> {
-        let waited = match (&self.source, &self.told) {
+        let waited = match (&self.source, &self.worker) {
             (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
             (From::Inbox(inbox), _) => poll::readable(inbox.as_fd(), None).map(drop),
             (From::Socket(socket), None) => poll::readable(socket.as_fd(), None).map(drop),
-            (From::Socket(socket), Some((runtime, _))) => {
+            (From::Socket(socket), Some(runtime)) => {
                 let begun = runtime.drain().begun();
                 let wanted = &[(socket.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
                 poll::wait(wanted, None).map(drop)
@@ -191,11 +238,11 @@ impl Listener {
 
     /// The drain was reached, with or without us.
     fn is_drained(&self) -> bool {
-        self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().is_reached())
+        self.worker.as_ref().is_some_and(|runtime| runtime.drain().is_reached())
     }
 
     fn is_draining(&self) -> bool {
-        self.told.as_ref().is_some_and(|(runtime, _)| runtime.drain().has_begun())
+        self.worker.as_ref().is_some_and(|runtime| runtime.drain().has_begun())
     }
 
     /// Gives nothing more; the drain need not wait for this listener once the answer is dropped.
@@ -205,7 +252,7 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl<S: Stream> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             From::Queue(intake) => intake.as_fd(),
@@ -215,10 +262,10 @@ impl AsFd for Listener {
     }
 }
 
-impl Drop for Listener {
+impl<S: Stream> Drop for Listener<S> {
     fn drop(&mut self) {
         drop(self.end());
-        if let Some((runtime, key)) = &self.told {
+        if let (Some(runtime), Some(key)) = (&self.worker, &self.key) {
             runtime.tell(ToPrimary::Close { key: *key });
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
 use crate::address::Address;
+use crate::options::ListenOptions;
 
 /// What a worker tells its primary.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,7 +16,9 @@ pub(crate) enum ToPrimary {
     /// The worker's runtime is up.
     Online,
     /// Wants to listen; answered by [`ToWorker::Listen`] with the same `request`.
-    Listen { request: u32, address: Address, backlog: u32 },
+    Listen { request: u32, address: Address, options: ListenOptions },
+    /// Listens by itself, on a socket of its own.
+    ListensAlone { address: Address },
     /// Has its listener in hand.
     Listening { key: u32 },
     /// Has closed its listener; what lies in the queue may be taken back.
@@ -44,4 +47,6 @@ pub(crate) struct Granted {
     pub(crate) descriptor: Handle<OwnedFd>,
     /// The descriptor is the listening socket, shared by all workers.
     pub(crate) shared: bool,
+    /// Of the first that asked for the address.
+    pub(crate) data: Option<Vec<u8>>,
 }

@@ -4,13 +4,13 @@
 //! ready" and tried again without waiting for an edge. Trouble in `accept4` neither spins nor
 //! ends anything: it pauses the port for [`PAUSE`].
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use reactor::{Interest, Key as Token, Turn};
 
 use crate::address::Address;
+use crate::bind::{Bound, SocketFile};
 use crate::queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
@@ -24,6 +24,8 @@ const DRAIN_MAX: usize = 65_536;
 pub(crate) struct Port {
     listener: OwnedFd,
     address: Address,
+    /// Removed with the port.
+    _file: Option<SocketFile>,
     token: Token,
     watched: bool,
     /// The core wants connections.
@@ -43,16 +45,11 @@ pub(crate) enum Taken {
 }
 
 impl Port {
-    pub(crate) fn bind(address: &Address, backlog: u32, token: Token) -> io::Result<Self> {
-        let Address::Tcp { address, v6_only } = address else {
-            return Err(io::Error::from_raw_os_error(sys::errno::EOPNOTSUPP));
-        };
-        let listener = sys::socket::listen_tcp(*address, backlog, *v6_only)?;
-        let bound = sys::socket::local_address(listener.as_fd())?;
-        let address = Address::Tcp { address: bound, v6_only: *v6_only };
-        Ok(Self {
-            listener,
-            address,
+    pub(crate) fn new(bound: Bound, token: Token) -> Self {
+        Self {
+            listener: bound.socket,
+            address: bound.address,
+            _file: bound.file,
             token,
             watched: false,
             on: false,
@@ -60,7 +57,7 @@ impl Port {
             paused_until: None,
             closing_by: None,
             drained: 0,
-        })
+        }
     }
 
     /// Takes one connection, unless nobody wants it or none is there.
@@ -73,7 +70,7 @@ impl Port {
         loop {
             match sys::socket::accept(self.listener.as_fd()) {
                 Ok((socket, peer)) => {
-                    return Taken::Connection(Connection { socket, peer: Some(peer) });
+                    return Taken::Connection(Connection { socket, peer });
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(sys::errno::EAGAIN) => {

@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
+use crate::given::Given;
 use crate::process::WorkerProcess;
 use crate::settings::{Builder, WORKERS_MAX};
 use crate::shared::{Job, Shared, State};
@@ -65,7 +66,9 @@ impl Primary {
         let workers = builder.workers;
         let spawner = Spawner::start(builder.settings, shared.clone())
             .map_err(|source| Error::Os("spawn a thread", source))?;
-        let driver = Driver::new(builder.core, builder.signals, shared.clone(), jobs, spawner)?;
+        let given = Given::collect(&builder.sockets)?;
+        let signals = builder.signals;
+        let driver = Driver::new(builder.core, signals, given, shared.clone(), jobs, spawner)?;
         let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
         shared.connect(reactor.add(driver));
         Ok(Self { shared, workers })

@@ -8,13 +8,13 @@
 //! from its pidfd or channel, never from here.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sys::scm::{self, RecvFlags};
 
-use crate::record::{RECORD_BYTES, Record, no_address};
+use crate::record::{RECORD_BYTES, Record};
 
 /// Within so many descriptors of the limit, a worker looks before it takes.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -175,10 +175,4 @@ fn take(read: BorrowedFd<'_>, look_first: bool) -> io::Result<Option<Taken>> {
 
 fn none_if_would_block(error: io::Error) -> io::Result<Option<Taken>> {
     if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
-}
-
-/// A connection as std's types, blocking.
-pub(crate) fn into_stream(connection: Connection) -> io::Result<(TcpStream, SocketAddr)> {
-    sys::socket::set_nonblocking(connection.socket.as_fd(), false)?;
-    Ok((connection.socket.into(), connection.peer.unwrap_or_else(no_address)))
 }

@@ -1,7 +1,9 @@
 //! How a primary and its workers are set up.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use child_process::Signal;
@@ -56,6 +58,7 @@ pub struct Builder {
     pub(crate) core: CoreOptions,
     pub(crate) workers: u32,
     pub(crate) signals: Signals,
+    pub(crate) sockets: Vec<(String, Arc<OwnedFd>)>,
 }
 
 impl Builder {
@@ -71,12 +74,27 @@ impl Builder {
         };
         let workers = os_info::available_parallelism();
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
-        Self { settings, core: CoreOptions::default(), workers, signals: Signals::default() }
+        let (core, signals) = (CoreOptions::default(), Signals::default());
+        Self { settings, core, workers, signals, sockets: Vec::new() }
     }
 
     /// How many workers to run: 1 to [`WORKERS_MAX`].
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Gives the primary a socket that is bound already, and listens if it is one for
+    /// connections: a std listener or datagram socket, or an inherited descriptor. Workers get it
+    /// when they listen on its address, or on [`Address::Given`](crate::Address::Given) with this
+    /// name.
+    ///
+    /// Sockets that systemd passes (`LISTEN_FDS`) need not be given: the first primary of a
+    /// process has them, under the names of `LISTEN_FDNAMES`.
+    ///
+    /// Node: `listen({ fd })` in a worker, which means a descriptor of the primary.
+    pub fn socket(mut self, name: impl Into<String>, socket: impl Into<OwnedFd>) -> Self {
+        self.sockets.push((name.into(), Arc::new(socket.into())));
         self
     }
 

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::core::{
-    Answer, CloseReason, Core, CoreOptions, Ended, Grant, Input, Key, Notice, Output, Refusal,
-    ReloadFailure, Slot, WorkerId, WorkerKind,
+    Answer, CloseReason, Core, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output,
+    Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 use crate::counters::WorkerCounters;
+use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::restart::{Restart, Rng};
 
@@ -582,7 +583,7 @@ impl World {
                 worker: id,
                 request,
                 address,
-                backlog: 7,
+                options: ListenOptions::new(),
             });
         } else {
             return self.read(id);
@@ -1029,12 +1030,12 @@ impl World {
         self.answers.push_back(Input::Unbound { key });
     }
 
-    fn grant(&mut self, id: WorkerId, request: u32, result: Result<(Key, Grant), i32>) {
+    fn grant(&mut self, id: WorkerId, request: u32, result: Result<Granted, i32>) {
         let breaks = self.faults && self.chance(5);
         let refuses = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
         assert!(worker.unanswered.remove(&request), "answered once");
-        let Ok((key, how)) = result else {
+        let Ok(Granted { key, how, .. }) = result else {
             // A program without its port ends, most of the time.
             if refuses || worker.told_to_finish {
                 return;

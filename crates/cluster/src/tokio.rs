@@ -2,13 +2,15 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use ::tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use ::tokio::net::TcpStream;
+use ::tokio::io::{AsyncRead, AsyncWrite};
+use ::tokio::net::{TcpStream, UnixStream};
 
 use crate::address::Address;
 #[cfg(feature = "axum")]
@@ -16,30 +18,59 @@ use crate::draining::Hold;
 use crate::error::Error;
 use crate::listener::Listener;
 use crate::queue::Connection;
-use crate::record::no_address;
+use crate::stream::Stream;
+
+/// A stream that tokio has a type for.
+pub trait AsyncStream: Stream {
+    /// tokio's type.
+    type Async: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Hands the stream, which does not block, to the runtime this is called in.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch the descriptor.
+    fn into_async(self) -> io::Result<Self::Async>;
+}
+
+impl AsyncStream for StdTcpStream {
+    type Async = TcpStream;
+
+    fn into_async(self) -> io::Result<TcpStream> {
+        TcpStream::from_std(self)
+    }
+}
+
+impl AsyncStream for StdUnixStream {
+    type Async = UnixStream;
+
+    fn into_async(self) -> io::Result<UnixStream> {
+        UnixStream::from_std(self)
+    }
+}
 
 /// A [`Listener`] whose `accept` is a future.
 ///
 /// Made by [`AsyncListener::new`] inside a tokio runtime with I/O enabled. `drop` takes it off
 /// the runtime and closes it, in this order.
 #[derive(Debug)]
-pub struct AsyncListener {
+pub struct AsyncListener<S: AsyncStream = StdTcpStream> {
     /// `None` once it is closed.
-    watched: Option<AsyncFd<Watched>>,
+    watched: Option<AsyncFd<Watched<S>>>,
     address: Address,
 }
 
 /// The listener as tokio asks for it: by number.
 #[derive(Debug)]
-struct Watched(Listener);
+struct Watched<S: AsyncStream>(Listener<S>);
 
-impl AsRawFd for Watched {
+impl<S: AsyncStream> AsRawFd for Watched<S> {
     fn as_raw_fd(&self) -> i32 {
         self.0.as_fd().as_raw_fd()
     }
 }
 
-impl AsyncListener {
+impl<S: AsyncStream> AsyncListener<S> {
     /// Hands the listener to the tokio runtime this is called in.
     ///
     /// # Errors
@@ -54,7 +85,7 @@ impl AsyncListener {
         reason = "the successor is `unsafe`; what it asks for, one descriptor as long as it \
                   lives, is what a listener has"
     )]
-    pub fn new(listener: Listener) -> Result<Self, Error> {
+    pub fn new(listener: Listener<S>) -> Result<Self, Error> {
         use ::tokio::io::Interest;
         let address = listener.address().clone();
         let watched = AsyncFd::with_interest(Watched(listener), Interest::READABLE)
@@ -67,7 +98,7 @@ impl AsyncListener {
     /// # Errors
     ///
     /// As [`Listener::accept`].
-    pub async fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
+    pub async fn accept(&self) -> Result<(S::Async, S::Peer), Error> {
         let accepted = self.take().await;
         if let (Err(Error::Closed), Some(watched)) = (&accepted, &self.watched) {
             drop(watched.get_ref().0.end());
@@ -76,19 +107,19 @@ impl AsyncListener {
     }
 
     /// As `accept`, but leaves it to the caller to end the listener.
-    pub(crate) async fn take(&self) -> Result<(TcpStream, SocketAddr), Error> {
+    pub(crate) async fn take(&self) -> Result<(S::Async, S::Peer), Error> {
         let watched = self.watched.as_ref().ok_or(Error::Closed)?;
         loop {
             let Some(ready) = readable(watched).await else {
                 // The drain has begun: what is there is taken, then it is closed.
                 match watched.get_ref().0.take()? {
-                    Some(connection) => return into_stream(connection),
+                    Some(connection) => return adopt(&watched.get_ref().0, connection),
                     None => continue,
                 }
             };
             let mut ready = ready.map_err(|source| Error::Os("epoll_wait", source))?;
             match watched.get_ref().0.take()? {
-                Some(connection) => return into_stream(connection),
+                Some(connection) => return adopt(&watched.get_ref().0, connection),
                 None => ready.clear_ready(),
             }
         }
@@ -109,9 +140,9 @@ impl AsyncListener {
 
 /// Waits until a try is worth it; `None` once the worker drains and its socket, shared with
 /// others, does not say so. Every task that waits here is woken, not only the last.
-async fn readable(
-    watched: &AsyncFd<Watched>,
-) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched>>> {
+async fn readable<S: AsyncStream>(
+    watched: &AsyncFd<Watched<S>>,
+) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched<S>>>> {
     let listener = &watched.get_ref().0;
     let Some(mut beginning) = listener.beginning() else {
         let shared = listener.is_draining_socket();
@@ -128,8 +159,11 @@ async fn readable(
 }
 
 /// The descriptor is non-blocking since `accept4(2)`, as tokio needs it.
-fn into_stream(connection: Connection) -> Result<(TcpStream, SocketAddr), Error> {
-    let stream = TcpStream::from_std(StdStream::from(connection.socket))
-        .map_err(|source| Error::Os("epoll_ctl", source))?;
-    Ok((stream, connection.peer.unwrap_or_else(no_address)))
+fn adopt<S: AsyncStream>(
+    listener: &Listener<S>,
+    connection: Connection,
+) -> Result<(S::Async, S::Peer), Error> {
+    let (stream, peer) = listener.accepted(connection)?;
+    let stream = stream.into_async().map_err(|source| Error::Os("epoll_ctl", source))?;
+    Ok((stream, peer))
 }

@@ -3,7 +3,6 @@
 mod node;
 
 use std::collections::HashMap;
-use std::net::ToSocketAddrs;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,14 +16,12 @@ use crate::address::Address;
 use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
 use crate::error::Error;
 use crate::inbox::Inbox;
-use crate::listener::Listener;
 use crate::message::{Granted, ToPrimary, ToWorker};
+use crate::options::ListenOptions;
 use crate::spawner::{STDERR, UNIQUE_ID, UNIQUE_NO};
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;
-/// The backlog of a listener that asks for none, as in Node.
-pub(crate) const BACKLOG: u32 = 511;
 
 /// This process as a worker of a cluster. Cheap to clone; every clone is the same.
 ///
@@ -43,6 +40,18 @@ pub(crate) enum Offer {
     Granted(Granted),
     /// Where the connections of a Node primary come in.
     Inbox { key: u32, address: Address, inbox: Arc<Inbox> },
+}
+
+impl Offer {
+    pub(crate) fn key(&self) -> u32 {
+        let (Self::Granted(Granted { key, .. }) | Self::Inbox { key, .. }) = self;
+        *key
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        let (Self::Granted(Granted { address, .. }) | Self::Inbox { address, .. }) = self;
+        address
+    }
 }
 
 #[derive(Debug)]
@@ -123,28 +132,8 @@ impl Worker {
         self.0.id
     }
 
-    /// Listens on an address that all workers share: the primary opens it once and deals the
-    /// connections, or shares the socket, as its policy says.
-    ///
-    /// Port 0 is one port for all workers. Where the name means several addresses the first that
-    /// can be had is taken. Blocks until the primary has answered.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Listen`] with what the primary's `bind` or `listen` gave; [`Error::Closed`] once
-    /// the worker drains or its primary is gone.
-    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener, Error> {
-        let mut failure = None;
-        for address in address.to_socket_addrs().map_err(Error::Resolve)? {
-            match self.listen_on(Address::Tcp { address, v6_only: false }) {
-                Err(error @ Error::Listen(..)) => failure = Some(error),
-                done => return done,
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
-    }
-
-    fn listen_on(&self, address: Address) -> Result<Listener, Error> {
+    /// Asks the primary for an address, and blocks until it has answered.
+    pub(crate) fn ask(&self, address: &Address, options: &ListenOptions) -> Result<Offer, Error> {
         if self.0.drain.has_begun() {
             return Err(Error::Closed);
         }
@@ -154,18 +143,19 @@ impl Worker {
             Some(requests) => requests.insert(request, reply),
             None => return Err(Error::Closed),
         };
-        self.0.tell(ToPrimary::Listen { request, address: address.clone(), backlog: BACKLOG });
-        let granted = replied.recv().map_err(|_| Error::Closed)?.map_err(|errno| {
+        let wish =
+            ToPrimary::Listen { request, address: address.clone(), options: options.clone() };
+        self.0.tell(wish);
+        replied.recv().map_err(|_| Error::Closed)?.map_err(|errno| {
             if errno == sys::errno::ECANCELED {
                 return Error::Closed;
             }
-            Error::Listen(address, std::io::Error::from_raw_os_error(errno))
-        })?;
-        let (Offer::Granted(Granted { key, .. }) | Offer::Inbox { key, .. }) = &granted;
-        let key = *key;
-        let listener = Listener::granted(granted, self.0.clone());
-        self.0.tell(ToPrimary::Listening { key });
-        Ok(listener)
+            Error::Listen(address.clone(), std::io::Error::from_raw_os_error(errno))
+        })
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.0
     }
 
     /// When this worker shall end: a future, a flag and a blocking wait.
@@ -327,33 +317,4 @@ impl Source for Clock {
         }
         turn.set_deadline(read.into_iter().chain(orphan).min());
     }
-}
-
-/// Listens as a worker does, or, in a process that is none, by itself.
-///
-/// The same program runs under a primary and alone.
-///
-/// ```
-/// let listener = cluster::listen("127.0.0.1:0")?;
-/// println!("listening on {}", listener.address());
-/// # Ok::<(), cluster::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// As [`Worker::listen`].
-pub fn listen(address: impl ToSocketAddrs) -> Result<Listener, Error> {
-    if let Some(worker) = Worker::current() {
-        return worker.listen(address);
-    }
-    let mut failure = None;
-    for address in address.to_socket_addrs().map_err(Error::Resolve)? {
-        match sys::socket::listen_tcp(address, BACKLOG, false) {
-            Ok(socket) => return Listener::alone(socket),
-            Err(error) => {
-                failure = Some(Error::Listen(Address::Tcp { address, v6_only: false }, error));
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
 }

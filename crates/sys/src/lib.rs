@@ -4,6 +4,7 @@
 //! any path. Nothing here decides: policy lives in the crates above.
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
+pub mod bind;
 pub mod errno;
 pub mod exit;
 pub mod fd;

@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The seals that make contents and size final, and themselves too.
 const SEALS: libc::c_int =
@@ -183,6 +184,76 @@ impl Draft {
     }
 }
 
+/// A page of counters that two processes share: mapped by both, changed by both, atomically.
+///
+/// Its size is sealed, so that no peer can take the memory away; what the peer writes into it is
+/// the peer's word and no more. Unmapped on drop.
+#[derive(Debug)]
+pub struct Counters(Region);
+
+impl Counters {
+    /// How many counters a page has.
+    pub const COUNT: usize = 8;
+    const BYTES: usize = Self::COUNT * size_of::<AtomicU64>();
+
+    /// Makes a memory file of counters, all 0, whose size is final.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` or `ENFILE` when no descriptor is left.
+    pub fn create(name: &str) -> io::Result<OwnedFd> {
+        let file = create(name, Self::BYTES as u64)?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: the call takes integers and touches no memory of ours.
+        cvt(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok(file)
+    }
+
+    /// Maps such a file.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when it is none, `EPERM` when its size may still change, `ENOMEM` when there is no
+    /// address space for it.
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Counters> {
+        // SAFETY: the call takes integers and touches no memory of ours.
+        let seals = cvt(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
+        if seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        if size(file)? != Self::BYTES as u64 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(Counters(Region::new(file, Self::BYTES, libc::PROT_READ | libc::PROT_WRITE)?))
+    }
+
+    /// What the counter says.
+    #[must_use]
+    pub fn load(&self, counter: usize) -> u64 {
+        self.at(counter).load(Ordering::SeqCst)
+    }
+
+    /// Adds to the counter.
+    pub fn add(&self, counter: usize, number: u64) {
+        self.at(counter).fetch_add(number, Ordering::SeqCst);
+    }
+
+    /// Sets the counter; gives what it said before.
+    pub fn swap(&self, counter: usize, number: u64) -> u64 {
+        self.at(counter).swap(number, Ordering::SeqCst)
+    }
+
+    fn at(&self, counter: usize) -> &AtomicU64 {
+        assert!(counter < Self::COUNT, "a page has {} counters", Self::COUNT);
+        let start = self.0.start.expect("a page of counters is not empty").cast::<AtomicU64>();
+        // SAFETY: `counter` was checked against the number of them that the region holds.
+        let place = unsafe { start.add(counter) };
+        // SAFETY: the region is mapped readable and writable as long as `self` lives, a mapping
+        // is aligned to a page, its size is sealed, and every process changes it atomically.
+        unsafe { place.as_ref() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +291,19 @@ mod tests {
     fn an_empty_file_maps_to_nothing() {
         let file = Draft::new("empty", 0).unwrap().seal().unwrap();
         assert!(Mapping::new(file.as_fd(), usize::MAX).unwrap().is_empty());
+    }
+
+    #[test]
+    fn counters_are_shared_by_all_who_map_them_and_keep_their_size() {
+        let file = Counters::create("counters").unwrap();
+        let (ours, theirs) =
+            (Counters::map(file.as_fd()).unwrap(), Counters::map(file.as_fd()).unwrap());
+        ours.add(1, 2);
+        theirs.add(1, 3);
+        assert_eq!((ours.load(1), ours.load(0)), (5, 0));
+        assert_eq!((theirs.swap(1, 7), ours.load(1)), (5, 7));
+        assert!(std::fs::File::from(file).set_len(0).is_err());
+        let open = create("open", Counters::BYTES as u64).unwrap();
+        assert_eq!(Counters::map(open.as_fd()).unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

@@ -68,13 +68,13 @@ pub fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
 }
 
-/// Takes one waiting connection; it is non-blocking and close-on-exec.
+/// Takes one waiting connection; it is non-blocking and close-on-exec. A Unix peer has no address.
 ///
 /// # Errors
 ///
 /// `WouldBlock` when none waits; `ECONNABORTED` when it went away; `EMFILE` or `ENFILE` when no
 /// descriptor is left (the connection keeps waiting).
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -90,8 +90,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     // SAFETY: the storage was zeroed first, which is valid, and the kernel wrote an address over it.
     let storage = unsafe { storage.assume_init() };
-    let address = to_address(&storage).unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    Ok((socket, address))
+    Ok((socket, to_address(&storage)))
 }
 
 /// Counts the bytes that wait to be read. See `FIONREAD` in `ioctl(2)`; on a packet socket this
@@ -239,7 +238,7 @@ mod tests {
             let mut wait = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             assert_eq!(poll(&mut wait, PollTimeout::NONE), Ok(1));
             let (socket, from) = accept(listener.as_fd()).unwrap();
-            assert_eq!(from, client.local_addr().unwrap());
+            assert_eq!(from, Some(client.local_addr().unwrap()));
             let mut stream = TcpStream::from(socket);
             assert!(stream.nodelay().unwrap());
             let empty = stream.read(&mut [0]).unwrap_err();

@@ -18,10 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::fd;
 
 /// The variables that are taken. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 10] = [
     "BROOD_CHANNEL",
     "BROOD_MODULE",
     "BROOD_STDERR",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",
@@ -29,15 +32,22 @@ pub const NAMES: [&str; 7] = [
 ];
 
 /// [`NAMES`] again, for C.
-const C_NAMES: [&CStr; 7] = [
+const C_NAMES: [&CStr; 10] = [
     c"BROOD_CHANNEL",
     c"BROOD_MODULE",
     c"BROOD_STDERR",
+    c"LISTEN_FDNAMES",
+    c"LISTEN_FDS",
+    c"LISTEN_PID",
     c"NODE_CHANNEL_FD",
     c"NODE_CHANNEL_SERIALIZATION_MODE",
     c"NODE_UNIQUE_ID",
     c"NODE_UNIQUE_NO",
 ];
+
+/// Their places in [`NAMES`].
+const LISTEN_FDS: usize = 4;
+const LISTEN_PID: usize = 5;
 
 struct Variable {
     value: Option<OsString>,
@@ -46,17 +56,22 @@ struct Variable {
     given_away: AtomicBool,
 }
 
-static TAKEN: OnceLock<[Variable; 7]> = OnceLock::new();
+static TAKEN: OnceLock<[Variable; 10]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, true)));
+    let taken = TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, true)));
+    let value = |at: usize| taken.get(at)?.value.as_ref().map(|value| value.as_bytes());
+    for number in passed(value(LISTEN_PID), value(LISTEN_FDS)) {
+        // SAFETY: integers only; a number that is closed answers EBADF.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
-fn variables() -> &'static [Variable; 7] {
+fn variables() -> &'static [Variable; 10] {
     // The linker takes an object out of a library only if something in it is asked for by name:
     // this read keeps the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);
@@ -145,6 +160,39 @@ pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The most sockets that are taken from a service manager.
+const LISTEN_FDS_MAX: i32 = 1024;
+
+/// Where the sockets of a service manager begin, and how many were passed to this very process.
+fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
+    let for_us = pid.and_then(number) == Some(u64::from(std::process::id()));
+    let count = count.and_then(number).and_then(|count| i32::try_from(count).ok());
+    3..3 + count.filter(|_| for_us).unwrap_or(0).min(LISTEN_FDS_MAX)
+}
+
+/// Gives the sockets that a service manager passed (`LISTEN_FDS`, see `sd_listen_fds(3)`) with
+/// their names: once. None where they were meant for another process (`LISTEN_PID`). They are
+/// close-on-exec since before `main`, and the variables are gone.
+pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
+    static GIVEN: AtomicBool = AtomicBool::new(false);
+    let bytes = |name| taken(name).map(OsStrExt::as_bytes);
+    let numbers = passed(bytes("LISTEN_PID"), bytes("LISTEN_FDS"));
+    if GIVEN.swap(true, Ordering::AcqRel) {
+        return Vec::new();
+    }
+    let names = taken_text("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(Some).chain(std::iter::repeat(None));
+    let named = numbers.zip(names).filter_map(|(number, name)| {
+        // SAFETY: integers only; a number that is closed answers EBADF.
+        fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
+        let name = name.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+        // SAFETY: the service manager opened it for us and told us its number; `GIVEN` makes us
+        // its only owner in this process.
+        Some((name, unsafe { OwnedFd::from_raw_fd(number) }))
+    });
+    named.collect()
+}
+
 /// Duplicates the descriptor `number` that this process was started with, close-on-exec.
 ///
 /// For descriptors whose number is agreed on between parent and child. The number itself stays
@@ -177,6 +225,16 @@ mod tests {
         for (name, c_name) in NAMES.iter().zip(C_NAMES) {
             assert_eq!(c_name.to_str().unwrap(), *name);
         }
+    }
+
+    #[test]
+    fn sockets_are_taken_only_where_they_were_meant_for_us() {
+        assert_eq!((NAMES[LISTEN_FDS], NAMES[LISTEN_PID]), ("LISTEN_FDS", "LISTEN_PID"));
+        let me = std::process::id().to_string();
+        assert_eq!(passed(Some(me.as_bytes()), Some(b"2")), 3..5);
+        assert_eq!(passed(Some(b"1"), Some(b"2")), 3..3);
+        assert_eq!(passed(Some(me.as_bytes()), Some(b"x")), 3..3);
+        assert_eq!(passed(None, Some(b"2")), 3..3);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::lifecycle::Event;
-use crate::listen::Answer;
+use crate::listen::{Answer, Wish};
+use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::schedule::Schedule;
 
-use super::{Core, Grant, Key, Mode, Notice, Output, Refusal, WorkerId, WorkerKind};
+use super::{Core, Grant, Granted, Key, Mode, Notice, Output, Refusal, WorkerId, WorkerKind};
 
 /// The answer to a wish that comes too late.
 pub(super) const ECANCELED: i32 = 125;
@@ -21,7 +22,7 @@ impl<H> Core<H> {
         worker: WorkerId,
         request: u32,
         address: Address,
-        backlog: u32,
+        mut options: ListenOptions,
         out: &mut Vec<Output<H>>,
     ) {
         let Some(member) = self.members.get(&worker) else { return };
@@ -29,12 +30,14 @@ impl<H> Core<H> {
         if self.mode != Mode::Running || !member.life.may_serve() {
             return out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
         }
-        match self.ports.ask(worker, slot, request, &address) {
+        let wish =
+            Wish { address: &address, again: options.reuse_address, data: options.data.take() };
+        match self.ports.ask(worker, slot, request, wish) {
             Answer::Bind(key) => {
-                if self.policy_deals() {
+                if self.deals(&address) {
                     self.schedules.insert(key, Schedule::new(key, &self.options));
                 }
-                out.push(Output::Bind { key, address, backlog });
+                out.push(Output::Bind { key, address, options });
             }
             Answer::Wait => {}
             Answer::Grant(key) => self.grant(worker, request, key, out),
@@ -79,7 +82,9 @@ impl<H> Core<H> {
                 Grant::HandOff
             }
         };
-        out.push(Output::Grant { worker, request, result: Ok((key, grant)) });
+        let data = self.ports.data(key).map(<[u8]>::to_vec);
+        let granted = Granted { key, how: grant, data };
+        out.push(Output::Grant { worker, request, result: Ok(granted) });
     }
 
     /// Grants what waited for a queue to be dropped.
@@ -115,6 +120,19 @@ impl<H> Core<H> {
         }
         if let Some(schedule) = self.schedules.get_mut(&key) {
             schedule.deal(now, out);
+        }
+    }
+
+    pub(super) fn listens_alone(
+        &mut self,
+        worker: WorkerId,
+        address: Address,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        if self.member_may_serve(worker) {
+            self.live(worker, Event::Listening, None, now, out);
+            out.push(Output::Emit(Notice::Listening { worker, address }));
         }
     }
 
@@ -170,9 +188,9 @@ impl<H> Core<H> {
     }
 
     /// The primary accepts and deals.
-    fn policy_deals(&self) -> bool {
+    fn deals(&self, address: &Address) -> bool {
         match self.options.policy {
-            Policy::RoundRobin => true,
+            Policy::RoundRobin => !address.is_datagram(),
             Policy::None => false,
         }
     }

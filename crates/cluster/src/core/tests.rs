@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::address::Address;
+use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::restart::RestartOptions;
 
@@ -39,7 +40,12 @@ impl Script {
         self.say(Input::Spawned { worker, pid: worker, kind: WorkerKind::Native });
         self.say(Input::Online { worker });
         let address = at("127.0.0.1:80");
-        let out = self.say(Input::ListenAsked { worker, request: 0, address, backlog: 511 });
+        let out = self.say(Input::ListenAsked {
+            worker,
+            request: 0,
+            address,
+            options: ListenOptions::new(),
+        });
         if matches!(out[..], [Output::Bind { .. }]) {
             self.say(Input::Bound { key: 1, result: Ok(at("127.0.0.1:80")) });
         }
@@ -78,6 +84,10 @@ fn send(worker: WorkerId, connection: u32) -> Output<u32> {
     Output::Send { worker, key: 1, connection }
 }
 
+fn granted(how: Grant) -> Granted {
+    Granted { key: 1, how, data: None }
+}
+
 #[test]
 fn a_worker_comes_up_and_serves() {
     let mut script = Script::new(CoreOptions::default());
@@ -87,10 +97,18 @@ fn a_worker_comes_up_and_serves() {
     let online = Output::Emit(Notice::Online { worker: 1 });
     assert_eq!(script.say(Input::Online { worker: 1 }), [online]);
     let address = at("127.0.0.1:0");
-    let asked = Input::ListenAsked { worker: 1, request: 9, address: address.clone(), backlog: 5 };
-    assert_eq!(script.say(asked), [Output::Bind { key: 1, address, backlog: 5 }]);
+    let asked = Input::ListenAsked {
+        worker: 1,
+        request: 9,
+        address: address.clone(),
+        options: ListenOptions::new().backlog(5),
+    };
+    assert_eq!(
+        script.say(asked),
+        [Output::Bind { key: 1, address, options: ListenOptions::new().backlog(5) }]
+    );
     let bound = at("127.0.0.1:4000");
-    let granted = Output::Grant { worker: 1, request: 9, result: Ok((1, Grant::HandOff)) };
+    let granted = Output::Grant { worker: 1, request: 9, result: Ok(granted(Grant::HandOff)) };
     assert_eq!(script.say(Input::Bound { key: 1, result: Ok(bound.clone()) }), [granted]);
     assert_eq!(
         script.say(Input::Listening { worker: 1, key: 1 }),
@@ -186,7 +204,12 @@ fn the_listener_stays_open_while_the_last_worker_is_replaced() {
     script.say(Input::Spawned { worker: 2, pid: 2, kind: WorkerKind::Native });
     script.say(Input::Online { worker: 2 });
     let address = at("127.0.0.1:80");
-    script.say(Input::ListenAsked { worker: 2, request: 0, address, backlog: 1 });
+    script.say(Input::ListenAsked {
+        worker: 2,
+        request: 0,
+        address,
+        options: ListenOptions::new(),
+    });
     let out = script.say(Input::Listening { worker: 2, key: 1 });
     assert!(out.contains(&send(2, 1)), "{out:?}");
 }
@@ -316,8 +339,13 @@ fn a_shared_socket_is_granted_and_never_accepted_from() {
     script.say(Input::Scale(1));
     script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
     let address = at("127.0.0.1:80");
-    script.say(Input::ListenAsked { worker: 1, request: 1, address, backlog: 1 });
-    let granted = Output::Grant { worker: 1, request: 1, result: Ok((1, Grant::Shared)) };
+    script.say(Input::ListenAsked {
+        worker: 1,
+        request: 1,
+        address,
+        options: ListenOptions::new(),
+    });
+    let granted = Output::Grant { worker: 1, request: 1, result: Ok(granted(Grant::Shared)) };
     let bound = Input::Bound { key: 1, result: Ok(at("127.0.0.1:80")) };
     assert_eq!(script.say(bound), [granted]);
     let out = script.say(Input::Listening { worker: 1, key: 1 });
@@ -369,7 +397,12 @@ fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_first() {
     script.say(Input::Spawned { worker: 3, pid: 3, kind: WorkerKind::Native });
     script.say(Input::Online { worker: 3 });
     let address = at("127.0.0.1:80");
-    script.say(Input::ListenAsked { worker: 3, request: 0, address, backlog: 511 });
+    script.say(Input::ListenAsked {
+        worker: 3,
+        request: 0,
+        address,
+        options: ListenOptions::new(),
+    });
     let out = script.say(Input::Listening { worker: 3, key: 1 });
     let taken = out.iter().position(|it| *it == Output::TakeBack { worker: 1, key: 1 });
     let next = out.iter().position(|it| *it == spawn(4, 1));

@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::restart::RestartOptions;
 
@@ -76,7 +77,9 @@ pub(crate) enum Input<H> {
     /// The worker's runtime has said hello.
     Online { worker: WorkerId },
     /// The worker wants to listen.
-    ListenAsked { worker: WorkerId, request: u32, address: Address, backlog: u32 },
+    ListenAsked { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
+    /// The worker listens on a socket of its own.
+    ListensAlone { worker: WorkerId, address: Address },
     /// The answer to `Bind`: the address as bound, or an errno.
     Bound { key: Key, result: Result<Address, i32> },
     /// The answer to `Unbind`, after the connections that its backlog held.
@@ -121,12 +124,13 @@ pub(crate) enum Output<H> {
     /// Tell the user.
     Emit(Notice),
     /// Open a listening socket; answer `Bound`.
-    Bind { key: Key, address: Address, backlog: u32 },
+    Bind { key: Key, address: Address, options: ListenOptions },
     /// Close the listening socket; when `drain`, first accept all that its backlog holds.
     /// Answer `Unbound`.
     Unbind { key: Key, drain: bool },
-    /// Answer a worker's wish to listen: its queue or the shared socket, or an errno.
-    Grant { worker: WorkerId, request: u32, result: Result<(Key, Grant), i32> },
+    /// Answer a worker's wish to listen: its queue or the shared socket, and the data of the first
+    /// that asked for the address; or an errno.
+    Grant { worker: WorkerId, request: u32, result: Result<Granted, i32> },
     /// Begin or stop taking connections from the kernel.
     Accept { key: Key, on: bool },
     /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
@@ -154,6 +158,14 @@ pub(crate) enum Output<H> {
     Reloaded { number: u32, result: Result<(), ReloadFailure> },
     /// No worker is left and none will come.
     Finished,
+}
+
+/// What a wish to listen was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) key: Key,
+    pub(crate) how: Grant,
+    pub(crate) data: Option<Vec<u8>>,
 }
 
 /// How a worker gets its connections.

@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::members::Member;
 use crate::node::desk::{Desk, Heard, Ticket};
 use crate::node::wire::Message;
+use crate::options::ListenOptions;
 use crate::queue::Connection;
 
 impl Driver {
@@ -42,8 +43,9 @@ impl Driver {
             Heard::Nothing => return,
             Heard::Online => Input::Online { worker },
             Heard::Asked { request, address: Ok(address), backlog } => {
-                let backlog = if backlog == 0 { crate::worker::BACKLOG } else { backlog };
-                Input::ListenAsked { worker, request, address, backlog }
+                let backlog = if backlog == 0 { crate::options::BACKLOG } else { backlog };
+                let options = ListenOptions::new().backlog(backlog);
+                Input::ListenAsked { worker, request, address, options }
             }
             Heard::Asked { request, address: Err(errno), .. } => {
                 return self.grant_node(worker, request, Err(errno));

@@ -7,8 +7,9 @@ use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
 use crate::address::Address;
-use crate::core::{Grant, Input, Key, Output, Refusal, WorkerId};
+use crate::core::{self, Grant, Input, Key, Output, Refusal, WorkerId};
 use crate::message::{Granted, ToWorker};
+use crate::options::ListenOptions;
 use crate::port::Port;
 use crate::queue::{Connection, Queue};
 
@@ -20,8 +21,8 @@ impl Driver {
                 self.spawner.spawn(worker, keep_stderr);
             }
             Output::Emit(notice) => self.tell(notice, turn),
-            Output::Bind { key, address, backlog } => {
-                let result = self.bind(key, &address, backlog);
+            Output::Bind { key, address, options } => {
+                let result = self.bind(key, &address, &options);
                 let result = result.map_err(|error| errno_of(&error));
                 self.inputs.push_back(Input::Bound { key, result });
             }
@@ -124,8 +125,15 @@ impl Driver {
         self.inputs.push_back(Input::Writable { worker, key });
     }
 
-    fn bind(&mut self, key: Key, address: &Address, backlog: u32) -> io::Result<Address> {
-        let port = Port::bind(address, backlog, self.token(Watched::Port(key)))?;
+    fn bind(
+        &mut self,
+        key: Key,
+        address: &Address,
+        options: &ListenOptions,
+    ) -> io::Result<Address> {
+        let given = self.given.at(address);
+        let bound = given.unwrap_or_else(|| crate::bind::bind(address, options))?;
+        let port = Port::new(bound, self.token(Watched::Port(key)));
         let bound = port.address().clone();
         self.ports.insert(key, port);
         self.shared.change(|state| {
@@ -153,12 +161,14 @@ impl Driver {
         self.inputs.push_back(Input::Unbound { key });
     }
 
-    fn grant(&mut self, worker: WorkerId, request: u32, result: Result<(Key, Grant), i32>) {
+    fn grant(&mut self, worker: WorkerId, request: u32, result: Result<core::Granted, i32>) {
         if self.is_node(worker) {
+            let result = result.map(|granted| (granted.key, granted.how));
             return self.grant_node(worker, request, result);
         }
-        let result = result.and_then(|(key, how)| {
-            let granted = self.granted(worker, key, how);
+        let result = result.and_then(|granted| {
+            let key = granted.key;
+            let granted = self.granted(worker, granted);
             granted.map_err(|error| {
                 self.inputs.push_back(Input::ListenerClosed { worker, key });
                 errno_of(&error)
@@ -167,7 +177,8 @@ impl Driver {
         self.members.send(worker, ToWorker::Listen { request, result });
     }
 
-    fn granted(&mut self, worker: WorkerId, key: Key, how: Grant) -> io::Result<Granted> {
+    fn granted(&mut self, worker: WorkerId, granted: core::Granted) -> io::Result<Granted> {
+        let core::Granted { key, how, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&key).ok_or_else(gone)?;
         let address = port.address().clone();
@@ -181,7 +192,8 @@ impl Driver {
             }
         };
         let shared = how == Grant::Shared;
-        Ok(Granted { key, address, descriptor: ipc::Handle::new(descriptor), shared })
+        let descriptor = ipc::Handle::new(descriptor);
+        Ok(Granted { key, address, descriptor, shared, data })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {

@@ -290,7 +290,12 @@ fn ticket_of(message: &Message) -> Ticket {
 fn sock_name(address: &Address) -> Option<SockName> {
     match address {
         Address::Tcp { address, .. } => Some((*address).into()),
-        Address::UnixPath(_) | Address::UnixAbstract(_) => None,
+        Address::UnixPath(_)
+        | Address::UnixAbstract(_)
+        | Address::Udp { .. }
+        | Address::DatagramPath(_)
+        | Address::DatagramAbstract(_)
+        | Address::Given(_) => None,
     }
 }
 

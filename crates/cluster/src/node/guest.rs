@@ -16,6 +16,9 @@ use serde::Serialize;
 use crate::address::Address;
 
 use super::query::EINVAL;
+
+/// Datagrams and given sockets are not asked of a Node primary.
+const EOPNOTSUPP: i32 = 95;
 use super::wire::{CLUSTER, Message};
 
 /// The worker's side of the conversation.
@@ -254,6 +257,10 @@ fn ask(
             let name = core::str::from_utf8(name).map_err(|_| EINVAL)?;
             (Some(format!("\0{name}")), -1, -1, None)
         }
+        Address::Udp { .. }
+        | Address::DatagramPath(_)
+        | Address::DatagramAbstract(_)
+        | Address::Given(_) => return Err(EOPNOTSUPP),
     };
     let (cmd, index) = (CLUSTER, wish.index);
     Ok(Ask { cmd, act, index, data: (), address, port, address_type, flags, backlog, seq })

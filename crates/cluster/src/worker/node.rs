@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipc::AnyHandle;
 
-use super::{BACKLOG, Offer, Runtime};
+use super::{Offer, Runtime};
 use crate::address::Address;
 use crate::inbox::Inbox;
 use crate::message::{Granted, ToPrimary};
 use crate::node::guest::{Guest, Told};
 use crate::node::wire::Message;
+use crate::options::BACKLOG;
 use crate::queue::Connection;
 
 /// What is known of a Node primary.
@@ -34,9 +35,9 @@ impl Runtime {
         let mut state = host.lock();
         match message {
             ToPrimary::Online => self.say(state.guest.online()),
-            ToPrimary::Listen { request, address, backlog } => {
+            ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
-                match state.guest.ask(request, &address, backlog, &here) {
+                match state.guest.ask(request, &address, options.backlog, &here) {
                     Ok(ask) => self.say(ask),
                     Err(errno) => self.answer(request, Err(errno)),
                 }
@@ -46,6 +47,8 @@ impl Runtime {
                     self.say(news);
                 }
             }
+            // Node's primaries are not told.
+            ToPrimary::ListensAlone { .. } => {}
             ToPrimary::Close { key } => self.close(&mut state, key),
             ToPrimary::Disconnect => {
                 if let Some((closes, leave)) = state.guest.leave() {
@@ -138,7 +141,7 @@ impl Runtime {
         // The primary has bound it, and leaves the rest to us.
         sys::socket::listen(descriptor.as_fd(), BACKLOG)?;
         let descriptor = ipc::Handle::new(descriptor);
-        Ok(Offer::Granted(Granted { key, address, descriptor, shared: true }))
+        Ok(Offer::Granted(Granted { key, address, descriptor, shared: true, data: None }))
     }
 
     fn say(&self, message: impl serde::Serialize) {

@@ -1,0 +1,218 @@
+//! Opening sockets: in the primary for its workers, in a worker for itself, in a program alone.
+//!
+//! A Unix socket's file is removed when its [`Bound`] is dropped, if it is still the same file.
+//! One that a dead process left behind is replaced.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+
+use sys::bind::{PATH_BYTES_MAX, UnixName};
+use sys::fd::Kind;
+
+use crate::address::{Address, shorter};
+use crate::options::ListenOptions;
+
+/// A socket and where it is bound.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) socket: OwnedFd,
+    pub(crate) address: Address,
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// The file of a Unix socket that was bound here. Dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a file that took its place is not ours.
+    id: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if id_of(&self.path).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens a socket; a stream socket listens.
+pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bound> {
+    let unnamed = |socket, address| Ok(Bound { socket, address, file: None });
+    match address {
+        Address::Tcp { address, v6_only } => {
+            let socket = sys::socket::listen_tcp(*address, options.backlog, *v6_only)?;
+            let address = sys::socket::local_address(socket.as_fd())?;
+            unnamed(socket, Address::Tcp { address, v6_only: *v6_only })
+        }
+        Address::Udp { address, v6_only } => {
+            let socket = sys::bind::udp(*address, *v6_only, options.reuse_address)?;
+            let address = sys::socket::local_address(socket.as_fd())?;
+            unnamed(socket, Address::Udp { address, v6_only: *v6_only })
+        }
+        Address::UnixAbstract(name) => {
+            let socket = sys::bind::unix_stream(UnixName::Abstract(name))?;
+            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            unnamed(socket, address.clone())
+        }
+        Address::DatagramAbstract(name) => {
+            let socket = sys::bind::unix_datagram(UnixName::Abstract(name))?;
+            unnamed(socket, address.clone())
+        }
+        Address::UnixPath(path) => {
+            let (socket, file) = bind_path(path, options, sys::bind::unix_stream)?;
+            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            Ok(Bound { socket, address: address.clone(), file: Some(file) })
+        }
+        Address::DatagramPath(path) => {
+            let (socket, file) = bind_path(path, options, sys::bind::unix_datagram)?;
+            Ok(Bound { socket, address: address.clone(), file: Some(file) })
+        }
+        // The primary has no socket of this name.
+        Address::Given(_) => Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
+    }
+}
+
+/// Binds a path, sets its mode, and remembers the file.
+fn bind_path(
+    path: &Path,
+    options: &ListenOptions,
+    open: fn(UnixName<'_>) -> io::Result<OwnedFd>,
+) -> io::Result<(OwnedFd, SocketFile)> {
+    let path = std::path::absolute(path)?;
+    let mut way = path.clone();
+    if way.as_os_str().len() > PATH_BYTES_MAX {
+        way = shorter(&path, &std::env::current_dir()?);
+    }
+    let socket = match open(UnixName::Path(&way)) {
+        Err(error) if error.raw_os_error() == Some(sys::errno::EADDRINUSE) => {
+            remove_stale(&way, error)?;
+            open(UnixName::Path(&way))?
+        }
+        opened => opened?,
+    };
+    let file = SocketFile { id: id_of(&path)?, path };
+    let (readable, writable) = (options.readable_all, options.writable_all);
+    let more = (0o444 * u32::from(readable)) | (0o222 * u32::from(writable));
+    if more != 0 {
+        let mode = fs::symlink_metadata(&file.path)?.permissions().mode() | more;
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(mode & 0o777))?;
+    }
+    Ok((socket, file))
+}
+
+/// Removes a socket's file that nobody is bound to; otherwise it is in use.
+fn remove_stale(path: &Path, in_use: io::Error) -> io::Result<()> {
+    let before = fs::symlink_metadata(path)?;
+    if !before.file_type().is_socket() || !sys::bind::is_stale(path).unwrap_or(false) {
+        return Err(in_use);
+    }
+    // Somebody may have been quicker.
+    if id_of(path)? != (before.dev(), before.ino()) {
+        return Err(in_use);
+    }
+    fs::remove_file(path)
+}
+
+fn id_of(path: &Path) -> io::Result<(u64, u64)> {
+    let about = fs::symlink_metadata(path)?;
+    Ok((about.dev(), about.ino()))
+}
+
+/// Takes a socket that somebody else has bound, and asks it where.
+pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Bound> {
+    let v6_only = sys::bind::is_v6_only(socket.as_fd());
+    let inet = |socket: &OwnedFd| sys::socket::local_address(socket.as_fd());
+    let (socket, address) = match sys::fd::kind(socket.as_fd())? {
+        Kind::TcpListener => {
+            let address = inet(&socket)?;
+            (socket, Address::Tcp { address, v6_only })
+        }
+        Kind::Udp => {
+            let address = inet(&socket)?;
+            (socket, Address::Udp { address, v6_only })
+        }
+        Kind::UnixListener => {
+            let socket = UnixListener::from(socket);
+            let name = socket.local_addr()?;
+            let address = named(&name, Address::UnixPath, Address::UnixAbstract)?;
+            (socket.into(), address)
+        }
+        Kind::UnixDatagram => {
+            let socket = UnixDatagram::from(socket);
+            let name = socket.local_addr()?;
+            let address = named(&name, Address::DatagramPath, Address::DatagramAbstract)?;
+            (socket.into(), address)
+        }
+        _ => return Err(io::Error::from_raw_os_error(sys::errno::EINVAL)),
+    };
+    if !address.is_datagram() {
+        sys::socket::set_nonblocking(socket.as_fd(), true)?;
+    }
+    Ok(Bound { socket, address, file: None })
+}
+
+fn named(
+    name: &std::os::unix::net::SocketAddr,
+    path: fn(PathBuf) -> Address,
+    abstract_name: fn(Vec<u8>) -> Address,
+) -> io::Result<Address> {
+    if let Some(name) = name.as_abstract_name() {
+        return Ok(abstract_name(name.to_vec()));
+    }
+    let unnamed = || io::Error::from_raw_os_error(sys::errno::EINVAL);
+    Ok(path(std::path::absolute(name.as_pathname().ok_or_else(unnamed)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn at(path: &Path) -> Address {
+        Address::UnixPath(path.to_owned())
+    }
+
+    #[test]
+    fn a_stale_file_is_replaced_a_live_one_is_in_use_and_ours_is_removed() {
+        let folder = std::env::temp_dir().join(format!("brood-bind-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left behind");
+        let options = ListenOptions::new().readable_all(true).writable_all(true);
+        let bound = bind(&at(&path), &options).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
+        UnixStream::connect(&path).unwrap();
+        let taken = bind(&at(&path), &options).unwrap_err();
+        assert_eq!(taken.raw_os_error(), Some(sys::errno::EADDRINUSE));
+        drop(bound);
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        let taken = bind(&at(&path), &options).unwrap_err();
+        assert_eq!(taken.raw_os_error(), Some(sys::errno::EADDRINUSE));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_bound_socket_can_be_adopted() {
+        let tcp = Address::from("127.0.0.1:0".parse::<core::net::SocketAddr>().unwrap());
+        let udp = Address::Udp { address: "127.0.0.1:0".parse().unwrap(), v6_only: false };
+        let name = format!("brood-adopt-{}", std::process::id()).into_bytes();
+        let (stream, datagram) =
+            (Address::UnixAbstract(name.clone()), Address::DatagramAbstract(name));
+        for address in [tcp, udp, stream, datagram] {
+            let bound = bind(&address, &ListenOptions::new()).unwrap();
+            let adopted = adopt(bound.socket).unwrap();
+            assert_eq!(adopted.address, bound.address);
+        }
+        let (pipe, _end) = sys::pipe::pipe().unwrap();
+        assert!(adopt(pipe).is_err(), "no socket");
+    }
+}

@@ -1,0 +1,112 @@
+//! Datagram sockets that all workers share.
+
+use std::net::UdpSocket;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::bind::SocketFile;
+use crate::message::ToPrimary;
+use crate::worker::Runtime;
+
+/// A kind of datagram socket: [`UdpSocket`] or [`UnixDatagram`].
+pub trait Datagram: sealed::Sealed + From<OwnedFd> + AsFd {}
+
+impl Datagram for UdpSocket {}
+impl Datagram for UnixDatagram {}
+
+pub(crate) mod sealed {
+    use super::{Address, UdpSocket, UnixDatagram};
+
+    pub trait Sealed {
+        const WHAT: &'static str;
+        fn serves(address: &Address) -> bool;
+    }
+
+    impl Sealed for UdpSocket {
+        const WHAT: &'static str = "a UDP address";
+
+        fn serves(address: &Address) -> bool {
+            matches!(address, Address::Udp { .. })
+        }
+    }
+
+    impl Sealed for UnixDatagram {
+        const WHAT: &'static str = "a Unix datagram address";
+
+        fn serves(address: &Address) -> bool {
+            matches!(address, Address::DatagramPath(_) | Address::DatagramAbstract(_))
+        }
+    }
+}
+
+/// A bound datagram socket, the same in all workers that asked for its address: the kernel gives
+/// each datagram to one of them, to whoever reads first.
+///
+/// It derefs to std's socket. Whether it blocks belongs to the socket and so to all workers at
+/// once: set it the same way everywhere. `drop` closes this worker's descriptor and tells the
+/// primary, which closes the socket after the last; the file of a Unix socket is removed then.
+///
+/// ```
+/// let socket = cluster::bind_udp("127.0.0.1:0")?;
+/// socket.send_to(b"hello", socket.local_addr()?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct BoundSocket<S> {
+    socket: S,
+    address: Address,
+    data: Option<Vec<u8>>,
+    /// The worker that has to be told of the end.
+    told: Option<(Arc<Runtime>, u32)>,
+    _file: Option<SocketFile>,
+}
+
+impl<S: Datagram> BoundSocket<S> {
+    pub(crate) fn granted(granted: crate::message::Granted, runtime: Arc<Runtime>) -> Self {
+        let crate::message::Granted { key, address, descriptor, data, .. } = granted;
+        let socket = descriptor.into_inner().into();
+        Self { socket, address, data, told: Some((runtime, key)), _file: None }
+    }
+
+    pub(crate) fn alone(bound: crate::bind::Bound, data: Option<Vec<u8>>) -> Self {
+        let crate::bind::Bound { socket, address, file } = bound;
+        Self { socket: socket.into(), address, data, told: None, _file: file }
+    }
+
+    /// The address, with the real port where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The [data](crate::ListenOptions::data) of the first that asked for the address.
+    #[must_use]
+    pub fn data(&self) -> Option<&[u8]> {
+        self.data.as_deref()
+    }
+}
+
+impl<S> Deref for BoundSocket<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.socket
+    }
+}
+
+impl<S: AsFd> AsFd for BoundSocket<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<S> Drop for BoundSocket<S> {
+    fn drop(&mut self) {
+        if let Some((runtime, key)) = &self.told {
+            runtime.tell(ToPrimary::Close { key: *key });
+        }
+    }
+}
