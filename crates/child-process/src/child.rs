@@ -345,6 +345,12 @@ impl Child {
         self.killed.load(Ordering::Acquire)
     }
 
+    /// How many bytes of what was sent wait to be written.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.link().map_or(0, ipc::Link::queued_bytes)
+    }
+
     /// Whether there is a channel, and it is open.
     #[must_use]
     pub fn connected(&self) -> bool {

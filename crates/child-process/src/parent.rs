@@ -168,6 +168,12 @@ impl Parent {
         self.is_node
     }
 
+    /// How many bytes of what was sent wait to be written.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.link.queued_bytes()
+    }
+
     /// Whether the channel is open.
     #[must_use]
     pub fn connected(&self) -> bool {

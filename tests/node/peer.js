@@ -1,0 +1,118 @@
+// The Node side of the tests. A message `{do: NAME, …}` asks for one of the deeds below; everything
+// else is sent back, its handle with it. Ends when the channel does.
+'use strict';
+const dgram = require('dgram');
+const fs = require('fs');
+const net = require('net');
+const util = require('util');
+
+const answers = { acks: 0, nacks: 0 };
+const kept = [];
+let server;
+let seen = 0;
+
+process.on('internalMessage', ({ cmd }) => {
+  if (cmd === 'NODE_HANDLE_ACK') answers.acks += 1;
+  if (cmd === 'NODE_HANDLE_NACK') answers.nacks += 1;
+});
+
+// Writes to the channel itself, past everything that keeps it sound.
+function raw(bytes) {
+  bytes = Buffer.from(bytes);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(fs.writeSync(process.channel.fd, bytes));
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+    }
+  }
+}
+
+function evaluated(expression) {
+  return new Function(`return (${expression})`)();
+}
+
+// A connection to a server of this process, as the server has accepted it.
+function connection(use) {
+  server = net.createServer((accepted) => use(accepted));
+  server.listen(0, '127.0.0.1', () => {
+    const client = net.connect(server.address().port, '127.0.0.1');
+    let said = '';
+    client.on('data', (data) => { said += data; });
+    client.on('end', () => { client.end(); process.send({ client: said }); });
+    client.on('error', () => {});
+  });
+}
+
+const deeds = {
+  // What the channel has told us about the handles that we sent.
+  answers: () => process.send(answers),
+  // So many numbers, one after the other.
+  flood: ({ count }) => { for (let at = 0; at < count; at += 1) process.send(at); },
+  // Counts, and tells at the last.
+  count: ({ last }) => { seen += 1; if (last) process.send(seen); },
+  // The values of these expressions, one message each.
+  values: ({ expressions }) => expressions.forEach((text) => process.send(evaluated(text))),
+  // Whether a value that came back is the one of the expression.
+  compare: ({ expression, value }) => {
+    const there = evaluated(expression);
+    // No invalid date equals another one.
+    const shown = (it) => util.inspect(it, { depth: 9 });
+    process.send(util.isDeepStrictEqual(there, value) || shown(there) === shown(value));
+  },
+  same: ({ expression, value }) => {
+    const [there, back] = [evaluated(expression), value].map((it) => JSON.parse(JSON.stringify(it)));
+    process.send(util.isDeepStrictEqual(there, back));
+  },
+  tell: ({ expression }) => process.send(evaluated(expression)),
+  raw: ({ text }) => raw(text),
+  bytes: ({ hex }) => raw(Buffer.from(hex, 'hex')),
+  exit: ({ code }) => process.exit(code),
+  disconnect: () => process.disconnect(),
+  print: () => { process.stdout.write('to stdout\n'); process.stderr.write('to stderr\n'); },
+  pipe: ({ fd }) => { const pipe = new net.Socket({ fd }); pipe.pipe(pipe); },
+  grandchild: () => {
+    const code = 'console.log(JSON.stringify(Object.keys(process.env).filter((name) => /NODE_CHANNEL|NODE_UNIQUE|BROOD/.test(name) && name !== "BROOD_TEST_CASE")))';
+    process.send(require('child_process').execFileSync(process.execPath, ['-e', code], { encoding: 'utf8' }));
+  },
+
+  // What is done with a handle.
+  hello: (_, socket) => { socket.on('error', () => {}); socket.end('hello from node\n'); process.send(socket.constructor.name); },
+  serve: (_, it) => { server = it; it.on('connection', (socket) => socket.end('hello from node\n')); process.send(it.constructor.name); },
+  pong: (_, it) => { it.on('message', (text, from) => it.send(`pong ${text}`, from.port, from.address, () => it.close())); process.send(it.constructor.name); },
+  drop: (_, handle) => { handle.on?.('error', () => {}); handle.destroy ? handle.destroy() : handle.close(); },
+  close: () => { kept.forEach((socket) => socket.destroy()); server.close(); },
+
+  // What is sent as a handle.
+  sendServer: ({ path }) => {
+    server = net.createServer();
+    server.listen(path ?? { port: 0, host: '127.0.0.1' }, () => process.send('server', server, () => server.close()));
+  },
+  sendSocket: () => connection((socket) => process.send('socket', socket)),
+  sendKept: () => connection((socket) => { kept.push(socket); process.send('kept', socket, { keepOpen: true }); }),
+  sendUnix: ({ path }) => {
+    const socket = net.connect(path, () => process.send('unix', socket));
+  },
+  sendUdp: () => {
+    const socket = dgram.createSocket('udp4');
+    socket.bind(0, '127.0.0.1', () => process.send('udp', socket, () => socket.close()));
+  },
+  // Many, each with a number; acknowledged one after the other.
+  sendMany: ({ count }) => {
+    server = net.createServer();
+    server.listen(0, '127.0.0.1', () => {
+      for (let at = 0; at < count; at += 1) process.send(at, server);
+      process.send('behind them');
+    });
+  },
+  // Sockets of a server that counts them.
+  connections: () => server.getConnections((error, count) => process.send({ error: error?.code ?? null, count })),
+  closeServer: () => server.close(() => process.send('closed')),
+};
+
+process.on('message', (message, handle) => {
+  const deed = message !== null && typeof message === 'object' && deeds[message.do];
+  if (deed) deed(message, handle);
+  else if (handle === undefined || handle === null) process.send(message);
+  else process.send(message, handle, () => handle.close?.());
+});
