@@ -72,7 +72,7 @@ const deeds = {
   print: () => { process.stdout.write('to stdout\n'); process.stderr.write('to stderr\n'); },
   pipe: ({ fd }) => { const pipe = new net.Socket({ fd }); pipe.pipe(pipe); },
   grandchild: () => {
-    const code = 'console.log(JSON.stringify(Object.keys(process.env).filter((name) => /NODE_CHANNEL|NODE_UNIQUE|BROOD/.test(name) && name !== "BROOD_TEST_CASE")))';
+    const code = 'console.log(JSON.stringify(Object.keys(process.env).filter((name) => /NODE_CHANNEL|NODE_UNIQUE|BROOD_(CHANNEL|MODULE|STDERR)/.test(name))))';
     process.send(require('child_process').execFileSync(process.execPath, ['-e', code], { encoding: 'utf8' }));
   },
 
