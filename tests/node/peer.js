@@ -67,6 +67,15 @@ const deeds = {
   tell: ({ expression }) => process.send(evaluated(expression)),
   raw: ({ text }) => raw(text),
   bytes: ({ hex }) => raw(Buffer.from(hex, 'hex')),
+  // Goes on after an error that nobody has caught, and tells it.
+  survive: () => process.on('uncaughtException', (error) => process.send(error.code)),
+  // Holds every descriptor for so long; 0: for ever.
+  exhaust: ({ ms }) => {
+    const held = [];
+    try { for (;;) held.push(fs.openSync('/dev/null')); } catch { /* That was the last one. */ }
+    process.send('exhausted');
+    if (ms > 0) setTimeout(() => held.forEach((fd) => fs.closeSync(fd)), ms);
+  },
   exit: ({ code }) => process.exit(code),
   disconnect: () => process.disconnect(),
   print: () => { process.stdout.write('to stdout\n'); process.stderr.write('to stderr\n'); },
@@ -96,6 +105,11 @@ const deeds = {
   sendUdp: () => {
     const socket = dgram.createSocket('udp4');
     socket.bind(0, '127.0.0.1', () => process.send('udp', socket, () => socket.close()));
+  },
+  // One beside a long message.
+  sendLong: ({ length }) => {
+    const socket = dgram.createSocket('udp4');
+    socket.bind(0, '127.0.0.1', () => process.send('x'.repeat(length), socket, () => socket.close()));
   },
   // Many, each with a number; acknowledged one after the other.
   sendMany: ({ count }) => {

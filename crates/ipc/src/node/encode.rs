@@ -8,7 +8,6 @@
 use super::decoder::Framing;
 use super::envelope::is_internal;
 use super::kind::HandleType;
-use super::sound::sound;
 use crate::codec::advanced::{self, Entry, Item, Key, Node};
 use crate::codec::writing::{Bounded, Outgoing};
 use crate::codec::{Codec, Json, PayloadWriter};
@@ -102,7 +101,7 @@ fn advanced<T: Serialize + ?Sized>(
     outgoing: &Outgoing,
 ) -> Result<(), Error> {
     let mut value = advanced::to_value(value, outgoing).map_err(Error::Encode)?;
-    sound(&value).map_err(Error::Encode)?;
+    advanced::sound(&value).map_err(Error::Encode)?;
     let text = |text: &str| Item::String(text.into());
     let cmd = value.get(value.root(), "cmd").and_then(|cmd| match cmd {
         Item::String(text) => text.to_str(),

@@ -29,9 +29,7 @@ mod handle;
 mod intake;
 mod keyed;
 mod kind;
-mod pattern;
 mod send;
-mod sound;
 
 pub(crate) use self::envelope::mended;
 pub(crate) use self::gate::Gate;

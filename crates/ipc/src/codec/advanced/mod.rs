@@ -6,12 +6,16 @@
 
 mod carry;
 mod de;
+mod pattern;
 mod read;
 mod ser;
+mod sound;
 mod value;
 mod write;
 
 pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
+
+pub(crate) use sound::sound;
 
 use super::reading::Root;
 use super::writing::{Outgoing, Writing};

@@ -1,4 +1,5 @@
-//! Writing V8's format, version 15, byte for byte as Node 20 does.
+//! Writing V8's format, version 15, byte for byte as Node 20 does, but for the cause of an error:
+//! it comes last, where every version from 18 on reads it.
 //!
 //! Pure.
 
@@ -54,6 +55,10 @@ impl Writer<'_> {
         let value = self.value;
         let node = value.node(id);
         if let Node::BufferView { buffer, letter, offset, length, flags } = node {
+            if !matches!(value.node(*buffer), Node::ArrayBuffer(_)) {
+                self.out.push(b'_');
+                return;
+            }
             self.object(*buffer);
             self.number(id);
             self.out.extend_from_slice(b"V");
@@ -164,13 +169,13 @@ impl Writer<'_> {
             self.out.push(b'm');
             self.text(message);
         }
-        if let Some(cause) = cause {
-            self.out.push(b'c');
-            self.item(cause);
-        }
         if let Some(stack) = stack {
             self.out.push(b's');
             self.text(stack);
+        }
+        if let Some(cause) = cause {
+            self.out.push(b'c');
+            self.item(cause);
         }
         self.out.push(b'.');
     }
@@ -206,7 +211,9 @@ impl Writer<'_> {
     }
 
     fn big_int(&mut self, number: &BigInt) {
-        self.length(2 * number.magnitude.len() + usize::from(number.negative));
+        // There is no negative zero.
+        let negative = number.negative && !number.magnitude.is_empty();
+        self.length(2 * number.magnitude.len() + usize::from(negative));
         self.out.extend_from_slice(&number.magnitude);
     }
 

@@ -1,7 +1,7 @@
 //! Values that V8 reads, and values that would end Node.
 
+use super::super::value::ViewKind;
 use super::*;
-use crate::codec::advanced::ViewKind;
 
 fn check(node: Node) -> Result<(), String> {
     let mut value = Value::default();
@@ -15,6 +15,10 @@ fn first() -> NodeId {
     Value::default().add(Node::Date(0.0))
 }
 
+fn at(index: u32) -> Entry {
+    Entry { key: Key::Index(index), item: Item::Null }
+}
+
 fn entry(key: &str) -> Entry {
     Entry { key: Key::Name(key.into()), item: Item::Null }
 }
@@ -24,9 +28,13 @@ fn what_v8_cannot_read_is_refused() {
     let regexp = |source: &str, flags| Node::RegExp { source: source.into(), flags };
     let refused = [
         Node::Object(vec![entry("a"), entry("a")]),
-        Node::Object(vec![Entry { key: Key::Index(1), item: Item::Null }, entry("1")]),
+        Node::Object(vec![at(1), entry("1")]),
         Node::Array { items: vec![], extra: vec![entry("x"), entry("x")] },
-        Node::Sparse { length: 2, entries: vec![Entry { key: Key::Index(2), item: Item::Null }] },
+        Node::Array { items: vec![Some(Item::Null)], extra: vec![at(0)] },
+        Node::Array { items: vec![Some(Item::Null)], extra: vec![entry("0")] },
+        Node::Array { items: vec![], extra: vec![entry("length")] },
+        Node::Sparse { length: 0, entries: vec![entry("length")] },
+        Node::Host(Item::Int(1)),
         Node::View { kind: ViewKind::Int16, bytes: vec![1] },
         Node::BufferView { buffer: first(), letter: b'B', offset: 0, length: 0, flags: 0 },
         regexp("(", 0),
@@ -39,7 +47,8 @@ fn what_v8_cannot_read_is_refused() {
     }
     let taken = [
         Node::Object(vec![entry("a"), entry("b")]),
-        Node::Sparse { length: 2, entries: vec![Entry { key: Key::Index(1), item: Item::Null }] },
+        Node::Sparse { length: 2, entries: vec![at(1), at(7)] },
+        Node::Array { items: vec![None], extra: vec![at(0), at(9)] },
         Node::View { kind: ViewKind::Int16, bytes: vec![1, 2] },
         regexp("a-b_c ß", 0),
         regexp("^[a-z]+$", 3),
@@ -66,6 +75,45 @@ fn a_view_lies_inside_its_buffer() {
         value.set_root(Item::Object(view));
         assert_eq!(sound(&value).is_ok(), good, "{letter} {offset} {length}");
     }
+}
+
+#[test]
+fn what_v8_makes_last_does_not_hold_itself() {
+    let check = |make: fn(NodeId) -> Node| {
+        let mut value = Value::default();
+        let around = value.add(Node::Date(0.0));
+        let list = value.add(Node::Set(vec![Item::Object(around)]));
+        *value.node_mut(around) = make(list);
+        value.set_root(Item::Object(around));
+        sound(&value)
+    };
+    assert!(check(|list| Node::Host(Item::Object(list))).is_err());
+    assert!(check(|list| error(Item::Object(list))).is_err());
+    check(|list| Node::Set(vec![Item::Object(list)])).unwrap();
+    let mut twice = Value::default();
+    let one = twice.add(Node::Host(Item::Null));
+    let inside = twice.add(Node::Object(vec![]));
+    *twice.node_mut(one) = Node::Host(Item::Object(inside));
+    let both = twice.add(Node::Set(vec![Item::Object(one), Item::Object(one)]));
+    twice.set_root(Item::Object(both));
+    sound(&twice).unwrap();
+}
+
+fn error(cause: Item) -> Node {
+    let kind = super::super::value::ErrorKind::Error;
+    Node::Error { kind, message: None, cause: Some(cause), stack: None }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_no_endless_recursion() {
+    let mut value = Value::default();
+    let own = value.add(Node::Date(0.0));
+    let view = |buffer| Node::BufferView { buffer, letter: b'B', offset: 0, length: 0, flags: 0 };
+    *value.node_mut(own) = view(own);
+    value.set_root(Item::Object(own));
+    assert!(writable(&value).is_err());
+    assert!(serde_json::to_string(&value).is_err());
+    assert_eq!(value.to_bytes(), [0xff, 0x0f, b'_'], "nothing else could be written");
 }
 
 #[test]

@@ -1,34 +1,55 @@
-//! Whether V8 can read what a value would be written as: what it cannot read ends a Node process.
+//! Whether a value can be written at all, and whether V8 can read what would be written: what it
+//! cannot read ends a Node process.
 //!
 //! Pure.
 
+use super::pattern;
+use super::value::{Entry, Item, Key, Node, NodeId, Text, Value};
 use crate::codec::NESTING_MAX;
-use crate::codec::advanced::{Entry, Item, Key, Node, NodeId, Text, Value};
 use std::collections::HashSet;
 
 /// The flags of a regular expression that every V8 from version 10 on knows: g i m y u s d.
 const REGEXP_FLAGS: u32 = 1 | 2 | 4 | 8 | 16 | 32 | 128;
 
-/// Checks everything that the value leads to.
+/// The flag `u`.
+const UNICODE: u32 = 16;
+
+/// Checks that everything the value leads to can be written.
+///
+/// # Errors
+///
+/// What is wrong with it, in words.
+pub(super) fn writable(value: &Value) -> Result<(), String> {
+    Walk { value, seen: HashSet::new(), unmade: Vec::new(), for_v8: false }.item(value.root(), 0)
+}
+
+/// Checks that V8 can read it.
 ///
 /// # Errors
 ///
 /// What V8 would refuse, in words.
 pub(crate) fn sound(value: &Value) -> Result<(), String> {
-    let mut walk = Walk { value, seen: HashSet::new() };
-    walk.item(value.root(), 0)
+    Walk { value, seen: HashSet::new(), unmade: Vec::new(), for_v8: true }.item(value.root(), 0)
 }
 
 struct Walk<'a> {
     value: &'a Value,
     seen: HashSet<NodeId>,
+    /// Those around us that V8 makes only when it has read what is inside.
+    unmade: Vec<NodeId>,
+    for_v8: bool,
 }
 
 impl<'a> Walk<'a> {
     fn item(&mut self, item: &'a Item, depth: usize) -> Result<(), String> {
         let &Item::Object(id) = item else { return Ok(()) };
         if !self.seen.insert(id) {
-            return Ok(());
+            let inside_itself = self.for_v8 && self.unmade.contains(&id);
+            return if inside_itself {
+                Err("an object that V8 makes of itself".into())
+            } else {
+                Ok(())
+            };
         }
         if depth >= NESTING_MAX {
             return Err(format!("nested deeper than {NESTING_MAX} levels"));
@@ -36,14 +57,16 @@ impl<'a> Walk<'a> {
         match self.value.node(id) {
             Node::Object(entries) => self.entries(entries, depth),
             Node::Array { items, extra } => {
+                if self.for_v8 {
+                    elements(items, extra)?;
+                }
                 let mut items = items.iter().flatten();
                 items.try_for_each(|item| self.item(item, depth + 1))?;
                 self.entries(extra, depth)
             }
-            Node::Sparse { length, entries } => {
-                let beyond = |entry: &Entry| matches!(entry.key, Key::Index(at) if at >= *length);
-                if entries.iter().any(beyond) {
-                    return Err("an array with elements behind its end".into());
+            Node::Sparse { entries, .. } => {
+                if self.for_v8 {
+                    elements(&[], entries)?;
                 }
                 self.entries(entries, depth)
             }
@@ -53,14 +76,21 @@ impl<'a> Walk<'a> {
             }),
             Node::Set(items) => items.iter().try_for_each(|item| self.item(item, depth + 1)),
             Node::Error { cause, .. } => {
-                cause.iter().try_for_each(|cause| self.item(cause, depth + 1))
+                cause.iter().try_for_each(|cause| self.inside(id, cause, depth))
             }
-            Node::Host(item) => self.item(item, depth + 1),
-            Node::RegExp { source, flags } => regexp(source, *flags),
+            Node::Host(item) => match item {
+                Item::Object(_) => self.inside(id, item, depth),
+                _ if self.for_v8 => Err("a native object that is none".into()),
+                _ => Ok(()),
+            },
+            Node::RegExp { source, flags } if self.for_v8 => regexp(source, *flags),
             Node::View { kind, bytes } if bytes.len() % kind.element_bytes() != 0 => {
                 Err("a typed array that ends inside an element".into())
             }
-            Node::BufferView { buffer, letter, offset, length, .. } => {
+            Node::BufferView { buffer, letter, offset, length, flags } => {
+                if *flags != 0 && self.for_v8 {
+                    return Err("a view with flags, on a buffer of fixed length".into());
+                }
                 self.view(*buffer, *letter, *offset, *length)
             }
             Node::Date(_)
@@ -68,9 +98,17 @@ impl<'a> Walk<'a> {
             | Node::Number(_)
             | Node::BigInt(_)
             | Node::String(_)
+            | Node::RegExp { .. }
             | Node::ArrayBuffer(_)
             | Node::View { .. } => Ok(()),
         }
+    }
+
+    fn inside(&mut self, id: NodeId, item: &'a Item, depth: usize) -> Result<(), String> {
+        self.unmade.push(id);
+        self.item(item, depth + 1)?;
+        self.unmade.pop();
+        Ok(())
     }
 
     fn entries(&mut self, entries: &'a [Entry], depth: usize) -> Result<(), String> {
@@ -105,6 +143,21 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What an array has already cannot come as a further property.
+fn elements(items: &[Option<Item>], extra: &[Entry]) -> Result<(), String> {
+    let has = |key: &Key| match key {
+        Key::Index(index) => items.get(*index as usize).is_some_and(Option::is_some),
+        Key::Name(name) => match name.to_str().as_deref().map(Key::from) {
+            Some(Key::Index(index)) => items.get(index as usize).is_some_and(Option::is_some),
+            _ => *name == Text::from("length"),
+        },
+    };
+    match extra.iter().find(|entry| has(&entry.key)) {
+        Some(Entry { key, .. }) => Err(format!("an array with a further property {key}")),
+        None => Ok(()),
+    }
+}
+
 /// V8 compiles the expression when it reads it. Not every expression it would take is told apart
 /// here; those that pass are taken.
 fn regexp(source: &Text, flags: u32) -> Result<(), String> {
@@ -117,7 +170,7 @@ fn regexp(source: &Text, flags: u32) -> Result<(), String> {
             .is_ok_and(|byte| byte.is_ascii_alphanumeric() || b" _-.,".contains(&byte))
             || *unit > 0x7f
     };
-    if units.iter().all(plain) || super::pattern::is_valid(units, flags & 16 != 0) {
+    if units.iter().all(plain) || pattern::is_valid(units, flags & UNICODE != 0) {
         return Ok(());
     }
     Err(format!("the regular expression /{source}/, which may not be one"))
