@@ -108,8 +108,8 @@ fn error(cause: Item) -> Node {
 fn what_cannot_be_written_is_an_error_and_no_endless_recursion() {
     let mut value = Value::default();
     let own = value.add(Node::Date(0.0));
-    let view = |buffer| Node::BufferView { buffer, letter: b'B', offset: 0, length: 0, flags: 0 };
-    *value.node_mut(own) = view(own);
+    let view = Node::BufferView { buffer: own, letter: b'B', offset: 0, length: 0, flags: 0 };
+    *value.node_mut(own) = view;
     value.set_root(Item::Object(own));
     assert!(writable(&value).is_err());
     assert!(serde_json::to_string(&value).is_err());
