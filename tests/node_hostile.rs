@@ -1,5 +1,5 @@
 //! Node children that break the rules, and what must not break them. The bodies are in
-//! `src/bin/fixture/cases/node_hostile.rs`.
+//! `node_hostile.rs` and `node_any.rs` of `src/bin/fixture/cases`.
 
 mod common;
 
