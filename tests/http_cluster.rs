@@ -183,7 +183,10 @@ fn wrong_flags_are_told_in_one_line_with_code_2() {
         (&["--workers", "many"], "--workers must be a number from 1 to 4096, not 'many'"),
         (&["--workers"], "--workers needs a value"),
         (&["--port", "65536"], "--port must be a number from 0 to 65535, not '65536'"),
-        (&["--policy", "fair"], "--policy: unknown policy 'fair', expected 'rr' or 'none'"),
+        (
+            &["--policy", "fair"],
+            "--policy: unknown policy 'fair', expected 'rr', 'none' or 'sticky'",
+        ),
         (&["--delay-ms", "-1"], "--delay-ms must be a number from 0 to 3600000, not '-1'"),
         (&["--nonsense"], "unknown flag '--nonsense'"),
         (&["--no-restart=yes"], "unknown flag '--no-restart'"),

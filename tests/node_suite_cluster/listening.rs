@@ -1,7 +1,7 @@
 //! Listening, dealing, datagrams, bind errors.
 
 rows! {
-    listening_port: "test-cluster-listening-port";
+    listening_port: "test-cluster-listening-port", "test-cluster-net-listen";
     server_restart_rr: "test-cluster-server-restart-rr";
     http_pipe: "test-cluster-http-pipe";
     listen_pipe_readable_writable: "test-cluster-listen-pipe-readable-writable";
@@ -11,31 +11,26 @@ rows! {
     net_listen_exclusive_random_ports: "test-net-listen-exclusive-random-ports";
     listen_fd_cluster: "test-listen-fd-cluster";
     tls_ticket_cluster: "test-tls-ticket-cluster";
+    eaddrinuse: "test-cluster-eaddrinuse", "test-cluster-shared-handle-bind-error";
+    bind_twice: "test-cluster-bind-twice";
+    dgram_cluster_bind_error: "test-dgram-cluster-bind-error";
+    child_index: "test-cluster-child-index-net", "test-cluster-child-index-dgram", "test-dgram-cluster-close-in-listening";
+    dgram_reuse: "test-cluster-dgram-reuse", "known_issues/test-dgram-bind-shared-ports-after-port-0";
+    server_restart_none: "test-cluster-server-restart-none";
 }
 
 /// Rows without a test here, and why.
 pub(crate) const NOT: &[(&str, &str)] = &[
-    ("test-cluster-net-listen", "listening: not there yet"),
-    ("test-cluster-child-index-net", "listening: not there yet"),
-    ("test-cluster-child-index-dgram", "listening: not there yet"),
-    ("test-cluster-server-restart-none", "listening: not there yet"),
     ("test-cluster-shared-leak", "listening: not there yet"),
     ("test-cluster-accept-fail", "listening: not there yet"),
     ("test-cluster-worker-handle-close", "listening: not there yet"),
     ("test-cluster-rr-handle-close", "listening: not there yet"),
     ("test-cluster-net-server-drop-connection", "listening: not there yet"),
     ("test-cluster-dgram-bind-fd", "listening: not there yet"),
-    ("test-cluster-dgram-reuse", "listening: not there yet"),
-    ("test-dgram-cluster-bind-error", "listening: not there yet"),
     ("test-dgram-cluster-close-during-bind", "listening: not there yet"),
-    ("test-dgram-cluster-close-in-listening", "listening: not there yet"),
     ("test-dgram-exclusive-implicit-bind", "listening: not there yet"),
-    ("test-cluster-bind-twice", "listening: not there yet"),
     ("test-cluster-bind-privileged-port", "listening: not there yet"),
     ("test-cluster-shared-handle-bind-privileged-port", "listening: not there yet"),
-    ("test-cluster-shared-handle-bind-error", "listening: not there yet"),
-    ("test-cluster-eaddrinuse", "listening: not there yet"),
-    ("known_issues/test-dgram-bind-shared-ports-after-port-0", "listening: not there yet"),
     ("benchmark/test-benchmark-cluster", "listening: not there yet"),
     ("test-net-listen-shared-ports", "listening: not there yet"),
     ("test-dgram-bind-shared-ports", "listening: not there yet"),

@@ -31,8 +31,8 @@ use ending::Ending;
 use reload::Reload;
 use slots::Cause;
 pub(crate) use types::{
-    Answer, CloseReason, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal,
-    ReloadFailure, Slot, WorkerId, WorkerKind,
+    Affinity, Answer, CloseReason, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output,
+    Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 
 /// Decides all that a primary does.
@@ -111,7 +111,7 @@ impl Place {
     }
 }
 
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     /// A primary without workers; `seed` makes the jitter of its restarts its own.
     pub(crate) fn new(options: CoreOptions, seed: u64) -> Self {
         let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
@@ -249,7 +249,7 @@ impl<H> Core<H> {
 }
 
 /// The short way, and time.
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     /// These answer whether conclusions are to be drawn.
     fn accepted(
         &mut self,

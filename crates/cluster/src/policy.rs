@@ -19,15 +19,34 @@ pub enum Policy {
     /// Cheapest for the primary, but the kernel wakes whom it likes: the load is uneven.
     #[doc(alias = "SCHED_NONE")]
     None,
+    /// The primary accepts, and deals by the client's address: the same client goes to the same
+    /// worker, and to its successor when it is replaced. Value 4; beyond Node.
+    ///
+    /// A client moves only when workers come or go and it is among the few that have to, and for
+    /// as long as its worker does not take what it is given. Behind a proxy all clients have the
+    /// proxy's address and so one worker; clients of a Unix socket have none and are dealt in
+    /// rotation.
+    Sticky,
 }
 
 impl Policy {
-    /// Node's number for the policy.
+    /// Node's number for the policy, or ours.
     #[must_use]
     pub fn value(self) -> u8 {
         match self {
             Self::RoundRobin => 2,
             Self::None => 1,
+            Self::Sticky => 4,
+        }
+    }
+}
+
+impl Policy {
+    /// What `NODE_CLUSTER_SCHED_POLICY` asks for: `rr` or `none`; anything else is ignored.
+    pub(crate) fn asked_for(value: Option<&std::ffi::OsStr>) -> Self {
+        match value.and_then(std::ffi::OsStr::to_str) {
+            Some("none") => Self::None,
+            _ => Self::RoundRobin,
         }
     }
 }
@@ -35,12 +54,44 @@ impl Policy {
 impl std::str::FromStr for Policy {
     type Err = String;
 
-    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them.
+    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, or `sticky`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),
             "none" => Ok(Self::None),
-            _ => Err(format!("unknown policy '{name}', expected 'rr' or 'none'")),
+            "sticky" => Ok(Self::Sticky),
+            _ => Err(format!("unknown policy '{name}', expected 'rr', 'none' or 'sticky'")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn names_and_numbers_are_nodes_where_node_has_them() {
+        for (name, policy, value) in [
+            ("rr", Policy::RoundRobin, 2),
+            ("none", Policy::None, 1),
+            ("sticky", Policy::Sticky, 4),
+        ] {
+            assert_eq!((name.parse(), policy.value()), (Ok(policy), value));
+        }
+        assert!("fair".parse::<Policy>().is_err());
+    }
+
+    #[test]
+    fn the_environment_asks_in_nodes_words_only() {
+        for (value, policy) in [
+            (Some("none"), Policy::None),
+            (Some("rr"), Policy::RoundRobin),
+            (Some("sticky"), Policy::RoundRobin),
+            (Some(""), Policy::RoundRobin),
+            (None, Policy::RoundRobin),
+        ] {
+            assert_eq!(Policy::asked_for(value.map(OsStr::new)), policy, "{value:?}");
         }
     }
 }

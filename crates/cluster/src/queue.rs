@@ -8,13 +8,15 @@
 //! from its pidfd or channel, never from here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sys::scm::{self, RecvFlags};
 
+use crate::core::Affinity;
 use crate::record::{RECORD_BYTES, Record};
+use crate::schedule::mix;
 
 /// Within so many descriptors of the limit, a worker looks before it takes.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -24,6 +26,19 @@ const DESCRIPTORS_SPARE: u64 = 64;
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Affinity for Connection {
+    /// The address alone: a client's port is another each time.
+    fn affinity(&self) -> Option<u64> {
+        let ip = u128::from(match self.peer?.ip().to_canonical() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        });
+        let [high, low] = [ip >> 64, ip & u128::from(u64::MAX)];
+        let half = |half| u64::try_from(half).unwrap_or_default();
+        Some(mix(mix(half(high)) ^ half(low)))
+    }
 }
 
 /// The primary's ends of one worker's queue.

@@ -15,13 +15,19 @@
 mod ending;
 mod lane;
 mod node;
+mod sticky;
 mod ticking;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::core::{CloseReason, CoreOptions, Key, Output, Refusal, WorkerId, WorkerKind};
+use crate::core::{
+    Affinity, CloseReason, CoreOptions, Key, Output, Refusal, Slot, WorkerId, WorkerKind,
+};
 use crate::counters::{Counters, WorkerCounters};
+use crate::policy::Policy;
+
+pub(crate) use sticky::mix;
 
 use lane::{After, Lane, LaneState, Origin, Sent};
 
@@ -46,6 +52,8 @@ const READ_TRIES_MAX: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Schedule<H> {
     key: Key,
+    /// Clients go where they went before.
+    sticky: bool,
     window: usize,
     waiting_max: usize,
     unresponsive: Duration,
@@ -83,10 +91,11 @@ pub(crate) enum Verdict {
     Unresponsive,
 }
 
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     pub(crate) fn new(key: Key, options: &CoreOptions) -> Self {
         Self {
             key,
+            sticky: options.policy == Policy::Sticky,
             window: usize::try_from(options.window).unwrap_or(usize::MAX).max(1),
             waiting_max: options.waiting,
             unresponsive: options.unresponsive,
@@ -105,9 +114,9 @@ impl<H> Schedule<H> {
     }
 
     /// The worker was granted a queue.
-    pub(crate) fn grant(&mut self, worker: WorkerId, kind: WorkerKind) {
+    pub(crate) fn grant(&mut self, worker: WorkerId, slot: Slot, kind: WorkerKind) {
         if let Err(at) = self.find(worker) {
-            self.lanes.insert(at, Lane::new(worker, kind));
+            self.lanes.insert(at, Lane::new(worker, slot, kind));
             // Whose turn it is does not change.
             if at < self.cursor {
                 self.cursor += 1;
@@ -140,7 +149,7 @@ impl<H> Schedule<H> {
         self.counters.accepted += 1;
         let origin = Origin { number: self.counters.accepted, again: false };
         let waiting = Waiting { connection, origin };
-        let lane = if self.waiting.is_empty() { self.pick() } else { None };
+        let lane = if self.waiting.is_empty() { self.pick(&waiting.connection) } else { None };
         match lane {
             Some(lane) => self.send(lane, waiting, now, out),
             None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
@@ -317,9 +326,12 @@ impl<H> Schedule<H> {
 }
 
 /// The parts.
-impl<H> Schedule<H> {
-    /// The free lane whose turn it is; the turn goes on.
-    fn pick(&mut self) -> Option<usize> {
+impl<H: Affinity> Schedule<H> {
+    /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
+    fn pick(&mut self, connection: &H) -> Option<usize> {
+        if let Some(client) = self.sticky.then(|| connection.affinity()).flatten() {
+            return self.pick_sticky(client);
+        }
         let at = self.pick_from()?;
         self.cursor = at + 1;
         Some(at)
@@ -368,8 +380,11 @@ impl<H> Schedule<H> {
     /// Deals out what waits, at most `max`.
     fn pump(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
         for _ in 0..max.min(self.waiting.len()) {
-            let Some(at) = self.pick() else { break };
             let Some(waiting) = self.waiting.pop_front() else { break };
+            let Some(at) = self.pick(&waiting.connection) else {
+                self.waiting.push_front(waiting);
+                break;
+            };
             self.send(at, waiting, now, out);
         }
         self.accept_or_not(out);
@@ -414,7 +429,7 @@ impl<H> Schedule<H> {
 }
 
 /// What the core asks.
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.tick_at.into_iter().chain(self.blocked_until).chain(self.again_at).min()
     }

@@ -74,7 +74,10 @@ impl Builder {
         };
         let workers = os_info::available_parallelism();
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
-        let (core, signals) = (CoreOptions::default(), Signals::default());
+        let asked = std::env::var_os("NODE_CLUSTER_SCHED_POLICY");
+        let policy = Policy::asked_for(asked.as_deref());
+        let core = CoreOptions { policy, ..CoreOptions::default() };
+        let signals = Signals::default();
         Self { settings, core, workers, signals, sockets: Vec::new() }
     }
 
@@ -98,7 +101,8 @@ impl Builder {
         self
     }
 
-    /// How connections are dealt.
+    /// How connections are dealt; by default as `NODE_CLUSTER_SCHED_POLICY` says, `rr` or `none`,
+    /// and otherwise in rotation.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.core.policy = policy;
         self

@@ -232,8 +232,8 @@ impl World {
             term: pick(&[0, 100, 2000]) as u32 * MS,
             ..CoreOptions::default()
         };
-        options.policy =
-            if pick(&[0, 1, 1, 1, 1]) == 0 { Policy::None } else { Policy::RoundRobin };
+        options.policy = [Policy::None, Policy::RoundRobin, Policy::RoundRobin, Policy::Sticky]
+            [pick(&[0, 1, 2, 3]) as usize];
         options.restart.restart =
             [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
                 [pick(&[0, 1, 2, 3]) as usize];
@@ -609,7 +609,7 @@ impl World {
     }
 
     fn read(&mut self, id: WorkerId) -> bool {
-        if self.workers[&id].node && self.options.policy == Policy::RoundRobin {
+        if self.workers[&id].node && self.options.policy != Policy::None {
             return self.read_channel(id);
         }
         for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
@@ -851,7 +851,7 @@ impl World {
             Output::Accept { key, on } => {
                 let port = self.ports.get_mut(&key).expect("accepts from an open port");
                 assert_ne!(port.on, on, "told once");
-                assert_eq!(self.options.policy, Policy::RoundRobin);
+                assert_ne!(self.options.policy, Policy::None);
                 port.on = on;
                 if !on {
                     self.saw("all full");

@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use crate::lifecycle::{Event, State};
 
-use super::{CloseReason, Core, Key, Member, Mode, Notice, Output, Place, Slot, WorkerId};
+use super::{
+    Affinity, CloseReason, Core, Key, Member, Mode, Notice, Output, Place, Slot, WorkerId,
+};
 
 /// An address that is being given up.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +23,7 @@ pub(super) struct Ending {
     forced_at: Option<Instant>,
 }
 
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     /// These slots are not to be filled any more; who sits there finishes.
     pub(super) fn retire(&mut self, slots: &[Slot], now: Instant, out: &mut Vec<Output<H>>) {
         let mut leaving = Vec::new();

@@ -11,12 +11,14 @@ use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::schedule::Schedule;
 
-use super::{Core, Grant, Granted, Key, Mode, Notice, Output, Refusal, WorkerId, WorkerKind};
+use super::{
+    Affinity, Core, Grant, Granted, Key, Mode, Notice, Output, Refusal, WorkerId, WorkerKind,
+};
 
 /// The answer to a wish that comes too late.
 pub(super) const ECANCELED: i32 = 125;
 
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     pub(super) fn listen_asked(
         &mut self,
         worker: WorkerId,
@@ -70,6 +72,7 @@ impl<H> Core<H> {
     }
 
     fn grant(&mut self, worker: WorkerId, request: u32, key: Key, out: &mut Vec<Output<H>>) {
+        let slot = self.members.get(&worker).map_or(0, |member| member.slot);
         let kind = self.members.get(&worker).map_or(WorkerKind::Native, |member| member.kind);
         let grant = match self.schedules.get_mut(&key) {
             None => Grant::Shared,
@@ -78,7 +81,7 @@ impl<H> Core<H> {
                 return self.postponed.push((worker, key, request));
             }
             Some(schedule) => {
-                schedule.grant(worker, kind);
+                schedule.grant(worker, slot, kind);
                 Grant::HandOff
             }
         };
@@ -190,7 +193,7 @@ impl<H> Core<H> {
     /// The primary accepts and deals.
     fn deals(&self, address: &Address) -> bool {
         match self.options.policy {
-            Policy::RoundRobin => !address.is_datagram(),
+            Policy::RoundRobin | Policy::Sticky => !address.is_datagram(),
             Policy::None => false,
         }
     }

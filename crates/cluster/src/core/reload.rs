@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::lifecycle::Event;
 
-use super::{Core, Mode, Output, ReloadFailure, Slot, WorkerId};
+use super::{Affinity, Core, Mode, Output, ReloadFailure, Slot, WorkerId};
 
 /// A reload under way.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ enum Turn {
     Fail(ReloadFailure),
 }
 
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     /// The user wants every worker replaced.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {

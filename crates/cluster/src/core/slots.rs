@@ -8,7 +8,9 @@ use crate::counters::WorkerCounters;
 use crate::lifecycle::{Action, Event, Life};
 use crate::restart::{Backoff, Restart};
 
-use super::{Core, Ended, Member, Mode, Notice, Output, Place, Slot, WorkerId, WorkerKind};
+use super::{
+    Affinity, Core, Ended, Member, Mode, Notice, Output, Place, Slot, WorkerId, WorkerKind,
+};
 
 /// Why a worker is no more.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +19,7 @@ pub(super) enum Cause {
     NotStarted(i32),
 }
 
-impl<H> Core<H> {
+impl<H: Affinity> Core<H> {
     pub(super) fn scale(&mut self, slots: u32, now: Instant, out: &mut Vec<Output<H>>) {
         if self.mode != Mode::Running {
             return;

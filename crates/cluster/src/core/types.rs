@@ -24,6 +24,27 @@ pub(crate) type Slot = u32;
 /// A shared listening address, from 1, never used twice by one primary.
 pub(crate) type Key = u32;
 
+/// What a connection tells of its client.
+pub(crate) trait Affinity {
+    /// A number that stands for the client; none where it has no address.
+    fn affinity(&self) -> Option<u64>;
+}
+
+#[cfg(test)]
+mod affinity {
+    impl super::Affinity for u32 {
+        fn affinity(&self) -> Option<u64> {
+            Some(u64::from(*self) % 16)
+        }
+    }
+
+    impl super::Affinity for usize {
+        fn affinity(&self) -> Option<u64> {
+            (self % 3 > 0).then_some(*self as u64 % 16)
+        }
+    }
+}
+
 /// How connections reach a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerKind {

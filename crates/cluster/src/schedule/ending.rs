@@ -5,12 +5,12 @@
 //!
 //! Pure.
 
-use crate::core::{CloseReason, Output, WorkerId, WorkerKind};
+use crate::core::{Affinity, CloseReason, Output, WorkerId, WorkerKind};
 
 use super::Schedule;
 use super::lane::{After, Lane, LaneState};
 
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     /// The worker takes nothing more: its queue is read back and dropped.
     pub(crate) fn close_lane(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         let Ok(at) = self.find(worker) else { return };
@@ -122,7 +122,7 @@ impl<H> Schedule<H> {
     }
 }
 
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     pub(super) fn take_back(&mut self, at: usize, after: After, out: &mut Vec<Output<H>>) {
         self.lanes[at].state = LaneState::Taking(after);
         out.push(Output::TakeBack { worker: self.lanes[at].worker, key: self.key });

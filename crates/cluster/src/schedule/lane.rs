@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::core::{WorkerId, WorkerKind};
+use crate::core::{Slot, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
 use super::LATE;
@@ -14,6 +14,7 @@ use super::LATE;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) worker: WorkerId,
+    pub(super) slot: Slot,
     pub(super) kind: WorkerKind,
     pub(super) state: LaneState,
     /// Sent and, as far as known, unread; of a Node worker: not answered.
@@ -76,9 +77,10 @@ pub(super) struct Origin {
 }
 
 impl Lane {
-    pub(super) fn new(worker: WorkerId, kind: WorkerKind) -> Self {
+    pub(super) fn new(worker: WorkerId, slot: Slot, kind: WorkerKind) -> Self {
         Self {
             worker,
+            slot,
             kind,
             state: LaneState::Granted,
             records: VecDeque::new(),

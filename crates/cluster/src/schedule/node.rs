@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{Answer, Output, WorkerId, WorkerKind};
+use crate::core::{Affinity, Answer, Output, WorkerId, WorkerKind};
 
 use super::lane::{After, Lane, LaneState, Origin};
 use super::{LATE, Schedule, TICK, Waiting};
@@ -24,7 +24,7 @@ const NODE_WINDOW: usize = 8;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     /// A worker answered the `nth` of those it had not answered.
     pub(crate) fn answered(
         &mut self,

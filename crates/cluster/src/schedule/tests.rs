@@ -47,7 +47,7 @@ impl Glass {
 
     pub(super) fn join_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.push((worker, VecDeque::new()));
-        self.schedule.grant(worker, kind);
+        self.schedule.grant(worker, worker, kind);
         assert!(self.schedule.open_lane(worker));
         self.step(|schedule, now, out| schedule.deal(now, out));
     }
@@ -426,7 +426,7 @@ fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
 #[test]
 fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
     let mut glass = Glass::new(1, |_| {});
-    glass.schedule.grant(2, WorkerKind::Native);
+    glass.schedule.grant(2, 2, WorkerKind::Native);
     glass.accept(1..=3);
     assert_eq!(glass.queue(1), [1, 2, 3]);
     assert!(!glass.schedule.open_lane(7));

@@ -4,12 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{Output, WorkerId, WorkerKind};
+use crate::core::{Affinity, Output, WorkerId, WorkerKind};
 
 use super::lane::{After, LaneState};
 use super::{IN_FLIGHT_BATCH, IN_FLIGHT_PAUSE, STOOD_STILL, Schedule, TICK};
 
-impl<H> Schedule<H> {
+impl<H: Affinity> Schedule<H> {
     /// Looks at all that is due; gives the Node workers that left theirs unanswered too long.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
         if self.blocked_until.is_some_and(|until| until <= now) {

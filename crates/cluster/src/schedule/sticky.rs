@@ -1,0 +1,59 @@
+//! Sticky dealing: the same client goes to the same slot, as long as its worker takes it.
+//!
+//! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
+//! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
+//! worker gets its predecessor's. Of two workers in one slot the younger is chosen.
+//!
+//! Pure.
+
+use crate::core::{Affinity, Slot};
+
+use super::Schedule;
+
+impl<H: Affinity> Schedule<H> {
+    /// The free lane that this client belongs to.
+    pub(super) fn pick_sticky(&self, client: u64) -> Option<usize> {
+        if self.blocked_until.is_some() {
+            return None;
+        }
+        let lanes = self.lanes.iter().enumerate();
+        let free = lanes.filter(|(_, lane)| lane.is_free(self.window));
+        let heaviest = free.max_by_key(|(_, lane)| (weight(client, lane.slot), lane.worker));
+        heaviest.map(|(at, _)| at).or_else(|| self.pick_deeper(0))
+    }
+}
+
+fn weight(client: u64, slot: Slot) -> u64 {
+    mix(client ^ mix(u64::from(slot) + 1))
+}
+
+/// Spreads a number over all bits.
+pub(crate) fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(client: u64, slots: &[Slot]) -> Slot {
+        *slots.iter().max_by_key(|slot| weight(client, **slot)).unwrap()
+    }
+
+    #[test]
+    fn clients_are_spread_evenly_and_move_only_to_or_from_who_comes_or_goes() {
+        let (four, three) = ([0, 1, 2, 3], [0, 1, 3]);
+        let mut counts = [0; 4];
+        for client in 0..10_000 {
+            let slot = home(mix(client), &four);
+            counts[slot as usize] += 1;
+            if slot != 2 {
+                assert_eq!(home(mix(client), &three), slot, "nobody else moves");
+            }
+        }
+        assert!(counts.iter().all(|count| (2300..2700).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Who gets the connections of a cluster. The bodies are in
+//! `src/bin/fixture/cases/cluster_dealing.rs`; Node's rows are in `node_suite_cluster`.
+
+mod common;
+
+common::cases![
+    a_thousand_connections_over_eight_workers_are_125_each,
+    a_client_stays_with_its_worker_and_goes_to_its_successor,
+];
