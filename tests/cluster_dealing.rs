@@ -6,4 +6,5 @@ mod common;
 common::cases![
     a_thousand_connections_over_eight_workers_are_125_each,
     a_client_stays_with_its_worker_and_goes_to_its_successor,
+    new_clients_go_where_fewest_are_open,
 ];

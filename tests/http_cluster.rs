@@ -185,7 +185,7 @@ fn wrong_flags_are_told_in_one_line_with_code_2() {
         (&["--port", "65536"], "--port must be a number from 0 to 65535, not '65536'"),
         (
             &["--policy", "fair"],
-            "--policy: unknown policy 'fair', expected 'rr', 'none' or 'sticky'",
+            "--policy: unknown policy 'fair', expected 'rr', 'none', 'least-loaded' or 'sticky'",
         ),
         (&["--delay-ms", "-1"], "--delay-ms must be a number from 0 to 3600000, not '-1'"),
         (&["--nonsense"], "unknown flag '--nonsense'"),

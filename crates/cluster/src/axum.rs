@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ::axum::serve::Listener as Serve;
 
+use crate::accepted::Accepted;
 use crate::error::Error;
 use crate::tokio::{AsyncListener, AsyncStream};
 
@@ -12,12 +13,12 @@ use crate::tokio::{AsyncListener, AsyncStream};
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl<S: AsyncStream> Serve for AsyncListener<S> {
-    type Io = S::Async;
+    type Io = Accepted<S::Async>;
     type Addr = S::Peer;
 
     /// Never ends and never fails: when no connection will come it waits for ever, and leaves
     /// the end to `with_graceful_shutdown(worker.draining())`.
-    async fn accept(&mut self) -> (S::Async, S::Peer) {
+    async fn accept(&mut self) -> (Accepted<S::Async>, S::Peer) {
         loop {
             match self.take().await {
                 Ok(accepted) => return accepted,

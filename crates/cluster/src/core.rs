@@ -31,8 +31,8 @@ use ending::Ending;
 use reload::Reload;
 use slots::Cause;
 pub(crate) use types::{
-    Affinity, Answer, CloseReason, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output,
-    Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
+    Affinity, Answer, CloseReason, CoreOptions, Ended, Ends, Grant, Granted, Input, Key, Notice,
+    Output, Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
 };
 
 /// Decides all that a primary does.
@@ -185,6 +185,11 @@ impl<H: Affinity> Core<H> {
             }
             Input::Bound { key, result } => self.bound(key, result, out),
             Input::Unbound { key } => self.unbound(key),
+            Input::Counts { worker, key, ends } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.count_ends(worker, ends);
+                }
+            }
             Input::Listening { worker, key } => self.listening(worker, key, now, out),
             Input::ListenerClosed { worker, key } => self.listener_closed(worker, key, out),
             Input::TakenBack { worker, key, connections, probes } => {

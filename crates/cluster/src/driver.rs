@@ -21,6 +21,7 @@ use crate::event::Event;
 use crate::given::Given;
 use crate::members::{Member, Members};
 use crate::message::ToPrimary;
+use crate::policy::Policy;
 use crate::port::{Port, Taken};
 use crate::queue::Connection;
 use crate::settings::Signals;
@@ -66,6 +67,8 @@ pub(crate) struct Driver {
     failures: HashMap<WorkerId, Error>,
     /// What the Node workers of one address share beside it.
     node_data: HashMap<Key, Option<serde_json::Value>>,
+    /// Workers count the connections that have ended.
+    counts_ends: bool,
     /// Sockets that were bound before we came.
     given: Given,
     finished: bool,
@@ -85,8 +88,10 @@ impl Driver {
         let signals = signals.transpose().map_err(|source| Error::Os("sigaction", source))?;
         // Only the jitter of restarts hangs on it: any number that differs between primaries.
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
+        let counts_ends = options.policy == Policy::LeastLoaded;
         Ok(Self {
             core: Core::new(options, seed),
+            counts_ends,
             shared,
             jobs,
             spawner,

@@ -20,11 +20,13 @@
 //!
 //! Features: `tokio` for [`AsyncListener`], `axum` for `axum::serve` on it.
 
+mod accepted;
 mod address;
 #[cfg(feature = "axum")]
 mod axum;
 mod bind;
 mod core;
+mod count;
 mod counters;
 mod datagram;
 mod draining;
@@ -60,6 +62,7 @@ mod stream;
 mod tokio;
 mod worker;
 
+pub use accepted::Accepted;
 pub use address::Address;
 pub use counters::{Counters, WorkerCounters};
 pub use datagram::{BoundSocket, Datagram};

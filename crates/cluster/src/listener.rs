@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sys::poll::{self, Interest};
 
+use crate::accepted::{Accepted, Open};
 use crate::address::Address;
 use crate::bind::{Bound, SocketFile};
+use crate::count::Count;
 use crate::draining::Hold;
 use crate::error::Error;
 use crate::inbox::Inbox;
-use crate::message::{Granted, ToPrimary};
+use crate::message::ToPrimary;
 use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake};
 use crate::stream::Stream;
@@ -40,6 +42,8 @@ pub struct Listener<S: Stream = TcpStream> {
     worker: Option<Arc<Runtime>>,
     /// By which the primary knows us, and has to be told of the end.
     key: Option<u32>,
+    /// Where the primary wants to know how many have ended.
+    count: Option<Arc<Count>>,
     ended: AtomicBool,
     /// The worker's drain waits for us.
     hold: Mutex<Option<Hold>>,
@@ -57,20 +61,27 @@ enum From {
 }
 
 impl<S: Stream> Listener<S> {
-    pub(crate) fn granted(offer: Offer, runtime: Arc<Runtime>) -> Self {
+    pub(crate) fn granted(offer: Offer, runtime: Arc<Runtime>) -> Result<Self, Error> {
         let hold = Mutex::new(Some(runtime.drain().hold()));
-        let (key, address, data, source) = match offer {
-            Offer::Granted(Granted { key, address, descriptor, data, shared: true }) => {
-                (key, address, data, From::Socket(descriptor.into_inner()))
+        let (mut data, mut count) = (None, None);
+        let (key, address, source) = match offer {
+            Offer::Granted(granted) => {
+                data = granted.data;
+                let page = granted.count.map(|page| Count::map(page.into_inner().as_fd()));
+                count = page.transpose().map_err(|source| Error::Os("mmap", source))?;
+                let socket = granted.descriptor.into_inner();
+                let source = if granted.shared {
+                    From::Socket(socket)
+                } else {
+                    From::Queue(Intake::new(socket))
+                };
+                (granted.key, granted.address, source)
             }
-            Offer::Granted(Granted { key, address, descriptor, data, shared: false }) => {
-                (key, address, data, From::Queue(Intake::new(descriptor.into_inner())))
-            }
-            Offer::Inbox { key, address, inbox } => (key, address, None, From::Inbox(inbox)),
+            Offer::Inbox { key, address, inbox } => (key, address, From::Inbox(inbox)),
         };
         let mut listener = Self::new(source, address, Some(runtime), hold, None);
-        (listener.data, listener.key) = (data, Some(key));
-        listener
+        (listener.data, listener.key, listener.count) = (data, Some(key), count.map(Arc::new));
+        Ok(listener)
     }
 
     /// On a socket of its own; in a worker it takes part in the drain.
@@ -95,6 +106,7 @@ impl<S: Stream> Listener<S> {
             data: None,
             worker,
             key: None,
+            count: None,
             ended: AtomicBool::new(false),
             hold,
             _file: file,
@@ -109,7 +121,7 @@ impl<S: Stream> Listener<S> {
     /// [`Error::Closed`] when none will come: the worker drains, or the primary is gone and all
     /// it had dealt is accepted. [`Error::Os`] with `EMFILE` when this process has no descriptor
     /// left; the connection is not lost, another worker gets it.
-    pub fn accept(&self) -> Result<(S, S::Peer), Error> {
+    pub fn accept(&self) -> Result<(Accepted<S>, S::Peer), Error> {
         loop {
             if let Some(accepted) = self.try_accept()? {
                 return Ok(accepted);
@@ -123,7 +135,8 @@ impl<S: Stream> Listener<S> {
     /// # Errors
     ///
     /// As [`accept`](Self::accept).
-    pub fn try_accept(&self) -> Result<Option<(S, S::Peer)>, Error> {
+    #[expect(clippy::type_complexity, reason = "as std's accept, where there may be none")]
+    pub fn try_accept(&self) -> Result<Option<(Accepted<S>, S::Peer)>, Error> {
         let taken = self.take();
         if matches!(taken, Err(Error::Closed)) {
             drop(self.end());
@@ -135,15 +148,16 @@ impl<S: Stream> Listener<S> {
     }
 
     /// Makes a stream of what was taken, still as blocking as it is.
-    pub(crate) fn accepted(&self, connection: Connection) -> Result<(S, S::Peer), Error> {
+    pub(crate) fn accepted(&self, connection: Connection) -> Result<(Accepted<S>, S::Peer), Error> {
+        let open = self.count.clone().map(Open);
         let stream = S::from(connection.socket);
         let peer =
             stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
-        Ok((stream, peer))
+        Ok((Accepted::new(stream, open), peer))
     }
 
     /// Iterates over [`accept`](Self::accept), and ends where that is [`Error::Closed`].
-    pub fn incoming(&self) -> impl Iterator<Item = Result<(S, S::Peer), Error>> + '_ {
+    pub fn incoming(&self) -> impl Iterator<Item = Result<(Accepted<S>, S::Peer), Error>> + '_ {
         std::iter::from_fn(|| match self.accept() {
             Err(Error::Closed) => None,
             accepted => Some(accepted),

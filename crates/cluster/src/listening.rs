@@ -263,8 +263,12 @@ fn listen_as<S: Stream>(
         return Err(other_kind(offer.address(), S::WHAT));
     }
     let listener = Listener::granted(offer, worker.runtime().clone());
-    worker.runtime().tell(ToPrimary::Listening { key });
-    Ok(listener)
+    let told = match listener {
+        Ok(_) => ToPrimary::Listening { key },
+        Err(_) => ToPrimary::Close { key },
+    };
+    worker.runtime().tell(told);
+    listener
 }
 
 fn bind_as<S: Datagram>(

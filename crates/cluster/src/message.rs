@@ -49,4 +49,6 @@ pub(crate) struct Granted {
     pub(crate) shared: bool,
     /// Of the first that asked for the address.
     pub(crate) data: Option<Vec<u8>>,
+    /// Where the worker counts the connections that have ended.
+    pub(crate) count: Option<Handle<OwnedFd>>,
 }

@@ -19,6 +19,14 @@ pub enum Policy {
     /// Cheapest for the primary, but the kernel wakes whom it likes: the load is uneven.
     #[doc(alias = "SCHED_NONE")]
     None,
+    /// The primary accepts, and deals to the worker with the fewest connections: those in its
+    /// queue and those that it has open, for the same address. In rotation among equals. Value 3;
+    /// beyond Node.
+    ///
+    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped. Long-lived ones
+    /// that pin a worker so send the new ones elsewhere. Workers that are Node programs count
+    /// only what they have not answered.
+    LeastLoaded,
     /// The primary accepts, and deals by the client's address: the same client goes to the same
     /// worker, and to its successor when it is replaced. Value 4; beyond Node.
     ///
@@ -36,6 +44,7 @@ impl Policy {
         match self {
             Self::RoundRobin => 2,
             Self::None => 1,
+            Self::LeastLoaded => 3,
             Self::Sticky => 4,
         }
     }
@@ -54,13 +63,17 @@ impl Policy {
 impl std::str::FromStr for Policy {
     type Err = String;
 
-    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, or `sticky`.
+    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded` or
+    /// `sticky`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),
             "none" => Ok(Self::None),
+            "least-loaded" => Ok(Self::LeastLoaded),
             "sticky" => Ok(Self::Sticky),
-            _ => Err(format!("unknown policy '{name}', expected 'rr', 'none' or 'sticky'")),
+            _ => Err(format!(
+                "unknown policy '{name}', expected 'rr', 'none', 'least-loaded' or 'sticky'"
+            )),
         }
     }
 }
@@ -76,6 +89,7 @@ mod tests {
             ("rr", Policy::RoundRobin, 2),
             ("none", Policy::None, 1),
             ("sticky", Policy::Sticky, 4),
+            ("least-loaded", Policy::LeastLoaded, 3),
         ] {
             assert_eq!((name.parse(), policy.value()), (Ok(policy), value));
         }

@@ -14,6 +14,7 @@
 
 mod ending;
 mod lane;
+mod load;
 mod node;
 mod sticky;
 mod ticking;
@@ -52,8 +53,7 @@ const READ_TRIES_MAX: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Schedule<H> {
     key: Key,
-    /// Clients go where they went before.
-    sticky: bool,
+    policy: Policy,
     window: usize,
     waiting_max: usize,
     unresponsive: Duration,
@@ -95,7 +95,7 @@ impl<H: Affinity> Schedule<H> {
     pub(crate) fn new(key: Key, options: &CoreOptions) -> Self {
         Self {
             key,
-            sticky: options.policy == Policy::Sticky,
+            policy: options.policy,
             window: usize::try_from(options.window).unwrap_or(usize::MAX).max(1),
             waiting_max: options.waiting,
             unresponsive: options.unresponsive,
@@ -329,7 +329,12 @@ impl<H: Affinity> Schedule<H> {
 impl<H: Affinity> Schedule<H> {
     /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
     fn pick(&mut self, connection: &H) -> Option<usize> {
-        if let Some(client) = self.sticky.then(|| connection.affinity()).flatten() {
+        let client = match self.policy {
+            Policy::RoundRobin | Policy::None => None,
+            Policy::LeastLoaded => return self.pick_least_loaded(),
+            Policy::Sticky => connection.affinity(),
+        };
+        if let Some(client) = client {
             return self.pick_sticky(client);
         }
         let at = self.pick_from()?;

@@ -159,6 +159,7 @@ struct World {
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), Queue>,
+    ends: BTreeMap<(WorkerId, Key), std::sync::Arc<Ended64>>,
     workers: BTreeMap<WorkerId, Worker>,
     fates: Vec<Fate>,
     ledger: Ledger,
@@ -173,6 +174,16 @@ struct World {
     /// What has been exercised.
     seen: BTreeMap<&'static str, u64>,
     shown: bool,
+}
+
+/// What a worker has counted as ended.
+#[derive(Debug, Default)]
+struct Ended64(std::sync::atomic::AtomicU64);
+
+impl crate::core::Ends for Ended64 {
+    fn ended(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 /// What the counters must say.
@@ -232,7 +243,7 @@ impl World {
             term: pick(&[0, 100, 2000]) as u32 * MS,
             ..CoreOptions::default()
         };
-        options.policy = [Policy::None, Policy::RoundRobin, Policy::RoundRobin, Policy::Sticky]
+        options.policy = [Policy::None, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky]
             [pick(&[0, 1, 2, 3]) as usize];
         options.restart.restart =
             [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
@@ -267,6 +278,7 @@ impl World {
             keys: BTreeSet::new(),
             next_port: 4000,
             queues: BTreeMap::new(),
+            ends: BTreeMap::new(),
             workers: BTreeMap::new(),
             fates: Vec::new(),
             ledger: Ledger::default(),
@@ -634,10 +646,19 @@ impl World {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
                 self.saw("delivered");
+                self.end_one(id, key);
             }
             return true;
         }
         false
+    }
+
+    /// One of those it has open ends, or none.
+    fn end_one(&mut self, id: WorkerId, key: Key) {
+        let ends = self.chance(60);
+        if let Some(count) = self.ends.get(&(id, key)).filter(|_| ends) {
+            count.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     /// A Node worker takes the next connection off its channel and answers.
@@ -1053,6 +1074,11 @@ impl World {
             }
             let old = self.queues.insert((id, key), Queue::default());
             assert!(old.is_none(), "a queue has one life");
+            if self.options.policy == Policy::LeastLoaded && !self.workers[&id].node {
+                let ends = std::sync::Arc::new(Ended64::default());
+                self.ends.insert((id, key), ends.clone());
+                self.answers.push_back(Input::Counts { worker: id, key, ends });
+            }
         }
         let worker = self.workers.get_mut(&id).unwrap();
         if worker.running && worker.channel_open {

@@ -6,12 +6,13 @@ use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use ::tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use ::tokio::io::{AsyncRead, AsyncWrite};
+use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::{TcpStream, UnixStream};
 
+use crate::accepted::Accepted;
 use crate::address::Address;
 #[cfg(feature = "axum")]
 use crate::draining::Hold;
@@ -98,7 +99,7 @@ impl<S: AsyncStream> AsyncListener<S> {
     /// # Errors
     ///
     /// As [`Listener::accept`].
-    pub async fn accept(&self) -> Result<(S::Async, S::Peer), Error> {
+    pub async fn accept(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
         let accepted = self.take().await;
         if let (Err(Error::Closed), Some(watched)) = (&accepted, &self.watched) {
             drop(watched.get_ref().0.end());
@@ -107,7 +108,7 @@ impl<S: AsyncStream> AsyncListener<S> {
     }
 
     /// As `accept`, but leaves it to the caller to end the listener.
-    pub(crate) async fn take(&self) -> Result<(S::Async, S::Peer), Error> {
+    pub(crate) async fn take(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
         let watched = self.watched.as_ref().ok_or(Error::Closed)?;
         loop {
             let Some(ready) = readable(watched).await else {
@@ -162,8 +163,48 @@ async fn readable<S: AsyncStream>(
 fn adopt<S: AsyncStream>(
     listener: &Listener<S>,
     connection: Connection,
-) -> Result<(S::Async, S::Peer), Error> {
+) -> Result<(Accepted<S::Async>, S::Peer), Error> {
     let (stream, peer) = listener.accepted(connection)?;
-    let stream = stream.into_async().map_err(|source| Error::Os("epoll_ctl", source))?;
+    let stream = stream.try_map(S::into_async).map_err(|source| Error::Os("epoll_ctl", source))?;
     Ok((stream, peer))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Accepted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut **self).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut **self).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        (**self).is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_shutdown(context)
+    }
 }

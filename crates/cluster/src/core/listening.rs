@@ -193,7 +193,7 @@ impl<H: Affinity> Core<H> {
     /// The primary accepts and deals.
     fn deals(&self, address: &Address) -> bool {
         match self.options.policy {
-            Policy::RoundRobin | Policy::Sticky => !address.is_datagram(),
+            Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky => !address.is_datagram(),
             Policy::None => false,
         }
     }

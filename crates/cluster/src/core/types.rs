@@ -24,6 +24,12 @@ pub(crate) type Slot = u32;
 /// A shared listening address, from 1, never used twice by one primary.
 pub(crate) type Key = u32;
 
+/// The worker's count of its connections that have ended.
+pub(crate) trait Ends: std::fmt::Debug + Send + Sync {
+    /// So many, since its queue was granted.
+    fn ended(&self) -> u64;
+}
+
 /// What a connection tells of its client.
 pub(crate) trait Affinity {
     /// A number that stands for the client; none where it has no address.
@@ -105,6 +111,8 @@ pub(crate) enum Input<H> {
     Bound { key: Key, result: Result<Address, i32> },
     /// The answer to `Unbind`, after the connections that its backlog held.
     Unbound { key: Key },
+    /// The queue was granted with this count of what has ended.
+    Counts { worker: WorkerId, key: Key, ends: std::sync::Arc<dyn Ends> },
     /// The worker has its listener in hand.
     Listening { worker: WorkerId, key: Key },
     /// The worker closed its listener.

@@ -1,6 +1,7 @@
 //! How the driver performs what the core wants done.
 
 use std::io;
+use std::sync::Arc;
 
 use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
@@ -8,6 +9,7 @@ use sys::signal::Signal;
 use super::{Driver, Watched, belongs};
 use crate::address::Address;
 use crate::core::{self, Grant, Input, Key, Output, Refusal, WorkerId};
+use crate::count::Count;
 use crate::message::{Granted, ToWorker};
 use crate::options::ListenOptions;
 use crate::port::Port;
@@ -193,7 +195,13 @@ impl Driver {
         };
         let shared = how == Grant::Shared;
         let descriptor = ipc::Handle::new(descriptor);
-        Ok(Granted { key, address, descriptor, shared, data })
+        let mut count = None;
+        if self.counts_ends && !shared {
+            let (ends, page) = Count::new()?;
+            count = Some(ipc::Handle::new(page));
+            self.inputs.push_back(Input::Counts { worker, key, ends: Arc::new(ends) });
+        }
+        Ok(Granted { key, address, descriptor, shared, data, count })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {

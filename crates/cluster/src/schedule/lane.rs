@@ -4,9 +4,10 @@
 //! Pure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Slot, WorkerId, WorkerKind};
+use crate::core::{Ends, Slot, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
 use super::LATE;
@@ -29,6 +30,8 @@ pub(super) struct Lane {
     pub(super) stalled_since: Option<Instant>,
     /// A Node worker took nothing: until then it is asked for nothing more, and how long that is.
     pub(super) rest: Option<(Instant, Duration)>,
+    /// The worker's count of what has ended.
+    pub(super) ends: Option<Arc<dyn Ends>>,
     pub(super) counters: WorkerCounters,
 }
 
@@ -89,6 +92,7 @@ impl Lane {
             late: false,
             stalled_since: None,
             rest: None,
+            ends: None,
             counters: WorkerCounters::default(),
         }
     }

@@ -141,7 +141,14 @@ impl Runtime {
         // The primary has bound it, and leaves the rest to us.
         sys::socket::listen(descriptor.as_fd(), BACKLOG)?;
         let descriptor = ipc::Handle::new(descriptor);
-        Ok(Offer::Granted(Granted { key, address, descriptor, shared: true, data: None }))
+        Ok(Offer::Granted(Granted {
+            key,
+            address,
+            descriptor,
+            shared: true,
+            data: None,
+            count: None,
+        }))
     }
 
     fn say(&self, message: impl serde::Serialize) {
