@@ -93,6 +93,8 @@ struct Queue {
 #[derive(Debug)]
 struct Port {
     on: bool,
+    /// Nothing is accepted: its workers share it.
+    datagram: bool,
     backlog: VecDeque<usize>,
 }
 
@@ -251,6 +253,7 @@ impl World {
         options.restart.burst = pick(&[0, 1, 5]) as u32;
         let nodes = pick(&[0, 0, 50, 100]) as usize;
         let addresses = ["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0", "[::1]:81"];
+        let kinds = pick(&[0, 0, 1]) == 1;
         let program = match pick(&[0, 1, 2, 3, 4, 5]) {
             0 => &addresses[..0],
             1 => &addresses[..],
@@ -259,7 +262,12 @@ impl World {
         };
         options.listens = !program.is_empty() && pick(&[0, 1]) == 1;
         let now = Instant::now();
-        let program = program.iter().map(|text| Address::from(address(text))).collect();
+        let mut program: Vec<_> = program.iter().map(|text| Address::from(address(text))).collect();
+        if kinds && !program.is_empty() {
+            program.push(Address::UnixPath("/run/s".into()));
+            program.push(Address::Udp { address: address("127.0.0.1:0"), v6_only: false });
+            program.push(Address::DatagramAbstract(b"d".to_vec()));
+        }
         Self {
             core: Core::new(options.clone(), seed),
             rng,
@@ -529,7 +537,7 @@ impl World {
         let Some(key) = self.any_port() else { return };
         for _ in 0..=self.below(4) {
             let port = self.ports.get_mut(&key).unwrap();
-            if port.backlog.len() < BACKLOG {
+            if port.backlog.len() < BACKLOG && !port.datagram {
                 port.backlog.push_back(self.fates.len());
                 self.fates.push(Fate::Backlog);
                 self.sends.push(0);
@@ -625,7 +633,8 @@ impl World {
             return self.read_channel(id);
         }
         for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
-            if self.options.policy == Policy::None {
+            let datagram = self.ports.get(&key).is_some_and(|port| port.datagram);
+            if self.options.policy == Policy::None || datagram {
                 let connection = self.ports.get_mut(&key).and_then(|port| port.backlog.pop_front());
                 if let Some(connection) = connection {
                     self.fates[connection] = Fate::Delivered;
@@ -872,7 +881,7 @@ impl World {
             Output::Accept { key, on } => {
                 let port = self.ports.get_mut(&key).expect("accepts from an open port");
                 assert_ne!(port.on, on, "told once");
-                assert_ne!(self.options.policy, Policy::None);
+                assert!(self.options.policy != Policy::None && !port.datagram);
                 port.on = on;
                 if !on {
                     self.saw("all full");
@@ -1027,14 +1036,16 @@ impl World {
             let errno = if self.chance(50) { 98 } else { 13 };
             return self.answers.push_back(Input::Bound { key, result: Err(errno) });
         }
-        let Address::Tcp { mut address, v6_only } = asked else { panic!("no other is asked for") };
-        if address.port() == 0 {
-            address.set_port(self.next_port);
-            self.next_port += 1;
+        let mut bound = asked;
+        if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut bound {
+            if address.port() == 0 {
+                address.set_port(self.next_port);
+                self.next_port += 1;
+            }
         }
-        self.ports.insert(key, Port { on: false, backlog: VecDeque::new() });
-        let result = Ok(Address::Tcp { address, v6_only });
-        self.answers.push_back(Input::Bound { key, result });
+        let datagram = bound.is_datagram();
+        self.ports.insert(key, Port { on: false, datagram, backlog: VecDeque::new() });
+        self.answers.push_back(Input::Bound { key, result: Ok(bound) });
     }
 
     fn unbind(&mut self, key: Key, drain: bool) {
