@@ -1,9 +1,14 @@
-//! What one run does with its bytes: the frame decoder with handles, and every codec's decoder.
+//! What one run does with its bytes: the frame decoder with handles, every codec's decoder, the
+//! greeting, and whole ends on the loop, our own and those that speak as Node does.
 
-use ipc::frame::{Decoder, Header, Limits};
-use ipc::{Channel, Options, Serialization};
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+use ipc::frame::{Decoder, Header, Kind, Limits};
+use ipc::{Channel, Handle, Hello, Link, LinkEvent, Options, Serialization, SharedMemory};
+use std::io::IoSlice;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 #[derive(serde::Deserialize)]
 #[allow(dead_code, reason = "only decoding is of interest")]
@@ -16,15 +21,22 @@ enum Shape {
         map: std::collections::BTreeMap<String, i64>,
         value: ipc::advanced::Value,
     },
+    Handles(Vec<Handle<OwnedFd>>, Option<Handle<TcpStream>>, Option<SharedMemory>),
 }
 
 pub fn attack(data: &[u8]) {
+    use Serialization::{Advanced, Bincode, Json};
     let Some((&choice, data)) = data.split_first() else { return };
-    match choice % 4 {
-        0 => frames(data),
-        1 => value(data),
-        2 => decode(data, Serialization::Bincode),
-        _ => decode(data, Serialization::Advanced),
+    match choice % 10 {
+        0 | 1 => frames(data),
+        2 => value(data),
+        3 => decode(data, Bincode),
+        4 => decode(data, Advanced),
+        5 => decode(data, Json),
+        6 => greeting(data),
+        7 => link(data, Bincode, false),
+        8 => link(data, Json, true),
+        _ => link(data, Advanced, true),
     }
 }
 
@@ -65,20 +77,66 @@ fn value(data: &[u8]) {
     }
 }
 
-/// A payload through a real channel.
+/// What is read is written as the same, whatever it says.
+fn greeting(data: &[u8]) {
+    if let Some(hello) = Hello::parse(data) {
+        assert_eq!(Hello::parse(&hello.to_bytes()).as_ref(), Some(&hello));
+        let _ = hello.to_string();
+    }
+}
+
+fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
+    let header = Header { kind, handles, length: payload.len() };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+fn greet(attacker: &UnixStream, serialization: Serialization) {
+    let hello = Hello::new(serialization, "").to_bytes();
+    send(attacker, &frame(Kind::Hello, 0, &hello), 0);
+}
+
+fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
+    // Not the attacker's own end: that would keep it open.
+    static ANY: OnceLock<UnixDatagram> = OnceLock::new();
+    let any = ANY.get_or_init(|| UnixDatagram::unbound().expect("one socket more"));
+    let handles = vec![any.as_fd(); if bytes.is_empty() { 0 } else { handles }];
+    let _ = sys::scm::send_blocking(attacker.as_fd(), &[IoSlice::new(bytes)], &handles);
+}
+
+/// A payload through a real channel, with as many handles as it says.
 fn decode(data: &[u8], serialization: Serialization) {
-    let Ok((mut attacker, victim)) = UnixStream::pair() else { return };
+    let Some((&handles, data)) = data.split_first() else { return };
+    let Ok((attacker, victim)) = UnixStream::pair() else { return };
     let options = Options { serialization, ..Options::default() };
     let Ok(channel) = Channel::<(), Shape>::from_fd(victim.into(), options) else { return };
-    let hello = ipc::Hello::new(serialization, "").to_bytes();
-    for (kind, payload) in [
-        (ipc::frame::Kind::Hello, &hello[..]),
-        (ipc::frame::Kind::Message, &data[..data.len().min(60_000)]),
-    ] {
-        let header = Header { kind, handles: 0, length: payload.len() };
-        let _ = attacker.write_all(&header.to_bytes());
-        let _ = attacker.write_all(payload);
-    }
+    greet(&attacker, serialization);
+    let handles = usize::from(handles % 4);
+    send(&attacker, &frame(Kind::Message, handles, &data[..data.len().min(60_000)]), handles);
     drop(attacker);
     let _ = channel.recv();
+}
+
+/// A stream to a whole end on the loop, which must come to its end.
+fn link(data: &[u8], serialization: Serialization, node: bool) {
+    let Some((&control, data)) = data.split_first() else { return };
+    let Ok((attacker, victim)) = UnixStream::pair() else { return };
+    let (tell, ended) = mpsc::channel();
+    let sink = move |event| match event {
+        LinkEvent::Message(message) => drop(message.decode::<Shape>()),
+        LinkEvent::Disconnect { .. } => drop(tell.send(())),
+        _ => {}
+    };
+    let options = Options { serialization, ..Options::default() };
+    let start = if node { Link::start_node } else { Link::start_paused };
+    let Ok(link) = start(victim.into(), options, sink) else { return };
+    link.resume();
+    if !node && control & 1 != 0 {
+        greet(&attacker, serialization);
+    }
+    let data = &data[..data.len().min(60_000)];
+    let (first, second) = data.split_at(usize::from(control).min(data.len()));
+    send(&attacker, first, usize::from(control >> 1 & 3));
+    send(&attacker, second, usize::from(control >> 3 & 1));
+    drop(attacker);
+    ended.recv_timeout(Duration::from_secs(10)).expect("a peer that left ends the channel");
 }

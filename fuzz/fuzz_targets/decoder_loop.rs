@@ -34,6 +34,11 @@ fn seeds() -> Vec<Vec<u8>> {
         .collect();
     seeds.push(vec![31, 1, 2, 0, 1, 3, 0, 0, 0, 7, 7, 7, 64, 1, 2, 0, 1, 0, 0, 0, 0]);
     seeds.push([&[1, 0, 0, 0, 1][..], &[0; 40]].concat());
+    seeds.push(br#"0{"Fields":{"blob":[1],"map":{"a":1},"value":null}}"#.to_vec());
+    seeds.push(
+        b"0{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":{\"a\":[1]}}\n{}\n".to_vec(),
+    );
+    seeds.push([&[3, 4, 0, 0, 0][..], &1_u64.to_le_bytes(), &[0; 8]].concat());
     seeds.push([&[2, 0, 0, 0][..], &2_u64.to_le_bytes(), &[0; 60]].concat());
     seeds
 }
