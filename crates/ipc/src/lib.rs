@@ -8,6 +8,71 @@
 //! assert_eq!(parent.recv()?, 17);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Two programs
+//!
+//! [`channel`] makes two ends in one process; one of them moves. To a child, it goes as a
+//! descriptor and a variable that tells of it ([`ChannelHandle::into_env`], and
+//! [`Channel::from_env`] over there, which checks both):
+//!
+//! ```no_run
+//! use ipc::{Channel, Options};
+//!
+//! // The child's program. The parent has put the end at the descriptor that the variable names.
+//! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::default())?;
+//! while let Ok(number) = channel.recv() {
+//!     channel.send(format!("{number} it is"))?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! To any process there is a channel to, it goes inside a message: an end is a handle
+//! ([`ChannelHandle`]). Any other connected Unix stream socket will do as well
+//! ([`Channel::from_fd`]). Where `child-process` starts the child, all of this is done already.
+//!
+//! Both programs say which protocol, codec and application tag ([`Options::tag`]) they speak
+//! before the first message: other builds than expected are an error that names both sides.
+//!
+//! # Ways to send and receive
+//!
+//! | way | for |
+//! |---|---|
+//! | [`Channel`]: `send`, `recv`, `recv_timeout`, `try_recv`, `iter` | threads that may block: no other thread has a part in it |
+//! | `feed`, then `flush` | many small messages by one system call; a `recv` that waits flushes by itself |
+//! | [`Channel::split`] | one thread that sends, one that receives |
+//! | [`Channel::events`], [`Channel::on_message`] | programs that wait for several things; the loop reads and writes |
+//! | [`Link`] | crates above: events without a type, on the loop itself |
+//! | `mio::event::Source`, [`Channel::prepare_wait`] | programs with a loop of their own |
+//! | `AsyncChannel`, feature `tokio` | async programs |
+//!
+//! A program that does not know the type of the next message takes a [`Message`], and decodes it
+//! when it does.
+//!
+//! # What holds
+//!
+//! - Messages and their handles arrive in the order sent, whole or not at all.
+//! - What a send has accepted is written before the channel closes: by `disconnect`, by the loop
+//!   after a drop (which never blocks), and at a normal exit, which waits for it up to
+//!   [`Options::exit_flush_ms`]. What cannot be delivered is told as [`Error::Undelivered`]. Not
+//!   covered: abort, `_exit`, and signals.
+//! - A failed send gives the value back with its handles ([`SendError`]).
+//! - Everything has a ceiling ([`Options`]): a frame 64 MiB and 253 handles, 4 MiB that wait to be
+//!   written, 4 MiB that wait to be taken. Beyond the last one the channel is not read, and so the
+//!   peer feels it.
+//! - The peer may be hostile. Whatever it sends, or does not, costs it its own channel and no other
+//!   one anything; memory grows with the bytes that came, never with those announced.
+//!
+//! # What messages may be
+//!
+//! Whatever serde can carry, with [`Handle`]s to sockets, files and pipes, [`Blob`]s (bytes that
+//! are not copied) and [`SharedMemory`] anywhere inside. The codec is [`Bincode`] unless both sides
+//! choose [`Json`] or [`Advanced`] ([`Options::serialization`]). serde's corners:
+//!
+//! | | `Bincode` | `Json`, `Advanced` |
+//! |---|---|---|
+//! | `skip_serializing_if`, `flatten` | refused when sent | fine |
+//! | untagged, internally tagged enums | an error when received | fine |
+//! | a handle inside one of these enums or a flattened field | an error | an error |
 
 mod blob;
 mod channel;

@@ -171,6 +171,12 @@ impl<S, R> fmt::Debug for AsyncChannel<S, R> {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn an_asynchronous_end_may_move_between_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<super::AsyncChannel<u8, std::cell::RefCell<u8>>>();
+    }
+
+    #[test]
     fn asynchronous_ends_talk_to_each_other_and_to_blocking_ones() {
         let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {

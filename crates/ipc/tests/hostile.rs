@@ -197,6 +197,67 @@ fn another_version_in_the_greeting_is_an_error_that_names_both() {
     }
 }
 
+/// Plays one payload against a channel whose type is `R`; gives the error of that message.
+fn refusal<R: serde::de::DeserializeOwned>(payload: &[u8], fds: &[BorrowedFd<'_>]) -> String {
+    let (attacker, socket) = pair();
+    let channel = Channel::<(), R>::from_fd(socket, Options::default()).unwrap();
+    attacker.greet();
+    attacker.write_with(&frame(Kind::Message, fds.len(), payload), fds);
+    match channel.recv().map(drop) {
+        Err(Error::Decode(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn eight_bytes_that_announce_billions_of_empty_elements_are_refused_at_once() {
+    let begin = Instant::now();
+    for announced in [1_u64 << 32, u64::MAX, i64::MIN as u64] {
+        let why = refusal::<Vec<()>>(&announced.to_le_bytes(), &[]);
+        assert!(why.contains("more list elements"), "{why}");
+        refusal::<Vec<u64>>(&announced.to_le_bytes(), &[]);
+        refusal::<String>(&announced.to_le_bytes(), &[]);
+    }
+    assert!(begin.elapsed() < LONG);
+}
+
+#[derive(serde::Deserialize)]
+#[allow(dead_code, reason = "it is only decoded")]
+struct Deep(Option<Box<Deep>>);
+
+#[test]
+fn deep_nesting_is_refused_and_no_stack_overflows() {
+    // As much as the socket holds before anybody reads.
+    let why = refusal::<Deep>(&vec![1; 50_000], &[]);
+    assert!(why.contains("nested deeper"), "{why}");
+}
+
+#[test]
+fn shared_memory_that_can_still_shrink_is_refused() {
+    let open = sys::memory::create("open", 1 << 20).unwrap();
+    let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[open.as_fd()]);
+    assert!(why.contains("not sealed"), "{why}");
+    // It was not kept either: its owner may go on as it likes.
+    std::fs::File::from(open).set_len(0).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[file.as_fd()]);
+    assert!(why.contains("no shared memory") || why.contains("not sealed"), "{why}");
+}
+
+#[test]
+fn a_receiver_that_waits_a_given_time_is_not_held_by_a_peer_that_trickles() {
+    let (slow, socket) = pair();
+    let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    slow.greet();
+    for byte in &message(&7_u32.to_le_bytes())[..11] {
+        slow.write(&[*byte]);
+        let nothing = channel.recv_timeout(Duration::from_millis(5)).unwrap();
+        assert_eq!(nothing, None, "a part of a message is no message");
+    }
+    slow.write(&message(&7_u32.to_le_bytes())[11..]);
+    assert_eq!(channel.recv_timeout(LONG).unwrap(), Some(7));
+}
+
 #[test]
 fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
     let (slow, socket) = pair();
@@ -321,6 +382,7 @@ fn alone_every_attack_leaves_no_descriptor() {
         handles_that_nobody_declared_end_the_channel();
         declared_handles_that_never_come_end_the_channel();
         a_descriptor_of_the_wrong_kind_is_refused_and_closed();
+        shared_memory_that_can_still_shrink_is_refused();
         the_end_in_the_middle_of_a_frame_is_told();
         order_holds_when_writes_stop_anywhere_in_frames_with_handles();
     }
@@ -386,4 +448,7 @@ fn ends_are_send_and_sync() {
     check::<ipc::Message>();
     check::<ipc::SharedMemory>();
     check::<Error>();
+    check::<ipc::Event<u8>>();
+    check::<ipc::Outlet<u8>>();
+    check::<ipc::ChannelHandle<u8, u8>>();
 }

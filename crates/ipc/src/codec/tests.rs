@@ -227,6 +227,7 @@ enum Choice {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_inside_an_untagged_enum_is_an_error_not_a_forgery() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let value = Choice::Handle(Handle::new(a));
@@ -239,6 +240,7 @@ fn a_handle_inside_an_untagged_enum_is_an_error_not_a_forgery() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_is_taken_once() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let handle = Handle::new(a);
@@ -261,6 +263,7 @@ fn a_handle_is_taken_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_of_another_kind_is_refused() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&0_u32).unwrap();
