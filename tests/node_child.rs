@@ -10,6 +10,7 @@ common::cases![
     bursts_keep_their_order_both_ways,
     the_script_may_disconnect_and_exit_as_it_likes,
     what_was_sent_before_disconnecting_arrives,
+    what_is_answered_before_the_script_hears_that_we_left_arrives,
     messages_wait_until_somebody_listens,
     the_output_of_a_silent_script_is_ours,
     arguments_of_node_and_of_the_script_arrive,

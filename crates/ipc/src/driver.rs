@@ -17,9 +17,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const SOCKET: Key = Key(0);
+
+/// How long a Node peer is listened to after we have left.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// The receiving half of a channel: what it keeps between two reads.
 pub(crate) trait Intake: Send + 'static {
@@ -36,8 +39,11 @@ pub(crate) trait Intake: Send + 'static {
     /// Hands every whole message to the sink.
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error>;
 
-    /// Does what is due; says when to come back.
-    fn tick(&mut self, shared: &Shared, now: Instant) -> Option<Instant>;
+    /// Does what is due.
+    fn tick(&mut self, shared: &Shared, now: Instant);
+
+    /// When something is due next.
+    fn deadline(&self, shared: &Shared) -> Option<Instant>;
 }
 
 /// The end on the loop.
@@ -53,6 +59,8 @@ pub(crate) struct Driver<I> {
     pub(crate) writable: bool,
     /// When to try again to write after a shortage.
     pub(crate) retry_at: Option<Instant>,
+    /// We have left; until when the peer is listened to.
+    pub(crate) linger_until: Option<Instant>,
 }
 
 impl<I: Intake> Source for Driver<I> {
@@ -68,14 +76,11 @@ impl<I: Intake> Source for Driver<I> {
                 self.readable |= readable;
                 self.writable |= writable;
             }
-            Event::Deadline => self.deadline(turn),
+            Event::Deadline => self.writable |= self.is_retry(turn.now()),
             Event::Wake | Event::Again => {}
         }
         match self.pump(turn) {
-            Ok(true) if I::ANSWERS => {
-                let due = self.intake.tick(&self.shared, turn.now());
-                turn.set_deadline(due.into_iter().chain(self.retry_at).min());
-            }
+            Ok(true) if I::ANSWERS => turn.set_deadline(self.next_deadline()),
             Ok(true) => {}
             Ok(false) => self.close(None, turn),
             Err(error) => self.close(Some(error), turn),
@@ -84,27 +89,43 @@ impl<I: Intake> Source for Driver<I> {
 }
 
 impl<I: Intake> Driver<I> {
-    fn deadline(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now();
-        if !I::ANSWERS || self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-            self.writable = true;
-        }
-        if I::ANSWERS {
-            // What is due is written now, and the next deadline told after that.
-            let _ = self.intake.tick(&self.shared, now);
-        }
+    /// Whether it is time to try to write again.
+    fn is_retry(&mut self, now: Instant) -> bool {
+        self.retry_at.take_if(|at| *at <= now).is_some()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let due = self.intake.deadline(&self.shared);
+        due.into_iter().chain(self.retry_at).chain(self.linger_until).min()
     }
 
     /// Writes and reads what can be; false when the channel is to be closed.
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
+        if I::ANSWERS {
+            self.intake.tick(&self.shared, turn.now());
+        }
         let written = self.write(turn);
         // What the peer sent before it left is read even when writing fails.
         let open = self.read(turn)?;
-        if I::ANSWERS && open && written.is_ok() {
-            return self.write(turn);
+        if !I::ANSWERS || !open {
+            return Ok(open && written?);
         }
-        Ok(open && written?)
+        // Reading may have led to answers.
+        written?;
+        Ok(self.write(turn)? && self.linger_until.is_none() || self.lingers(turn.now()))
+    }
+
+    /// Everything is written and no more will be. A Node peer that found the socket closed while it
+    /// sends would end over that, so it first hears that we leave, and we hear what it says until
+    /// it leaves too: within [`LINGER_MAX`].
+    fn lingers(&mut self, now: Instant) -> bool {
+        match self.linger_until {
+            Some(until) => now < until,
+            None => {
+                self.linger_until = Some(now + LINGER_MAX);
+                sys::socket::shutdown_write(self.socket.as_fd()).is_ok()
+            }
+        }
     }
 
     /// Writes until the queue is empty or the socket full; false when everything is written and
@@ -213,7 +234,7 @@ impl<I: Intake> Driver<I> {
         if !queue.reads {
             queue.pending = None;
         }
-        !queue.reads
+        !queue.reads && queue.phase == Phase::Open
     }
 
     fn close(&mut self, error: Option<Error>, turn: &mut Turn<'_>) {
@@ -255,7 +276,9 @@ impl Intake for Inbox<OwnedFd> {
         Ok(())
     }
 
-    fn tick(&mut self, _: &Shared, _: Instant) -> Option<Instant> {
+    fn tick(&mut self, _: &Shared, _: Instant) {}
+
+    fn deadline(&self, _: &Shared) -> Option<Instant> {
         None
     }
 }

@@ -225,6 +225,7 @@ impl Link {
             readable: true,
             writable: true,
             retry_at: None,
+            linger_until: None,
         };
         let wake = reactor.add(driver);
         shared.credit.set_wake(wake.clone());

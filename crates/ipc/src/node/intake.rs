@@ -202,7 +202,7 @@ impl driver::Intake for Intake {
         Ok(())
     }
 
-    fn tick(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
+    fn tick(&mut self, shared: &Shared, now: Instant) {
         for key in self.keyed.closed(now, Watched::is_open) {
             self.all_closed(shared, &key);
         }
@@ -211,7 +211,11 @@ impl driver::Intake for Intake {
         if let Some(leaving) = queue.gate.due(now, twin) {
             push(&mut queue, leaving);
         }
-        queue.gate.deadline().into_iter().chain(self.keyed.deadline()).min()
+    }
+
+    fn deadline(&self, shared: &Shared) -> Option<Instant> {
+        let again = shared.queue().gate.deadline();
+        again.into_iter().chain(self.keyed.deadline()).min()
     }
 }
 

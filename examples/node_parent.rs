@@ -1,0 +1,228 @@
+//! A Rust program forks a Node script and talks with it, in JSON or in V8's format.
+//!
+//! ```text
+//! cargo run --example node_parent -- SCRIPT [--serialization json|advanced]
+//! ```
+//!
+//! Each line of standard input is a JSON value that is sent to the script; each message from it is
+//! a JSON line on standard output. One that came with a handle is
+//! `{"message":…,"handle":{"$handle":"tcp-socket"}}` (or `tcp-server`, `udp`, `unix-socket`,
+//! `unix-server`), and a connection is answered with `hello from rust` and closed. The end of
+//! standard input disconnects. The last line on standard error is `exit CODE` or `exit SIGNAL`, and
+//! the exit code is the script's.
+//!
+//! ```text
+//! $ cat double.js
+//! process.on('message', (number) => process.send(number * 2));
+//! $ printf '21\n1.5\n' | cargo run -q --example node_parent -- double.js
+//! 42
+//! 3
+//! exit 0
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its user")]
+
+use std::error::Error;
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use child_process::{Child, Event, ExitStatus, Fork, Module};
+use crossbeam_channel::{Receiver, bounded, never, select};
+use ipc::advanced::{Entry, Item, Key, Node, NodeId, Text, Value};
+use ipc::{AnyHandle, Message, Serialization};
+use serde_json::{Map, Value as Json, json};
+
+/// Longer arrays with gaps are shown as objects.
+const GAPS_MAX: u32 = 65_536;
+
+const USAGE: &str = "usage: node_parent SCRIPT [--serialization json|advanced]";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (script, serialization) = match args[..] {
+        [script] | [script, "--serialization", "json"] => (script, Serialization::Json),
+        [script, "--serialization", "advanced"] => (script, Serialization::Advanced),
+        _ => {
+            eprintln!("node_parent: {USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(script, serialization) {
+        Ok(ExitStatus::Code(code)) => {
+            eprintln!("exit {code}");
+            ExitCode::from(code as u8)
+        }
+        Ok(ExitStatus::Signal(signal)) => {
+            eprintln!("exit {signal}");
+            ExitCode::from(128_u8.wrapping_add(signal.number() as u8))
+        }
+        Ok(status) => {
+            eprintln!("exit {status}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("node_parent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(script: &str, serialization: Serialization) -> Result<ExitStatus, Box<dyn Error>> {
+    let mut fork = Fork::new(Module::node(script));
+    let child = fork.serialization(serialization).spawn()?;
+    let events = child.events();
+    let mut lines = lines();
+    // A line that the channel is too full for: the script reads more slowly than we do.
+    let mut waiting: Option<Json> = None;
+    loop {
+        if let Some(value) = waiting.take() {
+            waiting = send(&child, value);
+        }
+        let open = if waiting.is_none() { &lines } else { &never() };
+        select! {
+            recv(open) -> line => match line {
+                Ok(value) => waiting = send(&child, value),
+                Err(_) => {
+                    lines = never();
+                    // It may have disconnected before us.
+                    let _ = child.disconnect();
+                }
+            },
+            recv(events) -> event => match event? {
+                Event::Message(message) => show(message)?,
+                Event::Error(error) => eprintln!("node_parent: {error}"),
+                Event::Close(status) => return Ok(status),
+                _ => {}
+            },
+            default(if waiting.is_some() { Duration::from_millis(5) } else { Duration::MAX }) => {}
+        }
+    }
+}
+
+/// The values of standard input.
+fn lines() -> Receiver<Json> {
+    let (sender, receiver) = bounded(0);
+    thread::spawn(move || {
+        for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+            let Ok(line) = line else { return };
+            match serde_json::from_str(&line) {
+                // Nobody wants it any more once the script has ended.
+                Ok(value) => drop(sender.send(value)),
+                Err(error) => eprintln!("node_parent: line {number} is no JSON: {error}"),
+            }
+        }
+    });
+    receiver
+}
+
+/// Gives the value back when the channel is full.
+fn send(child: &Child, value: Json) -> Option<Json> {
+    match child.send(value) {
+        Ok(_) => None,
+        Err(failed) if matches!(failed.error, ipc::Error::Full) => Some(failed.value),
+        Err(failed) => {
+            eprintln!("node_parent: not sent: {}", failed.error);
+            None
+        }
+    }
+}
+
+fn show(mut message: Message) -> std::io::Result<()> {
+    let handle = message.take_handle();
+    let value = match message.serialization() {
+        Serialization::Json => message.decode::<Json>(),
+        _ => message.decode::<Value>().map(|value| shown(&value, value.root(), &mut Vec::new())),
+    };
+    let value = match value {
+        Ok(value) => value,
+        Err(error) => {
+            eprintln!("node_parent: {error}");
+            return Ok(());
+        }
+    };
+    let line = match &handle {
+        None => value,
+        Some(handle) => json!({"message": value, "handle": {"$handle": handle.name()}}),
+    };
+    writeln!(std::io::stdout(), "{line}")?;
+    // A client that has left already is not our concern.
+    let _ = match handle {
+        Some(AnyHandle::TcpStream(mut socket)) => socket.write_all(b"hello from rust\n"),
+        Some(AnyHandle::UnixStream(mut socket)) => socket.write_all(b"hello from rust\n"),
+        _ => Ok(()),
+    };
+    Ok(())
+}
+
+/// A JavaScript value as JSON, with something readable for what JSON cannot say. `around` are the
+/// objects it lies in.
+fn shown(value: &Value, item: &Item, around: &mut Vec<NodeId>) -> Json {
+    let id = match item {
+        Item::Undefined | Item::Null => return Json::Null,
+        Item::Bool(it) => return json!(it),
+        Item::Int(number) => return json!(number),
+        Item::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+            return json!(*number as i64);
+        }
+        Item::Double(number) => return json!(number),
+        Item::BigInt(number) => {
+            return number.to_i128().map_or(Json::Null, |number| json!(format!("{number}n")));
+        }
+        Item::String(text) => return json!(text.to_string()),
+        Item::Object(id) => *id,
+    };
+    if around.contains(&id) {
+        return json!("[circular]");
+    }
+    around.push(id);
+    let json = shown_node(value, value.node(id), around);
+    around.pop();
+    json
+}
+
+fn shown_node(value: &Value, node: &Node, around: &mut Vec<NodeId>) -> Json {
+    let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);
+    match node {
+        // An array with gaps, or one that V8 is not sure has none.
+        Node::Sparse { length, entries } if *length <= GAPS_MAX => {
+            let mut items = vec![Json::Null; *length as usize];
+            for Entry { key, item } in entries {
+                if let Key::Index(at) = key {
+                    if let Some(slot) = items.get_mut(*at as usize) {
+                        *slot = shown(value, item, around);
+                    }
+                }
+            }
+            items.into()
+        }
+        Node::Object(entries) | Node::Sparse { entries, .. } => {
+            let fields =
+                entries.iter().map(|it| (it.key.to_string(), shown(value, &it.item, around)));
+            Json::Object(fields.collect::<Map<_, _>>())
+        }
+        Node::Array { items, .. } => {
+            let items = items.iter().map(|item| item.as_ref().unwrap_or(&Item::Null));
+            items.map(|item| shown(value, item, around)).collect()
+        }
+        Node::Map(pairs) => pairs
+            .iter()
+            .map(|(key, item)| json!([shown(value, key, around), shown(value, item, around)]))
+            .collect(),
+        Node::Set(items) => items.iter().map(|item| shown(value, item, around)).collect(),
+        Node::Date(number) | Node::Number(number) => shown(value, &Item::Double(*number), around),
+        Node::RegExp { source, .. } => json!(format!("/{source}/")),
+        Node::Boolean(it) => json!(it),
+        Node::String(text) => json!(text.to_string()),
+        Node::BigInt(number) => shown(value, &Item::BigInt(number.clone()), around),
+        Node::Error { kind, message, stack, .. } => {
+            json!({"name": kind.name(), "message": text(message), "stack": text(stack)})
+        }
+        Node::ArrayBuffer(bytes) | Node::View { bytes, .. } => {
+            json!({"type": "Buffer", "data": bytes})
+        }
+        Node::Host(item) => shown(value, item, around),
+        _ => Json::Null,
+    }
+}
