@@ -1,5 +1,5 @@
 //! The examples `node_parent` and `node_child` from outside, as a user sees them.
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 mod common;
 
