@@ -216,6 +216,9 @@ impl Shared {
 
     /// The process has been seen to have ended. Runs on the loop.
     pub(crate) fn exited(&self) {
+        if let Some(link) = self.link() {
+            link.peer_is_gone();
+        }
         self.state().step(Input::Exited, &self.process);
     }
 

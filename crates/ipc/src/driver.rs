@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 const SOCKET: Key = Key(0);
 
-/// How long a Node peer is listened to after we have left.
-const LINGER_MAX: Duration = Duration::from_secs(1);
+/// How long a Node peer is listened to after we have left: it may be starting, or busy.
+const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// The receiving half of a channel: what it keeps between two reads.
 pub(crate) trait Intake: Send + 'static {
@@ -120,6 +120,8 @@ impl<I: Intake> Driver<I> {
     /// it leaves too: within [`LINGER_MAX`].
     fn lingers(&mut self, now: Instant) -> bool {
         match self.linger_until {
+            // What a process has said before it ended is here when it has.
+            Some(_) if !self.readable && self.shared.queue().peer_gone => false,
             Some(until) => now < until,
             None => {
                 self.linger_until = Some(now + LINGER_MAX);

@@ -107,6 +107,8 @@ pub(crate) struct Queue {
     pub(crate) loop_writes: bool,
     /// When a sender last wrote by itself.
     direct: Option<Instant>,
+    /// The process at the other end is known to have ended.
+    pub(crate) peer_gone: bool,
     /// The loop may read; false for a link that was started paused.
     pub(crate) reads: bool,
     /// What is queued is waited for at exit.
@@ -205,6 +207,7 @@ impl Link {
             phase: Phase::Open,
             loop_writes: true,
             direct: None,
+            peer_gone: false,
             reads,
             pending: None,
         };
@@ -298,6 +301,13 @@ impl Link {
     /// Closes the channel once everything that was accepted is written. Does not wait.
     pub fn disconnect(&self) {
         self.owner.shared.disconnect();
+    }
+
+    /// For whoever knows that the process at the other end has ended: a channel that we have left
+    /// does not wait for others who hold its end.
+    pub fn peer_is_gone(&self) {
+        self.owner.shared.queue().peer_gone = true;
+        self.owner.shared.wake();
     }
 
     /// Tells whether messages are accepted.

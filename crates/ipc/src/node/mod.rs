@@ -18,7 +18,7 @@
 //!   [`Message::take_handle`](crate::Message::take_handle).
 //! - A connection that Node sends from one of its servers is still counted there. It counts as open
 //!   for as long as the descriptor as which it arrived is.
-//! - Who disconnects still hears what the peer says until it leaves too, for a second at most: a
+//! - Who disconnects still hears what the peer says until it leaves too, for ten seconds at most: a
 //!   Node process that sends into a closed channel ends over that.
 //! - Before version 20, Node can hang in `advanced` mode when a read ends inside a length: use JSON
 //!   there, or keep less than 64 KiB unread.
