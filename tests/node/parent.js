@@ -291,6 +291,38 @@ const scenarios = {
     await child.endsWell();
   },
 
+  // Twelve connections, four for each of three children, counted here until the last has closed.
+  async fork_net() {
+    const children = [start(), start(), start()];
+    const server = net.createServer({ pauseOnConnect: true });
+    await listening(server, { port: 0, host: '127.0.0.1' });
+    const clients = [];
+    for (let at = 0; at < 12; at += 1) {
+      const { client, accepted } = await connection(server);
+      const child = children[at % 3];
+      child.send({ do: 'keep' }, accepted);
+      assert.strictEqual(await child.value(), 'kept');
+      clients.push(text(client));
+    }
+    const count = () => new Promise((resolve, reject) => {
+      server.getConnections((error, number) => (error ? reject(error) : resolve(number)));
+    });
+    assert.strictEqual(await count(), 12);
+    let closed = false;
+    for (let at = 0; at < 12; at += 1) {
+      if (at === 6) server.close(() => { closed = true; });
+      assert.strictEqual(closed, false);
+      children[at % 3].send({ do: 'drop' });
+      // The message behind it is answered when it has been done.
+      children[at % 3].send('done?');
+      assert.strictEqual(await children[at % 3].value(), 'done?');
+      if (at < 6) assert.strictEqual(await count(), 11 - at);
+    }
+    for (const said of clients) assert.strictEqual(await said, HELLO);
+    if (!closed) await once(server, 'close');
+    for (const child of children) await child.endsWell();
+  },
+
   async what_is_no_channel_is_none() {
     const env = (more) => ({ ...process.env, ...more });
     const said = async (more, stdio = ['ignore', 'pipe', 'inherit']) => {

@@ -90,7 +90,8 @@ const deeds = {
   serve: (_, it) => { server = it; it.on('connection', (socket) => socket.end('hello from node\n')); process.send(it.constructor.name); },
   pong: (_, it) => { it.on('message', (text, from) => it.send(`pong ${text}`, from.port, from.address, () => it.close())); process.send(it.constructor.name); },
   drop: (_, handle) => { handle.on?.('error', () => {}); handle.destroy ? handle.destroy() : handle.close(); },
-  close: () => { kept.forEach((socket) => socket.destroy()); server.close(); },
+  close: () => { kept.forEach((socket) => socket.destroy()); server?.close(); },
+  keepOpen: (_, socket) => { socket.on('error', () => {}); kept.push(socket); process.send('kept'); },
 
   // What is sent as a handle.
   sendServer: ({ path }) => {

@@ -123,6 +123,11 @@ rows! {
     send_keep_open: "test-child-process-send-keep-open";
     large_payload_with_handle: "sequential/test-cluster-send-handle-large-payload";
     pass_fd: "sequential/test-child-process-pass-fd";
+    internal: "test-child-process-internal";
+    send_returns_boolean: "test-child-process-send-returns-boolean";
+    net_socket_constructor: "test-net-socket-constructor";
+    fork_net: "test-child-process-fork-net", "test-child-process-fork-getconnections";
+    send_handle_twice: "test-cluster-send-handle-twice";
 }
 
 /// Rows without a test of their own here, and why.
@@ -132,18 +137,12 @@ const NOT: &[(&str, &str)] = &[
     ("test-listen-fd-ebadf", "kinds of handles are checked where they arrive: ipc"),
     ("test-cluster-fork-env", "cluster"),
     ("test-cluster-fork-stdio", "cluster"),
-    ("test-child-process-internal", "Node's `NODE_` prefix: with Node's codec on the wire"),
     ("test-child-process-send-cb", "a flushed send as a future is not there yet"),
-    ("test-child-process-send-returns-boolean", "Node's acknowledged handles: with Node's wire"),
     ("test-cluster-advanced-serialization", "cluster"),
     ("test-cluster-message", "cluster"),
     ("test-cluster-ipc-throw", "cluster"),
     ("test-cluster-process-disconnect", "cluster"),
-    ("test-net-socket-constructor", "extra pipes are std's UnixStream: nothing of ours to test"),
-    ("test-child-process-fork-net", "counting sockets in children belongs to Node's net.Server"),
-    ("test-child-process-fork-getconnections", "as above"),
     ("test-cluster-send-deadlock", "cluster"),
-    ("test-cluster-send-handle-twice", "a handle moves: sending it twice does not compile"),
     ("test-cluster-accept-fail", "cluster"),
     ("test-handle-wrap-hasref", "there is no loop that a handle could keep alive"),
     ("test-os", "os-info"),

@@ -15,6 +15,7 @@ mod idle;
 mod large;
 mod passed;
 mod place;
+mod script;
 
 pub use far::role;
 use place::Place;
@@ -92,6 +93,7 @@ pub fn run(context: &Context) -> Topic {
             large::measure(context),
             passed::descriptors(context),
             passed::memory(context),
+            script::measure(context),
             idle::measure(context),
         ],
     }

@@ -244,8 +244,9 @@ impl Link {
 
     /// Sends a message. Does not block.
     ///
-    /// False when more than the high-water mark waits: the message is accepted, and a sender that
-    /// can wait should. What was accepted is written before the channel closes.
+    /// False when more than the high-water mark waits, or (to a Node peer) when other messages wait
+    /// for the acknowledgement of a handle: the message is accepted, and a sender that can wait
+    /// should. What was accepted is written before the channel closes.
     ///
     /// # Errors
     ///

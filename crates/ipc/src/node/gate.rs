@@ -147,6 +147,11 @@ impl<H> Gate<H> {
         self.in_flight.is_empty() && self.again.is_none() && self.held.is_empty()
     }
 
+    /// Parcels held.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.held_bytes

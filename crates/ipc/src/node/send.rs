@@ -98,10 +98,11 @@ fn open(shared: &Shared, length: usize) -> Result<MutexGuard<'_, Queue>, Error> 
     }
 }
 
-/// Queues and perhaps writes; false above the high-water mark.
+/// Queues and perhaps writes; false above the high-water mark, and for the second message and all
+/// further ones that wait for an acknowledgement, as in Node.
 fn leave(shared: &Shared, mut queue: MutexGuard<'_, Queue>, parcel: Parcel<OwnedFd>) -> bool {
     submit(&mut queue, parcel);
-    let waiting = queue.waiting(shared);
+    let few = queue.waiting(shared) <= shared.options.high_water_bytes && queue.gate.held() < 2;
     let wake = if queue.outbox.is_empty() {
         // Held: the loop goes on when the answer comes.
         shared.wait_at_exit(&mut queue);
@@ -113,5 +114,5 @@ fn leave(shared: &Shared, mut queue: MutexGuard<'_, Queue>, parcel: Parcel<Owned
     if wake {
         shared.wake();
     }
-    waiting <= shared.options.high_water_bytes
+    few
 }
