@@ -18,6 +18,7 @@ common::cases![
     input_is_fed_while_output_is_read,
     bad_options_are_refused_before_anything_starts,
     every_option_reaches_the_child,
+    a_control_group_of_its_own_ends_with_the_tree,
     a_child_with_a_parent_death_signal_outlives_the_thread_that_asked,
     users_change_as_root_and_only_then,
     a_thrown_switch_ends_children_and_says_why,

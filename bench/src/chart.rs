@@ -1,4 +1,4 @@
-//! A measure as an SVG picture: bars for one row, lines along an axis.
+//! A measure as an SVG picture: bars, a group for each row, or lines along an axis.
 //!
 //! Ours is the thick red one, peers are thinner, a limit is grey. Drawn by plotters; what it says
 //! goes wrong never does for a picture in memory.
@@ -7,13 +7,14 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 
-use crate::report::{Chart, Measure, Role, Unit};
+use crate::report::{Chart, Measure, Role, Row, Unit};
 use crate::stats::Better;
 
 const WIDTH: u32 = 760;
 /// Of a picture with lines; bars take what they need.
 const HEIGHT: u32 = 400;
-const BAR: u32 = 44;
+const BAR: u32 = 30;
+const LABEL: u32 = 30;
 const FONT: &str = "sans-serif";
 const OURS: [RGBColor; 2] = [RGBColor(200, 30, 45), RGBColor(236, 140, 150)];
 const LIMIT: RGBColor = RGBColor(150, 150, 150);
@@ -45,7 +46,7 @@ pub fn draw(measure: &Measure) -> Option<String> {
     let low = values.iter().copied().reduce(f64::min)?;
     let mut picture = String::new();
     let height = match measure.chart {
-        Chart::Bars => 64 + BAR * u32::try_from(lines.len()).unwrap_or(1),
+        Chart::Bars => 56 + groups(measure).map(|group| group.height()).sum::<u32>(),
         Chart::Lines { .. } | Chart::None => HEIGHT,
     };
     let area = SVGBackend::with_string(&mut picture, (WIDTH, height)).into_drawing_area();
@@ -93,22 +94,48 @@ fn lines(measure: &Measure) -> Vec<Line<'_>> {
     lines.filter(|line| !line.points.is_empty()).collect()
 }
 
+/// The bars of one row.
+struct Group<'a> {
+    row: &'a Row,
+    has_label: bool,
+}
+
+impl Group<'_> {
+    fn height(&self) -> u32 {
+        let bars = self.row.cells.iter().filter(|cell| cell.summary().is_some()).count();
+        BAR * u32::try_from(bars).unwrap_or(0) + if self.has_label { LABEL } else { 0 }
+    }
+}
+
+fn groups(measure: &Measure) -> impl Iterator<Item = Group<'_>> {
+    let has_label = measure.rows.len() > 1;
+    measure.rows.iter().map(move |row| Group { row, has_label })
+}
+
 /// Lying bars, so that long names have room.
 fn bars(area: &Area<'_>, measure: &Measure, lines: &[Line<'_>], top: f64) -> Drawn {
     area.fill(&WHITE)?;
-    let (width, step) = (f64::from(WIDTH), f64::from(BAR));
     area.draw(&Text::new(title(measure), (16, 12), (FONT, 18)))?;
-    let (left, room) = (width * 0.34, width * 0.5);
-    for (place, line) in lines.iter().enumerate() {
-        let value = line.points[0].1;
-        let y = 48.0 + step * place as f64;
-        let end = left + (room * value / top).max(1.0);
-        let bar = [(left as i32, y as i32), (end as i32, (y + step * 0.7) as i32)];
-        let text_y = (y + step * 0.2) as i32;
-        area.draw(&Text::new(line.name.to_owned(), (16, text_y), (FONT, 14)))?;
-        area.draw(&Rectangle::new(bar, line.color.filled()))?;
-        let shown = measure.unit.show(value);
-        area.draw(&Text::new(shown, (end as i32 + 6, text_y), (FONT, 14)))?;
+    let (left, room) = (f64::from(WIDTH) * 0.36, f64::from(WIDTH) * 0.48);
+    let (bar, label) = (BAR as i32, LABEL as i32);
+    let mut y = 44;
+    for group in groups(measure) {
+        if group.has_label {
+            let style = (FONT, 14).into_font().style(FontStyle::Bold);
+            area.draw(&Text::new(group.row.label.clone(), (16, y + 6), style))?;
+            y += label;
+        }
+        for line in lines {
+            let cell = group.row.cell(line.name);
+            let Some(summary) = cell.and_then(|cell| cell.summary()) else { continue };
+            let end = (left + (room * summary.median / top).max(1.0)) as i32;
+            let corners = [(left as i32, y), (end, y + bar - 8)];
+            area.draw(&Text::new(line.name.to_owned(), (16, y + 4), (FONT, 14)))?;
+            area.draw(&Rectangle::new(corners, line.color.filled()))?;
+            let shown = measure.unit.show(summary.median);
+            area.draw(&Text::new(shown, (end + 6, y + 4), (FONT, 14)))?;
+            y += bar;
+        }
     }
     Ok(())
 }
@@ -168,7 +195,7 @@ fn axis_label(measure: &Measure, at: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Cell, Outcome, Row};
+    use crate::report::{Cell, Outcome};
     use crate::stats::Summary;
 
     fn measure(chart: Chart, places: &[f64]) -> Measure {
@@ -195,6 +222,7 @@ mod tests {
         let lines = |log_x, log_y| Chart::Lines { log_x, log_y };
         for (chart, places) in [
             (Chart::Bars, &[1.0][..]),
+            (Chart::Bars, &[1.0, 2.0]),
             (lines(false, false), &[0.0, 10.0, 20.0]),
             (lines(false, true), &[0.0, 10.0, 20.0]),
             (lines(true, false), &[16.0, 1024.0]),

@@ -6,10 +6,16 @@
 
 use std::cell::Cell as Mutable;
 use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
 
 use crate::node::Node;
 use crate::report::{Cell, Outcome, Role, Row};
 use crate::stats::{Better, Ratio, Summary};
+
+/// A comparison that takes longer than this ends once it has [`ROUNDS_MIN`] rounds.
+const TIME_FULL: Duration = Duration::from_secs(12);
+const TIME_QUICK: Duration = Duration::from_secs(4);
+const ROUNDS_MIN: usize = 3;
 
 /// What a topic is given.
 pub struct Context {
@@ -55,7 +61,7 @@ impl<'a> Contender<'a> {
 pub fn time_each<E>(times: usize, mut once: impl FnMut() -> Result<(), E>) -> Result<Vec<f64>, E> {
     (0..times)
         .map(|_| {
-            let begin = std::time::Instant::now();
+            let begin = Instant::now();
             once()?;
             Ok(begin.elapsed().as_nanos() as f64)
         })
@@ -90,8 +96,13 @@ impl Context {
         let rounds = self.rounds();
         let steps = (rounds + 1) * lanes.len();
         let mut step = 0;
+        let begin = Instant::now();
         // Round 0 is the warm-up.
         for round in 0..=rounds {
+            // Slow contenders get fewer rounds: the whole shall end in time.
+            if round > ROUNDS_MIN && begin.elapsed() > self.pick(TIME_QUICK, TIME_FULL) {
+                break;
+            }
             let count = lanes.len();
             for place in 0..count {
                 let place = if round % 2 == 0 { place } else { count - 1 - place };
@@ -132,7 +143,7 @@ impl<'a> Lane<'a> {
     fn round(&mut self, counts: bool) {
         let Run::Round(run) = &mut self.contender.run else { return };
         match run() {
-            Ok(samples) if counts => self.rounds.push(samples),
+            Ok(samples) if counts && !samples.is_empty() => self.rounds.push(samples),
             Ok(_) => {}
             Err(why) => self.contender.run = Run::Absent(why),
         }

@@ -1,7 +1,7 @@
 //! A process that holds idle children, in a role of its own so that nothing else is in its
 //! memory: `bench role idle KIND COUNT` starts them, then answers each line on standard input with
-//! two numbers: how much its resident memory has grown, in bytes, and how often its threads were
-//! woken during the next [`WATCH`].
+//! three numbers: how much its resident memory has grown, in bytes, how often its threads were
+//! woken during the next [`WATCH`], and how much its heap has grown.
 
 use std::fs;
 use std::io::BufRead;
@@ -30,7 +30,7 @@ pub fn role() {
 
 fn serve(args: &[String]) -> Done<()> {
     let count = args[1].parse()?;
-    let before = resident()?;
+    let before = Before { resident: resident()?, heap: heap() };
     // Held until the end of input.
     let _children: Box<dyn std::any::Any> = match args[0].as_str() {
         "brood" => Box::new(brood(count)?),
@@ -44,7 +44,7 @@ fn serve(args: &[String]) -> Done<()> {
     };
     for line in std::io::stdin().lock().lines() {
         line?;
-        let grown = resident()?.saturating_sub(before);
+        let grown = before.grown()?;
         let switches = switches()?;
         let (_held, never) = mpsc::channel::<()>();
         let _ = never.recv_timeout(WATCH);
@@ -53,11 +53,31 @@ fn serve(args: &[String]) -> Done<()> {
     Ok(())
 }
 
-fn answer(grown: u64, switches_before: u64) -> Done<()> {
+fn answer((resident, heap): (u64, usize), switches_before: u64) -> Done<()> {
     // The end of our own waiting is one of them.
     let woken = switches()?.saturating_sub(switches_before + 1);
-    println!("[{grown},{woken}]");
+    println!("[{resident},{woken},{heap}]");
     Ok(())
+}
+
+/// How it was before the first child.
+#[derive(Clone, Copy)]
+struct Before {
+    resident: u64,
+    heap: usize,
+}
+
+impl Before {
+    fn grown(self) -> Done<(u64, usize)> {
+        Ok((resident()?.saturating_sub(self.resident), heap().saturating_sub(self.heap)))
+    }
+}
+
+/// Bytes that the allocator has given out.
+pub fn heap() -> usize {
+    // SAFETY: the call takes nothing and answers with numbers.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
 }
 
 fn brood(count: usize) -> Done<Vec<child_process::Child>> {
@@ -115,7 +135,7 @@ fn of_std(count: usize) -> Done<Killed> {
 }
 
 /// One task waits for each child, as a program would.
-async fn of_tokio(count: usize, before: u64) -> Done<()> {
+async fn of_tokio(count: usize, before: Before) -> Done<()> {
     for _ in 0..count {
         let mut command = tokio::process::Command::new("/bin/sleep");
         let null = Stdio::null;
@@ -133,7 +153,7 @@ async fn of_tokio(count: usize, before: u64) -> Done<()> {
         }
     });
     while requests.recv().await.is_some() {
-        let grown = resident()?.saturating_sub(before);
+        let grown = before.grown()?;
         let switches = switches()?;
         tokio::time::sleep(WATCH).await;
         answer(grown, switches)?;

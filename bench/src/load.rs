@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::stats::quantile;
+
 /// What a load has shown.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -21,6 +23,9 @@ pub struct Load {
     pub seconds: f64,
     /// Answers by the worker that gave them.
     pub by_worker: BTreeMap<String, u64>,
+    /// How long a request took, in nanoseconds, where the generator knows.
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
 }
 
 /// How clients use their connections.
@@ -32,28 +37,32 @@ pub enum Connections {
     New,
 }
 
-/// Loads `address` with so many clients for so long.
+/// Loads `address` with so many clients for so long, or until there are `most` answers.
 pub fn run(
     address: SocketAddr,
     clients: usize,
-    time: Duration,
+    (time, most): (Duration, u64),
     connections: Connections,
 ) -> io::Result<Load> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let begin = Instant::now();
     let until = begin + time;
     let mut load = runtime.block_on(async {
-        let clients: Vec<_> =
-            (0..clients).map(|_| tokio::spawn(client(address, until, connections))).collect();
-        let mut all = Load::default();
+        let each = most / clients as u64;
+        let clients: Vec<_> = (0..clients)
+            .map(|_| tokio::spawn(client(address, (until, each), connections)))
+            .collect();
+        let (mut all, mut times) = (Load::default(), Vec::new());
         for client in clients {
-            let one = client.await.map_err(io::Error::other)?;
+            let (one, taken) = client.await.map_err(io::Error::other)?;
+            times.extend(taken);
             all.requests += one.requests;
             all.failed += one.failed;
             for (worker, count) in one.by_worker {
                 *all.by_worker.entry(worker).or_default() += count;
             }
         }
+        (all.p50, all.p99) = (quantile(&times, 0.5), quantile(&times, 0.99));
         io::Result::Ok(all)
     })?;
     load.seconds = begin.elapsed().as_secs_f64();
@@ -65,16 +74,26 @@ pub async fn ask_once(address: SocketAddr) -> io::Result<String> {
     ask(address, &mut None, Connections::New).await
 }
 
-async fn client(address: SocketAddr, until: Instant, connections: Connections) -> Load {
-    let mut load = Load::default();
+/// With the nanoseconds of each answer.
+async fn client(
+    address: SocketAddr,
+    (until, most): (Instant, u64),
+    connections: Connections,
+) -> (Load, Vec<f64>) {
+    let (mut load, mut times) = (Load::default(), Vec::new());
     let mut kept = None;
-    while Instant::now() < until {
+    while load.requests < most {
+        let begin = Instant::now();
+        if begin >= until {
+            break;
+        }
         let asked = ask(address, &mut kept, connections);
         // A server that hangs is a failure, not a benchmark that never ends.
         let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
         match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(worker) => {
                 load.requests += 1;
+                times.push(begin.elapsed().as_nanos() as f64);
                 *load.by_worker.entry(worker).or_default() += 1;
             }
             Err(_) => {
@@ -83,7 +102,7 @@ async fn client(address: SocketAddr, until: Instant, connections: Connections) -
             }
         }
     }
-    load
+    (load, times)
 }
 
 async fn ask(
@@ -138,6 +157,13 @@ pub fn processor_time(root: u32) -> (f64, f64) {
     }
     let times: Vec<f64> = family.iter().map(|&pid| one(pid)).collect();
     (times[0], times.iter().sum())
+}
+
+/// Resident memory of one process, in bytes.
+pub fn resident(pid: u32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: f64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096.0)
 }
 
 /// The children of a process.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Prints a table per topic. `--json` writes the same for machines. `--out` writes
-//! `DIR/BENCHMARKS.md` with its charts in `DIR/benchmarks/`, where topics that were measured
+//! `DIR/BENCHMARKS.md` with its charts in `DIR/docs/bench/`, where topics that were measured
 //! earlier keep their figures; `--out .` in the project's folder renews the one that is shown.
 //!
 //! A topic is one file in `topic/` with `fn run(context: &Context) -> Topic` and one line in
@@ -24,8 +24,10 @@ mod options;
 mod report;
 mod server;
 mod stats;
+mod targets;
 mod text;
 mod topic;
+mod wrk;
 
 use std::process::ExitCode;
 

@@ -11,19 +11,17 @@ use std::path::Path;
 use crate::chart;
 use crate::report::{Measure, Report, Topic};
 use crate::stats::Better;
+use crate::targets;
 use crate::text::table;
 use crate::topic;
 
 /// The folder beside BENCHMARKS.md.
-const FOLDER: &str = "benchmarks";
+const FOLDER: &str = "docs/bench";
 
 /// Writes the figures of `report`, their charts, and the page with all figures there are.
 pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
     let beside = folder.join(FOLDER);
     fs::create_dir_all(&beside)?;
-    for topic in &report.topics {
-        draw(&beside, topic)?;
-    }
     for topic in &report.topics {
         let alone = serde_json::json!({
             "machine": report.machine, "quick": report.quick, "topics": [topic],
@@ -31,7 +29,7 @@ pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
         let file = beside.join(format!("{}.json", topic.name));
         fs::write(file, format!("{}\n", serde_json::to_string(&alone)?))?;
     }
-    let mut reports = Vec::new();
+    let mut reports: Vec<Report> = Vec::new();
     for entry in topic::ALL {
         match fs::read(beside.join(format!("{}.json", entry.name))) {
             Ok(bytes) => reports.push(serde_json::from_slice(&bytes)?),
@@ -39,20 +37,28 @@ pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    // All of them anew, so that every picture is drawn in the same way.
+    for topic in reports.iter().flat_map(|report| &report.topics) {
+        draw(&beside, topic)?;
+    }
     fs::write(folder.join("BENCHMARKS.md"), page(&reports))
 }
 
 fn draw(beside: &Path, topic: &Topic) -> io::Result<()> {
-    for (number, measure) in (1..).zip(&topic.measures) {
+    for measure in &topic.measures {
         if let Some(picture) = chart::draw(measure) {
-            fs::write(beside.join(chart_name(topic, number)), picture)?;
+            fs::write(beside.join(chart_name(topic, measure)), picture)?;
         }
     }
     Ok(())
 }
 
-fn chart_name(topic: &Topic, number: usize) -> String {
-    format!("{}-{number}.svg", topic.name)
+/// From the title, so that a page of others can name it.
+fn chart_name(topic: &Topic, measure: &Measure) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let words: String = measure.title.chars().map(plain).collect();
+    let words: Vec<&str> = words.split('-').filter(|word| !word.is_empty()).collect();
+    format!("{}-{}.svg", topic.name, words.join("-"))
 }
 
 fn page(reports: &[Report]) -> String {
@@ -65,7 +71,8 @@ fn page(reports: &[Report]) -> String {
          samples where a round has several, *± rounds* is half the distance between the \
          quartiles of the rounds. *ours is* compares the first of ours with that contender round \
          by round: over 1 is good for us, whatever is measured; when the rounds do not agree on \
-         who is better, it says so. A peer that was not there is named.\n",
+         who is better, it says so. A peer that was not there is named. A target is *within the \
+         noise* when the quartiles of its rounds lie on both sides of it.\n",
     );
     for report in reports {
         for topic in &report.topics {
@@ -83,11 +90,19 @@ fn section(page: &mut String, report: &Report, topic: &Topic) {
     if report.quick {
         let _ = writeln!(page, "Measured with `--quick`: a rough picture only.\n");
     }
-    for (number, measure) in (1..).zip(&topic.measures) {
+    let verdicts = targets::verdicts(topic);
+    if !verdicts.is_empty() {
+        let _ = writeln!(page, "| {} |\n| --- | ---: | ---: | --- |", targets::HEAD.join(" | "));
+        for line in verdicts {
+            let _ = writeln!(page, "| {} |", line.join(" | "));
+        }
+        page.push('\n');
+    }
+    for measure in &topic.measures {
         let better = if measure.better == Better::Lower { "less" } else { "more" };
         let _ = writeln!(page, "### {} ({better} is better)\n", measure.title);
         if chart::draw(measure).is_some() {
-            let name = chart_name(topic, number);
+            let name = chart_name(topic, measure);
             let _ = writeln!(page, "![{}]({FOLDER}/{name})\n", measure.title);
         }
         *page += &markdown_table(measure);
@@ -148,6 +163,19 @@ mod tests {
         for text in ["## It", "A note.", "| ours | 2.00 µs |", "absent: not installed", "kernel: 6"]
         {
             assert!(page.contains(text), "no {text:?} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn the_readme_shows_charts_that_were_written() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let readme = fs::read_to_string(root.join("README.md")).unwrap();
+        let names = readme.split("](docs/bench/").skip(1).filter_map(|text| text.split(')').next());
+        let names: Vec<&str> = names.collect();
+        assert!(names.len() >= 2, "{names:?}");
+        for name in names {
+            let picture = fs::read_to_string(root.join(FOLDER).join(name)).expect(name);
+            assert!(picture.starts_with("<svg"), "{name}");
         }
     }
 

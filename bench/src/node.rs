@@ -9,6 +9,9 @@ use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+/// How long a script may take for one request.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
 /// An installed Node.
 #[derive(Clone, Copy, Debug)]
 pub struct Node;
@@ -58,6 +61,11 @@ impl Script {
     pub fn ask(&mut self, request: &serde_json::Value) -> Result<Vec<f64>, String> {
         let input = self.input.as_mut().expect("open until drop");
         writeln!(input, "{request}").map_err(|error| error.to_string())?;
+        // One that hangs is absent, not a benchmark that never ends.
+        let answers = sys::poll::readable(self.output.get_ref().as_fd(), Some(ANSWER_MAX));
+        if !answers.map_err(|error| error.to_string())? {
+            return Err(format!("no answer within {ANSWER_MAX:?}"));
+        }
         let mut line = String::new();
         self.output.read_line(&mut line).map_err(|error| error.to_string())?;
         serde_json::from_str(&line).map_err(|error| format!("node answered {line:?}: {error}"))

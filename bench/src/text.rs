@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use crate::report::{Cell, Machine, Measure, Outcome, Role, Topic, digits};
 use crate::stats::{Better, Ratio, Verdict};
+use crate::targets;
 
 pub fn machine(machine: &Machine) -> String {
     let width = machine.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -21,6 +22,13 @@ pub fn topic(topic: &Topic) -> String {
         let better = if measure.better == Better::Lower { "less" } else { "more" };
         let _ = writeln!(text, "\n## {} ({better} is better)\n", measure.title);
         text += &aligned(&table(measure));
+    }
+    let verdicts = targets::verdicts(topic);
+    if !verdicts.is_empty() {
+        text += "\n## Targets\n\n";
+    }
+    for [goal, reach, measured, verdict] in verdicts {
+        let _ = writeln!(text, "{verdict}: {goal}: {reach}, measured {measured}");
     }
     text
 }

@@ -1,4 +1,4 @@
-// Spawns and waits, as bench asks: {"hold": MiB} or {"spawn": times, "options": "plain" | …}.
+// Spawns and waits, as bench asks: {"hold": MiB} or {"spawn": times, "options": "plain" | "pipes" | …}.
 'use strict';
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
@@ -9,7 +9,11 @@ const extra = fs.openSync('/dev/null', 'r');
 const options = {
   plain: { stdio: 'ignore' },
   several: { stdio: ['ignore', 'ignore', 'ignore', extra], cwd: '/', detached: true },
-  credentials: { stdio: 'ignore', uid: 65534, gid: 65534 },
+  pipes: { stdio: 'pipe' },
+  all: {
+    stdio: ['ignore', 'ignore', 'ignore', extra, extra, extra], cwd: '/', detached: true,
+    uid: 65534, gid: 65534,
+  },
 };
 
 function once(how) {

@@ -25,6 +25,6 @@ pub fn sizes(context: &Context) -> Vec<usize> {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let free = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let free = free.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
-    let sizes = context.pick(vec![0, 1024], vec![0, 256, 512, 1024, 2048]);
+    let sizes = context.pick(vec![0, 600], vec![0, 256, 600, 1024, 2048]);
     sizes.into_iter().filter(|mib| mib * 4 <= free.unwrap_or(0) / 1024).collect()
 }

@@ -11,7 +11,7 @@ use child_process::{Event, Fork, Module};
 use serde_json::json;
 
 use super::ballast::{Ballast, sizes};
-use crate::context::{Contender, Context};
+use crate::context::{Contender, Context, time_each};
 use crate::node::Script;
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
@@ -71,6 +71,13 @@ fn contenders<'a>(context: &Context, node: &'a mut Result<Script, String>) -> Ve
         }),
         Contender::new(Role::Peer, "std::process, bare socket", move || {
             collect(times, || bare().map_err(|error| error.to_string()))
+        }),
+        Contender::new(Role::Limit, "spawn to exit of /bin/true", move || {
+            time_each(times, || {
+                let mut command = child_process::Command::new("/bin/true");
+                let null = child_process::Stdio::null;
+                command.stdio([null(), null(), null()]).spawn()?.wait().map(drop)
+            })
         }),
         match node {
             Ok(script) => Contender::new(Role::Peer, "Node fork", move || {

@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use serde_json::json;
 
+mod crowd;
+
 use crate::context::{Contender, Context};
 use crate::idle;
 use crate::node::{Node, Script};
@@ -20,8 +22,10 @@ const KINDS: [(&str, Role, &str); 4] = [
     ("tokio::process", Role::Peer, "tokio"),
 ];
 
-/// What a round has shown: bytes per child, and wake-ups a second.
-type Figures = Vec<(f64, f64)>;
+/// What a round has shown: bytes per child, wake-ups a second, and bytes of heap per child where
+/// that can be seen.
+type Figures = Vec<Shown>;
+type Shown = (f64, f64, Option<f64>);
 
 /// A holder of children, and what its rounds have shown so far.
 struct Lane {
@@ -49,6 +53,9 @@ pub fn run(context: &Context) -> Topic {
         Better::Lower,
     )
     .along(axis, lines);
+    let mut heap =
+        Measure::new("Heap of the parent for each idle child", Unit::Bytes, Better::Lower)
+            .along(axis, Chart::Lines { log_x: true, log_y: true });
     for count in [1, 100, 1000] {
         let what = format!("idle, {count} children: starting");
         context.progress.show(&what, "", "", 0, 1);
@@ -59,6 +66,8 @@ pub fn run(context: &Context) -> Topic {
         memory.rows.push(context.compare("idle", place, Better::Lower, rounds));
         let again = lanes.iter().map(Lane::replayed).collect();
         wakes.rows.push(context.compare("idle", place, Better::Lower, again));
+        let again = lanes.iter().map(Lane::replayed_heap).collect();
+        heap.rows.push(context.compare("idle", place, Better::Lower, again));
     }
     Topic {
         name: "idle".to_owned(),
@@ -71,8 +80,12 @@ pub fn run(context: &Context) -> Topic {
              the one that ends the watching; where a runtime does the watching, up to 2 a second \
              are its timer's."
                 .to_owned(),
+            "At last, children that all end at once: from the end of their input to the last exit \
+             in the parent's hands. The limit starts them with the same engine and calls `waitid` \
+             for one after the other."
+                .to_owned(),
         ],
-        measures: vec![memory, wakes],
+        measures: vec![memory, heap, wakes, crowd::measure(context)],
     }
 }
 
@@ -110,8 +123,10 @@ impl Lane {
         match &mut self.holder {
             Err(why) => Contender::absent(self.role, self.name, why.clone()),
             Ok(holder) => Contender::new(self.role, self.name, move || {
-                let (grown, woken) = holder.round()?;
-                let figures = (grown / f64::from(count), woken / idle::WATCH.as_secs_f64());
+                let (grown, woken, heap) = holder.round()?;
+                let each = f64::from(count);
+                let woken = woken / idle::WATCH.as_secs_f64();
+                let figures = (grown / each, woken, heap.map(|heap| heap / each));
                 seen.borrow_mut().push(figures);
                 Ok::<_, String>(vec![figures.0])
             }),
@@ -120,6 +135,18 @@ impl Lane {
 
     /// Gives the wake-ups of the same rounds.
     fn replayed(&self) -> Contender<'_> {
+        self.replay(|figures| Some(figures.1))
+    }
+
+    /// Gives the heap of the same rounds.
+    fn replayed_heap(&self) -> Contender<'_> {
+        match &self.holder {
+            Ok(Holder::Node(..)) => Contender::absent(self.role, self.name, "not to be seen"),
+            _ => self.replay(|figures| figures.2),
+        }
+    }
+
+    fn replay(&self, figure: fn(&Shown) -> Option<f64>) -> Contender<'_> {
         if let Err(why) = &self.holder {
             return Contender::absent(self.role, self.name, why.clone());
         }
@@ -127,14 +154,14 @@ impl Lane {
         Contender::new(self.role, self.name, move || {
             round += 1;
             let seen = self.seen.borrow();
-            let figures = seen.get(round - 1).ok_or("it had failed before")?;
-            Ok::<_, &str>(vec![figures.1])
+            // Fewer rounds than others have, when time ran out.
+            Ok::<_, String>(seen.get(round - 1).and_then(figure).into_iter().collect())
         })
     }
 }
 
 impl Holder {
-    fn round(&mut self) -> Result<(f64, f64), String> {
+    fn round(&mut self) -> Result<Shown, String> {
         let answer = match self {
             Self::Native(script) => script.ask(&json!({}))?,
             Self::Node(script, grown) => {
@@ -145,7 +172,8 @@ impl Holder {
             }
         };
         match answer.as_slice() {
-            [grown, woken] => Ok((*grown, *woken)),
+            [grown, woken, heap] => Ok((*grown, *woken, Some(*heap))),
+            [grown, woken] => Ok((*grown, *woken, None)),
             _ => Err(format!("answered {answer:?}")),
         }
     }

@@ -38,6 +38,7 @@ pub const MODULES: &[(&str, fn())] =
 /// Roles that a topic starts this program in, by name.
 const ROLES: &[(&str, fn())] = &[
     (fork::ROLE, fork::role),
+    (spawn::ROLE, spawn::role),
     (messages::ROLE, messages::role),
     (server::ROLE, server::role),
     (holder::ROLE, holder::role),

@@ -2,41 +2,54 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 use std::ptr;
+use std::time::Instant;
 
-use child_process::Stdio;
+use child_process::{Limit, Resource, Signal, Stdio};
 use serde_json::json;
 use sys::spawn::{Descriptor, Plan, Source};
 
 use super::ballast::{Ballast, sizes};
 use crate::context::{Contender, Context, time_each};
-use crate::node::Script;
+use crate::node::{Node, Script};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
 
 /// Nobody, on every Linux.
 const NOBODY: u32 = 65534;
 
+/// The role of a process that holds nothing and spawns for us.
+pub const ROLE: &str = "small-spawner";
+const SMALL: &str = "brood in a small process";
+/// The limit of open files that a child is given.
+const FILES: u64 = 4096;
+
 /// What is asked of the spawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Options {
     Plain,
+    /// Standard streams are pipes.
+    Pipes,
     /// An extra descriptor, a working directory, a process group.
     Several,
-    /// Another user and group.
-    Credentials,
+    /// All that a server asks for: another user and group, three extra descriptors, a working
+    /// directory, a process group, a limit, a signal mask.
+    All,
 }
 
 impl Options {
     fn title(self) -> &'static str {
         match self {
             Self::Plain => "Spawn to exit, no options",
+            Self::Pipes => "Spawn to exit, with three pipes",
             Self::Several => "Spawn to exit, with an extra descriptor, a cwd and a process group",
-            Self::Credentials => "Spawn to exit, as another user and group",
+            Self::All => {
+                "Spawn to exit, with uid, gid, 3 descriptors, cwd, process group, limit, mask"
+            }
         }
     }
 
@@ -44,14 +57,15 @@ impl Options {
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::Pipes => "pipes",
             Self::Several => "several",
-            Self::Credentials => "credentials",
+            Self::All => "all",
         }
     }
 }
 
 pub fn run(context: &Context) -> Topic {
-    let all = [Options::Plain, Options::Several, Options::Credentials];
+    let all = [Options::Plain, Options::Pipes, Options::Several, Options::All];
     let mut measures: Vec<Measure> = all
         .map(|options| {
             Measure::new(options.title(), Unit::Nanoseconds, Better::Lower)
@@ -60,6 +74,8 @@ pub fn run(context: &Context) -> Topic {
         .into();
     let mut ballast = Ballast::default();
     let mut node = start_node(context);
+    // The same in a process that holds nothing, to see what our own memory costs.
+    let mut small = start_small();
     let null = File::open("/dev/null").expect("every Linux has it");
     for mib in sizes(context) {
         context.progress.show("spawn", &format!("{mib} MiB: filling"), "", 0, 1);
@@ -69,7 +85,10 @@ pub fn run(context: &Context) -> Topic {
             Ok(script)
         });
         for (options, measure) in all.into_iter().zip(&mut measures) {
-            let contenders = contenders(context, options, &null, &mut node);
+            let mut contenders = contenders(context, options, &null, &mut node);
+            if mib > 0 {
+                contenders.push(of_small(context, options, &mut small));
+            }
             let place = (format!("{mib} MiB"), mib as f64);
             let place = (place.0.as_str(), place.1);
             let what = format!("spawn, {}", options.name());
@@ -77,13 +96,18 @@ pub fn run(context: &Context) -> Topic {
         }
     }
     ballast.hold(0);
+    measures.push(reading(context));
     Topic {
         name: "spawn".to_owned(),
         title: "Starting a program".to_owned(),
         notes: vec![
             "From the call to the end of `/bin/true`, waited for. The parent holds so much \
              touched memory, Node as much of its own. A `fork` copies the page tables of all of \
-             it; an engine that borrows memory (vfork) does not."
+             it; an engine that borrows memory (vfork) does not. `brood in a small process` is \
+             the same call at the same time in a process that holds nothing."
+                .to_owned(),
+            "What a peer has no option for is set in `pre_exec` (std, tokio), or left out: C \
+             `posix_spawn` changes no user and no limit, Node sets no limit and no mask."
                 .to_owned(),
         ],
         measures,
@@ -103,7 +127,7 @@ fn contenders<'a>(
     let times = context.pick(10, 12);
     // SAFETY: the call has no arguments and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
-    if options == Options::Credentials && !root {
+    if options == Options::All && !root {
         let why = "changing the user takes root";
         return vec![Contender::absent(Role::Ours, "brood", why)];
     }
@@ -117,8 +141,8 @@ fn contenders<'a>(
         }),
     ];
     all.push(match options {
-        Options::Credentials => {
-            Contender::absent(Role::Peer, "C posix_spawn", "it cannot change the user")
+        Options::All => {
+            Contender::absent(Role::Peer, "C posix_spawn", "it changes no user and no limit")
         }
         _ => Contender::new(Role::Peer, "C posix_spawn", move || {
             time_each(times, || posix_spawn(options, null))
@@ -147,15 +171,22 @@ fn contenders<'a>(
 
 fn ours(options: Options, null: &File) -> Result<(), child_process::Error> {
     let mut command = child_process::Command::new("/bin/true");
-    command.stdio([Stdio::null(), Stdio::null(), Stdio::null()]);
+    if options != Options::Pipes {
+        command.stdio([Stdio::null(), Stdio::null(), Stdio::null()]);
+    }
+    let extra = || null.try_clone().expect("a descriptor is left");
     match options {
-        Options::Plain => {}
+        Options::Plain | Options::Pipes => {}
         Options::Several => {
-            let extra = null.try_clone().expect("a descriptor is left");
-            command.descriptor(3, extra).current_dir("/").process_group(0);
+            command.descriptor(3, extra()).current_dir("/").process_group(0);
         }
-        Options::Credentials => {
-            command.uid(NOBODY).gid(NOBODY);
+        Options::All => {
+            for number in 3..6 {
+                command.descriptor(number, extra());
+            }
+            command.current_dir("/").process_group(0).uid(NOBODY).gid(NOBODY);
+            command.limit(Resource::Descriptors, Limit { soft: FILES, hard: FILES });
+            command.block_signals([Signal::USR1]);
         }
     }
     command.spawn()?.wait().map(drop)
@@ -166,14 +197,20 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
     let variables = std::env::vars().map(|(name, value)| format!("{name}={value}"));
     plan.environment = variables.filter_map(|text| CString::new(text).ok()).collect();
     plan.descriptors = (0..3).map(|number| Descriptor { number, source: Source::Null }).collect();
+    let extra = |number| Descriptor { number, source: Source::Fd(null.as_fd()) };
     match options {
-        Options::Plain => {}
+        Options::Plain | Options::Pipes => {}
         Options::Several => {
-            plan.descriptors.push(Descriptor { number: 3, source: Source::Fd(null.as_fd()) });
+            plan.descriptors.push(extra(3));
             plan.current_dir = Some(c"/".into());
             plan.process_group = Some(0);
         }
-        Options::Credentials => (plan.uid, plan.gid) = (Some(NOBODY), Some(NOBODY)),
+        Options::All => {
+            plan.descriptors.extend((3..6).map(extra));
+            plan.current_dir = Some(c"/".into());
+            plan.process_group = Some(0);
+            (plan.uid, plan.gid) = (Some(NOBODY), Some(NOBODY));
+        }
     }
     plan
 }
@@ -181,28 +218,136 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
 /// As one would with std: what it has no option for goes into `pre_exec`.
 fn command(options: Options, null: &File) -> Command {
     let mut command = Command::new("/bin/true");
-    let null_stdio = process::Stdio::null;
-    command.stdin(null_stdio()).stdout(null_stdio()).stderr(null_stdio());
-    match options {
-        Options::Plain => {}
-        Options::Several => {
-            let number = null.as_raw_fd();
-            command.current_dir("/").process_group(0);
-            let place = move || {
-                // SAFETY: takes two integers; async-signal-safe.
-                match unsafe { libc::dup2(number, 3) } {
-                    -1 => Err(io::Error::last_os_error()),
-                    _ => Ok(()),
-                }
-            };
-            // SAFETY: the closure makes one async-signal-safe call and allocates nothing.
-            unsafe { command.pre_exec(place) };
-        }
-        Options::Credentials => {
-            command.uid(NOBODY).gid(NOBODY);
-        }
+    let stdio = || match options {
+        Options::Pipes => process::Stdio::piped(),
+        _ => process::Stdio::null(),
+    };
+    command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let extra = match options {
+        Options::Plain | Options::Pipes => return command,
+        Options::Several => 3..4,
+        Options::All => 3..6,
+    };
+    command.current_dir("/").process_group(0);
+    if options == Options::All {
+        command.uid(NOBODY).gid(NOBODY);
     }
+    let number = null.as_raw_fd();
+    let place = move || prepare(number, extra.clone(), options == Options::All);
+    // SAFETY: the closure makes async-signal-safe calls only and allocates nothing.
+    unsafe { command.pre_exec(place) };
     command
+}
+
+/// In the child of std: the descriptors, and where asked for a limit and a mask.
+fn prepare(number: i32, extra: std::ops::Range<i32>, all: bool) -> io::Result<()> {
+    let done = |code: libc::c_int| match code {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    for place in extra {
+        // SAFETY: takes two integers; async-signal-safe.
+        done(unsafe { libc::dup2(number, place) })?;
+    }
+    if !all {
+        return Ok(());
+    }
+    let limit = libc::rlimit { rlim_cur: FILES, rlim_max: FILES };
+    // SAFETY: a valid structure; async-signal-safe.
+    done(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    // SAFETY: plain data that the next call initialises.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a writable place of the right type.
+    done(unsafe { libc::sigemptyset(&mut set) })?;
+    // SAFETY: initialised above.
+    done(unsafe { libc::sigaddset(&mut set, libc::SIGUSR1) })?;
+    // SAFETY: a valid set; async-signal-safe.
+    done(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut()) })
+}
+
+/// The role of the small process: it reads how many, and which options, and answers with the
+/// nanoseconds of each.
+pub fn role() {
+    let null = File::open("/dev/null").expect("every Linux has it");
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        let request: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let all = [Options::Plain, Options::Pipes, Options::Several, Options::All];
+        let options = all.into_iter().find(|one| request["options"] == one.name());
+        let times = request["spawn"].as_u64().and_then(|times| usize::try_from(times).ok());
+        let (Some(options), Some(times)) = (options, times) else { return };
+        let Ok(times) = time_each(times, || ours(options, &null)) else { return };
+        println!("{}", json!(times));
+    }
+}
+
+fn start_small() -> Result<Script, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    Node::run(Command::new(program).args(["role", ROLE]))
+}
+
+fn of_small<'a>(
+    context: &Context,
+    options: Options,
+    small: &'a mut Result<Script, String>,
+) -> Contender<'a> {
+    let times = context.pick(10, 12);
+    match small {
+        Err(why) => Contender::absent(Role::Limit, SMALL, why.clone()),
+        Ok(small) => Contender::new(Role::Limit, SMALL, move || {
+            small.ask(&json!({ "spawn": times, "options": options.name() }))
+        }),
+    }
+}
+
+/// How fast the output of a child is read.
+fn reading(context: &Context) -> Measure {
+    let mut measure =
+        Measure::new("Reading what `yes` writes", Unit::BytesPerSecond, Better::Higher);
+    let bytes = context.pick(256 << 20, 1 << 30);
+    let contenders = vec![
+        Contender::new(Role::Ours, "brood", move || {
+            let mut command = child_process::Command::new("yes");
+            command.stdio([Stdio::null(), Stdio::pipe(), Stdio::null()]).kill_on_drop(true);
+            let mut child = command.spawn().map_err(|error| error.to_string())?;
+            let output = child.take_stdout().ok_or("no pipe")?;
+            rate(bytes, output)
+        }),
+        Contender::new(Role::Peer, "std::process", move || {
+            let mut command = Command::new("yes");
+            command.stdin(process::Stdio::null()).stdout(process::Stdio::piped());
+            let mut child = command.spawn().map_err(|error| error.to_string())?;
+            let output = child.stdout.take().ok_or("no pipe")?;
+            let rate = rate(bytes, output);
+            let _ = child.kill();
+            let _ = child.wait();
+            rate
+        }),
+        Contender::new(Role::Limit, "plain read loop", move || {
+            let (reader, writer) = io::pipe().map_err(|error| error.to_string())?;
+            let mut command = Command::new("yes");
+            command.stdin(process::Stdio::null()).stdout(writer);
+            let mut child = command.spawn().map_err(|error| error.to_string())?;
+            drop(command);
+            let rate = rate(bytes, reader);
+            let _ = child.kill();
+            let _ = child.wait();
+            rate
+        }),
+    ];
+    let row = context.compare("spawn, yes", ("", 0.0), Better::Higher, contenders);
+    measure.rows.push(row);
+    measure
+}
+
+fn rate(bytes: usize, mut output: impl Read) -> Result<Vec<f64>, String> {
+    let mut buffer = vec![0; 64 << 10];
+    let (mut left, begin) = (bytes, Instant::now());
+    while left > 0 {
+        let read = output.read(&mut buffer).map_err(|error| error.to_string())?;
+        left =
+            if read == 0 { return Err("it ended".to_owned()) } else { left.saturating_sub(read) };
+    }
+    Ok(vec![bytes as f64 / begin.elapsed().as_secs_f64()])
 }
 
 unsafe extern "C" {
@@ -218,7 +363,16 @@ fn posix_spawn(options: Options, null: &File) -> io::Result<()> {
     let mut attributes: libc::posix_spawnattr_t = unsafe { std::mem::zeroed() };
     // SAFETY: a writable place of the right type.
     check(unsafe { libc::posix_spawnattr_init(&mut attributes) })?;
-    for number in 0..3 {
+    let pipes = match options {
+        Options::Pipes => vec![io::pipe()?, io::pipe()?, io::pipe()?],
+        _ => Vec::new(),
+    };
+    for (number, (reader, writer)) in (0..).zip(&pipes) {
+        let end = if number == 0 { reader.as_raw_fd() } else { writer.as_raw_fd() };
+        // SAFETY: `actions` was initialised; the descriptor stays open until the spawn.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(&mut actions, end, number) })?;
+    }
+    for number in pipes.len() as i32..3 {
         // SAFETY: `actions` was initialised, the path is a C string and is copied.
         check(unsafe {
             let path = c"/dev/null".as_ptr();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub struct Child {
     kill_on_drop: bool,
     killed: AtomicBool,
     events_taken: AtomicBool,
+    /// The control group that only it and its descendants are in.
+    own_cgroup: Option<PathBuf>,
 }
 
 /// Our ends of the child's pipes that nobody has taken yet.
@@ -68,6 +71,7 @@ impl Child {
             kill_on_drop: command.kill_on_drop,
             killed: AtomicBool::new(false),
             events_taken: AtomicBool::new(false),
+            own_cgroup: command.rights.cgroup.clone().filter(|_| command.rights.cgroup_is_own),
         }
     }
 
@@ -80,6 +84,10 @@ impl Child {
             token.watch(&self.shared);
         }
         Ok(())
+    }
+
+    pub(crate) fn own_cgroup(&self) -> Option<&Path> {
+        self.own_cgroup.as_deref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

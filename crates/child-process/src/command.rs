@@ -68,6 +68,8 @@ pub(crate) struct Rights {
     pub(crate) uid: Option<u32>,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) cgroup: Option<PathBuf>,
+    /// Nobody else is in that group.
+    pub(crate) cgroup_is_own: bool,
     pub(crate) no_new_privileges: bool,
     pub(crate) blocked_signals: Vec<Signal>,
 }
@@ -263,6 +265,28 @@ impl Command {
     /// Starts the child inside this control group (a directory below `/sys/fs/cgroup`).
     pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.rights.cgroup = Some(directory.as_ref().to_owned());
+        self.rights.cgroup_is_own = false;
+        self
+    }
+
+    /// Starts the child inside this control group, which is the child's own: it must be empty, and
+    /// nobody else shall be put there. [`kill_tree`](Child::kill_tree) then reaches everybody in
+    /// it, also processes that have left the tree and the session. The directory stays yours:
+    /// make it before, remove it after.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use child_process::{Command, Step};
+    ///
+    /// // A group that is not there, or not empty, is an error before anything runs.
+    /// let error = Command::new("true").own_cgroup("/nonexistent").spawn().unwrap_err();
+    /// assert_eq!(error.step(), Some(Step::Cgroup));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn own_cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
+        self.cgroup(directory);
+        self.rights.cgroup_is_own = true;
         self
     }
 

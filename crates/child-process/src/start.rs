@@ -208,7 +208,11 @@ fn channel_options(command: &Command) -> ipc::Options {
 
 fn open_cgroup(rights: &Rights) -> io::Result<Option<OwnedFd>> {
     let Some(directory) = &rights.cgroup else { return Ok(None) };
-    let procs = File::options().write(true).open(directory.join("cgroup.procs"))?;
+    let file = directory.join("cgroup.procs");
+    if rights.cgroup_is_own && !std::fs::read_to_string(&file)?.trim().is_empty() {
+        return Err(io::Error::from_raw_os_error(sys::errno::EBUSY));
+    }
+    let procs = File::options().write(true).open(file)?;
     Ok(Some(procs.into()))
 }
 

@@ -5,10 +5,12 @@
 //! because its parent is not one of ours.
 //!
 //! Limits: who has left the tree (its parent ended, and somebody else adopted it) is reached only
-//! through the process group, if the child leads one. [`ROUNDS_MAX`] rounds.
+//! through a control group of the child's own, or through the process group, if the child leads
+//! one. [`ROUNDS_MAX`] rounds.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use sys::pidfd::PidFd;
 use sys::signal::{Signal, kill_group};
@@ -25,7 +27,10 @@ impl Child {
     ///
     /// Descendants that were orphaned are reached only through the group, so give a child whose
     /// whole tree shall end a [`process_group`](crate::Command::process_group) or
-    /// [`detached`](crate::Command::detached).
+    /// [`detached`](crate::Command::detached); who starts a session of its own leaves that too,
+    /// but never an [`own_cgroup`](crate::Command::own_cgroup). What is in that one gets the
+    /// signal also when the child has ended before; the kernel's own `cgroup.kill` is used where
+    /// it has one (Linux 5.14, version 2).
     ///
     /// ```
     /// use child_process::{Command, ExitStatus, Signal};
@@ -40,6 +45,14 @@ impl Child {
     ///
     /// `EPERM` when the child runs as somebody else.
     pub fn kill_tree(&self, signal: Signal) -> Result<bool, Error> {
+        let sent = self.kill_descendants(signal);
+        if let Some(group) = self.own_cgroup() {
+            kill_cgroup(group, signal, self.pid());
+        }
+        sent
+    }
+
+    fn kill_descendants(&self, signal: Signal) -> Result<bool, Error> {
         let mut held = BTreeMap::new();
         // What is to be killed is stopped first: a stopped process starts no other one, so none
         // slips away between the look at its children and its end.
@@ -69,6 +82,34 @@ impl Child {
         });
         self.kill(signal)
     }
+}
+
+/// Signals what is in this control group, but for `child`, which has the signal already.
+fn kill_cgroup(group: &Path, signal: Signal, child: u32) {
+    if signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    let mut told = vec![child];
+    for _ in 0..ROUNDS_MAX {
+        let before = told.len();
+        for pid in members(group) {
+            let Ok(pidfd) = PidFd::open(pid) else { continue };
+            // Looked at again while it is held: the number means a process of this group.
+            if !told.contains(&pid) && members(group).contains(&pid) {
+                // Gone, or somebody else's: there is nothing to do about it.
+                let _ = pidfd.send_signal(signal);
+                told.push(pid);
+            }
+        }
+        if told.len() == before {
+            break;
+        }
+    }
+}
+
+fn members(group: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    list.split_whitespace().flat_map(str::parse).collect()
 }
 
 /// Adds the living descendants of `pid`, each with whether it was signalled. `freeze`: each is

@@ -47,8 +47,10 @@ pub fn role(_extra: &str) -> Result<(), Failure> {
     let before = heap();
     let _held = hold(CHANNELS)?;
     let bytes = heap().saturating_sub(before) as f64 / (2 * CHANNELS) as f64;
-    let switches = crate::idle::switches().map_err(|error| error.to_string())?;
     let (_never, silence) = mpsc::channel::<()>();
+    // The loop may still be putting away the last message.
+    let _ = silence.recv_timeout(WATCH / 5);
+    let switches = crate::idle::switches().map_err(|error| error.to_string())?;
     let _ = silence.recv_timeout(WATCH);
     // The end of our own waiting is one of them.
     let woken = crate::idle::switches().map_err(|e| e.to_string())?.saturating_sub(switches + 1);
