@@ -172,6 +172,11 @@ where
             .label(line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
     }
+    // Once more, so that nobody else's line hides it.
+    if let Some(line) = lines.iter().find(|line| line.role == Role::Ours) {
+        let series = LineSeries::new(line.points.iter().copied(), line.color.stroke_width(4));
+        chart.draw_series(series)?;
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)

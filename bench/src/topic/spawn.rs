@@ -24,6 +24,7 @@ const NOBODY: u32 = 65534;
 
 /// The role of a process that holds nothing and spawns for us.
 pub const ROLE: &str = "small-spawner";
+const ENGINE: &str = "brood, its engine alone";
 const SMALL: &str = "brood in a small process";
 /// The limit of open files that a child is given.
 const FILES: u64 = 4096;
@@ -132,14 +133,16 @@ fn contenders<'a>(
         return vec![Contender::absent(Role::Ours, "brood", why)];
     }
     let plan = plan(options, null);
-    let mut all = vec![
-        Contender::new(Role::Ours, "brood", move || time_each(times, || ours(options, null))),
-        Contender::new(Role::Ours, "brood, its engine alone", move || {
+    let mut all =
+        vec![Contender::new(Role::Ours, "brood", move || time_each(times, || ours(options, null)))];
+    all.push(match options {
+        Options::Pipes => Contender::absent(Role::Ours, ENGINE, "it makes no pipes"),
+        _ => Contender::new(Role::Ours, ENGINE, move || {
             time_each(times, || -> io::Result<()> {
                 sys::spawn::spawn(&plan)?.pidfd.wait().map(drop)
             })
         }),
-    ];
+    });
     all.push(match options {
         Options::All => {
             Contender::absent(Role::Peer, "C posix_spawn", "it changes no user and no limit")
@@ -210,6 +213,8 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
             plan.current_dir = Some(c"/".into());
             plan.process_group = Some(0);
             (plan.uid, plan.gid) = (Some(NOBODY), Some(NOBODY));
+            plan.limits = vec![(Resource::Descriptors, Limit { soft: FILES, hard: FILES })];
+            plan.blocked_signals = vec![Signal::USR1];
         }
     }
     plan
