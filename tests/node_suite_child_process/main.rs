@@ -113,6 +113,8 @@ rows! {
     early_messages_are_kept: "test-esm-child-process-fork-main";
     ipc_next_tick: "test-child-process-ipc-next-tick";
     send_after_close: "test-child-process-send-after-close";
+    send_cb: "test-child-process-send-cb";
+    process_getgroups: "test-process-getgroups";
     send_utf8: "test-child-process-send-utf8";
     large_buffers: "test-child-process-advanced-serialization-largebuffer";
     advanced_serialization: "test-child-process-advanced-serialization";
@@ -132,24 +134,22 @@ rows! {
 
 /// Rows without a test of their own here, and why.
 const NOT: &[(&str, &str)] = &[
-    ("test-process-getgroups", "os: groups of a child are tested with the users' case"),
-    ("test-listen-fd-cluster", "cluster"),
-    ("test-listen-fd-ebadf", "kinds of handles are checked where they arrive: ipc"),
-    ("test-cluster-fork-env", "cluster"),
-    ("test-cluster-fork-stdio", "cluster"),
-    ("test-child-process-send-cb", "a flushed send as a future is not there yet"),
-    ("test-cluster-advanced-serialization", "cluster"),
-    ("test-cluster-message", "cluster"),
-    ("test-cluster-ipc-throw", "cluster"),
-    ("test-cluster-process-disconnect", "cluster"),
-    ("test-cluster-send-deadlock", "cluster"),
-    ("test-cluster-accept-fail", "cluster"),
+    ("test-listen-fd-cluster", "a row of node_suite_cluster: listening"),
+    ("test-listen-fd-ebadf", "a kind is checked where it arrives: Handle::kind in ipc"),
+    ("test-cluster-fork-env", "a row of node_suite_cluster: lives"),
+    ("test-cluster-fork-stdio", "a row of node_suite_cluster: lives"),
+    ("test-cluster-advanced-serialization", "a row of node_suite_cluster: lives"),
+    ("test-cluster-message", "a row of node_suite_cluster: lives"),
+    ("test-cluster-ipc-throw", "a row of node_suite_cluster: lives"),
+    ("test-cluster-process-disconnect", "a row of node_suite_cluster: lives"),
+    ("test-cluster-send-deadlock", "a row of node_suite_cluster: lives"),
+    ("test-cluster-accept-fail", "a row of node_suite_cluster: listening"),
     ("test-handle-wrap-hasref", "there is no loop that a handle could keep alive"),
-    ("test-os", "os-info"),
-    ("test-os-eol", "os-info"),
-    ("test-os-homedir-no-envvar", "os-info"),
-    ("test-os-process-priority", "os-info"),
-    ("test-os-checked-function", "os-info"),
+    ("test-os", "os-info: every_stable_field_is_what_node_says in tests/os_info.rs"),
+    ("test-os-eol", "os-info: a const, compared with Node's by tests/os_info.rs"),
+    ("test-os-homedir-no-envvar", "os-info: tests of its user.rs and tests/os_info.rs"),
+    ("test-os-process-priority", "os-info: tests/priority.rs there"),
+    ("test-os-checked-function", "os-info: errors name call, errno and code"),
 ];
 
 /// PORT and ADAPT rows of the table.

@@ -25,7 +25,7 @@ pub enum Error {
     MaxBuffer(OutputStream),
     /// The child was cancelled, for this reason, and was sent its kill signal.
     Cancelled(Option<String>),
-    /// The child (or this process) has no channel.
+    /// The child (or this process) has no channel, or it was closed before.
     NoChannel,
     /// The channel refused.
     Channel(ipc::Error),
@@ -92,7 +92,7 @@ impl Error {
             Self::TimedOut => "ETIMEDOUT",
             Self::MaxBuffer(_) => "ERR_CHILD_PROCESS_STDIO_MAXBUFFER",
             Self::Cancelled(_) => "ABORT_ERR",
-            Self::NoChannel => "ERR_IPC_CHANNEL_CLOSED",
+            Self::NoChannel => "ERR_IPC_DISCONNECTED",
             Self::Channel(error) => error.code(),
             Self::Os(_, error) => sys::errno::name_of(error),
         }
@@ -150,7 +150,7 @@ impl fmt::Display for Error {
             }
             Self::Cancelled(None) => f.write_str("cancelled"),
             Self::Cancelled(Some(reason)) => write!(f, "cancelled: {reason}"),
-            Self::NoChannel => f.write_str("there is no channel"),
+            Self::NoChannel => f.write_str("there is no open channel"),
             Self::Channel(_) => f.write_str("the channel failed"),
             Self::Os(call, _) => write!(f, "{call} failed"),
         }

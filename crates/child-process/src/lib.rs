@@ -41,7 +41,7 @@
 //! | `fork(module)` | [`fork()`], [`Fork`] with a [`Module`]: a named function of this program, this program, another one |
 //! | `process.send`, `process.on('message')` | [`parent()`]: [`Parent::send`], [`Parent::events`] |
 //! | `AbortSignal` | [`CancelToken`] |
-//! | `child.kill()`, `child.killed` | [`Child::kill`], [`Child::killed`]; [`Child::kill_tree`] for descendants too |
+//! | `child.kill()`, `child.killed` | [`Child::kill`], [`Child::killed`]; [`Child::kill_tree`] for descendants too, [`Command::own_cgroup`] for all it started |
 //! | `'exit'`, `'close'`, … | [`Child::events`], or [`Child::on_exit`], [`Child::on_close`], … |
 //! | `stdio: ['pipe', 'ignore', 'ipc', fd]` | [`Stdio::pipe`], [`Stdio::null`], [`Stdio::ipc`], anything that owns a descriptor |
 //!
