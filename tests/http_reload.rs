@@ -29,8 +29,16 @@ struct Seen {
 /// finds it closed, without a byte of an answer, and is made again on a new one.
 #[test]
 fn reloads_in_a_row_fail_no_request() {
-    let reloads = if std::env::var_os("CI").is_some() { 200 } else { 40 };
-    let mut server = Server::start(&["--workers", "2"]);
+    reload_under_load("rr", if std::env::var_os("CI").is_some() { 200 } else { 40 });
+}
+
+#[test]
+fn reloads_fail_no_request_where_the_workers_accept_by_themselves() {
+    reload_under_load("none", 20);
+}
+
+fn reload_under_load(policy: &str, reloads: u64) {
+    let mut server = Server::start(&["--workers", "2", "--policy", policy]);
     let mut log = BufReader::new(server.child.stderr.take().unwrap());
     let descriptors = open_descriptors(server.pid());
     let stop = AtomicBool::new(false);
