@@ -122,8 +122,9 @@ impl Primary {
     /// last of the old ones has ended.
     ///
     /// Each new worker listens on all that its predecessor listened on before that one is told to
-    /// finish what it has. The program is started from its path, so a new build put there (by a
-    /// rename) is what runs from now on. [`Builder::reload_on_hangup`] does the same on `SIGHUP`.
+    /// finish what it has. Without [`Builder::exec`] the new workers run the executable that this
+    /// process runs, even where its file was replaced since; with it, what lies at that path by
+    /// now, which may be a new build. [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), cluster::Error> {
