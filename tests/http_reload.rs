@@ -1,5 +1,5 @@
 //! Reloads of the example `http_cluster` under load, as its users see them.
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 mod common;
 #[allow(dead_code, reason = "shared with http_cluster.rs, which asks more of it")]
