@@ -384,4 +384,38 @@ mod tests {
             prop_assert_eq!(outbox.frames(), 0);
         });
     }
+
+    /// Three frames, with handles and a piece, written in two or three calls that stop at every
+    /// position there is.
+    #[test]
+    fn a_write_may_stop_at_every_position() {
+        let fill = || {
+            let mut outbox = Outbox::new();
+            outbox.push(&mut encoded(b"first", 2, &[(3, b"piece")]), vec![1, 2]);
+            outbox.push(&mut encoded(b"", 0, &[]), vec![]);
+            outbox.push(&mut encoded(b"last", 1, &[]), vec![3]);
+            outbox
+        };
+        let expected = vec![(10, vec![1, 2]), (0, vec![]), (4, vec![3])];
+        let bytes = 3 * HEADER_BYTES + 14;
+        for (first, second) in (1..=bytes).flat_map(|a| (1..=bytes).map(move |b| (a, b))) {
+            if cfg!(miri) && (first + second) % 13 != 0 {
+                continue;
+            }
+            let mut outbox = fill();
+            let mut decoder = Decoder::new(Limits { frame_bytes_max: 1 << 20, handles_max: 253 });
+            let mut seen = Vec::new();
+            let mut cuts = [first, second].into_iter();
+            while !outbox.is_empty() {
+                let (mut wire, mut handles) = (Vec::new(), Vec::new());
+                write(&mut outbox, cuts.next().unwrap_or(bytes), &mut wire, &mut handles);
+                decoder.arrived(handles, false);
+                decoder.space().0.extend_from_slice(&wire);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    seen.push((frame.payload.as_ref().len(), frame.handles));
+                }
+            }
+            assert_eq!(seen, expected, "stopped after {first} and {second}");
+        }
+    }
 }

@@ -226,17 +226,51 @@ enum Choice {
     Handle(Handle<OwnedFd>),
 }
 
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(tag = "t")]
+enum TaggedHandle {
+    A { handle: Handle<OwnedFd> },
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct InnerHandle {
+    handle: Handle<OwnedFd>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct FlatHandle {
+    #[serde(flatten)]
+    inner: InnerHandle,
+}
+
+/// In such a place serde keeps the value for later, where a handle is a number like any other.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
-fn a_handle_inside_an_untagged_enum_is_an_error_not_a_forgery() {
-    let (a, _b) = sys::socket::pair_stream().unwrap();
-    let value = Choice::Handle(Handle::new(a));
-    let all = options(Serialization::Json);
-    let (mut encoded, slots) = encode(&value, Kind::Message, &all, Vec::new()).unwrap();
-    let fds = take_handles(&slots).unwrap();
-    let bytes = encoded.inline.split_off(HEADER_BYTES);
-    let refused = decode::<Choice>(Serialization::Json, &bytes, None, fds, 0).unwrap_err();
-    assert!(matches!(refused, Error::Decode(_)));
+fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
+    fn check<T: Serialize + DeserializeOwned + std::fmt::Debug>(
+        make: impl Fn(Handle<OwnedFd>) -> T,
+    ) {
+        let all = [Serialization::Bincode, Serialization::Json, Serialization::Advanced];
+        for serialization in all {
+            let (a, b) = sys::socket::pair_stream().unwrap();
+            let all = options(serialization);
+            let sent = encode(&make(Handle::new(a)), Kind::Message, &all, Vec::new());
+            if let Ok((mut encoded, slots)) = sent {
+                let fds = take_handles(&slots).unwrap();
+                let bytes = encoded.inline.split_off(HEADER_BYTES);
+                let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
+                assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
+            }
+            // Its socket was closed on the way: nothing is left over.
+            assert!(
+                sys::poll::readable(std::os::fd::AsFd::as_fd(&b), Some(std::time::Duration::ZERO))
+                    .unwrap()
+            );
+        }
+    }
+    check(Choice::Handle);
+    check(|handle| TaggedHandle::A { handle });
+    check(|handle| FlatHandle { inner: InnerHandle { handle } });
 }
 
 #[test]
