@@ -65,7 +65,12 @@ fn reload_under_load(policy: &str, reloads: u64) {
     );
     assert!(count(&short.answered) > reloads && count(&kept.answered) > reloads);
     assert_eq!(server.workers().len(), 2, "nobody is left over");
-    assert_eq!(open_descriptors(server.pid()), descriptors, "descriptors of the primary");
+    // The last connection may still be on its way to its worker.
+    let settled = (0..1000).any(|_| {
+        server.get("/");
+        open_descriptors(server.pid()) == descriptors
+    });
+    assert!(settled, "{} descriptors, before {descriptors}", open_descriptors(server.pid()));
     signal::kill(server.pid(), Signal::TERM).unwrap();
     // Its log goes on; nobody reads it any more than this.
     thread::spawn(move || log.lines().for_each(drop));
