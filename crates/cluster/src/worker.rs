@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use child_process::Parent;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use reactor::{Source, Turn};
 
 use self::node::Host;
@@ -64,6 +64,8 @@ pub(crate) struct Runtime {
     /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
     requests: Mutex<Option<Requests>>,
     messages: Mutex<Option<Sender<ipc::Message>>>,
+    /// What came and comes, until somebody takes it.
+    unread: Mutex<Option<Receiver<ipc::Message>>>,
     drain: Arc<Drain>,
     orphan_drain_ms: AtomicU64,
     orphaned: OnceLock<Instant>,
@@ -104,13 +106,15 @@ impl Worker {
             // The primary's pipe goes: a worker must not die of its words when that is gone.
             let _ = sys::fd::replace_stderr(stderr);
         }
+        let (messages, unread) = unbounded();
         let runtime = Arc::new(Runtime {
             id,
             parent,
             host: parent.is_node().then(Host::default),
             next_request: AtomicU32::new(0),
             requests: Mutex::new(Some(HashMap::new())),
-            messages: Mutex::new(None),
+            messages: Mutex::new(Some(messages)),
+            unread: Mutex::new(Some(unread)),
             drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
             orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
             orphaned: OnceLock::new(),
@@ -183,15 +187,16 @@ impl Worker {
         self.0.parent.send(value)
     }
 
-    /// The primary's messages from now on; the first call gives the receiver that gets them.
+    /// The primary's messages, from the first one on: what came before this call waits in it.
+    ///
+    /// The first call gives the receiver; those after it give one that is closed. A worker that
+    /// wants no messages drops it, or they are kept for as long as it runs.
+    ///
+    /// Node: `process.on('message')`, which gets what came before the first listener, too.
     #[must_use]
     pub fn messages(&self) -> Receiver<ipc::Message> {
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages.is_none() && self.is_connected() {
-            *messages = Some(sender);
-        }
-        receiver
+        let unread = self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        unread.unwrap_or_else(|| unbounded().1)
     }
 
     /// Whether the channel to the primary is open.
