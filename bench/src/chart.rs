@@ -16,7 +16,7 @@ const HEIGHT: u32 = 400;
 const BAR: u32 = 30;
 const LABEL: u32 = 30;
 const FONT: &str = "sans-serif";
-const OURS: [RGBColor; 2] = [RGBColor(200, 30, 45), RGBColor(236, 140, 150)];
+const OURS: [RGBColor; 3] = [RGBColor(200, 30, 45), RGBColor(236, 140, 150), RGBColor(120, 20, 60)];
 const LIMIT: RGBColor = RGBColor(150, 150, 150);
 const PEERS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
@@ -172,6 +172,14 @@ where
             .label(line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
     }
+    // Where the lines are not.
+    let ends =
+        lines.iter().filter_map(|line| Some((line.points.first()?.1, line.points.last()?.1)));
+    let falls = ends.filter(|(first, last)| first > last).count() * 2 > lines.len();
+    let position = match falls {
+        true => SeriesLabelPosition::UpperRight,
+        false => SeriesLabelPosition::UpperLeft,
+    };
     // Once more, so that nobody else's line hides it.
     if let Some(line) = lines.iter().find(|line| line.role == Role::Ours) {
         let series = LineSeries::new(line.points.iter().copied(), line.color.stroke_width(4));
@@ -179,7 +187,7 @@ where
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(position)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(210, 210, 210))
         .label_font((FONT, 13))

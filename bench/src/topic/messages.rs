@@ -16,6 +16,7 @@ mod large;
 mod passed;
 mod place;
 mod script;
+mod sizes;
 
 pub use far::role;
 use place::Place;
@@ -91,6 +92,8 @@ pub fn run(context: &Context) -> Topic {
             stream(context),
             stream_each(context),
             large::measure(context),
+            sizes::round_trips(context),
+            sizes::one_way(context),
             passed::descriptors(context),
             passed::memory(context),
             script::measure(context),

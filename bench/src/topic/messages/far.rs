@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use ipc::Blob;
 use sys::scm::{self, RecvFlags};
 
 use super::large::{Bulk, Large, List};
@@ -49,6 +50,13 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
                 }
             }
         }
+        "blob-echo" => {
+            let channel = own_channel::<Blob, Blob>(true)?;
+            loop {
+                channel.send(channel.recv()?).map_err(ipc::Error::from)?;
+            }
+        }
+        "peer-echo-bulk" => sizes::peer_role(extra),
         "handle-sink" => {
             let channel = own_channel::<Ping, Passed>(true)?;
             loop {
@@ -86,6 +94,13 @@ fn play_raw(kind: &str, extra: &str) -> Result<(), Failure> {
             stream.read_exact(&mut bytes[..RAW])?;
             stream.write_all(&bytes[..RAW])?;
         },
+        "raw-echo-of" => {
+            let mut payload = vec![0; extra.parse()?];
+            loop {
+                stream.read_exact(&mut payload)?;
+                stream.write_all(&payload)?;
+            }
+        }
         "raw-sink" => loop {
             let count = stream.read(&mut bytes)?;
             if count == 0 {

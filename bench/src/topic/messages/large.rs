@@ -17,7 +17,7 @@ pub enum Large {
 /// Bytes that serde takes as bytes, as `serde_bytes` has them. Shared, since a sender of the peer
 /// wants to own what it sends.
 #[derive(Clone)]
-pub struct Bulk(Arc<Vec<u8>>);
+pub struct Bulk(pub Arc<Vec<u8>>);
 
 impl Serialize for Bulk {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -81,7 +81,7 @@ pub fn measure(context: &Context) -> Measure {
     measure
 }
 
-fn ours(length: usize, times: usize) -> Contender<'static> {
+pub fn ours(length: usize, times: usize) -> Contender<'static> {
     let ends = Far::start("large-sink", "").and_then(|mut far| {
         let channel = far.channel::<Large, Ping>(true)?;
         Ok((far, channel, Blob::from(vec![1_u8; length])))
@@ -100,7 +100,7 @@ fn ours(length: usize, times: usize) -> Contender<'static> {
 
 /// `buffer`: how much the reader has room for. With less than a message it need not hold any: what
 /// it reads stays in the processor's cache, which no receiver of whole messages can have.
-fn raw(name: &str, length: usize, buffer: usize, times: usize) -> Contender<'static> {
+pub fn raw(name: &str, length: usize, buffer: usize, times: usize) -> Contender<'static> {
     let far = Far::start("raw-large", &format!("{} {buffer}", length * times));
     let bytes = vec![1_u8; length];
     contender(Role::Peer, name, far, move |far| {
@@ -133,7 +133,7 @@ fn peer_bytes(length: usize, times: usize) -> Contender<'static> {
     })
 }
 
-fn peer_typed<T>(name: &str, role: &str, value: T, amount: (usize, usize)) -> Contender<'static>
+pub fn peer_typed<T>(name: &str, role: &str, value: T, amount: (usize, usize)) -> Contender<'static>
 where
     T: Serialize + for<'de> Deserialize<'de> + Clone + 'static,
 {
