@@ -32,7 +32,7 @@ fn parent(node: &OsString, flags: &[&str], input: &str, answers: usize) -> Outpu
     let folder = Path::new(node).parent().unwrap_or(Path::new(""));
     let path = std::env::var("PATH").unwrap_or_default();
     let mut child = Command::new(common::example("node_parent"))
-        .arg(script("example_child.js"))
+        .arg(script("example_child.cjs"))
         .args(flags)
         .env("PATH", format!("{}:{path}", folder.display()))
         .stdin(Stdio::piped())
@@ -126,7 +126,7 @@ fn a_node_program_forks_the_example() {
     let Some(node) = node() else { return };
     for serialization in ["json", "advanced"] {
         let output = Command::new(&node)
-            .arg(script("example_parent.js"))
+            .arg(script("example_parent.cjs"))
             .arg(common::example("node_child"))
             .arg(serialization)
             .stdin(Stdio::null())

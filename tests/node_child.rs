@@ -1,5 +1,5 @@
 //! A Rust parent and its Node children. The bodies are in `node_child.rs` and `node_handles.rs`
-//! of `src/bin/fixture/cases`; the children run `tests/node/peer.js`.
+//! of `src/bin/fixture/cases`; the children run `tests/node/peer.cjs`.
 
 mod common;
 

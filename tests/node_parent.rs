@@ -1,5 +1,5 @@
 //! A Node parent and its Rust child. The bodies are in `src/bin/fixture/cases/node_parent.rs`, which
-//! runs `tests/node/parent.js`.
+//! runs `tests/node/parent.cjs`.
 
 mod common;
 

@@ -1,4 +1,4 @@
-// Forks a Rust program and asserts what it does: `node parent.js SCENARIO json|advanced FIXTURE`.
+// Forks a Rust program and asserts what it does: `node parent.cjs SCENARIO json|advanced FIXTURE`.
 'use strict';
 const assert = require('assert');
 const { fork, spawn } = require('child_process');

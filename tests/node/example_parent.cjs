@@ -1,4 +1,4 @@
-// Forks the example node_child and asserts what it does: `node example_parent.js PROGRAM json|advanced`.
+// Forks the example node_child and asserts what it does: `node example_parent.cjs PROGRAM json|advanced`.
 'use strict';
 const assert = require('assert');
 const { fork } = require('child_process');
