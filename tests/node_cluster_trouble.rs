@@ -6,6 +6,7 @@ mod common;
 common::cases![
     a_kill_storm_costs_only_what_node_workers_had_begun,
     a_frozen_node_worker_delays_only_what_it_was_given,
+    a_node_worker_whose_messages_lie_unread_is_spared,
     connections_over_one_workers_limit_go_to_another,
     with_every_node_worker_at_its_limit_there_is_no_ping_pong,
     a_node_worker_without_descriptors_is_not_punished_for_life,

@@ -35,6 +35,7 @@ process.on('message', (order, handle) => {
     case 'exit': process.exit(42);
     case 'throw': throw new Error('asked for');
     case 'block': for (;;) ; // eslint-disable-line no-constant-condition
+    case 'flood': for (let i = 0; i < 60; i++) process.send('x'.repeat(100000)); break;
     case 'hold': process.send({ handle: handle && handle.constructor.name });
       handle.end(`held by ${worker.id}\n`); break;
     default: process.send({ echo: order, env: process.env.NODE_UNIQUE_ID || null,

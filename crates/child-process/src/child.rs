@@ -209,6 +209,13 @@ impl Child {
         }
     }
 
+    /// For the crates above: the child is not heard because too much of what it said lies unread.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        self.shared.link().is_some_and(|link| link.is_held_back())
+    }
+
     /// For the crates above: a message that users never see.
     ///
     /// # Errors

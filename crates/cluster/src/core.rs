@@ -150,6 +150,10 @@ impl<H: Affinity> Core<H> {
                 }
                 !self.ending.is_empty()
             }
+            Input::HeldBack { worker } => {
+                self.schedules.values_mut().for_each(|schedule| schedule.held_back(worker));
+                false
+            }
             Input::Tick => self.tick(now, out),
             other => {
                 self.news(other, now, out);
@@ -213,6 +217,7 @@ impl<H: Affinity> Core<H> {
             Input::Accepted { .. }
             | Input::Depth { .. }
             | Input::Answered { .. }
+            | Input::HeldBack { .. }
             | Input::Writable { .. }
             | Input::Tick => unreachable!("taken by the short way"),
         }

@@ -403,6 +403,7 @@ impl Source for Driver {
             reactor::Event::Deadline => {
                 // What a dead worker had said counts before it is given up.
                 self.drain_jobs(turn);
+                self.excuse_unheard();
                 self.inputs.push_back(Input::Tick);
             }
             reactor::Event::Wake => self.drain_jobs(turn),

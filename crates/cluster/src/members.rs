@@ -92,6 +92,15 @@ impl Members {
         self.0.drain().map(|(_, member)| member.close(turn)).collect()
     }
 
+    /// The Node workers that may have answered and cannot be heard.
+    pub(crate) fn unheard(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        let waits = |member: &Member| member.desk.as_ref().is_some_and(|desk| !desk.is_empty());
+        let members = self.0.iter();
+        members
+            .filter(move |(_, it)| waits(it) && it.process.child().is_held_back())
+            .map(|(id, _)| *id)
+    }
+
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
         self.0.get_mut(&worker)
     }

@@ -84,6 +84,11 @@ impl Pool {
         self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
     }
 
+    /// The channel is not read because too much of it lies unread.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
     fn has_room(&self, part: usize) -> bool {
         self.bytes.load(Ordering::SeqCst) <= self.bytes_max / part
             && self.handles.load(Ordering::SeqCst) < (self.handles_max / part).max(1)

@@ -317,6 +317,12 @@ impl Link {
         self.owner.shared.queue().phase == Phase::Open
     }
 
+    /// Tells whether the peer is not heard because too many of its messages lie unread.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        self.owner.shared.credit.is_used_up()
+    }
+
     /// How many bytes wait to be written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {

@@ -127,6 +127,8 @@ pub(crate) enum Input<H> {
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
     /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
+    /// A Node worker cannot be heard now, and that is not its fault.
+    HeldBack { worker: WorkerId },
     /// The queue has room again.
     Writable { worker: WorkerId, key: Key },
     /// The user of the primary disconnects this worker.

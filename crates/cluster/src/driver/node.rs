@@ -141,6 +141,12 @@ impl Driver {
         }
     }
 
+    /// Workers of whom too much lies unread by the user are not heard, answers included.
+    pub(super) fn excuse_unheard(&mut self) {
+        let unheard = self.members.unheard().map(|worker| Input::HeldBack { worker });
+        self.inputs.extend(unheard);
+    }
+
     pub(super) fn take_back_from_node(&mut self, worker: WorkerId, key: Key) {
         let connections = self.desk(worker).map(|desk| desk.take_back(key)).unwrap_or_default();
         self.inputs.push_back(Input::TakenBack { worker, key, connections, probes: 0 });

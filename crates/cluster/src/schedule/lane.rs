@@ -28,6 +28,8 @@ pub(super) struct Lane {
     pub(super) late: bool,
     /// Late ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
+    /// What a Node worker says is not heard now.
+    pub(super) held_back: bool,
     /// A Node worker took nothing: until then it is asked for nothing more, and how long that is.
     pub(super) rest: Option<(Instant, Duration)>,
     /// The worker's count of what has ended.
@@ -91,6 +93,7 @@ impl Lane {
             full: false,
             late: false,
             stalled_since: None,
+            held_back: false,
             rest: None,
             ends: None,
             counters: WorkerCounters::default(),

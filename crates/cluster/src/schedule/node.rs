@@ -4,7 +4,8 @@
 //! One moves to another worker only when it was not taken, or when the worker is gone for good
 //! and its channel was read to the end: earlier, two workers could read from it. So a worker gets
 //! one at a time while others are free, and never more than [`NODE_WINDOW`]; one that is late
-//! with an answer gets nothing new, and one that stays silent is killed.
+//! with an answer gets nothing new, and one that stays silent is killed. One that cannot be heard,
+//! because the user leaves its messages unread, only gets nothing new.
 //!
 //! A worker that declines says nothing when it would not any more. It rests, first for a tick,
 //! then ever longer up to [`REST_MAX`]; then one connection finds out. So those that are all at
@@ -41,6 +42,7 @@ impl<H: Affinity> Schedule<H> {
                 number = origin.number;
             }
             lane.late = lane.is_late(now);
+            lane.held_back = false;
             match answer {
                 Answer::Taken => lane.rest = None,
                 Answer::Declined(_) | Answer::Lost(_) => {
@@ -87,6 +89,13 @@ impl<H: Affinity> Schedule<H> {
         self.accept_or_not(out);
     }
 
+    /// The worker may have answered, and cannot be heard: it is late, and its time does not run.
+    pub(crate) fn held_back(&mut self, worker: WorkerId) {
+        if let Ok(at) = self.find(worker) {
+            self.lanes[at].held_back = true;
+        }
+    }
+
     /// The worker gets nothing more.
     pub(super) fn await_answers(&mut self, at: usize, out: &mut Vec<Output<H>>) {
         if self.lanes[at].records.is_empty() {
@@ -109,6 +118,11 @@ impl<H: Affinity> Schedule<H> {
     /// Looks at a lane; names its worker if that was silent for too long.
     pub(super) fn silent(&mut self, at: usize, now: Instant) -> Option<WorkerId> {
         let lane = &mut self.lanes[at];
+        if std::mem::take(&mut lane.held_back) && !lane.records.is_empty() {
+            lane.late = true;
+            lane.records.iter_mut().for_each(|sent| sent.at = now);
+            return None;
+        }
         lane.late = lane.is_late(now);
         let since = lane.records.front()?.at;
         let silent = now.saturating_duration_since(since) >= self.unresponsive_node;

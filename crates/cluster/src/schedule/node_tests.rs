@@ -79,6 +79,25 @@ fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
 }
 
 #[test]
+fn the_time_of_one_that_cannot_be_heard_does_not_run() {
+    let mut glass = nodes(2);
+    glass.accept([1]);
+    for connection in 2..1000 {
+        glass.schedule.held_back(1);
+        glass.pass(TICK, &[]);
+        glass.accept([connection]);
+        glass.answer(2, 0, taken);
+    }
+    assert!(glass.unresponsive.is_empty());
+    assert_eq!(glass.queue(1), [1], "it is heard no sooner than it answers");
+    glass.answer(1, 0, taken);
+    glass.accept([1000, 1001]);
+    assert_eq!((glass.queue(1).len(), glass.queue(2).len()), (1, 1));
+    glass.pass(5020 * MS, &[]);
+    assert!(glass.unresponsive.contains(&1));
+}
+
+#[test]
 fn an_answer_that_came_before_the_end_counts() {
     let mut glass = nodes(2);
     glass.accept([1, 2]);
