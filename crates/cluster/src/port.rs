@@ -3,6 +3,10 @@
 //! The loop is edge-triggered: whatever stopped before the backlog was empty is kept as "may be
 //! ready" and tried again without waiting for an edge. Trouble in `accept4` neither spins nor
 //! ends anything: it pauses the port for [`PAUSE`].
+//!
+//! A closed socket resets whoever is connected and not accepted. So a port that is being closed
+//! first lets nobody connect any more, then waits for the handshakes under way, and is closed
+//! when its backlog is empty after that.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,6 +21,11 @@ use crate::queue::Connection;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a port that is being closed waits for descriptors.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
+/// How long handshakes may take that were under way when nobody could connect any more: most
+/// round trips.
+const HANDSHAKE_MAX: Duration = Duration::from_millis(100);
+/// The same within this machine, where a handshake is one call of the client.
+const HANDSHAKE_HERE_MAX: Duration = Duration::from_millis(5);
 /// So many connections are taken from a backlog before its port is closed, at the most.
 const DRAIN_MAX: usize = 65_536;
 
@@ -25,16 +34,28 @@ pub(crate) struct Port {
     listener: OwnedFd,
     address: Address,
     /// Removed with the port.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+    /// Somebody else's too, who goes on with it after us.
+    given: bool,
     token: Token,
     watched: bool,
     /// The core wants connections.
     on: bool,
     may_be_ready: bool,
     paused_until: Option<Instant>,
-    /// Being closed: what its backlog holds is taken first, at the latest by then.
-    closing_by: Option<Instant>,
-    drained: usize,
+    closing: Option<Closing>,
+}
+
+/// A port that is being closed: what its backlog holds is taken first.
+#[derive(Debug)]
+struct Closing {
+    /// From then on an empty backlog stays empty.
+    from: Instant,
+    /// At the latest.
+    by: Instant,
+    /// It was seen to be empty after that.
+    emptied: bool,
+    taken: usize,
 }
 
 /// What a try to accept gave.
@@ -45,18 +66,18 @@ pub(crate) enum Taken {
 }
 
 impl Port {
-    pub(crate) fn new(bound: Bound, token: Token) -> Self {
+    pub(crate) fn new(bound: Bound, given: bool, token: Token) -> Self {
         Self {
             listener: bound.socket,
             address: bound.address,
-            _file: bound.file,
+            file: bound.file,
+            given,
             token,
             watched: false,
             on: false,
             may_be_ready: true,
             paused_until: None,
-            closing_by: None,
-            drained: 0,
+            closing: None,
         }
     }
 
@@ -66,7 +87,9 @@ impl Port {
             return Taken::Nothing;
         }
         self.paused_until = None;
-        self.drained += usize::from(self.closing_by.is_some());
+        if let Some(closing) = &mut self.closing {
+            closing.taken += 1;
+        }
         loop {
             match sys::socket::accept(self.listener.as_fd()) {
                 Ok((socket, peer)) => {
@@ -75,6 +98,9 @@ impl Port {
                 Err(error) => match error.raw_os_error() {
                     Some(sys::errno::EAGAIN) => {
                         self.may_be_ready = false;
+                        if let Some(closing) = &mut self.closing {
+                            closing.emptied = closing.from <= now;
+                        }
                         return Taken::Nothing;
                     }
                     // The client gave up, or its network did: the next one is as good as ever.
@@ -88,16 +114,37 @@ impl Port {
         }
     }
 
+    /// Lets nobody connect any more, where the socket is ours alone.
+    ///
+    /// Answers how long handshakes under way may take.
+    pub(crate) fn stop_connects(&mut self) -> Duration {
+        // There may be another of this name before we are done.
+        self.file = None;
+        let ours = !self.given && !self.address.is_datagram();
+        let stopped = ours && sys::socket::stop_connects(self.listener.as_fd()).is_ok();
+        match &self.address {
+            Address::Tcp { address, .. } if stopped && address.ip().is_loopback() => {
+                HANDSHAKE_HERE_MAX
+            }
+            Address::Tcp { .. } if stopped => HANDSHAKE_MAX,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Takes nothing more than its backlog holds, whether wanted or not.
     pub(crate) fn close(&mut self, now: Instant) {
-        self.closing_by.get_or_insert(now + CLOSING_MAX);
+        if self.closing.is_none() {
+            let from = now + self.stop_connects();
+            let by = now + CLOSING_MAX;
+            self.closing = Some(Closing { from, by, emptied: false, taken: 0 });
+        }
         self.may_be_ready = true;
     }
 
     /// Nothing more will come from a port that is being closed.
     pub(crate) fn is_drained(&self, now: Instant) -> bool {
-        let empty = !self.may_be_ready || self.drained >= DRAIN_MAX;
-        self.closing_by.is_some_and(|by| empty || by <= now)
+        let done = |it: &Closing| it.emptied || it.taken >= DRAIN_MAX || it.by <= now;
+        self.closing.as_ref().is_some_and(done)
     }
 
     /// Whether the core wants connections. Watched from the first time that it does: where the
@@ -122,14 +169,17 @@ impl Port {
     }
 
     pub(crate) fn wants_turn(&self, now: Instant) -> bool {
-        let wanted = self.on || self.closing_by.is_some();
-        wanted && self.may_be_ready && self.paused_until.is_none_or(|until| until <= now)
+        let last = self.closing.as_ref().is_some_and(|it| it.from <= now && !it.emptied);
+        let wanted = (self.on || self.closing.is_some()) && (self.may_be_ready || last);
+        wanted && self.paused_until.is_none_or(|until| until <= now)
     }
 
-    /// When a paused port wants its turn again.
+    /// When a paused port, or one that is being closed, wants its turn again.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let wanted = self.on || self.closing_by.is_some();
-        self.paused_until.filter(|until| wanted && self.may_be_ready && *until > now)
+        let wanted = self.on || self.closing.is_some();
+        let pause = self.paused_until.filter(|_| wanted && self.may_be_ready);
+        let last = self.closing.as_ref().filter(|it| !it.emptied).map(|it| it.from);
+        pause.into_iter().chain(last).filter(|at| *at > now).min()
     }
 
     pub(crate) fn listener(&self) -> BorrowedFd<'_> {

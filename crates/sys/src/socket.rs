@@ -136,6 +136,42 @@ pub fn shutdown_both(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Both)?)
 }
 
+/// Lets nobody connect to a listening socket any more. Whoever is connected can still be
+/// accepted, and so can, over TCP, whose handshake is under way.
+///
+/// A listening socket that is just closed resets all of those, and between the last `accept` and
+/// the `close` there is always time for one more. Unix clients are refused from now on, TCP
+/// clients unheard: their kernel asks again after a second, and finds what is there by then. It
+/// concerns everybody who shares the socket, and cannot be undone.
+///
+/// # Errors
+///
+/// What `shutdown(2)` and `setsockopt(2)` answer; `ENOMEM` where the socket has no room for options.
+pub fn stop_connects(listener: BorrowedFd<'_>) -> io::Result<()> {
+    if is_unix_stream(listener) {
+        return Ok(ns::shutdown(listener.as_raw_fd(), ns::Shutdown::Read)?);
+    }
+    // For a TCP socket the filter sees each segment from its header on: byte 13 has the flags.
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = [
+        step((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 13),
+        step((libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16, 0, 1, TCP_SYN),
+        step((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+        step((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+    ];
+    let length = program.len() as u16;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    let bytes = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let value = (&raw const filter).cast();
+    // SAFETY: `value` points to `bytes` bytes that name `program`, and both live on this stack;
+    // the kernel copies the program.
+    cvt(unsafe { libc::setsockopt(listener.as_raw_fd(), level, name, value, bytes) }).map(drop)
+}
+
+/// The flag of the segment that opens a TCP connection.
+const TCP_SYN: u32 = 0x02;
+
 /// The address a TCP or UDP socket is bound to.
 ///
 /// # Errors
@@ -221,6 +257,45 @@ mod tests {
     use std::io::{IoSlice, Read, Write};
     use std::net::TcpStream;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn nobody_connects_any_more_and_who_is_connected_is_accepted() {
+        for text in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = match listen_tcp(text.parse().unwrap(), 16, true) {
+                // A container without IPv6 has nothing to test there.
+                Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => continue,
+                other => other.unwrap(),
+            };
+            let address = local_address(listener.as_fd()).unwrap();
+            let mut early = TcpStream::connect(address).unwrap();
+            stop_connects(listener.as_fd()).unwrap();
+            let late = TcpStream::connect_timeout(&address, std::time::Duration::from_millis(50));
+            assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            early.write_all(b"x").unwrap();
+            let (socket, _) = accept(listener.as_fd()).unwrap();
+            set_nonblocking(socket.as_fd(), false).unwrap();
+            let mut stream = TcpStream::from(socket);
+            stream.read_exact(&mut [0]).unwrap();
+            drop(listener);
+            stream.write_all(b"y").unwrap();
+            early.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_same_with_a_unix_socket() {
+        let path = std::env::temp_dir().join(format!("brood-stop-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _early = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stop_connects(listener.as_fd()).unwrap();
+        let late = std::os::unix::net::UnixStream::connect(&path).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(&path).unwrap();
+        accept(listener.as_fd()).unwrap();
+        set_nonblocking(listener.as_fd(), true).unwrap();
+        let nobody = accept(listener.as_fd()).unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+    }
 
     #[test]
     fn accepted_connections_are_non_blocking_and_inherit_nodelay() {

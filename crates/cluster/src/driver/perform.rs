@@ -134,8 +134,9 @@ impl Driver {
         options: &ListenOptions,
     ) -> io::Result<Address> {
         let given = self.given.at(address);
+        let is_given = given.is_some();
         let bound = given.unwrap_or_else(|| crate::bind::bind(address, options))?;
-        let port = Port::new(bound, self.token(Watched::Port(key)));
+        let port = Port::new(bound, is_given, self.token(Watched::Port(key)));
         let bound = port.address().clone();
         self.ports.insert(key, port);
         self.shared.change(|state| {
@@ -148,7 +149,12 @@ impl Driver {
     fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
         match self.ports.get_mut(&key) {
             Some(port) if drain => port.close(turn.now()),
-            Some(_) | None => self.close_port(key, turn),
+            Some(port) => {
+                // Workers who share it find what is there, and then nothing more.
+                port.stop_connects();
+                self.close_port(key, turn);
+            }
+            None => self.close_port(key, turn),
         }
     }
 
