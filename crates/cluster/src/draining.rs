@@ -5,6 +5,7 @@
 //! so that a server which stops accepting then leaves nobody behind. A worker that does not
 //! accept does not hold it up for longer than [`DRAIN_READ_MS_MAX`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,21 +32,16 @@ struct State {
     /// Hand-off queues and shared sockets that have not been read to their end.
     queues: usize,
     reached: bool,
-    wakers: Vec<Waker>,
-}
-
-impl State {
-    fn wait(&mut self, context: &Context<'_>) {
-        if !self.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            self.wakers.push(context.waker().clone());
-        }
-    }
+    /// Who waits, by the number of the wait.
+    waits: BTreeMap<u64, Waker>,
+    last_wait: u64,
 }
 
 impl Drain {
     pub(crate) fn new() -> io::Result<Self> {
         let (begun, hold) = sys::socket::pair_stream()?;
-        let state = State { hold: Some(hold), queues: 0, reached: false, wakers: Vec::new() };
+        let (waits, last_wait) = (BTreeMap::new(), 0);
+        let state = State { hold: Some(hold), queues: 0, reached: false, waits, last_wait };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), begun })
     }
 
@@ -99,10 +95,10 @@ impl Drain {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let wakers = std::mem::take(&mut state.wakers);
+        let waits = std::mem::take(&mut state.waits);
         drop(state);
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        waits.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,6 +116,54 @@ impl Drop for Hold {
     }
 }
 
+/// The wait of one future, which ends with it.
+///
+/// It is known by its number. Its waker would not do: `will_wake` may say no of two that are the
+/// same, and then every poll would leave one more behind.
+#[derive(Debug)]
+struct Wait {
+    drain: Arc<Drain>,
+    number: Option<u64>,
+}
+
+impl Wait {
+    fn new(drain: Arc<Drain>) -> Self {
+        Self { drain, number: None }
+    }
+
+    fn poll(&mut self, context: &Context<'_>, is_over: fn(&State) -> bool) -> Poll<()> {
+        // Wakers are dropped when the lock is free: with one a task may go that waits here, too.
+        let waker = context.waker().clone();
+        let mut state = self.drain.lock();
+        if is_over(&state) {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            state.last_wait += 1;
+            state.last_wait
+        });
+        let before = state.waits.insert(number, waker);
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = self.drain.lock().waits.remove(&number);
+            drop(waker);
+        }
+    }
+}
+
+impl Clone for Wait {
+    fn clone(&self) -> Self {
+        Self::new(self.drain.clone())
+    }
+}
+
 /// Waits until this worker shall end: a future, a flag and a blocking wait in one.
 ///
 /// Resolves when the drain is reached: a disconnect was asked for by either side or the primary
@@ -128,20 +172,25 @@ impl Drop for Hold {
 /// no particular runtime. Dropping it forgets nothing: ask for another.
 #[derive(Clone, Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
-pub struct Draining(pub(crate) Arc<Drain>);
+pub struct Draining(Wait);
 
 impl Draining {
+    pub(crate) fn of(drain: Arc<Drain>) -> Self {
+        Self(Wait::new(drain))
+    }
+
     /// Whether the worker has been asked to end, though its queues may not be read yet.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.0.has_begun()
+        self.0.drain.has_begun()
     }
 
     /// Blocks until the drain is reached.
     pub fn wait(&self) {
-        let mut state = self.0.lock();
+        let drain = &self.0.drain;
+        let mut state = drain.lock();
         while !state.reached {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = drain.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -149,42 +198,41 @@ impl Draining {
 impl Future for Draining {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.lock();
-        if state.reached {
-            return Poll::Ready(());
-        }
-        state.wait(context);
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(context, |state| state.reached)
     }
 }
 
 /// Resolves when the drain begins, for those whose part it is to reach its end.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
-pub(crate) struct Beginning(pub(crate) Arc<Drain>);
+pub(crate) struct Beginning(Wait);
+
+#[cfg(feature = "tokio")]
+impl Beginning {
+    pub(crate) fn of(drain: Arc<Drain>) -> Self {
+        Self(Wait::new(drain))
+    }
+}
 
 #[cfg(feature = "tokio")]
 impl Future for Beginning {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.lock();
-        if state.hold.is_none() {
-            return Poll::Ready(());
-        }
-        state.wait(context);
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(context, |state| state.hold.is_none())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
 
     fn is_reached(drain: &Arc<Drain>) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        Pin::new(&mut Draining(drain.clone())).poll(&mut context).is_ready()
+        Pin::new(&mut Draining::of(drain.clone())).poll(&mut context).is_ready()
     }
 
     #[test]
@@ -194,7 +242,7 @@ mod tests {
         assert!(drain.begin(), "the first call begins it");
         assert!(!drain.begin(), "the second does not");
         assert!(is_reached(&drain) && drain.has_begun());
-        Draining(drain).wait();
+        Draining::of(drain).wait();
     }
 
     #[test]
@@ -220,5 +268,31 @@ mod tests {
         let drain = Arc::new(Drain::new().unwrap());
         drop(drain.hold());
         assert!(!is_reached(&drain));
+    }
+
+    /// A waker that is never the same as another, as far as `will_wake` knows.
+    struct Stranger;
+
+    impl Wake for Stranger {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_future_waits_once_however_often_it_is_polled_and_no_longer_than_it_lives() {
+        let drain = Arc::new(Drain::new().unwrap());
+        let (mut one, mut other) = (Draining::of(drain.clone()), Draining::of(drain.clone()));
+        for _ in 0..10 {
+            let waker = Waker::from(Arc::new(Stranger));
+            let mut context = Context::from_waker(&waker);
+            assert!(Pin::new(&mut one).poll(&mut context).is_pending());
+            assert!(Pin::new(&mut other).poll(&mut context).is_pending());
+            assert!(Pin::new(&mut one.clone()).poll(&mut context).is_pending());
+        }
+        assert_eq!(drain.lock().waits.len(), 2);
+        drop(other);
+        assert_eq!(drain.lock().waits.len(), 1);
+        drain.begin();
+        assert!(drain.lock().waits.is_empty(), "it was woken");
+        drop(one);
     }
 }

@@ -223,7 +223,7 @@ impl<S: Stream> Listener<S> {
     pub(crate) fn beginning(&self) -> Option<crate::draining::Beginning> {
         match (&self.source, &self.worker) {
             (From::Socket(_), Some(runtime)) if !runtime.drain().has_begun() => {
-                Some(crate::draining::Beginning(runtime.drain().clone()))
+                Some(crate::draining::Beginning::of(runtime.drain().clone()))
             }
             (From::Socket(_) | From::Queue(_) | From::Inbox(_), _) => None,
         }

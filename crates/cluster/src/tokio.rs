@@ -151,10 +151,10 @@ async fn readable<S: AsyncStream>(
     };
     let mut readable = pin!(watched.readable());
     poll_fn(|context| {
-        if Pin::new(&mut beginning).poll(context).is_ready() {
-            return Poll::Ready(None);
+        if let Poll::Ready(ready) = readable.as_mut().poll(context) {
+            return Poll::Ready(Some(ready));
         }
-        readable.as_mut().poll(context).map(Some)
+        Pin::new(&mut beginning).poll(context).map(|()| None)
     })
     .await
 }

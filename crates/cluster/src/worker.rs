@@ -164,7 +164,7 @@ impl Worker {
 
     /// When this worker shall end: a future, a flag and a blocking wait.
     pub fn draining(&self) -> Draining {
-        Draining(self.0.drain.clone())
+        Draining::of(self.0.drain.clone())
     }
 
     /// Ends this worker for good: nothing new comes, and [`draining`](Self::draining) resolves
