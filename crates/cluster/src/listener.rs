@@ -204,7 +204,7 @@ impl<S: Stream> Listener<S> {
                 if self.is_drained() {
                     return Err(Error::Closed);
                 }
-                match sys::socket::accept(socket.as_fd()) {
+                match sys::socket::accept_waiting(socket.as_fd()) {
                     Ok((socket, peer)) => {
                         return Ok(Some(Connection { socket, peer }));
                     }

@@ -8,6 +8,7 @@
 //! first lets nobody connect any more, then waits for the handshakes under way, and is closed
 //! when its backlog is empty after that.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub(crate) struct Port {
     /// The core wants connections.
     on: bool,
     may_be_ready: bool,
+    /// The loop has just said that one waits: no need to look.
+    told: bool,
     paused_until: Option<Instant>,
     closing: Option<Closing>,
 }
@@ -76,6 +79,7 @@ impl Port {
             watched: false,
             on: false,
             may_be_ready: true,
+            told: false,
             paused_until: None,
             closing: None,
         }
@@ -91,18 +95,20 @@ impl Port {
             closing.taken += 1;
         }
         loop {
-            match sys::socket::accept(self.listener.as_fd()) {
+            let told = std::mem::take(&mut self.told);
+            let accept = if told { sys::socket::accept } else { sys::socket::accept_waiting };
+            match accept(self.listener.as_fd()) {
                 Ok((socket, peer)) => {
                     return Taken::Connection(Connection { socket, peer });
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(sys::errno::EAGAIN) => {
-                        self.may_be_ready = false;
-                        if let Some(closing) = &mut self.closing {
-                            closing.emptied = closing.from <= now;
-                        }
-                        return Taken::Nothing;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.may_be_ready = false;
+                    if let Some(closing) = &mut self.closing {
+                        closing.emptied = closing.from <= now;
                     }
+                    return Taken::Nothing;
+                }
+                Err(error) => match error.raw_os_error() {
                     // The client gave up, or its network did: the next one is as good as ever.
                     Some(errno) if is_of_the_connection(errno) => {}
                     _ => {
@@ -164,8 +170,10 @@ impl Port {
         }
     }
 
+    /// The loop says so.
     pub(crate) fn may_be_ready(&mut self) {
         self.may_be_ready = true;
+        self.told = true;
     }
 
     pub(crate) fn wants_turn(&self, now: Instant) -> bool {

@@ -123,11 +123,13 @@ pub fn wait<const N: usize>(
     timeout: Option<Duration>,
 ) -> io::Result<[Ready; N]> {
     let mut fds = entries.map(|(fd, interest)| PollFd::new(fd, interest.flags()));
+    // Who only looks needs no clock.
+    let looks = timeout == Some(Duration::ZERO);
     // A timeout beyond what the clock can hold is as good as none.
-    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let until = timeout.filter(|_| !looks).and_then(|left| Instant::now().checked_add(left));
     loop {
-        let left = until
-            .map(|until| TimeSpec::from_duration(until.saturating_duration_since(Instant::now())));
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = if looks { timeout } else { left }.map(TimeSpec::from_duration);
         match ppoll(&mut fds, left, None) {
             Ok(_) => return Ok(std::array::from_fn(|i| answer(&fds[i], entries[i].1))),
             Err(Errno::EINTR) => {}
