@@ -7,7 +7,8 @@ use crate::error::Error;
 /// What happened to a child, or to the channel to our parent.
 ///
 /// For a child: `Spawn` is first; `Message`s come before `Disconnect`; `Exit` comes when the
-/// process has ended, whoever still holds its pipes; `Close` is last, when the process, its piped
+/// process has ended, whoever still holds its pipes, and after what it sent and the end of its
+/// channel (messages that nobody takes do not delay it); `Close` is last, when the process, its piped
 /// outputs and its channel have all ended. From our parent come `Message`, `Disconnect` and
 /// `Error` only.
 #[derive(Debug)]

@@ -49,6 +49,11 @@ impl Fork {
                 command
             }
             Kind::ThisProgram => this_program(),
+            Kind::ThisProgramAt(path) => {
+                let mut command = this_program();
+                command.recipe.program = path.into();
+                command
+            }
             Kind::Program(path) => Command::new(path),
             Kind::Node(script) => {
                 let mut command = Command::new("node");

@@ -1,7 +1,7 @@
 //! The life of a child as its parent sees it: which event comes when.
 //!
-//! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has, whatever
-//! its pipes or its channel do; `Close` last and once, when the process, every piped output and
+//! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has and what it
+//! sent before is read, whatever else its pipes or its channel do; `Close` last and once, when the process, every piped output and
 //! the channel have ended, in whatever order they did.
 //!
 //! Pure.
@@ -66,6 +66,10 @@ impl Life {
 
     pub(crate) const fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    pub(crate) const fn is_connected(&self) -> bool {
+        self.connected
     }
 
     pub(crate) const fn is_alive(&self) -> bool {

@@ -24,6 +24,7 @@ pub struct Module(pub(crate) Kind);
 pub(crate) enum Kind {
     Named(String),
     ThisProgram,
+    ThisProgramAt(PathBuf),
     Program(PathBuf),
     Node(PathBuf),
 }
@@ -39,6 +40,13 @@ impl Module {
     #[must_use]
     pub const fn this_program() -> Self {
         Self(Kind::ThisProgram)
+    }
+
+    /// As [`this_program`](Self::this_program), but what lies at `path` by the time it is started,
+    /// which may be a newer build; where nothing is, this very executable.
+    #[must_use]
+    pub fn this_program_at(path: impl AsRef<Path>) -> Self {
+        Self(Kind::ThisProgramAt(path.as_ref().to_owned()))
     }
 
     /// Another program: a path, or a name that is looked for in the child's `PATH`.

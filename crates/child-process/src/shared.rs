@@ -50,6 +50,8 @@ struct State {
     life: Life,
     hub: Hub,
     outputs: Vec<Output>,
+    /// The process has ended; told when its channel is read.
+    exit_seen: bool,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Shared {
         connected: bool,
     ) -> Self {
         let (life, hub, outputs) = (Life::new(connected, 0), Hub::default(), Vec::new());
-        let mut state = State { life, hub, outputs };
+        let mut state = State { life, hub, outputs, exit_seen: false };
         state.hub.tell(Event::Spawn);
         Self {
             process,
@@ -182,7 +184,11 @@ impl Shared {
                     state.hub.tell(Event::Error(Error::Channel(error)));
                 }
                 state.step(Input::Disconnected, &self.process);
+                if state.exit_seen {
+                    state.step(Input::Exited, &self.process);
+                }
             }
+            LinkEvent::PeerGone => state.step(Input::Exited, &self.process),
             // A kind that a later channel may bring.
             _ => {}
         }
@@ -214,12 +220,17 @@ impl Shared {
         }
     }
 
-    /// The process has been seen to have ended. Runs on the loop.
+    /// The process has been seen to have ended. What it sent before, and that it left, is told
+    /// first, as far as it is read by then. Runs on the loop.
     pub(crate) fn exited(&self) {
-        if let Some(link) = self.link() {
-            link.peer_is_gone();
+        let mut state = self.state();
+        match self.link().filter(|_| state.life.is_connected()) {
+            Some(link) => {
+                state.exit_seen = true;
+                link.peer_is_gone();
+            }
+            None => state.step(Input::Exited, &self.process),
         }
-        self.state().step(Input::Exited, &self.process);
     }
 
     /// The output has ended. Runs on the loop.

@@ -19,6 +19,7 @@ mod slots;
 mod types;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::counters::{Counters, WorkerCounters};
@@ -26,8 +27,9 @@ use crate::lifecycle::{Event, Life, Times};
 use crate::listen::Ports;
 use crate::restart::{Backoff, Rng};
 use crate::schedule::{Schedule, Verdict};
+use crate::setup::Setup;
 
-use ending::Ending;
+use ending::{Emptying, Ending};
 use reload::Reload;
 use slots::Cause;
 pub(crate) use types::{
@@ -56,10 +58,14 @@ pub(crate) struct Core<H> {
     /// Of the schedules that are gone.
     counters: Counters,
     reload: Option<Reload>,
+    /// Who waits for the end of which workers.
+    emptying: Vec<Emptying>,
     /// Slots were filled, and their readiness has not been told.
     ready_due: bool,
-    /// The first start has begun.
+    /// A number of workers was asked for: the primary ends with the last of them.
     started: bool,
+    /// No worker is there, and none is wanted.
+    idle: bool,
     /// When anything but a schedule wants a tick.
     calm_deadline: Option<Instant>,
 }
@@ -96,6 +102,8 @@ struct Place {
     /// Until then its worker may still ask for what the one before it held.
     heir_until: Option<Instant>,
     backoff: Backoff,
+    /// What its workers have for themselves.
+    setup: Option<Arc<Setup>>,
 }
 
 impl Place {
@@ -107,6 +115,7 @@ impl Place {
             restart_at: None,
             heir_until: None,
             backoff,
+            setup: None,
         }
     }
 }
@@ -130,8 +139,10 @@ impl<H: Affinity> Core<H> {
             postponed: Vec::new(),
             counters: Counters::default(),
             reload: None,
+            emptying: Vec::new(),
             ready_due: false,
             started: false,
+            idle: true,
             calm_deadline: None,
         }
     }
@@ -169,6 +180,8 @@ impl<H: Affinity> Core<H> {
     fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
             Input::Scale(slots) => self.scale(slots, now, out),
+            Input::Fork { number, setup } => self.fork(number, setup, out),
+            Input::Empty { number } => self.empty(number, now, out),
             Input::Reload { number } => self.reload(number, out),
             Input::Spawned { worker, pid, kind } => {
                 if let Some(member) = self.members.get_mut(&worker) {

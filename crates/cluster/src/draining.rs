@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// How long a drain waits for the hand-off queues to be read, in milliseconds.
 pub const DRAIN_READ_MS_MAX: u64 = 1000;
@@ -78,6 +79,13 @@ impl Drain {
 
     pub(crate) fn has_begun(&self) -> bool {
         self.lock().hold.is_none()
+    }
+
+    /// Blocks until the drain has begun, and not longer than `limit`.
+    pub(crate) fn wait_begun(&self, limit: Duration) {
+        let state = self.lock();
+        // What was awaited may as well not have come: both are the end.
+        let _ = self.changed.wait_timeout_while(state, limit, |state| state.hold.is_some());
     }
 
     pub(crate) fn is_reached(&self) -> bool {

@@ -5,13 +5,14 @@
 
 mod node;
 mod perform;
+mod wishes;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
@@ -19,14 +20,17 @@ use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, ReloadFa
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;
+use crate::listeners::Listeners;
 use crate::members::{Member, Members};
 use crate::message::ToPrimary;
 use crate::policy::Policy;
 use crate::port::{Port, Taken};
 use crate::queue::Connection;
 use crate::settings::Signals;
-use crate::shared::{Job, Shared};
+use crate::setup::Settings;
+use crate::shared::{Job, Shared, Spawned};
 use crate::spawner::Spawner;
+use wishes::{Reply, Wishes};
 
 /// Jobs handled before the other sources get their turn.
 const JOBS_PER_TURN: usize = 256;
@@ -40,9 +44,6 @@ enum Watched {
     Stderr(WorkerId),
 }
 
-/// The way back to who asked for a reload.
-type Reply = Sender<Result<(), Error>>;
-
 #[derive(Debug)]
 pub(crate) struct Driver {
     core: Core<Connection>,
@@ -55,9 +56,9 @@ pub(crate) struct Driver {
     next_token: u32,
     signals: Option<SignalWatch>,
     signals_seen: u32,
-    /// Who waits for which reload; nobody for one that a signal asked for.
-    reloads: HashMap<u32, Option<Reply>>,
-    last_reload: u32,
+    /// What workers are started with.
+    settings: Arc<Settings>,
+    wishes: Wishes,
     /// Wishes for a number of workers that the core has been told.
     scales: u64,
     /// Answers to what was just performed, for the core's next steps.
@@ -88,6 +89,7 @@ impl Driver {
         let signals = signals.transpose().map_err(|source| Error::Os("sigaction", source))?;
         // Only the jitter of restarts hangs on it: any number that differs between primaries.
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
+        let settings = shared.lock().settings.clone();
         let counts_ends = options.policy == Policy::LeastLoaded;
         Ok(Self {
             core: Core::new(options, seed),
@@ -101,8 +103,8 @@ impl Driver {
             next_token: 0,
             signals,
             signals_seen: 0,
-            reloads: HashMap::new(),
-            last_reload: 0,
+            settings,
+            wishes: Wishes::default(),
             scales: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
@@ -137,25 +139,22 @@ impl Driver {
                 self.scales += u64::from(matches!(input, Input::Scale(_)));
                 self.inputs.push_back(input);
             }
+            Job::Setup(settings) => {
+                self.settings = settings.clone();
+                self.shared.emit(Event::Setup(settings));
+            }
+            Job::Fork(setup, reply) => {
+                self.scales += 1;
+                let number = self.wishes.fork(reply);
+                self.inputs.push_back(Input::Fork { number, setup });
+            }
+            Job::Disconnect(callback) => {
+                let number = self.wishes.disconnect(callback);
+                self.inputs.push_back(Input::Empty { number });
+            }
             Job::Reload(reply) => self.reload(Some(reply)),
-            Job::Spawned { worker, result: Ok(spawned) } => {
-                let pid = spawned.child.pid();
-                let kind = spawned.kind;
-                let mut member = Member::new(worker, spawned.child, kind, self.shared.clone());
-                if let Some(stderr) = spawned.stderr {
-                    let token = self.token(Watched::Stderr(worker));
-                    member.keep_stderr(stderr, token, turn);
-                }
-                self.members.add(member);
-                self.inputs.push_back(Input::Spawned { worker, pid, kind });
-            }
-            Job::Spawned { worker, result: Err(error) } => {
-                let errno = error.errno().unwrap_or(sys::errno::EIO);
-                let told = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
-                self.shared.emit(Event::Error(Some(worker), told));
-                self.failures.insert(worker, Error::Fork(error));
-                self.inputs.push_back(Input::SpawnFailed { worker, errno });
-            }
+            Job::Spawned { worker, result: Ok(spawned) } => self.spawned(worker, spawned, turn),
+            Job::Spawned { worker, result: Err(error) } => self.not_spawned(worker, error),
             Job::Child(worker, event) => self.child(worker, event, turn),
             // Whoever asked may have stopped waiting.
             Job::Count(reply) => drop(reply.send(self.core.counters())),
@@ -165,6 +164,30 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn spawned(&mut self, worker: WorkerId, mut spawned: Spawned, turn: &mut Turn<'_>) {
+        let (pid, kind) = (spawned.child.pid(), spawned.kind);
+        let stderr = spawned.stderr.take();
+        let mut member = Member::new(worker, spawned, self.shared.clone());
+        if let Some(stderr) = stderr {
+            let token = self.token(Watched::Stderr(worker));
+            member.keep_stderr(stderr, token, turn);
+        }
+        self.wishes.forked(worker, Ok(member.process.clone()));
+        self.members.add(member);
+        self.inputs.push_back(Input::Spawned { worker, pid, kind });
+    }
+
+    fn not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
+        let errno = error.errno().unwrap_or(sys::errno::EIO);
+        let told = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
+        self.shared.emit(Event::error(Some(worker), told));
+        // Whoever forked it gets the error; a failed start is then told by the number alone.
+        if let Some(error) = self.wishes.forked(worker, Err(Error::Fork(error))) {
+            self.failures.insert(worker, error);
+        }
+        self.inputs.push_back(Input::SpawnFailed { worker, errno });
     }
 
     fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
@@ -181,7 +204,7 @@ impl Driver {
                     self.inputs.extend(input);
                 }
                 Err(error) => {
-                    self.shared.emit(Event::Error(Some(worker), Error::Channel(error)));
+                    self.shared.emit(Event::error(Some(worker), Error::Channel(error)));
                 }
             },
             E::Message(message) => {
@@ -204,7 +227,7 @@ impl Driver {
                 self.let_go(worker, turn);
             }
             E::Error(error) => {
-                self.shared.emit(Event::Error(Some(worker), Error::Worker(error)));
+                self.shared.emit(Event::error(Some(worker), Error::Worker(error)));
             }
             _ => {}
         }
@@ -245,9 +268,8 @@ impl Driver {
     }
 
     fn reload(&mut self, reply: Option<Reply>) {
-        self.last_reload += 1;
-        self.reloads.insert(self.last_reload, reply);
-        self.inputs.push_back(Input::Reload { number: self.last_reload });
+        let number = self.wishes.reload(reply);
+        self.inputs.push_back(Input::Reload { number });
     }
 
     fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
@@ -261,10 +283,10 @@ impl Driver {
         if failure.is_none() {
             self.shared.emit(Event::Reloaded);
         }
-        match (self.reloads.remove(&number).flatten(), failure) {
+        match (self.wishes.reloaded(number), failure) {
             // Whoever asked may have stopped waiting.
             (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
-            (None, Some(failure)) => self.shared.emit(Event::Error(worker, failure)),
+            (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),
             (None, None) => {}
         }
     }
@@ -318,7 +340,7 @@ impl Driver {
             Notice::ListenFailed { worker, address, errno } => {
                 let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
                 self.failures.insert(worker, error(address.clone()));
-                self.shared.emit(Event::Error(Some(worker), error(address)));
+                self.shared.emit(Event::error(Some(worker), error(address)));
             }
             Notice::StartFailed { worker, .. } => {
                 let failure = self.blame(worker);
@@ -335,7 +357,7 @@ impl Driver {
             | Notice::Fork { worker, .. }
             | Notice::Online { worker }
             | Notice::Listening { worker, .. }
-            | Notice::Disconnect { worker }
+            | Notice::Disconnect { worker, .. }
             | Notice::Exit { worker, .. } => {
                 // What failed before it listened was not fatal.
                 if matches!(notice, Notice::Listening { .. }) {
@@ -382,6 +404,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let counters = self.core.counters();
         let finished = self.finished;
+        let mut listeners = Listeners::default();
         self.shared.change(|state| {
             if !finished {
                 let lost = io::Error::other("the primary's driver panicked");
@@ -389,9 +412,18 @@ impl Drop for Driver {
             }
             state.finished = true;
             state.counters = counters;
-            state.events = None;
+            std::mem::swap(&mut state.listeners, &mut listeners);
+            state.listeners.ended = true;
             state.workers.clear();
         });
+        // Not under the lock: what callbacks hold may have something to say when it goes.
+        drop(listeners);
+        for job in self.jobs.try_iter() {
+            if let Job::Disconnect(callback) = job {
+                self.wishes.disconnect(callback);
+            }
+        }
+        self.wishes.end();
     }
 }
 
@@ -429,7 +461,7 @@ impl Driver {
         let Some(signals) = &self.signals else { return };
         use std::os::fd::AsFd;
         if let Err(source) = turn.register(signals.as_fd(), token, Interest::READABLE) {
-            self.shared.emit(Event::Error(None, Error::Os("epoll_ctl", source)));
+            self.shared.emit(Event::error(None, Error::Os("epoll_ctl", source)));
         }
     }
 }

@@ -33,6 +33,12 @@ pub enum Error {
     NotReady(u32),
     /// A reload is asked for while another is not over.
     ReloadUnderWay,
+    /// The settings are changed after [`Primary::setup_master`](crate::Primary::setup_master) has
+    /// set them for good.
+    SetUp,
+    /// No place is left for one worker more, see [`WORKERS_MAX`](crate::WORKERS_MAX), or the
+    /// primary has ended.
+    NoPlace,
     /// The listener is closed: the worker is draining, or the primary is gone.
     Closed,
     /// This process is a worker; only a primary can do this.
@@ -60,7 +66,9 @@ impl Error {
             Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
             Self::Closed => "ERR_SERVER_NOT_RUNNING",
             Self::NotReady(_) => "ETIMEDOUT",
-            Self::IsWorker | Self::ReloadUnderWay => "ERR_INVALID_STATE",
+            Self::IsWorker | Self::ReloadUnderWay | Self::SetUp | Self::NoPlace => {
+                "ERR_INVALID_STATE"
+            }
             Self::Interrupted(_) => "ABORT_ERR",
             Self::Channel(source) => source.code(),
         }
@@ -91,6 +99,8 @@ impl fmt::Display for Error {
                 write!(f, "worker {worker} was not ready in time, so its predecessor was kept")
             }
             Self::ReloadUnderWay => f.write_str("a reload is under way"),
+            Self::SetUp => f.write_str("the settings were set for good before"),
+            Self::NoPlace => f.write_str("the primary takes no further worker"),
             Self::Closed => f.write_str("the listener is closed"),
             Self::IsWorker => f.write_str("this process is a worker, not a primary"),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
@@ -112,6 +122,8 @@ impl std::error::Error for Error {
             | Self::StartFailed { .. }
             | Self::NotReady(_)
             | Self::ReloadUnderWay
+            | Self::SetUp
+            | Self::NoPlace
             | Self::Closed
             | Self::IsWorker
             | Self::Interrupted(_) => None,

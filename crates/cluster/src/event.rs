@@ -1,12 +1,29 @@
 //! What a primary tells its user.
 
 use std::fmt;
+use std::sync::Arc;
 
 use child_process::ExitStatus;
 
 use crate::address::Address;
 use crate::error::Error;
 use crate::process::WorkerProcess;
+use crate::setup::Settings;
+
+/// What kind of event something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Setup,
+    Fork,
+    Online,
+    Listening,
+    Message,
+    Disconnect,
+    Unresponsive,
+    Exit,
+    Reloaded,
+    Error,
+}
 
 /// What happened to a worker; in the order it happened.
 ///
@@ -14,6 +31,8 @@ use crate::process::WorkerProcess;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// The settings were changed; workers are started with these from now on.
+    Setup(Arc<Settings>),
     /// The worker's process has been started.
     Fork(WorkerProcess),
     /// Its runtime is up: [`Worker::current`](crate::Worker::current) was called.
@@ -31,12 +50,72 @@ pub enum Event {
     /// A reload is over: every worker has been replaced.
     Reloaded,
     /// Something failed that concerns this worker, or none that exists.
-    Error(Option<u32>, Error),
+    Error(Option<u32>, Arc<Error>),
+}
+
+impl Event {
+    pub(crate) fn error(worker: Option<u32>, error: Error) -> Self {
+        Self::Error(worker, Arc::new(error))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Setup(_) => Kind::Setup,
+            Self::Fork(_) => Kind::Fork,
+            Self::Online(_) => Kind::Online,
+            Self::Listening(..) => Kind::Listening,
+            Self::Message(..) => Kind::Message,
+            Self::Disconnect(_) => Kind::Disconnect,
+            Self::Unresponsive(_) => Kind::Unresponsive,
+            Self::Exit(..) => Kind::Exit,
+            Self::Reloaded => Kind::Reloaded,
+            Self::Error(..) => Kind::Error,
+        }
+    }
+
+    /// The worker it happened to.
+    pub(crate) fn worker(&self) -> Option<&WorkerProcess> {
+        match self {
+            Self::Fork(worker)
+            | Self::Online(worker)
+            | Self::Listening(worker, _)
+            | Self::Message(worker, _)
+            | Self::Disconnect(worker)
+            | Self::Unresponsive(worker)
+            | Self::Exit(worker, _) => Some(worker),
+            Self::Setup(_) | Self::Reloaded | Self::Error(..) => None,
+        }
+    }
+
+    /// Whom it concerns.
+    pub(crate) fn worker_id(&self) -> Option<u32> {
+        match self {
+            Self::Error(worker, _) => *worker,
+            other => other.worker().map(WorkerProcess::id),
+        }
+    }
+
+    /// The same once more; a message has one owner.
+    pub(crate) fn twin(&self) -> Option<Self> {
+        Some(match self {
+            Self::Setup(settings) => Self::Setup(settings.clone()),
+            Self::Fork(worker) => Self::Fork(worker.clone()),
+            Self::Online(worker) => Self::Online(worker.clone()),
+            Self::Listening(worker, address) => Self::Listening(worker.clone(), address.clone()),
+            Self::Message(..) => return None,
+            Self::Disconnect(worker) => Self::Disconnect(worker.clone()),
+            Self::Unresponsive(worker) => Self::Unresponsive(worker.clone()),
+            Self::Exit(worker, status) => Self::Exit(worker.clone(), *status),
+            Self::Reloaded => Self::Reloaded,
+            Self::Error(worker, error) => Self::Error(*worker, error.clone()),
+        })
+    }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Setup(_) => f.write_str("setup"),
             Self::Fork(worker) => write!(f, "fork {}", worker.id()),
             Self::Online(worker) => write!(f, "online {}", worker.id()),
             Self::Listening(worker, address) => write!(f, "listening {} {address}", worker.id()),
@@ -76,7 +155,7 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_cause() {
         let cause = std::io::Error::from_raw_os_error(sys::errno::EMFILE);
-        let line = Event::Error(Some(3), Error::Os("start a worker", cause)).to_string();
+        let line = Event::error(Some(3), Error::Os("start a worker", cause)).to_string();
         assert!(line.starts_with("error 3 start a worker failed: Too many open files"), "{line}");
     }
 }

@@ -25,6 +25,7 @@ mod address;
 #[cfg(feature = "axum")]
 mod axum;
 mod bind;
+mod callbacks;
 mod core;
 mod count;
 mod counters;
@@ -38,6 +39,7 @@ mod inbox;
 mod lifecycle;
 mod listen;
 mod listener;
+mod listeners;
 mod listening;
 mod members;
 mod message;
@@ -53,6 +55,7 @@ mod record;
 mod restart;
 mod schedule;
 mod settings;
+mod setup;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -79,10 +82,34 @@ pub use primary::Primary;
 pub use process::{State, WorkerProcess};
 pub use restart::Restart;
 pub use settings::{Builder, WORKERS_MAX};
+pub use setup::{Settings, Setup, WorkerStdio};
 pub use stream::Stream;
 #[cfg(feature = "tokio")]
 pub use tokio::{AsyncListener, AsyncStream};
 pub use worker::{ORPHAN_DRAIN_MS, Worker};
+
+/// Whether this process is the primary, or would be one: it was not started as a worker.
+///
+/// Node: `cluster.isPrimary`. As [`Worker::current`] it brings the worker's runtime up.
+#[must_use]
+#[doc(alias = "isPrimary")]
+pub fn is_primary() -> bool {
+    !is_worker()
+}
+
+/// The same as [`is_primary`]. Node: `cluster.isMaster`.
+#[must_use]
+#[doc(alias = "isMaster")]
+pub fn is_master() -> bool {
+    is_primary()
+}
+
+/// Whether this process was started as a worker. Node: `cluster.isWorker`.
+#[must_use]
+#[doc(alias = "isWorker")]
+pub fn is_worker() -> bool {
+    Worker::current().is_some()
+}
 
 /// The example of the README is compiled as a test.
 #[cfg(all(doctest, feature = "axum"))]

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use child_process::{Child, ExitStatus, Signal};
+use child_process::{ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
 use crate::core::{Key, Notice, WorkerId, WorkerKind};
@@ -14,7 +14,7 @@ use crate::message::ToWorker;
 use crate::node::desk::Desk;
 use crate::process::{State, WorkerProcess};
 use crate::queue::{Connection, Queue};
-use crate::shared::Shared;
+use crate::shared::{Shared, Spawned};
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const LAST_WORDS_BYTES: usize = 4096;
@@ -111,13 +111,9 @@ impl Members {
 }
 
 impl Member {
-    pub(crate) fn new(
-        worker: WorkerId,
-        child: Arc<Child>,
-        kind: WorkerKind,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let process = WorkerProcess::new(worker, child, shared.clone());
+    pub(crate) fn new(worker: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
+        let Spawned { child, kind, pipes, stderr: _ } = spawned;
+        let process = WorkerProcess::new(worker, child, pipes, shared.clone());
         shared.change(|state| {
             state.workers.insert(worker, process.clone());
         });
@@ -207,14 +203,16 @@ impl Member {
                 process.reach(State::Listening);
                 Event::Listening(process, address)
             }
-            Notice::Disconnect { .. } => {
+            Notice::Disconnect { exited_after_disconnect, .. } => {
                 self.told_disconnect = true;
+                process.ends(exited_after_disconnect);
                 process.reach(State::Disconnected);
                 Event::Disconnect(process)
             }
             Notice::Exit { worker, exited_after_disconnect, .. } => {
                 self.told_exit = true;
-                process.ended(exited_after_disconnect);
+                process.ends(exited_after_disconnect);
+                process.reach(State::Dead);
                 self.shared.change(|state| {
                     state.workers.remove(&worker);
                 });

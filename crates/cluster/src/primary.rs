@@ -11,9 +11,11 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;
+use crate::policy::Policy;
 use crate::process::WorkerProcess;
 use crate::settings::{Builder, WORKERS_MAX};
-use crate::shared::{Job, Shared, State};
+use crate::setup::{Settings, Setup};
+use crate::shared::{Callback, Job, Shared, State};
 use crate::spawner::Spawner;
 use crate::worker::Worker;
 
@@ -49,6 +51,7 @@ use crate::worker::Worker;
 pub struct Primary {
     shared: Arc<Shared>,
     workers: u32,
+    policy: Policy,
 }
 
 impl Primary {
@@ -62,16 +65,20 @@ impl Primary {
         if Worker::current().is_some() {
             return Err(Error::IsWorker);
         }
-        let (shared, jobs) = Shared::new();
-        let workers = builder.workers;
-        let spawner = Spawner::start(builder.settings, shared.clone())
-            .map_err(|source| Error::Os("spawn a thread", source))?;
+        let (shared, jobs) = Shared::new(builder.settings);
+        let (workers, policy) = (builder.workers, builder.core.policy);
+        let spawner =
+            Spawner::start(shared.clone()).map_err(|source| Error::Os("spawn a thread", source))?;
         let given = Given::collect(&builder.sockets)?;
         let signals = builder.signals;
         let driver = Driver::new(builder.core, signals, given, shared.clone(), jobs, spawner)?;
         let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
         shared.connect(reactor.add(driver));
-        Ok(Self { shared, workers })
+        Ok(Self { shared, workers, policy })
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Everything that happens from now on, in order; the first call gives the receiver that
@@ -86,7 +93,7 @@ impl Primary {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let mut state = self.shared.lock();
         if !state.events_taken && !state.finished {
-            state.events = Some(sender);
+            state.listeners.queue = Some(sender);
             state.events_taken = true;
         }
         receiver
@@ -99,7 +106,7 @@ impl Primary {
     /// None today; failures to start are told by [`ready`](Self::ready) and as events.
     #[doc(alias = "fork")]
     pub fn start(&self) -> Result<(), Error> {
-        self.shared.scale(self.workers);
+        self.shared.ask_for(Job::Input(Input::Scale(self.workers)));
         Ok(())
     }
 
@@ -114,17 +121,105 @@ impl Primary {
     /// [`Error::Option`] when the number is out of range.
     pub fn scale(&self, workers: u32) -> Result<(), Error> {
         check_workers(workers)?;
-        self.shared.scale(workers);
+        self.shared.ask_for(Job::Input(Input::Scale(workers)));
         Ok(())
+    }
+
+    /// Starts one worker more, with `setup` for itself, and waits until its process runs. The
+    /// place it gets keeps this setup: who replaces the worker has it, too.
+    ///
+    /// It counts as the youngest for [`scale`](Self::scale), and as one of those that
+    /// [`ready`](Self::ready) waits for. A program that starts all its workers like this needs no
+    /// [`start`](Self::start), and its primary does not end with the last of them;
+    /// [`Builder::restart`](crate::Builder::restart) with `Never` leaves their number to it, as
+    /// Node does.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), cluster::Error> {
+    /// use cluster::{Primary, Setup};
+    ///
+    /// let primary = Primary::builder().build()?;
+    /// primary.fork(Setup::new().env("PART", "front"))?.on_exit(|status| eprintln!("{status}"));
+    /// // Beside it, at the same port, an application for Node.
+    /// primary.fork(Setup::new().exec("app.js"))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fork`] when it cannot be started: it is tried again, with growing delay, as if it
+    /// had crashed. [`Error::NoPlace`] with [`WORKERS_MAX`] workers and when the cluster has ended.
+    ///
+    /// Node: `cluster.fork(env)`, which does not wait.
+    pub fn fork(&self, setup: Setup) -> Result<WorkerProcess, Error> {
+        let (reply, replied) = crossbeam_channel::bounded(1);
+        self.shared.ask_for(Job::Fork(Arc::new(setup), reply));
+        replied.recv().unwrap_or(Err(Error::NoPlace))
+    }
+
+    /// Changes what workers are started with from now on, as far as `setup` names it, and tells
+    /// it as [`Event::Setup`]. Workers that run stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SetUp`] when it would change what [`setup_master`](Self::setup_master) has set.
+    ///
+    /// Node: `cluster.setupPrimary`.
+    #[doc(alias = "setupPrimary")]
+    pub fn setup_primary(&self, setup: Setup) -> Result<(), Error> {
+        self.shared.set_up(&setup, false)
+    }
+
+    /// As [`setup_primary`](Self::setup_primary), but for good: a later change is an error, the
+    /// same once more is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SetUp`] when it was called before, with something else.
+    ///
+    /// Node: `cluster.setupMaster` of the first versions; later it became the other one's alias.
+    #[doc(alias = "setupMaster")]
+    pub fn setup_master(&self, setup: Setup) -> Result<(), Error> {
+        self.shared.set_up(&setup, true)
+    }
+
+    /// What workers are started with, without what some have for themselves.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.lock().settings.clone()
+    }
+
+    /// How connections are dealt. Set by [`Builder::policy`](crate::Builder::policy), for good.
+    #[must_use]
+    #[doc(alias = "schedulingPolicy")]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Disconnects all workers, and calls `then` on the callback thread when they have ended and
+    /// all that they listened on is closed; at once where there is none. Returns at once.
+    ///
+    /// Unlike after a [`shutdown`](Self::shutdown) the primary can start others, also before that.
+    /// The deadlines of [`Builder::disconnect_within`](crate::Builder::disconnect_within) hold.
+    ///
+    /// Node: `cluster.disconnect(callback)`, which calls it after the first of them.
+    pub fn disconnect(&self, then: impl FnOnce() + Send + 'static) {
+        let state = self.shared.lock();
+        if state.finished {
+            drop(state);
+            return reactor::callback::call(then);
+        }
+        // Under the lock: when the driver ends after this it finds the job.
+        self.shared.job(Job::Disconnect(Callback(Box::new(then))));
     }
 
     /// Replaces every worker, one after the other, without refusing anybody; blocks until the
     /// last of the old ones has ended.
     ///
     /// Each new worker listens on all that its predecessor listened on before that one is told to
-    /// finish what it has. Without [`Builder::exec`] the new workers run the executable that this
-    /// process runs, even where its file was replaced since; with it, what lies at that path by
-    /// now, which may be a new build. [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
+    /// finish what it has. The new workers run what lies by now at the path of this program (or
+    /// [`Builder::exec`]), which may be a new build. [`Builder::reload_on_hangup`] reloads on
+    /// `SIGHUP`.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), cluster::Error> {
@@ -189,20 +284,20 @@ impl Primary {
     /// the deadlines. Returns at once; [`wait`](Self::wait) waits for the end.
     ///
     /// What waits in the backlog is still dealt to the workers before their queues end.
-    #[doc(alias = "disconnect")]
     pub fn shutdown(&self) {
         self.shared.input(Input::Shutdown);
     }
 
-    /// Blocks until all workers have ended for good: after a shutdown, or because none is left
-    /// and none will be started.
+    /// Blocks until all workers have ended for good: after a shutdown or a
+    /// [`disconnect`](Self::disconnect), or because none is left and none will be started.
     ///
     /// # Errors
     ///
     /// What [`ready`](Self::ready) gives for a failed start, unless that was told already;
     /// [`Error::Interrupted`] when a second signal killed the workers.
     pub fn wait(&self) -> Result<(), Error> {
-        self.shared.wait_until(|state| state.finished.then(|| failure(state).map_or(Ok(()), Err)))
+        let over = |state: &State| state.finished || state.idle;
+        self.shared.wait_until(|state| over(state).then(|| failure(state).map_or(Ok(()), Err)))
     }
 
     /// The workers that have not ended, by number.

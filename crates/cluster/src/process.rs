@@ -1,16 +1,21 @@
 //! A worker as its primary sees it.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use child_process::{Child, Signal};
+use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal};
 use ipc::SendError;
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::core::Input;
 use crate::counters::WorkerCounters;
 use crate::error::Error;
+use crate::event::Event;
+use crate::setup::Settings;
 use crate::shared::{Job, Shared};
 
 /// How far a worker has come. Node's names.
@@ -24,14 +29,51 @@ pub enum State {
     Online,
     /// It listens.
     Listening,
+    /// It is to end, and finishes what it has; only the worker itself says so.
+    Disconnecting,
     /// Its channel is closed.
     Disconnected,
     /// Its process has ended.
     Dead,
 }
 
-const STATES: [State; 5] =
-    [State::None, State::Online, State::Listening, State::Disconnected, State::Dead];
+const STATES: [State; 6] = [
+    State::None,
+    State::Online,
+    State::Listening,
+    State::Disconnecting,
+    State::Disconnected,
+    State::Dead,
+];
+
+/// Our ends of a worker's pipes, until somebody takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildOutput>,
+    stderr: Option<ChildOutput>,
+    extra: BTreeMap<i32, UnixStream>,
+}
+
+impl Pipes {
+    pub(crate) fn of(child: &mut Child, settings: &Settings) -> Self {
+        let extra = settings.extra_pipes();
+        let extra = extra.filter_map(|number| Some((number, child.take_descriptor(number)?)));
+        let extra = extra.collect();
+        let (stdin, stdout) = (child.take_stdin(), child.take_stdout());
+        Self { stdin, stdout, stderr: child.take_stderr(), extra }
+    }
+}
+
+/// What a worker has been through, for those who ask later.
+#[derive(Debug)]
+enum Past {
+    Fork,
+    Online,
+    Listening(Address),
+    Disconnect,
+    Exit(ExitStatus),
+}
 
 /// A worker process, as its primary sees it. Cheap to clone; every clone is the same worker.
 ///
@@ -48,14 +90,17 @@ struct Inner {
     child: Arc<Child>,
     shared: Arc<Shared>,
     state: AtomicU8,
-    /// 0 until it ends, then 1 for a crash and 2 for a wanted exit.
+    /// 0 until it ends or hangs up, then 1 for a crash and 2 for a wanted exit.
     wanted: AtomicU8,
+    pipes: Mutex<Pipes>,
+    past: Mutex<Vec<Past>>,
 }
 
 impl WorkerProcess {
-    pub(crate) fn new(id: u32, child: Arc<Child>, shared: Arc<Shared>) -> Self {
-        let state = AtomicU8::new(State::None as u8);
-        Self(Arc::new(Inner { id, child, shared, state, wanted: AtomicU8::new(0) }))
+    pub(crate) fn new(id: u32, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
+        let (state, wanted) = (AtomicU8::new(State::None as u8), AtomicU8::new(0));
+        let (pipes, past) = (Mutex::new(pipes), Mutex::default());
+        Self(Arc::new(Inner { id, child, shared, state, wanted, pipes, past }))
     }
 
     /// Sends a message to the worker, which receives it from
@@ -138,7 +183,7 @@ impl WorkerProcess {
         self.state() == State::Dead
     }
 
-    /// Whether it ended because it was asked to; `None` while it runs.
+    /// Whether it ends because it was asked to; `None` until it ends or its channel is closed.
     #[must_use]
     #[doc(alias = "exitedAfterDisconnect")]
     pub fn exited_after_disconnect(&self) -> Option<bool> {
@@ -155,6 +200,69 @@ impl WorkerProcess {
         self.0.shared.ask(|reply| Job::CountWorker(self.0.id, reply))
     }
 
+    /// Takes our end of its standard input, where that is a pipe
+    /// ([`Setup::silent`](crate::Setup::silent), [`WorkerStdio::Pipe`](crate::WorkerStdio)): once.
+    #[must_use]
+    pub fn take_stdin(&self) -> Option<ChildStdin> {
+        self.pipes().stdin.take()
+    }
+
+    /// Takes our end of its standard output, where that is a pipe: once. A worker whose output
+    /// nobody reads blocks when the pipe is full.
+    #[must_use]
+    pub fn take_stdout(&self) -> Option<ChildOutput> {
+        self.pipes().stdout.take()
+    }
+
+    /// Takes our end of its standard error, where that is a pipe: once.
+    #[must_use]
+    pub fn take_stderr(&self) -> Option<ChildOutput> {
+        self.pipes().stderr.take()
+    }
+
+    /// Takes our end of its descriptor `number`, 3 or higher, where that is a pipe: once.
+    #[must_use]
+    pub fn take_descriptor(&self, number: i32) -> Option<UnixStream> {
+        self.pipes().extra.remove(&number)
+    }
+
+    fn pipes(&self) -> MutexGuard<'_, Pipes> {
+        self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what happened, for callbacks that come later.
+    pub(crate) fn remember(&self, event: &Event) {
+        let past = match event {
+            Event::Fork(_) => Past::Fork,
+            Event::Online(_) => Past::Online,
+            Event::Listening(_, address) => Past::Listening(address.clone()),
+            Event::Disconnect(_) => Past::Disconnect,
+            Event::Exit(_, status) => Past::Exit(*status),
+            Event::Setup(_)
+            | Event::Message(..)
+            | Event::Unresponsive(_)
+            | Event::Reloaded
+            | Event::Error(..) => return,
+        };
+        self.0.past.lock().unwrap_or_else(PoisonError::into_inner).push(past);
+    }
+
+    pub(crate) fn past(&self) -> Vec<Event> {
+        let past = self.0.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = |past: &Past| match past {
+            Past::Fork => Event::Fork(self.clone()),
+            Past::Online => Event::Online(self.clone()),
+            Past::Listening(address) => Event::Listening(self.clone(), address.clone()),
+            Past::Disconnect => Event::Disconnect(self.clone()),
+            Past::Exit(status) => Event::Exit(self.clone(), *status),
+        };
+        past.iter().map(event).collect()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     pub(crate) fn child(&self) -> &Child {
         &self.0.child
     }
@@ -164,8 +272,7 @@ impl WorkerProcess {
         self.0.state.fetch_max(state as u8, Ordering::AcqRel);
     }
 
-    pub(crate) fn ended(&self, exited_after_disconnect: bool) {
+    pub(crate) fn ends(&self, exited_after_disconnect: bool) {
         self.0.wanted.store(1 + u8::from(exited_after_disconnect), Ordering::Release);
-        self.reach(State::Dead);
     }
 }

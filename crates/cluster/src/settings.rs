@@ -1,8 +1,8 @@
 //! How a primary and its workers are set up.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,22 +15,10 @@ use crate::error::Error;
 use crate::policy::Policy;
 use crate::primary::{Primary, check_workers};
 use crate::restart::Restart;
+use crate::setup::{Settings, Setup};
 
 /// The most workers one primary can have.
 pub const WORKERS_MAX: u32 = 4096;
-
-/// What every worker is started with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// What is run instead of this program.
-    pub(crate) exec: Option<PathBuf>,
-    pub(crate) exec_path: Option<OsString>,
-    pub(crate) exec_argv: Vec<OsString>,
-    pub(crate) serialization: Option<Serialization>,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
-    pub(crate) current_dir: Option<PathBuf>,
-}
 
 /// Which signals the primary takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,15 +51,7 @@ pub struct Builder {
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        let settings = Settings {
-            exec: None,
-            exec_path: None,
-            exec_argv: Vec::new(),
-            serialization: None,
-            args: std::env::args_os().skip(1).collect(),
-            env: Vec::new(),
-            current_dir: None,
-        };
+        let settings = Settings::of_this_process();
         let workers = os_info::available_parallelism();
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
         let asked = std::env::var_os("NODE_CLUSTER_SCHED_POLICY");
@@ -114,57 +94,56 @@ impl Builder {
         self
     }
 
+    /// What the workers are started with; what `setup` does not name stays as it was. The methods
+    /// from here to [`current_dir`](Self::current_dir) are short forms of it.
+    pub fn setup(mut self, setup: Setup) -> Self {
+        self.settings.overlay(&setup);
+        self
+    }
+
     /// What the workers run instead of this program: another program, or a script for Node
     /// (`.js`, `.mjs`, `.cjs`, `.ts`).
     ///
     /// A Node application needs no change: its `listen` calls come here. It gets no arguments
     /// unless [`args`](Self::args) names some.
-    pub fn exec(mut self, exec: impl AsRef<Path>) -> Self {
-        self.settings.exec = Some(exec.as_ref().to_owned());
-        self.settings.args.clear();
-        self
+    pub fn exec(self, exec: impl AsRef<Path>) -> Self {
+        self.setup(Setup::new().exec(exec))
     }
 
     /// Which Node runs the script of [`exec`](Self::exec); by default `node` of the `PATH`.
     #[doc(alias = "execPath")]
-    pub fn exec_path(mut self, path: impl AsRef<OsStr>) -> Self {
-        self.settings.exec_path = Some(path.as_ref().to_owned());
-        self
+    pub fn exec_path(self, path: impl AsRef<OsStr>) -> Self {
+        self.setup(Setup::new().exec_path(path))
     }
 
     /// Options for Node itself, in front of the script.
     #[doc(alias = "execArgv")]
-    pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
-        self.settings.exec_argv = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        self
+    pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
+        self.setup(Setup::new().exec_argv(args))
     }
 
     /// How messages between primary and workers are written; by default compactly for Rust
     /// workers, as JSON for Node workers. A Node worker has what is its own with
     /// [`Serialization::Advanced`]: maps, big integers, buffers, and values that contain
     /// themselves.
-    pub fn serialization(mut self, serialization: Serialization) -> Self {
-        self.settings.serialization = Some(serialization);
-        self
+    pub fn serialization(self, serialization: Serialization) -> Self {
+        self.setup(Setup::new().serialization(serialization))
     }
 
     /// The arguments of the workers, without the program itself; by default those of this process.
-    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
-        self.settings.args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        self
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
+        self.setup(Setup::new().args(args))
     }
 
     /// Adds a variable to the workers' environment, which is otherwise this process's own.
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.settings.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
+    pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.setup(Setup::new().env(name, value))
     }
 
     /// The directory the workers start in; by default that of this process.
     #[doc(alias = "cwd")]
-    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
-        self.settings.current_dir = Some(dir.as_ref().to_owned());
-        self
+    pub fn current_dir(self, dir: impl AsRef<Path>) -> Self {
+        self.setup(Setup::new().current_dir(dir))
     }
 
     /// How many connections may wait in one worker's queue: 1 to 64, by default 64.

@@ -1,6 +1,7 @@
 //! What a primary's handles, its driver on the loop and its spawner share.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use child_process::{Child, Signal};
@@ -10,8 +11,19 @@ use crate::core::{Input, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::event::Event;
-use crate::process::WorkerProcess;
+use crate::listeners::Listeners;
+use crate::process::{Pipes, WorkerProcess};
 use crate::queue::Connection;
+use crate::setup::{Settings, Setup};
+
+/// To be called once.
+pub(crate) struct Callback(pub(crate) Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback").finish_non_exhaustive()
+    }
+}
 
 /// What is brought to the driver from other threads, and from the children's sources.
 #[derive(Debug)]
@@ -22,6 +34,12 @@ pub(crate) enum Job {
         result: Result<Spawned, child_process::Error>,
     },
     Child(WorkerId, child_process::Event),
+    /// Workers are started with this from now on.
+    Setup(Arc<Settings>),
+    /// One worker more, with this for itself.
+    Fork(Arc<Setup>, Sender<Result<WorkerProcess, Error>>),
+    /// All workers are to end; this is called then.
+    Disconnect(Callback),
     /// The user wants every worker replaced.
     Reload(Sender<Result<(), Error>>),
     /// The user asks for the counters, of all or of one.
@@ -36,6 +54,8 @@ pub(crate) struct Spawned {
     pub(crate) kind: WorkerKind,
     /// Its standard error until its runtime is up.
     pub(crate) stderr: Option<std::os::fd::OwnedFd>,
+    /// The user's ends of its pipes.
+    pub(crate) pipes: Pipes,
 }
 
 #[derive(Debug)]
@@ -46,11 +66,14 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
-    /// The way to the user, if he asked for events.
-    pub(crate) events: Option<Sender<Event>>,
+    pub(crate) listeners: Listeners,
     pub(crate) events_taken: bool,
+    /// As they were last changed; the driver may not have heard of it.
+    pub(crate) settings: Arc<Settings>,
+    /// `setup_master` was called.
+    pub(crate) frozen: bool,
     pub(crate) workers: BTreeMap<WorkerId, WorkerProcess>,
     /// As they stood at the end.
     pub(crate) counters: Counters,
@@ -59,16 +82,38 @@ pub(crate) struct State {
     /// How often a number of workers was asked for.
     pub(crate) scales: u64,
     pub(crate) finished: bool,
+    /// All workers have ended, and none has been asked for since.
+    pub(crate) idle: bool,
     /// Why the start was given up; taken by the first who asks.
     pub(crate) failure: Option<Error>,
     pub(crate) interrupted: Option<Signal>,
     pub(crate) address: Option<crate::address::Address>,
 }
 
+impl State {
+    fn new(settings: Settings) -> Self {
+        Self {
+            listeners: Listeners::default(),
+            events_taken: false,
+            settings: Arc::new(settings),
+            frozen: false,
+            workers: BTreeMap::new(),
+            counters: Counters::default(),
+            ready: false,
+            scales: 0,
+            finished: false,
+            idle: false,
+            failure: None,
+            interrupted: None,
+            address: None,
+        }
+    }
+}
+
 impl Shared {
-    pub(crate) fn new() -> (Arc<Self>, Receiver<Job>) {
+    pub(crate) fn new(settings: Settings) -> (Arc<Self>, Receiver<Job>) {
         let (inbox, jobs) = crossbeam_channel::unbounded();
-        let (state, changed) = (Mutex::default(), Condvar::new());
+        let (state, changed) = (Mutex::new(State::new(settings)), Condvar::new());
         (Arc::new(Self { inbox, driver: OnceLock::new(), state, changed }), jobs)
     }
 
@@ -82,13 +127,28 @@ impl Shared {
         self.job(Job::Input(input));
     }
 
-    /// Asks for so many workers; they are not ready until the driver says so.
-    pub(crate) fn scale(&self, workers: u32) {
+    /// Asks for workers; they are not ready until the driver says so.
+    pub(crate) fn ask_for(&self, workers: Job) {
         // Under one lock, so that whoever comes second is also done second.
         let mut state = self.lock();
         state.ready = false;
+        state.idle = false;
         state.scales += 1;
-        self.input(Input::Scale(workers));
+        self.job(workers);
+    }
+
+    /// Changes what workers are started with from now on; `freeze` lets nobody change it again.
+    pub(crate) fn set_up(&self, setup: &Setup, freeze: bool) -> Result<(), Error> {
+        let mut state = self.lock();
+        let mut settings = Settings::clone(&state.settings);
+        settings.overlay(setup);
+        if state.frozen {
+            return if settings == *state.settings { Ok(()) } else { Err(Error::SetUp) };
+        }
+        state.frozen = freeze;
+        state.settings = Arc::new(settings);
+        self.job(Job::Setup(state.settings.clone()));
+        Ok(())
     }
 
     pub(crate) fn job(&self, job: Job) {
@@ -100,10 +160,7 @@ impl Shared {
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        if let Some(events) = &self.lock().events {
-            // The user dropped the receiver: he no longer wants to know.
-            let _ = events.send(event);
-        }
+        self.lock().listeners.tell(event);
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {

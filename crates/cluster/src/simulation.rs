@@ -11,6 +11,7 @@
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -33,7 +34,9 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// What thousands of worlds must have seen, or they prove little.
-const SEEN: [&str; 24] = [
+const SEEN: [&str; 26] = [
+    "forked",
+    "idle",
     "delivered",
     "taken back",
     "dispatched again",
@@ -161,7 +164,7 @@ struct World {
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), Queue>,
-    ends: BTreeMap<(WorkerId, Key), std::sync::Arc<Ended64>>,
+    ends: BTreeMap<(WorkerId, Key), Arc<Ended64>>,
     workers: BTreeMap<WorkerId, Worker>,
     fates: Vec<Fate>,
     ledger: Ledger,
@@ -173,6 +176,11 @@ struct World {
     /// The reload that is not over, and the last number used.
     reload: Option<u32>,
     reloads: u32,
+    /// A fork that has not been answered.
+    forking: bool,
+    /// Who waits for the end of which workers, and whether anybody ever did.
+    emptying: BTreeMap<u32, Vec<WorkerId>>,
+    emptied: bool,
     /// What has been exercised.
     seen: BTreeMap<&'static str, u64>,
     shown: bool,
@@ -296,6 +304,9 @@ impl World {
             ready_due: false,
             reload: None,
             reloads: 0,
+            forking: false,
+            emptying: BTreeMap::new(),
+            emptied: false,
             seen: BTreeMap::new(),
             shown: std::env::var_os("SEED").is_some(),
         }
@@ -329,6 +340,7 @@ impl World {
         }
         assert_eq!(self.core.deadline(), None, "idle without a deadline");
         assert_eq!(self.reload, None, "a reload ends");
+        assert!(self.emptying.is_empty(), "workers that are to end do");
         // While one that is said to listen has not begun to, it may want any address.
         let mut running = self.workers.values().filter(|worker| worker.running);
         let coming = running.any(|worker| worker.told.listening_ever.is_empty());
@@ -448,7 +460,15 @@ impl World {
 
     fn fault(&mut self) {
         let Some(id) = self.any_worker() else { return };
-        match self.below(35) {
+        match self.below(40) {
+            35..=37 => {
+                self.reloads += 1;
+                self.step(Input::Fork { number: self.reloads, setup: Arc::default() });
+            }
+            38 if self.chance(30) => {
+                self.reloads += 1;
+                self.step(Input::Empty { number: self.reloads });
+            }
             30..=31 => {
                 let worker = self.workers.get_mut(&id).unwrap();
                 worker.full = !worker.full;
@@ -858,6 +878,18 @@ impl World {
             Input::Reload { number } if self.reload.is_none() && !self.stopping => {
                 self.reload = Some(*number);
             }
+            Input::Fork { .. } => self.forking = true,
+            Input::Empty { number } => {
+                let alive = self.workers.iter_mut().filter(|(_, worker)| !worker.told.exited);
+                let mut ids = Vec::new();
+                for (id, worker) in alive {
+                    worker.told.finishing = true;
+                    ids.push(*id);
+                }
+                self.wanted.clear();
+                self.emptying.insert(*number, ids);
+                self.emptied = true;
+            }
             Input::Shutdown | Input::Abort => self.stopping = true,
             _ => {}
         }
@@ -873,7 +905,7 @@ impl World {
 
     fn perform(&mut self, output: Output<usize>) {
         match output {
-            Output::Spawn { worker, slot } => self.order(worker, slot),
+            Output::Spawn { worker, slot, setup: _ } => self.order(worker, slot),
             Output::Emit(notice) => self.notice(notice),
             Output::Bind { key, address, .. } => self.bind(key, address),
             Output::Unbind { key, drain } => self.unbind(key, drain),
@@ -933,6 +965,9 @@ impl World {
             }
             Output::Close { connection, reason } => self.close(connection, reason),
             Output::Reloaded { number, result } => self.reloaded(number, result),
+            Output::Forked { worker, .. } => self.forked(worker),
+            Output::Idle => self.idle(),
+            Output::Emptied { number } => self.left(number),
             Output::Finished => {
                 assert!(!self.finished, "finished once");
                 assert!(self.workers.values().all(|worker| worker.told.exited));
@@ -947,10 +982,35 @@ impl World {
             Ok(()) => self.saw("reloaded"),
             Err(ReloadFailure::NotReady(_)) => self.saw("reload: not ready"),
             Err(ReloadFailure::Ended(_)) => self.saw("reload: ended"),
-            Err(ReloadFailure::Closed) => assert!(self.stopping),
+            Err(ReloadFailure::Closed) => assert!(self.stopping || self.emptied),
             Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
         }
         assert!(under_way || self.stopping, "answered once");
+    }
+
+    fn forked(&mut self, worker: Option<WorkerId>) {
+        assert!(!self.forking || worker.is_none(), "ordered before it is said");
+        assert!(worker.is_some() || self.stopping, "there is a place");
+        self.forking = false;
+        self.ready_due |= worker.is_some();
+        self.saw("forked");
+    }
+
+    fn idle(&mut self) {
+        assert!(!self.stopping && self.wanted.is_empty());
+        assert!(self.workers.values().all(|worker| worker.told.exited));
+        self.saw("idle");
+        // The next start is a first one again.
+        self.ready = false;
+    }
+
+    /// Those who were to end have.
+    fn left(&mut self, number: u32) {
+        let ids = self.emptying.remove(&number).expect("told once");
+        assert!(ids.iter().all(|id| self.workers[id].told.exited), "all have ended");
+        if self.workers.values().all(|worker| worker.told.exited) {
+            assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
+        }
     }
 
     fn order(&mut self, id: WorkerId, slot: Slot) {
@@ -962,6 +1022,9 @@ impl World {
         assert!(staying <= most, "slot {slot} has a worker");
         if staying > 0 {
             self.saw("relieved");
+        }
+        if std::mem::take(&mut self.forking) {
+            assert!(self.wanted.insert(slot), "slot {slot} was vacant");
         }
         assert!(self.wanted.contains(&slot), "slot {slot} is wanted");
         let worker = Worker { slot, ..Worker::default() };
@@ -980,7 +1043,7 @@ impl World {
             }
             Notice::Listening { worker, .. } => assert!(!self.told(worker).listening.is_empty()),
             Notice::ListenFailed { errno, .. } => assert!([13, 98].contains(&errno)),
-            Notice::Disconnect { worker } => {
+            Notice::Disconnect { worker, .. } => {
                 self.told(worker).disconnects += 1;
                 assert_eq!(self.told(worker).disconnects, 1);
             }
@@ -1023,8 +1086,10 @@ impl World {
             Restart::OnCrash => ended != Some(Ended::Code(0)),
             Restart::Never => false,
         };
-        let others = |other: &Worker| other.slot == slot && !other.told.exited;
-        let alone = self.workers.iter().all(|(other, it)| *other == id || !others(it));
+        let others = |(other, it): (&WorkerId, &Worker)| {
+            *other != id && it.slot == slot && !it.told.exited && !self.core.is_leaving(*other)
+        };
+        let alone = !self.workers.iter().any(others);
         if !restarted && !wanted && alone {
             self.wanted.remove(&slot);
         }
@@ -1086,7 +1151,7 @@ impl World {
             let old = self.queues.insert((id, key), Queue::default());
             assert!(old.is_none(), "a queue has one life");
             if self.options.policy == Policy::LeastLoaded && !self.workers[&id].node {
-                let ends = std::sync::Arc::new(Ended64::default());
+                let ends = Arc::new(Ended64::default());
                 self.ends.insert((id, key), ends.clone());
                 self.answers.push_back(Input::Counts { worker: id, key, ends });
             }

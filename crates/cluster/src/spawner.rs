@@ -11,12 +11,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use child_process::{Fork, Module, Stdio};
+use child_process::Stdio;
 use crossbeam_channel::Sender;
 
 use crate::core::{WorkerId, WorkerKind};
 use crate::node;
-use crate::settings::Settings;
+use crate::process::Pipes;
+use crate::setup::Settings;
 use crate::shared::{Job, Shared, Spawned};
 
 /// The variable that makes a process a worker, as in Node.
@@ -25,7 +26,8 @@ pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
 pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
 /// Names the descriptor that is the worker's real standard error.
 pub(crate) const STDERR: &str = "BROOD_STDERR";
-/// Where a worker finds its real standard error until it puts it back.
+/// Where a worker finds its real standard error until it puts it back, unless the user has this
+/// number.
 const STDERR_SLOT: i32 = 4;
 
 /// So many pieces of at most 64 KiB wait to be written to our standard error.
@@ -33,9 +35,10 @@ pub(crate) const WRITES_QUEUED_MAX: usize = 16;
 
 /// Start a worker; keep its standard error for the last words when asked.
 #[derive(Debug)]
-struct Order {
-    worker: WorkerId,
-    keep_stderr: bool,
+pub(crate) struct Order {
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) keep_stderr: bool,
 }
 
 /// Gives orders to the thread.
@@ -46,18 +49,17 @@ pub(crate) struct Spawner {
 }
 
 impl Spawner {
-    pub(crate) fn start(settings: Settings, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, received) = crossbeam_channel::unbounded::<Order>();
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
             for order in received {
-                spawn(&settings, &shared, order.worker, order.keep_stderr);
+                spawn(&shared, &order);
             }
         })?;
         Ok(Self { orders, writes: OnceCell::new() })
     }
 
-    pub(crate) fn spawn(&self, worker: WorkerId, keep_stderr: bool) {
-        let order = Order { worker, keep_stderr };
+    pub(crate) fn spawn(&self, order: Order) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
 
@@ -82,8 +84,9 @@ fn start_writing() -> Option<Sender<Vec<u8>>> {
 }
 
 /// Starts one worker and tells the driver; `Spawned` is told before anything of the child.
-fn spawn(settings: &Settings, shared: &Arc<Shared>, worker: WorkerId, keep_stderr: bool) {
-    let spawned = match start(settings, worker, keep_stderr) {
+fn spawn(shared: &Arc<Shared>, order: &Order) {
+    let worker = order.worker;
+    let spawned = match start(order) {
         Ok(spawned) => spawned,
         Err(error) => return shared.job(Job::Spawned { worker, result: Err(error) }),
     };
@@ -93,21 +96,12 @@ fn spawn(settings: &Settings, shared: &Arc<Shared>, worker: WorkerId, keep_stder
     child.subscribe(move |event| told.job(Job::Child(worker, event)));
 }
 
-fn start(
-    settings: &Settings,
-    worker: WorkerId,
-    keep_stderr: bool,
-) -> Result<Spawned, child_process::Error> {
-    let mut fork = fork(settings);
+fn start(order: &Order) -> Result<Spawned, child_process::Error> {
+    let Order { worker, settings, keep_stderr } = order;
+    let mut fork = settings.fork()?;
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
         .process_group(0);
-    for (name, value) in &settings.env {
-        fork.env(name, value);
-    }
-    if let Some(dir) = &settings.current_dir {
-        fork.current_dir(dir);
-    }
     let kind = if fork.speaks_node() { WorkerKind::Node } else { WorkerKind::Native };
     let mut real = None;
     match kind {
@@ -119,35 +113,21 @@ fn start(
             fork.env_remove(UNIQUE_NO).channel_options(node::channel_options());
         }
     }
-    if let Some(serialization) = settings.serialization {
-        fork.serialization(serialization);
-    }
     // Node does not put the real one back.
-    if keep_stderr && kind == WorkerKind::Native {
+    if *keep_stderr && kind == WorkerKind::Native && settings.inherits_stderr() {
         real = std::io::stderr().as_fd().try_clone_to_owned().ok();
     }
     let inode = real.as_ref().and_then(|real| sys::fd::inode(real.as_fd()).ok());
-    let (Some(real), Some(inode)) = (real, inode) else {
-        return Ok(Spawned { child: Arc::new(fork.spawn()?), kind, stderr: None });
-    };
-    fork.stderr(Stdio::pipe())
-        .descriptor(STDERR_SLOT, real)
-        .env(STDERR, format!("{STDERR_SLOT}:{inode}"));
-    let mut child = fork.spawn()?;
-    let stderr = child.take_stderr().map(Into::into);
-    Ok(Spawned { child: Arc::new(child), kind, stderr })
-}
-
-/// What the settings say of the program.
-fn fork(settings: &Settings) -> Fork {
-    let module = match &settings.exec {
-        Some(exec) => Module::from_path(exec),
-        None => Module::this_program(),
-    };
-    let mut fork = Fork::new(module);
-    if let Some(path) = &settings.exec_path {
-        fork.exec_path(path);
+    let kept = real.zip(inode);
+    let keeps = kept.is_some();
+    if let Some((real, inode)) = kept {
+        let number = settings.free_number(STDERR_SLOT);
+        fork.stderr(Stdio::pipe())
+            .descriptor(number, real)
+            .env(STDERR, format!("{number}:{inode}"));
     }
-    fork.exec_argv(&settings.exec_argv).args(&settings.args);
-    fork
+    let mut child = fork.spawn()?;
+    let stderr = if keeps { child.take_stderr().map(Into::into) } else { None };
+    let pipes = Pipes::of(&mut child, settings);
+    Ok(Spawned { child: Arc::new(child), kind, stderr, pipes })
 }

@@ -3,7 +3,8 @@
 mod node;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,14 @@ use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::message::{Granted, ToPrimary, ToWorker};
 use crate::options::ListenOptions;
+use crate::process::State;
 use crate::spawner::{STDERR, UNIQUE_ID, UNIQUE_NO};
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;
+
+/// So long a worker that ends itself waits for its primary to hear it.
+const KILL_WAITS_MAX: Duration = Duration::from_secs(1);
 
 /// This process as a worker of a cluster. Cheap to clone; every clone is the same.
 ///
@@ -29,6 +34,31 @@ pub const ORPHAN_DRAIN_MS: u64 = 1500;
 /// [`WorkerProcess`](crate::WorkerProcess).
 #[derive(Clone, Debug)]
 pub struct Worker(Arc<Runtime>);
+
+type OnDisconnect = Box<dyn FnOnce() + Send>;
+
+/// Who gets the primary's messages.
+enum Sink {
+    Queue(Sender<ipc::Message>),
+    Callback(Arc<Mutex<dyn FnMut(ipc::Message) + Send>>),
+}
+
+impl Sink {
+    fn put(&self, message: ipc::Message) {
+        match self {
+            // Refused where the receiver was dropped: nobody wants messages.
+            Self::Queue(queue) => drop(queue.send(message)),
+            Self::Callback(call) => {
+                let call = call.clone();
+                reactor::callback::call(move || {
+                    // A panic in an earlier call must not silence the later ones.
+                    let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
+                    (*call)(message);
+                });
+            }
+        }
+    }
+}
 
 /// Who waits for which answer.
 type Requests = HashMap<u32, Sender<Result<Offer, i32>>>;
@@ -54,7 +84,6 @@ impl Offer {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Runtime {
     id: u32,
     parent: &'static Parent,
@@ -63,14 +92,26 @@ pub(crate) struct Runtime {
     next_request: AtomicU32,
     /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
     requests: Mutex<Option<Requests>>,
-    messages: Mutex<Option<Sender<ipc::Message>>>,
+    messages: Mutex<Option<Sink>>,
     /// What came and comes, until somebody takes it.
     unread: Mutex<Option<Receiver<ipc::Message>>>,
+    /// Called when the channel is closed; `None` when it has been.
+    on_disconnect: Mutex<Option<Vec<OnDisconnect>>>,
     drain: Arc<Drain>,
+    /// It has listened once.
+    listened: AtomicBool,
+    /// Its end was asked for.
+    wanted: AtomicBool,
     orphan_drain_ms: AtomicU64,
     orphaned: OnceLock<Instant>,
     began: OnceLock<Instant>,
     clock: OnceLock<reactor::Handle>,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
@@ -113,9 +154,12 @@ impl Worker {
             host: parent.is_node().then(Host::default),
             next_request: AtomicU32::new(0),
             requests: Mutex::new(Some(HashMap::new())),
-            messages: Mutex::new(Some(messages)),
+            messages: Mutex::new(Some(Sink::Queue(messages))),
             unread: Mutex::new(Some(unread)),
             drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
+            on_disconnect: Mutex::new(Some(Vec::new())),
+            listened: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
             orphaned: OnceLock::new(),
             began: OnceLock::new(),
@@ -167,11 +211,41 @@ impl Worker {
         Draining::of(self.0.drain.clone())
     }
 
+    /// How far this worker has come.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match () {
+            () if !self.is_connected() => State::Disconnected,
+            () if self.0.drain.has_begun() => State::Disconnecting,
+            () if self.0.listened.load(Ordering::Acquire) => State::Listening,
+            () => State::Online,
+        }
+    }
+
+    /// `Some(true)` once it is to end because either side wants it: its exit is no crash then.
+    #[must_use]
+    #[doc(alias = "exitedAfterDisconnect")]
+    pub fn exited_after_disconnect(&self) -> Option<bool> {
+        self.0.wanted.load(Ordering::Acquire).then_some(true)
+    }
+
+    /// Ends this process at once, with code 0, and for good: what it has not accepted goes to
+    /// others, what it has is lost. The primary is told before, and given a second to hear it.
+    ///
+    /// Node: `worker.kill()` in a worker, and `worker.destroy()`.
+    #[doc(alias = "destroy")]
+    pub fn kill(&self) -> ! {
+        self.disconnect();
+        self.0.drain.wait_begun(KILL_WAITS_MAX);
+        std::process::exit(0)
+    }
+
     /// Ends this worker for good: nothing new comes, and [`draining`](Self::draining) resolves
     /// once what was dealt to it is accepted or given to others. Returns at once.
     ///
     /// The process goes on until its `main` returns, or the primary's deadlines end it.
     pub fn disconnect(&self) {
+        self.0.wanted.store(true, Ordering::Release);
         self.0.tell(ToPrimary::Disconnect);
     }
 
@@ -199,6 +273,29 @@ impl Worker {
         unread.unwrap_or_else(|| unbounded().1)
     }
 
+    /// Has `call` called with each of the primary's messages, on the callback thread, from the
+    /// first one on. The [`messages`](Self::messages) that nobody has taken come first.
+    pub fn on_message(&self, call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
+        let sink = Sink::Callback(Arc::new(Mutex::new(call)));
+        let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also when the channel is closed: what had come before is still there.
+        self.messages().try_iter().for_each(|message| sink.put(message));
+        if messages.is_some() {
+            *messages = Some(sink);
+        }
+        self
+    }
+
+    /// Has `call` called, on the callback thread, when the channel to the primary is closed; soon
+    /// if it is.
+    pub fn on_disconnect(&self, call: impl FnOnce() + Send + 'static) -> &Self {
+        match &mut *self.0.on_disconnect() {
+            Some(calls) => calls.push(Box::new(call)),
+            None => reactor::callback::call(call),
+        }
+        self
+    }
+
     /// Whether the channel to the primary is open.
     #[must_use]
     #[doc(alias = "isConnected")]
@@ -220,6 +317,9 @@ impl Runtime {
     }
 
     pub(crate) fn tell(&self, message: ToPrimary) {
+        if let ToPrimary::Listening { .. } | ToPrimary::ListensAlone { .. } = message {
+            self.listened.store(true, Ordering::Release);
+        }
         if let Some(host) = &self.host {
             return self.tell_node(host, message);
         }
@@ -235,7 +335,7 @@ impl Runtime {
             E::Message(message) => {
                 let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(messages) = messages.as_ref() {
-                    let _ = messages.send(message);
+                    messages.put(message);
                 }
             }
             E::Disconnect => {
@@ -244,6 +344,8 @@ impl Runtime {
                 *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.orphaned.get_or_init(Instant::now);
                 self.begin_drain();
+                let calls = self.on_disconnect().take();
+                calls.into_iter().flatten().for_each(reactor::callback::call);
             }
             _ => {}
         }
@@ -258,7 +360,10 @@ impl Runtime {
                 self.answer(request, result.map(Offer::Granted));
             }
             // A primary that cannot be understood is as good as gone.
-            Ok(ToWorker::Disconnect) | Err(_) => self.begin_drain(),
+            Ok(ToWorker::Disconnect) | Err(_) => {
+                self.wanted.store(true, Ordering::Release);
+                self.begin_drain();
+            }
         }
     }
 
@@ -282,6 +387,10 @@ impl Runtime {
         if let Some(host) = &self.host {
             host.end();
         }
+    }
+
+    fn on_disconnect(&self) -> MutexGuard<'_, Option<Vec<OnDisconnect>>> {
+        self.on_disconnect.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn requests(&self) -> MutexGuard<'_, Option<Requests>> {

@@ -61,6 +61,16 @@ pub(crate) struct Driver<I> {
     pub(crate) retry_at: Option<Instant>,
     /// We have left; until when the peer is listened to.
     pub(crate) linger_until: Option<Instant>,
+    pub(crate) gone: Gone,
+}
+
+/// Whether the peer's process is known to have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    No,
+    /// Known, but what it sent is not read yet.
+    Yes,
+    Told,
 }
 
 impl<I: Intake> Source for Driver<I> {
@@ -79,7 +89,16 @@ impl<I: Intake> Source for Driver<I> {
             Event::Deadline => self.writable |= self.is_retry(turn.now()),
             Event::Wake | Event::Again => {}
         }
-        match self.pump(turn) {
+        if self.gone == Gone::No && self.shared.queue().peer_gone {
+            self.gone = Gone::Yes;
+            // Whatever was sent is there by now, though the loop may not have said so.
+            self.readable = true;
+        }
+        let open = self.pump(turn);
+        if matches!(open, Ok(true)) {
+            self.tell_gone();
+        }
+        match open {
             Ok(true) if I::ANSWERS => turn.set_deadline(self.next_deadline()),
             Ok(true) => {}
             Ok(false) => self.close(None, turn),
@@ -89,6 +108,15 @@ impl<I: Intake> Source for Driver<I> {
 }
 
 impl<I: Intake> Driver<I> {
+    /// Tells that the peer is gone, once all is read that may be.
+    fn tell_gone(&mut self) {
+        let rests = !self.readable || !self.shared.credit.may_read() || !self.shared.queue().reads;
+        if self.gone == Gone::Yes && rests {
+            self.gone = Gone::Told;
+            (self.sink)(LinkEvent::PeerGone);
+        }
+    }
+
     /// Whether it is time to try to write again.
     fn is_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()

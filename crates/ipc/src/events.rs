@@ -135,7 +135,10 @@ impl<S, R> Channel<S, R> {
                 LinkEvent::Disconnect { undelivered, error } => {
                     Event::Disconnect { undelivered, error }
                 }
-                LinkEvent::Internal(_) | LinkEvent::Error(_) | LinkEvent::Acknowledged { .. } => {
+                LinkEvent::Internal(_)
+                | LinkEvent::Error(_)
+                | LinkEvent::Acknowledged { .. }
+                | LinkEvent::PeerGone => {
                     return;
                 }
             };
@@ -184,6 +187,7 @@ impl<S, R> Channel<S, R> {
                 LinkEvent::Disconnect { .. }
                 | LinkEvent::Internal(_)
                 | LinkEvent::Error(_)
+                | LinkEvent::PeerGone
                 | LinkEvent::Acknowledged { .. } => return,
             };
             let call = Arc::clone(&call);

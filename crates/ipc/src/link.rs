@@ -10,7 +10,7 @@
 
 use crate::codec;
 use crate::credit::Pool;
-use crate::driver::{Driver, Intake};
+use crate::driver::{Driver, Gone, Intake};
 use crate::error::{Error, SendError};
 use crate::flusher::Pending;
 use crate::frame::Kind;
@@ -50,6 +50,9 @@ pub enum LinkEvent {
         /// It has the handle; otherwise it had no descriptor number left, and never saw it.
         taken: bool,
     },
+    /// The peer's process has ended, as [`Link::peer_is_gone`] said, and what it sent before was
+    /// told, as far as it may be read. Told once, unless the channel is closed by then.
+    PeerGone,
     /// The channel is closed. The last event.
     Disconnect {
         /// Messages that `send` had accepted and the peer did not take.
@@ -229,6 +232,7 @@ impl Link {
             writable: true,
             retry_at: None,
             linger_until: None,
+            gone: Gone::No,
         };
         let wake = reactor.add(driver);
         shared.credit.set_wake(wake.clone());
@@ -305,7 +309,8 @@ impl Link {
     }
 
     /// For whoever knows that the process at the other end has ended: a channel that we have left
-    /// does not wait for others who hold its end.
+    /// does not wait for others who hold its end. Answered by [`LinkEvent::PeerGone`] or
+    /// [`LinkEvent::Disconnect`].
     pub fn peer_is_gone(&self) {
         self.owner.shared.queue().peer_gone = true;
         self.owner.shared.wake();

@@ -23,6 +23,13 @@ pub(super) struct Ending {
     forced_at: Option<Instant>,
 }
 
+/// A wish to be told when these workers are gone.
+#[derive(Debug)]
+pub(super) struct Emptying {
+    number: u32,
+    workers: Vec<WorkerId>,
+}
+
 impl<H: Affinity> Core<H> {
     /// These slots are not to be filled any more; who sits there finishes.
     pub(super) fn retire(&mut self, slots: &[Slot], now: Instant, out: &mut Vec<Output<H>>) {
@@ -64,6 +71,16 @@ impl<H: Affinity> Core<H> {
             self.live(worker, Event::Finish, None, now, out);
             self.leave_schedules(worker, out);
         }
+    }
+
+    /// All workers are to end; the primary stays, and others may come.
+    pub(super) fn empty(&mut self, number: u32, now: Instant, out: &mut Vec<Output<H>>) {
+        if self.mode == Mode::Finished {
+            return out.push(Output::Emptied { number });
+        }
+        self.retire_all(now, out);
+        let workers = self.members.keys().copied().collect();
+        self.emptying.push(Emptying { number, workers });
     }
 
     pub(super) fn shutdown(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
@@ -229,22 +246,47 @@ impl<H: Affinity> Core<H> {
 
     fn finish(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |member: &Member| member.life.state() != State::Dead;
-        let deserted = self.started && self.slots.iter().all(|place| !place.wanted);
-        if (self.mode == Mode::Running && !deserted)
+        let deserted = self.slots.iter().all(|place| !place.wanted);
+        let running = self.mode == Mode::Running;
+        if (running && !deserted)
             || self.members.values().any(alive)
             || !self.ports.is_empty()
             || !self.ending.is_empty()
             || !self.schedules.is_empty()
         {
-            return;
+            return self.tell_emptied(out);
         }
         // The dead have nothing more to say.
-        for worker in std::mem::take(&mut self.members).into_keys() {
-            out.push(Output::Emit(Notice::Disconnect { worker }));
+        for (worker, member) in std::mem::take(&mut self.members) {
+            let exited_after_disconnect = member.life.is_wanted();
+            out.push(Output::Emit(Notice::Disconnect { worker, exited_after_disconnect }));
             out.push(Output::CloseChannel { worker });
+        }
+        // Whoever disconnected them, or forked them one by one, may start others.
+        let stays = running && (!self.started || !self.emptying.is_empty());
+        self.tell_emptied(out);
+        if stays {
+            self.started = false;
+            if !std::mem::replace(&mut self.idle, true) {
+                out.push(Output::Idle);
+            }
+            return;
         }
         self.mode = Mode::Finished;
         out.push(Output::Finished);
+    }
+
+    /// Tells those whose workers are gone, with all that is being given up.
+    fn tell_emptied(&mut self, out: &mut Vec<Output<H>>) {
+        let alive = |id: &WorkerId| self.members.get(id).is_some_and(|m| !m.life.is_dead());
+        let closing = !self.ending.is_empty();
+        self.emptying.retain(|emptying| {
+            let waits = closing || emptying.workers.iter().any(alive);
+            if !waits {
+                out.push(Output::Emptied { number: emptying.number });
+            }
+            waits
+        });
     }
 
     fn calm_deadline(&self, now: Instant) -> Option<Instant> {

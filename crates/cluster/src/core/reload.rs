@@ -49,7 +49,7 @@ impl<H: Affinity> Core<H> {
     /// The user wants every worker replaced.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {
-            Mode::Running if !self.started => Some(ReloadFailure::Closed),
+            Mode::Running if self.idle || !self.emptying.is_empty() => Some(ReloadFailure::Closed),
             Mode::Running => self.reload.as_ref().map(|_| ReloadFailure::UnderWay),
             Mode::Stopping | Mode::Aborting | Mode::Finished => Some(ReloadFailure::Closed),
         };
@@ -64,7 +64,7 @@ impl<H: Affinity> Core<H> {
     /// Takes the reload as far as it can go now.
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
-            if self.mode != Mode::Running {
+            if self.mode != Mode::Running || !self.emptying.is_empty() {
                 let result = Err(ReloadFailure::Closed);
                 return out.push(Output::Reloaded { number: reload.number, result });
             }

@@ -2,11 +2,14 @@
 //!
 //! Pure.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::counters::WorkerCounters;
 use crate::lifecycle::{Action, Event, Life};
 use crate::restart::{Backoff, Restart};
+use crate::settings::WORKERS_MAX;
+use crate::setup::Setup;
 
 use super::{
     Affinity, Core, Ended, Member, Mode, Notice, Output, Place, Slot, WorkerId, WorkerKind,
@@ -25,6 +28,7 @@ impl<H: Affinity> Core<H> {
             return;
         }
         let first = !std::mem::replace(&mut self.started, true);
+        self.idle = false;
         self.ready_due = true;
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         while self.slots.len() < wanted {
@@ -35,20 +39,44 @@ impl<H: Affinity> Core<H> {
         self.retire(&surplus, now, out);
         for slot in 0..slots {
             let place = self.place(slot);
-            place.wanted = true;
+            if !std::mem::replace(&mut place.wanted, true) {
+                place.setup = None;
+            }
             if place.worker.is_none() && place.restart_at.is_none() {
                 self.spawn(slot, first, out);
             }
         }
     }
 
+    /// One slot more, with a setup of its own.
+    pub(super) fn fork(&mut self, number: u32, setup: Arc<Setup>, out: &mut Vec<Output<H>>) {
+        let vacant =
+            |place: &Place| !place.wanted && place.worker.is_none() && place.successor.is_none();
+        let at = self.slots.iter().position(vacant).unwrap_or(self.slots.len());
+        let slot = Slot::try_from(at).ok().filter(|slot| *slot < WORKERS_MAX);
+        let Some(slot) = slot.filter(|_| self.mode == Mode::Running) else {
+            return out.push(Output::Forked { number, worker: None });
+        };
+        let place = Place::new(Backoff::new(&self.options.restart));
+        let place = Place { setup: Some(setup), ..place };
+        match self.slots.get_mut(at) {
+            Some(vacant) => *vacant = place,
+            None => self.slots.push(place),
+        }
+        self.idle = false;
+        self.ready_due = true;
+        let worker = self.spawn(slot, false, out);
+        out.push(Output::Forked { number, worker: Some(worker) });
+    }
+
     /// Fills the slot.
-    pub(super) fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) {
+    pub(super) fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
         let worker = self.order(slot, first, out);
         let place = self.place(slot);
         place.worker = Some(worker);
         place.restart_at = None;
         place.heir_until = None;
+        worker
     }
 
     pub(super) fn order(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
@@ -58,7 +86,8 @@ impl<H: Affinity> Core<H> {
         let kind = WorkerKind::Native;
         let member = Member { slot, life, pid: 0, kind, first, told_disconnect: false, counters };
         self.members.insert(worker, member);
-        out.push(Output::Spawn { worker, slot });
+        let setup = self.place(slot).setup.clone();
+        out.push(Output::Spawn { worker, slot, setup });
         worker
     }
 
@@ -73,11 +102,16 @@ impl<H: Affinity> Core<H> {
     ) {
         let Some(member) = self.members.get_mut(&worker) else { return };
         let pid = member.pid;
-        for action in member.life.step(event, now, &self.times) {
+        let actions = member.life.step(event, now, &self.times);
+        let exited_after_disconnect = member.life.is_wanted();
+        for action in actions {
             match action {
                 Action::TellFork => out.push(Output::Emit(Notice::Fork { worker, pid })),
                 Action::TellOnline => out.push(Output::Emit(Notice::Online { worker })),
-                Action::TellDisconnect => out.push(Output::Emit(Notice::Disconnect { worker })),
+                Action::TellDisconnect => {
+                    let notice = Notice::Disconnect { worker, exited_after_disconnect };
+                    out.push(Output::Emit(notice));
+                }
                 Action::TellExit | Action::TellForkFailed => {
                     let cause = cause.expect("an end has a cause");
                     self.vacate(worker, cause, now, out);

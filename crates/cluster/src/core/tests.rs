@@ -91,7 +91,7 @@ fn granted(how: Grant) -> Granted {
 #[test]
 fn a_worker_comes_up_and_serves() {
     let mut script = Script::new(CoreOptions::default());
-    assert_eq!(script.say(Input::Scale(1)), [Output::Spawn { worker: 1, slot: 0 }]);
+    assert_eq!(script.say(Input::Scale(1)), [Output::Spawn { worker: 1, slot: 0, setup: None }]);
     let fork = Output::Emit(Notice::Fork { worker: 1, pid: 77 });
     assert_eq!(script.say(Input::Spawned { worker: 1, pid: 77, kind: WorkerKind::Native }), [fork]);
     let online = Output::Emit(Notice::Online { worker: 1 });
@@ -183,12 +183,12 @@ fn a_dead_workers_queue_is_read_back_and_the_worker_replaced_at_once() {
     let out = script.say(Input::Exited { worker: 1, ended: Ended::Signal(9) });
     let exit = Notice::Exit { worker: 1, ended: Ended::Signal(9), exited_after_disconnect: false };
     let taking = Output::TakeBack { worker: 1, key: 1 };
-    let spawn = Output::Spawn { worker: 3, slot: 0 };
+    let spawn = Output::Spawn { worker: 3, slot: 0, setup: None };
     assert_eq!(out, [taking, Output::Emit(exit), spawn]);
     let taken = Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 };
     assert_eq!(script.say(taken), [Output::Ask { worker: 1, key: 1 }, send(2, 1)]);
     assert_eq!(script.read(1), [Output::DropQueue { worker: 1, key: 1 }]);
-    let hung_up = Output::Emit(Notice::Disconnect { worker: 1 });
+    let hung_up = Output::Emit(Notice::Disconnect { worker: 1, exited_after_disconnect: false });
     assert_eq!(script.say(Input::ChannelClosed { worker: 1 }), [hung_up]);
 }
 
@@ -388,7 +388,7 @@ fn a_worker_that_crashes_in_a_loop_is_started_ever_more_rarely_and_never_given_u
 #[test]
 fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_first() {
     let mut script = Script::listening(2, CoreOptions::default());
-    let spawn = |worker, slot| Output::Spawn { worker, slot };
+    let spawn = |worker, slot| Output::Spawn { worker, slot, setup: None };
     assert_eq!(script.say(Input::Reload { number: 7 }), [spawn(3, 0)]);
     let refused = Output::Reloaded { number: 8, result: Err(ReloadFailure::UnderWay) };
     assert_eq!(script.say(Input::Reload { number: 8 }), [refused]);

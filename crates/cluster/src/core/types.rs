@@ -10,12 +10,14 @@
 //!
 //! Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::restart::RestartOptions;
+use crate::setup::Setup;
 
 /// A worker's number: from 1, never used twice by one primary.
 pub(crate) type WorkerId = u32;
@@ -95,6 +97,12 @@ pub(crate) enum Refusal {
 pub(crate) enum Input<H> {
     /// So many slots are wanted from now on.
     Scale(u32),
+    /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
+    /// the same number.
+    Fork { number: u32, setup: Arc<Setup> },
+    /// All workers are to end, and others may come later; answered by `Emptied` with the same
+    /// number.
+    Empty { number: u32 },
     /// Every worker is to be replaced; answered by `Reloaded` with the same number.
     Reload { number: u32 },
     /// The process asked for by `Spawn` runs.
@@ -112,7 +120,7 @@ pub(crate) enum Input<H> {
     /// The answer to `Unbind`, after the connections that its backlog held.
     Unbound { key: Key },
     /// The queue was granted with this count of what has ended.
-    Counts { worker: WorkerId, key: Key, ends: std::sync::Arc<dyn Ends> },
+    Counts { worker: WorkerId, key: Key, ends: Arc<dyn Ends> },
     /// The worker has its listener in hand.
     Listening { worker: WorkerId, key: Key },
     /// The worker closed its listener.
@@ -150,8 +158,8 @@ pub(crate) enum Input<H> {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
-    /// Start a worker.
-    Spawn { worker: WorkerId, slot: Slot },
+    /// Start a worker; `setup` is what its slot has for itself.
+    Spawn { worker: WorkerId, slot: Slot, setup: Option<Arc<Setup>> },
     /// Tell the user.
     Emit(Notice),
     /// Open a listening socket; answer `Bound`.
@@ -185,6 +193,13 @@ pub(crate) enum Output<H> {
     Signal { worker: WorkerId, hard: bool },
     /// Close a connection that nobody can serve.
     Close { connection: H, reason: CloseReason },
+    /// The fork of this number made this worker; `None` when there is no place for one more, or
+    /// the primary ends.
+    Forked { number: u32, worker: Option<WorkerId> },
+    /// No worker is left, and none will come unless it is asked for.
+    Idle,
+    /// The workers that were there are gone, and all that they listened on is closed.
+    Emptied { number: u32 },
     /// The reload of this number is over.
     Reloaded { number: u32, result: Result<(), ReloadFailure> },
     /// No worker is left and none will come.
@@ -253,6 +268,7 @@ pub(crate) enum Notice {
     },
     Disconnect {
         worker: WorkerId,
+        exited_after_disconnect: bool,
     },
     Exit {
         worker: WorkerId,

@@ -27,7 +27,7 @@ impl Driver {
                 let heard = desk.hear(&message, has_ipv6());
                 self.heard(worker, heard);
             }
-            Err(error) => self.shared.emit(Event::Error(Some(worker), Error::Channel(error))),
+            Err(error) => self.shared.emit(Event::error(Some(worker), Error::Channel(error))),
         }
     }
 

@@ -14,14 +14,22 @@ use crate::message::{Granted, ToWorker};
 use crate::options::ListenOptions;
 use crate::port::Port;
 use crate::queue::{Connection, Queue};
+use crate::spawner::Order;
 
 impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
-            Output::Spawn { worker, slot: _ } => {
-                let keep_stderr = !self.shared.lock().ready || !self.reloads.is_empty();
-                self.spawner.spawn(worker, keep_stderr);
+            Output::Spawn { worker, slot: _, setup } => {
+                let keep_stderr = !self.shared.lock().ready || self.wishes.is_reloading();
+                let mut settings = self.settings.clone();
+                if let Some(setup) = setup {
+                    Arc::make_mut(&mut settings).overlay(&setup);
+                }
+                self.spawner.spawn(Order { worker, settings, keep_stderr });
             }
+            Output::Forked { number, worker } => self.wishes.ordered(number, worker),
+            Output::Idle => self.idle(),
+            Output::Emptied { number } => self.wishes.emptied(number),
             Output::Emit(notice) => self.tell(notice, turn),
             Output::Bind { key, address, options } => {
                 let result = self.bind(key, &address, &options);
@@ -69,6 +77,17 @@ impl Driver {
             Output::Reloaded { number, result } => self.reloaded(number, result),
             Output::Finished => self.finished = true,
         }
+    }
+
+    /// Nobody is left, unless others have been asked for meanwhile.
+    fn idle(&mut self) {
+        let scales = self.scales;
+        self.shared.change(|state| {
+            state.idle = state.scales == scales;
+            if state.idle {
+                (state.address, state.ready) = (None, false);
+            }
+        });
     }
 
     fn send(&mut self, worker: WorkerId, key: Key, connection: Connection, turn: &mut Turn<'_>) {

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipc::AnyHandle;
@@ -89,6 +90,7 @@ impl Runtime {
                 }
             }
             Told::Disconnect => {
+                self.wanted.store(true, Ordering::Release);
                 drop(state);
                 host.end();
                 self.begin_drain();
