@@ -4,7 +4,8 @@
 //! turn and starts a new worker wherever one dies; the workers answer with axum.
 //!
 //! ```text
-//! cargo run --release --example http_cluster -- [--port 8000] [--workers N] [--policy rr|none]
+//! cargo run --release --example http_cluster -- [--port 8000 | --unix PATH|@NAME] [--workers N]
+//!                                               [--policy rr|none|least-loaded|sticky]
 //!                                               [--delay-ms 0] [--no-restart]
 //! ```
 //!
@@ -12,20 +13,25 @@
 //! another terminal: `curl http://127.0.0.1:8000/` is answered by the workers in turn, and
 //! `curl http://127.0.0.1:8000/crash` kills the one it reaches, which is replaced at once.
 //! `kill -HUP` of the primary replaces all workers without refusing anybody, and says `reloaded`.
+//! With `--unix /tmp/app.sock` it is `curl --unix-socket /tmp/app.sock http://localhost/`.
 //! Ctrl-C ends it: what is being answered is answered first. A second Ctrl-C does not wait.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use cluster::{Error, Event, Policy, Primary, Restart, Worker};
+use cluster::{
+    Address, AsyncListener, AsyncStream, Error, Event, ListenOptions, Listener, Policy, Primary,
+    Restart, Worker,
+};
 
-const USAGE: &str = "usage: http_cluster [--port PORT] [--workers N] [--policy rr|none] \
-                     [--delay-ms MS] [--no-restart]";
+const USAGE: &str = "usage: http_cluster [--port PORT | --unix PATH|@NAME] [--workers N] \
+                     [--policy rr|none|least-loaded|sticky] [--delay-ms MS] [--no-restart]";
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -87,11 +93,14 @@ fn supervise(options: &Options) -> Result<(), Error> {
     let events = primary.events();
     primary.start()?;
     primary.ready()?;
-    let address = primary.address().map_or_else(String::new, |address| address.to_string());
+    let address = match primary.address() {
+        Some(address @ Address::Tcp { .. }) => format!("http://{address}"),
+        address => address.map_or_else(String::new, |address| address.to_string()),
+    };
     let (workers, pid) = (options.workers, std::process::id());
     tell(
         std::io::stdout(),
-        &format!("listening on http://{address} with {workers} workers (primary pid {pid})"),
+        &format!("listening on {address} with {workers} workers (primary pid {pid})"),
     );
     // Ends when the last worker has.
     for event in events {
@@ -118,11 +127,21 @@ fn serve(worker: &Worker, options: &Options) -> Result<(), Error> {
             }),
         )
         .route("/crash", get(|| async { std::process::abort() as () }));
-    let listener = worker.listen(("127.0.0.1", options.port))?;
+    let listening = ListenOptions::new();
+    match options.unix.clone() {
+        None => run(worker, worker.listen(("127.0.0.1", options.port))?, app),
+        Some(address) => run(worker, worker.listen_at::<UnixStream>(address, &listening)?, app),
+    }
+}
+
+fn run<S: AsyncStream>(worker: &Worker, listener: Listener<S>, app: Router) -> Result<(), Error>
+where
+    AsyncListener<S>: axum::serve::Listener<Addr: std::fmt::Debug>,
+{
     let failed = |call| move |source| Error::Os(call, source);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(failed("start tokio"))?.block_on(async {
-        let listener = cluster::AsyncListener::new(listener)?;
+        let listener = AsyncListener::new(listener)?;
         axum::serve(listener, app)
             .with_graceful_shutdown(worker.draining())
             .await
@@ -132,6 +151,8 @@ fn serve(worker: &Worker, options: &Options) -> Result<(), Error> {
 
 struct Options {
     port: u16,
+    /// A Unix socket in the place of a port.
+    unix: Option<Address>,
     workers: u32,
     policy: Policy,
     delay_ms: u64,
@@ -144,6 +165,7 @@ impl Options {
         let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
         let mut options = Self {
             port: 8000,
+            unix: None,
             workers: cpus.clamp(2, cluster::WORKERS_MAX),
             policy: Policy::RoundRobin,
             delay_ms: 0,
@@ -161,6 +183,13 @@ impl Options {
             };
             match flag.as_str() {
                 "--port" => options.port = number(&flag, &value()?, 0, u16::MAX)?,
+                "--unix" => {
+                    let name = value()?;
+                    options.unix = Some(match name.strip_prefix('@') {
+                        Some(name) => Address::UnixAbstract(name.as_bytes().to_vec()),
+                        None => Address::UnixPath(name.into()),
+                    });
+                }
                 "--workers" => {
                     options.workers = number(&flag, &value()?, 1, cluster::WORKERS_MAX)?;
                 }

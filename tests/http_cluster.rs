@@ -7,11 +7,13 @@ mod common;
 mod server;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sys::pidfd::PidFd;
@@ -109,6 +111,44 @@ fn the_shared_listener_serves_too() {
     let address = server.address;
     assert_eq!(server.finish().0.code(), Some(0));
     TcpListener::bind(address).expect("the port is free again");
+}
+
+#[test]
+fn axum_serves_on_unix_sockets_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let name = format!("brood-http-{}", std::process::id());
+    let addresses = [
+        (path.to_str().unwrap().to_owned(), UnixSocketAddr::from_pathname(&path).unwrap()),
+        (format!("@{name}"), UnixSocketAddr::from_abstract_name(&name).unwrap()),
+    ];
+    for ((named, address), policy) in addresses.iter().flat_map(|it| [(it, "rr"), (it, "none")]) {
+        let mut server = Command::new(common::example("http_cluster"))
+            .args(["--unix", named, "--workers", "2", "--policy", policy])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut announced = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut announced).unwrap();
+        assert!(announced.starts_with(&format!("listening on {named} with 2 ")), "{announced:?}");
+        let mut answers = BTreeMap::new();
+        for _ in 0..10 {
+            let mut client = UnixStream::connect_addr(address).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            *answers.entry(answer.lines().last().unwrap().to_owned()).or_insert(0) += 1;
+        }
+        if policy == "rr" {
+            assert_eq!(answers.into_values().collect::<Vec<_>>(), [5, 5]);
+        }
+        signal::kill(server.id(), Signal::TERM).unwrap();
+        assert_eq!(server.wait().unwrap().code(), Some(0));
+        assert!(!path.exists(), "the file is gone");
+    }
 }
 
 #[test]
@@ -232,15 +272,17 @@ fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("http_cluster");
     std::fs::copy(common::example("http_cluster"), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.args(["--port", "1"]).current_dir("/");
-    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-        command.uid(65_534);
+    for policy in ["rr", "none"] {
+        let mut command = Command::new(&program);
+        command.args(["--port", "1", "--policy", policy]).current_dir("/");
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65_534);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "http_cluster: cannot listen on 127.0.0.1:1: permission denied (EACCES)\n"
+        );
     }
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
-        "http_cluster: cannot listen on 127.0.0.1:1: permission denied (EACCES)\n"
-    );
 }

@@ -20,14 +20,14 @@ rows! {
     worker_handle_close: "test-cluster-worker-handle-close", "test-cluster-rr-handle-close";
     dgram_bind_fd: "test-cluster-dgram-bind-fd";
     shared_leak: "test-cluster-shared-leak";
+    accept_fail: "test-cluster-accept-fail";
+    bind_privileged_port: "test-cluster-bind-privileged-port", "test-cluster-shared-handle-bind-privileged-port";
+    net_listen_shared_ports: "test-net-listen-shared-ports";
+    dgram_bind_shared_ports: "test-dgram-bind-shared-ports";
 }
 
 /// Rows without a test here, and why.
 pub(crate) const NOT: &[(&str, &str)] = &[
-    (
-        "test-cluster-accept-fail",
-        "missing: no fault is injected into accept; its errors are read in port.rs only",
-    ),
     (
         "test-cluster-net-server-drop-connection",
         "missing: there is no maximum of open connections yet",
@@ -40,9 +40,5 @@ pub(crate) const NOT: &[(&str, &str)] = &[
         "test-dgram-exclusive-implicit-bind",
         "sockets that only send are std's own: nothing of ours to test",
     ),
-    ("test-cluster-bind-privileged-port", "http_cluster: a_port_that_is_not_allowed_is_named…"),
-    ("test-cluster-shared-handle-bind-privileged-port", "missing: as above, with policy none"),
     ("benchmark/test-benchmark-cluster", "bench measures ours"),
-    ("test-net-listen-shared-ports", "missing: exclusive and shared on one port"),
-    ("test-dgram-bind-shared-ports", "missing: exclusive and shared on one port"),
 ];

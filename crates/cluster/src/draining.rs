@@ -203,6 +203,14 @@ impl Draining {
     }
 }
 
+/// Readable once the worker has been asked to end: for a program's own poll or epoll loop, beside
+/// listeners that share a socket with others and so never end by themselves.
+impl AsFd for Draining {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.drain.begun()
+    }
+}
+
 impl Future for Draining {
     type Output = ();
 

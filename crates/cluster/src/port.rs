@@ -9,6 +9,7 @@
 //! when its backlog is empty after that.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,17 @@ impl Port {
 
     /// Takes one connection, unless nobody wants it or none is there.
     pub(crate) fn accept(&mut self, now: Instant) -> Taken {
+        self.accept_by(now, |listener, told| {
+            let accept = if told { sys::socket::accept } else { sys::socket::accept_waiting };
+            accept(listener)
+        })
+    }
+
+    fn accept_by(
+        &mut self,
+        now: Instant,
+        mut accept: impl FnMut(BorrowedFd<'_>, bool) -> io::Result<(OwnedFd, Option<SocketAddr>)>,
+    ) -> Taken {
         if !self.wants_turn(now) {
             return Taken::Nothing;
         }
@@ -96,8 +108,7 @@ impl Port {
         }
         loop {
             let told = std::mem::take(&mut self.told);
-            let accept = if told { sys::socket::accept } else { sys::socket::accept_waiting };
-            match accept(self.listener.as_fd()) {
+            match accept(self.listener.as_fd(), told) {
                 Ok((socket, peer)) => {
                     return Taken::Connection(Connection { socket, peer });
                 }
@@ -218,4 +229,39 @@ pub(crate) fn is_of_the_connection(errno: i32) -> bool {
             | e::ENETUNREACH
             | e::EPERM
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ListenOptions;
+
+    #[test]
+    fn trouble_of_one_connection_is_passed_over_and_trouble_of_ours_pauses() {
+        use sys::errno as e;
+        let address = Address::from("127.0.0.1:0".parse::<SocketAddr>().unwrap());
+        let bound = crate::bind::bind(&address, &ListenOptions::new()).unwrap();
+        let mut port = Port::new(bound, false, Token(1));
+        port.on = true;
+        let now = Instant::now();
+        // Its errors in this order, and then a connection.
+        let mut accept = |errors: &[i32], now| {
+            let mut errors = errors.iter();
+            let taken = port.accept_by(now, |_, _| match errors.next() {
+                Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
+                None => Ok((sys::socket::pair_stream().unwrap().0, None)),
+            });
+            assert_eq!(errors.len(), 0, "all were met");
+            (matches!(taken, Taken::Connection(_)), port.wants_turn(now), port.deadline(now))
+        };
+        let gone = [e::ECONNABORTED, e::EINTR, e::EPROTO, e::ENETDOWN, e::EPERM, e::EHOSTUNREACH];
+        assert_eq!(accept(&gone, now), (true, true, None));
+        for errno in [e::EMFILE, e::ENFILE, e::ENOMEM, e::ENOBUFS] {
+            assert_eq!(accept(&[errno], now), (false, false, Some(now + PAUSE)));
+            assert!(!accept(&[], now).0, "it rests");
+            assert_eq!(accept(&[], now + PAUSE), (true, true, None), "and goes on");
+        }
+        assert_eq!(accept(&[e::ECONNABORTED, e::EAGAIN], now), (false, false, None));
+        assert!(!accept(&[], now).0, "until the kernel says that there is one");
+    }
 }
