@@ -3,6 +3,9 @@
 //! `bench role server KIND WORKERS` serves `hello from worker ID pid PID` over axum on a free port of the
 //! loopback and prints the port once every worker listens.
 
+#[path = "server/bare.rs"]
+mod bare;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -30,6 +33,8 @@ pub fn role() {
         ["threads", workers] => threads(workers),
         ["shared", workers] => shared(workers),
         ["shared-worker", id] => shared_worker(id),
+        ["bare", workers] => bare::primary(workers),
+        ["bare-worker", id] => bare::worker(id),
         ["reuse-port", workers] => reuse_port(workers),
         ["reuse-port-worker", id, port] => reuse_port_worker(id, port),
         _ => Err("no such server".into()),

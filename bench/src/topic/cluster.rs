@@ -24,13 +24,17 @@ const EVEN: u64 = 20_000;
 const EVEN_MAX: Duration = Duration::from_secs(4);
 const KILL: &str = "From the kill of a worker to the first answer of its replacement";
 
+/// Dealing by system calls alone.
+const BARE: &str = "axum, bare accept and sendmsg";
+
 /// The servers: what they are called, what they are to us, which role they play, how they work.
-const NATIVE: [(&str, Role, &str, Kind); 5] = [
+const NATIVE: [(&str, Role, &str, Kind); 6] = [
     ("brood, round robin", Role::Ours, "brood", Kind::Dealt),
     ("brood, shared listener", Role::Ours, "brood-none", Kind::Workers),
     ("axum, one process", Role::Peer, "threads", Kind::Threads),
     ("axum, plain shared listener", Role::Peer, "shared", Kind::Workers),
     ("axum, SO_REUSEPORT", Role::Peer, "reuse-port", Kind::Workers),
+    (BARE, Role::Limit, "bare", Kind::Dealt),
 ];
 
 /// How a server is built.
@@ -190,7 +194,8 @@ fn notes(tool: Tool) -> Vec<String> {
             "{WORKERS} workers answer `GET /` with a line, over axum and hyper; Node's over \
              `http`, nginx by `return`, which is no program of anybody. The Node workers under our \
              primary run the same script as Node's cluster. `axum, one process` has {WORKERS} \
-             threads. {generator}. {CLIENTS} clients send the next request when they have the \
+             threads. Behind `bare accept and sendmsg` is a loop that accepts a connection, sends it to \
+             the next worker and closes it: what dealing in rotation costs at the least. {generator}. {CLIENTS} clients send the next request when they have the \
              answer."
         ),
         "With few processors the clients decide the rate. The processor time of the server's \
@@ -283,7 +288,7 @@ impl Lane {
             Ok(_) if self.kind == Kind::Threads => {
                 Contender::absent(self.role, self.name, "it has no worker processes")
             }
-            Ok(_) if self.role == Role::Peer && self.name.starts_with("axum") => {
+            Ok(_) if self.role != Role::Ours && self.name.starts_with("axum") => {
                 Contender::absent(self.role, self.name, "nobody replaces its workers")
             }
             Ok(server) => Contender::new(self.role, self.name, || server.replace_one()),

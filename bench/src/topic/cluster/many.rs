@@ -13,40 +13,50 @@ const MANY: u32 = 200;
 
 pub fn measures(context: &Context) -> Vec<Measure> {
     context.progress.show("cluster, many workers", "starting", "", 0, 1);
-    let lanes = [(FEW, "brood, 2 workers"), (MANY, "brood, 200 workers")];
-    let lanes = lanes.map(|(count, name)| (count, name, Server::native("brood", count, &[])));
-    let mut time = Measure::new(
-        "Processor time of the primary per new connection, by workers",
-        Unit::Nanoseconds,
-        Better::Lower,
-    );
-    let contenders = lanes.iter().map(|(_, name, server)| match server {
-        Err(why) => Contender::absent(Role::Ours, *name, why.clone()),
-        Ok(server) => Contender::new(Role::Ours, *name, || per_connection(context, server)),
+    let lanes = [
+        (Role::Ours, "brood, 2 workers", Server::lean("brood", FEW)),
+        (Role::Ours, "brood, 200 workers", Server::lean("brood", MANY)),
+        (Role::Limit, "bare accept and sendmsg, 2 workers", Server::lean("bare", FEW)),
+        (Role::Limit, "bare accept and sendmsg, 200 workers", Server::lean("bare", MANY)),
+    ];
+    vec![time(context, &lanes), memory(context, &lanes[..2])]
+}
+
+type Lane = (Role, &'static str, Result<Server, String>);
+
+fn time(context: &Context, lanes: &[Lane]) -> Measure {
+    let title = "Processor time of the primary per new connection, by workers";
+    let mut time = Measure::new(title, Unit::Nanoseconds, Better::Lower);
+    let contenders = lanes.iter().map(|(role, name, server)| match server {
+        Err(why) => Contender::absent(*role, *name, why.clone()),
+        Ok(server) => Contender::new(*role, *name, || per_connection(context, server)),
     });
     let contenders = contenders.collect();
     time.rows.push(context.compare("cluster, many", ("", 0.0), Better::Lower, contenders));
+    time
+}
+
+fn memory(context: &Context, lanes: &[Lane]) -> Measure {
     let mut memory = Measure::new("Resident memory of the primary", Unit::Bytes, Better::Lower);
-    let few = lanes[0].2.as_ref().ok().and_then(|server| load::resident(server.child.id()));
+    let resident = |server: &Server| load::resident(server.child.id()).ok_or("it has ended");
     let mut contenders: Vec<_> = lanes
         .iter()
-        .map(|(_, name, server)| match server {
-            Err(why) => Contender::absent(Role::Ours, *name, why.clone()),
-            Ok(server) => Contender::new(Role::Ours, *name, || {
-                let bytes = load::resident(server.child.id()).ok_or("it has ended")?;
-                Ok::<_, &str>(vec![bytes])
-            }),
+        .map(|(role, name, server)| match server {
+            Err(why) => Contender::absent(*role, *name, why.clone()),
+            Ok(server) => {
+                Contender::new(*role, *name, move || Ok::<_, &str>(vec![resident(server)?]))
+            }
         })
         .collect();
-    if let (Ok(server), Some(few)) = (&lanes[1].2, few) {
+    if let [(_, _, Ok(few)), (_, _, Ok(many))] = lanes {
         contenders.push(Contender::new(Role::Ours, "each worker more", move || {
-            let bytes = load::resident(server.child.id()).ok_or("it has ended")?;
-            Ok::<_, &str>(vec![(bytes - few).max(0.0) / f64::from(MANY - FEW)])
+            let more = (resident(many)? - resident(few)?).max(0.0);
+            Ok::<_, &str>(vec![more / f64::from(MANY - FEW)])
         }));
     }
     memory.rows.push(context.compare("cluster, memory", ("", 0.0), Better::Lower, contenders));
     memory.chart = Chart::None;
-    vec![time, memory]
+    memory
 }
 
 fn per_connection(context: &Context, server: &Server) -> Result<Vec<f64>, String> {

@@ -28,6 +28,16 @@ impl Server {
         Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers]).args(more))
     }
 
+    /// The same server in a program that is nothing else.
+    pub fn lean(kind: &str, workers: u32) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let program = program.with_file_name("servers");
+        if !program.exists() {
+            return Err("the program `servers` was not built: `cargo build` does that".to_owned());
+        }
+        Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers.to_string()]))
+    }
+
     /// Any program that prints its port once it serves.
     pub fn start(command: &mut Command) -> Result<Self, String> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
