@@ -29,8 +29,9 @@ pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 8;
 
 /// How much is read at a time, and the largest frame (header included) that is cut out of the
-/// reading buffer. A longer one is gathered in a buffer of its own.
-pub const READ_BYTES: usize = 64 * 1024;
+/// reading buffer. A longer one is gathered in a buffer of its own, which costs a copy and a read
+/// more: so this is well over 64 KiB, a length that many programs choose for their pieces.
+pub const READ_BYTES: usize = 128 * 1024;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
