@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         // The primary names the address that could not be had, once for all its workers.
         Err(Error::Listen(..)) if Worker::current().is_some() => ExitCode::FAILURE,
         Err(error) => {
-            tell(std::io::stderr(), &format!("http_cluster: {}", with_causes(&error)));
+            tell(std::io::stderr(), &format!("http_cluster: {}", error.with_causes()));
             ExitCode::FAILURE
         }
     }
@@ -68,16 +68,6 @@ fn main() -> ExitCode {
 /// Writes a line. A server outlives whoever read its log.
 fn tell(mut to: impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The primary: starts the workers, tells what happens, waits for the end.

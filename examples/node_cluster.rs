@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
         }
         Err(error) => {
-            tell(std::io::stderr(), &format!("node_cluster: {}", with_causes(&error)));
+            tell(std::io::stderr(), &format!("node_cluster: {}", error.with_causes()));
             ExitCode::FAILURE
         }
     }
@@ -52,16 +52,6 @@ fn main() -> ExitCode {
 /// Writes a line. A server outlives whoever read its log.
 fn tell(mut to: impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn supervise(options: Options) -> Result<(), Error> {

@@ -4,7 +4,6 @@
 //! Messages are not kept here: the channel is not read before somebody listens.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
@@ -34,15 +33,7 @@ impl Listener {
 
     /// Calls on the callback thread, one event after the other.
     pub(crate) fn callback(only: Kind, call: impl FnMut(Event) + Send + 'static) -> Self {
-        let call = Arc::new(Mutex::new(call));
-        let tell = move |event| {
-            let call = call.clone();
-            reactor::callback::call(move || {
-                // A panic in an earlier call must not silence the later ones.
-                let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
-                (*call)(event);
-            });
-        };
+        let tell = reactor::callback::each(call);
         Self { only: Some(only), tell: Box::new(tell) }
     }
 
@@ -118,6 +109,8 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+
     use crate::error::Error;
     use sys::pidfd::ExitStatus;
 

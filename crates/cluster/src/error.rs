@@ -75,6 +75,26 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The error and its causes, in one line for a log.
+    ///
+    /// ```
+    /// let cause = std::io::Error::from_raw_os_error(24);
+    /// let line = cluster::Error::Os("accept", cause).with_causes();
+    /// assert_eq!(line, "accept failed: Too many open files (os error 24)");
+    /// ```
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -125,27 +125,11 @@ impl fmt::Display for Event {
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
             Self::Reloaded => f.write_str("reloaded"),
-            Self::Error(Some(worker), error) => {
-                write!(f, "error {worker} ")?;
-                write_with_causes(f, error)
-            }
-            Self::Error(None, error) => {
-                f.write_str("error ")?;
-                write_with_causes(f, error)
-            }
+            // A line of a log has no second chance to name the cause.
+            Self::Error(Some(worker), error) => write!(f, "error {worker} {}", error.with_causes()),
+            Self::Error(None, error) => write!(f, "error {}", error.with_causes()),
         }
     }
-}
-
-/// A line of a log has no second chance to name the cause.
-fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &Error) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! before those of its primary, as in Node.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
@@ -35,15 +34,7 @@ impl Callback {
         kind: Kind,
         call: impl FnMut(Event) + Send + 'static,
     ) -> Self {
-        let call = Arc::new(Mutex::new(call));
-        let tell = move |event| {
-            let call = call.clone();
-            reactor::callback::call(move || {
-                // A panic in an earlier call must not silence the later ones.
-                let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
-                (*call)(event);
-            });
-        };
+        let tell = reactor::callback::each(call);
         Self { worker, kind, tell: Box::new(tell) }
     }
 

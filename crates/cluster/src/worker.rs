@@ -40,7 +40,7 @@ type OnDisconnect = Box<dyn FnOnce() + Send>;
 /// Who gets the primary's messages.
 enum Sink {
     Queue(Sender<ipc::Message>),
-    Callback(Arc<Mutex<dyn FnMut(ipc::Message) + Send>>),
+    Callback(Box<dyn Fn(ipc::Message) + Send>),
 }
 
 impl Sink {
@@ -48,14 +48,7 @@ impl Sink {
         match self {
             // Refused where the receiver was dropped: nobody wants messages.
             Self::Queue(queue) => drop(queue.send(message)),
-            Self::Callback(call) => {
-                let call = call.clone();
-                reactor::callback::call(move || {
-                    // A panic in an earlier call must not silence the later ones.
-                    let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
-                    (*call)(message);
-                });
-            }
+            Self::Callback(call) => call(message),
         }
     }
 }
@@ -276,7 +269,7 @@ impl Worker {
     /// Has `call` called with each of the primary's messages, on the callback thread, from the
     /// first one on. The [`messages`](Self::messages) that nobody has taken come first.
     pub fn on_message(&self, call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
-        let sink = Sink::Callback(Arc::new(Mutex::new(call)));
+        let sink = Sink::Callback(Box::new(reactor::callback::each(call)));
         let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
         // Also when the channel is closed: what had come before is still there.
         self.messages().try_iter().for_each(|message| sink.put(message));

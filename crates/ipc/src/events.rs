@@ -8,7 +8,6 @@ use crossbeam_channel::Receiver;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A message of type `R` that has arrived and was not decoded yet. It holds credit until then.
 pub struct Incoming<R> {
@@ -171,12 +170,14 @@ impl<S, R> Channel<S, R> {
     /// As [`Channel::into_link`].
     pub fn on_message(
         self,
-        call: impl FnMut(Result<R, Error>) + Send + 'static,
+        mut call: impl FnMut(Result<R, Error>) + Send + 'static,
     ) -> Result<Outlet<S>, Error>
     where
         R: DeserializeOwned,
     {
-        let call = Arc::new(Mutex::new(call));
+        let call = reactor::callback::each(move |news: Result<Message, Error>| {
+            call(news.and_then(Message::decode));
+        });
         let link = self.into_link(move |event| {
             let news = match event {
                 LinkEvent::Message(message) => Ok(message),
@@ -190,11 +191,7 @@ impl<S, R> Channel<S, R> {
                 | LinkEvent::PeerGone
                 | LinkEvent::Acknowledged { .. } => return,
             };
-            let call = Arc::clone(&call);
-            reactor::callback::call(move || {
-                let mut call = call.lock().unwrap_or_else(PoisonError::into_inner);
-                call(news.and_then(Message::decode));
-            });
+            call(news);
         })?;
         Ok(Outlet { link, kind: PhantomData })
     }

@@ -38,6 +38,30 @@ pub fn call(job: impl FnOnce() + Send + 'static) {
     queue.start();
 }
 
+/// A function that has `action` called, on the callback thread, with each value it is given: one after
+/// the other, in the order in which they were given, the ones after a panic as well.
+///
+/// ```
+/// let (tell, heard) = crossbeam_channel::unbounded();
+/// let each = reactor::callback::each(move |number: u32| tell.send(number * 2).unwrap());
+/// each(1);
+/// each(2);
+/// assert_eq!(heard.iter().take(2).collect::<Vec<_>>(), [2, 4]);
+/// ```
+pub fn each<T: Send + 'static>(
+    action: impl FnMut(T) + Send + 'static,
+) -> impl Fn(T) + Send + Sync + 'static {
+    let action = Arc::new(Mutex::new(action));
+    move |value| {
+        let action = action.clone();
+        call(move || {
+            // A panic in an earlier call must not silence the later ones.
+            let mut action = action.lock().unwrap_or_else(PoisonError::into_inner);
+            (*action)(value);
+        });
+    }
+}
+
 /// Whether the caller runs on the callback thread, where waiting for something that only a later
 /// callback could bring would be a deadlock.
 #[must_use]
