@@ -7,7 +7,7 @@ mod node;
 mod perform;
 mod wishes;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,8 +51,8 @@ pub(crate) struct Driver {
     jobs: Receiver<Job>,
     spawner: Spawner,
     members: Members,
-    ports: HashMap<Key, Port>,
-    watched: HashMap<u32, Watched>,
+    ports: BTreeMap<Key, Port>,
+    watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
     signals_seen: u32,
@@ -65,9 +65,9 @@ pub(crate) struct Driver {
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
     /// Why a worker could not listen, or not start: what a failed start is blamed on.
-    failures: HashMap<WorkerId, Error>,
+    failures: BTreeMap<WorkerId, Error>,
     /// What the Node workers of one address share beside it.
-    node_data: HashMap<Key, Option<serde_json::Value>>,
+    node_data: BTreeMap<Key, Option<serde_json::Value>>,
     /// Workers count the connections that have ended.
     counts_ends: bool,
     /// Sockets that were bound before we came.
@@ -98,8 +98,8 @@ impl Driver {
             jobs,
             spawner,
             members: Members::default(),
-            ports: HashMap::new(),
-            watched: HashMap::new(),
+            ports: BTreeMap::new(),
+            watched: BTreeMap::new(),
             next_token: 0,
             signals,
             signals_seen: 0,
@@ -108,8 +108,8 @@ impl Driver {
             scales: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
-            failures: HashMap::new(),
-            node_data: HashMap::new(),
+            failures: BTreeMap::new(),
+            node_data: BTreeMap::new(),
             given,
             finished: false,
         })
@@ -293,13 +293,9 @@ impl Driver {
 
     /// Takes connections from every port that may have some, a bounded number of each.
     fn accept(&mut self, turn: &mut Turn<'_>) {
-        let keys: Vec<Key> = self
-            .ports
-            .iter()
-            .filter(|(_, port)| port.wants_turn(turn.now()))
-            .map(|(k, _)| *k)
-            .collect();
-        for key in keys {
+        let mut after = 0;
+        while let Some(key) = self.next_port(after, turn.now()) {
+            after = key;
             for count in 0.. {
                 let Some(port) = self.ports.get_mut(&key) else { break };
                 if count == reactor::ACCEPTS_PER_TURN {
@@ -316,6 +312,11 @@ impl Driver {
             }
         }
         self.close_drained(turn);
+    }
+
+    fn next_port(&self, after: Key, now: Instant) -> Option<Key> {
+        let mut ports = self.ports.range(after + 1..);
+        ports.find(|(_, port)| port.wants_turn(now)).map(|(key, _)| *key)
     }
 
     fn close_drained(&mut self, turn: &mut Turn<'_>) {

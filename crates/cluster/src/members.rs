@@ -1,6 +1,6 @@
 //! The workers as the driver holds them: process, hand-off queues, and last words.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -22,12 +22,12 @@ const LAST_WORDS_BYTES: usize = 4096;
 const READS_PER_TURN: usize = 16;
 
 #[derive(Debug, Default)]
-pub(crate) struct Members(HashMap<WorkerId, Member>);
+pub(crate) struct Members(BTreeMap<WorkerId, Member>);
 
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) process: WorkerProcess,
-    pub(crate) queues: HashMap<Key, Queue>,
+    pub(crate) queues: BTreeMap<Key, Queue>,
     /// A Node worker's, which has no queues.
     pub(crate) desk: Option<Desk<Connection>>,
     pub(crate) status: Option<ExitStatus>,
@@ -89,7 +89,7 @@ impl Members {
 
     /// Lets all go; gives what is still to be written of their standard errors.
     pub(crate) fn close_all(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
-        self.0.drain().map(|(_, member)| member.close(turn)).collect()
+        std::mem::take(&mut self.0).into_values().map(|member| member.close(turn)).collect()
     }
 
     /// The Node workers that may have answered and cannot be heard.
@@ -119,7 +119,7 @@ impl Member {
         });
         Self {
             process,
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             desk: (kind == WorkerKind::Node).then(Desk::new),
             status: None,
             shared,

@@ -2,30 +2,34 @@
 //!
 //! Pure.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// The deadlines of all owners `O`.
 #[derive(Debug)]
 pub(crate) struct Deadlines<O> {
     queue: BTreeSet<(Instant, O)>,
-    of: HashMap<O, Instant>,
+    of: BTreeMap<O, Instant>,
 }
 
-impl<O: Copy + Ord + Hash> Deadlines<O> {
+impl<O: Copy + Ord> Deadlines<O> {
     pub(crate) fn new() -> Self {
-        Self { queue: BTreeSet::new(), of: HashMap::new() }
+        Self { queue: BTreeSet::new(), of: BTreeMap::new() }
     }
 
     /// Sets, moves or (with `None`) forgets the deadline of `owner`.
     pub(crate) fn set(&mut self, owner: O, at: Option<Instant>) {
-        if let Some(old) = self.of.remove(&owner) {
-            self.queue.remove(&(old, owner));
+        let old = match at {
+            Some(at) => self.of.insert(owner, at),
+            None => self.of.remove(&owner),
+        };
+        // The same again is what a busy source says in every turn.
+        if old == at {
+            return;
         }
-        if let Some(at) = at {
-            self.of.insert(owner, at);
-            self.queue.insert((at, owner));
+        self.queue.extend(at.map(|at| (at, owner)));
+        if let Some(old) = old {
+            self.queue.remove(&(old, owner));
         }
     }
 
@@ -79,6 +83,7 @@ mod tests {
     fn a_new_deadline_replaces_the_old_one_and_none_forgets_it() {
         check(&[(1, Some(5)), (1, Some(8))], 6, &[], Some(8));
         check(&[(1, Some(8)), (1, Some(5))], 6, &[1], None);
+        check(&[(1, Some(5)), (1, Some(5))], 5, &[1], None);
         check(&[(1, Some(5)), (1, None), (2, None)], 9, &[], None);
     }
 }

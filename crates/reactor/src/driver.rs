@@ -5,7 +5,7 @@
 //! whoever asks again and again comes last each time and costs the others no turn.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +67,7 @@ impl Reactor {
             mailbox: Arc::clone(&mailbox),
             readiness,
             deadlines: Deadlines::new(),
-            sources: HashMap::new(),
+            sources: BTreeMap::new(),
             again: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
         };
@@ -95,7 +95,7 @@ struct Driver {
     mailbox: Arc<Mailbox>,
     readiness: Readiness,
     deadlines: Deadlines<SourceId>,
-    sources: HashMap<SourceId, Place>,
+    sources: BTreeMap<SourceId, Place>,
     again: Vec<SourceId>,
     buffer: Vec<u8>,
 }

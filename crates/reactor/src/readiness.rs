@@ -7,7 +7,7 @@
 //! Every registration has a token that is never used again, so that news which epoll had already
 //! collected for a descriptor that is gone find no receiver.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -27,10 +27,10 @@ pub(crate) struct Readiness {
     poll: Poll,
     events: Events,
     next: usize,
-    entries: HashMap<Token, Entry>,
-    tokens: HashMap<SourceId, Vec<Token>>,
+    entries: BTreeMap<Token, Entry>,
+    tokens: BTreeMap<SourceId, Vec<Token>>,
     /// The registration that a descriptor number stands for now.
-    owners: HashMap<i32, Token>,
+    owners: BTreeMap<i32, Token>,
 }
 
 #[derive(Debug)]
@@ -48,9 +48,9 @@ impl Readiness {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             next: 0,
-            entries: HashMap::new(),
-            tokens: HashMap::new(),
-            owners: HashMap::new(),
+            entries: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            owners: BTreeMap::new(),
         };
         Ok((readiness, waker))
     }
