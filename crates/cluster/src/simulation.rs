@@ -155,6 +155,8 @@ struct World {
     nodes: usize,
     ready: bool,
     stopping: bool,
+    /// Since then, unless it is an abort.
+    stopping_since: Option<Instant>,
     finished: bool,
     start_failed: bool,
     wanted: BTreeSet<Slot>,
@@ -167,6 +169,8 @@ struct World {
     ends: BTreeMap<(WorkerId, Key), Arc<Ended64>>,
     workers: BTreeMap<WorkerId, Worker>,
     fates: Vec<Fate>,
+    /// Whose backlog each connection came in.
+    homes: Vec<Key>,
     ledger: Ledger,
     out: Vec<Output<usize>>,
     /// How often each connection was put into a queue.
@@ -285,6 +289,7 @@ impl World {
             nodes,
             ready: false,
             stopping: false,
+            stopping_since: None,
             finished: false,
             start_failed: false,
             wanted: BTreeSet::new(),
@@ -297,6 +302,7 @@ impl World {
             ends: BTreeMap::new(),
             workers: BTreeMap::new(),
             fates: Vec::new(),
+            homes: Vec::new(),
             ledger: Ledger::default(),
             out: Vec::new(),
             sends: Vec::new(),
@@ -560,6 +566,7 @@ impl World {
             if port.backlog.len() < BACKLOG && !port.datagram {
                 port.backlog.push_back(self.fates.len());
                 self.fates.push(Fate::Backlog);
+                self.homes.push(key);
                 self.sends.push(0);
             }
         }
@@ -890,7 +897,14 @@ impl World {
                 self.emptying.insert(*number, ids);
                 self.emptied = true;
             }
-            Input::Shutdown | Input::Abort => self.stopping = true,
+            Input::Shutdown if !self.stopping => {
+                self.stopping = true;
+                self.stopping_since = Some(self.now);
+            }
+            Input::Abort => {
+                self.stopping = true;
+                self.stopping_since = None;
+            }
             _ => {}
         }
     }
@@ -1276,6 +1290,28 @@ impl World {
             reason == CloseReason::Shutdown,
             self.stopping && reason != CloseReason::Overflow
         );
+        if reason == CloseReason::Shutdown {
+            self.check_nobody_could(connection);
+        }
+    }
+
+    /// In a shutdown nobody is closed whom a worker could still be given, while there is time.
+    fn check_nobody_could(&self, connection: usize) {
+        let half = self.options.disconnect / 2;
+        if self.stopping_since.is_none_or(|since| self.now >= since + half) {
+            return;
+        }
+        let key = self.homes[connection];
+        let serves = |(id, worker): &(&WorkerId, &Worker)| {
+            let told = &worker.told;
+            let queue = self.queues.get(&(**id, key));
+            let open = queue.is_some_and(|queue| !queue.ended && !queue.refused);
+            let alive = !told.exited && !told.channel_closed && !told.killed;
+            let alive = alive && told.send_disconnects == 0;
+            open && alive && told.listening.contains(&key)
+        };
+        let able = self.workers.iter().find(serves).map(|(id, _)| id);
+        assert_eq!(able, None, "{connection} of {key} could be given to it");
     }
 
     /// What the workers had is what all had, as long as all are remembered.

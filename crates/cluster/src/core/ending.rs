@@ -198,7 +198,7 @@ impl<H: Affinity> Core<H> {
             // What a worker leaves unread can be given to another as long as there is one.
             let busy = schedule.is_taking()
                 || schedule.has_unread_beside_others()
-                || (schedule.has_waiting() && schedule.serves());
+                || (schedule.serves() && (schedule.has_waiting() || schedule.may_get_back()));
             if !forced && (busy || !ending.unbound) {
                 return;
             }

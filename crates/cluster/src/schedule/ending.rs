@@ -94,8 +94,10 @@ impl<H: Affinity> Schedule<H> {
         lanes.any(|lane| lane.worker != worker && lane.state == LaneState::Open)
     }
 
+    /// Somebody takes connections, or will when it can be trusted again.
     pub(crate) fn serves(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.state == LaneState::Open)
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| matches!(lane.state, LaneState::Open | LaneState::Suspect))
     }
 
     /// The worker may be told to finish: nothing more is coming on its queue.
@@ -114,6 +116,17 @@ impl<H: Affinity> Schedule<H> {
     pub(crate) fn has_unread_beside_others(&self) -> bool {
         let unread = |lane: &Lane| lane.state == LaneState::Open && !lane.records.is_empty();
         self.lanes.len() > 1 && self.lanes.iter().any(unread)
+    }
+
+    /// Connections may come back of a lane that takes no more.
+    pub(crate) fn may_get_back(&self) -> bool {
+        self.lanes.iter().any(|lane| match lane.state {
+            LaneState::Taking(_)
+            | LaneState::Checking(_)
+            | LaneState::Again(_)
+            | LaneState::Answering => true,
+            LaneState::Granted | LaneState::Open | LaneState::Suspect | LaneState::Ended => false,
+        })
     }
 
     /// A `TakeBack` is under way.
