@@ -62,6 +62,8 @@ pub(crate) struct Schedule<H> {
     lanes: Vec<Lane>,
     /// The lane whose turn it is.
     cursor: usize,
+    /// The lane that was last found to be watched.
+    watched: usize,
     /// Oldest first.
     waiting: VecDeque<Waiting<H>>,
     accepting: bool,
@@ -102,6 +104,7 @@ impl<H: Affinity> Schedule<H> {
             unresponsive_node: options.unresponsive_node,
             lanes: Vec::new(),
             cursor: 0,
+            watched: 0,
             waiting: VecDeque::new(),
             accepting: false,
             open: true,
@@ -219,7 +222,7 @@ impl<H: Affinity> Schedule<H> {
         if stuck && self.is_free_beside(at) {
             self.take_back(at, After::Suspect, out);
         }
-        if !self.lanes.iter().any(Lane::is_watched) {
+        if !self.is_any_watched() {
             self.tick_at = None;
         }
         self.pump(usize::MAX, now, out);
@@ -425,6 +428,16 @@ impl<H: Affinity> Schedule<H> {
 
     fn find(&self, worker: WorkerId) -> Result<usize, usize> {
         self.lanes.binary_search_by_key(&worker, |lane| lane.worker)
+    }
+
+    /// Whether a lane has to be looked at. The search goes on from the last one that had: lanes are
+    /// looked at in order, and with many of them each search from the first would be a long one.
+    fn is_any_watched(&mut self) -> bool {
+        let from = self.watched.min(self.lanes.len());
+        let watched = |at: &usize| self.lanes[*at].is_watched();
+        let found = (from..self.lanes.len()).find(watched).or_else(|| (0..from).find(watched));
+        self.watched = found.unwrap_or(0);
+        found.is_some()
     }
 
     fn is_free_beside(&self, at: usize) -> bool {

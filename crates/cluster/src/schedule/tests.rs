@@ -194,6 +194,21 @@ fn the_turn_is_kept_when_workers_join_and_leave() {
 }
 
 #[test]
+fn any_lane_with_something_unread_keeps_the_ticks_coming() {
+    for unread in 1..=5 {
+        let mut glass = Glass::new(5, |_| {});
+        glass.accept(1..=5);
+        let readers: Vec<WorkerId> = (1..=5).filter(|worker| *worker != unread).collect();
+        for _ in 0..4 {
+            glass.pass(TICK, &readers);
+            assert!(glass.schedule.deadline().is_some(), "worker {unread} has not read");
+        }
+        glass.pass(TICK, &[1, 2, 3, 4, 5]);
+        assert_eq!(glass.schedule.deadline(), None);
+    }
+}
+
+#[test]
 fn nothing_outstanding_means_no_deadline() {
     let mut glass = Glass::new(2, |_| {});
     assert_eq!(glass.schedule.deadline(), None);
