@@ -21,5 +21,6 @@ common::cases![
     workers_that_die_while_they_are_answered_harm_nobody,
     a_worker_with_handles_on_their_way_sees_its_primary_die,
     to_listen_after_the_end_has_begun_is_an_error_in_the_worker,
+    an_address_that_is_being_closed_can_be_had_again,
     a_worker_that_forks_gets_an_error,
 ];

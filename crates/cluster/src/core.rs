@@ -22,9 +22,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::counters::{Counters, WorkerCounters};
 use crate::lifecycle::{Event, Life, Times};
 use crate::listen::Ports;
+use crate::options::ListenOptions;
 use crate::restart::{Backoff, Rng};
 use crate::schedule::{Schedule, Verdict};
 use crate::setup::Setup;
@@ -55,6 +57,8 @@ pub(crate) struct Core<H> {
     ending: BTreeMap<Key, Ending>,
     /// Wishes granted again before the queue of the time before was dropped.
     postponed: Vec<(WorkerId, Key, u32)>,
+    /// To be bound once the same address is closed.
+    deferred: Vec<(Key, Address, ListenOptions)>,
     /// Of the schedules that are gone.
     counters: Counters,
     reload: Option<Reload>,
@@ -137,6 +141,7 @@ impl<H: Affinity> Core<H> {
             schedules: BTreeMap::new(),
             ending: BTreeMap::new(),
             postponed: Vec::new(),
+            deferred: Vec::new(),
             counters: Counters::default(),
             reload: None,
             emptying: Vec::new(),
@@ -201,7 +206,7 @@ impl<H: Affinity> Core<H> {
                 self.listens_alone(worker, address, now, out);
             }
             Input::Bound { key, result } => self.bound(key, result, out),
-            Input::Unbound { key } => self.unbound(key),
+            Input::Unbound { key } => self.unbound(key, out),
             Input::Counts { worker, key, ends } => {
                 if let Some(schedule) = self.schedules.get_mut(&key) {
                     schedule.count_ends(worker, ends);

@@ -46,7 +46,7 @@ enum PortState {
     Binding(Vec<(WorkerId, u32)>),
     Bound(Address),
     /// `Unbind` is under way.
-    Unbinding,
+    Unbinding(Address),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +124,20 @@ impl Ports {
                 Answer::Wait
             }
             PortState::Bound(_) => Answer::Grant(*key),
-            PortState::Unbinding => unreachable!("a port that is being closed is not shared"),
+            PortState::Unbinding(_) => unreachable!("a port that is being closed is not shared"),
+        }
+    }
+
+    /// `Bind` is under way.
+    pub(crate) fn is_binding(&self) -> bool {
+        self.ports.values().any(|port| matches!(port.state, PortState::Binding(_)))
+    }
+
+    /// The wishes that wait for the answer to `Bind`.
+    pub(crate) fn waiting(&self, key: Key) -> Vec<(WorkerId, u32)> {
+        match self.ports.get(&key).map(|port| &port.state) {
+            Some(PortState::Binding(waiting)) => waiting.clone(),
+            Some(PortState::Bound(_) | PortState::Unbinding(_)) | None => Vec::new(),
         }
     }
 
@@ -188,8 +201,18 @@ impl Ports {
     /// `Unbind` is ordered: nobody shares the key any more.
     pub(crate) fn unbind(&mut self, key: Key) {
         if let Some(port) = self.ports.get_mut(&key) {
-            port.state = PortState::Unbinding;
+            if let PortState::Bound(address) = &port.state {
+                port.state = PortState::Unbinding(address.clone());
+            }
         }
+    }
+
+    /// The address is being closed, and can be bound again after that.
+    pub(crate) fn is_closing(&self, address: &Address) -> bool {
+        self.ports.values().any(|port| match &port.state {
+            PortState::Unbinding(bound) => bound == address,
+            PortState::Binding(_) | PortState::Bound(_) => false,
+        })
     }
 
     /// The answer to `Unbind` came.
@@ -206,7 +229,7 @@ impl Ports {
     pub(crate) fn address(&self, key: Key) -> Option<&Address> {
         match &self.ports.get(&key)?.state {
             PortState::Bound(address) => Some(address),
-            PortState::Binding(_) | PortState::Unbinding => None,
+            PortState::Binding(_) | PortState::Unbinding(_) => None,
         }
     }
 
@@ -261,7 +284,7 @@ impl Ports {
 impl Port {
     fn is(&self, address: &Address, index: u32) -> bool {
         match &self.state {
-            PortState::Unbinding => false,
+            PortState::Unbinding(_) => false,
             PortState::Bound(bound) if bound == address => true,
             PortState::Bound(_) | PortState::Binding(_) => {
                 self.asked == *address && self.index == index

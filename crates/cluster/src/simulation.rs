@@ -91,6 +91,8 @@ struct Queue {
     held: VecDeque<usize>,
     ended: bool,
     refused: bool,
+    /// Takes nothing any more.
+    gone: bool,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,9 @@ struct Port {
     on: bool,
     /// Nothing is accepted: its workers share it.
     datagram: bool,
+    address: Address,
+    /// What its backlog holds is taken, wanted or not, and then it is closed.
+    closing: bool,
     backlog: VecDeque<usize>,
 }
 
@@ -155,8 +160,7 @@ struct World {
     nodes: usize,
     ready: bool,
     stopping: bool,
-    /// Since then, unless it is an abort.
-    stopping_since: Option<Instant>,
+    ending: Ending,
     finished: bool,
     start_failed: bool,
     wanted: BTreeSet<Slot>,
@@ -188,6 +192,14 @@ struct World {
     /// What has been exercised.
     seen: BTreeMap<&'static str, u64>,
     shown: bool,
+}
+
+/// How it all ends.
+#[derive(Debug, Default)]
+struct Ending {
+    aborting: bool,
+    /// When each address was given up.
+    given_up: BTreeMap<Key, Instant>,
 }
 
 /// What a worker has counted as ended.
@@ -289,7 +301,7 @@ impl World {
             nodes,
             ready: false,
             stopping: false,
-            stopping_since: None,
+            ending: Ending::default(),
             finished: false,
             start_failed: false,
             wanted: BTreeSet::new(),
@@ -574,10 +586,20 @@ impl World {
 
     fn accept(&mut self, key: Key) -> bool {
         let port = self.ports.get_mut(&key).unwrap();
-        if !port.on {
+        if !port.on && !port.closing {
             return false;
         }
-        let Some(connection) = port.backlog.pop_front() else { return false };
+        let closing = port.closing;
+        let Some(connection) = port.backlog.pop_front() else {
+            if closing {
+                self.ports.remove(&key);
+                self.step(Input::Unbound { key });
+            }
+            return closing;
+        };
+        if closing {
+            self.saw("drained");
+        }
         self.fates[connection] = Fate::Coming;
         self.step(Input::Accepted { key, connection });
         true
@@ -897,14 +919,8 @@ impl World {
                 self.emptying.insert(*number, ids);
                 self.emptied = true;
             }
-            Input::Shutdown if !self.stopping => {
-                self.stopping = true;
-                self.stopping_since = Some(self.now);
-            }
-            Input::Abort => {
-                self.stopping = true;
-                self.stopping_since = None;
-            }
+            Input::Shutdown => self.stopping = true,
+            Input::Abort => (self.stopping, self.ending.aborting) = (true, true),
             _ => {}
         }
     }
@@ -1022,7 +1038,9 @@ impl World {
     fn left(&mut self, number: u32) {
         let ids = self.emptying.remove(&number).expect("told once");
         assert!(ids.iter().all(|id| self.workers[id].told.exited), "all have ended");
-        if self.workers.values().all(|worker| worker.told.exited) {
+        // Unless somebody is to come who may want them.
+        let exited = self.workers.values().all(|worker| worker.told.exited);
+        if exited && self.wanted.is_empty() {
             assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
         }
     }
@@ -1123,20 +1141,22 @@ impl World {
             }
         }
         let datagram = bound.is_datagram();
-        self.ports.insert(key, Port { on: false, datagram, backlog: VecDeque::new() });
+        assert!(self.ports.values().all(|port| port.address != bound), "{bound} is in use");
+        let (address, backlog) = (bound.clone(), VecDeque::new());
+        self.ports.insert(key, Port { on: false, datagram, address, closing: false, backlog });
         self.answers.push_back(Input::Bound { key, result: Ok(bound) });
     }
 
     fn unbind(&mut self, key: Key, drain: bool) {
-        let port = self.ports.remove(&key).expect("closes an open port");
-        for connection in port.backlog {
-            if drain {
-                self.fates[connection] = Fate::Coming;
-                self.answers.push_back(Input::Accepted { key, connection });
-                self.saw("drained");
-            } else {
-                self.fates[connection] = Fate::Reset;
-            }
+        let port = self.ports.get_mut(&key).expect("closes an open port");
+        assert!(!port.closing, "closed once");
+        self.ending.given_up.insert(key, self.now);
+        if drain {
+            port.closing = true;
+            return;
+        }
+        for connection in self.ports.remove(&key).expect("just seen").backlog {
+            self.fates[connection] = Fate::Reset;
         }
         self.answers.push_back(Input::Unbound { key });
     }
@@ -1203,6 +1223,7 @@ impl World {
         } else if in_flight {
             (Refusal::InFlight, "in flight")
         } else if gone {
+            queue.gone = true;
             (Refusal::Gone, "gone")
         } else {
             self.fates[connection] = Fate::Queue;
@@ -1297,15 +1318,15 @@ impl World {
 
     /// In a shutdown nobody is closed whom a worker could still be given, while there is time.
     fn check_nobody_could(&self, connection: usize) {
-        let half = self.options.disconnect / 2;
-        if self.stopping_since.is_none_or(|since| self.now >= since + half) {
+        let (key, half) = (self.homes[connection], self.options.disconnect / 2);
+        let late = self.ending.given_up.get(&key).is_some_and(|at| self.now >= *at + half);
+        if self.ending.aborting || late {
             return;
         }
-        let key = self.homes[connection];
         let serves = |(id, worker): &(&WorkerId, &Worker)| {
             let told = &worker.told;
             let queue = self.queues.get(&(**id, key));
-            let open = queue.is_some_and(|queue| !queue.ended && !queue.refused);
+            let open = queue.is_some_and(|queue| !queue.ended && !queue.gone);
             let alive = !told.exited && !told.channel_closed && !told.killed;
             let alive = alive && told.send_disconnects == 0;
             open && alive && told.listening.contains(&key)

@@ -182,8 +182,9 @@ impl<H: Affinity> Core<H> {
         out.push(Output::Unbind { key, drain });
     }
 
-    pub(super) fn unbound(&mut self, key: Key) {
+    pub(super) fn unbound(&mut self, key: Key, out: &mut Vec<Output<H>>) {
         self.ports.unbound(key);
+        self.bind_deferred(out);
         if let Some(ending) = self.ending.get_mut(&key) {
             ending.unbound = true;
         }
@@ -279,7 +280,8 @@ impl<H: Affinity> Core<H> {
     /// Tells those whose workers are gone, with all that is being given up.
     fn tell_emptied(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |id: &WorkerId| self.members.get(id).is_some_and(|m| !m.life.is_dead());
-        let closing = !self.ending.is_empty();
+        // What is bound for one that is gone is yet to be closed.
+        let closing = !self.ending.is_empty() || self.ports.is_binding();
         self.emptying.retain(|emptying| {
             let waits = closing || emptying.workers.iter().any(alive);
             if !waits {

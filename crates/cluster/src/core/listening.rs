@@ -39,11 +39,32 @@ impl<H: Affinity> Core<H> {
                 if self.deals(&address) {
                     self.schedules.insert(key, Schedule::new(key, &self.options));
                 }
-                out.push(Output::Bind { key, address, options });
+                if self.ports.is_closing(&address) {
+                    self.deferred.push((key, address, options));
+                } else {
+                    out.push(Output::Bind { key, address, options });
+                }
             }
             Answer::Wait => {}
             Answer::Grant(key) => self.grant(worker, request, key, out),
             Answer::Refuse(errno) => refuse(worker, request, address, errno, out),
+        }
+    }
+
+    /// Binds what waited for an address to be closed, if somebody still waits for it.
+    pub(super) fn bind_deferred(&mut self, out: &mut Vec<Output<H>>) {
+        for (key, address, options) in std::mem::take(&mut self.deferred) {
+            let waiting = self.ports.waiting(key);
+            if !waiting.iter().any(|(worker, _)| self.member_may_serve(*worker)) {
+                self.schedules.remove(&key);
+                for (worker, request) in self.ports.bound(key, Err(ECANCELED)) {
+                    out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
+                }
+            } else if self.ports.is_closing(&address) {
+                self.deferred.push((key, address, options));
+            } else {
+                out.push(Output::Bind { key, address, options });
+            }
         }
     }
 
