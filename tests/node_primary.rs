@@ -8,4 +8,5 @@ common::cases![
     no_client_is_lost_when_rust_workers_leave_one_by_one,
     a_rust_worker_is_told_why_it_cannot_listen,
     rust_and_node_workers_share_the_port_of_a_node_primary,
+    rust_and_node_workers_share_the_udp_port_of_a_node_primary,
 ];

@@ -1,5 +1,6 @@
-// What a net application may do, told by messages: `cluster_net.js PORT|PATH [any] [MAX…]`, where
-// `any` means: on all addresses, and each MAX is one worker's maxConnections.
+// What a net application may do, told by messages: `cluster_net.js PORT|PATH [any|all] [MAX…]`,
+// where `any` means: on all addresses, `all`: a path for everybody, and each MAX is one worker's
+// maxConnections.
 // Every connection is greeted with the worker's number and a newline, and stays open.
 'use strict';
 const cluster = require('cluster');
@@ -8,7 +9,9 @@ const net = require('net');
 const worker = cluster.worker;
 const [where, ...limits] = process.argv.slice(2);
 const host = limits[0] === 'any' ? void limits.shift() : '127.0.0.1';
-const wanted = /^\d+$/.test(where) ? { port: Number(where), host } : { path: where };
+const all = limits[0] === 'all' && Boolean(limits.shift());
+const wanted = /^\d+$/.test(where)
+  ? { port: Number(where), host } : { path: where, readableAll: all, writableAll: all };
 let server;
 
 function open() {

@@ -37,6 +37,7 @@ process.on('message', ({ order, id, message, script }) => {
     case 'disconnect': worker.disconnect(); break;
     case 'disconnect-all': cluster.disconnect(); break;
     case 'send': worker.send(message); break;
+    case 'pid': tell('pid', worker, { pid: worker.process.pid }); break;
     case 'kill': worker.process.kill(message); break;
     case 'cut': worker.process.disconnect(); break;
     case 'end': process.exit(0);

@@ -46,7 +46,8 @@ pub(crate) mod sealed {
 /// each datagram to one of them, to whoever reads first.
 ///
 /// It derefs to std's socket. Whether it blocks belongs to the socket and so to all workers at
-/// once: set it the same way everywhere. `drop` closes this worker's descriptor and tells the
+/// once: set it the same way everywhere. Where Node is the primary or another of the workers it
+/// does not block, because Node polls. `drop` closes this worker's descriptor and tells the
 /// primary, which closes the socket after the last; the file of a Unix socket is removed then.
 ///
 /// ```

@@ -339,9 +339,7 @@ impl Driver {
     fn tell(&mut self, notice: Notice, turn: &mut Turn<'_>) {
         match notice {
             Notice::ListenFailed { worker, address, errno } => {
-                let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
-                self.failures.insert(worker, error(address.clone()));
-                self.shared.emit(Event::error(Some(worker), error(address)));
+                self.listen_failed(worker, address, errno);
             }
             Notice::StartFailed { worker, .. } => {
                 let failure = self.blame(worker);

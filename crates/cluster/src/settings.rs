@@ -75,7 +75,9 @@ impl Builder {
     /// Sockets that systemd passes (`LISTEN_FDS`) need not be given: the first primary of a
     /// process has them, under the names of `LISTEN_FDNAMES`.
     ///
-    /// Node: `listen({ fd })` in a worker, which means a descriptor of the primary.
+    /// Node: `listen({ fd })` in a worker means a descriptor of the primary. A Node worker gets
+    /// those that were given here by the number they had then, and those that the primary was
+    /// started with; others are `EINVAL`.
     pub fn socket(mut self, name: impl Into<String>, socket: impl Into<OwnedFd>) -> Self {
         self.sockets.push((name.into(), Arc::new(socket.into())));
         self

@@ -208,6 +208,22 @@ pub fn inherited(number: i32) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Duplicates the descriptor `number` that this process would hand on to a program it becomes or
+/// starts: one that is not close-on-exec, which is how those it was started with arrive. The copy
+/// is close-on-exec.
+///
+/// # Errors
+///
+/// `EBADF` when it is closed, or close-on-exec; `EMFILE` when no descriptor is left.
+pub fn handed_on(number: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: integers only; a number that is closed answers EBADF.
+    let flags = fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(std::io::Error::from_raw_os_error(libc::EBADF));
+    }
+    inherited(number)
+}
+
 /// The value as text; `None` where it is absent or not UTF-8.
 #[must_use]
 pub fn taken_text(name: &str) -> Option<&'static str> {

@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 
 use super::Driver;
 use super::perform::errno_of;
+use crate::address::Address;
 use crate::core::{Grant, Input, Key, Refusal, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::Member;
 use crate::node::desk::{Desk, Heard, Ticket};
+use crate::node::query::{EINVAL, Place};
 use crate::node::wire::Message;
 use crate::options::ListenOptions;
 use crate::queue::Connection;
@@ -42,14 +44,10 @@ impl Driver {
         let input = match heard {
             Heard::Nothing => return,
             Heard::Online => Input::Online { worker },
-            Heard::Asked { request, address: Ok(address), backlog } => {
-                let backlog = if backlog == 0 { crate::options::BACKLOG } else { backlog };
-                let options = ListenOptions::new().backlog(backlog);
-                Input::ListenAsked { worker, request, address, options }
-            }
-            Heard::Asked { request, address: Err(errno), .. } => {
-                return self.grant_node(worker, request, Err(errno));
-            }
+            Heard::Asked { request, place, options } => match self.place(worker, place, &options) {
+                Ok(address) => Input::ListenAsked { worker, request, address, options },
+                Err(errno) => return self.grant_node(worker, request, Err(errno)),
+            },
             Heard::Listening(key) => Input::Listening { worker, key },
             Heard::Closed(key) => Input::ListenerClosed { worker, key },
             Heard::Leaving(answer) => {
@@ -63,6 +61,28 @@ impl Driver {
             }
         };
         self.inputs.push_back(input);
+    }
+
+    /// Where a wish leads: to a given socket where it names one.
+    fn place(
+        &mut self,
+        worker: WorkerId,
+        place: Result<Place, i32>,
+        options: &ListenOptions,
+    ) -> Result<Address, i32> {
+        let (number, datagrams) = match place? {
+            Place::At(address) => return Ok(address),
+            Place::Descriptor { number, datagrams } => (number, datagrams),
+        };
+        let found = self.given.numbered(number, options);
+        let found = found.map_err(|error| errno_of(&error)).and_then(|address| {
+            (address.is_datagram() == datagrams).then_some(address).ok_or(EINVAL)
+        });
+        if let Err(errno) = found {
+            let address = Address::Given(format!("descriptor {number}"));
+            self.listen_failed(worker, address, errno);
+        }
+        found
     }
 
     /// The answer to a wish to listen.

@@ -10,6 +10,8 @@ use super::{Driver, Watched, belongs};
 use crate::address::Address;
 use crate::core::{self, Grant, Input, Key, Output, Refusal, WorkerId};
 use crate::count::Count;
+use crate::error::Error;
+use crate::event::Event;
 use crate::message::{Granted, ToWorker};
 use crate::options::ListenOptions;
 use crate::port::Port;
@@ -246,6 +248,12 @@ impl Driver {
             self.watched.retain(|_, watched| !belongs(*watched, worker));
             self.write_stderr(member.close(turn));
         }
+    }
+
+    pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
+        let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
+        self.failures.insert(worker, error(address.clone()));
+        self.shared.emit(Event::error(Some(worker), error(address)));
     }
 
     pub(super) fn write_stderr(&self, bytes: Vec<u8>) {

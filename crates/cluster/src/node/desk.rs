@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use crate::address::Address;
 use crate::core::{Answer, Key};
+use crate::options::ListenOptions;
 
-use super::query::Query;
+use super::query::{Place, Query};
 use super::wire::{Message, SockName};
 
 /// A message with a number, under which the channel tells what became of its descriptor.
@@ -30,9 +31,9 @@ pub(crate) struct Desk<H> {
     last_request: u32,
     /// Wishes that have no answer: with the number the answer must name.
     asked: BTreeMap<u32, Wish>,
-    granted: Vec<(Key, Query)>,
+    granted: Vec<Held>,
     /// Shared sockets on their way: which wish they answer.
-    sockets: Vec<(Ticket, Key, i64)>,
+    sockets: Vec<(Ticket, String, i64)>,
     /// Oldest first.
     unanswered: VecDeque<Unanswered<H>>,
     parted: bool,
@@ -44,6 +45,15 @@ struct Wish {
     query: Query,
     /// What workers of one address share, offered by this one.
     data: Option<Value>,
+}
+
+/// A socket that the worker has.
+#[derive(Debug)]
+struct Held {
+    /// What the two sides call it: a Node process fails over one name for two sockets.
+    name: String,
+    key: Key,
+    query: Query,
 }
 
 #[derive(Debug)]
@@ -62,8 +72,8 @@ pub(crate) enum Heard<H> {
     /// It wants to listen.
     Asked {
         request: u32,
-        address: Result<Address, i32>,
-        backlog: u32,
+        place: Result<Place, i32>,
+        options: ListenOptions,
     },
     Listening(Key),
     Closed(Key),
@@ -109,15 +119,13 @@ impl<H> Desk<H> {
             Some("listening") => {
                 let news = Query::of(message);
                 // The youngest: an older one of the same words was closed.
-                let held = self.granted.iter().rev().find(|(_, query)| query.is_meant_by(&news));
-                held.map_or(Heard::Nothing, |(key, _)| Heard::Listening(*key))
+                let held = self.granted.iter().rev().find(|held| held.query.is_meant_by(&news));
+                held.map_or(Heard::Nothing, |held| Heard::Listening(held.key))
             }
             Some("close") => {
-                let Some(key) = message.key.as_deref().and_then(|key| key.parse().ok()) else {
-                    return Heard::Nothing;
-                };
-                self.granted.retain(|(held, _)| *held != key);
-                Heard::Closed(key)
+                let name = message.key.as_deref();
+                let at = self.granted.iter().position(|held| Some(held.name.as_str()) == name);
+                at.map_or(Heard::Nothing, |at| Heard::Closed(self.granted.remove(at).key))
             }
             Some("exitedAfterDisconnect") => self.leaving(message.seq),
             // As the first versions of Node said it, without waiting for an answer.
@@ -132,10 +140,9 @@ impl<H> Desk<H> {
         self.last_request += 1;
         let request = self.last_request;
         let query = Query::of(message);
-        let address = query.to_address(ipv6);
+        let (place, options) = (query.place(ipv6), query.options());
         self.asked.insert(request, Wish { seq, query, data: message.data.clone() });
-        let backlog = message.backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(0);
-        Heard::Asked { request, address, backlog }
+        Heard::Asked { request, place, options }
     }
 
     fn leaving(&mut self, seq: Option<i64>) -> Heard<H> {
@@ -155,11 +162,10 @@ impl<H> Desk<H> {
     /// What became of the descriptor of a message.
     pub(crate) fn acknowledged(&mut self, ticket: Ticket, taken: bool) -> Heard<H> {
         if let Some(at) = self.sockets.iter().position(|(sent, ..)| *sent == ticket) {
-            let (_, key, ack) = self.sockets.remove(at);
-            if taken {
-                return Heard::Nothing;
-            }
-            self.granted.retain(|(held, _)| *held != key);
+            let (_, name, ack) = self.sockets.remove(at);
+            let held = self.granted.iter().position(|held| !taken && held.name == name);
+            let Some(held) = held else { return Heard::Nothing };
+            let key = self.granted.remove(held).key;
             let message = Box::new(self.refusal(ack, EMFILE));
             return Heard::Refused { key, message };
         }
@@ -202,7 +208,7 @@ impl<H> Desk<H> {
     ) -> Option<(Message, Ticket)> {
         let (ack, message) = self.reply(request, key, data)?;
         let ticket = ticket_of(&message);
-        self.sockets.push((ticket, key, ack));
+        self.sockets.push((ticket, message.key.clone().unwrap_or_default(), ack));
         Some((message, ticket))
     }
 
@@ -227,14 +233,22 @@ impl<H> Desk<H> {
         data: &mut Option<Value>,
     ) -> Option<(i64, Message)> {
         let wish = self.asked.remove(&request)?;
-        self.granted.push((key, wish.query));
+        let name = self.name(key);
         let mut message = Message::answer(wish.seq, self.next());
         message.errno = Some(0);
-        message.key = Some(key.to_string());
+        message.key = Some(name.clone());
+        self.granted.push(Held { name, key, query: wish.query });
         // TLS servers fail without the data they asked for.
         *data = data.take().or(wish.data);
         message.data = Some(data.clone().unwrap_or(Value::Null));
         Some((wish.seq, message))
+    }
+
+    /// A name that no socket of the worker has: datagram sockets may be had more than once.
+    fn name(&self, key: Key) -> String {
+        let is_free = |name: &String| self.granted.iter().all(|held| held.name != *name);
+        let more = (2_u32..).map(|count| format!("{key}.{count}"));
+        core::iter::once(key.to_string()).chain(more).find(is_free).expect("there are many")
     }
 
     /// Puts a connection on the desk; the message goes out with a copy of it.
@@ -327,7 +341,8 @@ mod tests {
         let mut desk = Desk::new();
         assert_eq!(desk.hear(&said(r#""act":"online","seq":0"#), true), Heard::Online);
         let ask = format!(r#""act":"queryServer",{QUERY},"backlog":0,"seq":1"#);
-        let asked = Heard::Asked { request: 1, address: Ok(address()), backlog: 0 };
+        let (place, options) = (Ok(Place::At(address())), ListenOptions::new());
+        let asked = Heard::Asked { request: 1, place, options };
         assert_eq!(desk.hear(&said(&ask), true), asked);
         let reply = desk.grant(1, 5, &address(), &mut None).unwrap();
         assert_eq!(
@@ -432,6 +447,25 @@ mod tests {
         let Heard::Refused { key: 3, message } = desk.acknowledged(ticket, false) else { panic!() };
         assert_eq!((message.errno, message.ack), (Some(-24), Some(0)));
         assert_eq!(desk.acknowledged(ticket, false), Heard::Nothing);
+    }
+
+    #[test]
+    fn sockets_of_one_address_have_names_of_their_own() {
+        let mut desk: Desk<u32> = Desk::new();
+        let mut bind = |seq: u32, request| {
+            let query = QUERY.replace("4\"", "\"udp4\"");
+            desk.hear(&said(&format!(r#""act":"queryServer",{query},"seq":{seq}"#)), true);
+            let (message, ticket) = desk.grant_socket(request, 3, &mut None).unwrap();
+            desk.acknowledged(ticket, true);
+            message.key.unwrap()
+        };
+        assert_eq!([bind(0, 1), bind(1, 2), bind(2, 3)], ["3", "3.2", "3.3"]);
+        for name in ["3.2", "3"] {
+            let closed = desk.hear(&said(&format!(r#""act":"close","key":"{name}""#)), true);
+            assert_eq!(closed, Heard::Closed(3));
+        }
+        let again = desk.hear(&said(r#""act":"close","key":"3""#), true);
+        assert_eq!(again, Heard::Nothing, "it is closed");
     }
 
     #[test]

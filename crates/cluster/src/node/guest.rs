@@ -7,19 +7,20 @@
 //!
 //! Pure.
 
-use core::net::IpAddr;
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::address::Address;
+use crate::options::ListenOptions;
 
-use super::query::EINVAL;
-
-/// Datagrams and given sockets are not asked of a Node primary.
-const EOPNOTSUPP: i32 = 95;
+use super::query::{EINVAL, IPV6_ONLY, REUSE_ADDRESS};
 use super::wire::{CLUSTER, Message};
+
+/// Node knows neither Unix datagrams nor names for sockets.
+const EOPNOTSUPP: i32 = 95;
 
 /// The worker's side of the conversation.
 #[derive(Debug, Default)]
@@ -41,6 +42,7 @@ pub(crate) struct Guest {
 struct Wish {
     address: Address,
     index: i64,
+    options: ListenOptions,
 }
 
 /// A listener.
@@ -64,6 +66,7 @@ pub(crate) enum Told {
         request: u32,
         key: u32,
         address: Address,
+        backlog: u32,
     },
     Refused {
         request: u32,
@@ -91,11 +94,31 @@ pub(crate) struct Ask {
     /// Always there: to Node a missing one is another than none.
     address: Option<String>,
     port: i64,
-    address_type: i64,
+    address_type: AddressType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fd: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flags: Option<i64>,
-    backlog: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    readable_all: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    writable_all: bool,
     seq: i64,
+}
+
+/// 4, 6, or -1 for a path; `udp4` or `udp6`.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum AddressType {
+    Stream(i64),
+    Datagram(&'static str),
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 impl Guest {
@@ -113,7 +136,7 @@ impl Guest {
         &mut self,
         request: u32,
         address: &Address,
-        backlog: u32,
+        options: &ListenOptions,
         here: &Path,
     ) -> Result<Ask, i32> {
         let address = match address {
@@ -121,9 +144,9 @@ impl Guest {
             other => other.clone(),
         };
         let (next, held) = self.indexes.entry(address.clone()).or_default();
-        let wish = Wish { address, index: *next };
+        let wish = Wish { address, index: *next, options: options.clone() };
         let seq = self.seq;
-        let ask = ask("queryServer", &wish, None, backlog, seq)?;
+        let ask = ask("queryServer", &wish, None, seq)?;
         (*next, *held) = (*next + 1, *held + 1);
         self.seq += 1;
         self.asked.insert(seq, (request, wish));
@@ -131,10 +154,10 @@ impl Guest {
     }
 
     /// Tells that the listener is in use, with its real port.
-    pub(crate) fn listening(&mut self, key: u32, backlog: u32) -> Option<Ask> {
+    pub(crate) fn listening(&mut self, key: u32) -> Option<Ask> {
         let seq = self.next();
         let open = self.open.get(&key)?;
-        ask("listening", &open.wish, open.port, backlog, seq).ok()
+        ask("listening", &open.wish, open.port, seq).ok()
     }
 
     /// The listener turned out to have this port.
@@ -210,8 +233,9 @@ impl Guest {
         if let (Address::Tcp { address, .. }, Some(port)) = (&mut address, port) {
             address.set_port(port);
         }
+        let backlog = wish.options.backlog;
         self.open.insert(key, Open { theirs, wish, port, told_close: false });
-        Told::Granted { request, key, address }
+        Told::Granted { request, key, address, backlog }
     }
 
     fn closed(&mut self, theirs: String) -> Message {
@@ -236,40 +260,61 @@ impl Guest {
 }
 
 /// Puts a wish into Node's words.
-fn ask(
-    act: &'static str,
-    wish: &Wish,
-    real_port: Option<u16>,
-    backlog: u32,
-    seq: i64,
-) -> Result<Ask, i32> {
-    let (address, port, address_type, flags) = match &wish.address {
+fn ask(act: &'static str, wish: &Wish, real_port: Option<u16>, seq: i64) -> Result<Ask, i32> {
+    let Wish { address, index, options } = wish;
+    let mut ask = Ask {
+        cmd: CLUSTER,
+        act,
+        index: *index,
+        data: (),
+        address: None,
+        port: -1,
+        address_type: AddressType::Stream(-1),
+        fd: None,
+        flags: None,
+        backlog: Some(options.backlog),
+        readable_all: false,
+        writable_all: false,
+        seq,
+    };
+    match address {
         Address::Tcp { address, v6_only } => {
-            let port = real_port.unwrap_or(address.port()).into();
-            match address.ip() {
-                IpAddr::V6(ip) if ip.is_unspecified() && !v6_only => (None, port, 4, None),
-                IpAddr::V6(ip) => (Some(scoped(ip, address)), port, 6, Some(i64::from(*v6_only))),
-                IpAddr::V4(ip) => (Some(ip.to_string()), port, 4, Some(0)),
+            ask.port = real_port.unwrap_or(address.port()).into();
+            ask.address_type = AddressType::Stream(if address.is_ipv6() { 6 } else { 4 });
+            ask.flags = Some(i64::from(*v6_only) * IPV6_ONLY);
+            ask.address = Some(host(address));
+            if address.is_ipv6() && address.ip().is_unspecified() && !v6_only {
+                ask.address_type = AddressType::Stream(4);
+                (ask.address, ask.flags) = (None, None);
             }
         }
-        Address::UnixPath(path) => (Some(path.to_str().ok_or(EINVAL)?.to_owned()), -1, -1, None),
+        Address::Udp { address, v6_only } => {
+            ask.port = real_port.unwrap_or(address.port()).into();
+            let kind = if address.is_ipv6() { "udp6" } else { "udp4" };
+            ask.address_type = AddressType::Datagram(kind);
+            (ask.address, ask.fd, ask.backlog) = (Some(host(address)), Some(-1), None);
+            let reuse = i64::from(options.reuse_address) * REUSE_ADDRESS;
+            ask.flags = Some(i64::from(*v6_only) * IPV6_ONLY | reuse);
+        }
+        Address::UnixPath(path) => {
+            ask.address = Some(path.to_str().ok_or(EINVAL)?.to_owned());
+            (ask.readable_all, ask.writable_all) = (options.readable_all, options.writable_all);
+        }
         Address::UnixAbstract(name) => {
             let name = core::str::from_utf8(name).map_err(|_| EINVAL)?;
-            (Some(format!("\0{name}")), -1, -1, None)
+            ask.address = Some(format!("\0{name}"));
         }
-        Address::Udp { .. }
-        | Address::DatagramPath(_)
-        | Address::DatagramAbstract(_)
-        | Address::Given(_) => return Err(EOPNOTSUPP),
-    };
-    let (cmd, index) = (CLUSTER, wish.index);
-    Ok(Ask { cmd, act, index, data: (), address, port, address_type, flags, backlog, seq })
+        Address::DatagramPath(_) | Address::DatagramAbstract(_) | Address::Given(_) => {
+            return Err(EOPNOTSUPP);
+        }
+    }
+    Ok(ask)
 }
 
-fn scoped(ip: core::net::Ipv6Addr, address: &core::net::SocketAddr) -> String {
+fn host(address: &SocketAddr) -> String {
     match address {
-        core::net::SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{ip}%{}", v6.scope_id()),
-        _ => ip.to_string(),
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.ip().to_string(),
     }
 }
 
@@ -281,12 +326,16 @@ mod tests {
         Address::Tcp { address: text.parse().unwrap(), v6_only: false }
     }
 
+    fn udp(text: &str, v6_only: bool) -> Address {
+        Address::Udp { address: text.parse().unwrap(), v6_only }
+    }
+
     fn say(guest: &mut Guest, text: &str) -> Told {
         guest.hear(&serde_json::from_str(&format!(r#"{{"cmd":"NODE_CLUSTER",{text}}}"#)).unwrap())
     }
 
     fn asks(guest: &mut Guest, request: u32, address: &Address) -> String {
-        let ask = guest.ask(request, address, 511, Path::new("/here")).unwrap();
+        let ask = guest.ask(request, address, &ListenOptions::new(), Path::new("/here")).unwrap();
         serde_json::to_string(&ask).unwrap()
     }
 
@@ -305,11 +354,11 @@ mod tests {
                 r#""address":null,"port":8124,"addressType":4,"backlog":511,"seq":1}"#
             )
         );
-        let granted = Told::Granted { request: 1, key: 1, address: tcp("[::]:8124") };
+        let granted = Told::Granted { request: 1, key: 1, address: tcp("[::]:8124"), backlog: 511 };
         let reply = r#""errno":null,"key":"null:8124:4:undefined:0","ack":1,"data":null,
             "sockname":{"address":"::","family":"IPv6","port":8124},"seq":0"#;
         assert_eq!(say(&mut guest, reply), granted);
-        let news = text(guest.listening(1, 511).unwrap());
+        let news = text(guest.listening(1).unwrap());
         assert!(
             news.starts_with(r#"{"cmd":"NODE_CLUSTER","act":"listening","index":0,"#),
             "{news}"
@@ -338,6 +387,10 @@ mod tests {
                 r#""address":"::","port":80,"addressType":6,"flags":1"#,
             ),
             (
+                udp("0.0.0.0:0", false),
+                r#""address":"0.0.0.0","port":0,"addressType":"udp4","fd":-1,"flags":0,"seq""#,
+            ),
+            (
                 Address::UnixPath("x.sock".into()),
                 r#""address":"/here/x.sock","port":-1,"addressType":-1,"backlog""#,
             ),
@@ -349,8 +402,17 @@ mod tests {
             let said = asks(&mut Guest::default(), 1, &address);
             assert!(said.contains(words), "{said}");
         }
+        let options = ListenOptions::new().backlog(5).readable_all(true).reuse_address(true);
+        let path = Address::UnixPath("/x.sock".into());
+        let said = text(Guest::default().ask(1, &path, &options, Path::new("/")).unwrap());
+        assert!(
+            said.contains(r#""addressType":-1,"backlog":5,"readableAll":true,"seq""#),
+            "{said}"
+        );
+        let said = text(Guest::default().ask(1, &udp("[::]:0", true), &options, Path::new("/")));
+        assert!(said.contains(r#""addressType":"udp6","fd":-1,"flags":5,"seq""#), "{said}");
         let odd = Address::UnixAbstract(vec![0xff]);
-        let refused = Guest::default().ask(1, &odd, 1, Path::new("/"));
+        let refused = Guest::default().ask(1, &odd, &ListenOptions::new(), Path::new("/"));
         assert_eq!(refused, Err(EINVAL));
     }
 

@@ -9,16 +9,29 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 use crate::address::Address;
+use crate::options::ListenOptions;
 
 use super::wire::Message;
 
 /// Not understood, or not possible here.
 pub(crate) const EINVAL: i32 = 22;
-/// A descriptor of the primary that it does not have.
-pub(crate) const EBADF: i32 = 9;
 
 /// The flag of `ipv6Only`.
-const IPV6_ONLY: i64 = 1;
+pub(super) const IPV6_ONLY: i64 = 1;
+/// The flag of `reuseAddr`, for UDP.
+pub(super) const REUSE_ADDRESS: i64 = 4;
+
+/// What a wish to listen means.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Place {
+    At(Address),
+    /// `{ fd }`: a socket that the primary has under this number.
+    Descriptor {
+        number: i32,
+        /// For datagrams; otherwise one that listens, or can.
+        datagrams: bool,
+    },
+}
 
 /// A wish to listen, as its worker put it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +42,9 @@ pub(crate) struct Query {
     address_type: Option<String>,
     fd: Option<i64>,
     flags: Option<i64>,
+    backlog: Option<i64>,
+    readable_all: bool,
+    writable_all: bool,
 }
 
 impl Query {
@@ -40,6 +56,9 @@ impl Query {
             address_type: message.address_type.clone(),
             fd: message.fd.filter(|fd| *fd >= 0),
             flags: message.flags,
+            backlog: message.backlog,
+            readable_all: message.readable_all == Some(true),
+            writable_all: message.writable_all == Some(true),
         }
     }
 
@@ -53,21 +72,51 @@ impl Query {
             && self.fd == news.fd
     }
 
-    /// The address, or an errno. Where no host is named it is that of both families, or without
+    /// The place, or an errno. Where no host is named it is that of both families, or without
     /// `ipv6` of the only one.
-    pub(crate) fn to_address(&self, ipv6: bool) -> Result<Address, i32> {
-        if self.fd.is_some() {
-            return Err(EBADF);
+    pub(crate) fn place(&self, ipv6: bool) -> Result<Place, i32> {
+        let kind = self.address_type.as_deref();
+        if let Some(fd) = self.fd {
+            let number = i32::try_from(fd).map_err(|_| EINVAL)?;
+            return Ok(Place::Descriptor { number, datagrams: kind.is_some() });
         }
-        match self.address_type.as_deref() {
-            Some("-1") => self.unix(),
+        let address = match kind {
+            Some("-1") => self.unix()?,
             Some("4" | "6") => {
                 let address = self.internet(ipv6)?;
-                let v6_only = address.is_ipv6() && self.flags.unwrap_or(0) & IPV6_ONLY != 0;
-                Ok(Address::Tcp { address, v6_only })
+                Address::Tcp { address, v6_only: self.is_v6_only(address) }
             }
-            _ => Err(EINVAL),
+            Some(kind @ ("udp4" | "udp6")) => {
+                let v6 = kind == "udp6";
+                let address = self.internet(v6)?;
+                if address.is_ipv6() != v6 {
+                    return Err(EINVAL);
+                }
+                Address::Udp { address, v6_only: self.is_v6_only(address) }
+            }
+            _ => return Err(EINVAL),
+        };
+        Ok(Place::At(address))
+    }
+
+    /// How it wants to listen. A backlog of 0 is Node's own, and ours.
+    pub(crate) fn options(&self) -> ListenOptions {
+        let options = ListenOptions::new()
+            .readable_all(self.readable_all)
+            .writable_all(self.writable_all)
+            .reuse_address(self.flag(REUSE_ADDRESS));
+        match self.backlog.and_then(|backlog| u32::try_from(backlog).ok()) {
+            Some(backlog) if backlog > 0 => options.backlog(backlog),
+            Some(_) | None => options,
         }
+    }
+
+    fn is_v6_only(&self, address: SocketAddr) -> bool {
+        address.is_ipv6() && self.flag(IPV6_ONLY)
+    }
+
+    fn flag(&self, flag: i64) -> bool {
+        self.flags.unwrap_or(0) & flag != 0
     }
 
     fn unix(&self) -> Result<Address, i32> {
@@ -105,8 +154,12 @@ mod tests {
         Query::of(&serde_json::from_str(&format!("{{{text}}}")).unwrap())
     }
 
-    fn tcp(text: &str, v6_only: bool) -> Result<Address, i32> {
-        Ok(Address::Tcp { address: text.parse().unwrap(), v6_only })
+    fn tcp(text: &str, v6_only: bool) -> Result<Place, i32> {
+        Ok(Place::At(Address::Tcp { address: text.parse().unwrap(), v6_only }))
+    }
+
+    fn udp(text: &str, v6_only: bool) -> Result<Place, i32> {
+        Ok(Place::At(Address::Udp { address: text.parse().unwrap(), v6_only }))
     }
 
     #[test]
@@ -121,27 +174,55 @@ mod tests {
             (r#""address":"::1","port":80,"addressType":6"#, tcp("[::1]:80", false)),
             (
                 r#""address":"/tmp/x.sock","port":-1,"addressType":-1"#,
-                Ok(Address::UnixPath("/tmp/x.sock".into())),
+                Ok(Place::At(Address::UnixPath("/tmp/x.sock".into()))),
             ),
             (
                 r#""address":"\u0000name","port":-1,"addressType":-1"#,
-                Ok(Address::UnixAbstract(b"name".to_vec())),
+                Ok(Place::At(Address::UnixAbstract(b"name".to_vec()))),
             ),
-            (r#""address":null,"port":null,"addressType":null,"fd":7"#, Err(EBADF)),
+            (
+                r#""address":"0.0.0.0","port":0,"addressType":"udp4","fd":-1,"flags":0"#,
+                udp("0.0.0.0:0", false),
+            ),
+            (
+                r#""address":"::","port":5353,"addressType":"udp6","fd":-1,"flags":5"#,
+                udp("[::]:5353", true),
+            ),
+            (r#""address":"::1","port":1,"addressType":"udp4""#, Err(EINVAL)),
+            (
+                r#""address":null,"port":null,"addressType":null,"fd":7"#,
+                Ok(Place::Descriptor { number: 7, datagrams: false }),
+            ),
+            (
+                r#""address":null,"port":null,"addressType":"udp4","fd":9,"flags":null"#,
+                Ok(Place::Descriptor { number: 9, datagrams: true }),
+            ),
+            (r#""fd":3000000000"#, Err(EINVAL)),
             (r#""address":null,"port":70000,"addressType":4"#, Err(EINVAL)),
             (r#""address":"a host","port":1,"addressType":4"#, Err(EINVAL)),
             (r#""address":null,"port":-1,"addressType":-1"#, Err(EINVAL)),
             (r#""address":"fe80::1%eth0","port":1,"addressType":6"#, Err(EINVAL)),
             (r#""port":1"#, Err(EINVAL)),
         ] {
-            assert_eq!(query(text).to_address(true), address, "{text}");
+            assert_eq!(query(text).place(true), address, "{text}");
         }
         let everywhere = query(r#""address":null,"port":80,"addressType":4"#);
-        assert_eq!(everywhere.to_address(false), tcp("0.0.0.0:80", false));
-        let scoped = query(r#""address":"fe80::1%3","port":1,"addressType":6"#).to_address(true);
+        assert_eq!(everywhere.place(false), tcp("0.0.0.0:80", false));
+        let scoped = query(r#""address":"fe80::1%3","port":1,"addressType":6"#).place(true);
         let ip = "fe80::1".parse().unwrap();
         let address = SocketAddrV6::new(ip, 1, 0, 3).into();
-        assert_eq!(scoped, Ok(Address::Tcp { address, v6_only: false }));
+        assert_eq!(scoped, Ok(Place::At(Address::Tcp { address, v6_only: false })));
+    }
+
+    #[test]
+    fn what_is_wished_beside_the_place_is_an_option() {
+        let wished = |text: &str| query(text).options();
+        let plain = ListenOptions::new();
+        assert_eq!(wished(r#""backlog":0"#), plain);
+        assert_eq!(wished(r#""backlog":5,"flags":1"#), plain.clone().backlog(5));
+        assert_eq!(wished(r#""flags":5"#), plain.clone().reuse_address(true));
+        let all = r#""readableAll":true,"writableAll":true"#;
+        assert_eq!(wished(all), plain.readable_all(true).writable_all(true));
     }
 
     #[test]

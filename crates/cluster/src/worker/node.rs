@@ -18,7 +18,6 @@ use crate::inbox::Inbox;
 use crate::message::{Granted, ToPrimary};
 use crate::node::guest::{Guest, Told};
 use crate::node::wire::Message;
-use crate::options::BACKLOG;
 use crate::queue::Connection;
 
 /// What is known of a Node primary.
@@ -38,13 +37,13 @@ impl Runtime {
             ToPrimary::Online => self.say(state.guest.online()),
             ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
-                match state.guest.ask(request, &address, options.backlog, &here) {
+                match state.guest.ask(request, &address, &options, &here) {
                     Ok(ask) => self.say(ask),
                     Err(errno) => self.answer(request, Err(errno)),
                 }
             }
             ToPrimary::Listening { key } => {
-                if let Some(news) = state.guest.listening(key, BACKLOG) {
+                if let Some(news) = state.guest.listening(key) {
                     self.say(news);
                 }
             }
@@ -70,8 +69,8 @@ impl Runtime {
         let mut state = host.lock();
         match state.guest.hear(&message) {
             Told::Nothing => {}
-            Told::Granted { request, key, address } => {
-                let offer = self.offer(&mut state, key, address, handle);
+            Told::Granted { request, key, address, backlog } => {
+                let offer = self.offer(&mut state, key, (address, backlog), handle);
                 if offer.is_err() {
                     self.close(&mut state, key);
                 }
@@ -127,21 +126,26 @@ impl Runtime {
         &self,
         state: &mut State,
         key: u32,
-        address: Address,
+        (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
     ) -> io::Result<Offer> {
         let Some(handle) = handle else {
+            if address.is_datagram() {
+                return Err(io::Error::from_raw_os_error(sys::errno::EINVAL));
+            }
             let inbox = Arc::new(Inbox::new()?);
             state.inboxes.insert(key, inbox.clone());
             return Ok(Offer::Inbox { key, address, inbox });
         };
         let descriptor = OwnedFd::from(handle);
         let address = bound(&address, &descriptor)?;
-        if let Address::Tcp { address, .. } = &address {
+        if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &address {
             state.guest.bound(key, address.port());
         }
-        // The primary has bound it, and leaves the rest to us.
-        sys::socket::listen(descriptor.as_fd(), BACKLOG)?;
+        if !address.is_datagram() {
+            // The primary has bound it, and leaves the rest to us.
+            sys::socket::listen(descriptor.as_fd(), backlog)?;
+        }
         let descriptor = ipc::Handle::new(descriptor);
         Ok(Offer::Granted(Granted {
             key,
@@ -173,12 +177,15 @@ impl Host {
 /// Where the socket is bound. A Node primary notices late that a port is taken: then it sends a
 /// socket that is bound nowhere.
 fn bound(asked: &Address, socket: &OwnedFd) -> io::Result<Address> {
-    let Address::Tcp { address, v6_only } = asked else { return Ok(asked.clone()) };
-    let real = sys::socket::local_address(socket.as_fd())?;
-    if address.port() != 0 && address.port() != real.port() {
-        return Err(io::Error::from_raw_os_error(sys::errno::EADDRINUSE));
+    let mut real = asked.clone();
+    if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut real {
+        let wanted = address.port();
+        *address = sys::socket::local_address(socket.as_fd())?;
+        if wanted != 0 && wanted != address.port() {
+            return Err(io::Error::from_raw_os_error(sys::errno::EADDRINUSE));
+        }
     }
-    Ok(Address::Tcp { address: real, v6_only: *v6_only })
+    Ok(real)
 }
 
 fn connection(handle: AnyHandle) -> Connection {
