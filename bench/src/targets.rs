@@ -153,6 +153,8 @@ const PRIMARY: &str = "Processor time of the primary per new connection";
 const GROWTH: &str = "Processor time of the primary per new connection, by workers";
 const KILL: &str = "From the kill of a worker to the first answer of its replacement";
 const MEMORY: &str = "Resident memory of the primary";
+const SCRIPT_TRIP: &str = "JSON round trip with a Node child";
+const SCRIPTS: &str = "brood, Node workers";
 const RR: &str = "brood, round robin";
 const ANY: &str = "brood, any descriptor";
 const MEM: &str = "brood, shared memory";
@@ -194,6 +196,7 @@ pub const ALL: &[Target] = &[
     to(("ipc", "Descriptors passed", "1"), "brood", "sendmsg", AtLeast(0.9)),
     to(("ipc", "Descriptors passed", "16"), "brood", "sendmsg", AtLeast(0.9)),
     alone(("ipc", END_HEAP, ""), "brood", AtMost(4096.0)),
+    to(("ipc", SCRIPT_TRIP, "two free cores"), "brood to Node", "Node to Node", AtMost(1.0)),
     to(("os", "CPUs: model, speed, times", ""), "os_info::cpus", "Node", AtMost(0.7)),
     to(("os", CPUS, ""), "System::cpus", "Node", AtMost(0.4)),
     to(("os", "Available memory", ""), "os_info::freemem", "Node", AtMost(1.0)),
@@ -206,6 +209,7 @@ pub const ALL: &[Target] = &[
     alone(("os", "Load", ""), "os_info::loadavg", AtMost(1000.0)),
     to(("cluster", NEW_TIME, ""), RR, "axum, plain shared listener", AtMost(1.15)),
     to(("cluster", NEW_TIME, ""), RR, "Node cluster", AtMost(0.35)),
+    to(("cluster", NEW_TIME, ""), SCRIPTS, "Node cluster", AtMost(0.85)),
     to(("cluster", KEPT_TIME, ""), RR, "axum, one process", AtMost(1.05)),
     to(("cluster", KEPT_TIME, ""), RR, "Node cluster", AtMost(0.6)),
     alone(("cluster", UNEVEN, ""), RR, AtMost(0.02)),
