@@ -21,7 +21,7 @@ use super::lane::{After, Lane, LaneState, Origin};
 use super::{LATE, Schedule, TICK, Waiting};
 
 /// So many may be unanswered where nobody is free.
-const NODE_WINDOW: usize = 8;
+pub(super) const NODE_WINDOW: usize = 8;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(100);
 

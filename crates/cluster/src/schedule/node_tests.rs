@@ -1,5 +1,6 @@
 //! Lanes of Node workers: one at a time, answers, rests, and the proof of death.
 
+use super::node::NODE_WINDOW;
 use super::tests::Glass;
 use super::*;
 use crate::core::Answer;
@@ -43,6 +44,17 @@ fn who_has_one_unanswered_gets_a_second_only_when_nobody_is_free() {
     assert!(!glass.accepting, "both have all they may");
     glass.answer(2, 3, taken);
     assert_eq!(glass.queue(2).len(), 8, "what waited came at once");
+}
+
+#[test]
+fn a_sticky_client_finds_its_worker_also_before_that_has_answered() {
+    let mut glass = Glass::new(0, |options| options.policy = crate::policy::Policy::Sticky);
+    (1..=4).for_each(|worker| glass.join_as(worker, WorkerKind::Node));
+    glass.accept([7; NODE_WINDOW]);
+    let home = (1..=4).find(|worker| !glass.queue(*worker).is_empty()).unwrap();
+    assert_eq!(glass.queue(home), [7; NODE_WINDOW]);
+    glass.accept([7]);
+    assert_eq!(glass.queue(home).len(), NODE_WINDOW, "another took the ninth");
 }
 
 #[test]

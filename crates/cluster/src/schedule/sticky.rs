@@ -2,13 +2,15 @@
 //!
 //! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
 //! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
-//! worker gets its predecessor's. Of two workers in one slot the younger is chosen.
+//! worker gets its predecessor's. Of two workers in one slot the younger is chosen. A Node worker is
+//! free here as long as it may have one more unanswered: whoever comes back at once finds it again.
 //!
 //! Pure.
 
-use crate::core::{Affinity, Slot};
+use crate::core::{Affinity, Slot, WorkerKind};
 
 use super::Schedule;
+use super::node::NODE_WINDOW;
 
 impl<H: Affinity> Schedule<H> {
     /// The free lane that this client belongs to.
@@ -17,9 +19,12 @@ impl<H: Affinity> Schedule<H> {
             return None;
         }
         let lanes = self.lanes.iter().enumerate();
-        let free = lanes.filter(|(_, lane)| lane.is_free(self.window));
+        let free = lanes.filter(|(_, lane)| match lane.kind {
+            WorkerKind::Native => lane.is_free(self.window),
+            WorkerKind::Node => lane.has_room(self.window.min(NODE_WINDOW)),
+        });
         let heaviest = free.max_by_key(|(_, lane)| (weight(client, lane.slot), lane.worker));
-        heaviest.map(|(at, _)| at).or_else(|| self.pick_deeper(0))
+        heaviest.map(|(at, _)| at)
     }
 }
 
