@@ -294,7 +294,7 @@ fn ask(act: &'static str, wish: &Wish, real_port: Option<u16>, seq: i64) -> Resu
             ask.address_type = AddressType::Datagram(kind);
             (ask.address, ask.fd, ask.backlog) = (Some(host(address)), Some(-1), None);
             let reuse = i64::from(options.reuse_address) * REUSE_ADDRESS;
-            ask.flags = Some(i64::from(*v6_only) * IPV6_ONLY | reuse);
+            ask.flags = Some((i64::from(*v6_only) * IPV6_ONLY) | reuse);
         }
         Address::UnixPath(path) => {
             ask.address = Some(path.to_str().ok_or(EINVAL)?.to_owned());
