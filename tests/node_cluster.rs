@@ -13,6 +13,8 @@ common::cases![
     node_workers_speak_the_advanced_serialization,
     rust_and_node_workers_behind_one_node_channel_share_a_port,
     tls_sessions_hold_across_node_workers,
+    https_clients_keep_their_node_worker_and_new_ones_are_dealt,
+    a_kept_alive_client_is_answered_before_its_node_worker_leaves,
     big_bodies_pass_through_node_workers,
     node_workers_do_not_outlive_their_primary,
 ];
