@@ -14,8 +14,10 @@ function serve(port, kind) {
   const answer = (request, response) => {
     const send = () => response.end(String(cluster.worker.id));
     const slow = /^\/slow\/(\d+)/.exec(request.url);
-    if (slow) setTimeout(send, Number(slow[1]));
-    else send();
+    if (slow) {
+      process.send('slow');
+      setTimeout(send, Number(slow[1]));
+    } else send();
   };
   const server = kind === 'https'
     ? https.createServer(anonymous, answer) : http.createServer(answer);
