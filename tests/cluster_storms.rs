@@ -8,6 +8,7 @@ common::cases![
     clients_of_the_last_worker_wait_for_its_successor,
     a_last_worker_that_disconnects_answers_those_in_its_queue,
     a_busy_cluster_that_ends_answers_whoever_is_connected,
+    a_busy_worker_with_a_port_of_its_own_answers_whoever_is_connected,
     a_worker_that_dies_in_the_end_of_a_busy_cluster_costs_one_connection,
     a_cluster_has_ended_when_its_last_worker_has,
     a_program_that_is_missing_for_a_while_is_started_when_it_is_back,

@@ -44,6 +44,8 @@ pub struct Listener<S: Stream = TcpStream> {
     key: Option<u32>,
     /// Where the primary wants to know how many have ended.
     count: Option<Arc<Count>>,
+    /// The socket is nobody else's, and clients can connect.
+    own: AtomicBool,
     ended: AtomicBool,
     /// The worker's drain waits for us.
     hold: Mutex<Option<Hold>>,
@@ -89,7 +91,7 @@ impl<S: Stream> Listener<S> {
         let hold = Mutex::new(worker.as_ref().map(|worker| worker.drain().hold()));
         let source = From::Socket(bound.socket);
         let mut listener = Self::new(source, bound.address, worker, hold, bound.file);
-        listener.data = data;
+        (listener.data, listener.own) = (data, AtomicBool::new(true));
         listener
     }
 
@@ -107,6 +109,7 @@ impl<S: Stream> Listener<S> {
             worker,
             key: None,
             count: None,
+            own: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             hold,
             _file: file,
@@ -203,6 +206,10 @@ impl<S: Stream> Listener<S> {
             From::Socket(socket) => loop {
                 if self.is_drained() {
                     return Err(Error::Closed);
+                }
+                // Whoever connects from then on would be reset when it is closed.
+                if self.is_draining() && self.own.swap(false, Ordering::AcqRel) {
+                    let _ = sys::socket::stop_connects(socket.as_fd());
                 }
                 match sys::socket::accept_waiting(socket.as_fd()) {
                     Ok((socket, peer)) => {
