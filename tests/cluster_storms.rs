@@ -7,6 +7,7 @@ mod common;
 common::cases![
     clients_of_the_last_worker_wait_for_its_successor,
     a_last_worker_that_disconnects_answers_those_in_its_queue,
+    clients_of_a_listener_that_the_last_worker_closes_are_closed_and_counted,
     a_busy_cluster_that_ends_answers_whoever_is_connected,
     a_busy_worker_with_a_port_of_its_own_answers_whoever_is_connected,
     a_worker_that_dies_in_the_end_of_a_busy_cluster_costs_one_connection,
