@@ -9,4 +9,5 @@ common::cases![
     a_rust_worker_is_told_why_it_cannot_listen,
     rust_and_node_workers_share_the_port_of_a_node_primary,
     rust_and_node_workers_share_the_udp_port_of_a_node_primary,
+    a_rust_worker_at_its_limit_leaves_new_clients_to_others,
 ];

@@ -21,6 +21,7 @@ rows! {
     dgram_bind_fd: "test-cluster-dgram-bind-fd";
     shared_leak: "test-cluster-shared-leak";
     accept_fail: "test-cluster-accept-fail";
+    net_server_drop_connection: "test-cluster-net-server-drop-connection";
     bind_privileged_port: "test-cluster-bind-privileged-port", "test-cluster-shared-handle-bind-privileged-port";
     net_listen_shared_ports: "test-net-listen-shared-ports";
     dgram_bind_shared_ports: "test-dgram-bind-shared-ports";
@@ -28,10 +29,6 @@ rows! {
 
 /// Rows without a test here, and why.
 pub(crate) const NOT: &[(&str, &str)] = &[
-    (
-        "test-cluster-net-server-drop-connection",
-        "missing: there is no maximum of open connections yet",
-    ),
     (
         "test-dgram-cluster-close-during-bind",
         "bind blocks until the answer: there is nothing to close before",

@@ -6,21 +6,48 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::count::Count;
+use crate::gate::Gate;
+use crate::inbox::Inbox;
+use crate::message::ToPrimary;
+use crate::worker::Runtime;
 
 /// What keeps count of an open connection; dropping it says that the connection has ended.
 #[derive(Debug)]
-pub(crate) struct Open(pub(crate) Arc<Count>);
+pub(crate) enum Open {
+    /// The primary does.
+    Dealt(Arc<Tally>),
+    /// The listener does, alone.
+    Shared(Arc<Gate>),
+    Inbox(Arc<Inbox>),
+}
+
+/// A listener's count of what has ended, and the way to who may wait for the next.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) count: Count,
+    pub(crate) key: u32,
+    pub(crate) runtime: Arc<Runtime>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.end();
+        match self {
+            Self::Dealt(tally) => {
+                if tally.count.end() {
+                    tally.runtime.tell(ToPrimary::HasRoom { key: tally.key });
+                }
+            }
+            Self::Shared(gate) => gate.leave(),
+            Self::Inbox(inbox) => inbox.leave(),
+        }
     }
 }
 
-/// An accepted connection: the stream, and with some policies the primary's count of it.
+/// An accepted connection: the stream, and where connections are counted its part of the count.
 ///
-/// It derefs to the stream and reads and writes as the stream does. Where the primary counts open
-/// connections ([`Policy::LeastLoaded`](crate::Policy::LeastLoaded)) this one counts until it is dropped;
+/// It derefs to the stream and reads and writes as the stream does. Where open connections are
+/// counted ([`Policy::LeastLoaded`](crate::Policy::LeastLoaded),
+/// [`max_connections`](crate::ListenOptions::max_connections)) this one counts until it is dropped;
 /// [`into_inner`](Self::into_inner) ends its count although the stream lives on.
 #[derive(Debug)]
 pub struct Accepted<S> {
@@ -34,8 +61,8 @@ impl<S> Accepted<S> {
         Self { open, stream }
     }
 
-    /// Gives the stream alone. From now on the primary takes the connection for ended: keep the
-    /// guard for connections that live long.
+    /// Gives the stream alone. From now on the connection is taken for ended: keep the guard for
+    /// connections that live long.
     pub fn into_inner(self) -> S {
         self.stream
     }

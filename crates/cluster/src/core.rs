@@ -166,6 +166,12 @@ impl<H: Affinity> Core<H> {
                 }
                 !self.ending.is_empty()
             }
+            Input::HasRoom { key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.deal(now, out);
+                }
+                !self.ending.is_empty()
+            }
             Input::HeldBack { worker } => {
                 self.schedules.values_mut().for_each(|schedule| schedule.held_back(worker));
                 false
@@ -235,6 +241,7 @@ impl<H: Affinity> Core<H> {
             Input::Accepted { .. }
             | Input::Depth { .. }
             | Input::Answered { .. }
+            | Input::HasRoom { .. }
             | Input::HeldBack { .. }
             | Input::Writable { .. }
             | Input::Tick => unreachable!("taken by the short way"),

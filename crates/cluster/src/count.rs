@@ -2,7 +2,7 @@
 //!
 //! The primary knows what it sent; what has ended the worker counts up in a page that both have
 //! mapped. The difference is what the worker has open or in its queue. No message and no system
-//! call per connection.
+//! call per connection; only who has all it may have is asked to tell of the next that ends.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,6 +13,8 @@ use crate::core::Ends;
 
 /// How many have ended.
 const ENDED: usize = 0;
+/// The primary waits for the next: not 0.
+const AWAITED: usize = 1;
 
 /// One worker's count for one listener.
 #[derive(Debug)]
@@ -30,14 +32,38 @@ impl Count {
         Counters::map(file).map(Self)
     }
 
-    /// A connection has ended.
-    pub(crate) fn end(&self) {
+    /// A connection has ended. Answers whether the primary waits for that.
+    ///
+    /// The primary says that it waits and then looks once more; here it is the other way round.
+    /// So one of the two sees what the other did.
+    pub(crate) fn end(&self) -> bool {
         self.0.add(ENDED, 1);
+        self.0.load(AWAITED) != 0 && self.0.swap(AWAITED, 0) != 0
     }
 }
 
 impl Ends for Count {
     fn ended(&self) -> u64 {
         self.0.load(ENDED)
+    }
+
+    fn await_next(&self) {
+        self.0.swap(AWAITED, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_end_is_told_once_to_who_waits_for_it() {
+        let (primary, page) = Count::new().unwrap();
+        let worker = Count::map(page.as_fd()).unwrap();
+        assert!(!worker.end() && primary.ended() == 1);
+        primary.await_next();
+        primary.await_next();
+        assert!(worker.end() && primary.ended() == 2);
+        assert!(!worker.end() && primary.ended() == 3);
     }
 }

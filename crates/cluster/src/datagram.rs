@@ -4,12 +4,9 @@ use std::net::UdpSocket;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 
 use crate::address::Address;
-use crate::bind::SocketFile;
-use crate::message::ToPrimary;
-use crate::worker::Runtime;
+use crate::claim::Claim;
 
 /// A kind of datagram socket: [`UdpSocket`] or [`UnixDatagram`].
 pub trait Datagram: sealed::Sealed + From<OwnedFd> + AsFd {}
@@ -57,36 +54,25 @@ pub(crate) mod sealed {
 /// ```
 #[derive(Debug)]
 pub struct BoundSocket<S> {
+    claim: Claim,
     socket: S,
-    address: Address,
-    data: Option<Vec<u8>>,
-    /// The worker that has to be told of the end.
-    told: Option<(Arc<Runtime>, u32)>,
-    _file: Option<SocketFile>,
 }
 
 impl<S: Datagram> BoundSocket<S> {
-    pub(crate) fn granted(granted: crate::message::Granted, runtime: Arc<Runtime>) -> Self {
-        let crate::message::Granted { key, address, descriptor, data, .. } = granted;
-        let socket = descriptor.into_inner().into();
-        Self { socket, address, data, told: Some((runtime, key)), _file: None }
-    }
-
-    pub(crate) fn alone(bound: crate::bind::Bound, data: Option<Vec<u8>>) -> Self {
-        let crate::bind::Bound { socket, address, file } = bound;
-        Self { socket: socket.into(), address, data, told: None, _file: file }
+    pub(crate) fn new(claim: Claim, socket: S) -> Self {
+        Self { claim, socket }
     }
 
     /// The address, with the real port where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        self.claim.address()
     }
 
     /// The [data](crate::ListenOptions::data) of the first that asked for the address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
-        self.data.as_deref()
+        self.claim.data()
     }
 }
 
@@ -101,13 +87,5 @@ impl<S> Deref for BoundSocket<S> {
 impl<S: AsFd> AsFd for BoundSocket<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl<S> Drop for BoundSocket<S> {
-    fn drop(&mut self) {
-        if let Some((runtime, key)) = &self.told {
-            runtime.tell(ToPrimary::Close { key: *key });
-        }
     }
 }

@@ -480,6 +480,7 @@ fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
         }
         ToPrimary::ListensAlone { address } => Input::ListensAlone { worker, address },
         ToPrimary::Listening { key } => Input::Listening { worker, key },
+        ToPrimary::HasRoom { key } => Input::HasRoom { key },
         ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
         ToPrimary::Disconnect => Input::DisconnectAsked { worker },
     })

@@ -54,6 +54,8 @@ struct Holder {
     worker: WorkerId,
     /// Its wish took an index.
     indexed: bool,
+    /// So many connections it may have open.
+    open_max: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +70,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) address: &'a Address,
     /// Datagrams: although this worker holds it already.
     pub(crate) again: bool,
+    /// So many connections this worker may have open.
+    pub(crate) open_max: Option<u32>,
     /// For all that share the address; the first that brings some decides.
     pub(crate) data: Option<Vec<u8>>,
 }
@@ -95,7 +99,7 @@ impl Ports {
         let address = wish.address;
         let indexed = address.is_port_0();
         let index = if indexed { self.next_index(worker, address) } else { 0 };
-        let holder = Holder { worker, indexed };
+        let holder = Holder { worker, indexed, open_max: wish.open_max };
         let shared = self.ports.iter_mut().find(|(_, port)| port.is(address, index));
         let Some((key, port)) = shared else {
             self.last_key += 1;
@@ -238,6 +242,12 @@ impl Ports {
         self.ports.get(&key)?.data.as_deref()
     }
 
+    /// How many connections the worker may have open, where it asked for a limit.
+    pub(crate) fn open_max(&self, worker: WorkerId, key: Key) -> Option<u32> {
+        let mut holders = self.ports.get(&key)?.holders.iter();
+        holders.find(|holder| holder.worker == worker)?.open_max
+    }
+
     /// The address a key was asked for by.
     pub(crate) fn asked(&self, key: Key) -> Option<&Address> {
         self.ports.get(&key).map(|port| &port.asked)
@@ -312,7 +322,7 @@ mod tests {
     }
 
     fn wish(address: &Address) -> Wish<'_> {
-        Wish { address, again: false, data: None }
+        Wish { address, again: false, open_max: None, data: None }
     }
 
     fn bind(ports: &mut Ports, worker: WorkerId, asked: &str, bound: &str) -> Key {
@@ -454,6 +464,7 @@ mod tests {
         let with = |data: Option<&str>| Wish {
             address: &address,
             again: false,
+            open_max: None,
             data: data.map(|text| text.as_bytes().to_vec()),
         };
         assert_eq!(ports.ask(1, 1, 0, with(None)), Answer::Bind(1));
@@ -470,7 +481,7 @@ mod tests {
         let mut ports = Ports::default();
         let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
         let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
-            let wish = |again| Wish { address, again, data: None };
+            let wish = |again| Wish { address, again, open_max: None, data: None };
             ports.ask(1, 1, 0, wish(again));
             ports.ask(1, 1, 0, wish(again))
         });

@@ -9,18 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sys::poll::{self, Interest};
 
-use crate::accepted::{Accepted, Open};
+use crate::accepted::{Accepted, Open, Tally};
 use crate::address::Address;
-use crate::bind::{Bound, SocketFile};
+use crate::claim::Claim;
 use crate::count::Count;
 use crate::draining::Hold;
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::inbox::Inbox;
-use crate::message::ToPrimary;
+use crate::options::ListenOptions;
 use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake};
 use crate::stream::Stream;
-use crate::worker::{Offer, Runtime};
+use crate::worker::Offer;
 
 /// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP
 /// streams unless it says `Listener<UnixStream>`.
@@ -35,21 +36,16 @@ use crate::worker::{Offer, Runtime};
 /// queue open, so closing alone does not remove it there.
 #[derive(Debug)]
 pub struct Listener<S: Stream = TcpStream> {
+    /// Dropped first: the primary is told before the source is closed.
+    claim: Claim,
     source: From,
-    address: Address,
-    data: Option<Vec<u8>>,
-    /// The worker whose drain concerns us.
-    worker: Option<Arc<Runtime>>,
-    /// By which the primary knows us, and has to be told of the end.
-    key: Option<u32>,
     /// Where the primary wants to know how many have ended.
-    count: Option<Arc<Count>>,
+    tally: Option<Arc<Tally>>,
     /// The socket is nobody else's, and clients can connect.
     own: AtomicBool,
     ended: AtomicBool,
     /// The worker's drain waits for us.
     hold: Mutex<Option<Hold>>,
-    _file: Option<SocketFile>,
     stream: PhantomData<fn() -> S>,
 }
 
@@ -58,63 +54,79 @@ enum From {
     Queue(Intake),
     /// `accept4(2)` on a socket that other processes may accept on too.
     Socket(OwnedFd),
+    /// The same, of which only so many may be open.
+    Gate(Arc<Gate>),
     /// What a Node primary sends on the channel.
     Inbox(Arc<Inbox>),
 }
 
+impl From {
+    fn socket(socket: OwnedFd, options: &ListenOptions) -> Result<Self, Error> {
+        Ok(match options.max_connections {
+            None => Self::Socket(socket),
+            Some(max) => {
+                let gate = Gate::new(socket, max);
+                Self::Gate(gate.map_err(|source| Error::Os("epoll_create1", source))?)
+            }
+        })
+    }
+}
+
+/// A connection, and its part of the count where one is kept.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) connection: Connection,
+    pub(crate) open: Option<Open>,
+}
+
 impl<S: Stream> Listener<S> {
-    pub(crate) fn granted(offer: Offer, runtime: Arc<Runtime>) -> Result<Self, Error> {
-        let hold = Mutex::new(Some(runtime.drain().hold()));
-        let (mut data, mut count) = (None, None);
-        let (key, address, source) = match offer {
+    pub(crate) fn granted(
+        claim: Claim,
+        offer: Offer,
+        options: &ListenOptions,
+    ) -> Result<Self, Error> {
+        let mut tally = None;
+        let source = match offer {
             Offer::Granted(granted) => {
-                data = granted.data;
-                let page = granted.count.map(|page| Count::map(page.into_inner().as_fd()));
-                count = page.transpose().map_err(|source| Error::Os("mmap", source))?;
+                if let (Some(page), Some(worker)) = (granted.count, claim.worker()) {
+                    let count = Count::map(page.into_inner().as_fd());
+                    let count = count.map_err(|source| Error::Os("mmap", source))?;
+                    let (key, runtime) = (granted.key, worker.clone());
+                    tally = Some(Arc::new(Tally { count, key, runtime }));
+                }
                 let socket = granted.descriptor.into_inner();
-                let source = if granted.shared {
-                    From::Socket(socket)
+                if granted.shared {
+                    From::socket(socket, options)?
                 } else {
                     From::Queue(Intake::new(socket))
-                };
-                (granted.key, granted.address, source)
+                }
             }
-            Offer::Inbox { key, address, inbox } => (key, address, From::Inbox(inbox)),
+            Offer::Inbox { inbox, .. } => From::Inbox(inbox),
         };
-        let mut listener = Self::new(source, address, Some(runtime), hold, None);
-        (listener.data, listener.key, listener.count) = (data, Some(key), count.map(Arc::new));
+        let mut listener = Self::new(claim, source);
+        listener.tally = tally;
         Ok(listener)
     }
 
     /// On a socket of its own; in a worker it takes part in the drain.
-    pub(crate) fn alone(bound: Bound, data: Option<Vec<u8>>, worker: Option<Arc<Runtime>>) -> Self {
-        let hold = Mutex::new(worker.as_ref().map(|worker| worker.drain().hold()));
-        let source = From::Socket(bound.socket);
-        let mut listener = Self::new(source, bound.address, worker, hold, bound.file);
-        (listener.data, listener.own) = (data, AtomicBool::new(true));
-        listener
+    pub(crate) fn alone(
+        claim: Claim,
+        socket: OwnedFd,
+        options: &ListenOptions,
+    ) -> Result<Self, Error> {
+        let mut listener = Self::new(claim, From::socket(socket, options)?);
+        listener.own = AtomicBool::new(true);
+        Ok(listener)
     }
 
-    fn new(
-        source: From,
-        address: Address,
-        worker: Option<Arc<Runtime>>,
-        hold: Mutex<Option<Hold>>,
-        file: Option<SocketFile>,
-    ) -> Self {
-        Self {
-            source,
-            address,
-            data: None,
-            worker,
-            key: None,
-            count: None,
-            own: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            hold,
-            _file: file,
-            stream: PhantomData,
-        }
+    fn new(claim: Claim, source: From) -> Self {
+        let hold = Mutex::new(claim.worker().map(|worker| worker.drain().hold()));
+        let (own, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { claim, source, tally: None, own, ended, hold, stream: PhantomData }
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// Blocks until a connection comes, and gives it with the peer's address.
@@ -144,15 +156,15 @@ impl<S: Stream> Listener<S> {
         if matches!(taken, Err(Error::Closed)) {
             drop(self.end());
         }
-        let Some(connection) = taken? else { return Ok(None) };
-        sys::socket::set_nonblocking(connection.socket.as_fd(), false)
+        let Some(taken) = taken? else { return Ok(None) };
+        sys::socket::set_nonblocking(taken.connection.socket.as_fd(), false)
             .map_err(|source| Error::Os("fcntl", source))?;
-        self.accepted(connection).map(Some)
+        Self::accepted(taken).map(Some)
     }
 
     /// Makes a stream of what was taken, still as blocking as it is.
-    pub(crate) fn accepted(&self, connection: Connection) -> Result<(Accepted<S>, S::Peer), Error> {
-        let open = self.count.clone().map(Open);
+    pub(crate) fn accepted(taken: Taken) -> Result<(Accepted<S>, S::Peer), Error> {
+        let Taken { connection, open } = taken;
         let stream = S::from(connection.socket);
         let peer =
             stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
@@ -170,87 +182,107 @@ impl<S: Stream> Listener<S> {
     /// The address, with the real port where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        self.claim.address()
     }
 
     /// The [data](crate::ListenOptions::data) of the first that asked for the address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
-        self.data.as_deref()
+        self.claim.data()
     }
 
     /// Takes a connection, still non-blocking, without waiting. After [`Error::Closed`] it is
     /// for the caller to [`end`](Self::end) the listener, which lets a drain reach its end.
     ///
     /// A socket shared with others is read until it is empty when the drain has begun.
-    pub(crate) fn take(&self) -> Result<Option<Connection>, Error> {
+    pub(crate) fn take(&self) -> Result<Option<Taken>, Error> {
         if self.ended.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         match &self.source {
             From::Queue(intake) => match intake.accept() {
-                Ok(connection) => Ok(connection),
+                Ok(connection) => Ok(connection.map(|connection| {
+                    let open = self.tally.clone().map(Open::Dealt);
+                    Taken { connection, open }
+                })),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
             From::Inbox(inbox) => match inbox.take() {
                 Ok(Some((number, connection))) => {
-                    if let Some(runtime) = &self.worker {
+                    if let Some(runtime) = self.claim.worker() {
                         runtime.took(number);
                     }
-                    Ok(Some(connection))
+                    Ok(Some(Taken { connection, open: Some(Open::Inbox(inbox.clone())) }))
                 }
                 Ok(None) => Ok(None),
                 Err(_) => Err(Error::Closed),
             },
-            From::Socket(socket) => loop {
-                if self.is_drained() {
-                    return Err(Error::Closed);
+            From::Socket(socket) => self.take_by(socket.as_fd(), |_| {
+                let (socket, peer) = sys::socket::accept_waiting(socket.as_fd())?;
+                Ok(Taken { connection: Connection { socket, peer }, open: None })
+            }),
+            From::Gate(gate) => self.take_by(gate.socket(), |draining| {
+                let (socket, peer) = gate.accept(draining, sys::socket::accept_waiting)?;
+                let open = Some(Open::Shared(gate.clone()));
+                Ok(Taken { connection: Connection { socket, peer }, open })
+            }),
+        }
+    }
+
+    /// Takes a connection from a socket that never ends by itself; `accept` is told whether the
+    /// worker drains.
+    fn take_by(
+        &self,
+        socket: BorrowedFd<'_>,
+        accept: impl Fn(bool) -> io::Result<Taken>,
+    ) -> Result<Option<Taken>, Error> {
+        loop {
+            if self.is_drained() {
+                return Err(Error::Closed);
+            }
+            let draining = self.is_draining();
+            // Whoever connects from then on would be reset when it is closed.
+            if draining && self.own.swap(false, Ordering::AcqRel) {
+                let _ = sys::socket::stop_connects(socket);
+            }
+            match accept(draining) {
+                Ok(taken) => return Ok(Some(taken)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return if draining { Err(Error::Closed) } else { Ok(None) };
                 }
-                // Whoever connects from then on would be reset when it is closed.
-                if self.is_draining() && self.own.swap(false, Ordering::AcqRel) {
-                    let _ = sys::socket::stop_connects(socket.as_fd());
-                }
-                match sys::socket::accept_waiting(socket.as_fd()) {
-                    Ok((socket, peer)) => {
-                        return Ok(Some(Connection { socket, peer }));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return if self.is_draining() { Err(Error::Closed) } else { Ok(None) };
-                    }
-                    Err(error) if error.raw_os_error().is_some_and(is_of_the_connection) => {}
-                    Err(source) => return Err(Error::Os("accept4", source)),
-                }
-            },
+                Err(error) if error.raw_os_error().is_some_and(is_of_the_connection) => {}
+                Err(source) => return Err(Error::Os("accept4", source)),
+            }
         }
     }
 
     /// The drain to watch beside a descriptor that never ends by itself.
     #[cfg(feature = "tokio")]
     pub(crate) fn beginning(&self) -> Option<crate::draining::Beginning> {
-        match (&self.source, &self.worker) {
-            (From::Socket(_), Some(runtime)) if !runtime.drain().has_begun() => {
+        match (&self.source, self.claim.worker()) {
+            (From::Socket(_) | From::Gate(_), Some(runtime)) if !runtime.drain().has_begun() => {
                 Some(crate::draining::Beginning::of(runtime.drain().clone()))
             }
-            (From::Socket(_) | From::Queue(_) | From::Inbox(_), _) => None,
+            (From::Socket(_) | From::Gate(_) | From::Queue(_) | From::Inbox(_), _) => None,
         }
     }
 
     /// A socket that others accept on too, in a worker that drains: to be read until it is empty.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_draining_socket(&self) -> bool {
-        matches!(self.source, From::Socket(_)) && self.is_draining()
+        matches!(self.source, From::Socket(_) | From::Gate(_)) && self.is_draining()
     }
 
     /// Blocks until a try is worth it.
     fn wait(&self) -> Result<(), Error> {
-        let waited = match (&self.source, &self.worker) {
+        let waited = match (&self.source, self.claim.worker()) {
             (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
             (From::Inbox(inbox), _) => poll::readable(inbox.as_fd(), None).map(drop),
-            (From::Socket(socket), None) => poll::readable(socket.as_fd(), None).map(drop),
-            (From::Socket(socket), Some(runtime)) => {
+            (From::Socket(_) | From::Gate(_), None) => poll::readable(self.as_fd(), None).map(drop),
+            (From::Socket(_) | From::Gate(_), Some(runtime)) => {
                 let begun = runtime.drain().begun();
-                let wanted = &[(socket.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
+                let wanted = &[(self.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
                 poll::wait(wanted, None).map(drop)
             }
         };
@@ -259,11 +291,11 @@ impl<S: Stream> Listener<S> {
 
     /// The drain was reached, with or without us.
     fn is_drained(&self) -> bool {
-        self.worker.as_ref().is_some_and(|runtime| runtime.drain().is_reached())
+        self.claim.worker().is_some_and(|runtime| runtime.drain().is_reached())
     }
 
     fn is_draining(&self) -> bool {
-        self.worker.as_ref().is_some_and(|runtime| runtime.drain().has_begun())
+        self.claim.worker().is_some_and(|runtime| runtime.drain().has_begun())
     }
 
     /// Gives nothing more; the drain need not wait for this listener once the answer is dropped.
@@ -278,6 +310,7 @@ impl<S: Stream> AsFd for Listener<S> {
         match &self.source {
             From::Queue(intake) => intake.as_fd(),
             From::Socket(socket) => socket.as_fd(),
+            From::Gate(gate) => gate.as_fd(),
             From::Inbox(inbox) => inbox.as_fd(),
         }
     }
@@ -286,8 +319,5 @@ impl<S: Stream> AsFd for Listener<S> {
 impl<S: Stream> Drop for Listener<S> {
     fn drop(&mut self) {
         drop(self.end());
-        if let (Some(runtime), Some(key)) = (&self.worker, &self.key) {
-            runtime.tell(ToPrimary::Close { key: *key });
-        }
     }
 }

@@ -1,15 +1,16 @@
 //! Listening and binding: as a worker through its primary, or in a program alone.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 
 use crate::address::Address;
 use crate::bind::bind;
+use crate::claim::Claim;
 use crate::datagram::{BoundSocket, Datagram};
 use crate::error::Error;
 use crate::listener::Listener;
-use crate::message::ToPrimary;
 use crate::options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 use crate::stream::Stream;
 use crate::worker::{Offer, Worker};
@@ -241,34 +242,12 @@ fn listen_as<S: Stream>(
     address: Address,
     options: &ListenOptions,
 ) -> Result<Listener<S>, Error> {
-    check(&address, S::serves, S::WHAT, options)?;
-    let address = absolute(address)?;
-    let Some(worker) = worker.filter(|_| !options.exclusive) else {
-        let runtime = worker.map(|worker| worker.runtime().clone());
-        if runtime.as_ref().is_some_and(|runtime| runtime.drain().has_begun()) {
-            return Err(Error::Closed);
-        }
-        let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
-        let here = bound.address.clone();
-        let listener = Listener::alone(bound, options.data.clone(), runtime.clone());
-        if let Some(runtime) = runtime {
-            runtime.tell(ToPrimary::ListensAlone { address: here });
-        }
-        return Ok(listener);
+    let listener = match open(worker, (address, S::serves, S::WHAT), options)? {
+        Opened::Offer(claim, offer) => Listener::granted(claim, offer, options)?,
+        Opened::Own(claim, socket) => Listener::alone(claim, socket, options)?,
     };
-    let offer = worker.ask(&address, options)?;
-    let key = offer.key();
-    if !S::serves(offer.address()) {
-        worker.runtime().tell(ToPrimary::Close { key });
-        return Err(other_kind(offer.address(), S::WHAT));
-    }
-    let listener = Listener::granted(offer, worker.runtime().clone());
-    let told = match listener {
-        Ok(_) => ToPrimary::Listening { key },
-        Err(_) => ToPrimary::Close { key },
-    };
-    worker.runtime().tell(told);
-    listener
+    listener.claim().take_up();
+    Ok(listener)
 }
 
 fn bind_as<S: Datagram>(
@@ -276,29 +255,47 @@ fn bind_as<S: Datagram>(
     address: Address,
     options: &ListenOptions,
 ) -> Result<BoundSocket<S>, Error> {
-    check(&address, S::serves, S::WHAT, options)?;
-    let address = absolute(address)?;
-    let Some(worker) = worker.filter(|_| !options.exclusive) else {
-        let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
-        if let Some(worker) = worker {
-            let address = bound.address.clone();
-            worker.runtime().tell(ToPrimary::ListensAlone { address });
-        }
-        return Ok(BoundSocket::alone(bound, options.data.clone()));
-    };
-    let offer = worker.ask(&address, options)?;
-    let (key, here) = (offer.key(), offer.address().clone());
-    match offer {
-        Offer::Granted(granted) if S::serves(&here) => {
-            let socket = BoundSocket::granted(granted, worker.runtime().clone());
-            worker.runtime().tell(ToPrimary::Listening { key });
-            Ok(socket)
-        }
-        Offer::Granted(_) | Offer::Inbox { .. } => {
-            worker.runtime().tell(ToPrimary::Close { key });
-            Err(other_kind(&here, S::WHAT))
-        }
+    if options.max_connections.is_some() {
+        let why = "datagrams have no connections".to_owned();
+        return Err(Error::Option("max_connections", why));
     }
+    let (claim, socket) = match open(worker, (address, S::serves, S::WHAT), options)? {
+        Opened::Offer(claim, Offer::Granted(granted)) => (claim, granted.descriptor.into_inner()),
+        // No connections can be meant.
+        Opened::Offer(claim, Offer::Inbox { .. }) => return Err(other_kind(&claim, S::WHAT)),
+        Opened::Own(claim, socket) => (claim, socket),
+    };
+    claim.take_up();
+    Ok(BoundSocket::new(claim, socket.into()))
+}
+
+/// A place that can be had, and what is there.
+enum Opened {
+    Offer(Claim, Offer),
+    Own(Claim, OwnedFd),
+}
+
+/// Asks the primary for the address, or opens it here: without one, or where it is to be ours.
+fn open(
+    worker: Option<&Worker>,
+    (address, serves, what): (Address, fn(&Address) -> bool, &'static str),
+    options: &ListenOptions,
+) -> Result<Opened, Error> {
+    check(&address, serves, what, options)?;
+    let address = absolute(address)?;
+    if let Some(worker) = worker.filter(|_| !options.exclusive) {
+        let mut offer = worker.ask(&address, options)?;
+        let claim = offer.claim(worker);
+        let fits = serves(claim.address());
+        return if fits { Ok(Opened::Offer(claim, offer)) } else { Err(other_kind(&claim, what)) };
+    }
+    let worker = worker.map(|worker| worker.runtime().clone());
+    if worker.as_ref().is_some_and(|worker| worker.drain().has_begun()) {
+        return Err(Error::Closed);
+    }
+    let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
+    let (claim, socket) = Claim::own(bound, options, worker);
+    Ok(Opened::Own(claim, socket))
 }
 
 fn check(
@@ -309,16 +306,24 @@ fn check(
 ) -> Result<(), Error> {
     let given = matches!(address, Address::Given(_));
     if !given && !serves(address) {
-        return Err(other_kind(address, what));
+        return Err(wrong_kind(address, what));
     }
     if options.data.as_ref().is_some_and(|data| data.len() > LISTEN_DATA_BYTES_MAX) {
         let why = format!("more than {LISTEN_DATA_BYTES_MAX} bytes");
         return Err(Error::Option("data", why));
     }
+    if options.max_connections == Some(0) {
+        return Err(Error::Option("max_connections", "0 would be none at all".to_owned()));
+    }
     Ok(())
 }
 
-fn other_kind(address: &Address, what: &str) -> Error {
+/// The primary has something else there.
+fn other_kind(claim: &Claim, what: &str) -> Error {
+    wrong_kind(claim.address(), what)
+}
+
+fn wrong_kind(address: &Address, what: &str) -> Error {
     Error::Option("address", format!("{address} is not {what}"))
 }
 

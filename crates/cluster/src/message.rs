@@ -23,6 +23,8 @@ pub(crate) enum ToPrimary {
     Listening { key: u32 },
     /// Has closed its listener; what lies in the queue may be taken back.
     Close { key: u32 },
+    /// One of its connections has ended, of which the primary wanted to be told.
+    HasRoom { key: u32 },
     /// Wants to be disconnected.
     Disconnect,
 }

@@ -29,6 +29,7 @@ pub struct ListenOptions {
     pub(crate) readable_all: bool,
     pub(crate) writable_all: bool,
     pub(crate) reuse_address: bool,
+    pub(crate) max_connections: Option<u32>,
     pub(crate) data: Option<Vec<u8>>,
 }
 
@@ -41,6 +42,7 @@ impl Default for ListenOptions {
             readable_all: false,
             writable_all: false,
             reuse_address: false,
+            max_connections: None,
             data: None,
         }
     }
@@ -89,6 +91,26 @@ impl ListenOptions {
     #[doc(alias = "reuseAddr")]
     pub fn reuse_address(mut self, reuse: bool) -> Self {
         self.reuse_address = reuse;
+        self
+    }
+
+    /// The most connections that this worker has open at once from this listener, 1 or more; by
+    /// default there is no such limit. Each worker may ask for another number.
+    ///
+    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped. Who has as many is
+    /// passed over; when all have, connections wait, in the order in which they came, for the
+    /// first that has room. Nobody is refused: what no longer finds room in the kernel's backlog
+    /// is tried again by the client's kernel. Where the listening socket is shared or the
+    /// worker's own, the listener gives nothing and is not readable until there is room.
+    ///
+    /// Clients may be accepted beyond it when the worker drains or its address is given up,
+    /// rather than reset. A Rust worker under a Node primary declines what is too much, as Node's
+    /// workers do, but not before 20 ms have passed.
+    ///
+    /// Node: `server.maxConnections`.
+    #[doc(alias = "maxConnections")]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = Some(connections);
         self
     }
 

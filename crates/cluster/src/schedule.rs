@@ -14,8 +14,10 @@
 
 mod ending;
 mod lane;
+mod limit;
 mod load;
 mod node;
+mod pick;
 mod sticky;
 mod ticking;
 
@@ -117,9 +119,15 @@ impl<H: Affinity> Schedule<H> {
     }
 
     /// The worker was granted a queue.
-    pub(crate) fn grant(&mut self, worker: WorkerId, slot: Slot, kind: WorkerKind) {
+    pub(crate) fn grant(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        kind: WorkerKind,
+        open_max: Option<u32>,
+    ) {
         if let Err(at) = self.find(worker) {
-            self.lanes.insert(at, Lane::new(worker, slot, kind));
+            self.lanes.insert(at, Lane::new(worker, slot, kind, open_max));
             // Whose turn it is does not change.
             if at < self.cursor {
                 self.cursor += 1;
@@ -330,31 +338,6 @@ impl<H: Affinity> Schedule<H> {
 
 /// The parts.
 impl<H: Affinity> Schedule<H> {
-    /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
-    fn pick(&mut self, connection: &H) -> Option<usize> {
-        let client = match self.policy {
-            Policy::RoundRobin | Policy::None => None,
-            Policy::LeastLoaded => return self.pick_least_loaded(),
-            Policy::Sticky => connection.affinity(),
-        };
-        if let Some(client) = client {
-            return self.pick_sticky(client);
-        }
-        let at = self.pick_from()?;
-        self.cursor = at + 1;
-        Some(at)
-    }
-
-    fn pick_from(&self) -> Option<usize> {
-        if self.blocked_until.is_some() {
-            return None;
-        }
-        let turn = self.cursor.min(self.lanes.len());
-        let free = |at: &usize| self.lanes[*at].is_free(self.window);
-        let found = (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free));
-        found.or_else(|| self.pick_deeper(turn))
-    }
-
     fn send(&mut self, at: usize, waiting: Waiting<H>, now: Instant, out: &mut Vec<Output<H>>) {
         let lane = &mut self.lanes[at];
         let Waiting { connection, origin } = waiting;
@@ -419,7 +402,8 @@ impl<H: Affinity> Schedule<H> {
     }
 
     fn accept_or_not(&mut self, out: &mut Vec<Output<H>>) {
-        let on = self.open && self.waiting.is_empty() && self.pick_from().is_some();
+        let wanted = self.open && self.waiting.is_empty();
+        let on = wanted && (self.pick_from().is_some() || self.await_ends());
         if on != self.accepting {
             self.accepting = on;
             out.push(Output::Accept { key: self.key, on });

@@ -12,6 +12,7 @@
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
@@ -34,7 +35,7 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// What thousands of worlds must have seen, or they prove little.
-const SEEN: [&str; 26] = [
+const SEEN: [&str; 27] = [
     "forked",
     "idle",
     "delivered",
@@ -42,6 +43,7 @@ const SEEN: [&str; 26] = [
     "dispatched again",
     "probe",
     "all full",
+    "told of room",
     "queue full",
     "in flight",
     "gone",
@@ -170,7 +172,9 @@ struct World {
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), Queue>,
-    ends: BTreeMap<(WorkerId, Key), Arc<Ended64>>,
+    ends: BTreeMap<(WorkerId, Key), Arc<EndCount>>,
+    /// How many connections a worker may have open of each key.
+    open_max: Option<u32>,
     workers: BTreeMap<WorkerId, Worker>,
     fates: Vec<Fate>,
     /// Whose backlog each connection came in.
@@ -202,13 +206,18 @@ struct Ending {
     given_up: BTreeMap<Key, Instant>,
 }
 
-/// What a worker has counted as ended.
+/// What a worker has counted as ended, whether the core is to be told of the next, and how many
+/// are open.
 #[derive(Debug, Default)]
-struct Ended64(std::sync::atomic::AtomicU64);
+struct EndCount(AtomicU64, AtomicBool, AtomicU64);
 
-impl crate::core::Ends for Ended64 {
+impl crate::core::Ends for EndCount {
     fn ended(&self) -> u64 {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn await_next(&self) {
+        self.1.store(true, Ordering::Relaxed);
     }
 }
 
@@ -277,7 +286,6 @@ impl World {
         options.restart.burst = pick(&[0, 1, 5]) as u32;
         let nodes = pick(&[0, 0, 50, 100]) as usize;
         let addresses = ["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0", "[::1]:81"];
-        let kinds = pick(&[0, 0, 1]) == 1;
         let program = match pick(&[0, 1, 2, 3, 4, 5]) {
             0 => &addresses[..0],
             1 => &addresses[..],
@@ -287,7 +295,7 @@ impl World {
         options.listens = !program.is_empty() && pick(&[0, 1]) == 1;
         let now = Instant::now();
         let mut program: Vec<_> = program.iter().map(|text| Address::from(address(text))).collect();
-        if kinds && !program.is_empty() {
+        if pick(&[0, 0, 1]) == 1 && !program.is_empty() {
             program.push(Address::UnixPath("/run/s".into()));
             program.push(Address::Udp { address: address("127.0.0.1:0"), v6_only: false });
             program.push(Address::DatagramAbstract(b"d".to_vec()));
@@ -312,6 +320,7 @@ impl World {
             next_port: 4000,
             queues: BTreeMap::new(),
             ends: BTreeMap::new(),
+            open_max: [None, None, Some(1), Some(3)][seed as usize % 4],
             workers: BTreeMap::new(),
             fates: Vec::new(),
             homes: Vec::new(),
@@ -418,7 +427,13 @@ impl World {
             if self.progress() {
                 continue;
             }
-            let Some(deadline) = self.core.deadline() else { return };
+            let Some(deadline) = self.core.deadline() else {
+                // Nobody looks any more: who waits must be let in when one ends.
+                if self.end_any() {
+                    continue;
+                }
+                return;
+            };
             self.now = self.now.max(deadline);
             self.tick();
         }
@@ -458,7 +473,8 @@ impl World {
             }
             30..=37 => drop(id.map(|id| self.spawner(id))),
             38..=54 => drop(id.map(|id| self.worker_acts(id))),
-            55..=66 => drop(id.map(|id| self.hear(id))),
+            55..=65 => drop(id.map(|id| self.hear(id))),
+            66 => _ = self.end_any(),
             67..=69 => drop(id.map(|id| self.see_exit(id))),
             70..=79 => self.client(),
             80..=86 => {
@@ -648,12 +664,10 @@ impl World {
             worker.requests += 1;
             let request = worker.requests;
             worker.unanswered.insert(request);
-            worker.channel.push_back(Input::ListenAsked {
-                worker: id,
-                request,
-                address,
-                options: ListenOptions::new(),
-            });
+            // A Node worker keeps its limit to itself.
+            let max_connections = self.open_max.filter(|_| !worker.node);
+            let options = ListenOptions { max_connections, ..ListenOptions::new() };
+            worker.channel.push_back(Input::ListenAsked { worker: id, request, address, options });
         } else {
             return self.read(id);
         }
@@ -704,18 +718,35 @@ impl World {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
                 self.saw("delivered");
-                self.end_one(id, key);
+                if let Some(count) = self.ends.get(&(id, key)) {
+                    count.2.fetch_add(1, Ordering::Relaxed);
+                    if self.chance(60) {
+                        self.end_one(id, key);
+                    }
+                }
             }
             return true;
         }
         false
     }
 
-    /// One of those it has open ends, or none.
+    /// A connection that some worker has open ends.
+    fn end_any(&mut self) -> bool {
+        let lives = |id| self.workers[&id].running && !self.workers[&id].frozen;
+        let open = |count: &EndCount| count.2.load(Ordering::Relaxed) > 0;
+        let mut all = self.ends.iter().filter(|((id, _), count)| open(count) && lives(*id));
+        let found = all.next().map(|(of, _)| *of);
+        found.inspect(|(id, key)| self.end_one(*id, *key)).is_some()
+    }
+
+    /// One of those it has open ends.
     fn end_one(&mut self, id: WorkerId, key: Key) {
-        let ends = self.chance(60);
-        if let Some(count) = self.ends.get(&(id, key)).filter(|_| ends) {
-            count.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let count = &self.ends[&(id, key)];
+        count.2.fetch_sub(1, Ordering::Relaxed);
+        count.0.fetch_add(1, Ordering::Relaxed);
+        if count.1.swap(false, Ordering::Relaxed) {
+            self.saw("told of room");
+            self.say(id, Input::HasRoom { key });
         }
     }
 
@@ -1166,7 +1197,7 @@ impl World {
         let refuses = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
         assert!(worker.unanswered.remove(&request), "answered once");
-        let Ok(Granted { key, how, .. }) = result else {
+        let Ok(Granted { key, how, open_max, .. }) = result else {
             // A program without its port ends, most of the time.
             if refuses || worker.told_to_finish {
                 return;
@@ -1184,8 +1215,9 @@ impl World {
             }
             let old = self.queues.insert((id, key), Queue::default());
             assert!(old.is_none(), "a queue has one life");
-            if self.options.policy == Policy::LeastLoaded && !self.workers[&id].node {
-                let ends = Arc::new(Ended64::default());
+            let counts = self.options.policy == Policy::LeastLoaded || open_max.is_some();
+            if counts && !self.workers[&id].node {
+                let ends = Arc::new(EndCount::default());
                 self.ends.insert((id, key), ends.clone());
                 self.answers.push_back(Input::Counts { worker: id, key, ends });
             }
@@ -1228,6 +1260,13 @@ impl World {
         } else {
             self.fates[connection] = Fate::Queue;
             queue.records.push_back(Record::Connection(connection));
+            let unread = queue.records.iter().filter(|it| matches!(it, Record::Connection(_)));
+            let open = self.ends.get(&(worker, key)).map(|count| count.2.load(Ordering::Relaxed));
+            let has = unread.count() as u64 + open.unwrap_or(0);
+            let max = self.open_max.filter(|_| !self.workers[&worker].node);
+            let given_up = self.ending.given_up.contains_key(&key);
+            let within = given_up || max.is_none_or(|max| has <= u64::from(max));
+            assert!(within, "{worker} has {has} of {key}");
             if self.workers[&worker].node {
                 queue.held.push_back(connection);
             }

@@ -17,8 +17,7 @@ use crate::address::Address;
 #[cfg(feature = "axum")]
 use crate::draining::Hold;
 use crate::error::Error;
-use crate::listener::Listener;
-use crate::queue::Connection;
+use crate::listener::{Listener, Taken};
 use crate::stream::Stream;
 
 /// A stream that tokio has a type for.
@@ -114,13 +113,13 @@ impl<S: AsyncStream> AsyncListener<S> {
             let Some(ready) = readable(watched).await else {
                 // The drain has begun: what is there is taken, then it is closed.
                 match watched.get_ref().0.take()? {
-                    Some(connection) => return adopt(&watched.get_ref().0, connection),
+                    Some(taken) => return adopt::<S>(taken),
                     None => continue,
                 }
             };
             let mut ready = ready.map_err(|source| Error::Os("epoll_wait", source))?;
             match watched.get_ref().0.take()? {
-                Some(connection) => return adopt(&watched.get_ref().0, connection),
+                Some(taken) => return adopt::<S>(taken),
                 None => ready.clear_ready(),
             }
         }
@@ -160,11 +159,8 @@ async fn readable<S: AsyncStream>(
 }
 
 /// The descriptor is non-blocking since `accept4(2)`, as tokio needs it.
-fn adopt<S: AsyncStream>(
-    listener: &Listener<S>,
-    connection: Connection,
-) -> Result<(Accepted<S::Async>, S::Peer), Error> {
-    let (stream, peer) = listener.accepted(connection)?;
+fn adopt<S: AsyncStream>(taken: Taken) -> Result<(Accepted<S::Async>, S::Peer), Error> {
+    let (stream, peer) = Listener::<S>::accepted(taken)?;
     let stream = stream.try_map(S::into_async).map_err(|source| Error::Os("epoll_ctl", source))?;
     Ok((stream, peer))
 }

@@ -14,6 +14,7 @@ use reactor::{Source, Turn};
 
 use self::node::Host;
 use crate::address::Address;
+use crate::claim::Claim;
 use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
 use crate::error::Error;
 use crate::inbox::Inbox;
@@ -66,14 +67,13 @@ pub(crate) enum Offer {
 }
 
 impl Offer {
-    pub(crate) fn key(&self) -> u32 {
-        let (Self::Granted(Granted { key, .. }) | Self::Inbox { key, .. }) = self;
-        *key
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        let (Self::Granted(Granted { address, .. }) | Self::Inbox { address, .. }) = self;
-        address
+    /// The place itself; the primary is told when it is dropped.
+    pub(crate) fn claim(&mut self, worker: &Worker) -> Claim {
+        let (key, address, data) = match self {
+            Self::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
+            Self::Inbox { key, address, .. } => (*key, &*address, None),
+        };
+        Claim::granted(key, address.clone(), data, worker.0.clone())
     }
 }
 
@@ -422,6 +422,10 @@ impl Source for Clock {
             }
             return turn.remove();
         }
-        turn.set_deadline(read.into_iter().chain(orphan).min());
+        let due = self.0.host.as_ref().and_then(|host| {
+            self.0.decline_overdue(host, now);
+            host.due()
+        });
+        turn.set_deadline(read.into_iter().chain(orphan).chain(due).min());
     }
 }

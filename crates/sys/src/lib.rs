@@ -20,3 +20,4 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod startup;
+pub mod switch;

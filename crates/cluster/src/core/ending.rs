@@ -180,6 +180,9 @@ impl<H: Affinity> Core<H> {
         let forced_at = now.checked_add(self.options.disconnect / 2);
         self.ending.insert(key, Ending { unbound: false, forced_at });
         out.push(Output::Unbind { key, drain });
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.lift_limits(now, out);
+        }
     }
 
     pub(super) fn unbound(&mut self, key: Key, out: &mut Vec<Output<H>>) {

@@ -32,8 +32,12 @@ impl<H: Affinity> Core<H> {
         if self.mode != Mode::Running || !member.life.may_serve() {
             return out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
         }
-        let wish =
-            Wish { address: &address, again: options.reuse_address, data: options.data.take() };
+        let wish = Wish {
+            address: &address,
+            again: options.reuse_address,
+            open_max: options.max_connections,
+            data: options.data.take(),
+        };
         match self.ports.ask(worker, slot, request, wish) {
             Answer::Bind(key) => {
                 if self.deals(&address) {
@@ -95,6 +99,7 @@ impl<H: Affinity> Core<H> {
     fn grant(&mut self, worker: WorkerId, request: u32, key: Key, out: &mut Vec<Output<H>>) {
         let slot = self.members.get(&worker).map_or(0, |member| member.slot);
         let kind = self.members.get(&worker).map_or(WorkerKind::Native, |member| member.kind);
+        let open_max = self.ports.open_max(worker, key);
         let grant = match self.schedules.get_mut(&key) {
             None => Grant::Shared,
             // The queue of the time before has the same name.
@@ -102,12 +107,12 @@ impl<H: Affinity> Core<H> {
                 return self.postponed.push((worker, key, request));
             }
             Some(schedule) => {
-                schedule.grant(worker, slot, kind);
+                schedule.grant(worker, slot, kind, open_max);
                 Grant::HandOff
             }
         };
         let data = self.ports.data(key).map(<[u8]>::to_vec);
-        let granted = Granted { key, how: grant, data };
+        let granted = Granted { key, how: grant, open_max, data };
         out.push(Output::Grant { worker, request, result: Ok(granted) });
     }
 

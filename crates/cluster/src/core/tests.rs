@@ -85,7 +85,7 @@ fn send(worker: WorkerId, connection: u32) -> Output<u32> {
 }
 
 fn granted(how: Grant) -> Granted {
-    Granted { key: 1, how, data: None }
+    Granted { key: 1, how, open_max: None, data: None }
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(crate) type Key = u32;
 pub(crate) trait Ends: std::fmt::Debug + Send + Sync {
     /// So many, since its queue was granted.
     fn ended(&self) -> u64;
+    /// The worker is to say `HasRoom` when the next one ends. What has ended before this call is
+    /// not told: it is seen by `ended` after it.
+    fn await_next(&self);
 }
 
 /// What a connection tells of its client.
@@ -137,6 +140,8 @@ pub(crate) enum Input<H> {
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
     /// A Node worker cannot be heard now, and that is not its fault.
     HeldBack { worker: WorkerId },
+    /// A connection of the key ended in a worker that was told `await_next`.
+    HasRoom { key: Key },
     /// The queue has room again.
     Writable { worker: WorkerId, key: Key },
     /// The user of the primary disconnects this worker.
@@ -211,6 +216,8 @@ pub(crate) enum Output<H> {
 pub(crate) struct Granted {
     pub(crate) key: Key,
     pub(crate) how: Grant,
+    /// The worker is to count what has ended, for it may have only so many open.
+    pub(crate) open_max: Option<u32>,
     pub(crate) data: Option<Vec<u8>>,
 }
 

@@ -207,7 +207,7 @@ impl Driver {
     }
 
     fn granted(&mut self, worker: WorkerId, granted: core::Granted) -> io::Result<Granted> {
-        let core::Granted { key, how, data } = granted;
+        let core::Granted { key, how, open_max, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&key).ok_or_else(gone)?;
         let address = port.address().clone();
@@ -223,7 +223,7 @@ impl Driver {
         let shared = how == Grant::Shared;
         let descriptor = ipc::Handle::new(descriptor);
         let mut count = None;
-        if self.counts_ends && !shared {
+        if (self.counts_ends || open_max.is_some()) && !shared {
             let (ends, page) = Count::new()?;
             count = Some(ipc::Handle::new(page));
             self.inputs.push_back(Input::Counts { worker, key, ends: Arc::new(ends) });

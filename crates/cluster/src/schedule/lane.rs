@@ -34,6 +34,8 @@ pub(super) struct Lane {
     pub(super) rest: Option<(Instant, Duration)>,
     /// The worker's count of what has ended.
     pub(super) ends: Option<Arc<dyn Ends>>,
+    /// So many connections it may have, open or in its queue.
+    pub(super) open_max: Option<u32>,
     pub(super) counters: WorkerCounters,
 }
 
@@ -82,7 +84,12 @@ pub(super) struct Origin {
 }
 
 impl Lane {
-    pub(super) fn new(worker: WorkerId, slot: Slot, kind: WorkerKind) -> Self {
+    pub(super) fn new(
+        worker: WorkerId,
+        slot: Slot,
+        kind: WorkerKind,
+        open_max: Option<u32>,
+    ) -> Self {
         Self {
             worker,
             slot,
@@ -96,6 +103,7 @@ impl Lane {
             held_back: false,
             rest: None,
             ends: None,
+            open_max,
             counters: WorkerCounters::default(),
         }
     }
@@ -129,6 +137,10 @@ impl Lane {
     }
 
     pub(super) fn is_free(&self, window: usize) -> bool {
+        self.is_free_but_for_its_limit(window) && !self.is_at_its_limit()
+    }
+
+    pub(super) fn is_free_but_for_its_limit(&self, window: usize) -> bool {
         let window = match self.kind {
             WorkerKind::Native => window,
             WorkerKind::Node => 1,

@@ -36,7 +36,7 @@ impl<H: Affinity> Schedule<H> {
 }
 
 impl Lane {
-    fn load(&self) -> u64 {
+    pub(super) fn load(&self) -> u64 {
         let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
         self.ends.as_ref().map_or(unread, |ends| {
             let given = self.counters.dispatched.saturating_sub(self.counters.taken_back);

@@ -1,9 +1,36 @@
 //! One schedule with queues made of vectors: rotation, windows, suspects, and waiting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use super::*;
-use crate::core::Answer;
+use crate::core::{Answer, Ends};
 
 const MS: Duration = Duration::from_millis(1);
+
+/// A worker's count of its connections that have ended.
+#[derive(Debug, Default)]
+struct EndCount {
+    ended: AtomicU64,
+    awaited: AtomicBool,
+}
+
+impl EndCount {
+    fn end(&self) -> bool {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.awaited.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Ends for EndCount {
+    fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn await_next(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A schedule and the kernel's side of its queues; workers read only when told to.
 pub(super) struct Glass {
@@ -41,13 +68,33 @@ impl Glass {
         glass
     }
 
+    /// One that may have so many connections; gives its count of those that have ended.
+    fn join_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<EndCount> {
+        let ends = Arc::new(EndCount::default());
+        self.queues.push((worker, VecDeque::new()));
+        self.schedule.grant(worker, worker, WorkerKind::Native, Some(max));
+        self.schedule.count_ends(worker, ends.clone());
+        assert!(self.schedule.open_lane(worker));
+        self.step(|schedule, now, out| schedule.deal(now, out));
+        ends
+    }
+
+    /// A connection ends in its worker, which says so if it is to.
+    fn end_one(&mut self, ends: &EndCount) -> bool {
+        let told = ends.end();
+        if told {
+            self.step(|schedule, now, out| schedule.deal(now, out));
+        }
+        told
+    }
+
     fn join(&mut self, worker: WorkerId) {
         self.join_as(worker, WorkerKind::Native);
     }
 
     pub(super) fn join_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.push((worker, VecDeque::new()));
-        self.schedule.grant(worker, worker, kind);
+        self.schedule.grant(worker, worker, kind, None);
         assert!(self.schedule.open_lane(worker));
         self.step(|schedule, now, out| schedule.deal(now, out));
     }
@@ -441,10 +488,82 @@ fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
 #[test]
 fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
     let mut glass = Glass::new(1, |_| {});
-    glass.schedule.grant(2, 2, WorkerKind::Native);
+    glass.schedule.grant(2, 2, WorkerKind::Native, None);
     glass.accept(1..=3);
     assert_eq!(glass.queue(1), [1, 2, 3]);
     assert!(!glass.schedule.open_lane(7));
     assert!(glass.schedule.open_lane(2));
     assert!(!glass.schedule.open_lane(2), "said once");
+}
+
+#[test]
+fn a_worker_at_its_limit_is_passed_over_and_the_first_with_room_gets_who_waited_longest() {
+    for policy in [Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky] {
+        let mut glass = Glass::new(0, |options| options.policy = policy);
+        let (one, nine) = (glass.join_with_limit(1, 1), glass.join_with_limit(2, 9));
+        glass.accept(1..=10);
+        assert_eq!((glass.queue(1).len(), glass.queue(2).len()), (1, 9), "{policy:?}");
+        assert!(!glass.accepting, "the kernel keeps the rest");
+        // Two were on their way when that was said.
+        glass.accept(11..=12);
+        glass.pass(1000 * MS, &[1, 2]);
+        assert_eq!(glass.schedule.deadline(), None, "nobody looks again and again");
+        assert_eq!(glass.schedule.counters().waiting, 2);
+        assert!(glass.end_one(&nine), "the primary is told");
+        assert_eq!((glass.queue(2), glass.accepting), (vec![11], false));
+        assert!(glass.end_one(&one));
+        assert_eq!((glass.queue(1), glass.accepting), (vec![12], false));
+        assert!(glass.end_one(&one) && glass.accepting);
+        glass.end_one(&nine);
+        assert!(!glass.end_one(&nine), "who is not waited for says nothing");
+        assert_eq!(glass.schedule.counters().taken_back, 0, "nobody is handed round");
+    }
+}
+
+/// One of its connections ends just when the primary says that it waits for that.
+#[derive(Debug, Default)]
+struct JustThen(AtomicU64);
+
+impl Ends for JustThen {
+    fn ended(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn await_next(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_ends_while_the_primary_begins_to_wait_is_seen() {
+    let mut glass = Glass::new(0, |_| {});
+    glass.join_with_limit(1, 2);
+    glass.schedule.count_ends(1, Arc::new(JustThen::default()));
+    glass.accept(1..=2);
+    assert!(glass.accepting, "one had ended after the look");
+    glass.accept(3..=4);
+    assert_eq!((glass.queue(1), glass.accepting), (vec![1, 2, 3], false));
+}
+
+#[test]
+fn a_limit_goes_with_the_address_and_what_comes_back_is_no_load() {
+    let mut glass = Glass::new(0, |_| {});
+    glass.join_with_limit(1, 2);
+    glass.accept(1..=4);
+    assert_eq!((glass.queue(1), glass.accepting), (vec![1, 2], false));
+    glass.join_with_limit(2, 1);
+    assert_eq!((glass.queue(2), glass.schedule.counters().waiting), (vec![3], 1));
+    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    assert_eq!(glass.schedule.counters().waiting, 3);
+    let third = glass.join_with_limit(3, 2);
+    assert_eq!((glass.queue(3), glass.schedule.counters().waiting), (vec![1, 2], 1));
+    glass.read(&[3]);
+    assert!(glass.end_one(&third));
+    assert_eq!((glass.queue(3), glass.accepting), (vec![4], false));
+    glass.accept(5..=6);
+    glass.step(|schedule, now, out| {
+        schedule.give_up_address(out);
+        schedule.lift_limits(now, out);
+    });
+    assert_eq!(glass.schedule.counters().waiting, 0, "whoever is left serves them");
 }

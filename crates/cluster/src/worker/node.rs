@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ipc::AnyHandle;
 
@@ -28,6 +29,8 @@ pub(crate) struct Host(Mutex<State>);
 struct State {
     guest: Guest,
     inboxes: HashMap<u32, Arc<Inbox>>,
+    /// Of wishes that are not answered: how many connections may be open.
+    limits: HashMap<u32, u32>,
 }
 
 impl Runtime {
@@ -38,7 +41,10 @@ impl Runtime {
             ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
                 match state.guest.ask(request, &address, &options, &here) {
-                    Ok(ask) => self.say(ask),
+                    Ok(ask) => {
+                        state.limits.extend(options.max_connections.map(|max| (request, max)));
+                        self.say(ask);
+                    }
                     Err(errno) => self.answer(request, Err(errno)),
                 }
             }
@@ -48,7 +54,7 @@ impl Runtime {
                 }
             }
             // Node's primaries are not told.
-            ToPrimary::ListensAlone { .. } => {}
+            ToPrimary::ListensAlone { .. } | ToPrimary::HasRoom { .. } => {}
             ToPrimary::Close { key } => self.close(&mut state, key),
             ToPrimary::Disconnect => {
                 if let Some((closes, leave)) = state.guest.leave() {
@@ -70,23 +76,31 @@ impl Runtime {
         match state.guest.hear(&message) {
             Told::Nothing => {}
             Told::Granted { request, key, address, backlog } => {
-                let offer = self.offer(&mut state, key, (address, backlog), handle);
+                let limit = state.limits.remove(&request);
+                let offer = self.offer(&mut state, (key, limit), (address, backlog), handle);
                 if offer.is_err() {
                     self.close(&mut state, key);
                 }
                 self.answer(request, offer.map_err(|error| errno_of(&error)));
             }
-            Told::Refused { request, errno } => self.answer(request, Err(errno)),
+            Told::Refused { request, errno } => {
+                state.limits.remove(&request);
+                self.answer(request, Err(errno));
+            }
             Told::Connection { key, number } => {
                 let inbox = key.and_then(|key| state.inboxes.get(&key));
                 let put = match (inbox, handle.map(connection)) {
-                    (Some(inbox), Some(connection)) => inbox.put(number, connection).is_ok(),
+                    (Some(inbox), Some(connection)) => {
+                        inbox.put(number, connection, Instant::now()).is_ok()
+                    }
                     (None, _) | (_, None) => false,
                 };
                 if !put {
                     let declined = state.guest.answer(number, false);
                     self.say(declined);
                 }
+                drop(state);
+                self.wake_if_due(host);
             }
             Told::Disconnect => {
                 self.wanted.store(true, Ordering::Release);
@@ -111,6 +125,24 @@ impl Runtime {
         }
     }
 
+    /// Above a limit, a connection is held: the clock has to know.
+    fn wake_if_due(&self, host: &Host) {
+        if let (Some(_), Some(clock)) = (host.due(), self.clock.get()) {
+            clock.wake();
+        }
+    }
+
+    /// What was held above a limit for long enough is for another worker.
+    pub(super) fn decline_overdue(&self, host: &Host, now: Instant) {
+        let mut state = host.lock();
+        let inboxes = state.inboxes.values();
+        let overdue: Vec<_> = inboxes.flat_map(|inbox| inbox.overdue(now)).collect();
+        for number in overdue {
+            let declined = state.guest.answer(number, false);
+            self.say(declined);
+        }
+    }
+
     /// The primary no longer deals to the listener, then gets back what nobody accepted.
     fn close(&self, state: &mut State, key: u32) {
         if let Some(close) = state.guest.close(key) {
@@ -125,7 +157,7 @@ impl Runtime {
     fn offer(
         &self,
         state: &mut State,
-        key: u32,
+        (key, limit): (u32, Option<u32>),
         (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
     ) -> io::Result<Offer> {
@@ -133,7 +165,7 @@ impl Runtime {
             if address.is_datagram() {
                 return Err(io::Error::from_raw_os_error(sys::errno::EINVAL));
             }
-            let inbox = Arc::new(Inbox::new()?);
+            let inbox = Arc::new(Inbox::new(limit)?);
             state.inboxes.insert(key, inbox.clone());
             return Ok(Offer::Inbox { key, address, inbox });
         };
@@ -167,6 +199,11 @@ impl Host {
     /// No primary sends anything more.
     pub(super) fn end(&self) {
         self.lock().inboxes.values().for_each(|inbox| inbox.end());
+    }
+
+    /// When something that is held above a limit is to be declined.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.lock().inboxes.values().filter_map(|inbox| inbox.due()).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

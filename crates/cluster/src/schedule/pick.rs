@@ -1,0 +1,43 @@
+//! Whose turn it is.
+//!
+//! Pure.
+
+use crate::core::Affinity;
+use crate::policy::Policy;
+
+use super::Schedule;
+
+impl<H: Affinity> Schedule<H> {
+    /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
+    pub(super) fn pick(&mut self, connection: &H) -> Option<usize> {
+        let picked = self.pick_by_policy(connection);
+        if picked.is_none() && self.await_ends() {
+            return self.pick_by_policy(connection);
+        }
+        picked
+    }
+
+    fn pick_by_policy(&mut self, connection: &H) -> Option<usize> {
+        let client = match self.policy {
+            Policy::RoundRobin | Policy::None => None,
+            Policy::LeastLoaded => return self.pick_least_loaded(),
+            Policy::Sticky => connection.affinity(),
+        };
+        if let Some(client) = client {
+            return self.pick_sticky(client);
+        }
+        let at = self.pick_from()?;
+        self.cursor = at + 1;
+        Some(at)
+    }
+
+    pub(super) fn pick_from(&self) -> Option<usize> {
+        if self.blocked_until.is_some() {
+            return None;
+        }
+        let turn = self.cursor.min(self.lanes.len());
+        let free = |at: &usize| self.lanes[*at].is_free(self.window);
+        let found = (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free));
+        found.or_else(|| self.pick_deeper(turn))
+    }
+}
