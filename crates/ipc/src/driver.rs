@@ -57,6 +57,9 @@ pub(crate) struct Driver<I> {
     /// Readiness is told once: this remembers it until a call says otherwise.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// Room in the socket is told, too: only while something waits for it. Otherwise the loop would
+    /// wake for each message that the peer reads.
+    pub(crate) watches_room: bool,
     /// When to try again to write after a shortage.
     pub(crate) retry_at: Option<Instant>,
     /// We have left; until when the peer is listened to.
@@ -77,7 +80,7 @@ impl<I: Intake> Source for Driver<I> {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::Start => {
-                if let Err(error) = turn.register(self.socket.as_fd(), SOCKET, Interest::BOTH) {
+                if let Err(error) = turn.register(self.socket.as_fd(), SOCKET, Interest::READABLE) {
                     self.close(Some(Error::Os("epoll_ctl", error)), turn);
                     return;
                 }
@@ -164,6 +167,7 @@ impl<I: Intake> Driver<I> {
         let mut budget = BYTES_PER_TURN;
         loop {
             if self.writing.is_empty() && !self.take_queue() {
+                self.watch_room(false, turn);
                 let queue = self.shared.queue();
                 return Ok(queue.phase == Phase::Open || !queue.gate.is_idle());
             }
@@ -179,11 +183,13 @@ impl<I: Intake> Driver<I> {
                     budget = budget.saturating_sub(count);
                     self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.watch_room(true, turn);
+                }
                 Err(error) if wire::is_passing(&error) => {
                     self.writable = false;
-                    self.retry_at = Some(turn.now() + RETRY);
-                    turn.set_deadline(self.retry_at);
+                    self.retry_soon(turn);
                 }
                 // The end of reading tells it, behind the last message.
                 Err(error) if wire::is_gone(&error) => {
@@ -193,6 +199,25 @@ impl<I: Intake> Driver<I> {
                 }
                 Err(error) => return Err(Error::Os("sendmsg", error)),
             }
+        }
+    }
+
+    fn retry_soon(&mut self, turn: &mut Turn<'_>) {
+        self.retry_at = Some(turn.now() + RETRY);
+        turn.set_deadline(self.retry_at);
+    }
+
+    /// Room that came before this is told as well.
+    fn watch_room(&mut self, on: bool, turn: &mut Turn<'_>) {
+        if self.watches_room == on {
+            return;
+        }
+        let interest = if on { Interest::BOTH } else { Interest::READABLE };
+        match turn.reregister(self.socket.as_fd(), SOCKET, interest) {
+            Ok(()) => self.watches_room = on,
+            Err(_) if on => self.retry_soon(turn),
+            // Watched in vain, and tried again the next time.
+            Err(_) => {}
         }
     }
 

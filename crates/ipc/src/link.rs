@@ -230,6 +230,7 @@ impl Link {
             sink,
             readable: true,
             writable: true,
+            watches_room: false,
             retry_at: None,
             linger_until: None,
             gone: Gone::No,
