@@ -1,7 +1,8 @@
 //! A listening socket of the primary.
 //!
 //! The loop is edge-triggered: whatever stopped before the backlog was empty is kept as "may be
-//! ready" and tried again without waiting for an edge. Trouble in `accept4` neither spins nor
+//! ready" and tried again without waiting for an edge. That it is empty is seen by a look: each
+//! connection that comes after that is an edge of its own. Trouble in `accept4` neither spins nor
 //! ends anything: it pauses the port for [`PAUSE`].
 //!
 //! A closed socket resets whoever is connected and not accepted. So a port that is being closed

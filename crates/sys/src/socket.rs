@@ -103,10 +103,10 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
 ///
 /// As [`accept`].
 pub fn accept_waiting(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
-    if crate::poll::readable(listener, Some(Duration::ZERO))? {
-        accept(listener)
-    } else {
-        Err(io::ErrorKind::WouldBlock.into())
+    match crate::poll::readable(listener, Some(Duration::ZERO)) {
+        Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+        // Where there is no looking, the try says what is wrong.
+        Ok(true) | Err(_) => accept(listener),
     }
 }
 
