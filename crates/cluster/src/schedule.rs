@@ -20,6 +20,7 @@ mod node;
 mod pick;
 mod sticky;
 mod ticking;
+mod turn;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -160,7 +161,7 @@ impl<H: Affinity> Schedule<H> {
         self.counters.accepted += 1;
         let origin = Origin { number: self.counters.accepted, again: false };
         let waiting = Waiting { connection, origin };
-        let lane = if self.waiting.is_empty() { self.pick(&waiting.connection) } else { None };
+        let lane = if self.waiting.is_empty() { self.pick(&waiting.connection, out) } else { None };
         match lane {
             Some(lane) => self.send(lane, waiting, now, out),
             None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
@@ -177,7 +178,11 @@ impl<H: Affinity> Schedule<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Verdict {
-        let Ok(at) = self.find(worker) else { return Verdict::Fine };
+        let Ok(at) = self.find(worker) else {
+            // One may have waited for the answer.
+            self.pump(usize::MAX, now, out);
+            return Verdict::Fine;
+        };
         let unread = usize::try_from(unread).unwrap_or(usize::MAX);
         match self.lanes[at].state {
             LaneState::Checking(_) if unread == 0 => self.remove(at, out),
@@ -193,6 +198,7 @@ impl<H: Affinity> Schedule<H> {
             | LaneState::Ended
             | LaneState::Answering => self.lanes[at].asked = None,
         }
+        self.pump(usize::MAX, now, out);
         Verdict::Fine
     }
 
@@ -209,6 +215,7 @@ impl<H: Affinity> Schedule<H> {
         lane.saw(unread, now);
         let stalled = lane.stalled_since.map(|since| now.saturating_duration_since(since));
         if stalled.is_some_and(|stalled| stalled >= self.unresponsive) {
+            self.pump(usize::MAX, now, out);
             return Verdict::Unresponsive;
         }
         if lane.state == LaneState::Suspect && lane.records.is_empty() {
@@ -372,7 +379,7 @@ impl<H: Affinity> Schedule<H> {
     fn pump(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
         for _ in 0..max.min(self.waiting.len()) {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            let Some(at) = self.pick(&waiting.connection) else {
+            let Some(at) = self.pick(&waiting.connection, out) else {
                 self.waiting.push_front(waiting);
                 break;
             };

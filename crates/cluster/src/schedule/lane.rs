@@ -26,6 +26,8 @@ pub(super) struct Lane {
     pub(super) full: bool,
     /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
     pub(super) late: bool,
+    /// Was looked at again because its turn had come.
+    pub(super) looked: bool,
     /// Late ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
     /// What a Node worker says is not heard now.
@@ -99,6 +101,7 @@ impl Lane {
             asked: None,
             full: false,
             late: false,
+            looked: false,
             stalled_since: None,
             held_back: false,
             rest: None,

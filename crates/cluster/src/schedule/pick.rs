@@ -2,19 +2,25 @@
 //!
 //! Pure.
 
-use crate::core::Affinity;
+use crate::core::{Affinity, Output};
 use crate::policy::Policy;
 
 use super::Schedule;
 
 impl<H: Affinity> Schedule<H> {
     /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
-    pub(super) fn pick(&mut self, connection: &H) -> Option<usize> {
-        let picked = self.pick_by_policy(connection);
-        if picked.is_none() && self.await_ends() {
-            return self.pick_by_policy(connection);
+    pub(super) fn pick(&mut self, connection: &H, out: &mut Vec<Output<H>>) -> Option<usize> {
+        let turn = self.cursor;
+        let picked = match self.pick_by_policy(connection) {
+            None if self.await_ends() => self.pick_by_policy(connection),
+            picked => picked,
+        };
+        let at = picked?;
+        if self.policy == Policy::RoundRobin && self.look_before(turn, at, out) {
+            self.cursor = turn;
+            return None;
         }
-        picked
+        Some(at)
     }
 
     fn pick_by_policy(&mut self, connection: &H) -> Option<usize> {

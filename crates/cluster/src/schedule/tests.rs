@@ -241,6 +241,24 @@ fn the_turn_is_kept_when_workers_join_and_leave() {
 }
 
 #[test]
+fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
+    let mut glass = Glass::new(3, |_| {});
+    glass.accept(1..=3);
+    glass.pass(LATE, &[1, 3]);
+    // It has not read yet: its turn passes, after one look.
+    let asks = glass.asks;
+    glass.accept(4..=6);
+    assert_eq!((glass.queue(1), glass.queue(2), glass.queue(3)), (vec![4, 6], vec![2], vec![5]));
+    assert_eq!(glass.asks, asks + 1);
+    // It has, long before the next tick: its turn is its own.
+    glass.read(&[2]);
+    glass.accept(7..=8);
+    assert_eq!((glass.queue(2), glass.queue(3)), (vec![7], vec![5, 8]));
+    assert_eq!(glass.asks, asks + 2);
+    assert!(glass.accepting);
+}
+
+#[test]
 fn any_lane_with_something_unread_keeps_the_ticks_coming() {
     for unread in 1..=5 {
         let mut glass = Glass::new(5, |_| {});
