@@ -10,4 +10,5 @@ common::cases![
     more_and_fewer_workers_at_run_time,
     a_reload_before_the_start_or_after_the_end_is_refused,
     a_broadcast_reaches_every_worker,
+    a_reload_takes_up_a_new_build,
 ];
