@@ -61,6 +61,17 @@ impl Address {
     }
 
     /// Whether there are datagrams instead of connections: the socket is always shared.
+    /// Both cannot be open at once, unless they are one: the same port, or the same name.
+    pub(crate) fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { address: one, .. }, Self::Tcp { address: two, .. })
+            | (Self::Udp { address: one, .. }, Self::Udp { address: two, .. }) => {
+                one.port() == two.port() && one.port() != 0
+            }
+            (one, two) => one == two,
+        }
+    }
+
     pub(crate) fn is_datagram(&self) -> bool {
         match self {
             Self::Udp { .. } | Self::DatagramPath(_) | Self::DatagramAbstract(_) => true,

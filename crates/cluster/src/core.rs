@@ -90,6 +90,8 @@ struct Member {
     kind: WorkerKind,
     /// Started with the first of all starts.
     first: bool,
+    /// Somebody waits to hear that it runs.
+    forked: bool,
     told_disconnect: bool,
     /// Of queues that are gone.
     counters: WorkerCounters,
@@ -190,6 +192,12 @@ impl<H: Affinity> Core<H> {
     /// What does not happen with every connection.
     fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
+            Input::Start(slots) => {
+                // What was forked before counts.
+                let wanted = self.slots.iter().rposition(|place| place.wanted);
+                let least = wanted.map_or(0, |at| Slot::try_from(at + 1).unwrap_or(Slot::MAX));
+                self.scale(slots.max(least), now, out);
+            }
             Input::Scale(slots) => self.scale(slots, now, out),
             Input::Fork { number, setup } => self.fork(number, setup, out),
             Input::Empty { number } => self.empty(number, now, out),

@@ -136,7 +136,7 @@ impl Driver {
     fn job(&mut self, job: Job, turn: &mut Turn<'_>) {
         match job {
             Job::Input(input) => {
-                self.scales += u64::from(matches!(input, Input::Scale(_)));
+                self.scales += u64::from(matches!(input, Input::Start(_) | Input::Scale(_)));
                 self.inputs.push_back(input);
             }
             Job::Setup(settings) => {

@@ -214,7 +214,7 @@ impl Ports {
     /// The address is being closed, and can be bound again after that.
     pub(crate) fn is_closing(&self, address: &Address) -> bool {
         self.ports.values().any(|port| match &port.state {
-            PortState::Unbinding(bound) => bound == address,
+            PortState::Unbinding(bound) => bound.collides(address),
             PortState::Binding(_) | PortState::Bound(_) => false,
         })
     }

@@ -99,14 +99,15 @@ impl Primary {
         receiver
     }
 
-    /// Starts the workers and returns at once.
+    /// Starts as many workers as [`Builder::workers`](crate::Builder::workers) says, those that were
+    /// forked before included, and returns at once.
     ///
     /// # Errors
     ///
     /// None today; failures to start are told by [`ready`](Self::ready) and as events.
     #[doc(alias = "fork")]
     pub fn start(&self) -> Result<(), Error> {
-        self.shared.ask_for(Job::Input(Input::Scale(self.workers)));
+        self.shared.ask_for(Job::Input(Input::Start(self.workers)));
         Ok(())
     }
 

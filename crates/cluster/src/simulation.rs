@@ -110,6 +110,8 @@ struct Port {
 
 #[derive(Debug, Default)]
 struct Worker {
+    /// Somebody forked it, and hears when it cannot be started.
+    forked: bool,
     slot: Slot,
     node: bool,
     /// Takes no connection: it has enough.
@@ -384,7 +386,8 @@ impl World {
             let running = self.workers.values().filter(|worker| worker.running);
             let slots: BTreeSet<Slot> = running.map(|worker| worker.slot).collect();
             assert_eq!(slots, self.wanted, "slots are filled");
-            assert!(!self.ready_due || self.options.listens, "readiness is told");
+            let told = !self.ready_due || self.wanted.is_empty();
+            assert!(told || self.options.listens, "readiness is told");
         }
     }
 
@@ -1053,7 +1056,7 @@ impl World {
         assert!(!self.forking || worker.is_none(), "ordered before it is said");
         assert!(worker.is_some() || self.stopping, "there is a place");
         self.forking = false;
-        self.ready_due |= worker.is_some();
+        self.ready_due = true;
         self.saw("forked");
     }
 
@@ -1086,11 +1089,12 @@ impl World {
         if staying > 0 {
             self.saw("relieved");
         }
-        if std::mem::take(&mut self.forking) {
+        let forked = std::mem::take(&mut self.forking);
+        if forked {
             assert!(self.wanted.insert(slot), "slot {slot} was vacant");
         }
         assert!(self.wanted.contains(&slot), "slot {slot} is wanted");
-        let worker = Worker { slot, ..Worker::default() };
+        let worker = Worker { slot, forked, ..Worker::default() };
         assert!(self.workers.insert(id, worker).is_none(), "a new number");
     }
 
@@ -1144,7 +1148,9 @@ impl World {
         if worker.told.finishing && !self.stopping {
             assert!(wanted || !worker.told.spawned, "{id} was asked to end");
         }
+        let refused = worker.forked && !worker.told.spawned;
         let restarted = match self.options.restart.restart {
+            _ if refused => false,
             Restart::Always => true,
             Restart::OnCrash => ended != Some(Ended::Code(0)),
             Restart::Never => false,

@@ -78,6 +78,7 @@ impl<H: Affinity> Core<H> {
         if self.mode == Mode::Finished {
             return out.push(Output::Emptied { number });
         }
+        self.started = false;
         self.retire_all(now, out);
         let workers = self.members.keys().copied().collect();
         self.emptying.push(Emptying { number, workers });
@@ -238,6 +239,10 @@ impl<H: Affinity> Core<H> {
         if !self.ready_due || self.mode != Mode::Running {
             return;
         }
+        // Nobody wanted is nobody ready: that is told as idle, or as the end.
+        if !self.slots.iter().any(|place| place.wanted) {
+            return;
+        }
         let ready = |place: &Place| {
             let member = place.worker.and_then(|worker| self.members.get(&worker));
             !place.wanted || member.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
@@ -267,15 +272,13 @@ impl<H: Affinity> Core<H> {
             out.push(Output::CloseChannel { worker });
         }
         // Whoever disconnected them, or forked them one by one, may start others.
-        let stays = running && (!self.started || !self.emptying.is_empty());
-        self.tell_emptied(out);
-        if stays {
-            self.started = false;
-            if !std::mem::replace(&mut self.idle, true) {
+        if running && !self.started {
+            if !std::mem::replace(&mut self.idle, true) || !self.emptying.is_empty() {
                 out.push(Output::Idle);
             }
-            return;
+            return self.tell_emptied(out);
         }
+        self.tell_emptied(out);
         self.mode = Mode::Finished;
         out.push(Output::Finished);
     }

@@ -27,8 +27,9 @@ impl<H: Affinity> Core<H> {
         if self.mode != Mode::Running {
             return;
         }
-        let first = !std::mem::replace(&mut self.started, true);
-        self.idle = false;
+        self.started = true;
+        // Beside others that serve already, one that does not come up is no failed start.
+        let first = std::mem::replace(&mut self.idle, false);
         self.ready_due = true;
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         while self.slots.len() < wanted {
@@ -52,11 +53,16 @@ impl<H: Affinity> Core<H> {
     pub(super) fn fork(&mut self, number: u32, setup: Arc<Setup>, out: &mut Vec<Output<H>>) {
         let vacant =
             |place: &Place| !place.wanted && place.worker.is_none() && place.successor.is_none();
-        let at = self.slots.iter().position(vacant).unwrap_or(self.slots.len());
-        let slot = Slot::try_from(at).ok().filter(|slot| *slot < WORKERS_MAX);
-        let Some(slot) = slot.filter(|_| self.mode == Mode::Running) else {
+        // The last one, so that it is the youngest; one in between when there are that many.
+        let last = self.slots.iter().rposition(|place| !vacant(place)).map_or(0, |at| at + 1);
+        let between = || self.slots.iter().position(vacant);
+        let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
+        let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
+            // Those who are there have still to be told ready.
+            self.ready_due = true;
             return out.push(Output::Forked { number, worker: None });
         };
+        let slot = Slot::try_from(at).expect("slots are few");
         let place = Place::new(Backoff::new(&self.options.restart));
         let place = Place { setup: Some(setup), ..place };
         match self.slots.get_mut(at) {
@@ -66,6 +72,9 @@ impl<H: Affinity> Core<H> {
         self.idle = false;
         self.ready_due = true;
         let worker = self.spawn(slot, false, out);
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.forked = true;
+        }
         out.push(Output::Forked { number, worker: Some(worker) });
     }
 
@@ -84,7 +93,16 @@ impl<H: Affinity> Core<H> {
         let worker = self.last_worker;
         let (life, counters) = (Life::new(), WorkerCounters::default());
         let kind = WorkerKind::Native;
-        let member = Member { slot, life, pid: 0, kind, first, told_disconnect: false, counters };
+        let member = Member {
+            slot,
+            life,
+            pid: 0,
+            kind,
+            first,
+            forked: false,
+            told_disconnect: false,
+            counters,
+        };
         self.members.insert(worker, member);
         let setup = self.place(slot).setup.clone();
         out.push(Output::Spawn { worker, slot, setup });
@@ -142,6 +160,7 @@ impl<H: Affinity> Core<H> {
         let (slot, wanted_exit) = (member.slot, member.life.is_wanted());
         let failed_start = member.first && !member.life.is_ready() && !wanted_exit;
         let listened = member.life.listened(now);
+        let member_forked = member.forked;
         let (ended, errno) = match cause {
             Cause::Ended(ended) => (Some(ended), None),
             Cause::NotStarted(errno) => (None, Some(errno)),
@@ -168,7 +187,10 @@ impl<H: Affinity> Core<H> {
             self.ports.died(worker, None);
             return self.shutdown(now, out);
         }
+        // Whoever forked it is told that it could not be started, and may try again.
+        let refused = member_forked && matches!(cause, Cause::NotStarted(_));
         let allowed = match self.options.restart.restart {
+            _ if refused => false,
             Restart::Always => true,
             Restart::OnCrash => ended != Some(Ended::Code(0)),
             Restart::Never => false,

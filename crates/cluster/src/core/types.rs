@@ -98,6 +98,8 @@ pub(crate) enum Refusal {
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Input<H> {
+    /// At least so many slots are wanted from now on.
+    Start(u32),
     /// So many slots are wanted from now on.
     Scale(u32),
     /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
