@@ -8,8 +8,8 @@ use crate::error::Error;
 ///
 /// For a child: `Spawn` is first; `Message`s come before `Disconnect`; `Exit` comes when the
 /// process has ended, whoever still holds its pipes, and after what it sent and the end of its
-/// channel (messages that nobody takes do not delay it); `Close` is last, when the process, its piped
-/// outputs and its channel have all ended. From our parent come `Message`, `Disconnect` and
+/// channel (messages that nobody takes do not delay it); `Close` is last, when the process, its
+/// piped outputs and its channel have all ended. From our parent come `Message`, `Disconnect` and
 /// `Error` only.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -1,8 +1,8 @@
 //! The life of a child as its parent sees it: which event comes when.
 //!
 //! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has and what it
-//! sent before is read, whatever else its pipes or its channel do; `Close` last and once, when the process, every piped output and
-//! the channel have ended, in whatever order they did.
+//! sent before is read, whatever else its pipes or its channel do; `Close` last and once, when the
+//! process, every piped output and the channel have ended, in whatever order they did.
 //!
 //! Pure.
 

@@ -19,6 +19,27 @@ use crate::setup::Settings;
 /// Callbacks, on the callback thread, in the order of the events. Have them before
 /// [`start`](Self::start) to miss nothing; the queue of [`events`](Self::events) gets the same
 /// events, but for messages.
+///
+/// A callback that needs the primary holds it weakly, for the primary holds the callback:
+///
+/// ```no_run
+/// # fn main() -> Result<(), cluster::Error> {
+/// use cluster::{Primary, Restart, Setup};
+/// use std::sync::Arc;
+///
+/// let primary = Arc::new(Primary::builder().restart(Restart::Never).build()?);
+/// let own = Arc::downgrade(&primary);
+/// primary.on_exit(move |worker, status| {
+///     eprintln!("worker {} ended with {status}", worker.id());
+///     // As Node's programs do it, without our help.
+///     let forked = own.upgrade().map(|primary| primary.fork(Setup::new()));
+///     if let Some(Err(error)) = forked {
+///         eprintln!("{}", error.with_causes());
+///     }
+/// });
+/// primary.fork(Setup::new())?;
+/// # Ok(()) }
+/// ```
 impl Primary {
     /// The settings were changed.
     pub fn on_setup(&self, mut call: impl FnMut(Arc<Settings>) + Send + 'static) -> &Self {
@@ -51,7 +72,8 @@ impl Primary {
         })
     }
 
-    /// A worker sent this, and has no callback of its own for it. The queue does not get it then.
+    /// A worker sent this, and has no callback of its own for it. The queue does not get it then. Of
+    /// several such callbacks the first is called, for a message has one owner.
     pub fn on_message(
         &self,
         mut call: impl FnMut(WorkerProcess, ipc::Message) + Send + 'static,
@@ -61,6 +83,16 @@ impl Primary {
                 call(worker, message);
             }
         })
+    }
+
+    /// A worker left its queue unread for too long and is being killed, to be replaced.
+    pub fn on_unresponsive(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
+        self.on_worker(Kind::Unresponsive, call)
+    }
+
+    /// A reload is over: every worker has been replaced.
+    pub fn on_reloaded(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
+        self.on(Kind::Reloaded, move |_| call())
     }
 
     /// A worker's channel is closed.
@@ -124,7 +156,8 @@ impl WorkerProcess {
         })
     }
 
-    /// It sent this. The primary's callback and queue do not get it then.
+    /// It sent this. The primary's callback and queue do not get it then. Of several such callbacks
+    /// the first is called.
     pub fn on_message(&self, mut call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         self.on(Kind::Message, move |event| {
             if let Event::Message(_, message) = event {

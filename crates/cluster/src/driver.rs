@@ -16,7 +16,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, ReloadFailure, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;
@@ -30,10 +30,13 @@ use crate::settings::Signals;
 use crate::setup::Settings;
 use crate::shared::{Job, Shared, Spawned};
 use crate::spawner::Spawner;
-use wishes::{Reply, Wishes};
+use wishes::Wishes;
 
 /// Jobs handled before the other sources get their turn.
 const JOBS_PER_TURN: usize = 256;
+
+/// Of so many workers it is known why they could not listen or start.
+const FAILURES_MAX: usize = 64;
 
 /// What a token on the loop stands for.
 #[derive(Clone, Copy, Debug)]
@@ -148,8 +151,8 @@ impl Driver {
                 let number = self.wishes.fork(reply);
                 self.inputs.push_back(Input::Fork { number, setup });
             }
-            Job::Disconnect(callback) => {
-                let number = self.wishes.disconnect(callback);
+            Job::Disconnect(then) => {
+                let number = self.wishes.disconnect(then);
                 self.inputs.push_back(Input::Empty { number });
             }
             Job::Reload(reply) => self.reload(Some(reply)),
@@ -185,7 +188,7 @@ impl Driver {
         self.shared.emit(Event::error(Some(worker), told));
         // Whoever forked it gets the error; a failed start is then told by the number alone.
         if let Some(error) = self.wishes.forked(worker, Err(Error::Fork(error))) {
-            self.failures.insert(worker, error);
+            self.blame_later(worker, error);
         }
         self.inputs.push_back(Input::SpawnFailed { worker, errno });
     }
@@ -219,12 +222,6 @@ impl Driver {
                     member.read_stderr(turn);
                 }
                 self.inputs.push_back(Input::Exited { worker, ended: ended(status) });
-            }
-            E::Close(_) => {
-                if let Some(member) = self.members.get_mut(worker) {
-                    member.closed = true;
-                }
-                self.let_go(worker, turn);
             }
             E::Error(error) => {
                 self.shared.emit(Event::error(Some(worker), Error::Worker(error)));
@@ -264,30 +261,6 @@ impl Driver {
                 self.shared.change(|state| state.interrupted = Some(signal));
                 self.inputs.push_back(Input::Abort);
             }
-        }
-    }
-
-    fn reload(&mut self, reply: Option<Reply>) {
-        let number = self.wishes.reload(reply);
-        self.inputs.push_back(Input::Reload { number });
-    }
-
-    fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
-        let (worker, failure) = match result {
-            Ok(()) => (None, None),
-            Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
-            Err(ReloadFailure::Closed) => (None, Some(Error::Closed)),
-            Err(ReloadFailure::NotReady(worker)) => (Some(worker), Some(Error::NotReady(worker))),
-            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.blame(worker))),
-        };
-        if failure.is_none() {
-            self.shared.emit(Event::Reloaded);
-        }
-        match (self.wishes.reloaded(number), failure) {
-            // Whoever asked may have stopped waiting.
-            (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
-            (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),
-            (None, None) => {}
         }
     }
 
@@ -372,6 +345,14 @@ impl Driver {
         }
     }
 
+    /// What may be blamed soon, if at all.
+    pub(super) fn blame_later(&mut self, worker: WorkerId, error: Error) {
+        self.failures.insert(worker, error);
+        if self.failures.len() > FAILURES_MAX {
+            self.failures.pop_first();
+        }
+    }
+
     /// What made the start fail: an address that could not be had says more than the exit of
     /// the worker that wanted it.
     fn blame(&mut self, worker: WorkerId) -> Error {
@@ -418,8 +399,8 @@ impl Drop for Driver {
         // Not under the lock: what callbacks hold may have something to say when it goes.
         drop(listeners);
         for job in self.jobs.try_iter() {
-            if let Job::Disconnect(callback) = job {
-                self.wishes.disconnect(callback);
+            if let Job::Disconnect(then) = job {
+                self.wishes.disconnect(then);
             }
         }
         self.wishes.end();

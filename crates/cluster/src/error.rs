@@ -39,7 +39,10 @@ pub enum Error {
     /// No place is left for one worker more, see [`WORKERS_MAX`](crate::WORKERS_MAX), or the
     /// primary has ended.
     NoPlace,
-    /// The listener is closed: the worker is draining, or the primary is gone.
+    /// Waiting here, in a callback, would keep the one away that could end it.
+    WouldDeadlock,
+    /// The listener is closed: the worker is draining, or the primary is gone. In a primary: the
+    /// cluster has ended, or has no worker.
     Closed,
     /// This process is a worker; only a primary can do this.
     IsWorker,
@@ -66,9 +69,11 @@ impl Error {
             Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
             Self::Closed => "ERR_SERVER_NOT_RUNNING",
             Self::NotReady(_) => "ETIMEDOUT",
-            Self::IsWorker | Self::ReloadUnderWay | Self::SetUp | Self::NoPlace => {
-                "ERR_INVALID_STATE"
-            }
+            Self::IsWorker
+            | Self::ReloadUnderWay
+            | Self::SetUp
+            | Self::NoPlace
+            | Self::WouldDeadlock => "ERR_INVALID_STATE",
             Self::Interrupted(_) => "ABORT_ERR",
             Self::Channel(source) => source.code(),
         }
@@ -121,7 +126,10 @@ impl fmt::Display for Error {
             Self::ReloadUnderWay => f.write_str("a reload is under way"),
             Self::SetUp => f.write_str("the settings were set for good before"),
             Self::NoPlace => f.write_str("the primary takes no further worker"),
-            Self::Closed => f.write_str("the listener is closed"),
+            Self::WouldDeadlock => {
+                f.write_str("a callback cannot wait for what only callbacks tell")
+            }
+            Self::Closed => f.write_str("the listener is closed, or the cluster has ended"),
             Self::IsWorker => f.write_str("this process is a worker, not a primary"),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
             Self::Channel(_) => f.write_str("the channel failed"),
@@ -144,6 +152,7 @@ impl std::error::Error for Error {
             | Self::ReloadUnderWay
             | Self::SetUp
             | Self::NoPlace
+            | Self::WouldDeadlock
             | Self::Closed
             | Self::IsWorker
             | Self::Interrupted(_) => None,

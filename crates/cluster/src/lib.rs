@@ -88,30 +88,7 @@ pub use setup::{Settings, Setup, WorkerStdio};
 pub use stream::Stream;
 #[cfg(feature = "tokio")]
 pub use tokio::{AsyncListener, AsyncStream};
-pub use worker::{ORPHAN_DRAIN_MS, Worker};
-
-/// Whether this process is the primary, or would be one: it was not started as a worker.
-///
-/// Node: `cluster.isPrimary`. As [`Worker::current`] it brings the worker's runtime up.
-#[must_use]
-#[doc(alias = "isPrimary")]
-pub fn is_primary() -> bool {
-    !is_worker()
-}
-
-/// The same as [`is_primary`]. Node: `cluster.isMaster`.
-#[must_use]
-#[doc(alias = "isMaster")]
-pub fn is_master() -> bool {
-    is_primary()
-}
-
-/// Whether this process was started as a worker. Node: `cluster.isWorker`.
-#[must_use]
-#[doc(alias = "isWorker")]
-pub fn is_worker() -> bool {
-    Worker::current().is_some()
-}
+pub use worker::{ORPHAN_DRAIN_MS, Worker, is_master, is_primary, is_worker};
 
 /// The example of the README is compiled as a test.
 #[cfg(all(doctest, feature = "axum"))]

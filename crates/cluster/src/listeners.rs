@@ -71,7 +71,7 @@ impl Listeners {
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
-        let worker = event.worker().cloned();
+        let (kind, worker) = (event.kind(), event.worker().cloned());
         if let (Some(worker), Some(twin)) = (&worker, event.twin()) {
             worker.remember(&twin);
         }
@@ -89,7 +89,8 @@ impl Listeners {
             // The user dropped the receiver: he no longer wants to know.
             let _ = queue.send(event);
         }
-        if let Some(worker) = worker.filter(|worker| is_over(&worker.past())) {
+        let ends = matches!(kind, Kind::Exit | Kind::Disconnect);
+        if let Some(worker) = worker.filter(|worker| ends && is_over(&worker.past())) {
             self.callbacks.retain(|callback| callback.worker != Some(worker.id()));
         }
     }

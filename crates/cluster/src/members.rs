@@ -36,8 +36,6 @@ pub(crate) struct Member {
     last_words: VecDeque<u8>,
     /// Told as the reason of a failed start, and so not written out again.
     blamed: bool,
-    /// Its process has ended and its channel and pipes with it.
-    pub(crate) closed: bool,
     /// More of its standard error is there than a turn takes.
     reads_on: bool,
     told_online: bool,
@@ -56,7 +54,7 @@ impl Members {
         let told = member.told_exit && member.told_disconnect;
         let holds_none =
             member.queues.is_empty() && member.desk.as_ref().is_none_or(Desk::is_empty);
-        let done = told && member.closed && holds_none;
+        let done = told && holds_none;
         if done { self.0.remove(&worker) } else { None }
     }
 
@@ -126,7 +124,6 @@ impl Member {
             stderr: None,
             last_words: VecDeque::new(),
             blamed: false,
-            closed: false,
             reads_on: false,
             told_online: false,
             told_disconnect: false,

@@ -1,5 +1,6 @@
 //! The primary: the process that opens the ports, starts the workers and deals the connections.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -15,7 +16,7 @@ use crate::policy::Policy;
 use crate::process::WorkerProcess;
 use crate::settings::{Builder, WORKERS_MAX};
 use crate::setup::{Settings, Setup};
-use crate::shared::{Callback, Job, Shared, State};
+use crate::shared::{Job, Shared, State, Then};
 use crate::spawner::Spawner;
 use crate::worker::Worker;
 
@@ -47,7 +48,6 @@ use crate::worker::Worker;
 /// [`shutdown`](Self::shutdown) does and does not wait for them.
 ///
 /// Node: the `cluster` object of a primary; `cluster.fork()` is `start` and the slots it fills.
-#[derive(Debug)]
 pub struct Primary {
     shared: Arc<Shared>,
     workers: u32,
@@ -77,6 +77,14 @@ impl Primary {
         Ok(Self { shared, workers, policy })
     }
 
+    /// Not where only a later callback could end the waiting.
+    fn may_wait(&self) -> Result<(), Error> {
+        if reactor::callback::on_callback_thread() {
+            return Err(Error::WouldDeadlock);
+        }
+        Ok(())
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -84,8 +92,10 @@ impl Primary {
     /// Everything that happens from now on, in order; the first call gives the receiver that
     /// gets it, later calls give receivers that are closed.
     ///
-    /// Call it before [`start`](Self::start) to miss nothing. The receiver ends when all
-    /// workers have ended. What arrives before anybody asked is not kept. Take from it: a worker
+    /// Call it before [`start`](Self::start) to miss nothing. The receiver ends with the primary:
+    /// when the last worker has ended for good, after a [`start`](Self::start), or after a
+    /// [`shutdown`](Self::shutdown); not after a [`disconnect`](Self::disconnect), which lets others
+    /// come. Messages that a callback takes do not come here. What arrives before anybody asked is not kept. Take from it: a worker
     /// whose messages lie unread in large numbers is not heard any further, its wish to listen
     /// included.
     #[must_use]
@@ -129,7 +139,7 @@ impl Primary {
     /// Starts one worker more, with `setup` for itself, and waits until its process runs. The
     /// place it gets keeps this setup: who replaces the worker has it, too.
     ///
-    /// It counts as the youngest for [`scale`](Self::scale), and as one of those that
+    /// It counts as the youngest place for [`scale`](Self::scale), and as one of those that
     /// [`ready`](Self::ready) waits for. A program that starts all its workers like this needs no
     /// [`start`](Self::start), and its primary does not end with the last of them;
     /// [`Builder::restart`](crate::Builder::restart) with `Never` leaves their number to it, as
@@ -148,11 +158,12 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::Fork`] when it cannot be started: it is tried again, with growing delay, as if it
-    /// had crashed. [`Error::NoPlace`] with [`WORKERS_MAX`] workers and when the cluster has ended.
+    /// [`Error::Fork`] when it cannot be started; then its place is given up, and nothing is left of
+    /// it. [`Error::Option`] for a descriptor number that cannot be. [`Error::NoPlace`] with [`WORKERS_MAX`] workers and when the cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
     pub fn fork(&self, setup: Setup) -> Result<WorkerProcess, Error> {
+        self.shared.check(&setup)?;
         let (reply, replied) = crossbeam_channel::bounded(1);
         self.shared.ask_for(Job::Fork(Arc::new(setup), reply));
         replied.recv().unwrap_or(Err(Error::NoPlace))
@@ -163,7 +174,8 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] when it would change what [`setup_master`](Self::setup_master) has set.
+    /// [`Error::SetUp`] when it would change what [`setup_master`](Self::setup_master) has set;
+    /// [`Error::Option`] for a descriptor number that cannot be.
     ///
     /// Node: `cluster.setupPrimary`.
     #[doc(alias = "setupPrimary")]
@@ -176,7 +188,18 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] when it was called before, with something else.
+    /// [`Error::SetUp`] when it was called before, with something else; [`Error::Option`] as there.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cluster::Error> {
+    /// use cluster::{Primary, Setup};
+    ///
+    /// let primary = Primary::builder().build()?;
+    /// primary.setup_master(Setup::new().args(["--quiet"]))?;
+    /// primary.setup_master(Setup::new().args(["--quiet"]))?;
+    /// assert!(primary.setup_master(Setup::new().args(["--loud"])).is_err());
+    /// # Ok(()) }
+    /// ```
     ///
     /// Node: `cluster.setupMaster` of the first versions; later it became the other one's alias.
     #[doc(alias = "setupMaster")]
@@ -200,6 +223,15 @@ impl Primary {
     /// Disconnects all workers, and calls `then` on the callback thread when they have ended and
     /// all that they listened on is closed; at once where there is none. Returns at once.
     ///
+    /// ```
+    /// # fn main() -> Result<(), cluster::Error> {
+    /// let primary = cluster::Primary::builder().build()?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// primary.disconnect(move || tell.send("all are gone").expect("heard"));
+    /// assert_eq!(told.recv(), Ok("all are gone"));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// Unlike after a [`shutdown`](Self::shutdown) the primary can start others, also before that.
     /// The deadlines of [`Builder::disconnect_within`](crate::Builder::disconnect_within) hold.
     ///
@@ -211,7 +243,7 @@ impl Primary {
             return reactor::callback::call(then);
         }
         // Under the lock: when the driver ends after this it finds the job.
-        self.shared.job(Job::Disconnect(Callback(Box::new(then))));
+        self.shared.job(Job::Disconnect(Then(Box::new(then))));
     }
 
     /// Replaces every worker, one after the other, without refusing anybody; blocks until the
@@ -237,10 +269,12 @@ impl Primary {
     /// The reload is given up, and the workers not yet replaced are kept, when a new one ends
     /// ([`Error::StartFailed`], [`Error::Listen`]) or is not ready within
     /// [`Builder::ready_within`] ([`Error::NotReady`]). [`Error::ReloadUnderWay`] while another
-    /// is not over; [`Error::Closed`] before the start and when the cluster ends.
+    /// is not over; [`Error::Closed`] before the start and when the cluster ends;
+    /// [`Error::WouldDeadlock`] in a callback.
     ///
     /// Node: has no such thing.
     pub fn reload(&self) -> Result<(), Error> {
+        self.may_wait()?;
         self.shared.ask(Job::Reload).unwrap_or(Err(Error::Closed))
     }
 
@@ -270,13 +304,17 @@ impl Primary {
     ///
     /// A worker of the first start that ends before that ends the whole start, without a worker
     /// left behind: [`Error::Listen`] when it could not have its address, otherwise
-    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown, and
-    /// [`Error::Interrupted`] when a second signal cut that short.
+    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown and when no
+    /// worker is left that could listen, and [`Error::Interrupted`] when a second signal cut a
+    /// shutdown short. [`Error::WouldDeadlock`] in a callback.
     pub fn ready(&self) -> Result<(), Error> {
+        self.may_wait()?;
         self.shared.wait_until(|state| match state {
             State { ready: true, .. } => Some(Ok(())),
             // Only when nobody is left: a caller that exits leaves no worker behind.
-            State { finished: true, .. } => Some(Err(failure(state).unwrap_or(Error::Closed))),
+            State { finished: true, .. } | State { idle: true, .. } => {
+                Some(Err(failure(state).unwrap_or(Error::Closed)))
+            }
             _ => None,
         })
     }
@@ -295,9 +333,12 @@ impl Primary {
     /// # Errors
     ///
     /// What [`ready`](Self::ready) gives for a failed start, unless that was told already;
-    /// [`Error::Interrupted`] when a second signal killed the workers.
+    /// [`Error::Interrupted`] when a second signal killed the workers; [`Error::WouldDeadlock`] in a
+    /// callback.
     pub fn wait(&self) -> Result<(), Error> {
-        let over = |state: &State| state.finished || state.idle;
+        self.may_wait()?;
+        let before = self.shared.lock().idles;
+        let over = |state: &State| state.finished || state.idle || state.idles > before;
         self.shared.wait_until(|state| over(state).then(|| failure(state).map_or(Ok(()), Err)))
     }
 
@@ -317,6 +358,13 @@ impl Primary {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.ask(Job::Count).unwrap_or_else(|| self.shared.lock().counters)
+    }
+}
+
+impl fmt::Debug for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let workers = self.shared.lock().workers.len();
+        f.debug_struct("Primary").field("workers", &workers).finish_non_exhaustive()
     }
 }
 

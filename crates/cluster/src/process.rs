@@ -1,6 +1,7 @@
 //! A worker as its primary sees it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -66,7 +67,7 @@ impl Pipes {
 }
 
 /// What a worker has been through, for those who ask later.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Past {
     Fork,
     Online,
@@ -80,11 +81,18 @@ enum Past {
 /// Dropping it changes nothing: workers belong to their [`Primary`](crate::Primary).
 ///
 /// Node: the class `Worker` of a primary. The worker's own side is [`Worker`](crate::Worker).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[doc(alias = "Worker")]
 pub struct WorkerProcess(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for WorkerProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("WorkerProcess");
+        debug.field("id", &self.id()).field("pid", &self.pid()).field("state", &self.state());
+        debug.finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     id: u32,
     child: Arc<Child>,
@@ -244,7 +252,11 @@ impl WorkerProcess {
             | Event::Reloaded
             | Event::Error(..) => return,
         };
-        self.0.past.lock().unwrap_or_else(PoisonError::into_inner).push(past);
+        let mut all = self.0.past.lock().unwrap_or_else(PoisonError::into_inner);
+        // A worker may listen there again and again.
+        if !all.contains(&past) {
+            all.push(past);
+        }
     }
 
     pub(crate) fn past(&self) -> Vec<Event> {

@@ -242,6 +242,7 @@ impl Builder {
     /// descriptor left.
     pub fn build(self) -> Result<Primary, Error> {
         check_workers(self.workers)?;
+        self.settings.check()?;
         if !(1..=64).contains(&self.core.window) {
             let why = format!("{} is not between 1 and 64", self.core.window);
             return Err(Error::Option("window", why));

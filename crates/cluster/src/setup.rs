@@ -9,6 +9,8 @@ use std::sync::Arc;
 use child_process::{Fork, Module, Stdio};
 use ipc::Serialization;
 
+use crate::error::Error;
+
 /// What each new worker of a primary is started with. Read it with
 /// [`Primary::settings`](crate::Primary::settings), change it with [`Setup`].
 ///
@@ -181,7 +183,28 @@ impl Settings {
 
     /// A descriptor number that nothing else of a worker has.
     pub(crate) fn free_number(&self, least: i32) -> i32 {
-        self.stdio.keys().next_back().map_or(least, |last| least.max(last + 1))
+        let mut free = (least..).filter(|number| !self.stdio.contains_key(number));
+        free.next().expect("there are more numbers than descriptors")
+    }
+
+    /// Refuses descriptor numbers that a worker cannot have.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let (most, _) = sys::limit::descriptors().unwrap_or((1024, 0));
+        for number in self.stdio.keys() {
+            let why = match u64::try_from(*number) {
+                Ok(3) => "3 is the channel's".to_owned(),
+                // One more may be needed beside.
+                Ok(number) if number + 1 < most => continue,
+                _ => format!("{number} is not between 0 and {}", most.saturating_sub(2)),
+            };
+            return Err(Error::Option("stdio", why));
+        }
+        Ok(())
+    }
+
+    /// Both start the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Self { own_args: other.own_args, ..self.clone() } == *other
     }
 }
 
@@ -322,7 +345,15 @@ mod tests {
         let mut settings = Settings::of_this_process();
         assert_eq!(settings.free_number(4), 4);
         settings.overlay(&Setup::new().stdio(2, WorkerStdio::Null).stdio(6, WorkerStdio::Pipe));
-        assert_eq!(settings.free_number(4), 7);
+        assert_eq!(settings.free_number(4), 4);
+        assert_eq!(settings.free_number(6), 7);
+        assert!(settings.check().is_ok());
+        for number in [-1, 3, i32::MAX] {
+            let mut settings = settings.clone();
+            settings.overlay(&Setup::new().stdio(number, WorkerStdio::Null));
+            let error = settings.check().expect_err("no such number");
+            assert_eq!(error.code(), "ERR_INVALID_ARG_VALUE", "{number}");
+        }
         assert!(!settings.inherits_stderr());
     }
 }

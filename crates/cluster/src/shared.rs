@@ -17,11 +17,11 @@ use crate::queue::Connection;
 use crate::setup::{Settings, Setup};
 
 /// To be called once.
-pub(crate) struct Callback(pub(crate) Box<dyn FnOnce() + Send>);
+pub(crate) struct Then(pub(crate) Box<dyn FnOnce() + Send>);
 
-impl fmt::Debug for Callback {
+impl fmt::Debug for Then {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callback").finish_non_exhaustive()
+        f.debug_struct("Then").finish_non_exhaustive()
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Job {
     /// One worker more, with this for itself.
     Fork(Arc<Setup>, Sender<Result<WorkerProcess, Error>>),
     /// All workers are to end; this is called then.
-    Disconnect(Callback),
+    Disconnect(Then),
     /// The user wants every worker replaced.
     Reload(Sender<Result<(), Error>>),
     /// The user asks for the counters, of all or of one.
@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) finished: bool,
     /// All workers have ended, and none has been asked for since.
     pub(crate) idle: bool,
+    /// How often that happened.
+    pub(crate) idles: u64,
     /// Why the start was given up; taken by the first who asks.
     pub(crate) failure: Option<Error>,
     pub(crate) interrupted: Option<Signal>,
@@ -103,6 +105,7 @@ impl State {
             scales: 0,
             finished: false,
             idle: false,
+            idles: 0,
             failure: None,
             interrupted: None,
             address: None,
@@ -142,13 +145,21 @@ impl Shared {
         let mut state = self.lock();
         let mut settings = Settings::clone(&state.settings);
         settings.overlay(setup);
+        settings.check()?;
         if state.frozen {
-            return if settings == *state.settings { Ok(()) } else { Err(Error::SetUp) };
+            return if settings.is(&state.settings) { Ok(()) } else { Err(Error::SetUp) };
         }
         state.frozen = freeze;
         state.settings = Arc::new(settings);
         self.job(Job::Setup(state.settings.clone()));
         Ok(())
+    }
+
+    /// Whether workers can be started with that.
+    pub(crate) fn check(&self, setup: &Setup) -> Result<(), Error> {
+        let mut settings = Settings::clone(&self.lock().settings);
+        settings.overlay(setup);
+        settings.check()
     }
 
     pub(crate) fn job(&self, job: Job) {

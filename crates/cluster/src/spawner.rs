@@ -86,7 +86,10 @@ fn start_writing() -> Option<Sender<Vec<u8>>> {
 /// Starts one worker and tells the driver; `Spawned` is told before anything of the child.
 fn spawn(shared: &Arc<Shared>, order: &Order) {
     let worker = order.worker;
-    let spawned = match start(order) {
+    // An order that makes this panic must not take those after it away.
+    let started = std::panic::catch_unwind(|| start(order));
+    let panicked = || Err(child_process::Error::Os("spawn", io::Error::other("it panicked")));
+    let spawned = match started.unwrap_or_else(|_| panicked()) {
         Ok(spawned) => spawned,
         Err(error) => return shared.job(Job::Spawned { worker, result: Err(error) }),
     };

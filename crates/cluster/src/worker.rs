@@ -37,6 +37,7 @@ const KILL_WAITS_MAX: Duration = Duration::from_secs(1);
 pub struct Worker(Arc<Runtime>);
 
 type OnDisconnect = Box<dyn FnOnce() + Send>;
+type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
 
 /// Who gets the primary's messages.
 enum Sink {
@@ -90,6 +91,7 @@ pub(crate) struct Runtime {
     unread: Mutex<Option<Receiver<ipc::Message>>>,
     /// Called when the channel is closed; `None` when it has been.
     on_disconnect: Mutex<Option<Vec<OnDisconnect>>>,
+    on_error: Mutex<Vec<OnError>>,
     drain: Arc<Drain>,
     /// It has listened once.
     listened: AtomicBool,
@@ -151,6 +153,7 @@ impl Worker {
             unread: Mutex::new(Some(unread)),
             drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
             on_disconnect: Mutex::new(Some(Vec::new())),
+            on_error: Mutex::default(),
             listened: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
@@ -267,15 +270,25 @@ impl Worker {
     }
 
     /// Has `call` called with each of the primary's messages, on the callback thread, from the
-    /// first one on. The [`messages`](Self::messages) that nobody has taken come first.
+    /// first one on: what [`messages`](Self::messages) would have given comes first. Of several such
+    /// callbacks the first is called, for a message has one owner; a receiver that was taken ends.
     pub fn on_message(&self, call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         let sink = Sink::Callback(Box::new(reactor::callback::each(call)));
         let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
         // Also when the channel is closed: what had come before is still there.
         self.messages().try_iter().for_each(|message| sink.put(message));
-        if messages.is_some() {
+        if let Some(Sink::Queue(_)) = *messages {
             *messages = Some(sink);
         }
+        self
+    }
+
+    /// Has `call` called, on the callback thread, with what goes wrong on the channel to the primary.
+    /// The process goes on.
+    pub fn on_error(&self, call: impl FnMut(Arc<child_process::Error>) + Send + 'static) -> &Self {
+        let call = reactor::callback::each(call);
+        let mut calls = self.0.on_error.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push(Box::new(call));
         self
     }
 
@@ -304,6 +317,45 @@ impl Worker {
     }
 }
 
+/// Whether this process is the primary, or would be one: it was not started as a worker.
+///
+/// ```
+/// assert!(cluster::is_primary() && !cluster::is_worker());
+/// ```
+///
+/// Node: `cluster.isPrimary`. As [`Worker::current`] it brings the worker's runtime up.
+///
+/// # Panics
+///
+/// As [`Worker::current`].
+#[must_use]
+#[doc(alias = "isPrimary")]
+pub fn is_primary() -> bool {
+    !is_worker()
+}
+
+/// The same as [`is_primary`]. Node: `cluster.isMaster`.
+///
+/// # Panics
+///
+/// As [`Worker::current`].
+#[must_use]
+#[doc(alias = "isMaster")]
+pub fn is_master() -> bool {
+    is_primary()
+}
+
+/// Whether this process was started as a worker. Node: `cluster.isWorker`.
+///
+/// # Panics
+///
+/// As [`Worker::current`].
+#[must_use]
+#[doc(alias = "isWorker")]
+pub fn is_worker() -> bool {
+    Worker::current().is_some()
+}
+
 impl Runtime {
     pub(crate) fn drain(&self) -> &Arc<Drain> {
         &self.drain
@@ -330,6 +382,11 @@ impl Runtime {
                 if let Some(messages) = messages.as_ref() {
                     messages.put(message);
                 }
+            }
+            E::Error(error) => {
+                let error = Arc::new(error);
+                let calls = self.on_error.lock().unwrap_or_else(PoisonError::into_inner);
+                calls.iter().for_each(|call| call(error.clone()));
             }
             E::Disconnect => {
                 self.end_host();

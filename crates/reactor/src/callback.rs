@@ -39,7 +39,8 @@ pub fn call(job: impl FnOnce() + Send + 'static) {
 }
 
 /// A function that has `action` called, on the callback thread, with each value it is given: one after
-/// the other, in the order in which they were given, the ones after a panic as well.
+/// the other, in the order in which they were given, the ones after a panic as well. `action` is
+/// dropped there, too.
 ///
 /// ```
 /// let (tell, heard) = crossbeam_channel::unbounded();
@@ -51,14 +52,25 @@ pub fn call(job: impl FnOnce() + Send + 'static) {
 pub fn each<T: Send + 'static>(
     action: impl FnMut(T) + Send + 'static,
 ) -> impl Fn(T) + Send + Sync + 'static {
-    let action = Arc::new(Mutex::new(action));
+    let action = Action(Some(Arc::new(Mutex::new(action))));
     move |value| {
-        let action = action.clone();
+        let Some(action) = action.0.clone() else { return };
         call(move || {
             // A panic in an earlier call must not silence the later ones.
             let mut action = action.lock().unwrap_or_else(PoisonError::into_inner);
             (*action)(value);
         });
+    }
+}
+
+/// What is called for each value. It is dropped where it is called: what it holds may be user code
+/// as well.
+struct Action<F: Send + 'static>(Option<Arc<Mutex<F>>>);
+
+impl<F: Send + 'static> Drop for Action<F> {
+    fn drop(&mut self) {
+        let action = self.0.take();
+        call(move || drop(action));
     }
 }
 

@@ -87,7 +87,8 @@ impl Driver {
         self.shared.change(|state| {
             state.idle = state.scales == scales;
             if state.idle {
-                (state.address, state.ready) = (None, false);
+                state.idles += 1;
+                state.ready = false;
             }
         });
     }
@@ -183,6 +184,13 @@ impl Driver {
     pub(super) fn close_port(&mut self, key: Key, turn: &mut Turn<'_>) {
         self.node_data.remove(&key);
         if let Some(port) = self.ports.remove(&key) {
+            let oldest = self.ports.iter().min_by_key(|(key, _)| **key);
+            let next = oldest.map(|(_, port)| port.address().clone());
+            self.shared.change(|state| {
+                if state.address.as_ref() == Some(port.address()) {
+                    state.address = next;
+                }
+            });
             // Gone from the loop when it is closed, whatever this says.
             let _ = turn.deregister(port.listener());
             self.watched.remove(&port.token().0);
@@ -252,7 +260,7 @@ impl Driver {
 
     pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
         let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
-        self.failures.insert(worker, error(address.clone()));
+        self.blame_later(worker, error(address.clone()));
         self.shared.emit(Event::error(Some(worker), error(address)));
     }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use crossbeam_channel::Sender;
 
-use crate::core::WorkerId;
+use super::Driver;
+use crate::core::{Input, ReloadFailure, WorkerId};
 use crate::error::Error;
+use crate::event::Event;
 use crate::process::WorkerProcess;
-use crate::shared::Callback;
+use crate::shared::Then;
 
 /// The way back to who asked for a reload.
 pub(super) type Reply = Sender<Result<(), Error>>;
@@ -22,7 +24,7 @@ pub(super) struct Wishes {
     forks: HashMap<u32, ForkReply>,
     /// The worker has its number, and is being started.
     starting: HashMap<WorkerId, ForkReply>,
-    disconnects: HashMap<u32, Callback>,
+    disconnects: HashMap<u32, Then>,
 }
 
 impl Wishes {
@@ -76,22 +78,48 @@ impl Wishes {
         }
     }
 
-    pub(super) fn disconnect(&mut self, callback: Callback) -> u32 {
+    pub(super) fn disconnect(&mut self, then: Then) -> u32 {
         let number = self.number();
-        self.disconnects.insert(number, callback);
+        self.disconnects.insert(number, then);
         number
     }
 
     pub(super) fn emptied(&mut self, number: u32) {
-        if let Some(Callback(call)) = self.disconnects.remove(&number) {
+        if let Some(Then(call)) = self.disconnects.remove(&number) {
             reactor::callback::call(call);
         }
     }
 
     /// Nobody is left: all who wait for that are told.
     pub(super) fn end(&mut self) {
-        for (_, Callback(call)) in self.disconnects.drain() {
+        for (_, Then(call)) in self.disconnects.drain() {
             reactor::callback::call(call);
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn reload(&mut self, reply: Option<Reply>) {
+        let number = self.wishes.reload(reply);
+        self.inputs.push_back(Input::Reload { number });
+    }
+
+    pub(super) fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
+        let (worker, failure) = match result {
+            Ok(()) => (None, None),
+            Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
+            Err(ReloadFailure::Closed) => (None, Some(Error::Closed)),
+            Err(ReloadFailure::NotReady(worker)) => (Some(worker), Some(Error::NotReady(worker))),
+            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.blame(worker))),
+        };
+        if failure.is_none() {
+            self.shared.emit(Event::Reloaded);
+        }
+        match (self.wishes.reloaded(number), failure) {
+            // Whoever asked may have stopped waiting.
+            (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
+            (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),
+            (None, None) => {}
         }
     }
 }
