@@ -54,7 +54,7 @@ use sys::pidfd::PidFd;
 use sys::signal::{Signal, kill, kill_group};
 
 /// The longest a case may take.
-pub(crate) const CASE_MAX: Duration = Duration::from_secs(20);
+pub(crate) const CASE_MAX: Duration = Duration::from_secs(45);
 
 /// The environment variable by which every process of a case is known.
 pub(crate) const MARK: &str = "BROOD_TEST_CASE";
