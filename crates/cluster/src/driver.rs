@@ -54,6 +54,8 @@ pub(crate) struct Driver {
     jobs: Receiver<Job>,
     spawner: Spawner,
     members: Members,
+    /// Who may be gone for good by now.
+    leaving: Vec<WorkerId>,
     ports: BTreeMap<Key, Port>,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
@@ -101,6 +103,7 @@ impl Driver {
             jobs,
             spawner,
             members: Members::default(),
+            leaving: Vec::new(),
             ports: BTreeMap::new(),
             watched: BTreeMap::new(),
             next_token: 0,
@@ -127,6 +130,10 @@ impl Driver {
                 self.perform(output, turn);
             }
             self.outputs = outputs;
+            // Not before: what is told after a worker's end may need what is known of it.
+            for worker in std::mem::take(&mut self.leaving) {
+                self.let_go(worker, turn);
+            }
         }
     }
 
@@ -340,7 +347,7 @@ impl Driver {
                     let said = member.read_stderr(turn).unwrap_or_default();
                     self.write_stderr(said);
                 }
-                self.let_go(worker, turn);
+                self.leaving.push(worker);
             }
         }
     }

@@ -247,7 +247,7 @@ impl Driver {
             self.watched
                 .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
         }
-        self.let_go(worker, turn);
+        self.leaving.push(worker);
     }
 
     /// Forgets a worker of whom nothing more will be heard.
