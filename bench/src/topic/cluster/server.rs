@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::load;
@@ -20,6 +21,18 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
+/// `cargo run` builds the program that it runs, and not the one beside it.
+fn build_servers() -> Result<(), String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "-q", "--locked", "--bin", "servers", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().map_err(|error| format!("cargo: {error}"))?;
+    if built.success() { Ok(()) } else { Err("`servers` could not be built".to_owned()) }
+}
+
 impl Server {
     /// This program again, in the role of a server of this kind.
     pub fn native(kind: &str, workers: u32, more: &[&str]) -> Result<Self, String> {
@@ -32,9 +45,8 @@ impl Server {
     pub fn lean(kind: &str, workers: u32) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let program = program.with_file_name("servers");
-        if !program.exists() {
-            return Err("the program `servers` was not built: `cargo build` does that".to_owned());
-        }
+        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+        BUILT.get_or_init(build_servers).clone()?;
         Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers.to_string()]))
     }
 
