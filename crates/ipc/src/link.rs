@@ -412,6 +412,10 @@ impl Shared {
             // Whatever goes wrong goes wrong again on the loop, which tells it in order.
             let _ = wire::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
+                // The loop does not look at this queue now, so nobody else would.
+                if let Some(memory) = queue.outbox.take_long_spare() {
+                    scratch::keep_frame(memory);
+                }
                 return false;
             }
         }

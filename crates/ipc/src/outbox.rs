@@ -18,6 +18,9 @@ use std::io::IoSlice;
 /// Chunks are joined up to this length, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// A queue that rests keeps no more memory than this for the next message, in bytes.
+const RESTING_BYTES: usize = 2048;
+
 /// The most slices offered to one call.
 pub(crate) const SLICES_MAX: usize = 16;
 
@@ -236,6 +239,12 @@ impl<H> Outbox<H> {
         let count = self.frames();
         *self = Outbox::new();
         count
+    }
+
+    /// Gives away the memory of a long message, which a channel at rest does not keep.
+    #[inline]
+    pub(crate) fn take_long_spare(&mut self) -> Option<Vec<u8>> {
+        (self.spare.capacity() > RESTING_BYTES).then(|| std::mem::take(&mut self.spare))
     }
 
     /// Gives back memory that is only kept for speed.

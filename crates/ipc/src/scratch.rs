@@ -16,11 +16,14 @@ pub(crate) fn take_frame() -> Vec<u8> {
     FRAME.try_with(Cell::take).unwrap_or_default()
 }
 
-/// Gives it back.
+/// Gives it back. Of two that are given back, the longer one is kept.
 #[inline]
 pub(crate) fn keep_frame(memory: Vec<u8>) {
     if memory.capacity() <= KEPT_BYTES_MAX {
-        let _ = FRAME.try_with(|cell| cell.set(memory));
+        let _ = FRAME.try_with(|cell| {
+            let kept = cell.take();
+            cell.set(if kept.capacity() > memory.capacity() { kept } else { memory });
+        });
     }
 }
 
