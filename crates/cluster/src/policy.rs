@@ -31,7 +31,9 @@ pub enum Policy {
     /// worker, and to its successor when it is replaced. Value 4; beyond Node.
     ///
     /// A client moves only when workers come or go and it is among the few that have to, and for
-    /// as long as its worker does not take what it is given. Behind a proxy all clients have the
+    /// as long as its worker has no room or has left unread for a second what it was given, where
+    /// other policies wait a tenth of that: a client that moves loses what its worker knows of it.
+    /// Behind a proxy all clients have the
     /// proxy's address and so one worker; clients of a Unix socket have none and are dealt in
     /// rotation.
     Sticky,

@@ -41,6 +41,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 pub(crate) const LATE: Duration = Duration::from_millis(20);
 /// A record unread for longer is taken back, if another worker is free.
 pub(crate) const STUCK: Duration = Duration::from_millis(100);
+/// The same two under [`Policy::Sticky`]: a client that has to move loses more than that time.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A tick that comes later than this after its time says that this process stood still.
 const STOOD_STILL: Duration = Duration::from_millis(100);
 /// Pause after too many descriptors were in flight.
@@ -128,7 +130,8 @@ impl<H: Affinity> Schedule<H> {
         open_max: Option<u32>,
     ) {
         if let Err(at) = self.find(worker) {
-            self.lanes.insert(at, Lane::new(worker, slot, kind, open_max));
+            let late_after = self.patience(LATE);
+            self.lanes.insert(at, Lane::new(worker, slot, kind, late_after, open_max));
             // Whose turn it is does not change.
             if at < self.cursor {
                 self.cursor += 1;
@@ -161,7 +164,7 @@ impl<H: Affinity> Schedule<H> {
         self.counters.accepted += 1;
         let origin = Origin { number: self.counters.accepted, again: false };
         let waiting = Waiting { connection, origin };
-        let lane = if self.waiting.is_empty() { self.pick(&waiting.connection, out) } else { None };
+        let lane = if self.waiting.is_empty() { self.pick(&waiting, now, out) } else { None };
         match lane {
             Some(lane) => self.send(lane, waiting, now, out),
             None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
@@ -210,6 +213,7 @@ impl<H: Affinity> Schedule<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Verdict {
+        let stuck_after = self.patience(STUCK);
         let lane = &mut self.lanes[at];
         let unknown = lane.asked.is_some_and(|asked| asked < unread);
         lane.saw(unread, now);
@@ -230,9 +234,7 @@ impl<H: Affinity> Schedule<H> {
             | LaneState::Checking(_)
             | LaneState::Again(_)
             | LaneState::Ended
-            | LaneState::Answering => {
-                lane.records.front().is_some_and(|oldest| oldest.at + STUCK <= now)
-            }
+            | LaneState::Answering => lane.is_unread_for(stuck_after, now),
         };
         if stuck && self.is_free_beside(at) {
             self.take_back(at, After::Suspect, out);
@@ -379,7 +381,7 @@ impl<H: Affinity> Schedule<H> {
     fn pump(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
         for _ in 0..max.min(self.waiting.len()) {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            let Some(at) = self.pick(&waiting.connection, out) else {
+            let Some(at) = self.pick(&waiting, now, out) else {
                 self.waiting.push_front(waiting);
                 break;
             };
@@ -414,6 +416,13 @@ impl<H: Affinity> Schedule<H> {
         if on != self.accepting {
             self.accepting = on;
             out.push(Output::Accept { key: self.key, on });
+        }
+    }
+
+    fn patience(&self, time: Duration) -> Duration {
+        match self.policy {
+            Policy::RoundRobin | Policy::None | Policy::LeastLoaded => time,
+            Policy::Sticky => PATIENCE,
         }
     }
 

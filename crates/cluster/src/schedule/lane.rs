@@ -24,11 +24,12 @@ pub(super) struct Lane {
     pub(super) asked: Option<usize>,
     /// The kernel refused a record for want of room, or the lane rests.
     pub(super) full: bool,
-    /// The oldest record was unread for longer than [`LATE`] when it was last looked at.
+    /// The oldest record was unread for longer than this when it was last looked at.
     pub(super) late: bool,
-    /// Was looked at again because its turn had come.
-    pub(super) looked: bool,
-    /// Late ever since, and nothing read.
+    pub(super) late_after: Duration,
+    /// Was looked at again, then, for the connection of this number, which it would have got.
+    pub(super) looked_for: Option<(u64, Instant)>,
+    /// Unread for longer than [`LATE`] ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
     /// What a Node worker says is not heard now.
     pub(super) held_back: bool,
@@ -90,6 +91,7 @@ impl Lane {
         worker: WorkerId,
         slot: Slot,
         kind: WorkerKind,
+        late_after: Duration,
         open_max: Option<u32>,
     ) -> Self {
         Self {
@@ -101,7 +103,8 @@ impl Lane {
             asked: None,
             full: false,
             late: false,
-            looked: false,
+            late_after,
+            looked_for: None,
             stalled_since: None,
             held_back: false,
             rest: None,
@@ -116,14 +119,19 @@ impl Lane {
         let Some(asked) = self.asked.take() else { return };
         let read = asked.saturating_sub(unread).min(self.records.len());
         self.records.drain(..read);
-        self.late = self.records.front().is_some_and(|oldest| oldest.at + LATE <= now);
+        self.late = self.is_unread_for(self.late_after, now);
         if read > 0 || unread == 0 {
             self.full = false;
             self.stalled_since = None;
         }
-        if self.late {
+        if self.is_unread_for(LATE, now) {
             self.stalled_since.get_or_insert(now);
         }
+    }
+
+    /// Its oldest record is unread, or not answered, for this long.
+    pub(super) fn is_unread_for(&self, time: Duration, now: Instant) -> bool {
+        self.records.front().is_some_and(|oldest| oldest.at + time <= now)
     }
 
     /// A record did not get in; tells whose it was.

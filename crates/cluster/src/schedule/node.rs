@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::core::{Affinity, Answer, Output, WorkerId, WorkerKind};
 
 use super::lane::{After, Lane, LaneState, Origin};
-use super::{LATE, Schedule, TICK, Waiting};
+use super::{Schedule, TICK, Waiting};
 
 /// So many may be unanswered where nobody is free.
 pub(super) const NODE_WINDOW: usize = 8;
@@ -41,7 +41,7 @@ impl<H: Affinity> Schedule<H> {
             if let Some(origin) = lane.records.remove(nth).and_then(|sent| sent.connection) {
                 number = origin.number;
             }
-            lane.late = lane.is_late(now);
+            lane.late = lane.is_unread_for(lane.late_after, now);
             lane.held_back = false;
             match answer {
                 Answer::Taken => lane.rest = None,
@@ -123,7 +123,7 @@ impl<H: Affinity> Schedule<H> {
             lane.records.iter_mut().for_each(|sent| sent.at = now);
             return None;
         }
-        lane.late = lane.is_late(now);
+        lane.late = lane.is_unread_for(lane.late_after, now);
         let since = lane.records.front()?.at;
         let silent = now.saturating_duration_since(since) >= self.unresponsive_node;
         silent.then_some(lane.worker)
@@ -131,10 +131,6 @@ impl<H: Affinity> Schedule<H> {
 }
 
 impl Lane {
-    fn is_late(&self, now: Instant) -> bool {
-        self.records.front().is_some_and(|oldest| oldest.at + LATE <= now)
-    }
-
     fn begin_rest(&mut self, now: Instant) {
         let rest = match self.rest {
             // Of several that it was given at once.

@@ -2,39 +2,63 @@
 //!
 //! Pure.
 
+use std::time::Instant;
+
 use crate::core::{Affinity, Output};
 use crate::policy::Policy;
 
-use super::Schedule;
+use super::{Schedule, Waiting};
+
+/// What a connection is dealt by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    /// Whose turn it is.
+    Turn,
+    /// Who has the least.
+    Load,
+    /// Whom this client belongs to.
+    Client(u64),
+}
 
 impl<H: Affinity> Schedule<H> {
     /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
-    pub(super) fn pick(&mut self, connection: &H, out: &mut Vec<Output<H>>) -> Option<usize> {
-        let turn = self.cursor;
-        let picked = match self.pick_by_policy(connection) {
-            None if self.await_ends() => self.pick_by_policy(connection),
+    pub(super) fn pick(
+        &mut self,
+        waiting: &Waiting<H>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> Option<usize> {
+        let (turn, choice) = (self.cursor, self.choice(&waiting.connection));
+        let picked = match self.pick_by(choice) {
+            None if self.await_ends() => self.pick_by(choice),
             picked => picked,
         };
         let at = picked?;
-        if self.policy == Policy::RoundRobin && self.look_before(turn, at, out) {
+        if self.look_before(choice, turn, at, (waiting.origin.number, now), out) {
             self.cursor = turn;
             return None;
         }
         Some(at)
     }
 
-    fn pick_by_policy(&mut self, connection: &H) -> Option<usize> {
-        let client = match self.policy {
-            Policy::RoundRobin | Policy::None => None,
-            Policy::LeastLoaded => return self.pick_least_loaded(),
-            Policy::Sticky => connection.affinity(),
-        };
-        if let Some(client) = client {
-            return self.pick_sticky(client);
+    fn choice(&self, connection: &H) -> Choice {
+        match self.policy {
+            Policy::RoundRobin | Policy::None => Choice::Turn,
+            Policy::LeastLoaded => Choice::Load,
+            Policy::Sticky => connection.affinity().map_or(Choice::Turn, Choice::Client),
         }
-        let at = self.pick_from()?;
-        self.cursor = at + 1;
-        Some(at)
+    }
+
+    fn pick_by(&mut self, choice: Choice) -> Option<usize> {
+        match choice {
+            Choice::Turn => {
+                let at = self.pick_from()?;
+                self.cursor = at + 1;
+                Some(at)
+            }
+            Choice::Load => self.pick_least_loaded(),
+            Choice::Client(client) => self.pick_sticky(client),
+        }
     }
 
     pub(super) fn pick_from(&self) -> Option<usize> {

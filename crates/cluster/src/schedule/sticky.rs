@@ -2,7 +2,8 @@
 //!
 //! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
 //! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
-//! worker gets its predecessor's. Of two workers in one slot the younger is chosen. A Node worker is
+//! worker gets its predecessor's. What a client left with its worker is worth some waiting, so a
+//! lane is late and stuck only after [`PATIENCE`](super::PATIENCE). Of two workers in one slot the younger is chosen. A Node worker is
 //! free here as long as it may have one more unanswered: whoever comes back at once finds it again.
 //!
 //! Pure.
@@ -28,7 +29,7 @@ impl<H: Affinity> Schedule<H> {
     }
 }
 
-fn weight(client: u64, slot: Slot) -> u64 {
+pub(super) fn weight(client: u64, slot: Slot) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 

@@ -259,6 +259,108 @@ fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
 }
 
 #[test]
+fn of_several_that_were_late_each_is_heard_before_it_is_passed_over() {
+    let mut glass = Glass::new(4, |_| {});
+    glass.accept(1..=4);
+    glass.pass(LATE, &[3, 4]);
+    glass.read(&[2]);
+    // 1 has not read, and that is known first.
+    glass.accept([5]);
+    assert_eq!((glass.queue(1), glass.queue(2), glass.queue(3)), (vec![1], vec![5], vec![]));
+    assert_eq!(glass.schedule.counters().waiting, 0);
+}
+
+#[test]
+fn the_least_loaded_is_looked_at_before_another_is_chosen() {
+    let mut glass = Glass::new(0, |options| options.policy = Policy::LeastLoaded);
+    let _ends = [glass.join_with_limit(1, 9), glass.join_with_limit(2, 9)];
+    glass.accept(1..=6);
+    glass.read(&[2]);
+    let ends = glass.join_with_limit(3, 9);
+    glass.accept([7]);
+    assert_eq!((glass.queue(1), glass.queue(3)), (vec![1, 3, 5], vec![7]));
+    // 3 has the least and 1 no more than 2 has, but both are late.
+    glass.pass(LATE, &[]);
+    let asks = glass.asks;
+    glass.accept([8]);
+    assert_eq!((glass.queue(2), glass.asks), (vec![8], asks + 2));
+    glass.read(&[3]);
+    glass.accept([9]);
+    assert_eq!((glass.queue(3), glass.asks), (vec![9], asks + 4));
+    assert!(!glass.end_one(&ends), "nobody waits for it");
+}
+
+/// Clients that are all one, see `Affinity`, and the workers they would go to, first to last.
+fn sticky_glass(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> (Glass, Vec<WorkerId>) {
+    let glass = Glass::new(workers, |options| {
+        options.policy = Policy::Sticky;
+        change(options);
+    });
+    let mut order: Vec<WorkerId> = (1..=workers).collect();
+    order.sort_by_key(|slot| std::cmp::Reverse(sticky::weight(1, *slot)));
+    (glass, order)
+}
+
+#[test]
+fn a_sticky_client_stays_with_a_worker_that_is_slow() {
+    let (mut glass, order) = sticky_glass(3, |_| {});
+    glass.accept([1]);
+    let mut sent = vec![1];
+    for tenth in 1..10 {
+        glass.pass(100 * MS, &[]);
+        glass.accept([1 + 16 * tenth]);
+        sent.push(1 + 16 * tenth);
+        assert_eq!(glass.queue(order[0]), sent, "{tenth} tenths of a second");
+    }
+    // Not for ever.
+    glass.pass(100 * MS, &[]);
+    assert_eq!((glass.queue(order[0]), glass.queue(order[1])), (vec![0], sent));
+    assert_eq!(glass.schedule.counters().taken_back, 10);
+}
+
+#[test]
+fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
+    let (mut glass, order) = sticky_glass(3, |_| {});
+    glass.accept([1]);
+    glass.pass(PATIENCE, &order[1..]);
+    assert_eq!(glass.queue(order[0]), [0], "a suspect");
+    glass.read(&order);
+    // Before any tick could tell.
+    glass.accept([17]);
+    assert_eq!(glass.queue(order[0]), [17]);
+    // The same where nobody else is free, which is no reason to take anything back.
+    let (mut glass, order) = sticky_glass(1, |_| {});
+    glass.accept([1]);
+    glass.pass(PATIENCE * 2, &[]);
+    assert_eq!((glass.queue(order[0]), glass.accepting), (vec![1], false));
+    glass.pass(TICK, &order);
+    glass.accept([17]);
+    assert_eq!((glass.queue(order[0]), glass.accepting), (vec![17], true));
+}
+
+#[test]
+fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
+    let (mut glass, order) = sticky_glass(3, |options| options.window = 2);
+    glass.accept([1, 17]);
+    assert_eq!(glass.queue(order[0]), [1, 17]);
+    let asks = glass.asks;
+    glass.accept([33]);
+    assert_eq!((glass.queue(order[1]), glass.asks), (vec![33], asks + 1), "it really is full");
+    glass.read(&order[..1]);
+    glass.accept([49]);
+    assert_eq!((glass.queue(order[0]), glass.asks), (vec![49], asks + 2));
+    // The same where the kernel says so.
+    glass.refusal = Some(Refusal::Full);
+    glass.accept([65]);
+    assert_eq!(glass.schedule.counters().waiting, 1, "all are");
+    glass.refusal = None;
+    glass.read(&order);
+    glass.now += MS;
+    glass.step(|schedule, now, out| schedule.writable(order[1], now, out));
+    assert_eq!((glass.queue(order[0]), glass.queue(order[1])), (vec![65], vec![]));
+}
+
+#[test]
 fn any_lane_with_something_unread_keeps_the_ticks_coming() {
     for unread in 1..=5 {
         let mut glass = Glass::new(5, |_| {});
