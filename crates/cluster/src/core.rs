@@ -264,6 +264,12 @@ impl<H: Affinity> Core<H> {
         self.schedules.values().filter_map(Schedule::deadline).chain(self.calm_deadline).min()
     }
 
+    /// The keys whose connections wait until a worker says that one of its own has ended.
+    pub(crate) fn awaiting_room(&self) -> impl Iterator<Item = Key> + '_ {
+        let waits = |(key, schedule): (&Key, &Schedule<H>)| schedule.awaits_room().then_some(*key);
+        self.schedules.iter().filter_map(waits)
+    }
+
     /// What became of the connections so far.
     pub(crate) fn counters(&self) -> Counters {
         let mut sum = self.counters;

@@ -438,7 +438,8 @@ impl Source for Driver {
         if self.finished {
             return self.finish(turn);
         }
-        turn.set_deadline(self.deadline(turn.now()));
+        let look = self.look_for_room(turn);
+        turn.set_deadline(self.deadline(turn.now()).into_iter().chain(look).min());
     }
 }
 

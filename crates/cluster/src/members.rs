@@ -99,6 +99,11 @@ impl Members {
             .map(|(id, _)| *id)
     }
 
+    /// Somebody cannot be heard.
+    pub(crate) fn is_any_held_back(&self) -> bool {
+        self.0.values().any(|member| member.process.child().is_held_back())
+    }
+
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
         self.0.get_mut(&worker)
     }

@@ -95,9 +95,12 @@ impl Primary {
     /// Call it before [`start`](Self::start) to miss nothing. The receiver ends with the primary:
     /// when the last worker has ended for good, after a [`start`](Self::start), or after a
     /// [`shutdown`](Self::shutdown); not after a [`disconnect`](Self::disconnect), which lets others
-    /// come. Messages that a callback takes do not come here. What arrives before anybody asked is not kept. Take from it: a worker
-    /// whose messages lie unread in large numbers is not heard any further, its wish to listen
-    /// included.
+    /// come. Messages that a callback takes do not come here. What arrives before anybody asked is
+    /// not kept.
+    ///
+    /// Take from it: a worker whose messages lie unread in large numbers (4 MiB) is not heard any
+    /// further. Its wish to listen, to close a listener or to be disconnected waits until they are
+    /// read. It is served, disconnected, reloaded, killed and replaced like any other meanwhile.
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
         let (sender, receiver) = crossbeam_channel::unbounded();

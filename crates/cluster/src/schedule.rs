@@ -421,8 +421,9 @@ impl<H: Affinity> Schedule<H> {
 
     fn patience(&self, time: Duration) -> Duration {
         match self.policy {
-            Policy::RoundRobin | Policy::None | Policy::LeastLoaded => time,
-            Policy::Sticky => PATIENCE,
+            // There is no time for that in the end.
+            Policy::Sticky if self.open => PATIENCE,
+            Policy::RoundRobin | Policy::None | Policy::LeastLoaded | Policy::Sticky => time,
         }
     }
 

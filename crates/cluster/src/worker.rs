@@ -260,7 +260,9 @@ impl Worker {
     /// The primary's messages, from the first one on: what came before this call waits in it.
     ///
     /// The first call gives the receiver; those after it give one that is closed. A worker that
-    /// wants no messages drops it, or they are kept for as long as it runs.
+    /// wants no messages drops it, or they are kept for as long as it runs, and when 4 MiB of them
+    /// lie unread the primary is not heard any further. That it shall end the worker then sees by
+    /// the end of its listeners alone.
     ///
     /// Node: `process.on('message')`, which gets what came before the first listener, too.
     #[must_use]

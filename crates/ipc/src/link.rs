@@ -261,7 +261,8 @@ impl Link {
         self.owner.shared.send(value, Kind::Message)
     }
 
-    /// Sends a message for the crate above on the other side, which users there never see.
+    /// Sends a message for the crate above on the other side, which users there never see. It has
+    /// room where [`send`](Link::send) no longer has, as much again.
     ///
     /// # Errors
     ///
@@ -375,7 +376,8 @@ impl Shared {
         };
         let mut queue = self.queue();
         let waiting = queue.outbox.bytes() + self.writing.load(Ordering::Relaxed);
-        let full = waiting > 0 && waiting + encoded.length() > self.options.queued_bytes_max;
+        let full =
+            waiting > 0 && waiting + encoded.length() > self.options.queued_bytes_max_for(kind);
         let handles = match queue.phase {
             Phase::Open if full => Err(Error::Full),
             Phase::Open => codec::take_handles(&slots),

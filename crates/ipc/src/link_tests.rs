@@ -99,6 +99,24 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value
 }
 
 #[test]
+fn a_full_queue_has_room_for_what_the_crates_above_say_but_not_for_ever() {
+    let (link, events, peer) = pair::<(), Blob>(&Options::default());
+    let fill = || while link.send(Blob::from(vec![0; 100_000])).is_ok() {};
+    fill();
+    link.send_internal(Blob::from(vec![1; 100_000])).unwrap();
+    fill();
+    let full = loop {
+        if let Err(failed) = link.send_internal(Blob::from(vec![1; 100_000])) {
+            break failed;
+        }
+    };
+    assert!(matches!(full.error, Error::Full));
+    assert!(link.queued_bytes() <= 2 * Options::default().queued_bytes_max);
+    drop(peer);
+    assert!(disconnect(&events).1.is_none());
+}
+
+#[test]
 fn internal_messages_are_told_apart_and_never_reach_a_user() {
     let (link, events, peer) = pair::<u32, u32>(&Options::default());
     link.send_internal("control").unwrap();

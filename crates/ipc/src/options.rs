@@ -3,7 +3,7 @@
 //! Pure.
 
 use crate::codec::Serialization;
-use crate::frame::Limits;
+use crate::frame::{Kind, Limits};
 
 /// The default ceiling of one frame's payload, in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -89,6 +89,13 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How much may wait to be written when one of this kind is to wait, too. The crates above say
+    /// little, and what they say must not be lost for what users have said: as much again.
+    pub(crate) fn queued_bytes_max_for(&self, kind: Kind) -> usize {
+        let reserve = if kind == Kind::Internal { self.queued_bytes_max } else { 0 };
+        self.queued_bytes_max.saturating_add(reserve)
+    }
+
     /// What the decoder takes.
     pub(crate) fn limits(&self) -> Limits {
         Limits {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
@@ -248,6 +249,18 @@ impl Driver {
                 .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
         }
         self.leaving.push(worker);
+    }
+
+    /// That there is room again is heard behind a worker's messages. While those lie unread it is
+    /// looked for instead; gives when to look the next time.
+    pub(super) fn look_for_room(&mut self, turn: &mut Turn<'_>) -> Option<Instant> {
+        let keys: Vec<Key> = self.core.awaiting_room().collect();
+        if keys.is_empty() || !self.members.is_any_held_back() {
+            return None;
+        }
+        self.inputs.extend(keys.into_iter().map(|key| Input::HasRoom { key }));
+        self.run(turn);
+        Some(turn.now() + crate::schedule::TICK)
     }
 
     /// Forgets a worker of whom nothing more will be heard.

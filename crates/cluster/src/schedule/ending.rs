@@ -7,8 +7,8 @@
 
 use crate::core::{Affinity, CloseReason, Output, WorkerId, WorkerKind};
 
-use super::Schedule;
 use super::lane::{After, Lane, LaneState};
+use super::{LATE, Schedule};
 
 impl<H: Affinity> Schedule<H> {
     /// The worker takes nothing more: its queue is read back and dropped.
@@ -57,6 +57,7 @@ impl<H: Affinity> Schedule<H> {
     pub(crate) fn give_up_address(&mut self, out: &mut Vec<Output<H>>) {
         self.open = false;
         self.accepting = false;
+        self.lanes.iter_mut().for_each(|lane| lane.late_after = LATE);
         for at in (0..self.lanes.len()).rev() {
             if self.lanes[at].state == LaneState::Granted {
                 self.remove(at, out);

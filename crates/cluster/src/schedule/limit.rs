@@ -26,6 +26,14 @@ impl<H: Affinity> Schedule<H> {
         lanes.filter(|lane| lane.has_room_now()).count() > 0
     }
 
+    /// Nobody was free, and somebody was only at its limit: all hangs on what that says. It may have
+    /// room by now.
+    pub(crate) fn awaits_room(&self) -> bool {
+        let limited =
+            |lane: &Lane| lane.open_max.is_some() && lane.is_free_but_for_its_limit(self.window);
+        self.open && !self.accepting && self.lanes.iter().any(limited)
+    }
+
     /// The address is given up: what waits is served by those that are left, whatever they have.
     pub(crate) fn lift_limits(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         let limits = self.lanes.iter_mut().filter_map(|lane| lane.open_max.take());

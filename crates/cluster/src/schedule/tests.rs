@@ -319,6 +319,15 @@ fn a_sticky_client_stays_with_a_worker_that_is_slow() {
 }
 
 #[test]
+fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
+    let (mut glass, order) = sticky_glass(2, |_| {});
+    glass.accept([1]);
+    glass.step(|schedule, _, out| schedule.give_up_address(out));
+    glass.pass(STUCK + TICK, &[]);
+    assert_eq!(glass.queue(order[1]), [1]);
+}
+
+#[test]
 fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
     let (mut glass, order) = sticky_glass(3, |_| {});
     glass.accept([1]);
@@ -638,6 +647,23 @@ fn a_worker_at_its_limit_is_passed_over_and_the_first_with_room_gets_who_waited_
         assert!(!glass.end_one(&nine), "who is not waited for says nothing");
         assert_eq!(glass.schedule.counters().taken_back, 0, "nobody is handed round");
     }
+}
+
+#[test]
+fn room_that_nobody_tells_of_is_seen_by_who_looks() {
+    let mut glass = Glass::new(0, |_| {});
+    let ends = glass.join_with_limit(1, 1);
+    assert!(!glass.schedule.awaits_room(), "it has room");
+    glass.accept(1..=2);
+    glass.read(&[1]);
+    assert!(glass.schedule.awaits_room());
+    assert!(ends.end(), "what it says is not heard");
+    assert!(glass.schedule.awaits_room());
+    glass.step(|schedule, now, out| schedule.deal(now, out));
+    assert_eq!(glass.queue(1), [2]);
+    assert!(glass.schedule.awaits_room(), "the next one");
+    glass.join(2);
+    assert!(!glass.schedule.awaits_room(), "somebody is free");
 }
 
 /// One of its connections ends just when the primary says that it waits for that.

@@ -21,7 +21,7 @@ pub(crate) fn send<T: Serialize>(
 ) -> Result<bool, SendError<T>> {
     let voice = if kind == Kind::Internal { Voice::Internal } else { Voice::User };
     let sent = encode(shared, &value, None, voice).and_then(|frame| {
-        let queue = open(shared, frame.len())?;
+        let queue = open(shared, frame.len(), kind)?;
         Ok(leave(shared, queue, Parcel { frame, cargo: None }))
     });
     sent.map_err(|error| SendError { value, error })
@@ -57,7 +57,7 @@ fn prepare<'a, T: Serialize>(
     let kind = handle_type(handle, internal)?;
     let voice = if internal { Voice::Internal } else { Voice::User };
     let frame = encode(shared, value, Some(kind), voice)?;
-    let queue = open(shared, frame.len())?;
+    let queue = open(shared, frame.len(), Kind::Message)?;
     // Only connections are sent again. Without a second descriptor, this one is not.
     let spare = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
     // Node polls, and a call that blocks would stop it.
@@ -86,13 +86,12 @@ fn encode<T: Serialize>(
 }
 
 /// The queue, if it takes so many bytes more.
-fn open(shared: &Shared, length: usize) -> Result<MutexGuard<'_, Queue>, Error> {
+fn open(shared: &Shared, length: usize, kind: Kind) -> Result<MutexGuard<'_, Queue>, Error> {
     let queue = shared.queue();
     let waiting = queue.waiting(shared);
+    let full = waiting > 0 && waiting + length > shared.options.queued_bytes_max_for(kind);
     match queue.phase {
-        Phase::Open if waiting > 0 && waiting + length > shared.options.queued_bytes_max => {
-            Err(Error::Full)
-        }
+        Phase::Open if full => Err(Error::Full),
         Phase::Open => Ok(queue),
         Phase::Closing | Phase::Closed => Err(Error::Closed),
     }

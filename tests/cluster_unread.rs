@@ -1,0 +1,10 @@
+//! Messages that nobody reads. The bodies are in `src/bin/fixture/cases/cluster_unread.rs`.
+
+mod common;
+
+common::cases![
+    workers_whose_messages_nobody_reads_are_workers_like_any_other,
+    a_full_worker_that_is_not_heard_gets_the_next_client,
+    a_wish_to_listen_behind_unread_messages_is_not_lost,
+    workers_that_read_no_messages_are_served_and_end,
+];
