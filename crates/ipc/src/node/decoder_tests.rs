@@ -74,7 +74,9 @@ fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
     let mut decoder = Decoder::<u32>::new(Framing::Lines, 1 << 26);
     let mut seen = Seen::new();
     let part = vec![b'x'; READ_BYTES];
-    for _ in 0..512 {
+    // Miri is slow, and every part is moved into place.
+    let parts = if cfg!(miri) { 2 } else { 512 };
+    for _ in 0..parts {
         let scratch = decoder.swap_buffer(Vec::with_capacity(READ_BYTES));
         feed(&mut decoder, &part, &mut seen).unwrap();
         assert_eq!(decoder.seen, decoder.buffer.len());
@@ -82,7 +84,7 @@ fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
     }
     decoder.space().0.push(b'\n');
     match decoder.next().unwrap() {
-        Some(Cut::Whole(Payload::Owned(payload))) => assert_eq!(payload.len(), 512 * READ_BYTES),
+        Some(Cut::Whole(Payload::Owned(payload))) => assert_eq!(payload.len(), parts * READ_BYTES),
         other => panic!("{other:?}"),
     }
     assert!(seen.is_empty() && decoder.buffer.capacity() == 0);
