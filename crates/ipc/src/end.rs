@@ -1,4 +1,7 @@
 //! One end of a blocking channel, whatever its types: what `send` and `recv` do.
+//!
+//! Memory for what comes and goes belongs to the thread that is at it. An end at rest keeps what
+//! was fed and not flushed, and what came and is not a whole message yet.
 
 use crate::codec;
 use crate::credit::Pool;
@@ -134,6 +137,7 @@ impl End {
             return Ok(());
         }
         let count = handles.len();
+        scratch::lend_queue(&mut sending.outbox);
         sending.outbox.push(&mut encoded, handles);
         sending.outbox.written(sent);
         scratch::keep_frame(encoded.inline);
@@ -170,6 +174,7 @@ impl End {
                 Err(error) => return Err(self.broken(error)),
             }
         }
+        scratch::keep_queue(&mut sending.outbox);
         Ok(())
     }
 
@@ -183,6 +188,7 @@ impl End {
                 Err(error) => return Err(self.broken(error)),
             }
         }
+        scratch::keep_queue(&mut sending.outbox);
         Ok(Left::Nothing)
     }
 
@@ -253,6 +259,7 @@ impl End {
             if self.read(&mut receiving, false)? {
                 continue;
             }
+            scratch::keep_buffer(&mut receiving.inbox);
             let Some(deadline) = deadline else {
                 self.flush_if_free();
                 return Ok(None);
@@ -289,7 +296,7 @@ impl End {
             let frame = match receiving.inbox.next_message() {
                 Ok(frame) => frame,
                 Err(error) => {
-                    receiving.ended = true;
+                    receiving.end();
                     self.closed.store(true, Ordering::Release);
                     return Err(error);
                 }
@@ -298,7 +305,13 @@ impl End {
                 None => return Ok(None),
                 // Not for users: a channel that carries these belongs to the crates above.
                 Some(Frame { kind: Kind::Internal, .. }) => {}
-                Some(frame) => return take(frame).map(Some),
+                Some(frame) => {
+                    let taken = take(frame);
+                    if receiving.inbox.is_empty() {
+                        scratch::keep_buffer(&mut receiving.inbox);
+                    }
+                    return taken.map(Some);
+                }
             }
         }
     }
@@ -329,6 +342,7 @@ impl End {
     /// One read; false when nothing was there.
     #[inline]
     fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
+        scratch::lend_buffer(&mut receiving.inbox);
         match wire::read(self.fd(), &mut receiving.inbox, wait) {
             Ok(Read::Bytes(_)) => Ok(true),
             Ok(Read::Nothing) if wait => {
@@ -338,11 +352,11 @@ impl End {
             }
             Ok(Read::Nothing) => Ok(false),
             Ok(Read::End) => {
-                receiving.ended = true;
+                receiving.end();
                 Ok(true)
             }
             Err(error) => {
-                receiving.ended = true;
+                receiving.end();
                 self.closed.store(true, Ordering::Release);
                 Err(error)
             }
@@ -398,6 +412,14 @@ impl End {
         let inbox = std::mem::replace(&mut end.receiving().inbox, fresh);
         let closed = !end.is_connected();
         Some(Parts { socket, options, outbox, inbox, closed })
+    }
+}
+
+impl Receiving {
+    #[cold]
+    fn end(&mut self) {
+        self.ended = true;
+        scratch::keep_buffer(&mut self.inbox);
     }
 }
 

@@ -285,6 +285,11 @@ impl<H> Decoder<H> {
         std::mem::replace(&mut self.buffer, scratch)
     }
 
+    /// Tells whether the next read needs a reading buffer, and there is none of full size.
+    pub(crate) fn wants_buffer(&self) -> bool {
+        self.long.is_none() && self.buffer.capacity() < READ_BYTES
+    }
+
     /// Cuts out the next whole frame, if there is one.
     ///
     /// # Errors

@@ -247,6 +247,25 @@ impl<H> Outbox<H> {
         (self.spare.capacity() > RESTING_BYTES).then(|| std::mem::take(&mut self.spare))
     }
 
+    /// How much memory is kept for what is queued next, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.spare.capacity()
+            + self.frames.capacity() * size_of::<usize>()
+            + self.chunks.capacity() * size_of::<Chunk<H>>()
+    }
+
+    /// Tells whether that is more than a queue at rest should keep.
+    #[inline]
+    pub(crate) fn rests_on_much(&self) -> bool {
+        self.memory_bytes() > RESTING_BYTES
+    }
+
+    /// Tells whether it has neither anything to write nor memory for it.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.is_empty() && self.memory_bytes() == 0
+    }
+
     /// Gives back memory that is only kept for speed.
     pub(crate) fn shrink(&mut self) {
         if self.is_empty() {

@@ -1,6 +1,11 @@
-//! Memory that a thread uses again and again for one frame or one read.
+//! Memory that a thread uses again and again for one frame, one read or one queue, so that no end
+//! has to keep its own.
 
+use crate::inbox::Inbox;
+use crate::outbox::Outbox;
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::thread::LocalKey;
 
 /// Longer vectors are not kept.
 const KEPT_BYTES_MAX: usize = 128 * 1024;
@@ -8,6 +13,7 @@ const KEPT_BYTES_MAX: usize = 128 * 1024;
 thread_local! {
     static FRAME: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static QUEUE: Cell<Option<Outbox<OwnedFd>>> = const { Cell::new(None) };
 }
 
 /// Memory for encoding one frame. A second taker, inside the first, gets fresh memory.
@@ -19,22 +25,116 @@ pub(crate) fn take_frame() -> Vec<u8> {
 /// Gives it back. Of two that are given back, the longer one is kept.
 #[inline]
 pub(crate) fn keep_frame(memory: Vec<u8>) {
-    if memory.capacity() <= KEPT_BYTES_MAX {
-        let _ = FRAME.try_with(|cell| {
-            let kept = cell.take();
-            cell.set(if kept.capacity() > memory.capacity() { kept } else { memory });
-        });
-    }
+    keep(&FRAME, memory);
 }
 
-/// Memory for one read on the loop.
+/// Memory for one read.
 pub(crate) fn take_read() -> Vec<u8> {
     READ.try_with(Cell::take).unwrap_or_default()
 }
 
 /// Gives it back.
 pub(crate) fn keep_read(memory: Vec<u8>) {
+    keep(&READ, memory);
+}
+
+#[inline]
+fn keep(place: &'static LocalKey<Cell<Vec<u8>>>, memory: Vec<u8>) {
     if memory.capacity() <= KEPT_BYTES_MAX {
-        let _ = READ.try_with(|cell| cell.set(memory));
+        let _ = place.try_with(|cell| {
+            let kept = cell.take();
+            cell.set(if kept.capacity() > memory.capacity() { kept } else { memory });
+        });
+    }
+}
+
+/// Lends memory for the next read, unless there is some.
+#[inline]
+pub(crate) fn lend_buffer(inbox: &mut Inbox<OwnedFd>) {
+    if inbox.decoder().wants_buffer() {
+        drop(inbox.decoder().swap_buffer(take_read()));
+    }
+}
+
+/// Gives it back: nothing that was read waits to be taken. What is not a whole message yet stays,
+/// in memory of its size.
+#[inline]
+pub(crate) fn keep_buffer(inbox: &mut Inbox<OwnedFd>) {
+    keep_read(inbox.decoder().swap_buffer(Vec::new()));
+}
+
+/// Lends an empty queue the memory that was kept, unless it has some.
+#[inline]
+pub(crate) fn lend_queue(queue: &mut Outbox<OwnedFd>) {
+    if queue.is_bare() {
+        if let Some(kept) = QUEUE.try_with(Cell::take).ok().flatten() {
+            *queue = kept;
+        }
+    }
+}
+
+/// Keeps the memory of a queue at rest, which is much after a long message, or many.
+#[inline]
+pub(crate) fn keep_queue(queue: &mut Outbox<OwnedFd>) {
+    if queue.is_empty() && queue.rests_on_much() {
+        let rested = std::mem::replace(queue, Outbox::new());
+        if rested.memory_bytes() <= 2 * KEPT_BYTES_MAX {
+            let _ = QUEUE.try_with(|cell| cell.set(Some(rested)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+    use crate::outbox::Encoded;
+
+    /// A queue that has written so many messages, all at once.
+    fn rested(messages: usize) -> Outbox<OwnedFd> {
+        let mut queue = Outbox::new();
+        let mut encoded = Encoded::begin(Vec::new());
+        encoded.inline.push(7);
+        encoded.finish(Kind::Message, 0);
+        (0..messages).for_each(|_| queue.push(&mut encoded, Vec::new()));
+        queue.written(queue.bytes());
+        queue
+    }
+
+    #[test]
+    fn a_queue_leaves_its_memory_to_the_thread_and_gets_it_back() {
+        let mut queue = rested(300);
+        let memory = queue.memory_bytes();
+        keep_queue(&mut queue);
+        assert!(queue.is_bare());
+        lend_queue(&mut queue);
+        assert_eq!(queue.memory_bytes(), memory);
+        let mut second = Outbox::new();
+        lend_queue(&mut second);
+        assert!(second.is_bare(), "it is lent once");
+        let mut short = rested(1);
+        keep_queue(&mut short);
+        assert!(!short.is_bare(), "so little is not worth it");
+        lend_queue(&mut short);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "tens of thousands of messages")]
+    fn a_queue_with_much_memory_gives_it_back_to_the_system() {
+        // Short messages make a long list of lengths.
+        let mut queue = rested(2 * KEPT_BYTES_MAX / size_of::<usize>() + 1);
+        keep_queue(&mut queue);
+        assert!(queue.is_bare());
+        lend_queue(&mut queue);
+        assert!(queue.is_bare());
+    }
+
+    #[test]
+    fn of_two_buffers_the_longer_one_is_kept_up_to_a_bound() {
+        keep_frame(Vec::with_capacity(KEPT_BYTES_MAX + 1));
+        assert_eq!(take_frame().capacity(), 0);
+        keep_read(Vec::with_capacity(100));
+        keep_read(Vec::with_capacity(10));
+        assert!(take_read().capacity() >= 100);
     }
 }

@@ -85,6 +85,7 @@ impl<S, R> AsyncChannel<S, R> {
             error
         })?;
         let handles = codec::take_handles(&slots)?;
+        scratch::lend_queue(&mut self.outbox);
         self.outbox.push(&mut encoded, handles);
         scratch::keep_frame(encoded.inline);
         Ok(())
@@ -110,6 +111,7 @@ impl<S, R> AsyncChannel<S, R> {
                 Ok(Err(error)) => return Err(Error::Os("sendmsg", error)),
             }
         }
+        scratch::keep_queue(&mut self.outbox);
         Ok(())
     }
 
@@ -125,12 +127,18 @@ impl<S, R> AsyncChannel<S, R> {
         loop {
             while let Some(frame) = self.inbox.next_message()? {
                 if frame.kind == Kind::Message {
-                    return decode(&self.options, frame);
+                    let decoded = decode(&self.options, frame);
+                    if self.inbox.is_empty() {
+                        scratch::keep_buffer(&mut self.inbox);
+                    }
+                    return decoded;
                 }
             }
+            scratch::keep_buffer(&mut self.inbox);
             let io = self.io.as_ref().expect("an end in use has its socket");
             let inbox = &mut self.inbox;
             let mut ready = io.readable().await.map_err(|error| Error::Os("epoll_wait", error))?;
+            scratch::lend_buffer(inbox);
             let result = ready.try_io(|io| match wire::read(io.get_ref().as_fd(), inbox, false) {
                 Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
                 other => Ok(other),
@@ -193,6 +201,28 @@ mod tests {
             }
             drop(a);
             blocking.join().unwrap();
+        });
+    }
+    #[test]
+    fn a_dropped_future_neither_loses_nor_cuts_a_message() {
+        fn once<F: std::future::Future>(future: F) -> bool {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            std::pin::pin!(future).poll(&mut context).is_ready()
+        }
+        let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (a, b) = crate::channel::<crate::Blob, u32>().unwrap();
+            let mut a = a.into_async().unwrap();
+            let lengths = [5_000_000, 7];
+            assert!(!once(a.recv()), "nothing has come");
+            assert!(!once(a.send(crate::Blob::from(vec![1; lengths[0]]))), "the socket is full");
+            let blocking = std::thread::spawn(move || {
+                b.send(1).unwrap();
+                lengths.map(|_| b.recv().unwrap().len())
+            });
+            a.send(crate::Blob::from(vec![1; lengths[1]])).await.unwrap();
+            assert_eq!(a.recv().await.unwrap(), 1);
+            assert_eq!(blocking.join().unwrap(), lengths);
         });
     }
 }
