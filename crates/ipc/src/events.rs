@@ -206,10 +206,16 @@ mod tests {
         let (a, b) = crate::channel::<(), u8>().unwrap();
         let (tell, heard) = crossbeam_channel::unbounded();
         let _outlet = a.on_message(move |message| tell.send(message.ok()).unwrap()).unwrap();
-        let b: Channel<Vec<u8>, ()> = b.into_handle().map(recast).unwrap();
-        b.send(vec![]).unwrap();
-        b.disconnect().unwrap();
-        assert_eq!(heard.iter().collect::<Vec<_>>(), [None]);
+        // A peer that sends something else in between.
+        let peer = b.into_link(|_| {}).unwrap();
+        for number in 0..100_u8 {
+            peer.send(number).unwrap();
+        }
+        peer.send("no number").unwrap();
+        peer.send(100_u8).unwrap();
+        drop(peer);
+        let expected: Vec<_> = (0..100).map(Some).chain([None, Some(100)]).collect();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -232,11 +238,5 @@ mod tests {
         b.send(7).unwrap();
         let Event::Message(message) = events.recv().unwrap() else { panic!() };
         assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);
-    }
-
-    /// The peer of a hostile test: sends something else than it should.
-    fn recast<S, R, S2, R2>(handle: crate::ChannelHandle<S, R>) -> Channel<S2, R2> {
-        let (socket, _) = handle.into_env(9).unwrap();
-        Channel::from_fd(socket, crate::Options::default()).unwrap()
     }
 }

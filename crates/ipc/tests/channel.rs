@@ -6,6 +6,7 @@ use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::ChildStdin;
 use std::time::Duration;
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -16,6 +17,7 @@ struct All {
     unix: Either,
     datagram: (u8, Handle<UnixDatagram>),
     file: Handle<File>,
+    pipe: (Handle<ChildStdin>, Handle<File>),
     any: Handle<OwnedFd>,
 }
 
@@ -40,6 +42,7 @@ fn handles_of_every_kind_arrive_anywhere_in_a_message() {
         file.write_all(b"content").unwrap();
         file.rewind().unwrap();
         let path = folder.path().join(serialization.name());
+        let (read, write) = sys::pipe::pipe().unwrap();
         a.send(All {
             listener: listener.into(),
             streams,
@@ -47,6 +50,7 @@ fn handles_of_every_kind_arrive_anywhere_in_a_message() {
             unix: Either::Listener(UnixListener::bind(path).unwrap().into()),
             datagram: (1, UnixDatagram::unbound().unwrap().into()),
             file: file.into(),
+            pipe: (Handle::new(write.into()), Handle::new(read.into())),
             any: Handle::new(UnixStream::pair().unwrap().0.into()),
         })
         .unwrap();
@@ -62,7 +66,27 @@ fn handles_of_every_kind_arrive_anywhere_in_a_message() {
         let mut text = String::new();
         all.file.into_inner().read_to_string(&mut text).unwrap();
         assert_eq!(text, "content");
+        let (write, read) = all.pipe;
+        write.into_inner().write_all(b" and more").unwrap();
+        read.into_inner().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "content and more");
     }
+}
+
+#[test]
+fn a_handle_is_moved_and_only_a_clone_stays() {
+    let (a, b) = ipc::channel::<Handle<UnixStream>, ()>().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let handle = Handle::new(theirs);
+    let kept = handle.try_clone().unwrap();
+    a.send(handle).unwrap();
+    drop(b.recv().unwrap());
+    ours.set_nonblocking(true).unwrap();
+    let still_open = (&ours).read(&mut [0]).unwrap_err();
+    assert_eq!(still_open.kind(), std::io::ErrorKind::WouldBlock);
+    a.send(kept).unwrap();
+    drop(b.recv().unwrap());
+    assert_eq!((&ours).read(&mut [0]).unwrap(), 0, "nobody has it any more");
 }
 
 #[test]
@@ -148,6 +172,29 @@ fn large_messages_arrive_whole_in_both_directions_at_once() {
     assert!(received.len() == 20_000_000 && received.iter().all(|byte| *byte == 2));
     writer.join().unwrap();
     other.join().unwrap();
+}
+
+#[test]
+fn disconnect_writes_what_was_fed_first() {
+    let (a, b) = ipc::channel::<u32, ()>().unwrap();
+    (0..1000).for_each(|number| a.feed(number).unwrap());
+    a.disconnect().unwrap();
+    assert!(!a.is_connected());
+    assert_eq!(b.iter().map(Result::unwrap).collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_over_the_default_ceiling_is_refused_by_every_kind_of_end() {
+    let over = || Blob::from(vec![0; ipc::FRAME_BYTES_MAX]);
+    let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
+    let failed = a.send(over()).unwrap_err();
+    assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
+    assert_eq!(failed.value.len(), ipc::FRAME_BYTES_MAX, "with its length in front it is too long");
+    let (outlet, _events) = b.events().unwrap();
+    let failed = outlet.send(over()).unwrap_err();
+    assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
+    outlet.send(Blob::from(vec![1])).unwrap();
+    assert_eq!(a.recv().unwrap()[..], [1], "nothing of it was sent");
 }
 
 #[test]
