@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cargo run --release --example http_cluster -- [--port 8000 | --unix PATH|@NAME] [--workers N]
-//!                                               [--policy rr|none|least-loaded|sticky]
+//!                                               [--policy rr|none|least-loaded|sticky|reuse-port]
 //!                                               [--delay-ms 0] [--no-restart]
 //! ```
 //!
@@ -31,7 +31,8 @@ use cluster::{
 };
 
 const USAGE: &str = "usage: http_cluster [--port PORT | --unix PATH|@NAME] [--workers N] \
-                     [--policy rr|none|least-loaded|sticky] [--delay-ms MS] [--no-restart]";
+                     [--policy rr|none|least-loaded|sticky|reuse-port] [--delay-ms MS] \
+                     [--no-restart]";
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {

@@ -122,7 +122,9 @@ fn axum_serves_on_unix_sockets_too() {
         (path.to_str().unwrap().to_owned(), UnixSocketAddr::from_pathname(&path).unwrap()),
         (format!("@{name}"), UnixSocketAddr::from_abstract_name(&name).unwrap()),
     ];
-    for ((named, address), policy) in addresses.iter().flat_map(|it| [(it, "rr"), (it, "none")]) {
+    for ((named, address), policy) in
+        addresses.iter().flat_map(|it| [(it, "rr"), (it, "none"), (it, "reuse-port")])
+    {
         let mut server = Command::new(common::example("http_cluster"))
             .args(["--unix", named, "--workers", "2", "--policy", policy])
             .stdout(Stdio::piped())
@@ -153,7 +155,7 @@ fn axum_serves_on_unix_sockets_too() {
 
 #[test]
 fn ten_kept_alive_clients_are_let_go_in_peace() {
-    for policy in ["rr", "none"] {
+    for policy in ["rr", "none", "reuse-port"] {
         let server = Server::start(&["--workers", "2", "--delay-ms", "100", "--policy", policy]);
         let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
         for client in &mut clients {
@@ -225,7 +227,8 @@ fn wrong_flags_are_told_in_one_line_with_code_2() {
         (&["--port", "65536"], "--port must be a number from 0 to 65535, not '65536'"),
         (
             &["--policy", "fair"],
-            "--policy: unknown policy 'fair', expected 'rr', 'none', 'least-loaded' or 'sticky'",
+            "--policy: unknown policy 'fair', expected 'rr', 'none', 'least-loaded', \
+             'sticky' or 'reuse-port'",
         ),
         (&["--delay-ms", "-1"], "--delay-ms must be a number from 0 to 3600000, not '-1'"),
         (&["--nonsense"], "unknown flag '--nonsense'"),
@@ -247,7 +250,7 @@ fn wrong_flags_are_told_in_one_line_with_code_2() {
 fn a_port_in_use_is_named_in_one_line_with_code_1() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
-    for policy in ["rr", "none"] {
+    for policy in ["rr", "none", "reuse-port"] {
         let (code, stdout, stderr) = run(&["--port", &port, "--policy", policy]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""));
         assert_eq!(
@@ -272,7 +275,7 @@ fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("http_cluster");
     std::fs::copy(common::example("http_cluster"), &program).unwrap();
-    for policy in ["rr", "none"] {
+    for policy in ["rr", "none", "reuse-port"] {
         let mut command = Command::new(&program);
         command.args(["--port", "1", "--policy", policy]).current_dir("/");
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {

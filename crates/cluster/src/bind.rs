@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -76,6 +77,28 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
         // The primary has no socket of this name.
         Address::Given(_) => Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
     }
+}
+
+/// Binds a TCP socket that keeps an address for others, which [`join`].
+pub(crate) fn reserve(address: &Address) -> io::Result<Bound> {
+    grouped(address, sys::group::reserve)
+}
+
+/// Opens one more socket at an address that is reserved.
+pub(crate) fn join(address: &Address, backlog: u32) -> io::Result<Bound> {
+    grouped(address, |address, v6_only| sys::group::join(address, backlog, v6_only))
+}
+
+fn grouped(
+    address: &Address,
+    open: impl Fn(SocketAddr, bool) -> io::Result<OwnedFd>,
+) -> io::Result<Bound> {
+    let Address::Tcp { address, v6_only } = address else {
+        return Err(io::Error::from_raw_os_error(sys::errno::EOPNOTSUPP));
+    };
+    let socket = open(*address, *v6_only)?;
+    let address = sys::socket::local_address(socket.as_fd())?;
+    Ok(Bound { socket, address: Address::Tcp { address, v6_only: *v6_only }, file: None })
 }
 
 /// Binds a path, sets its mode, and remembers the file.

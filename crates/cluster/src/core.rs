@@ -174,6 +174,18 @@ impl<H: Affinity> Core<H> {
                 }
                 !self.ending.is_empty()
             }
+            Input::NotOwn { worker, key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.set_own(worker, false, out);
+                }
+                false
+            }
+            Input::Unaccepted { key, slot } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.unaccepted(slot, now, out);
+                }
+                false
+            }
             Input::HeldBack { worker } => {
                 self.schedules.values_mut().for_each(|schedule| schedule.held_back(worker));
                 false
@@ -250,6 +262,8 @@ impl<H: Affinity> Core<H> {
             | Input::Depth { .. }
             | Input::Answered { .. }
             | Input::HasRoom { .. }
+            | Input::NotOwn { .. }
+            | Input::Unaccepted { .. }
             | Input::HeldBack { .. }
             | Input::Writable { .. }
             | Input::Tick => unreachable!("taken by the short way"),

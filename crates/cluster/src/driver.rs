@@ -5,6 +5,7 @@
 
 mod node;
 mod perform;
+mod ports;
 mod wishes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,7 +17,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, Slot, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;
@@ -24,7 +25,7 @@ use crate::listeners::Listeners;
 use crate::members::{Member, Members};
 use crate::message::ToPrimary;
 use crate::policy::Policy;
-use crate::port::{Port, Taken};
+use crate::port::Port;
 use crate::queue::Connection;
 use crate::settings::Signals;
 use crate::setup::Settings;
@@ -38,11 +39,14 @@ const JOBS_PER_TURN: usize = 256;
 /// Of so many workers it is known why they could not listen or start.
 const FAILURES_MAX: usize = 64;
 
+/// A listening socket: that of an address, or a slot's own at it.
+type Socket = (Key, Option<Slot>);
+
 /// What a token on the loop stands for.
 #[derive(Clone, Copy, Debug)]
 enum Watched {
     Signals,
-    Port(Key),
+    Port(Socket),
     Queue(WorkerId, Key),
     Stderr(WorkerId),
 }
@@ -56,7 +60,7 @@ pub(crate) struct Driver {
     members: Members,
     /// Who may be gone for good by now.
     leaving: Vec<WorkerId>,
-    ports: BTreeMap<Key, Port>,
+    ports: BTreeMap<Socket, Port>,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
@@ -73,8 +77,7 @@ pub(crate) struct Driver {
     failures: BTreeMap<WorkerId, Error>,
     /// What the Node workers of one address share beside it.
     node_data: BTreeMap<Key, Option<serde_json::Value>>,
-    /// Workers count the connections that have ended.
-    counts_ends: bool,
+    policy: Policy,
     /// Sockets that were bound before we came.
     given: Given,
     finished: bool,
@@ -95,10 +98,9 @@ impl Driver {
         // Only the jitter of restarts hangs on it: any number that differs between primaries.
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
         let settings = shared.lock().settings.clone();
-        let counts_ends = options.policy == Policy::LeastLoaded;
         Ok(Self {
+            policy: options.policy,
             core: Core::new(options, seed),
-            counts_ends,
             shared,
             jobs,
             spawner,
@@ -240,9 +242,9 @@ impl Driver {
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
         match self.watched.get(&token.0) {
             Some(Watched::Signals) => self.take_signals(),
-            Some(Watched::Port(key)) => {
-                if let Some(port) = self.ports.get_mut(key) {
-                    port.may_be_ready();
+            Some(Watched::Port(socket)) => {
+                if let Some(port) = self.ports.get_mut(socket) {
+                    port.may_be_ready(turn);
                 }
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
@@ -268,42 +270,6 @@ impl Driver {
                 self.shared.change(|state| state.interrupted = Some(signal));
                 self.inputs.push_back(Input::Abort);
             }
-        }
-    }
-
-    /// Takes connections from every port that may have some, a bounded number of each.
-    fn accept(&mut self, turn: &mut Turn<'_>) {
-        let mut after = 0;
-        while let Some(key) = self.next_port(after, turn.now()) {
-            after = key;
-            for count in 0.. {
-                let Some(port) = self.ports.get_mut(&key) else { break };
-                if count == reactor::ACCEPTS_PER_TURN {
-                    turn.again();
-                    break;
-                }
-                match port.accept(turn.now()) {
-                    Taken::Connection(connection) => {
-                        self.inputs.push_back(Input::Accepted { key, connection });
-                        self.run(turn);
-                    }
-                    Taken::Nothing => break,
-                }
-            }
-        }
-        self.close_drained(turn);
-    }
-
-    fn next_port(&self, after: Key, now: Instant) -> Option<Key> {
-        let mut ports = self.ports.range(after + 1..);
-        ports.find(|(_, port)| port.wants_turn(now)).map(|(key, _)| *key)
-    }
-
-    fn close_drained(&mut self, turn: &mut Turn<'_>) {
-        let drained = |(key, port): (&Key, &Port)| port.is_drained(turn.now()).then_some(*key);
-        for key in self.ports.iter().filter_map(drained).collect::<Vec<_>>() {
-            self.close_port(key, turn);
-            self.run(turn);
         }
     }
 
@@ -423,6 +389,7 @@ impl Source for Driver {
                 // What a dead worker had said counts before it is given up.
                 self.drain_jobs(turn);
                 self.excuse_unheard();
+                self.look_at_own(turn);
                 self.inputs.push_back(Input::Tick);
             }
             reactor::Event::Wake => self.drain_jobs(turn),

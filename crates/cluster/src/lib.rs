@@ -48,6 +48,7 @@ mod message;
 mod mio;
 mod node;
 mod options;
+mod own;
 mod policy;
 mod port;
 mod primary;

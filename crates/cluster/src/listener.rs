@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::options::ListenOptions;
+use crate::own::Own;
 use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake};
 use crate::stream::Stream;
@@ -52,6 +53,8 @@ pub struct Listener<S: Stream = TcpStream> {
 #[derive(Debug)]
 enum From {
     Queue(Intake),
+    /// A queue, and a socket that only the primary accepts on besides.
+    Own(Own),
     /// `accept4(2)` on a socket that other processes may accept on too.
     Socket(OwnedFd),
     /// The same, of which only so many may be open.
@@ -95,10 +98,13 @@ impl<S: Stream> Listener<S> {
                     tally = Some(Arc::new(Tally { count, key, runtime }));
                 }
                 let socket = granted.descriptor.into_inner();
-                if granted.shared {
-                    From::socket(socket, options)?
-                } else {
-                    From::Queue(Intake::new(socket))
+                match granted.own {
+                    _ if granted.shared => From::socket(socket, options)?,
+                    None => From::Queue(Intake::new(socket)),
+                    Some(own) => {
+                        let own = Own::new(own.into_inner(), socket);
+                        From::Own(own.map_err(|source| Error::Os("epoll_create1", source))?)
+                    }
                 }
             }
             Offer::Inbox { inbox, .. } => From::Inbox(inbox),
@@ -208,6 +214,7 @@ impl<S: Stream> Listener<S> {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
+            From::Own(own) => self.take_own(own),
             From::Inbox(inbox) => match inbox.take() {
                 Ok(Some((number, connection))) => {
                     if let Some(runtime) = self.claim.worker() {
@@ -227,6 +234,20 @@ impl<S: Stream> Listener<S> {
                 let open = Some(Open::Shared(gate.clone()));
                 Ok(Taken { connection: Connection { socket, peer }, open })
             }),
+        }
+    }
+
+    fn take_own(&self, own: &Own) -> Result<Option<Taken>, Error> {
+        loop {
+            match own.accept() {
+                Ok(connection) => return Ok(Some(Taken { connection, open: None })),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::UnexpectedEof => return Err(Error::Closed),
+                    _ if error.raw_os_error().is_some_and(is_of_the_connection) => {}
+                    _ => return Err(Error::Os("accept4", error)),
+                },
+            }
         }
     }
 
@@ -264,7 +285,10 @@ impl<S: Stream> Listener<S> {
             (From::Socket(_) | From::Gate(_), Some(runtime)) if !runtime.drain().has_begun() => {
                 Some(crate::draining::Beginning::of(runtime.drain().clone()))
             }
-            (From::Socket(_) | From::Gate(_) | From::Queue(_) | From::Inbox(_), _) => None,
+            (
+                From::Socket(_) | From::Gate(_) | From::Queue(_) | From::Own(_) | From::Inbox(_),
+                _,
+            ) => None,
         }
     }
 
@@ -278,6 +302,7 @@ impl<S: Stream> Listener<S> {
     fn wait(&self) -> Result<(), Error> {
         let waited = match (&self.source, self.claim.worker()) {
             (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
+            (From::Own(own), _) => poll::readable(own.as_fd(), None).map(drop),
             (From::Inbox(inbox), _) => poll::readable(inbox.as_fd(), None).map(drop),
             (From::Socket(_) | From::Gate(_), None) => poll::readable(self.as_fd(), None).map(drop),
             (From::Socket(_) | From::Gate(_), Some(runtime)) => {
@@ -309,6 +334,7 @@ impl<S: Stream> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             From::Queue(intake) => intake.as_fd(),
+            From::Own(own) => own.as_fd(),
             From::Socket(socket) => socket.as_fd(),
             From::Gate(gate) => gate.as_fd(),
             From::Inbox(inbox) => inbox.as_fd(),

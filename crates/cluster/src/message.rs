@@ -49,6 +49,8 @@ pub(crate) struct Granted {
     pub(crate) descriptor: Handle<OwnedFd>,
     /// The descriptor is the listening socket, shared by all workers.
     pub(crate) shared: bool,
+    /// A listening socket of the worker's own, beside the queue.
+    pub(crate) own: Option<Handle<OwnedFd>>,
     /// Of the first that asked for the address.
     pub(crate) data: Option<Vec<u8>>,
     /// Where the worker counts the connections that have ended.

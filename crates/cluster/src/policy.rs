@@ -37,6 +37,21 @@ pub enum Policy {
     /// proxy's address and so one worker; clients of a Unix socket have none and are dealt in
     /// rotation.
     Sticky,
+    /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`);
+    /// the kernel deals by a hash of the client's address and port. Value 5; beyond Node.
+    ///
+    /// As cheap as [`None`](Self::None), and evener: each worker gets about its share. The sockets
+    /// are the primary's, one for each place in the cluster, and outlive the workers: what waits in
+    /// one whose worker died, froze or leaves is accepted by the primary, and dealt to the others
+    /// in rotation. So nobody is reset, as with sockets that the workers open themselves. A frozen
+    /// worker is noticed after a fifth of a second.
+    ///
+    /// The primary deals, in rotation, where there can be no such sockets: Unix sockets, a socket
+    /// that was [given](crate::Builder::socket); and what comes in at a socket of its own, opened
+    /// as soon as a worker may have only [so many](crate::ListenOptions::max_connections) open or
+    /// is a Node program. The socket of a place that is given up by
+    /// [`scale`](crate::Primary::scale) stays, and the primary goes on dealing what comes in there.
+    ReusePort,
 }
 
 impl Policy {
@@ -48,6 +63,7 @@ impl Policy {
             Self::None => 1,
             Self::LeastLoaded => 3,
             Self::Sticky => 4,
+            Self::ReusePort => 5,
         }
     }
 }
@@ -65,16 +81,18 @@ impl Policy {
 impl std::str::FromStr for Policy {
     type Err = String;
 
-    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded` or
-    /// `sticky`.
+    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded`,
+    /// `sticky` or `reuse-port`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),
             "none" => Ok(Self::None),
             "least-loaded" => Ok(Self::LeastLoaded),
             "sticky" => Ok(Self::Sticky),
+            "reuse-port" => Ok(Self::ReusePort),
             _ => Err(format!(
-                "unknown policy '{name}', expected 'rr', 'none', 'least-loaded' or 'sticky'"
+                "unknown policy '{name}', expected 'rr', 'none', 'least-loaded', 'sticky' or \
+                 'reuse-port'"
             )),
         }
     }
@@ -92,6 +110,7 @@ mod tests {
             ("none", Policy::None, 1),
             ("sticky", Policy::Sticky, 4),
             ("least-loaded", Policy::LeastLoaded, 3),
+            ("reuse-port", Policy::ReusePort, 5),
         ] {
             assert_eq!((name.parse(), policy.value()), (Ok(policy), value));
         }

@@ -5,6 +5,11 @@
 //! connection that comes after that is an edge of its own. Trouble in `accept4` neither spins nor
 //! ends anything: it pauses the port for [`PAUSE`].
 //!
+//! Under the policy `ReusePort` an address has a socket for each slot, and one that keeps the
+//! address for them. From a slot's own socket its worker accepts, and the primary only while it
+//! stands in for the worker. Otherwise it looks at most every [`LOOK`] whether connections are
+//! left alone there, and not at all while none come.
+//!
 //! A closed socket resets whoever is connected and not accepted. So a port that is being closed
 //! first lets nobody connect any more, then waits for the handshakes under way, and is closed
 //! when its backlog is empty after that.
@@ -22,6 +27,8 @@ use crate::queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long connections may wait in a worker's own socket before it is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a port that is being closed waits for descriptors.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How long handshakes may take that were under way when nobody could connect any more: most
@@ -44,11 +51,26 @@ pub(crate) struct Port {
     watched: bool,
     /// The core wants connections.
     on: bool,
+    takes: Takes,
+    /// There may be more sockets at this address, with backlogs of this length.
+    backlog_of_others: Option<u32>,
     may_be_ready: bool,
     /// The loop has just said that one waits: no need to look.
     told: bool,
     paused_until: Option<Instant>,
     closing: Option<Closing>,
+}
+
+/// Whether we accept from a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    /// As the core wants.
+    Always,
+    /// It only keeps the address for others.
+    Never,
+    /// A slot's own socket. Its worker accepts from it; we look at it when connections have been
+    /// there for a while, at this time.
+    Theirs { look_at: Option<Instant> },
 }
 
 /// A port that is being closed: what its backlog holds is taken first.
@@ -80,11 +102,39 @@ impl Port {
             token,
             watched: false,
             on: false,
+            takes: Takes::Always,
+            backlog_of_others: None,
             may_be_ready: true,
             told: false,
             paused_until: None,
             closing: None,
         }
+    }
+
+    /// Only keeps an address for sockets that share it, and that have backlogs of this length.
+    pub(crate) fn reserve(bound: Bound, backlog: u32, token: Token) -> Self {
+        let port = Self::new(bound, false, token);
+        Self { takes: Takes::Never, backlog_of_others: Some(backlog), ..port }
+    }
+
+    /// What others at this address are opened with, where there may be any.
+    pub(crate) fn backlog_of_others(&self) -> Option<u32> {
+        self.backlog_of_others
+    }
+
+    /// Listens, if so far it only kept the address: there is somebody who does not accept by
+    /// himself.
+    pub(crate) fn listen(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
+        if self.takes == Takes::Never {
+            sys::socket::listen(self.listener.as_fd(), self.backlog_of_others.unwrap_or(0))?;
+            self.takes = Takes::Always;
+            self.accept_or_not(turn);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
     }
 
     /// Takes one connection, unless nobody wants it or none is there.
@@ -154,7 +204,8 @@ impl Port {
         if self.closing.is_none() {
             let from = now + self.stop_connects();
             let by = now + CLOSING_MAX;
-            self.closing = Some(Closing { from, by, emptied: false, taken: 0 });
+            let emptied = self.takes == Takes::Never;
+            self.closing = Some(Closing { from, by, emptied, taken: 0 });
         }
         self.may_be_ready = true;
     }
@@ -169,6 +220,21 @@ impl Port {
     /// workers accept by themselves, each connection would wake us for nothing.
     pub(crate) fn set_on(&mut self, on: bool, turn: &mut Turn<'_>) {
         self.on = on;
+        self.accept_or_not(turn);
+    }
+
+    /// Whether we stand in for the worker whose socket it is.
+    pub(crate) fn stand_in(&mut self, on: bool, turn: &mut Turn<'_>) {
+        self.takes = if on { Takes::Always } else { Takes::Theirs { look_at: None } };
+        self.may_be_ready = true;
+        self.accept_or_not(turn);
+        if !on {
+            self.look_later(turn);
+        }
+    }
+
+    fn accept_or_not(&mut self, turn: &mut Turn<'_>) {
+        let on = self.on && self.takes == Takes::Always;
         if on && !self.watched {
             let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
             self.watched = watched.is_ok();
@@ -183,23 +249,64 @@ impl Port {
     }
 
     /// The loop says so.
-    pub(crate) fn may_be_ready(&mut self) {
+    pub(crate) fn may_be_ready(&mut self, turn: &mut Turn<'_>) {
         self.may_be_ready = true;
         self.told = true;
+        if let Takes::Theirs { look_at: None } = self.takes {
+            self.look_later(turn);
+        }
+    }
+
+    /// Not at each of its connections, which would wake us for every one of them.
+    fn look_later(&mut self, turn: &mut Turn<'_>) {
+        self.takes = Takes::Theirs { look_at: Some(turn.now() + LOOK) };
+        if std::mem::take(&mut self.watched) {
+            let _ = turn.deregister(self.listener.as_fd());
+        }
+    }
+
+    /// Looks whether its worker has left connections there, if it is time; the loop says when the
+    /// next one comes.
+    pub(crate) fn is_left_alone(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Takes::Theirs { look_at: Some(at) } = self.takes else { return false };
+        if at > turn.now() || self.closing.is_some() {
+            return false;
+        }
+        self.takes = Takes::Theirs { look_at: Some(turn.now() + LOOK) };
+        if sys::group::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
+            return true;
+        }
+        let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
+        self.watched = watched.is_ok();
+        if self.watched {
+            self.takes = Takes::Theirs { look_at: None };
+        }
+        false
     }
 
     pub(crate) fn wants_turn(&self, now: Instant) -> bool {
         let last = self.closing.as_ref().is_some_and(|it| it.from <= now && !it.emptied);
-        let wanted = (self.on || self.closing.is_some()) && (self.may_be_ready || last);
+        let wanted = self.wants() && (self.may_be_ready || last);
         wanted && self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// When a paused port, or one that is being closed, wants its turn again.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let wanted = self.on || self.closing.is_some();
-        let pause = self.paused_until.filter(|_| wanted && self.may_be_ready);
+        let pause = self.paused_until.filter(|_| self.wants() && self.may_be_ready);
         let last = self.closing.as_ref().filter(|it| !it.emptied).map(|it| it.from);
-        pause.into_iter().chain(last).filter(|at| *at > now).min()
+        let look = match self.takes {
+            Takes::Theirs { look_at } if self.closing.is_none() => look_at,
+            Takes::Theirs { .. } | Takes::Always | Takes::Never => None,
+        };
+        pause.into_iter().chain(last).filter(|at| *at > now).chain(look).min()
+    }
+
+    fn wants(&self) -> bool {
+        match self.takes {
+            Takes::Never => false,
+            Takes::Always => self.on || self.closing.is_some(),
+            Takes::Theirs { .. } => self.closing.is_some(),
+        }
     }
 
     pub(crate) fn listener(&self) -> BorrowedFd<'_> {

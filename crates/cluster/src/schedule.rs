@@ -17,12 +17,13 @@ mod lane;
 mod limit;
 mod load;
 mod node;
+mod own;
 mod pick;
 mod sticky;
 mod ticking;
 mod turn;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::core::{
@@ -69,6 +70,8 @@ pub(crate) struct Schedule<H> {
     cursor: usize,
     /// The lane that was last found to be watched.
     watched: usize,
+    /// From whose sockets their workers accept.
+    own_slots: BTreeSet<Slot>,
     /// Oldest first.
     waiting: VecDeque<Waiting<H>>,
     accepting: bool,
@@ -110,6 +113,7 @@ impl<H: Affinity> Schedule<H> {
             lanes: Vec::new(),
             cursor: 0,
             watched: 0,
+            own_slots: BTreeSet::new(),
             waiting: VecDeque::new(),
             accepting: false,
             open: true,
@@ -411,6 +415,7 @@ impl<H: Affinity> Schedule<H> {
     }
 
     fn accept_or_not(&mut self, out: &mut Vec<Output<H>>) {
+        self.stand_in_or_not(out);
         let wanted = self.open && self.waiting.is_empty();
         let on = wanted && (self.pick_from().is_some() || self.await_ends());
         if on != self.accepting {
@@ -423,7 +428,11 @@ impl<H: Affinity> Schedule<H> {
         match self.policy {
             // There is no time for that in the end.
             Policy::Sticky if self.open => PATIENCE,
-            Policy::RoundRobin | Policy::None | Policy::LeastLoaded | Policy::Sticky => time,
+            Policy::RoundRobin
+            | Policy::None
+            | Policy::LeastLoaded
+            | Policy::Sticky
+            | Policy::ReusePort => time,
         }
     }
 

@@ -4,7 +4,7 @@
 //! own. Everything in it happens in an order that a seed decides; faults are workers that die,
 //! freeze, refuse or say nothing, spawns that fail, messages that are lost or late, queues that
 //! are full, descriptors that run out, and clocks that jump. Some workers are Node's: what they are
-//! given rides on their channel and is answered there. After each step the ledger of all
+//! given rides on their channel and is answered there. Some accept from sockets of their slots' own. After each step the ledger of all
 //! connections is compared with the core's counters, and each output with what the core was told.
 //!
 //! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
@@ -27,6 +27,8 @@ use crate::restart::{Restart, Rng};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;
+const POLICIES: [Policy; 5] =
+    [Policy::None, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
 /// Records that the kernel takes before it says that a queue is full.
 const QUEUE_RECORDS: usize = 6;
 /// Connections that a port's backlog holds.
@@ -35,10 +37,13 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// What thousands of worlds must have seen, or they prove little.
-const SEEN: [&str; 27] = [
+const SEEN: [&str; 30] = [
     "forked",
     "idle",
     "delivered",
+    "accepted by itself",
+    "stood in for",
+    "not its own",
     "taken back",
     "dispatched again",
     "probe",
@@ -106,6 +111,41 @@ struct Port {
     /// What its backlog holds is taken, wanted or not, and then it is closed.
     closing: bool,
     backlog: VecDeque<usize>,
+    /// Slots have sockets of their own here.
+    group: bool,
+    /// Clients come in at the one that is nobody's own.
+    listens: bool,
+    doors: BTreeMap<Slot, Door>,
+}
+
+/// A slot's own socket.
+#[derive(Debug)]
+struct Door {
+    /// The driver accepts from it.
+    stands_in: bool,
+    backlog: VecDeque<usize>,
+}
+
+impl Port {
+    /// The next one that the driver may take.
+    fn next(&mut self) -> Option<usize> {
+        let (closing, on) = (self.closing, self.on);
+        let doors = self.doors.values_mut().filter(|door| closing || (on && door.stands_in));
+        let mut backlogs =
+            std::iter::once(&mut self.backlog).chain(doors.map(|it| &mut it.backlog));
+        backlogs.find_map(VecDeque::pop_front)
+    }
+
+    /// Where a client comes in: by chance, as the kernel's hash has it.
+    fn backlog(&mut self, chance: usize) -> Option<&mut VecDeque<usize>> {
+        if self.datagram {
+            return None;
+        }
+        let doors = self.doors.values_mut().map(|door| &mut door.backlog);
+        let mut all: Vec<_> =
+            self.listens.then_some(&mut self.backlog).into_iter().chain(doors).collect();
+        if all.is_empty() { None } else { Some(all.swap_remove(chance % all.len())) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +170,8 @@ struct Worker {
     unanswered: BTreeSet<u32>,
     /// Keys it accepts from.
     listeners: BTreeSet<Key>,
+    /// Those of them where it has its slot's own socket.
+    own: BTreeSet<Key>,
     /// What it said and the core was not given yet.
     channel: VecDeque<Input<usize>>,
     channel_open: bool,
@@ -280,8 +322,7 @@ impl World {
             term: pick(&[0, 100, 2000]) as u32 * MS,
             ..CoreOptions::default()
         };
-        options.policy = [Policy::None, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky]
-            [pick(&[0, 1, 2, 3]) as usize];
+        options.policy = POLICIES[pick(&[0, 1, 2, 3, 4]) as usize];
         options.restart.restart =
             [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
                 [pick(&[0, 1, 2, 3]) as usize];
@@ -377,6 +418,8 @@ impl World {
             assert_eq!(self.core.counters().waiting, 0, "nobody waits");
             for (key, port) in &self.ports {
                 assert!(port.backlog.is_empty(), "key {key} is accepted from");
+                let left = port.doors.iter().find(|(_, door)| !door.backlog.is_empty());
+                assert!(left.is_none(), "key {key} is accepted from at {left:?}");
             }
         }
         for (id, worker) in &self.workers {
@@ -480,7 +523,8 @@ impl World {
             66 => _ = self.end_any(),
             67..=69 => drop(id.map(|id| self.see_exit(id))),
             70..=79 => self.client(),
-            80..=86 => {
+            80 => self.look(),
+            81..=86 => {
                 if let Some(key) = self.any_port() {
                     self.accept(key);
                 }
@@ -593,9 +637,12 @@ impl World {
     fn client(&mut self) {
         let Some(key) = self.any_port() else { return };
         for _ in 0..=self.below(4) {
+            let chance = self.below(100);
             let port = self.ports.get_mut(&key).unwrap();
-            if port.backlog.len() < BACKLOG && !port.datagram {
-                port.backlog.push_back(self.fates.len());
+            let closing = port.closing;
+            let Some(backlog) = port.backlog(chance) else { return };
+            if backlog.len() < BACKLOG && !(closing && backlog.is_empty()) {
+                backlog.push_back(self.fates.len());
                 self.fates.push(Fate::Backlog);
                 self.homes.push(key);
                 self.sends.push(0);
@@ -609,7 +656,7 @@ impl World {
             return false;
         }
         let closing = port.closing;
-        let Some(connection) = port.backlog.pop_front() else {
+        let Some(connection) = port.next() else {
             if closing {
                 self.ports.remove(&key);
                 self.step(Input::Unbound { key });
@@ -708,6 +755,9 @@ impl World {
                 }
                 continue;
             }
+            if self.accept_itself(id, key) {
+                return true;
+            }
             let Some(queue) = self.queues.get_mut(&(id, key)) else {
                 // The primary dropped it: its listener is at its end.
                 self.close_key(id, key);
@@ -731,6 +781,31 @@ impl World {
             return true;
         }
         false
+    }
+
+    /// A worker accepts from its slot's own socket.
+    fn accept_itself(&mut self, id: WorkerId, key: Key) -> bool {
+        let worker = &self.workers[&id];
+        if !worker.own.contains(&key) || worker.told_to_finish {
+            return false;
+        }
+        let door = self.ports.get_mut(&key).and_then(|port| port.doors.get_mut(&worker.slot));
+        let Some(connection) = door.and_then(|door| door.backlog.pop_front()) else {
+            return false;
+        };
+        self.fates[connection] = Fate::Delivered;
+        self.saw("accepted by itself");
+        true
+    }
+
+    /// The driver sees that connections wait in a slot's own socket.
+    fn look(&mut self) {
+        let Some(key) = self.any_port() else { return };
+        let mut doors = self.ports[&key].doors.iter();
+        let waits = |door: &Door| !door.stands_in && !door.backlog.is_empty();
+        if let Some((&slot, _)) = doors.find(|(_, door)| waits(door)) {
+            self.step(Input::Unaccepted { key, slot });
+        }
     }
 
     /// A connection that some worker has open ends.
@@ -983,6 +1058,7 @@ impl World {
                     self.saw("all full");
                 }
             }
+            Output::StandIn { key, slot, on } => self.stand_in(key, slot, on),
             Output::Send { worker, key, connection } => self.send(worker, key, connection),
             Output::Probe { worker, key } => {
                 self.check_may_send(worker, key);
@@ -1008,14 +1084,7 @@ impl World {
                     assert!(empty && queue.held.is_empty(), "{worker} {key} is not empty");
                 }
             }
-            Output::SendDisconnect { worker: id } => {
-                let told = self.told(id);
-                told.send_disconnects += 1;
-                assert_eq!(told.send_disconnects, 1);
-                assert!(!told.exited);
-                let worker = self.workers.get_mut(&id).unwrap();
-                worker.told_to_finish = true;
-            }
+            Output::SendDisconnect { worker } => self.tell_to_finish(worker),
             Output::CloseChannel { worker } => assert!(self.told(worker).exited),
             Output::Signal { worker: id, hard } => {
                 let worker = self.workers.get_mut(&id).unwrap();
@@ -1038,6 +1107,14 @@ impl World {
                 self.finished = true;
             }
         }
+    }
+
+    fn tell_to_finish(&mut self, id: WorkerId) {
+        let told = self.told(id);
+        told.send_disconnects += 1;
+        assert_eq!(told.send_disconnects, 1);
+        assert!(!told.exited);
+        self.workers.get_mut(&id).unwrap().told_to_finish = true;
     }
 
     fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
@@ -1180,7 +1257,12 @@ impl World {
         let datagram = bound.is_datagram();
         assert!(self.ports.values().all(|port| port.address != bound), "{bound} is in use");
         let (address, backlog) = (bound.clone(), VecDeque::new());
-        self.ports.insert(key, Port { on: false, datagram, address, closing: false, backlog });
+        let group = self.options.policy == Policy::ReusePort
+            && matches!(address, Address::Tcp { .. })
+            && !self.chance(20);
+        let (on, closing, doors) = (false, false, BTreeMap::new());
+        let port = Port { on, datagram, address, closing, backlog, group, listens: !group, doors };
+        self.ports.insert(key, port);
         self.answers.push_back(Input::Bound { key, result: Ok(bound) });
     }
 
@@ -1192,7 +1274,9 @@ impl World {
             port.closing = true;
             return;
         }
-        for connection in self.ports.remove(&key).expect("just seen").backlog {
+        let port = self.ports.remove(&key).expect("just seen");
+        let doors = port.doors.into_values().flat_map(|door| door.backlog);
+        for connection in port.backlog.into_iter().chain(doors) {
             self.fates[connection] = Fate::Reset;
         }
         self.answers.push_back(Input::Unbound { key });
@@ -1215,7 +1299,8 @@ impl World {
             // No descriptor left for the queue.
             return self.answers.push_back(Input::ListenerClosed { worker: id, key });
         }
-        if how == Grant::HandOff {
+        if how != Grant::Shared {
+            self.open_for(id, key, how);
             if self.workers[&id].told.listening_ever.contains(&key) {
                 self.saw("granted again");
             }
@@ -1232,6 +1317,37 @@ impl World {
         if worker.running && worker.channel_open {
             worker.listeners.insert(key);
             worker.channel.push_back(Input::Listening { worker: id, key });
+        }
+    }
+
+    /// Opens what its connections come in by.
+    fn open_for(&mut self, id: WorkerId, key: Key, how: Grant) {
+        let port = self.ports.get_mut(&key).unwrap();
+        let worker = self.workers.get_mut(&id).unwrap();
+        let Grant::Own(slot) = how else {
+            port.listens = true;
+            return;
+        };
+        assert!(!worker.node && slot == worker.slot, "{id} has a socket of its own");
+        if port.group {
+            let new = Door { stands_in: true, backlog: VecDeque::new() };
+            port.doors.entry(slot).or_insert(new);
+            worker.own.insert(key);
+        } else {
+            self.saw("not its own");
+            self.answers.push_back(Input::NotOwn { worker: id, key });
+        }
+    }
+
+    fn stand_in(&mut self, key: Key, slot: Slot, on: bool) {
+        if on {
+            self.saw("stood in for");
+        }
+        // It may be closed, and then there is nothing to stand in for.
+        let port = self.ports.get_mut(&key);
+        if let Some(door) = port.and_then(|port| port.doors.get_mut(&slot)) {
+            assert_ne!(door.stands_in, on, "told once");
+            door.stands_in = on;
         }
     }
 
@@ -1391,6 +1507,20 @@ impl World {
         assert_eq!(total(|share| share.re_dispatched), sum.re_dispatched);
     }
 
+    /// Where we do not accept, somebody does.
+    fn check_doors(&self) {
+        for (key, port) in &self.ports {
+            for (slot, _) in port.doors.iter().filter(|(_, door)| !door.stands_in) {
+                let mut there = self.workers.values().filter(|worker| worker.slot == *slot);
+                let accepts = there.any(|worker| {
+                    let listens = worker.own.contains(key) && worker.told.listening.contains(key);
+                    listens && !worker.told.exited
+                });
+                assert!(accepts, "nobody accepts from {slot} of {key}");
+            }
+        }
+    }
+
     /// The counters say what the ledger says.
     fn check(&self) {
         let (sum, ledger) = (self.core.counters(), &self.ledger);
@@ -1402,6 +1532,7 @@ impl World {
         assert!(sum.re_dispatched <= sum.taken_back.min(sum.dispatched));
         let closed = [sum.closed_shutdown, sum.closed_overflow, sum.closed_not_listening];
         assert_eq!(closed, ledger.closed);
+        self.check_doors();
         if self.workers.len() < 8 {
             self.check_shares();
         }

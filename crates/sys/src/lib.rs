@@ -8,6 +8,7 @@ pub mod bind;
 pub mod errno;
 pub mod exit;
 pub mod fd;
+pub mod group;
 pub mod host;
 pub mod limit;
 pub mod memory;

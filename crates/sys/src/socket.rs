@@ -45,6 +45,14 @@ fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
 /// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` and what `socket(2)`, `bind(2)` and `listen(2)`
 /// answer.
 pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
+    let socket = stream_socket(addr, v6_only)?;
+    ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
+    listen(socket.as_fd(), backlog)?;
+    Ok(socket)
+}
+
+/// A TCP socket to be bound to this address.
+pub(crate) fn stream_socket(addr: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = ns::socket(family, SockType::Stream, flags, None)?;
@@ -53,8 +61,6 @@ pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<O
     if addr.is_ipv6() {
         ns::setsockopt(&socket, sockopt::Ipv6V6Only, &v6_only)?;
     }
-    ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
-    listen(socket.as_fd(), backlog)?;
     Ok(socket)
 }
 

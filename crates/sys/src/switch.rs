@@ -1,4 +1,5 @@
-//! A descriptor that is readable when another is, as long as it is switched on.
+//! Descriptors that are readable when others are: another one, as long as it is switched on; or any
+//! of two.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,6 +51,32 @@ impl AsFd for Switch {
     }
 }
 
+/// Readable while one of two descriptors is: an `epoll(7)` instance of both.
+///
+/// Close-on-exec. It holds no copy of what it watches, which has to stay open.
+#[derive(Debug)]
+pub struct Either(Epoll);
+
+impl Either {
+    /// Makes one that watches these.
+    ///
+    /// # Errors
+    ///
+    /// As [`Switch::new`]; `EEXIST` when they are one.
+    pub fn new(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(one, event(true))?;
+        epoll.add(other, event(true))?;
+        Ok(Self(epoll))
+    }
+}
+
+impl AsFd for Either {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +97,32 @@ mod tests {
         nix::unistd::read(&read, &mut [0]).unwrap();
         assert!(!readable());
         switch.set(write.as_fd(), true).unwrap_err();
+    }
+
+    #[test]
+    fn either_is_readable_while_one_is_and_tells_each_arrival() {
+        let pipes = [crate::pipe::pipe().unwrap(), crate::pipe::pipe().unwrap()];
+        let either = Either::new(pipes[0].0.as_fd(), pipes[1].0.as_fd()).unwrap();
+        let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let edges = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 1);
+        outer.add(either.as_fd(), edges).unwrap();
+        let edge = || outer.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO).unwrap() == 1;
+        let readable = || crate::poll::readable(either.as_fd(), Some(Duration::ZERO)).unwrap();
+        assert!(!readable() && !edge());
+        for _ in 0..2 {
+            for (_, write) in &pipes {
+                nix::unistd::write(write, b"x").unwrap();
+                assert!(readable() && edge() && !edge());
+            }
+            // Emptied by reading, as whoever takes connections does: each new one is told again.
+            for (read, write) in &pipes {
+                nix::unistd::read(read, &mut [0]).unwrap();
+                nix::unistd::write(write, b"x").unwrap();
+                assert!(readable() && edge());
+                nix::unistd::read(read, &mut [0]).unwrap();
+            }
+            assert!(!readable());
+        }
     }
 
     #[test]

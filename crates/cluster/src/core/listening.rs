@@ -108,7 +108,11 @@ impl<H: Affinity> Core<H> {
             }
             Some(schedule) => {
                 schedule.grant(worker, slot, kind, open_max);
-                Grant::HandOff
+                let own = self.options.policy == Policy::ReusePort
+                    && (kind, open_max) == (WorkerKind::Native, None)
+                    && matches!(self.ports.asked(key), Some(Address::Tcp { .. }));
+                schedule.set_own(worker, own, out);
+                if own { Grant::Own(slot) } else { Grant::HandOff }
             }
         };
         let data = self.ports.data(key).map(<[u8]>::to_vec);
@@ -219,7 +223,9 @@ impl<H: Affinity> Core<H> {
     /// The primary accepts and deals.
     fn deals(&self, address: &Address) -> bool {
         match self.options.policy {
-            Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky => !address.is_datagram(),
+            Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky | Policy::ReusePort => {
+                !address.is_datagram()
+            }
             Policy::None => false,
         }
     }

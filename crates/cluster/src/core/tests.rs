@@ -443,3 +443,82 @@ fn a_holder_that_dies_leaves_its_slot_to_the_successor() {
     script.start(2);
     assert_eq!(script.accept(1), [send(2, 1)]);
 }
+
+/// Two workers that accept by themselves.
+fn on_their_own() -> Script {
+    Script::listening(2, CoreOptions { policy: Policy::ReusePort, ..CoreOptions::default() })
+}
+
+fn stand_in(slot: Slot, on: bool) -> Output<u32> {
+    Output::StandIn { key: 1, slot, on }
+}
+
+#[test]
+fn a_worker_accepts_by_itself_from_when_it_listens_until_it_is_dead() {
+    let mut script = on_their_own();
+    script.say(Input::Scale(3));
+    script.say(Input::Spawned { worker: 3, pid: 3, kind: WorkerKind::Native });
+    script.say(Input::Online { worker: 3 });
+    let address = at("127.0.0.1:80");
+    let options = ListenOptions::new();
+    let asked = Input::ListenAsked { worker: 3, request: 0, address: address.clone(), options };
+    let granted = granted(Grant::Own(2));
+    let granted = Output::Grant { worker: 3, request: 0, result: Ok(granted) };
+    assert_eq!(script.say(asked), [granted], "until it listens we stand in");
+    let out = script.say(Input::Listening { worker: 3, key: 1 });
+    assert_eq!(out[0], Output::Emit(Notice::Listening { worker: 3, address }));
+    assert_eq!(out[1], stand_in(2, false));
+    // What is accepted in its stead goes round.
+    assert_eq!(script.accept(1), [send(1, 1)]);
+    assert_eq!(script.accept(2), [send(2, 2)]);
+    let out = script.say(Input::Exited { worker: 3, ended: Ended::Signal(9) });
+    assert!(out.contains(&stand_in(2, true)), "{out:?}");
+    script.say(Input::Spawned { worker: 4, pid: 4, kind: WorkerKind::Native });
+    let out = script.say(Input::Disconnect { worker: 1 });
+    assert!(out.contains(&stand_in(0, true)), "{out:?}");
+}
+
+#[test]
+fn who_leaves_waiting_connections_alone_is_probed_and_stood_in_for() {
+    let mut script = on_their_own();
+    let probe = || Output::Probe { worker: 1, key: 1 };
+    assert_eq!(script.say(Input::Unaccepted { key: 1, slot: 0 }), [probe()]);
+    assert_eq!(script.say(Input::Unaccepted { key: 1, slot: 0 }), [], "one at a time");
+    let mut out = Vec::new();
+    for _ in 0..5 {
+        script.say_at(20 * MS, Input::Tick);
+        out = script.say(Input::Depth { worker: 1, key: 1, records: 1 });
+    }
+    assert_eq!(out, [Output::TakeBack { worker: 1, key: 1 }, stand_in(0, true)]);
+    let taken = Input::TakenBack { worker: 1, key: 1, connections: vec![], probes: 1 };
+    assert_eq!(script.say(taken), [probe()]);
+    assert_eq!(script.accept(1), [send(2, 1)], "not to the suspect");
+    script.say_at(20 * MS, Input::Tick);
+    script.read(2);
+    assert_eq!(script.read(1), [stand_in(0, false)], "it is back");
+    assert_eq!(script.core.deadline(), None);
+}
+
+#[test]
+fn who_may_have_only_so_many_and_who_has_no_socket_of_its_own_is_dealt_to() {
+    let mut script =
+        Script::new(CoreOptions { policy: Policy::ReusePort, ..CoreOptions::default() });
+    script.say(Input::Scale(1));
+    script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
+    script.say(Input::Online { worker: 1 });
+    let mut ask = |address: Address, options: ListenOptions| {
+        let key = script.say(Input::ListenAsked { worker: 1, request: 0, address, options });
+        let [Output::Bind { key, ref address, .. }] = key[..] else { panic!("{key:?}") };
+        let out = script.say(Input::Bound { key, result: Ok(address.clone()) });
+        let [Output::Grant { result: Ok(granted), .. }] = &out[..] else { panic!("{out:?}") };
+        granted.how
+    };
+    let limited = ListenOptions::new().max_connections(2);
+    assert_eq!(ask(at("127.0.0.1:80"), limited), Grant::HandOff);
+    assert_eq!(ask(Address::UnixPath("/run/s".into()), ListenOptions::new()), Grant::HandOff);
+    assert_eq!(ask(at("127.0.0.1:81"), ListenOptions::new()), Grant::Own(0));
+    // The socket was given, and is the only one.
+    assert_eq!(script.say(Input::NotOwn { worker: 1, key: 3 }), []);
+    let out = script.say(Input::Listening { worker: 1, key: 3 });
+    assert!(!out.iter().any(|it| matches!(it, Output::StandIn { .. })), "{out:?}");
+}

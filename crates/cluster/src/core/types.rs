@@ -140,6 +140,11 @@ pub(crate) enum Input<H> {
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
     /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
+    /// A worker that was granted its slot's own socket has none: the address was given to us, and
+    /// we have only the one.
+    NotOwn { worker: WorkerId, key: Key },
+    /// Connections wait in the slot's own socket for longer than they should.
+    Unaccepted { key: Key, slot: Slot },
     /// A Node worker cannot be heard now, and that is not its fault.
     HeldBack { worker: WorkerId },
     /// A connection of the key ended in a worker that was told `await_next`.
@@ -179,6 +184,9 @@ pub(crate) enum Output<H> {
     Grant { worker: WorkerId, request: u32, result: Result<Granted, i32> },
     /// Begin or stop taking connections from the kernel.
     Accept { key: Key, on: bool },
+    /// Accept from the slot's own socket as well, or leave that to its worker. From when it is
+    /// opened on we do.
+    StandIn { key: Key, slot: Slot, on: bool },
     /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
     Send { worker: WorkerId, key: Key, connection: H },
     /// Put a record without a descriptor into the worker's queue.
@@ -230,6 +238,8 @@ pub(crate) enum Grant {
     HandOff,
     /// From the listening socket itself.
     Shared,
+    /// From this slot's own socket, and from a hand-off queue what we accept in its stead.
+    Own(Slot),
 }
 
 /// Why a reload left some workers as they were.

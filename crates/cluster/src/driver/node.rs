@@ -114,12 +114,12 @@ impl Driver {
         how: Grant,
     ) -> io::Result<()> {
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&key).ok_or_else(gone)?;
+        let port = self.ports.get(&(key, None)).ok_or_else(gone)?;
         let member = self.members.get_mut(worker).ok_or_else(gone)?;
         let Member { desk: Some(desk), process, .. } = member else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();
         match how {
-            Grant::HandOff => {
+            Grant::HandOff | Grant::Own(_) => {
                 let message = desk.grant(request, key, port.address(), data);
                 self.say_to_node(worker, message);
             }

@@ -1,6 +1,7 @@
 //! How the driver performs what the core wants done.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +15,7 @@ use crate::count::Count;
 use crate::error::Error;
 use crate::event::Event;
 use crate::message::{Granted, ToWorker};
-use crate::options::ListenOptions;
-use crate::port::Port;
+use crate::policy::Policy;
 use crate::queue::{Connection, Queue};
 use crate::spawner::Order;
 
@@ -40,14 +40,9 @@ impl Driver {
                 self.inputs.push_back(Input::Bound { key, result });
             }
             Output::Unbind { key, drain } => self.unbind(key, drain, turn),
-            Output::Grant { worker, request, result } => {
-                self.grant(worker, request, result);
-            }
-            Output::Accept { key, on } => {
-                if let Some(port) = self.ports.get_mut(&key) {
-                    port.set_on(on, turn);
-                }
-            }
+            Output::Grant { worker, request, result } => self.grant(worker, request, result, turn),
+            Output::Accept { key, on } => self.accept_or_not(key, on, turn),
+            Output::StandIn { key, slot, on } => self.stand_in(key, slot, on, turn),
             Output::Send { worker, key, connection } => self.send(worker, key, connection, turn),
             Output::Probe { worker, key } => self.probe(worker, key, turn),
             Output::Ask { worker, key } => {
@@ -150,79 +145,48 @@ impl Driver {
         self.inputs.push_back(Input::Writable { worker, key });
     }
 
-    fn bind(
+    fn grant(
         &mut self,
-        key: Key,
-        address: &Address,
-        options: &ListenOptions,
-    ) -> io::Result<Address> {
-        let given = self.given.at(address);
-        let is_given = given.is_some();
-        let bound = given.unwrap_or_else(|| crate::bind::bind(address, options))?;
-        let port = Port::new(bound, is_given, self.token(Watched::Port(key)));
-        let bound = port.address().clone();
-        self.ports.insert(key, port);
-        self.shared.change(|state| {
-            state.address.get_or_insert_with(|| bound.clone());
+        worker: WorkerId,
+        request: u32,
+        result: Result<core::Granted, i32>,
+        turn: &mut Turn<'_>,
+    ) {
+        let result = result.and_then(|granted| {
+            let own = self.open_for(&granted, turn);
+            let own = own.map_err(|error| self.not_granted(worker, granted.key, &error))?;
+            Ok((granted, own))
         });
-        Ok(bound)
-    }
-
-    /// A port that is drained goes when its backlog is empty, see `close_drained`.
-    fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
-        match self.ports.get_mut(&key) {
-            Some(port) if drain => port.close(turn.now()),
-            Some(port) => {
-                // Workers who share it find what is there, and then nothing more.
-                port.stop_connects();
-                self.close_port(key, turn);
-            }
-            None => self.close_port(key, turn),
-        }
-    }
-
-    /// Closes the port and says so: after all its connections, on which the core counts.
-    pub(super) fn close_port(&mut self, key: Key, turn: &mut Turn<'_>) {
-        self.node_data.remove(&key);
-        if let Some(port) = self.ports.remove(&key) {
-            let oldest = self.ports.iter().min_by_key(|(key, _)| **key);
-            let next = oldest.map(|(_, port)| port.address().clone());
-            self.shared.change(|state| {
-                if state.address.as_ref() == Some(port.address()) {
-                    state.address = next;
-                }
-            });
-            // Gone from the loop when it is closed, whatever this says.
-            let _ = turn.deregister(port.listener());
-            self.watched.remove(&port.token().0);
-        }
-        self.inputs.push_back(Input::Unbound { key });
-    }
-
-    fn grant(&mut self, worker: WorkerId, request: u32, result: Result<core::Granted, i32>) {
         if self.is_node(worker) {
-            let result = result.map(|granted| (granted.key, granted.how));
+            let result = result.map(|(granted, _)| (granted.key, granted.how));
             return self.grant_node(worker, request, result);
         }
-        let result = result.and_then(|granted| {
+        let result = result.and_then(|(granted, own)| {
             let key = granted.key;
-            let granted = self.granted(worker, granted);
-            granted.map_err(|error| {
-                self.inputs.push_back(Input::ListenerClosed { worker, key });
-                errno_of(&error)
-            })
+            let granted = self.granted(worker, granted, own);
+            granted.map_err(|error| self.not_granted(worker, key, &error))
         });
         self.members.send(worker, ToWorker::Listen { request, result });
     }
 
-    fn granted(&mut self, worker: WorkerId, granted: core::Granted) -> io::Result<Granted> {
+    fn not_granted(&mut self, worker: WorkerId, key: Key, error: &io::Error) -> i32 {
+        self.inputs.push_back(Input::ListenerClosed { worker, key });
+        errno_of(error)
+    }
+
+    fn granted(
+        &mut self,
+        worker: WorkerId,
+        granted: core::Granted,
+        own: Option<OwnedFd>,
+    ) -> io::Result<Granted> {
         let core::Granted { key, how, open_max, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&key).ok_or_else(gone)?;
+        let port = self.ports.get(&(key, None)).ok_or_else(gone)?;
         let address = port.address().clone();
         let descriptor = match how {
             Grant::Shared => port.listener().try_clone_to_owned()?,
-            Grant::HandOff => {
+            Grant::HandOff | Grant::Own(_) => {
                 let (queue, end) = Queue::new()?;
                 let member = self.members.get_mut(worker).ok_or_else(gone)?;
                 member.queues.insert(key, queue);
@@ -232,12 +196,17 @@ impl Driver {
         let shared = how == Grant::Shared;
         let descriptor = ipc::Handle::new(descriptor);
         let mut count = None;
-        if (self.counts_ends || open_max.is_some()) && !shared {
+        let counts = self.policy == Policy::LeastLoaded || open_max.is_some();
+        if counts && !shared {
             let (ends, page) = Count::new()?;
             count = Some(ipc::Handle::new(page));
             self.inputs.push_back(Input::Counts { worker, key, ends: Arc::new(ends) });
         }
-        Ok(Granted { key, address, descriptor, shared, data, count })
+        if matches!(how, Grant::Own(_)) && own.is_none() {
+            self.inputs.push_back(Input::NotOwn { worker, key });
+        }
+        let own = own.map(ipc::Handle::new);
+        Ok(Granted { key, address, descriptor, shared, own, data, count })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {

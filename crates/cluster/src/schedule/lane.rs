@@ -37,6 +37,8 @@ pub(super) struct Lane {
     pub(super) rest: Option<(Instant, Duration)>,
     /// The worker's count of what has ended.
     pub(super) ends: Option<Arc<dyn Ends>>,
+    /// It accepts from its slot's own socket, too.
+    pub(super) own: bool,
     /// So many connections it may have, open or in its queue.
     pub(super) open_max: Option<u32>,
     pub(super) counters: WorkerCounters,
@@ -109,6 +111,7 @@ impl Lane {
             held_back: false,
             rest: None,
             ends: None,
+            own: false,
             open_max,
             counters: WorkerCounters::default(),
         }

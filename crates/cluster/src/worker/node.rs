@@ -184,6 +184,7 @@ impl Runtime {
             address,
             descriptor,
             shared: true,
+            own: None,
             data: None,
             count: None,
         }))
