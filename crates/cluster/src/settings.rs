@@ -167,6 +167,10 @@ impl Builder {
 
     /// How long a disconnected worker may finish what it has before it gets `SIGTERM`; by
     /// default 5 s.
+    ///
+    /// Where nobody is to go on, up to half of it is for those who are connected and not accepted:
+    /// they go to whoever is alive, also when a worker dies or hangs. In what is left each worker has
+    /// what lies in its queue; if one dies then, what it has not accepted is closed and counted.
     pub fn disconnect_within(mut self, limit: Duration) -> Self {
         self.core.disconnect = limit;
         self

@@ -316,6 +316,30 @@ fn what_a_frozen_worker_leaves_unread_is_given_to_others_before_the_end() {
     assert!(script.say(taken).contains(&send(2, 1)), "2 is there for it");
 }
 
+/// Two that read nothing hold each other up for half of the time. Then each is to have what lies in
+/// its queue: the other is told that nothing more comes, and takes nothing when one dies.
+#[test]
+fn what_a_worker_leaves_unread_that_dies_in_the_second_half_of_the_end_is_closed_and_counted() {
+    let options = CoreOptions { disconnect: 1000 * MS, ..CoreOptions::default() };
+    let mut script = Script::listening(2, options);
+    script.accept(1);
+    script.accept(2);
+    script.say(Input::Shutdown);
+    assert_eq!(script.say(Input::Unbound { key: 1 }), [], "neither has read its queue");
+    let out = script.say_at(500 * MS, Input::Tick);
+    for worker in [1, 2] {
+        let ended = out.iter().position(|it| *it == Output::EndQueue { worker, key: 1 });
+        let told = out.iter().position(|it| *it == Output::SendDisconnect { worker });
+        assert!(ended.is_some() && ended < told, "{out:?}");
+    }
+    assert!(script.exit(1).contains(&Output::TakeBack { worker: 1, key: 1 }));
+    let taken = Input::TakenBack { worker: 1, key: 1, connections: vec![1], probes: 0 };
+    script.say(taken);
+    let out = script.say(Input::Depth { worker: 1, key: 1, records: 0 });
+    let closed = script.core.counters().closed_shutdown;
+    assert_eq!(closed, 1, "{out:?}");
+}
+
 #[test]
 fn a_disconnected_worker_gives_its_queue_to_others_and_is_not_replaced() {
     let mut script = Script::listening(2, CoreOptions::default());
