@@ -6,5 +6,6 @@ common::cases![
     workers_whose_messages_nobody_reads_are_workers_like_any_other,
     a_full_worker_that_is_not_heard_gets_the_next_client,
     a_wish_to_listen_behind_unread_messages_is_not_lost,
+    a_listener_that_is_closed_unheard_gets_nothing_more,
     workers_that_read_no_messages_are_served_and_end,
 ];

@@ -141,6 +141,15 @@ impl Intake {
     }
 }
 
+impl Drop for Intake {
+    /// Nothing more gets in, although the primary holds the queue open and may not hear what we
+    /// tell it; what is there it reads back.
+    fn drop(&mut self) {
+        // Fails only where the primary is gone.
+        let _ = sys::socket::shutdown_read(self.read.as_fd());
+    }
+}
+
 impl AsFd for Intake {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read.as_fd()

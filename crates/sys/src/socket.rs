@@ -150,6 +150,16 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Write)?)
 }
 
+/// Ends the receiving direction, for every process that holds the socket: what was sent can still be
+/// read, and between Unix sockets the peer can send nothing more (`EPIPE`).
+///
+/// # Errors
+///
+/// `ENOTCONN` when there is no peer.
+pub fn shutdown_read(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Read)?)
+}
+
 /// Ends both directions, for every process that holds the socket.
 ///
 /// # Errors
@@ -371,6 +381,22 @@ mod tests {
         let (packets, _other) = pair_seqpacket().unwrap();
         assert!(is_unix_stream(stream.as_fd()));
         assert!(!is_unix_stream(packets.as_fd()));
+    }
+
+    #[test]
+    fn nobody_sends_to_who_has_shut_down_reading_and_what_was_sent_is_still_there() {
+        let (a, b) = pair_seqpacket().unwrap();
+        let copy = b.try_clone().unwrap();
+        scm::send(a.as_fd(), &[IoSlice::new(b"last")], &[]).unwrap();
+        shutdown_read(b.as_fd()).unwrap();
+        drop(b);
+        let refused = scm::send(a.as_fd(), &[IoSlice::new(b"late")], &[]).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(crate::errno::EPIPE));
+        let mut buf = [0; 8];
+        let flags = scm::RecvFlags::default();
+        assert_eq!(unread_bytes(copy.as_fd()).unwrap(), 4);
+        assert_eq!(scm::recv(copy.as_fd(), &mut buf, 0, flags).unwrap().bytes, 4);
+        assert_eq!(scm::recv(copy.as_fd(), &mut buf, 0, flags).unwrap().bytes, 0);
     }
 
     #[test]
