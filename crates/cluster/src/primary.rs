@@ -99,7 +99,8 @@ impl Primary {
     /// not kept.
     ///
     /// Take from it: a worker whose messages lie unread in large numbers (4 MiB) is not heard any
-    /// further. Its wish to listen or to be disconnected waits until they are read. It is served, disconnected, reloaded, killed and replaced like any other meanwhile.
+    /// further. Its wish to listen or to be disconnected waits until they are read. It is served,
+    /// disconnected, reloaded, killed and replaced like any other meanwhile.
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
         let (sender, receiver) = crossbeam_channel::unbounded();
