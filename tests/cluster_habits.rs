@@ -7,6 +7,7 @@ common::cases![
     who_is_started_again_is_the_primarys_choice,
     what_each_worker_had_adds_up,
     a_worker_that_never_accepts_is_killed_and_replaced,
+    who_is_served_by_nobody_is_closed_with_the_cluster_and_counted,
     either_spelling_of_a_workers_number_makes_one,
     the_policy_is_read_from_nodes_variable,
     to_listen_alone_is_to_bind,
