@@ -5,7 +5,8 @@
 //! readers see each record exactly once; the kernel decides which.
 //!
 //! While the copy is open the writing end never sees a hang-up, so a worker's death is learnt
-//! from its pidfd or channel, never from here.
+//! from its pidfd or channel, never from here. One that lives and closes its listener shuts the queue
+//! down, and from then on nothing gets in.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -199,4 +200,43 @@ fn take(read: BorrowedFd<'_>, look_first: bool) -> io::Result<Option<Taken>> {
 
 fn none_if_would_block(error: io::Error) -> io::Result<Option<Taken>> {
     if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(peer: Option<&str>) -> Connection {
+        let (socket, _) = sys::socket::pair_stream().unwrap();
+        Connection { socket, peer: peer.map(|peer| peer.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_client_is_known_by_its_address_alone_whichever_way_it_came() {
+        let client = |peer| from(Some(peer)).affinity().unwrap();
+        assert_eq!(client("192.0.2.7:1000"), client("192.0.2.7:2000"));
+        assert_eq!(client("192.0.2.7:1000"), client("[::ffff:192.0.2.7]:1000"), "a dual stack");
+        assert_ne!(client("192.0.2.7:1000"), client("192.0.2.8:1000"));
+        assert_eq!(client("[2001:db8::1]:1000"), client("[2001:db8::1]:2000"));
+        assert_ne!(client("[2001:db8::1]:1000"), client("[2001:db8::2]:1000"));
+        assert_ne!(client("[2001:db8:1::1]:1000"), client("[2001:db8:2::1]:1000"));
+        assert_eq!(from(None).affinity(), None, "a Unix socket has none");
+    }
+
+    #[test]
+    fn an_end_that_is_closed_takes_nothing_more_and_leaves_what_it_had() {
+        let (queue, end) = Queue::new().unwrap();
+        let intake = Intake::new(end);
+        for peer in ["192.0.2.7:1", "192.0.2.7:2"] {
+            queue.send(&from(Some(peer))).unwrap();
+        }
+        assert_eq!(intake.accept().unwrap().unwrap().peer, from(Some("192.0.2.7:1")).peer);
+        drop(intake);
+        let refused = queue.send(&from(None)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(sys::errno::EPIPE));
+        assert!(queue.send_probe().is_err());
+        assert_eq!(queue.depth().unwrap(), 1);
+        let (left, probes) = queue.take_back();
+        assert_eq!((left.len(), left[0].peer, probes), (1, from(Some("192.0.2.7:2")).peer, 0));
+    }
 }
