@@ -145,6 +145,7 @@ impl<S, R> AsyncChannel<S, R> {
             });
             if let Ok(Ok(read)) = result {
                 if read? == Read::End {
+                    scratch::keep_buffer(inbox);
                     return Err(Error::Closed);
                 }
             }
@@ -198,6 +199,8 @@ mod tests {
             for length in [0, 10, 100_000, 5_000_000] {
                 a.send(crate::Blob::from(vec![1; length])).await.unwrap();
                 assert_eq!(a.recv().await.unwrap() as usize, length);
+                // At rest it keeps no buffer.
+                assert!(a.inbox.decoder().wants_buffer() && !a.outbox.rests_on_much());
             }
             drop(a);
             blocking.join().unwrap();
