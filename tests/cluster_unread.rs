@@ -8,4 +8,5 @@ common::cases![
     a_wish_to_listen_behind_unread_messages_is_not_lost,
     a_listener_that_is_closed_unheard_gets_nothing_more,
     workers_that_read_no_messages_are_served_and_end,
+    events_that_nobody_reads_hold_no_descriptors,
 ];

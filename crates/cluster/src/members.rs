@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use child_process::{ExitStatus, Signal};
+use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
 use crate::core::{Key, Notice, WorkerId, WorkerKind};
@@ -27,6 +27,7 @@ pub(crate) struct Members(BTreeMap<WorkerId, Member>);
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) process: WorkerProcess,
+    pub(crate) child: Arc<Child>,
     pub(crate) queues: BTreeMap<Key, Queue>,
     /// A Node worker's, which has no queues.
     pub(crate) desk: Option<Desk<Connection>>,
@@ -61,14 +62,14 @@ impl Members {
     pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Some(member) = self.0.get(&worker) {
             // Fails only when the channel is closed, which comes as an event of its own.
-            let _ = member.process.child().send_internal(message);
+            let _ = member.child.send_internal(message);
         }
     }
 
     pub(crate) fn disconnect(&mut self, worker: WorkerId) {
         if let Some(member) = self.0.get(&worker) {
             // Fails only when it is closed.
-            let _ = member.process.child().disconnect();
+            let _ = member.child.disconnect();
         }
     }
 
@@ -94,14 +95,12 @@ impl Members {
     pub(crate) fn unheard(&self) -> impl Iterator<Item = WorkerId> + '_ {
         let waits = |member: &Member| member.desk.as_ref().is_some_and(|desk| !desk.is_empty());
         let members = self.0.iter();
-        members
-            .filter(move |(_, it)| waits(it) && it.process.child().is_held_back())
-            .map(|(id, _)| *id)
+        members.filter(move |(_, it)| waits(it) && it.child.is_held_back()).map(|(id, _)| *id)
     }
 
     /// Somebody cannot be heard.
     pub(crate) fn is_any_held_back(&self) -> bool {
-        self.0.values().any(|member| member.process.child().is_held_back())
+        self.0.values().any(|member| member.child.is_held_back())
     }
 
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
@@ -116,12 +115,13 @@ impl Members {
 impl Member {
     pub(crate) fn new(worker: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
         let Spawned { child, kind, pipes, stderr: _ } = spawned;
-        let process = WorkerProcess::new(worker, child, pipes, shared.clone());
+        let process = WorkerProcess::new(worker, child.clone(), pipes, shared.clone());
         shared.change(|state| {
             state.workers.insert(worker, process.clone());
         });
         Self {
             process,
+            child,
             queues: BTreeMap::new(),
             desk: (kind == WorkerKind::Node).then(Desk::new),
             status: None,
@@ -188,6 +188,7 @@ impl Member {
         for queue in self.queues.values() {
             let _ = turn.deregister(queue.write_end());
         }
+        self.process.let_go();
         if self.blamed { Vec::new() } else { self.last_words.into() }
     }
 

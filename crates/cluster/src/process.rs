@@ -78,7 +78,8 @@ enum Past {
 
 /// A worker process, as its primary sees it. Cheap to clone; every clone is the same worker.
 ///
-/// Dropping it changes nothing: workers belong to their [`Primary`](crate::Primary).
+/// Dropping it changes nothing: workers belong to their [`Primary`](crate::Primary). Who keeps one that
+/// is gone keeps no descriptor of it but the pipes that nobody has taken.
 ///
 /// Node: the class `Worker` of a primary. The worker's own side is [`Worker`](crate::Worker).
 #[derive(Clone)]
@@ -95,7 +96,9 @@ impl fmt::Debug for WorkerProcess {
 
 struct Inner {
     id: u32,
-    child: Arc<Child>,
+    pid: u32,
+    /// `None` once nothing more is heard of it: who keeps a dead worker keeps no descriptor.
+    child: Mutex<Option<Arc<Child>>>,
     shared: Arc<Shared>,
     state: AtomicU8,
     /// 0 until it ends or hangs up, then 1 for a crash and 2 for a wanted exit.
@@ -108,7 +111,8 @@ impl WorkerProcess {
     pub(crate) fn new(id: u32, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
         let (state, wanted) = (AtomicU8::new(State::None as u8), AtomicU8::new(0));
         let (pipes, past) = (Mutex::new(pipes), Mutex::default());
-        Self(Arc::new(Inner { id, child, shared, state, wanted, pipes, past }))
+        let (pid, child) = (child.pid(), Mutex::new(Some(child)));
+        Self(Arc::new(Inner { id, pid, child, shared, state, wanted, pipes, past }))
     }
 
     /// Sends a message to the worker, which receives it from
@@ -121,7 +125,10 @@ impl WorkerProcess {
     /// The value comes back, with its handles, when the channel is closed, the message is over a
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        self.0.child.send(value)
+        match self.child() {
+            Some(child) => child.send(value),
+            None => Err(SendError { value, error: ipc::Error::Closed }),
+        }
     }
 
     /// Sends a message with a socket beside it to a Node worker, which gets it as `net.Socket`,
@@ -137,7 +144,10 @@ impl WorkerProcess {
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        self.0.child.send_with_handle(value, handle)
+        match self.child() {
+            Some(child) => child.send_with_handle(value, handle),
+            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
+        }
     }
 
     /// Sends a signal.
@@ -149,7 +159,8 @@ impl WorkerProcess {
     ///
     /// Any that `pidfd_send_signal(2)` gives.
     pub fn kill(&self, signal: Signal) -> Result<(), Error> {
-        self.0.child.kill(signal).map(drop).map_err(Error::Fork)
+        let Some(child) = self.child() else { return Ok(()) };
+        child.kill(signal).map(drop).map_err(Error::Fork)
     }
 
     /// Ends the worker for good: it gets nothing new, finishes what it has, and is not replaced.
@@ -168,7 +179,7 @@ impl WorkerProcess {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.0.child.pid()
+        self.0.pid
     }
 
     /// How far it has come.
@@ -181,7 +192,7 @@ impl WorkerProcess {
     #[must_use]
     #[doc(alias = "isConnected")]
     pub fn is_connected(&self) -> bool {
-        self.0.child.connected()
+        self.child().is_some_and(|child| child.connected())
     }
 
     /// Whether its process has ended.
@@ -275,8 +286,15 @@ impl WorkerProcess {
         &self.0.shared
     }
 
-    pub(crate) fn child(&self) -> &Child {
-        &self.0.child
+    fn child(&self) -> Option<Arc<Child>> {
+        self.0.child.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing more is heard of it.
+    pub(crate) fn let_go(&self) {
+        let child = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Not under the lock.
+        drop(child);
     }
 
     /// Moves forward only: news may come late.

@@ -116,7 +116,7 @@ impl Driver {
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, None)).ok_or_else(gone)?;
         let member = self.members.get_mut(worker).ok_or_else(gone)?;
-        let Member { desk: Some(desk), process, .. } = member else { return Err(gone()) };
+        let Member { desk: Some(desk), child, .. } = member else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();
         match how {
             Grant::HandOff | Grant::Own(_) => {
@@ -127,7 +127,6 @@ impl Driver {
                 let socket = port.listener().try_clone_to_owned()?;
                 if let Some((message, ticket)) = desk.grant_socket(request, key, data) {
                     // Fails only when the channel is closed, which is heard as an event.
-                    let child = process.child();
                     drop(child.send_internal_with_handle(message, socket, ticket));
                 }
             }
@@ -137,7 +136,7 @@ impl Driver {
 
     /// Gives the worker a copy; the connection itself stays until the worker has answered.
     pub(super) fn send_to_node(&mut self, worker: WorkerId, key: Key, connection: Connection) {
-        let Some(Member { desk: Some(desk), process, .. }) = self.members.get_mut(worker) else {
+        let Some(Member { desk: Some(desk), child, .. }) = self.members.get_mut(worker) else {
             let (connection, refusal) = (Some(connection), Refusal::Gone);
             let failed = Input::SendFailed { worker, key, connection, refusal };
             return self.inputs.push_back(failed);
@@ -152,7 +151,7 @@ impl Driver {
             }
         };
         let (message, ticket) = desk.give(key, connection);
-        let sent = process.child().send_internal_with_handle(message, copy, ticket);
+        let sent = child.send_internal_with_handle(message, copy, ticket);
         if let Err(failure) = sent {
             let full = matches!(failure.error, ipc::Error::Full);
             let refusal = if full { Refusal::Full } else { Refusal::Gone };
@@ -181,7 +180,7 @@ impl Driver {
     fn say_to_node(&mut self, worker: WorkerId, message: Option<Message>) {
         if let (Some(message), Some(member)) = (message, self.members.get_mut(worker)) {
             // Fails only when the channel is closed, which is heard as an event.
-            let _ = member.process.child().send_internal(message);
+            let _ = member.child.send_internal(message);
         }
     }
 
