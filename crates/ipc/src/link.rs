@@ -391,6 +391,7 @@ impl Shared {
             }
         };
         let waiting = waiting + encoded.length();
+        scratch::lend_queue(&mut queue.outbox);
         queue.outbox.push(&mut encoded, handles);
         let wake = self.write_or_leave(&mut queue);
         drop(queue);
@@ -415,9 +416,7 @@ impl Shared {
             let _ = wire::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
                 // The loop does not look at this queue now, so nobody else would.
-                if let Some(memory) = queue.outbox.take_long_spare() {
-                    scratch::keep_frame(memory);
-                }
+                scratch::keep_queue(&mut queue.outbox);
                 return false;
             }
         }

@@ -241,12 +241,6 @@ impl<H> Outbox<H> {
         count
     }
 
-    /// Gives away the memory of a long message, which a channel at rest does not keep.
-    #[inline]
-    pub(crate) fn take_long_spare(&mut self) -> Option<Vec<u8>> {
-        (self.spare.capacity() > RESTING_BYTES).then(|| std::mem::take(&mut self.spare))
-    }
-
     /// How much memory is kept for what is queued next, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.spare.capacity()

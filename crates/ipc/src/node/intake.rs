@@ -13,6 +13,7 @@ use crate::link::{LinkEvent, Queue, Shared, Sink};
 use crate::message::Message;
 use crate::options::Options;
 use crate::outbox::Encoded;
+use crate::scratch;
 use crate::spare;
 use crate::wire::{self, Read};
 use ::bytes::Bytes;
@@ -251,5 +252,6 @@ pub(super) fn submit(queue: &mut Queue, parcel: super::gate::Parcel<OwnedFd>) {
 /// Queues a frame for writing.
 pub(super) fn push(queue: &mut Queue, leaving: Leaving<OwnedFd>) {
     let mut encoded = Encoded { inline: leaving.frame, pieces: Vec::new() };
+    scratch::lend_queue(&mut queue.outbox);
     queue.outbox.push(&mut encoded, leaving.handle.into_iter().collect());
 }
