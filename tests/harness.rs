@@ -3,10 +3,11 @@
 
 mod common;
 
-use std::fs;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use common::CASE_MAX;
+use sys::pidfd::PidFd;
 
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -57,11 +58,9 @@ fn an_escaped_grandchild_is_named_and_killed() {
     let (_, tail) = report.split_once("  process ").unwrap();
     let (pid, what) = tail.split_once(": ").unwrap();
     assert!(what.contains("role hang"), "{report}");
-    // Killed; init may not have reaped it yet.
-    let gone = match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.contains(") Z "),
-        Err(_) => true,
-    };
+    // Killed, which may take a moment; init may not have reaped it yet.
+    let gone = PidFd::open(pid.parse().unwrap())
+        .map_or(true, |it| sys::poll::readable(it.as_fd(), Some(Duration::from_secs(10))).unwrap());
     assert!(gone, "{report}");
 }
 

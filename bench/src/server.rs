@@ -29,6 +29,7 @@ pub fn role() {
     let served = match args.as_slice() {
         ["brood", workers] => brood(workers, Policy::RoundRobin),
         ["brood-none", workers] => brood(workers, Policy::None),
+        ["brood-reuse-port", workers] => brood(workers, Policy::ReusePort),
         ["brood-node", workers, script] => brood_node(workers, script),
         ["threads", workers] => threads(workers),
         ["shared", workers] => shared(workers),

@@ -28,9 +28,10 @@ const KILL: &str = "From the kill of a worker to the first answer of its replace
 const BARE: &str = "axum, bare accept and sendmsg";
 
 /// The servers: what they are called, what they are to us, which role they play, how they work.
-const NATIVE: [(&str, Role, &str, Kind); 6] = [
+const NATIVE: [(&str, Role, &str, Kind); 7] = [
     ("brood, round robin", Role::Ours, "brood", Kind::Dealt),
     ("brood, shared listener", Role::Ours, "brood-none", Kind::Workers),
+    ("brood, own sockets", Role::Ours, "brood-reuse-port", Kind::Workers),
     ("axum, one process", Role::Peer, "threads", Kind::Threads),
     ("axum, plain shared listener", Role::Peer, "shared", Kind::Workers),
     ("axum, SO_REUSEPORT", Role::Peer, "reuse-port", Kind::Workers),
