@@ -79,12 +79,12 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
     }
 }
 
-/// Binds a TCP socket that keeps an address for others, which [`join`].
-pub(crate) fn reserve(address: &Address) -> io::Result<Bound> {
-    grouped(address, sys::group::reserve)
+/// Opens the first of several TCP sockets at one address; the others [`join`].
+pub(crate) fn found(address: &Address, backlog: u32) -> io::Result<Bound> {
+    grouped(address, |address, v6_only| sys::group::found(address, backlog, v6_only))
 }
 
-/// Opens one more socket at an address that is reserved.
+/// Opens one more.
 pub(crate) fn join(address: &Address, backlog: u32) -> io::Result<Bound> {
     grouped(address, |address, v6_only| sys::group::join(address, backlog, v6_only))
 }

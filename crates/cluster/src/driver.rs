@@ -17,7 +17,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, Slot, WorkerId};
+use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;
@@ -31,6 +31,7 @@ use crate::settings::Signals;
 use crate::setup::Settings;
 use crate::shared::{Job, Shared, Spawned};
 use crate::spawner::Spawner;
+use ports::Group;
 use wishes::Wishes;
 
 /// Jobs handled before the other sources get their turn.
@@ -39,8 +40,8 @@ const JOBS_PER_TURN: usize = 256;
 /// Of so many workers it is known why they could not listen or start.
 const FAILURES_MAX: usize = 64;
 
-/// A listening socket: that of an address, or a slot's own at it.
-type Socket = (Key, Option<Slot>);
+/// A listening socket: the first, second, … of an address.
+type Socket = (Key, u32);
 
 /// What a token on the loop stands for.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,10 @@ pub(crate) struct Driver {
     /// Who may be gone for good by now.
     leaving: Vec<WorkerId>,
     ports: BTreeMap<Socket, Port>,
+    /// Where an address has several, or may have: whose each is, and their backlogs.
+    groups: BTreeMap<Key, Group>,
+    /// When the sockets from which workers accept are looked at.
+    look_at: Option<Instant>,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
@@ -107,6 +112,8 @@ impl Driver {
             members: Members::default(),
             leaving: Vec::new(),
             ports: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            look_at: None,
             watched: BTreeMap::new(),
             next_token: 0,
             signals,
@@ -245,6 +252,7 @@ impl Driver {
             Some(Watched::Port(socket)) => {
                 if let Some(port) = self.ports.get_mut(socket) {
                     port.may_be_ready(turn);
+                    self.look_later(turn);
                 }
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
@@ -348,7 +356,7 @@ impl Driver {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let ports = self.ports.values().filter_map(|port| port.deadline(now));
-        ports.chain(self.core.deadline()).min()
+        ports.chain(self.look_at).chain(self.core.deadline()).min()
     }
 }
 

@@ -27,10 +27,11 @@ use crate::worker::Offer;
 /// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP
 /// streams unless it says `Listener<UnixStream>`.
 ///
-/// Under a primary with round robin it is the worker's hand-off queue: an accept is one
-/// `recvmsg(2)` and no other process is asked. Otherwise it is the listening socket itself. It is
-/// an ordinary descriptor that can be polled ([`AsFd`]), readable when
-/// [`try_accept`](Self::try_accept) is worth a try.
+/// Under a primary that deals it is the worker's hand-off queue: an accept is one `recvmsg(2)` and
+/// no other process is asked. With [`Policy::ReusePort`](crate::Policy::ReusePort) it is an epoll
+/// instance of that and of the worker's own socket, otherwise the listening socket itself. It is a
+/// descriptor that can be polled ([`AsFd`]), readable when [`try_accept`](Self::try_accept) is
+/// worth a try.
 ///
 /// `drop` closes it; connections that were dealt to it and not accepted go to other workers.
 /// Deregister it from an epoll instance of your own before that: the primary keeps a copy of the
@@ -43,7 +44,7 @@ pub struct Listener<S: Stream = TcpStream> {
     /// Where the primary wants to know how many have ended.
     tally: Option<Arc<Tally>>,
     /// The socket is nobody else's, and clients can connect.
-    own: AtomicBool,
+    unshared: AtomicBool,
     ended: AtomicBool,
     /// The worker's drain waits for us.
     hold: Mutex<Option<Hold>>,
@@ -121,14 +122,14 @@ impl<S: Stream> Listener<S> {
         options: &ListenOptions,
     ) -> Result<Self, Error> {
         let mut listener = Self::new(claim, From::socket(socket, options)?);
-        listener.own = AtomicBool::new(true);
+        listener.unshared = AtomicBool::new(true);
         Ok(listener)
     }
 
     fn new(claim: Claim, source: From) -> Self {
         let hold = Mutex::new(claim.worker().map(|worker| worker.drain().hold()));
-        let (own, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { claim, source, tally: None, own, ended, hold, stream: PhantomData }
+        let (unshared, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { claim, source, tally: None, unshared, ended, hold, stream: PhantomData }
     }
 
     pub(crate) fn claim(&self) -> &Claim {
@@ -214,7 +215,7 @@ impl<S: Stream> Listener<S> {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
-            From::Own(own) => self.take_own(own),
+            From::Own(own) => Ok(own.accept()?.map(|connection| Taken { connection, open: None })),
             From::Inbox(inbox) => match inbox.take() {
                 Ok(Some((number, connection))) => {
                     if let Some(runtime) = self.claim.worker() {
@@ -237,20 +238,6 @@ impl<S: Stream> Listener<S> {
         }
     }
 
-    fn take_own(&self, own: &Own) -> Result<Option<Taken>, Error> {
-        loop {
-            match own.accept() {
-                Ok(connection) => return Ok(Some(Taken { connection, open: None })),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(None),
-                    io::ErrorKind::UnexpectedEof => return Err(Error::Closed),
-                    _ if error.raw_os_error().is_some_and(is_of_the_connection) => {}
-                    _ => return Err(Error::Os("accept4", error)),
-                },
-            }
-        }
-    }
-
     /// Takes a connection from a socket that never ends by itself; `accept` is told whether the
     /// worker drains.
     fn take_by(
@@ -264,7 +251,7 @@ impl<S: Stream> Listener<S> {
             }
             let draining = self.is_draining();
             // Whoever connects from then on would be reset when it is closed.
-            if draining && self.own.swap(false, Ordering::AcqRel) {
+            if draining && self.unshared.swap(false, Ordering::AcqRel) {
                 let _ = sys::socket::stop_connects(socket);
             }
             match accept(draining) {

@@ -5,10 +5,9 @@
 //! connection that comes after that is an edge of its own. Trouble in `accept4` neither spins nor
 //! ends anything: it pauses the port for [`PAUSE`].
 //!
-//! Under the policy `ReusePort` an address has a socket for each slot, and one that keeps the
-//! address for them. From a slot's own socket its worker accepts, and the primary only while it
-//! stands in for the worker. Otherwise it looks at most every [`LOOK`] whether connections are
-//! left alone there, and not at all while none come.
+//! Under the policy `ReusePort` an address has a socket for each slot. From it its worker accepts,
+//! and the primary only while it stands in for the worker. Otherwise the primary looks every
+//! [`LOOK`] whether connections are left alone there, and not at all while none come.
 //!
 //! A closed socket resets whoever is connected and not accepted. So a port that is being closed
 //! first lets nobody connect any more, then waits for the handshakes under way, and is closed
@@ -27,8 +26,10 @@ use crate::queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long connections may wait in a worker's own socket before it is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a worker's own socket is looked at while connections come.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+/// So often after the last one that was seen.
+const LOOKS: u32 = 10;
 /// How long a port that is being closed waits for descriptors.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How long handshakes may take that were under way when nobody could connect any more: most
@@ -52,8 +53,6 @@ pub(crate) struct Port {
     /// The core wants connections.
     on: bool,
     takes: Takes,
-    /// There may be more sockets at this address, with backlogs of this length.
-    backlog_of_others: Option<u32>,
     may_be_ready: bool,
     /// The loop has just said that one waits: no need to look.
     told: bool,
@@ -61,16 +60,14 @@ pub(crate) struct Port {
     closing: Option<Closing>,
 }
 
-/// Whether we accept from a port.
+/// Who accepts from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takes {
-    /// As the core wants.
-    Always,
-    /// It only keeps the address for others.
-    Never,
-    /// A slot's own socket. Its worker accepts from it; we look at it when connections have been
-    /// there for a while, at this time.
-    Theirs { look_at: Option<Instant> },
+    /// We do, when the core wants.
+    Ours,
+    /// The worker whose slot it belongs to. Connections came lately: so many looks are left until
+    /// the loop is asked to say when the next one comes.
+    Theirs { looks: u32 },
 }
 
 /// A port that is being closed: what its backlog holds is taken first.
@@ -102,8 +99,7 @@ impl Port {
             token,
             watched: false,
             on: false,
-            takes: Takes::Always,
-            backlog_of_others: None,
+            takes: Takes::Ours,
             may_be_ready: true,
             told: false,
             paused_until: None,
@@ -111,38 +107,26 @@ impl Port {
         }
     }
 
-    /// Only keeps an address for sockets that share it, and that have backlogs of this length.
-    pub(crate) fn reserve(bound: Bound, backlog: u32, token: Token) -> Self {
-        let port = Self::new(bound, false, token);
-        Self { takes: Takes::Never, backlog_of_others: Some(backlog), ..port }
-    }
-
-    /// What others at this address are opened with, where there may be any.
-    pub(crate) fn backlog_of_others(&self) -> Option<u32> {
-        self.backlog_of_others
-    }
-
-    /// Listens, if so far it only kept the address: there is somebody who does not accept by
-    /// himself.
-    pub(crate) fn listen(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
-        if self.takes == Takes::Never {
-            sys::socket::listen(self.listener.as_fd(), self.backlog_of_others.unwrap_or(0))?;
-            self.takes = Takes::Always;
-            self.accept_or_not(turn);
-        }
-        Ok(())
-    }
-
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
     /// Takes one connection, unless nobody wants it or none is there.
-    pub(crate) fn accept(&mut self, now: Instant) -> Taken {
-        self.accept_by(now, |listener, told| {
+    pub(crate) fn accept(&mut self, turn: &mut Turn<'_>) -> Taken {
+        let now = turn.now();
+        if !self.wants_turn(now) {
+            return Taken::Nothing;
+        }
+        let taken = self.accept_by(now, |listener, told| {
             let accept = if told { sys::socket::accept } else { sys::socket::accept_waiting };
             accept(listener)
-        })
+        });
+        let unwatched = !self.watched && self.closing.is_none();
+        if matches!(taken, Taken::Nothing) && unwatched && !self.watch(turn) {
+            // Nobody would say that there is another one.
+            (self.may_be_ready, self.paused_until) = (true, Some(now + PAUSE));
+        }
+        taken
     }
 
     fn accept_by(
@@ -204,8 +188,7 @@ impl Port {
         if self.closing.is_none() {
             let from = now + self.stop_connects();
             let by = now + CLOSING_MAX;
-            let emptied = self.takes == Takes::Never;
-            self.closing = Some(Closing { from, by, emptied, taken: 0 });
+            self.closing = Some(Closing { from, by, emptied: false, taken: 0 });
         }
         self.may_be_ready = true;
     }
@@ -225,61 +208,64 @@ impl Port {
 
     /// Whether we stand in for the worker whose socket it is.
     pub(crate) fn stand_in(&mut self, on: bool, turn: &mut Turn<'_>) {
-        self.takes = if on { Takes::Always } else { Takes::Theirs { look_at: None } };
         self.may_be_ready = true;
-        self.accept_or_not(turn);
-        if !on {
-            self.look_later(turn);
+        if on {
+            self.takes = Takes::Ours;
+            self.accept_or_not(turn);
+        } else {
+            self.look_for_a_while(turn);
         }
     }
 
     fn accept_or_not(&mut self, turn: &mut Turn<'_>) {
-        let on = self.on && self.takes == Takes::Always;
-        if on && !self.watched {
-            let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
-            self.watched = watched.is_ok();
-            if watched.is_err() {
-                // No memory for it in the kernel: looked at again after a pause.
-                self.paused_until = Some(turn.now() + PAUSE);
-            }
+        if !self.on || self.takes != Takes::Ours {
+            return;
         }
-        if on {
-            turn.again();
+        if !self.watched && !self.watch(turn) {
+            // No memory for it in the kernel: looked at again after a pause.
+            self.paused_until = Some(turn.now() + PAUSE);
         }
+        turn.again();
+    }
+
+    fn watch(&mut self, turn: &mut Turn<'_>) -> bool {
+        let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
+        self.watched = watched.is_ok();
+        self.watched
     }
 
     /// The loop says so.
     pub(crate) fn may_be_ready(&mut self, turn: &mut Turn<'_>) {
         self.may_be_ready = true;
         self.told = true;
-        if let Takes::Theirs { look_at: None } = self.takes {
-            self.look_later(turn);
+        if self.takes != Takes::Ours {
+            self.look_for_a_while(turn);
         }
     }
 
-    /// Not at each of its connections, which would wake us for every one of them.
-    fn look_later(&mut self, turn: &mut Turn<'_>) {
-        self.takes = Takes::Theirs { look_at: Some(turn.now() + LOOK) };
+    /// Not at each of its connections: the loop would wake for every one of them.
+    fn look_for_a_while(&mut self, turn: &mut Turn<'_>) {
+        self.takes = Takes::Theirs { looks: LOOKS };
         if std::mem::take(&mut self.watched) {
             let _ = turn.deregister(self.listener.as_fd());
         }
     }
 
-    /// Looks whether its worker has left connections there, if it is time; the loop says when the
-    /// next one comes.
+    /// It is to be [looked at](Self::is_left_alone) every [`LOOK`].
+    pub(crate) fn is_looked_at(&self) -> bool {
+        matches!(self.takes, Takes::Theirs { looks: 1.. }) && self.closing.is_none()
+    }
+
+    /// Looks whether its worker has left connections there. After some looks that found none the
+    /// loop says when the next one comes.
     pub(crate) fn is_left_alone(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Takes::Theirs { look_at: Some(at) } = self.takes else { return false };
-        if at > turn.now() || self.closing.is_some() {
-            return false;
-        }
-        self.takes = Takes::Theirs { look_at: Some(turn.now() + LOOK) };
+        let Takes::Theirs { looks } = self.takes else { return false };
         if sys::group::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
+            self.takes = Takes::Theirs { looks: LOOKS };
             return true;
         }
-        let watched = turn.register(self.listener.as_fd(), self.token, Interest::READABLE);
-        self.watched = watched.is_ok();
-        if self.watched {
-            self.takes = Takes::Theirs { look_at: None };
+        if looks > 1 || self.watch(turn) {
+            self.takes = Takes::Theirs { looks: looks - 1 };
         }
         false
     }
@@ -294,19 +280,17 @@ impl Port {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let pause = self.paused_until.filter(|_| self.wants() && self.may_be_ready);
         let last = self.closing.as_ref().filter(|it| !it.emptied).map(|it| it.from);
-        let look = match self.takes {
-            Takes::Theirs { look_at } if self.closing.is_none() => look_at,
-            Takes::Theirs { .. } | Takes::Always | Takes::Never => None,
-        };
-        pause.into_iter().chain(last).filter(|at| *at > now).chain(look).min()
+        pause.into_iter().chain(last).filter(|at| *at > now).min()
     }
 
     fn wants(&self) -> bool {
-        match self.takes {
-            Takes::Never => false,
-            Takes::Always => self.on || self.closing.is_some(),
-            Takes::Theirs { .. } => self.closing.is_some(),
-        }
+        self.closing.is_some() || (self.on && self.takes == Takes::Ours)
+    }
+
+    /// Ends it for all who have a copy. Nobody may wait there.
+    pub(crate) fn end(&self) {
+        // Fails only where it has ended.
+        let _ = sys::socket::shutdown_both(self.listener.as_fd());
     }
 
     pub(crate) fn listener(&self) -> BorrowedFd<'_> {

@@ -131,14 +131,19 @@ impl Intake {
                 Some(Taken::Probe) => {}
                 Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Some(Taken::Connection(connection)) => {
-                    let number = sys::fd::number(connection.socket.as_fd());
-                    // Never negative for an open descriptor.
-                    let number = u64::try_from(number).unwrap_or(0);
-                    self.last_number.store(number, Ordering::Relaxed);
+                    self.note(&connection);
                     return Ok(Some(connection));
                 }
             }
         }
+    }
+
+    /// Notes the number of a descriptor: the higher, the nearer is the limit.
+    pub(crate) fn note(&self, connection: &Connection) {
+        let number = sys::fd::number(connection.socket.as_fd());
+        // Never negative for an open descriptor.
+        let number = u64::try_from(number).unwrap_or(0);
+        self.last_number.store(number, Ordering::Relaxed);
     }
 }
 

@@ -23,7 +23,7 @@ mod sticky;
 mod ticking;
 mod turn;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::core::{
@@ -35,6 +35,7 @@ use crate::policy::Policy;
 pub(crate) use sticky::mix;
 
 use lane::{After, Lane, LaneState, Origin, Sent};
+use own::OwnSlots;
 
 /// How often lanes with something unread are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -70,8 +71,7 @@ pub(crate) struct Schedule<H> {
     cursor: usize,
     /// The lane that was last found to be watched.
     watched: usize,
-    /// From whose sockets their workers accept.
-    own_slots: BTreeSet<Slot>,
+    own: OwnSlots,
     /// Oldest first.
     waiting: VecDeque<Waiting<H>>,
     accepting: bool,
@@ -113,7 +113,7 @@ impl<H: Affinity> Schedule<H> {
             lanes: Vec::new(),
             cursor: 0,
             watched: 0,
-            own_slots: BTreeSet::new(),
+            own: OwnSlots::default(),
             waiting: VecDeque::new(),
             accepting: false,
             open: true,

@@ -5,32 +5,31 @@
 //! when the last descriptor of that member is closed.
 
 use crate::fd::cvt;
-use crate::socket::{listen, stream_socket};
+use crate::socket::{listen, listen_tcp, stream_socket};
 use nix::sys::socket::{self as ns, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Binds a TCP socket that never listens, for others to [`join`]: as long as it is open, nobody of
-/// another user gets the port. It is close-on-exec.
+/// Opens the first listener at an address that others will [`join`]: non-blocking, close-on-exec,
+/// with `TCP_NODELAY` set.
 ///
 /// Unlike a plain `SO_REUSEPORT` socket it does not slip in beside strangers: a port that
-/// anybody has, in a group or not, is in use.
+/// anybody listens on, in a group or not, is in use.
 ///
 /// # Errors
 ///
 /// As [`socket::listen_tcp`](crate::socket::listen_tcp).
-pub fn reserve(addr: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
-    let socket = stream_socket(addr, v6_only)?;
-    ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
-    // Only now: when it is bound, others of its kind are strangers.
+pub fn found(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
+    let socket = listen_tcp(addr, backlog, v6_only)?;
+    // Only now: to one that listens, others of its kind are strangers.
     ns::setsockopt(&socket, sockopt::ReusePort, &true)?;
     Ok(socket)
 }
 
-/// Opens one more listener at an address that was [`reserve`]d, with its own backlog: non-blocking,
-/// close-on-exec, with `TCP_NODELAY` set.
+/// Opens one more listener at an address that was [`found`]ed, with a backlog of its own, and all
+/// else as there.
 ///
 /// # Errors
 ///
@@ -64,22 +63,26 @@ pub fn unaccepted(listener: BorrowedFd<'_>) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::{accept, listen_tcp, local_address};
+    use crate::socket::{accept, local_address};
     use std::net::TcpStream;
 
     #[test]
     fn members_share_a_port_that_strangers_cannot_have() {
         for text in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(base) = reserve(text.parse().unwrap(), true) else {
+            let Ok(first) = found(text.parse().unwrap(), 128, true) else {
                 assert!(text.starts_with('['), "there is no IPv6");
                 continue;
             };
-            let address = local_address(base.as_fd()).unwrap();
-            TcpStream::connect(address).expect_err("nobody listens");
-            let members: Vec<_> = (0..3).map(|_| join(address, 128, true).unwrap()).collect();
-            for taken in [listen_tcp(address, 1, true), reserve(address, true)] {
-                assert_eq!(taken.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
-            }
+            let address = local_address(first.as_fd()).unwrap();
+            let strangers = || {
+                for taken in [listen_tcp(address, 1, true), found(address, 1, true)] {
+                    assert_eq!(taken.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+                }
+            };
+            strangers();
+            let mut members = vec![first];
+            members.extend((0..2).map(|_| join(address, 128, true).unwrap()));
+            strangers();
             let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
             let counts = members.iter().map(|member| unaccepted(member.as_fd()).unwrap());
             let counts: Vec<_> = counts.collect();

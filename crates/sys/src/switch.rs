@@ -69,6 +69,15 @@ impl Either {
         epoll.add(other, event(true))?;
         Ok(Self(epoll))
     }
+
+    /// Watches only the other one from now on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when this one is not watched.
+    pub fn leave_out(&self, one: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.0.delete(one)?)
+    }
 }
 
 impl AsFd for Either {
@@ -123,6 +132,11 @@ mod tests {
             }
             assert!(!readable());
         }
+        either.leave_out(pipes[0].0.as_fd()).unwrap();
+        nix::unistd::write(&pipes[0].1, b"x").unwrap();
+        assert!(!readable());
+        nix::unistd::write(&pipes[1].1, b"x").unwrap();
+        assert!(readable() && edge());
     }
 
     #[test]

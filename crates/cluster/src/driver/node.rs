@@ -114,7 +114,7 @@ impl Driver {
         how: Grant,
     ) -> io::Result<()> {
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&(key, None)).ok_or_else(gone)?;
+        let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let member = self.members.get_mut(worker).ok_or_else(gone)?;
         let Member { desk: Some(desk), child, .. } = member else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();

@@ -182,7 +182,7 @@ impl Driver {
     ) -> io::Result<Granted> {
         let core::Granted { key, how, open_max, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&(key, None)).ok_or_else(gone)?;
+        let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let address = port.address().clone();
         let descriptor = match how {
             Grant::Shared => port.listener().try_clone_to_owned()?,

@@ -153,6 +153,7 @@ impl<H: Affinity> Schedule<H> {
 
     pub(super) fn remove(&mut self, at: usize, out: &mut Vec<Output<H>>) {
         let lane = self.lanes.remove(at);
+        self.own.lane_gone |= lane.seen_own;
         if at < self.cursor {
             self.cursor -= 1;
         }

@@ -39,6 +39,8 @@ pub(super) struct Lane {
     pub(super) ends: Option<Arc<dyn Ends>>,
     /// It accepts from its slot's own socket, too.
     pub(super) own: bool,
+    /// It was last found to do so.
+    pub(super) seen_own: bool,
     /// So many connections it may have, open or in its queue.
     pub(super) open_max: Option<u32>,
     pub(super) counters: WorkerCounters,
@@ -112,6 +114,7 @@ impl Lane {
             rest: None,
             ends: None,
             own: false,
+            seen_own: false,
             open_max,
             counters: WorkerCounters::default(),
         }

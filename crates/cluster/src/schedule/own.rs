@@ -19,6 +19,14 @@ use crate::policy::Policy;
 use super::Schedule;
 use super::lane::{Lane, LaneState};
 
+/// From whose sockets their workers accept, as it was last said.
+#[derive(Debug, Default)]
+pub(super) struct OwnSlots {
+    slots: BTreeSet<Slot>,
+    /// One of the workers is no longer there.
+    pub(super) lane_gone: bool,
+}
+
 impl<H: Affinity> Schedule<H> {
     /// The worker was granted the socket of its slot, or, after all, not.
     pub(crate) fn set_own(&mut self, worker: WorkerId, own: bool, out: &mut Vec<Output<H>>) {
@@ -44,9 +52,18 @@ impl<H: Affinity> Schedule<H> {
         if self.policy != Policy::ReusePort {
             return;
         }
-        let accepting = self.lanes.iter().filter(|lane| lane.accepts_itself());
+        // For each connection that is dealt this is a look, and no more.
+        let mut changed = std::mem::take(&mut self.own.lane_gone);
+        for lane in &mut self.lanes {
+            let own = lane.accepts_itself();
+            changed |= std::mem::replace(&mut lane.seen_own, own) != own;
+        }
+        if !changed {
+            return;
+        }
+        let accepting = self.lanes.iter().filter(|lane| lane.seen_own);
         let now: BTreeSet<Slot> = accepting.map(|lane| lane.slot).collect();
-        let before = std::mem::replace(&mut self.own_slots, now.clone());
+        let before = std::mem::replace(&mut self.own.slots, now.clone());
         for slot in before.symmetric_difference(&now) {
             let on = before.contains(slot);
             out.push(Output::StandIn { key: self.key, slot: *slot, on });
