@@ -307,7 +307,7 @@ impl End {
                 Some(Frame { kind: Kind::Internal, .. }) => {}
                 Some(frame) => {
                     let taken = take(frame);
-                    if receiving.inbox.is_empty() {
+                    if !receiving.inbox.decoder().is_ready() {
                         scratch::keep_buffer(&mut receiving.inbox);
                     }
                     return taken.map(Some);
@@ -391,7 +391,8 @@ impl End {
     }
 
     /// Writes what the socket takes of what was fed, unless another thread is sending: that one
-    /// writes it. An error is not one of receiving: what the peer sent before it left is still read.
+    /// writes it. An error is not one of receiving: what the peer sent before it left is still
+    /// read.
     #[inline]
     fn flush_if_free(&self) -> Left {
         let Ok(mut sending) = self.sending.try_lock() else { return Left::Nothing };
@@ -419,7 +420,7 @@ impl Receiving {
     #[cold]
     fn end(&mut self) {
         self.ended = true;
-        scratch::keep_buffer(&mut self.inbox);
+        scratch::take_back_buffer(&mut self.inbox);
     }
 }
 
@@ -474,4 +475,36 @@ pub(crate) fn decode<R: DeserializeOwned>(
 /// For a shortage that no readiness tells the end of.
 fn wait_a_little() {
     std::thread::sleep(SHORTAGE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    fn frame(value: &str) -> Vec<u8> {
+        let options = Options::default();
+        codec::encode(&value, Kind::Message, &options, Vec::new()).unwrap().0.inline
+    }
+
+    #[test]
+    fn an_end_at_rest_leaves_its_buffer_to_the_thread_and_does_not_copy_much() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let end = End::new(ours.into(), Options::default(), true, true);
+        let long = frame(&"x".repeat(60_000));
+        peer.write_all(&[&frame("one")[..], &long[..1]].concat()).unwrap();
+        assert_eq!(end.recv::<String>().unwrap(), "one");
+        assert!(end.receiving().inbox.decoder().wants_buffer(), "one byte of the next is little");
+        peer.write_all(&long[1..50_000]).unwrap();
+        assert!(end.recv_until::<String>(None).unwrap().is_none());
+        for byte in &long[50_000..50_010] {
+            peer.write_all(&[*byte]).unwrap();
+            assert!(end.recv_until::<String>(None).unwrap().is_none());
+            assert!(!end.receiving().inbox.decoder().wants_buffer(), "so much stays where it is");
+        }
+        peer.write_all(&long[50_010..]).unwrap();
+        assert_eq!(end.recv::<String>().unwrap().len(), 60_000);
+        assert!(end.receiving().inbox.decoder().wants_buffer(), "nothing is left");
+    }
 }

@@ -290,6 +290,11 @@ impl<H> Decoder<H> {
         self.long.is_none() && self.buffer.capacity() < READ_BYTES
     }
 
+    /// How many bytes of the reading buffer no frame has taken.
+    pub(crate) fn rest_bytes(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
     /// Cuts out the next whole frame, if there is one.
     ///
     /// # Errors

@@ -59,8 +59,10 @@
 //! - Everything has a ceiling ([`Options`]): a frame 64 MiB and 253 handles, 4 MiB that wait to be
 //!   written, 4 MiB that wait to be taken. Beyond the last one the channel is not read, and so the
 //!   peer feels it.
-//! - An end at rest keeps no buffer: memory for what comes and goes is the thread's that sends or
-//!   receives, up to 512 KiB for each that does, and 40 MiB for long messages in the whole process.
+//! - An end at rest, with nothing that waits to be taken, keeps no buffer but the beginning of a
+//!   message, in memory of its size up to 4 KiB and in that of one read (128 KiB) beyond. Memory for
+//!   what comes and goes is the thread's that sends or receives, up to 512 KiB for each that does,
+//!   and 40 MiB for long messages in the whole process.
 //! - The peer may be hostile. Whatever it sends, or does not, costs it its own channel and no other
 //!   one anything; memory grows with the bytes that came, never with those announced.
 //!

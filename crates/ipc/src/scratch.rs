@@ -10,6 +10,9 @@ use std::thread::LocalKey;
 /// Longer vectors are not kept.
 const KEPT_BYTES_MAX: usize = 128 * 1024;
 
+/// The longest beginning of a message that is copied out of a reading buffer, in bytes.
+const REST_BYTES_MAX: usize = 4 * 1024;
+
 thread_local! {
     static FRAME: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -56,10 +59,19 @@ pub(crate) fn lend_buffer(inbox: &mut Inbox<OwnedFd>) {
     }
 }
 
-/// Gives it back: nothing that was read waits to be taken. What is not a whole message yet stays,
-/// in memory of its size.
+/// Gives it back: nothing that was read waits to be taken. The beginning of a message stays: a
+/// short one in memory of its size, a longer one where it is, so that a peer that sends byte after
+/// byte does not have all the others copied for each.
 #[inline]
 pub(crate) fn keep_buffer(inbox: &mut Inbox<OwnedFd>) {
+    let decoder = inbox.decoder();
+    if decoder.rest_bytes() <= REST_BYTES_MAX && !decoder.wants_buffer() {
+        take_back_buffer(inbox);
+    }
+}
+
+/// Gives it back whatever is in it: nothing more is read.
+pub(crate) fn take_back_buffer(inbox: &mut Inbox<OwnedFd>) {
     keep_read(inbox.decoder().swap_buffer(Vec::new()));
 }
 
@@ -87,7 +99,9 @@ pub(crate) fn keep_queue(queue: &mut Outbox<OwnedFd>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Kind;
+    use crate::codec::Serialization;
+    use crate::frame::{Header, Kind, Limits, READ_BYTES};
+    use crate::hello::Hello;
     use crate::outbox::Encoded;
 
     /// A queue that has written so many messages, all at once.
@@ -127,6 +141,36 @@ mod tests {
         assert!(queue.is_bare());
         lend_queue(&mut queue);
         assert!(queue.is_bare());
+    }
+
+    #[test]
+    fn only_a_short_beginning_of_a_message_is_copied_out_of_the_buffer() {
+        let limits = Limits { frame_bytes_max: READ_BYTES, handles_max: 0 };
+        let header = Header { kind: Kind::Message, handles: 0, length: READ_BYTES / 2 };
+        for (length, moves) in [(1, true), (REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {
+            let ours = Hello::new(Serialization::Bincode, "");
+            let mut inbox = Inbox::<OwnedFd>::new(limits, ours, true);
+            keep_read(Vec::with_capacity(READ_BYTES));
+            lend_buffer(&mut inbox);
+            let memory = inbox.decoder().space().0.as_ptr();
+            let mut frame = header.to_bytes().to_vec();
+            frame.resize(length, 7);
+            inbox.decoder().space().0.extend_from_slice(&frame);
+            assert!(inbox.next_message().unwrap().is_none());
+            keep_buffer(&mut inbox);
+            assert_eq!(inbox.decoder().wants_buffer(), moves);
+            let kept = take_read();
+            assert_eq!(kept.as_ptr() == memory, moves);
+            let buffer = inbox.decoder().space().0;
+            assert_eq!((buffer.as_ptr() == memory, &*buffer), (!moves, &frame));
+            // A second look moves nothing.
+            let memory = buffer.as_ptr();
+            keep_buffer(&mut inbox);
+            assert_eq!(inbox.decoder().space().0.as_ptr(), memory);
+            take_back_buffer(&mut inbox);
+            assert!(inbox.decoder().wants_buffer());
+            assert_eq!(*inbox.decoder().space().0, frame);
+        }
     }
 
     #[test]

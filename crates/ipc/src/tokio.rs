@@ -128,7 +128,7 @@ impl<S, R> AsyncChannel<S, R> {
             while let Some(frame) = self.inbox.next_message()? {
                 if frame.kind == Kind::Message {
                     let decoded = decode(&self.options, frame);
-                    if self.inbox.is_empty() {
+                    if !self.inbox.decoder().is_ready() {
                         scratch::keep_buffer(&mut self.inbox);
                     }
                     return decoded;
@@ -145,7 +145,7 @@ impl<S, R> AsyncChannel<S, R> {
             });
             if let Ok(Ok(read)) = result {
                 if read? == Read::End {
-                    scratch::keep_buffer(inbox);
+                    scratch::take_back_buffer(inbox);
                     return Err(Error::Closed);
                 }
             }
@@ -206,6 +206,7 @@ mod tests {
             blocking.join().unwrap();
         });
     }
+
     #[test]
     fn a_dropped_future_neither_loses_nor_cuts_a_message() {
         fn once<F: std::future::Future>(future: F) -> bool {

@@ -150,8 +150,8 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Write)?)
 }
 
-/// Ends the receiving direction, for every process that holds the socket: what was sent can still be
-/// read, and between Unix sockets the peer can send nothing more (`EPIPE`).
+/// Ends the receiving direction, for every process that holds the socket: what was sent can still
+/// be read, and between Unix sockets the peer can send nothing more (`EPIPE`).
 ///
 /// # Errors
 ///
