@@ -9,4 +9,5 @@ common::cases![
     a_listener_that_is_closed_unheard_gets_nothing_more,
     workers_that_read_no_messages_are_served_and_end,
     events_that_nobody_reads_hold_no_descriptors,
+    unread_messages_hold_two_descriptors_until_they_are_read,
 ];

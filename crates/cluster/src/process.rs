@@ -79,7 +79,9 @@ enum Past {
 /// A worker process, as its primary sees it. Cheap to clone; every clone is the same worker.
 ///
 /// Dropping it changes nothing: workers belong to their [`Primary`](crate::Primary). Who keeps one that
-/// is gone keeps no descriptor of it but the pipes that nobody has taken.
+/// is gone keeps no descriptor of it but the pipes that nobody has taken. Apart from that, one that
+/// had said more than its channel takes unread (4 MiB) holds two, its channel and its pidfd, until
+/// its messages are read.
 ///
 /// Node: the class `Worker` of a primary. The worker's own side is [`Worker`](crate::Worker).
 #[derive(Clone)]
