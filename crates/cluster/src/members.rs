@@ -61,7 +61,7 @@ impl Members {
 
     pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Some(member) = self.0.get(&worker) {
-            // Fails only when the channel is closed, which comes as an event of its own.
+            // There is room for it. Fails when the channel is closed, which comes as an event.
             let _ = member.child.send_internal(message);
         }
     }

@@ -370,8 +370,18 @@ impl Runtime {
         if let Some(host) = &self.host {
             return self.tell_node(host, message);
         }
-        // Fails only when the channel is closed, which is heard as an event of its own.
-        let _ = self.parent.send_internal(message);
+        if let Err(failed) = self.parent.send_internal(message) {
+            if let ToPrimary::Listen { request, .. } = failed.value {
+                self.not_asked(request, &failed.error);
+            }
+        }
+    }
+
+    /// A wish that could not be told: nobody would answer it.
+    fn not_asked(&self, request: u32, error: &ipc::Error) {
+        let closed = matches!(error, ipc::Error::Closed);
+        let errno = if closed { sys::errno::ECANCELED } else { sys::errno::ENOBUFS };
+        self.answer(request, Err(errno));
     }
 
     /// Hears the parent, on the loop.

@@ -166,10 +166,11 @@ impl<I: Intake> Driver<I> {
     fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
-            if self.writing.is_empty() && !self.take_queue() {
-                self.watch_room(false, turn);
-                let queue = self.shared.queue();
-                return Ok(queue.phase == Phase::Open || !queue.gate.is_idle());
+            if self.writing.is_empty() {
+                if let Some(open) = self.take_queue() {
+                    self.watch_room(false, turn);
+                    return Ok(open);
+                }
             }
             if !self.writable {
                 return Ok(true);
@@ -221,8 +222,10 @@ impl<I: Intake> Driver<I> {
         }
     }
 
-    /// Takes over what senders queued. False when that is nothing: senders may write again.
-    fn take_queue(&mut self) -> bool {
+    /// Takes over what senders queued. When that is nothing, senders may write again, and the answer
+    /// is whether more may come: as it was in this moment, for somebody may send and leave in the
+    /// next.
+    fn take_queue(&mut self) -> Option<bool> {
         let mut queue = self.shared.queue();
         if queue.outbox.is_empty() {
             queue.loop_writes = false;
@@ -231,12 +234,12 @@ impl<I: Intake> Driver<I> {
             }
             queue.outbox.shrink();
             self.writing.shrink();
-            return false;
+            return Some(queue.phase == Phase::Open || !queue.gate.is_idle());
         }
         queue.loop_writes = true;
         std::mem::swap(&mut queue.outbox, &mut self.writing);
         self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
-        true
+        None
     }
 
     /// Reads until nothing is there, the credit is used up, or the turn's share is; false at the

@@ -262,7 +262,7 @@ impl Link {
     }
 
     /// Sends a message for the crate above on the other side, which users there never see. It has
-    /// room where [`send`](Link::send) no longer has, as much again.
+    /// room of its own beside what [`send`](Link::send) may queue, as much as that is by default.
     ///
     /// # Errors
     ///
@@ -376,8 +376,7 @@ impl Shared {
         };
         let mut queue = self.queue();
         let waiting = queue.outbox.bytes() + self.writing.load(Ordering::Relaxed);
-        let full =
-            waiting > 0 && waiting + encoded.length() > self.options.queued_bytes_max_for(kind);
+        let full = self.options.is_too_much(waiting, encoded.length(), kind);
         let handles = match queue.phase {
             Phase::Open if full => Err(Error::Full),
             Phase::Open => codec::take_handles(&slots),

@@ -100,7 +100,8 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value
 
 #[test]
 fn a_full_queue_has_room_for_what_the_crates_above_say_but_not_for_ever() {
-    let (link, events, peer) = pair::<(), Blob>(&Options::default());
+    let options = Options { frame_bytes_max: 200_000, ..Options::default() };
+    let (link, events, peer) = pair::<(), Blob>(&options);
     let fill = || while link.send(Blob::from(vec![0; 100_000])).is_ok() {};
     fill();
     link.send_internal(Blob::from(vec![1; 100_000])).unwrap();
@@ -112,6 +113,17 @@ fn a_full_queue_has_room_for_what_the_crates_above_say_but_not_for_ever() {
     };
     assert!(matches!(full.error, Error::Full));
     assert!(link.queued_bytes() <= 2 * Options::default().queued_bytes_max);
+    drop(peer);
+    assert!(disconnect(&events).1.is_none());
+}
+
+#[test]
+fn one_long_message_leaves_room_for_what_the_crates_above_say() {
+    let (link, events, peer) = pair::<Blob, Blob>(&Options::default());
+    link.send(Blob::from(vec![0; 16 << 20])).unwrap();
+    link.send(Blob::from(vec![0])).unwrap_err();
+    (0..100).for_each(|_| _ = link.send_internal(Blob::from(vec![1; 1000])).unwrap());
+    assert_eq!(peer.recv().unwrap().len(), 16 << 20);
     drop(peer);
     assert!(disconnect(&events).1.is_none());
 }

@@ -49,7 +49,7 @@ pub struct Options {
     /// The most handles per message that are sent or taken, at most [`HANDLES_MAX`].
     pub handles_max: usize,
     /// The bound of what waits to be written, in bytes. A message that would go beyond it is
-    /// refused (or waited for, by a blocking `send`) unless the queue is empty.
+    /// refused (or waited for, by a blocking `send`) unless next to nothing waits.
     pub queued_bytes_max: usize,
     /// A loop-driven `send` answers `false` while more than this waits, in bytes.
     pub high_water_bytes: usize,
@@ -88,12 +88,24 @@ impl Default for Options {
     }
 }
 
+/// As good as nothing.
+const LITTLE_BYTES: usize = 1024;
+
 impl Options {
     /// How much may wait to be written when one of this kind is to wait, too. The crates above say
-    /// little, and what they say must not be lost for what users have said: as much again.
-    pub(crate) fn queued_bytes_max_for(&self, kind: Kind) -> usize {
-        let reserve = if kind == Kind::Internal { self.queued_bytes_max } else { 0 };
-        self.queued_bytes_max.saturating_add(reserve)
+    /// little, and what they say must not be lost for what users have said: as much beside that,
+    /// which may be one message as long as a frame.
+    fn queued_bytes_max_for(&self, kind: Kind) -> usize {
+        if kind != Kind::Internal {
+            return self.queued_bytes_max;
+        }
+        self.queued_bytes_max.max(self.frame_bytes_max).saturating_add(self.queued_bytes_max)
+    }
+
+    /// Whether so many bytes more are too many where these wait. Where next to nothing does, as our
+    /// greeting, one message may be as long as a frame.
+    pub(crate) fn is_too_much(&self, waiting: usize, more: usize, kind: Kind) -> bool {
+        waiting > LITTLE_BYTES && waiting + more > self.queued_bytes_max_for(kind)
     }
 
     /// What the decoder takes.

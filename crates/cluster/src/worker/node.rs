@@ -43,7 +43,9 @@ impl Runtime {
                 match state.guest.ask(request, &address, &options, &here) {
                     Ok(ask) => {
                         state.limits.extend(options.max_connections.map(|max| (request, max)));
-                        self.say(ask);
+                        if let Err(failed) = self.parent.send_internal(ask) {
+                            self.not_asked(request, &failed.error);
+                        }
                     }
                     Err(errno) => self.answer(request, Err(errno)),
                 }

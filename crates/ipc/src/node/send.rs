@@ -57,7 +57,7 @@ fn prepare<'a, T: Serialize>(
     let kind = handle_type(handle, internal)?;
     let voice = if internal { Voice::Internal } else { Voice::User };
     let frame = encode(shared, value, Some(kind), voice)?;
-    let queue = open(shared, frame.len(), Kind::Message)?;
+    let queue = open(shared, frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
     // Only connections are sent again. Without a second descriptor, this one is not.
     let spare = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
     // Node polls, and a call that blocks would stop it.
@@ -89,7 +89,7 @@ fn encode<T: Serialize>(
 fn open(shared: &Shared, length: usize, kind: Kind) -> Result<MutexGuard<'_, Queue>, Error> {
     let queue = shared.queue();
     let waiting = queue.waiting(shared);
-    let full = waiting > 0 && waiting + length > shared.options.queued_bytes_max_for(kind);
+    let full = shared.options.is_too_much(waiting, length, kind);
     match queue.phase {
         Phase::Open if full => Err(Error::Full),
         Phase::Open => Ok(queue),
