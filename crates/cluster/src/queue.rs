@@ -5,8 +5,8 @@
 //! readers see each record exactly once; the kernel decides which.
 //!
 //! While the copy is open the writing end never sees a hang-up, so a worker's death is learnt
-//! from its pidfd or channel, never from here. One that lives and closes its listener shuts the queue
-//! down, and from then on nothing gets in.
+//! from its pidfd or channel, never from here. One that lives and closes its listener shuts the
+//! queue down, and from then on nothing gets in.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

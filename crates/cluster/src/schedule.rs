@@ -354,7 +354,7 @@ impl<H: Affinity> Schedule<H> {
     fn send(&mut self, at: usize, waiting: Waiting<H>, now: Instant, out: &mut Vec<Output<H>>) {
         let lane = &mut self.lanes[at];
         let Waiting { connection, origin } = waiting;
-        lane.records.push_back(Sent { at: now, connection: Some(origin) });
+        lane.give(Sent { at: now, connection: Some(origin) });
         lane.counters.dispatched += 1;
         lane.counters.re_dispatched += u64::from(origin.again);
         self.counters.dispatched += 1;

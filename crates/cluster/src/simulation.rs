@@ -4,8 +4,9 @@
 //! own. Everything in it happens in an order that a seed decides; faults are workers that die,
 //! freeze, refuse or say nothing, spawns that fail, messages that are lost or late, queues that
 //! are full, descriptors that run out, and clocks that jump. Some workers are Node's: what they are
-//! given rides on their channel and is answered there. Some accept from sockets of their slots' own. After each step the ledger of all
-//! connections is compared with the core's counters, and each output with what the core was told.
+//! given rides on their channel and is answered there. Some accept from sockets of their slots'
+//! own. After each step the ledger of all connections is compared with the core's counters, and
+//! each output with what the core was told.
 //!
 //! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
 

@@ -27,8 +27,8 @@ pub(super) struct Lane {
     /// The oldest record was unread for longer than this when it was last looked at.
     pub(super) late: bool,
     pub(super) late_after: Duration,
-    /// Was looked at again, then, for the connection of this number, which it would have got.
-    pub(super) looked_for: Option<(u64, Instant)>,
+    /// Was looked at then, before it was passed over, and given nothing since.
+    pub(super) looked_at: Option<Instant>,
     /// Unread for longer than [`LATE`] ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
     /// What a Node worker says is not heard now.
@@ -108,7 +108,7 @@ impl Lane {
             full: false,
             late: false,
             late_after,
-            looked_for: None,
+            looked_at: None,
             stalled_since: None,
             held_back: false,
             rest: None,
@@ -118,6 +118,12 @@ impl Lane {
             open_max,
             counters: WorkerCounters::default(),
         }
+    }
+
+    /// Is sent a connection; what was seen of it before is not true any more.
+    pub(super) fn give(&mut self, sent: Sent) {
+        self.records.push_back(sent);
+        self.looked_at = None;
     }
 
     /// Takes the answer to `Ask`.

@@ -26,8 +26,8 @@ impl<H: Affinity> Schedule<H> {
         lanes.filter(|lane| lane.has_room_now()).count() > 0
     }
 
-    /// Nobody was free, and somebody was only at its limit: all hangs on what that says. It may have
-    /// room by now.
+    /// Nobody was free, and somebody was only at its limit: all hangs on what that says. It may
+    /// have room by now.
     pub(crate) fn awaits_room(&self) -> bool {
         let limited =
             |lane: &Lane| lane.open_max.is_some() && lane.is_free_but_for_its_limit(self.window);

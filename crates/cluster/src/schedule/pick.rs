@@ -34,7 +34,7 @@ impl<H: Affinity> Schedule<H> {
             picked => picked,
         };
         let at = picked?;
-        if self.look_before(choice, turn, at, (waiting.origin.number, now), out) {
+        if self.look_before(choice, turn, at, now, out) {
             self.cursor = turn;
             return None;
         }

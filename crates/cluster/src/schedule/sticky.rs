@@ -3,8 +3,9 @@
 //! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
 //! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
 //! worker gets its predecessor's. What a client left with its worker is worth some waiting, so a
-//! lane is late and stuck only after [`PATIENCE`](super::PATIENCE). Of two workers in one slot the younger is chosen. A Node worker is
-//! free here as long as it may have one more unanswered: whoever comes back at once finds it again.
+//! lane is late and stuck only after [`PATIENCE`](super::PATIENCE). Of two workers in one slot the
+//! younger is chosen. A Node worker is free here as long as it may have one more unanswered:
+//! whoever comes back at once finds it again.
 //!
 //! Pure.
 

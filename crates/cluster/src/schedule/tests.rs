@@ -251,11 +251,58 @@ fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
     assert_eq!((glass.queue(1), glass.queue(2), glass.queue(3)), (vec![4, 6], vec![2], vec![5]));
     assert_eq!(glass.asks, asks + 1);
     // It has, long before the next tick: its turn is its own.
+    glass.now += MS;
     glass.read(&[2]);
     glass.accept(7..=8);
     assert_eq!((glass.queue(2), glass.queue(3)), (vec![7], vec![5, 8]));
     assert_eq!(glass.asks, asks + 2);
     assert!(glass.accepting);
+}
+
+#[test]
+fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
+    for (policy, looks) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {
+        let mut glass = Glass::new(200, |options| options.policy = policy);
+        glass.accept(1..=200);
+        let others: Vec<WorkerId> = (191..=200).collect();
+        glass.pass(LATE, &others);
+        // Those that are late may have ended theirs: they have the least, as far as is known.
+        let ends = Arc::new(EndCount { ended: 9.into(), ..EndCount::default() });
+        (1..=190).for_each(|worker| glass.schedule.count_ends(worker, ends.clone()));
+        let asks = glass.asks;
+        glass.accept(201..=220);
+        assert_eq!(glass.asks - asks, looks, "{policy:?}");
+        let has_new = |worker: &WorkerId| glass.queue(*worker).len() == 2;
+        assert!(others.iter().all(has_new), "{policy:?}");
+        // A little later they may have read.
+        glass.now += MS;
+        glass.read(&(1..=190).collect::<Vec<_>>());
+        glass.accept([221]);
+        assert_eq!(glass.asks - asks, 2 * looks, "{policy:?}");
+        assert_eq!(glass.queue(1), [221], "{policy:?}");
+    }
+}
+
+#[test]
+fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
+    for policy in [Policy::RoundRobin, Policy::LeastLoaded] {
+        let mut glass = Glass::new(0, |options| options.policy = policy);
+        glass.join_as(1, WorkerKind::Node);
+        glass.join(2);
+        glass.accept([1, 2]);
+        glass.answer(1, 0, |_| Answer::Taken);
+        glass.pass(LATE - 5 * MS, &[]);
+        glass.accept([3, 4]);
+        assert_eq!((glass.queue(1), glass.queue(2)), (vec![3], vec![2, 4]), "{policy:?}");
+        glass.pass(5 * MS, &[]);
+        let asks = glass.asks;
+        glass.accept([5]);
+        assert_eq!((glass.queue(1), glass.asks), (vec![3, 5], asks + 1), "{policy:?}");
+        glass.now += MS;
+        glass.read(&[2]);
+        glass.accept([6]);
+        assert_eq!((glass.queue(1), glass.queue(2)), (vec![3, 5], vec![6]), "{policy:?}");
+    }
 }
 
 #[test]
@@ -284,6 +331,7 @@ fn the_least_loaded_is_looked_at_before_another_is_chosen() {
     let asks = glass.asks;
     glass.accept([8]);
     assert_eq!((glass.queue(2), glass.asks), (vec![8], asks + 2));
+    glass.now += MS;
     glass.read(&[3]);
     glass.accept([9]);
     assert_eq!((glass.queue(3), glass.asks), (vec![9], asks + 4));
@@ -333,6 +381,7 @@ fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
     glass.accept([1]);
     glass.pass(PATIENCE, &order[1..]);
     assert_eq!(glass.queue(order[0]), [0], "a suspect");
+    glass.now += MS;
     glass.read(&order);
     // Before any tick could tell.
     glass.accept([17]);
@@ -348,6 +397,20 @@ fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
 }
 
 #[test]
+fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
+    let (mut glass, order) = sticky_glass(3, |_| {});
+    glass.accept([1]);
+    glass.pass(PATIENCE, &order[1..]);
+    assert_eq!(glass.queue(order[0]), [0], "a suspect, and frozen");
+    glass.refusal = Some(Refusal::InFlight);
+    glass.accept([17, 33, 49, 65, 81]);
+    assert_eq!(glass.schedule.counters().waiting, 5);
+    glass.refusal = None;
+    glass.pass(IN_FLIGHT_PAUSE, &[]);
+    assert_eq!(glass.queue(order[1]), [17, 33, 49, 65, 81]);
+}
+
+#[test]
 fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
     let (mut glass, order) = sticky_glass(3, |options| options.window = 2);
     glass.accept([1, 17]);
@@ -355,9 +418,15 @@ fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
     let asks = glass.asks;
     glass.accept([33]);
     assert_eq!((glass.queue(order[1]), glass.asks), (vec![33], asks + 1), "it really is full");
+    glass.now += MS;
     glass.read(&order[..1]);
     glass.accept([49]);
     assert_eq!((glass.queue(order[0]), glass.asks), (vec![49], asks + 2));
+    // Full again, and read again, in no time: what was seen is not what is.
+    glass.accept([97]);
+    glass.read(&order[..1]);
+    glass.accept([113]);
+    assert_eq!(glass.queue(order[0]), [113]);
     // The same where the kernel says so.
     glass.refusal = Some(Refusal::Full);
     glass.accept([65]);

@@ -14,8 +14,10 @@ impl<H: Affinity> Schedule<H> {
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
         if self.blocked_until.is_some_and(|until| until <= now) {
             self.blocked_until = None;
+            // One that sent less waits for an answer or for room, and not for time to pass.
+            let waited = self.waiting.len();
             self.pump(IN_FLIGHT_BATCH, now, out);
-            if !self.waiting.is_empty() && self.pick_from().is_some() {
+            if waited - self.waiting.len() == IN_FLIGHT_BATCH && !self.waiting.is_empty() {
                 self.blocked_until = Some(now + IN_FLIGHT_PAUSE);
             }
         }
