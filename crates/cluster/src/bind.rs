@@ -192,6 +192,23 @@ fn named(
     Ok(path(std::path::absolute(name.as_pathname().ok_or_else(unnamed)?)?))
 }
 
+/// `accept(2)`: errors of the network pending on the new socket, to be treated like `EAGAIN`.
+pub(crate) fn is_of_the_connection(errno: i32) -> bool {
+    use sys::errno as e;
+    matches!(
+        errno,
+        e::ECONNABORTED
+            | e::EINTR
+            | e::ENETDOWN
+            | e::EPROTO
+            | e::ENOPROTOOPT
+            | e::EHOSTUNREACH
+            | e::EOPNOTSUPP
+            | e::ENETUNREACH
+            | e::EPERM
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use crate::address::Address;
 use crate::bind::{Bound, SocketFile};
 use crate::message::ToPrimary;
 use crate::options::ListenOptions;
-use crate::worker::Runtime;
+use crate::worker::{Offer, Runtime, Worker};
 
 /// What a listener and a datagram socket have in common: their address, and whoever has to know
 /// of them. Dropping it says that nobody is there any more.
@@ -23,13 +23,13 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// By the primary.
-    pub(crate) fn granted(
-        key: u32,
-        address: Address,
-        data: Option<Vec<u8>>,
-        worker: Arc<Runtime>,
-    ) -> Self {
-        Self { address, data, worker: Some(worker), key: Some(key), _file: None }
+    pub(crate) fn of(offer: &mut Offer, worker: &Worker) -> Self {
+        let (key, address, data) = match offer {
+            Offer::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
+            Offer::Inbox { key, address, .. } => (*key, &*address, None),
+        };
+        let (address, worker) = (address.clone(), Some(worker.runtime().clone()));
+        Self { address, data, worker, key: Some(key), _file: None }
     }
 
     /// On a socket of our own, which is the second value.

@@ -16,14 +16,17 @@ mod ending;
 mod listening;
 mod reload;
 mod slots;
-mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::counters::{Counters, WorkerCounters};
+use crate::contract::{
+    Affinity, Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal,
+    ReloadFailure, Slot, WorkerId, WorkerKind,
+};
+use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::lifecycle::{Event, Life, Times};
 use crate::listen::Ports;
 use crate::options::ListenOptions;
@@ -34,10 +37,6 @@ use crate::setup::Setup;
 use ending::{Emptying, Ending};
 use reload::Reload;
 use slots::Cause;
-pub(crate) use types::{
-    Affinity, Answer, CloseReason, CoreOptions, Ended, Ends, Grant, Granted, Input, Key, Notice,
-    Output, Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
-};
 
 /// Decides all that a primary does.
 #[derive(Debug)]

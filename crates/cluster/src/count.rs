@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::memory::Counters;
 
-use crate::core::Ends;
+use crate::contract::Ends;
 
 /// How many have ended.
 const ENDED: usize = 0;

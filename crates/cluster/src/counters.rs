@@ -2,7 +2,16 @@
 //!
 //! Pure.
 
-use crate::core::CloseReason;
+/// Why a connection was closed unserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The primary ends and no worker is left to serve it.
+    Shutdown,
+    /// The list of waiting connections is full.
+    Overflow,
+    /// All listeners of its address are closed.
+    NotListening,
+}
 
 /// What became of the connections that the primary accepted, since it began.
 ///

@@ -17,7 +17,8 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::core::{Core, CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::contract::{CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
 use crate::given::Given;

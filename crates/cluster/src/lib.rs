@@ -27,6 +27,7 @@ mod axum;
 mod bind;
 mod callbacks;
 mod claim;
+mod contract;
 mod core;
 mod count;
 mod counters;
@@ -63,6 +64,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod spawner;
+mod state;
 mod stream;
 #[cfg(feature = "tokio")]
 mod tokio;
@@ -70,6 +72,7 @@ mod worker;
 
 pub use accepted::Accepted;
 pub use address::Address;
+pub use contract::{Restart, WORKERS_MAX};
 pub use counters::{Counters, WorkerCounters};
 pub use datagram::{BoundSocket, Datagram};
 pub use draining::{DRAIN_READ_MS_MAX, Draining};
@@ -82,10 +85,10 @@ pub use listening::{
 pub use options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 pub use policy::Policy;
 pub use primary::Primary;
-pub use process::{State, WorkerProcess};
-pub use restart::Restart;
-pub use settings::{Builder, WORKERS_MAX};
+pub use process::WorkerProcess;
+pub use settings::Builder;
 pub use setup::{Settings, Setup, WorkerStdio};
+pub use state::State;
 pub use stream::Stream;
 #[cfg(feature = "tokio")]
 pub use tokio::{AsyncListener, AsyncStream};

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::address::Address;
-use crate::core::{Key, Slot, WorkerId};
+use crate::contract::{Key, Slot, WorkerId};
 
 /// The address is in use.
 pub(crate) const EADDRINUSE: i32 = 98;

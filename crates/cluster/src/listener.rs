@@ -11,6 +11,7 @@ use sys::poll::{self, Interest};
 
 use crate::accepted::{Accepted, Open, Tally};
 use crate::address::Address;
+use crate::bind::is_of_the_connection;
 use crate::claim::Claim;
 use crate::count::Count;
 use crate::draining::Hold;
@@ -19,7 +20,6 @@ use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::options::ListenOptions;
 use crate::own::Own;
-use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake};
 use crate::stream::Stream;
 use crate::worker::Offer;

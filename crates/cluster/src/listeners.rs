@@ -8,7 +8,7 @@ use std::fmt;
 
 use crossbeam_channel::Sender;
 
-use crate::core::WorkerId;
+use crate::contract::WorkerId;
 use crate::event::{Event, Kind};
 
 #[derive(Debug, Default)]

@@ -285,7 +285,7 @@ fn open(
     let address = absolute(address)?;
     if let Some(worker) = worker.filter(|_| !options.exclusive) {
         let mut offer = worker.ask(&address, options)?;
-        let claim = offer.claim(worker);
+        let claim = Claim::of(&mut offer, worker);
         let fits = serves(claim.address());
         return if fits { Ok(Opened::Offer(claim, offer)) } else { Err(other_kind(&claim, what)) };
     }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
-use crate::core::{Key, Notice, WorkerId, WorkerKind};
+use crate::contract::{Key, Notice, WorkerId, WorkerKind};
 use crate::event::Event;
 use crate::message::ToWorker;
 use crate::node::desk::Desk;
-use crate::process::{State, WorkerProcess};
+use crate::process::WorkerProcess;
 use crate::queue::{Connection, Queue};
 use crate::shared::{Shared, Spawned};
+use crate::state::State;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const LAST_WORDS_BYTES: usize = 4096;

@@ -10,6 +10,13 @@ use std::os::fd::OwnedFd;
 use crate::address::Address;
 use crate::options::ListenOptions;
 
+/// The variable that makes a process a worker, as in Node.
+pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
+/// A second spelling of it, set and understood too.
+pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
+/// Names the descriptor that is the worker's real standard error.
+pub(crate) const STDERR: &str = "BROOD_STDERR";
+
 /// What a worker tells its primary.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToPrimary {

@@ -14,8 +14,8 @@ use sys::errno;
 use sys::poll::{self, Interest};
 use sys::switch::Either;
 
+use crate::bind::is_of_the_connection;
 use crate::error::Error;
-use crate::port::is_of_the_connection;
 use crate::queue::{Connection, Intake};
 
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use reactor::{Interest, Key as Token, Turn};
 
 use crate::address::Address;
-use crate::bind::{Bound, SocketFile};
+use crate::bind::{Bound, SocketFile, is_of_the_connection};
 use crate::queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
@@ -304,23 +304,6 @@ impl Port {
     pub(crate) fn token(&self) -> Token {
         self.token
     }
-}
-
-/// `accept(2)`: errors of the network pending on the new socket, to be treated like `EAGAIN`.
-pub(crate) fn is_of_the_connection(errno: i32) -> bool {
-    use sys::errno as e;
-    matches!(
-        errno,
-        e::ECONNABORTED
-            | e::EINTR
-            | e::ENETDOWN
-            | e::EPROTO
-            | e::ENOPROTOOPT
-            | e::EHOSTUNREACH
-            | e::EOPNOTSUPP
-            | e::ENETUNREACH
-            | e::EPERM
-    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::address::Address;
-use crate::core::Input;
+use crate::contract::Input;
 use crate::counters::Counters;
 use crate::driver::Driver;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::given::Given;
 use crate::policy::Policy;
 use crate::process::WorkerProcess;
-use crate::settings::{Builder, WORKERS_MAX};
+use crate::settings::{Builder, check_workers};
 use crate::setup::{Settings, Setup};
 use crate::shared::{Job, Shared, State, Then};
 use crate::spawner::Spawner;
@@ -52,6 +52,24 @@ pub struct Primary {
     shared: Arc<Shared>,
     workers: u32,
     policy: Policy,
+}
+
+impl Builder {
+    /// Sets the primary up; nothing is started before [`Primary::start`].
+    ///
+    /// # Errors
+    ///
+    /// An option out of range; a call to a worker ([`Error::IsWorker`]); no thread or
+    /// descriptor left.
+    pub fn build(self) -> Result<Primary, Error> {
+        check_workers(self.workers)?;
+        self.settings.check()?;
+        if !(1..=64).contains(&self.core.window) {
+            let why = format!("{} is not between 1 and 64", self.core.window);
+            return Err(Error::Option("window", why));
+        }
+        Primary::set_up(self)
+    }
 }
 
 impl Primary {
@@ -375,13 +393,6 @@ impl Drop for Primary {
     fn drop(&mut self) {
         self.shared.input(Input::Shutdown);
     }
-}
-
-pub(crate) fn check_workers(workers: u32) -> Result<(), Error> {
-    if (1..=WORKERS_MAX).contains(&workers) {
-        return Ok(());
-    }
-    Err(Error::Option("workers", format!("{workers} is not between 1 and {WORKERS_MAX}")))
 }
 
 /// Why the end was no good end. An interruption is told to everybody, a failed start once.

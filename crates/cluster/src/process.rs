@@ -12,40 +12,13 @@ use ipc::SendError;
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::core::Input;
+use crate::contract::Input;
 use crate::counters::WorkerCounters;
 use crate::error::Error;
 use crate::event::Event;
 use crate::setup::Settings;
 use crate::shared::{Job, Shared};
-
-/// How far a worker has come. Node's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum State {
-    /// Started, and not heard of.
-    None,
-    /// Its runtime is up.
-    Online,
-    /// It listens.
-    Listening,
-    /// It is to end, and finishes what it has; only the worker itself says so.
-    Disconnecting,
-    /// Its channel is closed.
-    Disconnected,
-    /// Its process has ended.
-    Dead,
-}
-
-const STATES: [State; 6] = [
-    State::None,
-    State::Online,
-    State::Listening,
-    State::Disconnecting,
-    State::Disconnected,
-    State::Dead,
-];
+use crate::state::{STATES, State};
 
 /// Our ends of a worker's pipes, until somebody takes them.
 #[derive(Debug, Default)]

@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sys::scm::{self, RecvFlags};
 
-use crate::core::Affinity;
+use crate::contract::Affinity;
 use crate::record::{RECORD_BYTES, Record};
-use crate::schedule::mix;
 
 /// Within so many descriptors of the limit, a worker looks before it takes.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -40,6 +39,14 @@ impl Affinity for Connection {
         let half = |half| u64::try_from(half).unwrap_or_default();
         Some(mix(mix(half(high)) ^ half(low)))
     }
+}
+
+/// Spreads a number over all bits.
+pub(crate) fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// The primary's ends of one worker's queue.

@@ -10,49 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Which workers are replaced when they end without having been asked to.
-///
-/// A worker that was disconnected, or ended by a scale-down or shutdown, never is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Restart {
-    /// All.
-    #[default]
-    Always,
-    /// Those that ended by a signal or with another code than 0.
-    OnCrash,
-    /// None.
-    Never,
-}
-
-/// How soon workers are replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RestartOptions {
-    pub(crate) restart: Restart,
-    /// So many restarts of one slot happen at once.
-    pub(crate) burst: u32,
-    /// One more for each such time of listening.
-    pub(crate) refill: Duration,
-    /// The first wait when the burst is used up; each further one is twice as long.
-    pub(crate) delay_min: Duration,
-    /// No wait is longer.
-    pub(crate) delay_max: Duration,
-    /// A worker that listened that long resets the wait.
-    pub(crate) reset: Duration,
-}
-
-impl Default for RestartOptions {
-    fn default() -> Self {
-        Self {
-            restart: Restart::Always,
-            burst: 5,
-            refill: Duration::from_secs(1),
-            delay_min: Duration::from_millis(100),
-            delay_max: Duration::from_secs(30),
-            reset: Duration::from_secs(10),
-        }
-    }
-}
+use crate::contract::RestartOptions;
 
 /// One slot's memory of its restarts.
 #[derive(Clone, Debug)]

@@ -26,13 +26,10 @@ mod turn;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::core::{
-    Affinity, CloseReason, CoreOptions, Key, Output, Refusal, Slot, WorkerId, WorkerKind,
-};
+use crate::contract::{Affinity, CoreOptions, Key, Output, Refusal, Slot, WorkerId, WorkerKind};
+use crate::counters::CloseReason;
 use crate::counters::{Counters, WorkerCounters};
 use crate::policy::Policy;
-
-pub(crate) use sticky::mix;
 
 use lane::{After, Lane, LaneState, Origin, Sent};
 use own::OwnSlots;

@@ -10,15 +10,10 @@ use child_process::Signal;
 
 use ipc::Serialization;
 
-use crate::core::CoreOptions;
+use crate::contract::{CoreOptions, Restart, WORKERS_MAX};
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::primary::{Primary, check_workers};
-use crate::restart::Restart;
 use crate::setup::{Settings, Setup};
-
-/// The most workers one primary can have.
-pub const WORKERS_MAX: u32 = 4096;
 
 /// Which signals the primary takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +30,7 @@ impl Signals {
     }
 }
 
-/// Collects the options of a [`Primary`].
+/// Collects the options of a [`Primary`](crate::Primary).
 ///
 /// Every option has a default that suits a server: one worker per processor this process may
 /// use, round robin, crashed workers restarted, this program run again with its own arguments.
@@ -199,7 +194,7 @@ impl Builder {
         self
     }
 
-    /// Reloads on `SIGHUP`, as [`Primary::reload`] does; a reload that fails is told as
+    /// Reloads on `SIGHUP`, as [`Primary::reload`](crate::Primary::reload) does; a reload that fails is told as
     /// [`Event::Error`](crate::Event::Error). The handler goes as those of
     /// [`shutdown_on_signals`](Self::shutdown_on_signals) do.
     pub fn reload_on_hangup(mut self) -> Self {
@@ -237,20 +232,11 @@ impl Builder {
         self.core.restart.reset = listened;
         self
     }
+}
 
-    /// Sets the primary up; nothing is started before [`Primary::start`].
-    ///
-    /// # Errors
-    ///
-    /// An option out of range; a call to a worker ([`Error::IsWorker`]); no thread or
-    /// descriptor left.
-    pub fn build(self) -> Result<Primary, Error> {
-        check_workers(self.workers)?;
-        self.settings.check()?;
-        if !(1..=64).contains(&self.core.window) {
-            let why = format!("{} is not between 1 and 64", self.core.window);
-            return Err(Error::Option("window", why));
-        }
-        Primary::set_up(self)
+pub(crate) fn check_workers(workers: u32) -> Result<(), Error> {
+    if (1..=WORKERS_MAX).contains(&workers) {
+        return Ok(());
     }
+    Err(Error::Option("workers", format!("{workers} is not between 1 and {WORKERS_MAX}")))
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use child_process::{Child, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::core::{Input, WorkerId, WorkerKind};
+use crate::contract::{Input, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::event::Event;

@@ -17,14 +17,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::core::{
-    Answer, CloseReason, Core, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output,
-    Refusal, ReloadFailure, Slot, WorkerId, WorkerKind,
+use crate::contract::{
+    Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal, ReloadFailure,
+    Restart, Slot, WorkerId, WorkerKind,
 };
+use crate::core::Core;
+use crate::counters::CloseReason;
 use crate::counters::WorkerCounters;
 use crate::options::ListenOptions;
 use crate::policy::Policy;
-use crate::restart::{Restart, Rng};
+use crate::restart::Rng;
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;
@@ -256,7 +258,7 @@ struct Ending {
 #[derive(Debug, Default)]
 struct EndCount(AtomicU64, AtomicBool, AtomicU64);
 
-impl crate::core::Ends for EndCount {
+impl crate::contract::Ends for EndCount {
     fn ended(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

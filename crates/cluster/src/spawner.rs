@@ -14,18 +14,13 @@ use std::thread;
 use child_process::Stdio;
 use crossbeam_channel::Sender;
 
-use crate::core::{WorkerId, WorkerKind};
+use crate::contract::{WorkerId, WorkerKind};
+use crate::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
 use crate::node;
 use crate::process::Pipes;
 use crate::setup::Settings;
 use crate::shared::{Job, Shared, Spawned};
 
-/// The variable that makes a process a worker, as in Node.
-pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
-/// A second spelling of it, set and understood too.
-pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
-/// Names the descriptor that is the worker's real standard error.
-pub(crate) const STDERR: &str = "BROOD_STDERR";
 /// Where a worker finds its real standard error until it puts it back, unless the user has this
 /// number.
 const STDERR_SLOT: i32 = 4;

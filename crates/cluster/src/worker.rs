@@ -14,14 +14,12 @@ use reactor::{Source, Turn};
 
 use self::node::Host;
 use crate::address::Address;
-use crate::claim::Claim;
 use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
 use crate::error::Error;
 use crate::inbox::Inbox;
-use crate::message::{Granted, ToPrimary, ToWorker};
+use crate::message::{Granted, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
 use crate::options::ListenOptions;
-use crate::process::State;
-use crate::spawner::{STDERR, UNIQUE_ID, UNIQUE_NO};
+use crate::state::State;
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;
@@ -65,17 +63,6 @@ pub(crate) enum Offer {
     Granted(Granted),
     /// Where the connections of a Node primary come in.
     Inbox { key: u32, address: Address, inbox: Arc<Inbox> },
-}
-
-impl Offer {
-    /// The place itself; the primary is told when it is dropped.
-    pub(crate) fn claim(&mut self, worker: &Worker) -> Claim {
-        let (key, address, data) = match self {
-            Self::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
-            Self::Inbox { key, address, .. } => (*key, &*address, None),
-        };
-        Claim::granted(key, address.clone(), data, worker.0.clone())
-    }
 }
 
 pub(crate) struct Runtime {

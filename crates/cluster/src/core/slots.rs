@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::contract::Restart;
+use crate::contract::WORKERS_MAX;
 use crate::counters::WorkerCounters;
 use crate::lifecycle::{Action, Event, Life};
-use crate::restart::{Backoff, Restart};
-use crate::settings::WORKERS_MAX;
+use crate::restart::Backoff;
 use crate::setup::Setup;
 
 use super::{

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::address::Address;
+use crate::contract::RestartOptions;
 use crate::options::ListenOptions;
 use crate::policy::Policy;
-use crate::restart::RestartOptions;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::Driver;
 use super::perform::errno_of;
 use crate::address::Address;
-use crate::core::{Grant, Input, Key, Refusal, WorkerId};
+use crate::contract::{Grant, Input, Key, Refusal, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::members::Member;

@@ -10,7 +10,7 @@ use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
 use crate::address::Address;
-use crate::core::{self, Grant, Input, Key, Output, Refusal, WorkerId};
+use crate::contract::{self, Grant, Input, Key, Output, Refusal, WorkerId};
 use crate::count::Count;
 use crate::error::Error;
 use crate::event::Event;
@@ -149,7 +149,7 @@ impl Driver {
         &mut self,
         worker: WorkerId,
         request: u32,
-        result: Result<core::Granted, i32>,
+        result: Result<contract::Granted, i32>,
         turn: &mut Turn<'_>,
     ) {
         let result = result.and_then(|granted| {
@@ -177,10 +177,10 @@ impl Driver {
     fn granted(
         &mut self,
         worker: WorkerId,
-        granted: core::Granted,
+        granted: contract::Granted,
         own: Option<OwnedFd>,
     ) -> io::Result<Granted> {
-        let core::Granted { key, how, open_max, data } = granted;
+        let contract::Granted { key, how, open_max, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let address = port.address().clone();

@@ -15,7 +15,7 @@ use reactor::Turn;
 use super::{Driver, Socket, Watched};
 use crate::address::Address;
 use crate::bind;
-use crate::core::{self, Grant, Input, Key, Slot};
+use crate::contract::{self, Grant, Input, Key, Slot};
 use crate::options::ListenOptions;
 use crate::policy::Policy;
 use crate::port::{LOOK, Port, Taken};
@@ -63,7 +63,7 @@ impl Driver {
     /// own socket; `None` where it has none.
     pub(super) fn open_for(
         &mut self,
-        granted: &core::Granted,
+        granted: &contract::Granted,
         turn: &mut Turn<'_>,
     ) -> io::Result<Option<OwnedFd>> {
         let owner = match granted.how {

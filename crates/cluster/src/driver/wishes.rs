@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crossbeam_channel::Sender;
 
 use super::Driver;
-use crate::core::{Input, ReloadFailure, WorkerId};
+use crate::contract::{Input, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::event::Event;
 use crate::process::WorkerProcess;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::Value;
 
 use crate::address::Address;
-use crate::core::{Answer, Key};
+use crate::contract::{Answer, Key};
 use crate::options::ListenOptions;
 
 use super::query::{Place, Query};

@@ -5,7 +5,8 @@
 //!
 //! Pure.
 
-use crate::core::{Affinity, CloseReason, Output, WorkerId, WorkerKind};
+use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
+use crate::counters::CloseReason;
 
 use super::lane::{After, Lane, LaneState};
 use super::{LATE, Schedule};

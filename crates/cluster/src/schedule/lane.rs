@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::{Ends, Slot, WorkerId, WorkerKind};
+use crate::contract::{Ends, Slot, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
 use super::LATE;

@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use crate::core::{Affinity, Output};
+use crate::contract::{Affinity, Output};
 
 use super::Schedule;
 use super::lane::Lane;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{Affinity, Ends, WorkerId};
+use crate::contract::{Affinity, Ends, WorkerId};
 
 use super::Schedule;
 use super::lane::Lane;

@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{Affinity, Answer, Output, WorkerId, WorkerKind};
+use crate::contract::{Affinity, Answer, Output, WorkerId, WorkerKind};
 
 use super::lane::{After, Lane, LaneState, Origin};
 use super::{Schedule, TICK, Waiting};

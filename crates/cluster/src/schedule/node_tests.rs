@@ -3,7 +3,7 @@
 use super::node::NODE_WINDOW;
 use super::tests::Glass;
 use super::*;
-use crate::core::Answer;
+use crate::contract::Answer;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::core::{Affinity, Output, Slot, WorkerId};
+use crate::contract::{Affinity, Output, Slot, WorkerId};
 use crate::policy::Policy;
 
 use super::Schedule;

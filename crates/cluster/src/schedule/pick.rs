@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::core::{Affinity, Output};
+use crate::contract::{Affinity, Output};
 use crate::policy::Policy;
 
 use super::{Schedule, Waiting};

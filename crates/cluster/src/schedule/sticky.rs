@@ -9,7 +9,8 @@
 //!
 //! Pure.
 
-use crate::core::{Affinity, Slot, WorkerKind};
+use crate::contract::{Affinity, Slot, WorkerKind};
+use crate::queue::mix;
 
 use super::Schedule;
 use super::node::NODE_WINDOW;
@@ -32,14 +33,6 @@ impl<H: Affinity> Schedule<H> {
 
 pub(super) fn weight(client: u64, slot: Slot) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
-}
-
-/// Spreads a number over all bits.
-pub(crate) fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::core::{Answer, Ends};
+use crate::contract::{Answer, Ends};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{Affinity, Output, WorkerId, WorkerKind};
+use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
 
 use super::lane::{After, LaneState};
 use super::{IN_FLIGHT_BATCH, IN_FLIGHT_PAUSE, STOOD_STILL, Schedule, TICK};

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{Affinity, Output, WorkerKind};
+use crate::contract::{Affinity, Output, WorkerKind};
 
 use super::Schedule;
 use super::lane::{Lane, LaneState};

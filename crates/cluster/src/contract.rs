@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::counters::CloseReason;
 use crate::options::ListenOptions;
 use crate::policy::Policy;
-use crate::restart::RestartOptions;
 use crate::setup::Setup;
 
 /// A worker's number: from 1, never used twice by one primary.
@@ -25,6 +25,9 @@ pub(crate) type WorkerId = u32;
 pub(crate) type Slot = u32;
 /// A shared listening address, from 1, never used twice by one primary.
 pub(crate) type Key = u32;
+
+/// The most workers one primary can have.
+pub const WORKERS_MAX: u32 = 4096;
 
 /// The worker's count of its connections that have ended.
 pub(crate) trait Ends: std::fmt::Debug + Send + Sync {
@@ -255,17 +258,6 @@ pub(crate) enum ReloadFailure {
     Ended(WorkerId),
 }
 
-/// Why a connection was closed unserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseReason {
-    /// The primary ends and no worker is left to serve it.
-    Shutdown,
-    /// The list of waiting connections is full.
-    Overflow,
-    /// All listeners of its address are closed.
-    NotListening,
-}
-
 /// What the user is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
@@ -310,6 +302,50 @@ pub(crate) enum Notice {
     },
     /// All slots are filled and listening (once per start or scale).
     Ready,
+}
+
+/// Which workers are replaced when they end without having been asked to.
+///
+/// A worker that was disconnected, or ended by a scale-down or shutdown, never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Restart {
+    /// All.
+    #[default]
+    Always,
+    /// Those that ended by a signal or with another code than 0.
+    OnCrash,
+    /// None.
+    Never,
+}
+
+/// How soon workers are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RestartOptions {
+    pub(crate) restart: Restart,
+    /// So many restarts of one slot happen at once.
+    pub(crate) burst: u32,
+    /// One more for each such time of listening.
+    pub(crate) refill: Duration,
+    /// The first wait when the burst is used up; each further one is twice as long.
+    pub(crate) delay_min: Duration,
+    /// No wait is longer.
+    pub(crate) delay_max: Duration,
+    /// A worker that listened that long resets the wait.
+    pub(crate) reset: Duration,
+}
+
+impl Default for RestartOptions {
+    fn default() -> Self {
+        Self {
+            restart: Restart::Always,
+            burst: 5,
+            refill: Duration::from_secs(1),
+            delay_min: Duration::from_millis(100),
+            delay_max: Duration::from_secs(30),
+            reset: Duration::from_secs(10),
+        }
+    }
 }
 
 /// What a primary's core can be told to do differently.
