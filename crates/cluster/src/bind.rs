@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use sys::bind::{PATH_BYTES_MAX, UnixName};
 use sys::fd::Kind;
 
-use crate::address::{Address, shorter};
-use crate::options::ListenOptions;
+use crate::protocol::address::{Address, shorter};
+use crate::protocol::listen_options::ListenOptions;
 
 /// A socket and where it is bound.
 #[derive(Debug)]

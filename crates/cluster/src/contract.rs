@@ -13,11 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::Address;
 use crate::counters::CloseReason;
-use crate::options::ListenOptions;
 use crate::policy::Policy;
-use crate::setup::Setup;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+use crate::worker_options::Setup;
 
 /// A worker's number: from 1, never used twice by one primary.
 pub(crate) type WorkerId = u32;

@@ -5,7 +5,7 @@ use std::io;
 
 use child_process::ExitStatus;
 
-use crate::address::Address;
+use crate::protocol::address::Address;
 
 /// What can go wrong in a cluster.
 #[derive(Debug)]

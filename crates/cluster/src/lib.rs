@@ -20,79 +20,47 @@
 //!
 //! Features: `tokio` for [`AsyncListener`], `axum` for `axum::serve` on it.
 
-mod accepted;
-mod address;
-#[cfg(feature = "axum")]
-mod axum;
+mod adapter;
 mod bind;
-mod callbacks;
-mod claim;
 mod contract;
-mod core;
-mod count;
 mod counters;
-mod datagram;
-mod draining;
-mod driver;
 mod error;
-mod event;
-mod gate;
-mod given;
-mod inbox;
-mod lifecycle;
-mod listen;
-mod listener;
-mod listeners;
-mod listening;
-mod members;
-mod message;
-mod mio;
 mod node;
-mod options;
-mod own;
 mod policy;
-mod port;
 mod primary;
-mod process;
-mod queue;
-mod record;
-mod restart;
-mod schedule;
-mod settings;
-mod setup;
-mod shared;
+mod protocol;
+mod scheduler;
 #[cfg(test)]
 mod simulation;
-mod spawner;
 mod state;
-mod stream;
-#[cfg(feature = "tokio")]
-mod tokio;
+mod supervisor;
 mod worker;
+mod worker_options;
 
-pub use accepted::Accepted;
-pub use address::Address;
+#[cfg(feature = "tokio")]
+pub use adapter::tokio::{AsyncListener, AsyncStream};
 pub use contract::{Restart, WORKERS_MAX};
 pub use counters::{Counters, WorkerCounters};
-pub use datagram::{BoundSocket, Datagram};
-pub use draining::{DRAIN_READ_MS_MAX, Draining};
 pub use error::Error;
-pub use event::Event;
-pub use listener::Listener;
-pub use listening::{
-    bind_at, bind_udp, bind_unix_datagram, listen, listen_at, listen_unix, listen_with,
-};
-pub use options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 pub use policy::Policy;
 pub use primary::Primary;
-pub use process::WorkerProcess;
-pub use settings::Builder;
-pub use setup::{Settings, Setup, WorkerStdio};
+pub use primary::builder::Builder;
+pub use primary::event::Event;
+pub use primary::settings::Settings;
+pub use primary::worker_process::WorkerProcess;
+pub use protocol::address::Address;
+pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 pub use state::State;
-pub use stream::Stream;
-#[cfg(feature = "tokio")]
-pub use tokio::{AsyncListener, AsyncStream};
+pub use worker::accepted::Accepted;
+pub use worker::datagram::{BoundSocket, Datagram};
+pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
+pub use worker::listen::{
+    bind_at, bind_udp, bind_unix_datagram, listen, listen_at, listen_unix, listen_with,
+};
+pub use worker::listener::Listener;
+pub use worker::stream::Stream;
 pub use worker::{ORPHAN_DRAIN_MS, Worker, is_master, is_primary, is_worker};
+pub use worker_options::{Setup, WorkerStdio};
 
 /// The example of the README is compiled as a test.
 #[cfg(all(doctest, feature = "axum"))]

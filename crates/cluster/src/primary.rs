@@ -1,24 +1,39 @@
 //! The primary: the process that opens the ports, starts the workers and deals the connections.
 
+pub(crate) mod builder;
+mod callbacks;
+mod driver;
+pub(crate) mod event;
+mod inherited;
+mod port;
+mod roles;
+pub(crate) mod settings;
+mod shared;
+mod spawner;
+mod subscribers;
+pub(crate) mod worker_process;
+mod workers;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use crate::address::Address;
 use crate::contract::Input;
 use crate::counters::Counters;
-use crate::driver::Driver;
 use crate::error::Error;
-use crate::event::Event;
-use crate::given::Given;
 use crate::policy::Policy;
-use crate::process::WorkerProcess;
-use crate::settings::{Builder, check_workers};
-use crate::setup::{Settings, Setup};
-use crate::shared::{Job, Shared, State, Then};
-use crate::spawner::Spawner;
+use crate::primary::builder::{Builder, check_workers};
+use crate::primary::driver::Driver;
+use crate::primary::event::Event;
+use crate::primary::inherited::Given;
+use crate::primary::settings::Settings;
+use crate::primary::shared::{Job, Shared, State, Then};
+use crate::primary::spawner::Spawner;
+use crate::primary::worker_process::WorkerProcess;
+use crate::protocol::address::Address;
 use crate::worker::Worker;
+use crate::worker_options::Setup;
 
 /// A set of worker processes that share ports, kept alive.
 ///

@@ -16,17 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::address::Address;
 use crate::contract::{
     Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal, ReloadFailure,
     Restart, Slot, WorkerId, WorkerKind,
 };
-use crate::core::Core;
 use crate::counters::CloseReason;
 use crate::counters::WorkerCounters;
-use crate::options::ListenOptions;
 use crate::policy::Policy;
-use crate::restart::Rng;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+use crate::supervisor::Core;
+use crate::supervisor::restart::Rng;
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;

@@ -1,6 +1,16 @@
 //! The worker's own side: what it is, its way to the primary, and its end.
 
-mod node;
+pub(crate) mod accepted;
+pub(crate) mod datagram;
+pub(crate) mod draining;
+mod limited_socket;
+pub(crate) mod listen;
+pub(crate) mod listener;
+mod node_primary;
+mod node_queue;
+mod own_socket;
+mod registration;
+pub(crate) mod stream;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,14 +22,14 @@ use child_process::Parent;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use reactor::{Source, Turn};
 
-use self::node::Host;
-use crate::address::Address;
-use crate::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
+use self::node_primary::Host;
 use crate::error::Error;
-use crate::inbox::Inbox;
-use crate::message::{Granted, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
-use crate::options::ListenOptions;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::message::{Granted, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
 use crate::state::State;
+use crate::worker::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
+use crate::worker::node_queue::Inbox;
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;

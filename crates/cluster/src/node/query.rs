@@ -8,8 +8,8 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
-use crate::address::Address;
-use crate::options::ListenOptions;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
 
 use super::wire::Message;
 

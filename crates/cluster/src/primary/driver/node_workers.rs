@@ -1,0 +1,196 @@
+//! Node workers of a primary: their words for the core, and the core's for them.
+
+use std::io;
+use std::net::{Ipv6Addr, UdpSocket};
+use std::sync::OnceLock;
+
+use super::Driver;
+use super::perform::errno_of;
+use crate::contract::{Grant, Input, Key, Refusal, WorkerId};
+use crate::error::Error;
+use crate::node::primary_session::{Desk, Heard, Ticket};
+use crate::node::query::{EINVAL, Place};
+use crate::node::wire::Message;
+use crate::primary::event::Event;
+use crate::primary::workers::Member;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::queue::Connection;
+
+impl Driver {
+    pub(super) fn is_node(&mut self, worker: WorkerId) -> bool {
+        self.members.get_mut(worker).is_some_and(|member| member.desk.is_some())
+    }
+
+    pub(super) fn hear_node(&mut self, worker: WorkerId, message: ipc::Message) {
+        let Some(desk) = self.desk(worker) else { return };
+        match message.decode::<Message>() {
+            Ok(message) => {
+                let heard = desk.hear(&message, has_ipv6());
+                self.heard(worker, heard);
+            }
+            Err(error) => self.shared.emit(Event::error(Some(worker), Error::Channel(error))),
+        }
+    }
+
+    /// What became of the descriptor beside a message.
+    pub(super) fn node_took(&mut self, worker: WorkerId, ticket: Ticket, taken: bool) {
+        let Some(desk) = self.desk(worker) else { return };
+        let heard = desk.acknowledged(ticket, taken);
+        self.heard(worker, heard);
+    }
+
+    fn heard(&mut self, worker: WorkerId, heard: Heard<Connection>) {
+        let input = match heard {
+            Heard::Nothing => return,
+            Heard::Online => Input::Online { worker },
+            Heard::Asked { request, place, options } => match self.place(worker, place, &options) {
+                Ok(address) => Input::ListenAsked { worker, request, address, options },
+                Err(errno) => return self.grant_node(worker, request, Err(errno)),
+            },
+            Heard::Listening(key) => Input::Listening { worker, key },
+            Heard::Closed(key) => Input::ListenerClosed { worker, key },
+            Heard::Leaving(answer) => {
+                self.say_to_node(worker, answer.map(|message| *message));
+                Input::DisconnectAsked { worker }
+            }
+            Heard::Answered { key, nth, answer } => Input::Answered { worker, key, nth, answer },
+            Heard::Refused { key, message } => {
+                self.say_to_node(worker, Some(*message));
+                Input::ListenerClosed { worker, key }
+            }
+        };
+        self.inputs.push_back(input);
+    }
+
+    /// Where a wish leads: to a given socket where it names one.
+    fn place(
+        &mut self,
+        worker: WorkerId,
+        place: Result<Place, i32>,
+        options: &ListenOptions,
+    ) -> Result<Address, i32> {
+        let (number, datagrams) = match place? {
+            Place::At(address) => return Ok(address),
+            Place::Descriptor { number, datagrams } => (number, datagrams),
+        };
+        let found = self.given.numbered(number, options);
+        let found = found.map_err(|error| errno_of(&error)).and_then(|address| {
+            (address.is_datagram() == datagrams).then_some(address).ok_or(EINVAL)
+        });
+        if let Err(errno) = found {
+            let address = Address::Given(format!("descriptor {number}"));
+            self.listen_failed(worker, address, errno);
+        }
+        found
+    }
+
+    /// The answer to a wish to listen.
+    pub(super) fn grant_node(
+        &mut self,
+        worker: WorkerId,
+        request: u32,
+        result: Result<(Key, Grant), i32>,
+    ) {
+        let errno = match result {
+            Ok((key, how)) => match self.granted_node(worker, request, key, how) {
+                Ok(()) => return,
+                Err(error) => {
+                    self.inputs.push_back(Input::ListenerClosed { worker, key });
+                    errno_of(&error)
+                }
+            },
+            Err(errno) => errno,
+        };
+        let message = self.desk(worker).and_then(|desk| desk.refuse(request, errno));
+        self.say_to_node(worker, message);
+    }
+
+    fn granted_node(
+        &mut self,
+        worker: WorkerId,
+        request: u32,
+        key: Key,
+        how: Grant,
+    ) -> io::Result<()> {
+        let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
+        let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
+        let member = self.members.get_mut(worker).ok_or_else(gone)?;
+        let Member { desk: Some(desk), child, .. } = member else { return Err(gone()) };
+        let data = self.node_data.entry(key).or_default();
+        match how {
+            Grant::HandOff | Grant::Own(_) => {
+                let message = desk.grant(request, key, port.address(), data);
+                self.say_to_node(worker, message);
+            }
+            Grant::Shared => {
+                let socket = port.listener().try_clone_to_owned()?;
+                if let Some((message, ticket)) = desk.grant_socket(request, key, data) {
+                    // Fails only when the channel is closed, which is heard as an event.
+                    drop(child.send_internal_with_handle(message, socket, ticket));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the worker a copy; the connection itself stays until the worker has answered.
+    pub(super) fn send_to_node(&mut self, worker: WorkerId, key: Key, connection: Connection) {
+        let Some(Member { desk: Some(desk), child, .. }) = self.members.get_mut(worker) else {
+            let (connection, refusal) = (Some(connection), Refusal::Gone);
+            let failed = Input::SendFailed { worker, key, connection, refusal };
+            return self.inputs.push_back(failed);
+        };
+        let copy = match connection.socket.try_clone() {
+            Ok(copy) => copy,
+            // Out of descriptors: only time helps.
+            Err(_) => {
+                let (connection, refusal) = (Some(connection), Refusal::InFlight);
+                let failed = Input::SendFailed { worker, key, connection, refusal };
+                return self.inputs.push_back(failed);
+            }
+        };
+        let (message, ticket) = desk.give(key, connection);
+        let sent = child.send_internal_with_handle(message, copy, ticket);
+        if let Err(failure) = sent {
+            let full = matches!(failure.error, ipc::Error::Full);
+            let refusal = if full { Refusal::Full } else { Refusal::Gone };
+            let connection = desk.take_last();
+            self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+        }
+    }
+
+    /// Workers of whom too much lies unread by the user are not heard, answers included.
+    pub(super) fn excuse_unheard(&mut self) {
+        let unheard = self.members.unheard().map(|worker| Input::HeldBack { worker });
+        self.inputs.extend(unheard);
+    }
+
+    pub(super) fn take_back_from_node(&mut self, worker: WorkerId, key: Key) {
+        let connections = self.desk(worker).map(|desk| desk.take_back(key)).unwrap_or_default();
+        self.inputs.push_back(Input::TakenBack { worker, key, connections, probes: 0 });
+    }
+
+    /// Tells the worker to leave.
+    pub(super) fn part_from(&mut self, worker: WorkerId) {
+        let message = self.desk(worker).and_then(Desk::farewell);
+        self.say_to_node(worker, message);
+    }
+
+    fn say_to_node(&mut self, worker: WorkerId, message: Option<Message>) {
+        if let (Some(message), Some(member)) = (message, self.members.get_mut(worker)) {
+            // Fails only when the channel is closed, which is heard as an event.
+            let _ = member.child.send_internal(message);
+        }
+    }
+
+    fn desk(&mut self, worker: WorkerId) -> Option<&mut Desk<Connection>> {
+        self.members.get_mut(worker)?.desk.as_mut()
+    }
+}
+
+/// Whether this host has IPv6: a Node `listen` without a host then means both families.
+fn has_ipv6() -> bool {
+    static IPV6: OnceLock<bool> = OnceLock::new();
+    *IPV6.get_or_init(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok())
+}

@@ -1,0 +1,233 @@
+//! The listening sockets: opened, accepted from, and closed.
+//!
+//! An address has one, or, where workers accept from sockets of their own, one for each slot; and
+//! one that is nobody's own, if there are workers who do not accept.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use reactor::Turn;
+
+use super::{Driver, Socket, Watched};
+use crate::bind;
+use crate::contract::{self, Grant, Input, Key, Slot};
+use crate::policy::Policy;
+use crate::primary::port::{LOOK, Port, Taken};
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+
+/// The sockets of an address that may have several.
+#[derive(Debug)]
+pub(super) struct Group {
+    backlog: u32,
+    /// Whose own the first, second, … is; what is `None` is nobody's.
+    owners: Vec<Option<Slot>>,
+    /// The first is not given away yet.
+    spare: bool,
+}
+
+impl Driver {
+    pub(super) fn bind(
+        &mut self,
+        key: Key,
+        address: &Address,
+        options: &ListenOptions,
+    ) -> io::Result<Address> {
+        let given = self.given.at(address).transpose()?;
+        let is_given = given.is_some();
+        let is_group = self.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. });
+        let bound = match given {
+            Some(given) => given,
+            None if is_group => {
+                let (backlog, owners) = (options.backlog, vec![None]);
+                let bound = bind::found(address, backlog)?;
+                self.groups.insert(key, Group { backlog, owners, spare: true });
+                bound
+            }
+            None => bind::bind(address, options)?,
+        };
+        let port = Port::new(bound, is_given, self.token(Watched::Port((key, 0))));
+        let bound = port.address().clone();
+        self.ports.insert((key, 0), port);
+        self.shared.change(|state| {
+            state.address.get_or_insert_with(|| bound.clone());
+        });
+        Ok(bound)
+    }
+
+    /// Sees to it that connections come in for this worker. Answers with a duplicate of its slot's
+    /// own socket; `None` where it has none.
+    pub(super) fn open_for(
+        &mut self,
+        granted: &contract::Granted,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<Option<OwnedFd>> {
+        let owner = match granted.how {
+            Grant::Own(slot) => Some(slot),
+            Grant::HandOff => None,
+            Grant::Shared => return Ok(None),
+        };
+        let Some(number) = self.socket_of(granted.key, owner, turn)? else { return Ok(None) };
+        let port = owner.and_then(|_| self.ports.get(&(granted.key, number)));
+        port.map(|port| port.listener().try_clone_to_owned()).transpose()
+    }
+
+    /// Which socket of the address belongs to this slot, or to nobody. It is opened once, and kept
+    /// for whoever sits there; until we are told otherwise we accept from it. `None` where there is
+    /// only one for all.
+    fn socket_of(
+        &mut self,
+        key: Key,
+        owner: Option<Slot>,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<Option<u32>> {
+        let (Some(group), Some(first)) = (self.groups.get_mut(&key), self.ports.get(&(key, 0)))
+        else {
+            return Ok(None);
+        };
+        if std::mem::take(&mut group.spare) {
+            group.owners[0] = owner;
+        }
+        let number = group.owners.iter().position(|it| *it == owner);
+        if let Some(number) = number {
+            return Ok(u32::try_from(number).ok());
+        }
+        let (bound, on) = (bind::join(first.address(), group.backlog)?, first.is_on());
+        let number = u32::try_from(group.owners.len()).unwrap_or(u32::MAX);
+        group.owners.push(owner);
+        let mut port = Port::new(bound, false, self.token(Watched::Port((key, number))));
+        port.set_on(on, turn);
+        self.ports.insert((key, number), port);
+        Ok(Some(number))
+    }
+
+    pub(super) fn accept_or_not(&mut self, key: Key, on: bool, turn: &mut Turn<'_>) {
+        self.ports.range_mut(all(key)).for_each(|(_, port)| port.set_on(on, turn));
+    }
+
+    pub(super) fn stand_in(&mut self, key: Key, slot: Slot, on: bool, turn: &mut Turn<'_>) {
+        let group = self.groups.get(&key);
+        let number = group.and_then(|it| it.owners.iter().position(|it| *it == Some(slot)));
+        let socket = number.and_then(|number| Some((key, u32::try_from(number).ok()?)));
+        if let Some(port) = socket.and_then(|socket| self.ports.get_mut(&socket)) {
+            port.stand_in(on, turn);
+            self.look_later(turn);
+        }
+    }
+
+    /// Ports that are drained go when their backlogs are empty, see `close_drained`.
+    pub(super) fn unbind(&mut self, key: Key, drain: bool, turn: &mut Turn<'_>) {
+        let mut any = false;
+        for (_, port) in self.ports.range_mut(all(key)) {
+            any = true;
+            if drain {
+                port.close(turn.now());
+            } else {
+                // Workers who share it find what is there, and then nothing more.
+                port.stop_connects();
+            }
+        }
+        if !any || !drain {
+            self.close_ports(key, turn);
+        }
+    }
+
+    /// Closes an address and says so: after all its connections, on which the core counts.
+    fn close_ports(&mut self, key: Key, turn: &mut Turn<'_>) {
+        self.node_data.remove(&key);
+        let is_group = self.groups.remove(&key).is_some();
+        let sockets: Vec<_> = self.ports.range(all(key)).map(|(socket, _)| *socket).collect();
+        let mut closed = None;
+        for socket in sockets {
+            let Some(port) = self.ports.remove(&socket) else { continue };
+            // Gone from the loop when it is closed, whatever this says.
+            let _ = turn.deregister(port.listener());
+            self.watched.remove(&port.token().0);
+            if is_group {
+                // Workers that still finish have copies, which would keep the address.
+                port.end();
+            }
+            closed = Some(port.address().clone());
+        }
+        let next = self.ports.first_key_value().map(|(_, port)| port.address().clone());
+        self.shared.change(|state| {
+            if state.address == closed {
+                state.address = next;
+            }
+        });
+        self.inputs.push_back(Input::Unbound { key });
+    }
+
+    /// Takes connections from every port that may have some, a bounded number of each.
+    pub(super) fn accept(&mut self, turn: &mut Turn<'_>) {
+        let mut next = self.next_port(None, turn.now());
+        while let Some(socket) = next {
+            for count in 0.. {
+                let Some(port) = self.ports.get_mut(&socket) else { break };
+                if count == reactor::ACCEPTS_PER_TURN {
+                    turn.again();
+                    break;
+                }
+                match port.accept(turn) {
+                    Taken::Connection(connection) => {
+                        self.inputs.push_back(Input::Accepted { key: socket.0, connection });
+                        self.run(turn);
+                    }
+                    Taken::Nothing => break,
+                }
+            }
+            next = self.next_port(Some(socket), turn.now());
+        }
+        self.close_drained(turn);
+    }
+
+    fn next_port(&self, after: Option<Socket>, now: Instant) -> Option<Socket> {
+        let from = after.map_or(Unbounded, Excluded);
+        let mut ports = self.ports.range((from, Unbounded));
+        ports.find(|(_, port)| port.wants_turn(now)).map(|(socket, _)| *socket)
+    }
+
+    fn close_drained(&mut self, turn: &mut Turn<'_>) {
+        if !self.ports.values().any(|port| port.is_drained(turn.now())) {
+            return;
+        }
+        let mut keys: BTreeSet<Key> = self.ports.keys().map(|(key, _)| *key).collect();
+        let undrained = self.ports.iter().filter(|(_, port)| !port.is_drained(turn.now()));
+        undrained.for_each(|((key, _), _)| _ = keys.remove(key));
+        for key in keys {
+            self.close_ports(key, turn);
+            self.run(turn);
+        }
+    }
+
+    /// All at one time, so that many cost one wake-up.
+    pub(super) fn look_later(&mut self, turn: &Turn<'_>) {
+        if self.look_at.is_none() && self.ports.values().any(Port::is_looked_at) {
+            self.look_at = Some(turn.now() + LOOK);
+        }
+    }
+
+    /// Looks at the workers' own sockets, if it is time.
+    pub(super) fn look_at_own(&mut self, turn: &mut Turn<'_>) {
+        if self.look_at.take_if(|at| *at <= turn.now()).is_none() {
+            return;
+        }
+        for (&(key, number), port) in &mut self.ports {
+            let owner = |group: &Group| *group.owners.get(usize::try_from(number).ok()?)?;
+            let slot = self.groups.get(&key).and_then(owner);
+            if let (true, Some(slot)) = (port.is_looked_at() && port.is_left_alone(turn), slot) {
+                self.inputs.push_back(Input::Unaccepted { key, slot });
+            }
+        }
+        self.look_later(turn);
+    }
+}
+
+/// The sockets of one address.
+fn all(key: Key) -> Range<Socket> {
+    (key, 0)..(key + 1, 0)
+}

@@ -1,0 +1,8 @@
+//! What a primary and a worker of this crate say to each other, in bytes and descriptors.
+
+pub(crate) mod address;
+pub(crate) mod closed_count;
+pub(crate) mod listen_options;
+pub(crate) mod message;
+pub(crate) mod queue;
+pub(crate) mod record;

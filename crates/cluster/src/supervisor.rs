@@ -1,0 +1,402 @@
+//! The primary's mind: everything that happens comes in, everything to be done goes out.
+//!
+//! [`Core::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in
+//! order; answers to them come back as further inputs. [`Core::deadline`] says when to step with
+//! [`Input::Tick`] although nothing happened. `H` is a connection: an owned descriptor with its
+//! peer's address in production, a number in tests.
+//!
+//! What belongs together is decided elsewhere: who gets a connection in `schedule`, what news of
+//! a worker mean in `lifecycle`, when it is replaced in `restart`, which address is whose in
+//! `listen`. Here they meet. News of connections take the short way; whatever else happens is
+//! followed by [`Core::settle`], which draws the conclusions from the state as it is.
+//!
+//! Pure.
+
+mod addresses;
+mod lifecycle;
+mod listen_requests;
+mod reload;
+pub(crate) mod restart;
+mod shutdown;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::contract::{
+    Affinity, Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal,
+    ReloadFailure, Slot, WorkerId, WorkerKind,
+};
+use crate::counters::{CloseReason, Counters, WorkerCounters};
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::ListenOptions;
+use crate::scheduler::{Schedule, Verdict};
+use crate::worker_options::Setup;
+use addresses::Ports;
+use lifecycle::{Event, Life, Times};
+use restart::{Backoff, Rng};
+
+use reload::Reload;
+use shutdown::{Emptying, Ending};
+use slots::Cause;
+
+/// Decides all that a primary does.
+#[derive(Debug)]
+pub(crate) struct Core<H> {
+    options: CoreOptions,
+    times: Times,
+    rng: Rng,
+    mode: Mode,
+    last_worker: WorkerId,
+    /// All workers of whom something is still to be heard.
+    members: BTreeMap<WorkerId, Member>,
+    slots: Vec<Place>,
+    ports: Ports,
+    /// Of each key that connections are dealt from; lives until its last queue is dropped.
+    schedules: BTreeMap<Key, Schedule<H>>,
+    /// Keys whose socket is being closed, or whose queues are still being read.
+    ending: BTreeMap<Key, Ending>,
+    /// Wishes granted again before the queue of the time before was dropped.
+    postponed: Vec<(WorkerId, Key, u32)>,
+    /// To be bound once the same address is closed.
+    deferred: Vec<(Key, Address, ListenOptions)>,
+    /// Of the schedules that are gone.
+    counters: Counters,
+    reload: Option<Reload>,
+    /// Who waits for the end of which workers.
+    emptying: Vec<Emptying>,
+    /// Slots were filled, and their readiness has not been told.
+    ready_due: bool,
+    /// A number of workers was asked for: the primary ends with the last of them.
+    started: bool,
+    /// No worker is there, and none is wanted.
+    idle: bool,
+    /// When anything but a schedule wants a tick.
+    calm_deadline: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Stopping,
+    Aborting,
+    Finished,
+}
+
+#[derive(Debug)]
+struct Member {
+    slot: Slot,
+    life: Life,
+    pid: u32,
+    kind: WorkerKind,
+    /// Started with the first of all starts.
+    first: bool,
+    /// Somebody waits to hear that it runs.
+    forked: bool,
+    told_disconnect: bool,
+    /// Of queues that are gone.
+    counters: WorkerCounters,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Is to be kept filled.
+    wanted: bool,
+    worker: Option<WorkerId>,
+    /// Comes up to take the worker's place.
+    successor: Option<WorkerId>,
+    restart_at: Option<Instant>,
+    /// Until then its worker may still ask for what the one before it held.
+    heir_until: Option<Instant>,
+    backoff: Backoff,
+    /// What its workers have for themselves.
+    setup: Option<Arc<Setup>>,
+}
+
+impl Place {
+    fn new(backoff: Backoff) -> Self {
+        Self {
+            wanted: true,
+            worker: None,
+            successor: None,
+            restart_at: None,
+            heir_until: None,
+            backoff,
+            setup: None,
+        }
+    }
+}
+
+impl<H: Affinity> Core<H> {
+    /// A primary without workers; `seed` makes the jitter of its restarts its own.
+    pub(crate) fn new(options: CoreOptions, seed: u64) -> Self {
+        let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
+        let times = Times { disconnect: options.disconnect, term: options.term, ready_after };
+        Self {
+            options,
+            times,
+            rng: Rng::new(seed),
+            mode: Mode::Running,
+            last_worker: 0,
+            members: BTreeMap::new(),
+            slots: Vec::new(),
+            ports: Ports::default(),
+            schedules: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            postponed: Vec::new(),
+            deferred: Vec::new(),
+            counters: Counters::default(),
+            reload: None,
+            emptying: Vec::new(),
+            ready_due: false,
+            started: false,
+            idle: true,
+            calm_deadline: None,
+        }
+    }
+
+    /// Takes one input and appends what is to be done.
+    pub(crate) fn step(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        let calm = match input {
+            Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
+            Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
+            Input::Answered { worker, key, nth, answer } => {
+                self.answered((worker, key, nth), answer, now, out)
+            }
+            Input::Writable { worker, key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.writable(worker, now, out);
+                }
+                !self.ending.is_empty()
+            }
+            Input::HasRoom { key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.deal(now, out);
+                }
+                !self.ending.is_empty()
+            }
+            Input::NotOwn { worker, key } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.set_own(worker, false, out);
+                }
+                false
+            }
+            Input::Unaccepted { key, slot } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.unaccepted(slot, now, out);
+                }
+                false
+            }
+            Input::HeldBack { worker } => {
+                self.schedules.values_mut().for_each(|schedule| schedule.held_back(worker));
+                false
+            }
+            Input::Tick => self.tick(now, out),
+            other => {
+                self.news(other, now, out);
+                true
+            }
+        };
+        if calm && self.mode != Mode::Finished {
+            self.settle(now, out);
+        }
+    }
+
+    /// What does not happen with every connection.
+    fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        match input {
+            Input::Start(slots) => {
+                // What was forked before counts.
+                let wanted = self.slots.iter().rposition(|place| place.wanted);
+                let least = wanted.map_or(0, |at| Slot::try_from(at + 1).unwrap_or(Slot::MAX));
+                self.scale(slots.max(least), now, out);
+            }
+            Input::Scale(slots) => self.scale(slots, now, out),
+            Input::Fork { number, setup } => self.fork(number, setup, out),
+            Input::Empty { number } => self.empty(number, now, out),
+            Input::Reload { number } => self.reload(number, out),
+            Input::Spawned { worker, pid, kind } => {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    (member.pid, member.kind) = (pid, kind);
+                }
+                self.live(worker, Event::Spawned, None, now, out);
+            }
+            Input::SpawnFailed { worker, errno } => {
+                let cause = Some(Cause::NotStarted(errno));
+                self.live(worker, Event::SpawnFailed, cause, now, out);
+            }
+            Input::Online { worker } => self.live(worker, Event::Online, None, now, out),
+            Input::ListenAsked { worker, request, address, options } => {
+                self.listen_asked(worker, request, address, options, out);
+            }
+            Input::ListensAlone { worker, address } => {
+                self.listens_alone(worker, address, now, out);
+            }
+            Input::Bound { key, result } => self.bound(key, result, out),
+            Input::Unbound { key } => self.unbound(key, out),
+            Input::Counts { worker, key, ends } => {
+                if let Some(schedule) = self.schedules.get_mut(&key) {
+                    schedule.count_ends(worker, ends);
+                }
+            }
+            Input::Listening { worker, key } => self.listening(worker, key, now, out),
+            Input::ListenerClosed { worker, key } => self.listener_closed(worker, key, out),
+            Input::TakenBack { worker, key, connections, probes } => {
+                self.taken_back(worker, key, (connections, probes), now, out);
+            }
+            Input::SendFailed { worker, key, connection, refusal } => {
+                self.send_failed(worker, key, connection, refusal, now, out);
+            }
+            Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
+                self.disconnect(worker, now, out);
+            }
+            Input::ChannelClosed { worker } => {
+                self.live(worker, Event::ChannelClosed, None, now, out);
+                self.hung_up(worker, out);
+            }
+            Input::Exited { worker, ended } => {
+                self.live(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
+            }
+            Input::Shutdown => self.shutdown(now, out),
+            Input::Abort => self.abort(now, out),
+            Input::Accepted { .. }
+            | Input::Depth { .. }
+            | Input::Answered { .. }
+            | Input::HasRoom { .. }
+            | Input::NotOwn { .. }
+            | Input::Unaccepted { .. }
+            | Input::HeldBack { .. }
+            | Input::Writable { .. }
+            | Input::Tick => unreachable!("taken by the short way"),
+        }
+    }
+
+    /// When to step with [`Input::Tick`]; never while nothing is unread, waiting or under way.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.mode == Mode::Finished {
+            return None;
+        }
+        self.schedules.values().filter_map(Schedule::deadline).chain(self.calm_deadline).min()
+    }
+
+    /// The keys whose connections wait until a worker says that one of its own has ended.
+    pub(crate) fn awaiting_room(&self) -> impl Iterator<Item = Key> + '_ {
+        let waits = |(key, schedule): (&Key, &Schedule<H>)| schedule.awaits_room().then_some(*key);
+        self.schedules.iter().filter_map(waits)
+    }
+
+    /// What became of the connections so far.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut sum = self.counters;
+        self.schedules.values().for_each(|schedule| sum.add(&schedule.counters()));
+        sum
+    }
+
+    /// The worker sits in its slot, and does not just leave or come.
+    #[cfg(test)]
+    pub(crate) fn holds_slot(&self, worker: WorkerId) -> bool {
+        self.slots.iter().any(|place| place.worker == Some(worker))
+    }
+
+    /// The worker was asked to end, by the user or for a successor's sake.
+    #[cfg(test)]
+    pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|member| member.life.is_wanted())
+    }
+
+    /// What one worker had to do with it; `None` once nothing more is heard of it.
+    pub(crate) fn worker_counters(&self, worker: WorkerId) -> Option<WorkerCounters> {
+        let mut sum = self.members.get(&worker)?.counters;
+        self.schedules.values().for_each(|schedule| sum.add(&schedule.worker_counters(worker)));
+        Some(sum)
+    }
+}
+
+/// The short way, and time.
+impl<H: Affinity> Core<H> {
+    /// These answer whether conclusions are to be drawn.
+    fn accepted(
+        &mut self,
+        key: Key,
+        connection: H,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.accepted(connection, now, out);
+            return !self.ending.is_empty();
+        }
+        let reason = self.close_reason();
+        self.counters.accepted += 1;
+        self.counters.close(reason, 1);
+        out.push(Output::Close { connection, reason });
+        false
+    }
+
+    fn depth(
+        &mut self,
+        worker: WorkerId,
+        key: Key,
+        records: u32,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        let Some(schedule) = self.schedules.get_mut(&key) else { return false };
+        let verdict = schedule.depth(worker, records, now, out);
+        let gone = schedule.has_gone();
+        match verdict {
+            Verdict::Fine => gone || !self.ending.is_empty(),
+            Verdict::Unresponsive => {
+                self.unresponsive(worker, now, out);
+                true
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        (worker, key, nth): (WorkerId, Key, usize),
+        answer: Answer<H>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) -> bool {
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.answered(worker, nth, answer, now, out);
+            return schedule.has_gone() || !self.ending.is_empty();
+        }
+        if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
+            self.close_all([connection], out);
+        }
+        false
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> bool {
+        let schedules = self.schedules.values_mut();
+        let silent: Vec<_> = schedules.flat_map(|schedule| schedule.tick(now, out)).collect();
+        for worker in &silent {
+            self.unresponsive(*worker, now, out);
+        }
+        if self.calm_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
+            return !self.ending.is_empty();
+        }
+        let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);
+        // Again where a time is 0 and the next state is over at once.
+        loop {
+            self.advance_reload(now, out);
+            let next = self.members.iter().find(|(_, member)| due(member)).map(|(id, _)| *id);
+            let Some(worker) = next else { break };
+            self.live(worker, Event::Due, None, now, out);
+        }
+        for slot in (0..).take(self.slots.len()) {
+            let place = self.place(slot);
+            if place.restart_at.is_some_and(|at| at <= now) && place.worker.is_none() {
+                self.spawn(slot, false, out);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

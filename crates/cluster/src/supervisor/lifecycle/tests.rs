@@ -1,0 +1,343 @@
+//! Every cell of the table, and what holds for every order of news.
+
+use super::*;
+use crate::supervisor::restart::Rng;
+
+use Action::{
+    Forget, Kill, Release, TellDisconnect, TellExit, TellFork, TellForkFailed, TellOnline,
+    Terminate,
+};
+use Event as E;
+use State as S;
+use Wish as W;
+
+const TIMES: Times = Times {
+    disconnect: Duration::from_secs(5),
+    term: Duration::from_secs(2),
+    ready_after: Some(Duration::from_secs(1)),
+};
+
+const EVENTS: [Event; 9] = [
+    E::Spawned,
+    E::SpawnFailed,
+    E::Online,
+    E::Listening,
+    E::Finish,
+    E::Kill,
+    E::ChannelClosed,
+    E::Exited,
+    E::Due,
+];
+
+/// A life that went this way.
+fn after(events: &[Event]) -> Life {
+    let mut life = Life::new();
+    for event in events {
+        life.step(*event, Instant::now(), &TIMES);
+    }
+    life
+}
+
+type Cell = (State, &'static [Action]);
+
+/// The nine cells of a row, in the order of [`EVENTS`].
+fn check_row(way: &[Event], state: State, row: [Cell; 9]) {
+    assert_eq!(after(way).state(), state, "{way:?}");
+    for (event, (next, actions)) in EVENTS.into_iter().zip(row) {
+        let mut life = after(way);
+        let answered = life.step(event, Instant::now(), &TIMES);
+        assert_eq!((life.state(), answered), (next, actions), "{state:?} and {event:?}");
+    }
+}
+
+const EXIT: &[Action] = &[Release, TellExit];
+
+#[test]
+fn a_worker_that_is_being_started() {
+    use S::Ordered as O;
+    let row = |wish: Wish, spawned: Cell, online: Cell, listening: Cell, finish: Wish| {
+        [
+            spawned,
+            (S::Dead, &[TellForkFailed, Forget][..]),
+            online,
+            listening,
+            (O(finish), &[][..]),
+            (O(W::Kill), &[][..]),
+            (O(wish), &[TellDisconnect][..]),
+            (S::Dead, EXIT),
+            (O(wish), &[][..]),
+        ]
+    };
+    let run = row(
+        W::Run,
+        (S::None, &[TellFork]),
+        (S::Online, &[TellOnline]),
+        (S::Listening, &[]),
+        W::Finish,
+    );
+    check_row(&[], O(W::Run), run);
+    let stays: Cell = (O(W::Finish), &[]);
+    let finish = row(W::Finish, (S::Draining, &[TellFork]), stays, stays, W::Finish);
+    check_row(&[E::Finish], O(W::Finish), finish);
+    let stays: Cell = (O(W::Kill), &[]);
+    let kill = row(W::Kill, (S::Killed, &[TellFork, Kill]), stays, stays, W::Kill);
+    check_row(&[E::Kill], O(W::Kill), kill);
+}
+
+#[test]
+fn a_worker_that_is_not_heard_of() {
+    check_row(
+        &[E::Spawned],
+        S::None,
+        [
+            (S::None, &[]),
+            (S::None, &[]),
+            (S::Online, &[TellOnline]),
+            (S::Listening, &[]),
+            (S::Draining, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Disconnected, &[Release, TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::None, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_is_online() {
+    check_row(
+        &[E::Spawned, E::Online],
+        S::Online,
+        [
+            (S::Online, &[]),
+            (S::Online, &[]),
+            (S::Online, &[]),
+            (S::Listening, &[]),
+            (S::Draining, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Disconnected, &[Release, TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::Online, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_listens() {
+    check_row(
+        &[E::Spawned, E::Online, E::Listening],
+        S::Listening,
+        [
+            (S::Listening, &[]),
+            (S::Listening, &[]),
+            (S::Listening, &[]),
+            (S::Listening, &[]),
+            (S::Draining, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Disconnected, &[Release, TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::Listening, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_whose_channel_hung_up() {
+    check_row(
+        &[E::Spawned, E::Online, E::ChannelClosed],
+        S::Disconnected,
+        [
+            (S::Disconnected, &[]),
+            (S::Disconnected, &[]),
+            (S::Disconnected, &[]),
+            (S::Disconnected, &[]),
+            (S::Disconnected, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Disconnected, &[]),
+            (S::Dead, &[Release, TellExit, Forget]),
+            (S::Terminated, &[Terminate]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_finishes() {
+    check_row(
+        &[E::Spawned, E::Online, E::Finish],
+        S::Draining,
+        [
+            (S::Draining, &[]),
+            (S::Draining, &[]),
+            (S::Draining, &[]),
+            (S::Draining, &[]),
+            (S::Draining, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Draining, &[TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::Terminated, &[Terminate]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_got_sigterm() {
+    check_row(
+        &[E::Spawned, E::Online, E::Finish, E::Due],
+        S::Terminated,
+        [
+            (S::Terminated, &[]),
+            (S::Terminated, &[]),
+            (S::Terminated, &[]),
+            (S::Terminated, &[]),
+            (S::Terminated, &[]),
+            (S::Killed, &[Release, Kill]),
+            (S::Terminated, &[TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::Killed, &[Kill]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_got_sigkill() {
+    check_row(
+        &[E::Spawned, E::Online, E::Kill],
+        S::Killed,
+        [
+            (S::Killed, &[]),
+            (S::Killed, &[]),
+            (S::Killed, &[]),
+            (S::Killed, &[]),
+            (S::Killed, &[]),
+            (S::Killed, &[]),
+            (S::Killed, &[TellDisconnect]),
+            (S::Dead, EXIT),
+            (S::Killed, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_is_dead_and_may_still_hang_up() {
+    check_row(
+        &[E::Spawned, E::Exited],
+        S::Dead,
+        [
+            (S::Dead, &[]),
+            (S::Dead, &[]),
+            (S::Dead, &[]),
+            (S::Dead, &[]),
+            (S::Dead, &[]),
+            (S::Dead, &[]),
+            (S::Dead, &[TellDisconnect, Forget]),
+            (S::Dead, &[]),
+            (S::Dead, &[TellDisconnect, Forget]),
+        ],
+    );
+}
+
+#[test]
+fn news_that_overtake_the_start() {
+    for (way, state, told) in [
+        (&[E::Online][..], S::Online, &[TellFork][..]),
+        (&[E::Listening], S::Listening, &[TellFork]),
+        (&[E::ChannelClosed], S::Disconnected, &[TellFork]),
+        (&[E::Online, E::Finish], S::Draining, &[TellFork]),
+        (&[E::Online, E::Kill], S::Killed, &[TellFork, Kill]),
+        (&[E::Exited], S::Dead, &[]),
+    ] {
+        let mut life = after(way);
+        let answered = life.step(E::Spawned, Instant::now(), &TIMES);
+        assert_eq!((life.state(), answered), (state, told), "{way:?}");
+    }
+    let mut life = after(&[E::Listening]);
+    assert_eq!(life.step(E::Online, Instant::now(), &TIMES), [TellOnline]);
+    assert_eq!(after(&[E::ChannelClosed, E::Online]).state(), S::Ordered(W::Run));
+}
+
+#[test]
+fn only_an_exit_that_was_asked_for_is_wanted() {
+    for (way, wanted) in [
+        (&[E::Spawned, E::Exited][..], false),
+        (&[E::Spawned, E::Kill, E::Exited], false),
+        (&[E::Spawned, E::ChannelClosed, E::Due, E::Due, E::Exited], false),
+        (&[E::Spawned, E::Exited, E::Finish], false),
+        (&[E::Finish, E::Spawned, E::Exited], true),
+        (&[E::Spawned, E::Finish, E::Exited], true),
+        (&[E::Spawned, E::ChannelClosed, E::Finish, E::Exited], true),
+        (&[E::Spawned, E::Finish, E::Due, E::Due, E::Exited], true),
+    ] {
+        assert_eq!(after(way).is_wanted(), wanted, "{way:?}");
+    }
+}
+
+#[test]
+fn deadlines_belong_to_states() {
+    let now = Instant::now();
+    for (way, seconds) in [
+        (&[E::Spawned][..], None),
+        (&[E::Spawned, E::Online], Some(1)),
+        (&[E::Spawned, E::Online, E::Due], None),
+        (&[E::Spawned, E::Online, E::Listening], None),
+        (&[E::Spawned, E::Online, E::ChannelClosed], Some(5)),
+        (&[E::Spawned, E::Finish], Some(5)),
+        (&[E::Spawned, E::Finish, E::Due], Some(2)),
+        (&[E::Spawned, E::Finish, E::Due, E::Due], None),
+        (&[E::Spawned, E::Exited], Some(1)),
+        (&[E::Spawned, E::ChannelClosed, E::Exited], None),
+    ] {
+        let mut life = Life::new();
+        for event in way {
+            life.step(*event, now, &TIMES);
+        }
+        let deadline = life.deadline().map(|at| (at - now).as_secs());
+        assert_eq!(deadline, seconds, "{way:?}");
+    }
+    // News that change nothing do not put a deadline off.
+    let mut life = after(&[E::Spawned, E::Finish]);
+    let deadline = life.deadline();
+    life.step(E::Online, now + Duration::from_secs(1), &TIMES);
+    assert_eq!(life.deadline(), deadline);
+}
+
+#[test]
+fn a_worker_is_ready_when_it_listens_or_has_been_online_for_long_enough() {
+    assert!(!after(&[E::Spawned, E::Online]).is_ready());
+    assert!(after(&[E::Spawned, E::Online, E::Due]).is_ready());
+    assert!(after(&[E::Spawned, E::Listening]).is_ready());
+    assert!(after(&[E::Spawned, E::Listening, E::Exited]).is_ready());
+    assert!(after(&[E::Spawned]).may_serve());
+    assert!(!after(&[E::Spawned, E::Finish]).may_serve());
+}
+
+#[test]
+fn whatever_the_order_each_thing_is_told_once() {
+    for seed in 0..20_000 {
+        let mut rng = Rng::new(seed);
+        let mut life = Life::new();
+        let mut told = Vec::new();
+        let now = Instant::now();
+        for _ in 0..30 {
+            let at = usize::try_from(rng.next() % 8).unwrap();
+            told.extend(life.step(EVENTS[at], now, &TIMES));
+            if told.contains(&Forget) {
+                break;
+            }
+            // The core drives every life to its end.
+            if life.deadline().is_some() && rng.next() % 4 == 0 {
+                told.extend(life.step(E::Due, now, &TIMES));
+            }
+            if told.contains(&Forget) {
+                break;
+            }
+        }
+        for what in [TellFork, TellOnline, TellDisconnect, TellExit, TellForkFailed, Terminate] {
+            let times = told.iter().filter(|action| **action == what).count();
+            assert!(times <= 1, "seed {seed}: {what:?} {times} times");
+        }
+        if told.contains(&Forget) {
+            assert!(told.contains(&TellForkFailed) || told.contains(&TellDisconnect), "{seed}");
+            assert!(told.contains(&TellForkFailed) || told.contains(&TellExit), "{seed}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Slots, who sits in them, and what becomes of a slot when its worker is no more.
+//!
+//! Pure.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::contract::Restart;
+use crate::contract::WORKERS_MAX;
+use crate::counters::WorkerCounters;
+use crate::supervisor::lifecycle::{Action, Event, Life};
+use crate::supervisor::restart::Backoff;
+use crate::worker_options::Setup;
+
+use super::{
+    Affinity, Core, Ended, Member, Mode, Notice, Output, Place, Slot, WorkerId, WorkerKind,
+};
+
+/// Why a worker is no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause {
+    Ended(Ended),
+    NotStarted(i32),
+}
+
+impl<H: Affinity> Core<H> {
+    pub(super) fn scale(&mut self, slots: u32, now: Instant, out: &mut Vec<Output<H>>) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.started = true;
+        // Beside others that serve already, one that does not come up is no failed start.
+        let first = std::mem::replace(&mut self.idle, false);
+        self.ready_due = true;
+        let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
+        while self.slots.len() < wanted {
+            let backoff = Backoff::new(&self.options.restart);
+            self.slots.push(Place::new(backoff));
+        }
+        let surplus: Vec<Slot> = (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
+        self.retire(&surplus, now, out);
+        for slot in 0..slots {
+            let place = self.place(slot);
+            if !std::mem::replace(&mut place.wanted, true) {
+                place.setup = None;
+            }
+            if place.worker.is_none() && place.restart_at.is_none() {
+                self.spawn(slot, first, out);
+            }
+        }
+    }
+
+    /// One slot more, with a setup of its own.
+    pub(super) fn fork(&mut self, number: u32, setup: Arc<Setup>, out: &mut Vec<Output<H>>) {
+        let vacant =
+            |place: &Place| !place.wanted && place.worker.is_none() && place.successor.is_none();
+        // The last one, so that it is the youngest; one in between when there are that many.
+        let last = self.slots.iter().rposition(|place| !vacant(place)).map_or(0, |at| at + 1);
+        let between = || self.slots.iter().position(vacant);
+        let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
+        let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
+            // Those who are there have still to be told ready.
+            self.ready_due = true;
+            return out.push(Output::Forked { number, worker: None });
+        };
+        let slot = Slot::try_from(at).expect("slots are few");
+        let place = Place::new(Backoff::new(&self.options.restart));
+        let place = Place { setup: Some(setup), ..place };
+        match self.slots.get_mut(at) {
+            Some(vacant) => *vacant = place,
+            None => self.slots.push(place),
+        }
+        self.idle = false;
+        self.ready_due = true;
+        let worker = self.spawn(slot, false, out);
+        if let Some(member) = self.members.get_mut(&worker) {
+            member.forked = true;
+        }
+        out.push(Output::Forked { number, worker: Some(worker) });
+    }
+
+    /// Fills the slot.
+    pub(super) fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
+        let worker = self.order(slot, first, out);
+        let place = self.place(slot);
+        place.worker = Some(worker);
+        place.restart_at = None;
+        place.heir_until = None;
+        worker
+    }
+
+    pub(super) fn order(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
+        self.last_worker += 1;
+        let worker = self.last_worker;
+        let (life, counters) = (Life::new(), WorkerCounters::default());
+        let kind = WorkerKind::Native;
+        let member = Member {
+            slot,
+            life,
+            pid: 0,
+            kind,
+            first,
+            forked: false,
+            told_disconnect: false,
+            counters,
+        };
+        self.members.insert(worker, member);
+        let setup = self.place(slot).setup.clone();
+        out.push(Output::Spawn { worker, slot, setup });
+        worker
+    }
+
+    /// Takes news of a worker's life, or a decision about it.
+    pub(super) fn live(
+        &mut self,
+        worker: WorkerId,
+        event: Event,
+        cause: Option<Cause>,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let Some(member) = self.members.get_mut(&worker) else { return };
+        let pid = member.pid;
+        let actions = member.life.step(event, now, &self.times);
+        let exited_after_disconnect = member.life.is_wanted();
+        for action in actions {
+            match action {
+                Action::TellFork => out.push(Output::Emit(Notice::Fork { worker, pid })),
+                Action::TellOnline => out.push(Output::Emit(Notice::Online { worker })),
+                Action::TellDisconnect => {
+                    let notice = Notice::Disconnect { worker, exited_after_disconnect };
+                    out.push(Output::Emit(notice));
+                }
+                Action::TellExit | Action::TellForkFailed => {
+                    let cause = cause.expect("an end has a cause");
+                    self.vacate(worker, cause, now, out);
+                }
+                Action::Release => {
+                    self.schedules.values_mut().for_each(|s| s.close_lane(worker, out));
+                }
+                Action::Terminate => out.push(Output::Signal { worker, hard: false }),
+                Action::Kill => out.push(Output::Signal { worker, hard: true }),
+                Action::Forget => {
+                    // Dead for long, though its channel may not say so.
+                    self.hung_up(worker, out);
+                    self.members.remove(&worker);
+                }
+            }
+        }
+    }
+
+    /// The worker is no more: tells so and decides about the next one.
+    pub(super) fn vacate(
+        &mut self,
+        worker: WorkerId,
+        cause: Cause,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let Some(member) = self.members.get(&worker) else { return };
+        let (slot, wanted_exit) = (member.slot, member.life.is_wanted());
+        let failed_start = member.first && !member.life.is_ready() && !wanted_exit;
+        let listened = member.life.listened(now);
+        let member_forked = member.forked;
+        let (ended, errno) = match cause {
+            Cause::Ended(ended) => (Some(ended), None),
+            Cause::NotStarted(errno) => (None, Some(errno)),
+        };
+        out.push(Output::Emit(match cause {
+            Cause::Ended(ended) => {
+                Notice::Exit { worker, ended, exited_after_disconnect: wanted_exit }
+            }
+            Cause::NotStarted(errno) => Notice::ForkFailed { worker, errno },
+        }));
+        self.postponed.retain(|(waiter, ..)| *waiter != worker);
+        let place = self.place(slot);
+        if place.worker != Some(worker) {
+            // The slot is another's: this one came to take it over, or has been relieved.
+            place.successor.take_if(|successor| *successor == worker);
+            return self.ports.died(worker, None);
+        }
+        place.worker = place.successor.take();
+        if place.worker.is_some() {
+            return self.ports.died(worker, Some(slot));
+        }
+        if failed_start && self.mode == Mode::Running {
+            out.push(Output::Emit(Notice::StartFailed { worker, ended, errno }));
+            self.ports.died(worker, None);
+            return self.shutdown(now, out);
+        }
+        // Whoever forked it is told that it could not be started, and may try again.
+        let refused = member_forked && matches!(cause, Cause::NotStarted(_));
+        let allowed = match self.options.restart.restart {
+            _ if refused => false,
+            Restart::Always => true,
+            Restart::OnCrash => ended != Some(Ended::Code(0)),
+            Restart::Never => false,
+        };
+        // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
+        let replaced =
+            self.mode == Mode::Running && self.place(slot).wanted && (wanted_exit || allowed);
+        self.ports.died(worker, replaced.then_some(slot));
+        if !replaced {
+            self.place(slot).wanted = false;
+            self.ports.disinherit(slot);
+        } else if wanted_exit {
+            self.spawn(slot, false, out);
+        } else {
+            self.replace(slot, listened, now, out);
+        }
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        slot: Slot,
+        listened: std::time::Duration,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let place = &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")];
+        let at = place.backoff.next(&self.options.restart, listened, now, &mut self.rng);
+        if at <= now {
+            self.spawn(slot, false, out);
+        } else {
+            place.restart_at = Some(at);
+        }
+    }
+
+    /// Nothing more comes from the worker, and nothing reaches it.
+    pub(super) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+        self.schedules.values_mut().for_each(|schedule| schedule.hung_up(worker, out));
+    }
+
+    /// The worker left its queue unread too long.
+    pub(super) fn unresponsive(
+        &mut self,
+        worker: WorkerId,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        out.push(Output::Emit(Notice::Unresponsive { worker }));
+        self.live(worker, Event::Kill, None, now, out);
+    }
+
+    pub(super) fn place(&mut self, slot: Slot) -> &mut Place {
+        &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")]
+    }
+
+    pub(super) fn member_may_serve(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|member| member.life.may_serve())
+    }
+}

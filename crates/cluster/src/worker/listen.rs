@@ -1,0 +1,344 @@
+//! Listening and binding: as a worker through its primary, or in a program alone.
+
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+
+use crate::bind::bind;
+use crate::error::Error;
+use crate::protocol::address::Address;
+use crate::protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
+use crate::worker::datagram::{BoundSocket, Datagram};
+use crate::worker::listener::Listener;
+use crate::worker::registration::Claim;
+use crate::worker::stream::Stream;
+use crate::worker::{Offer, Worker};
+
+impl Worker {
+    /// Listens on an address that all workers share: the primary opens it once and deals the
+    /// connections, or shares the socket, as its policy says.
+    ///
+    /// Port 0 is one port for all workers. Where the name means several addresses the first that
+    /// can be had is taken. Blocks until the primary has answered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] with what the primary's `bind` or `listen` gave; [`Error::Closed`] once
+    /// the worker drains or its primary is gone.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener, Error> {
+        self.listen_with(address, &ListenOptions::new())
+    }
+
+    /// As [`listen`](Self::listen), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen); [`Error::Option`] where an option cannot be used.
+    pub fn listen_with(
+        &self,
+        address: impl ToSocketAddrs,
+        options: &ListenOptions,
+    ) -> Result<Listener, Error> {
+        first(address, |address| listen_as(Some(self), tcp(address, options), options))
+    }
+
+    /// Listens on the path of a Unix socket. The primary removes its file when the last worker
+    /// closed it; one that a dead process left behind is replaced.
+    ///
+    /// A relative path is this worker's. The kernel has room for 107 bytes; the shorter of the
+    /// absolute path and that from the primary's folder counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen); `EADDRINUSE` also where another file has the name.
+    pub fn listen_unix(&self, path: impl AsRef<Path>) -> Result<Listener<UnixStream>, Error> {
+        self.listen_at(Address::UnixPath(path.as_ref().to_owned()), &ListenOptions::new())
+    }
+
+    /// Listens on any address whose connections are of this kind; for names in the abstract
+    /// namespace, and for sockets that the [primary was given](crate::Builder::socket).
+    ///
+    /// ```no_run
+    /// # use cluster::{Address, Listener, ListenOptions, Worker};
+    /// # use std::os::unix::net::UnixStream;
+    /// # fn serve(worker: &Worker) -> Result<(), cluster::Error> {
+    /// let options = ListenOptions::new();
+    /// let abstract_name = Address::UnixAbstract(b"app".to_vec());
+    /// let admin: Listener<UnixStream> = worker.listen_at(abstract_name, &options)?;
+    /// let web: Listener = worker.listen_at(Address::Given("web".to_owned()), &options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`listen_with`](Self::listen_with); [`Error::Option`] for an address of another kind;
+    /// [`Error::Listen`] with `EBADF` for a socket that the primary was not given.
+    pub fn listen_at<S: Stream>(
+        &self,
+        address: Address,
+        options: &ListenOptions,
+    ) -> Result<Listener<S>, Error> {
+        listen_as(Some(self), address, options)
+    }
+
+    /// Binds a UDP socket that all workers share; port 0 is one port for all.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Self::listen).
+    pub fn bind_udp(&self, address: impl ToSocketAddrs) -> Result<BoundSocket<UdpSocket>, Error> {
+        self.bind_udp_with(address, &ListenOptions::new())
+    }
+
+    /// As [`bind_udp`](Self::bind_udp), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen_with`](Self::listen_with).
+    pub fn bind_udp_with(
+        &self,
+        address: impl ToSocketAddrs,
+        options: &ListenOptions,
+    ) -> Result<BoundSocket<UdpSocket>, Error> {
+        first(address, |address| bind_as(Some(self), udp(address, options), options))
+    }
+
+    /// Binds a Unix datagram socket that all workers share, at a path as in
+    /// [`listen_unix`](Self::listen_unix).
+    ///
+    /// # Errors
+    ///
+    /// As [`listen_unix`](Self::listen_unix).
+    pub fn bind_unix_datagram(
+        &self,
+        path: impl AsRef<Path>,
+    ) -> Result<BoundSocket<UnixDatagram>, Error> {
+        self.bind_at(Address::DatagramPath(path.as_ref().to_owned()), &ListenOptions::new())
+    }
+
+    /// Binds at any address whose sockets are of this kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen_at`](Self::listen_at).
+    pub fn bind_at<S: Datagram>(
+        &self,
+        address: Address,
+        options: &ListenOptions,
+    ) -> Result<BoundSocket<S>, Error> {
+        bind_as(Some(self), address, options)
+    }
+}
+
+/// Listens as a worker does, or, in a process that is none, by itself.
+///
+/// The same program runs under a primary and alone.
+///
+/// ```
+/// let listener = cluster::listen("127.0.0.1:0")?;
+/// println!("listening on {}", listener.address());
+/// # Ok::<(), cluster::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`Worker::listen`].
+pub fn listen(address: impl ToSocketAddrs) -> Result<Listener, Error> {
+    listen_with(address, &ListenOptions::new())
+}
+
+/// As [`listen`], with options.
+///
+/// # Errors
+///
+/// As [`Worker::listen_with`].
+pub fn listen_with(
+    address: impl ToSocketAddrs,
+    options: &ListenOptions,
+) -> Result<Listener, Error> {
+    let worker = Worker::current();
+    first(address, |address| listen_as(worker.as_ref(), tcp(address, options), options))
+}
+
+/// Listens on the path of a Unix socket, as a worker or alone.
+///
+/// # Errors
+///
+/// As [`Worker::listen_unix`].
+pub fn listen_unix(path: impl AsRef<Path>) -> Result<Listener<UnixStream>, Error> {
+    listen_at(Address::UnixPath(path.as_ref().to_owned()), &ListenOptions::new())
+}
+
+/// Listens on any address whose connections are of this kind, as a worker or alone.
+///
+/// # Errors
+///
+/// As [`Worker::listen_at`].
+pub fn listen_at<S: Stream>(
+    address: Address,
+    options: &ListenOptions,
+) -> Result<Listener<S>, Error> {
+    listen_as(Worker::current().as_ref(), address, options)
+}
+
+/// Binds a UDP socket, as a worker or alone.
+///
+/// # Errors
+///
+/// As [`Worker::bind_udp`].
+pub fn bind_udp(address: impl ToSocketAddrs) -> Result<BoundSocket<UdpSocket>, Error> {
+    let options = ListenOptions::new();
+    first(address, |address| bind_at(udp(address, &options), &options))
+}
+
+/// Binds a Unix datagram socket at a path, as a worker or alone.
+///
+/// # Errors
+///
+/// As [`Worker::bind_unix_datagram`].
+pub fn bind_unix_datagram(path: impl AsRef<Path>) -> Result<BoundSocket<UnixDatagram>, Error> {
+    bind_at(Address::DatagramPath(path.as_ref().to_owned()), &ListenOptions::new())
+}
+
+/// Binds at any address whose sockets are of this kind, as a worker or alone.
+///
+/// # Errors
+///
+/// As [`Worker::bind_at`].
+pub fn bind_at<S: Datagram>(
+    address: Address,
+    options: &ListenOptions,
+) -> Result<BoundSocket<S>, Error> {
+    bind_as(Worker::current().as_ref(), address, options)
+}
+
+fn tcp(address: SocketAddr, options: &ListenOptions) -> Address {
+    Address::Tcp { address, v6_only: options.v6_only }
+}
+
+fn udp(address: SocketAddr, options: &ListenOptions) -> Address {
+    Address::Udp { address, v6_only: options.v6_only }
+}
+
+/// Tries the addresses of a name until one can be had.
+fn first<T>(
+    address: impl ToSocketAddrs,
+    open: impl Fn(SocketAddr) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut failure = None;
+    for address in address.to_socket_addrs().map_err(Error::Resolve)? {
+        match open(address) {
+            Err(error @ Error::Listen(..)) => failure = Some(error),
+            done => return done,
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
+}
+
+fn listen_as<S: Stream>(
+    worker: Option<&Worker>,
+    address: Address,
+    options: &ListenOptions,
+) -> Result<Listener<S>, Error> {
+    let listener = match open(worker, (address, S::serves, S::WHAT), options)? {
+        Opened::Offer(claim, offer) => Listener::granted(claim, offer, options)?,
+        Opened::Own(claim, socket) => Listener::alone(claim, socket, options)?,
+    };
+    listener.claim().take_up();
+    Ok(listener)
+}
+
+fn bind_as<S: Datagram>(
+    worker: Option<&Worker>,
+    address: Address,
+    options: &ListenOptions,
+) -> Result<BoundSocket<S>, Error> {
+    if options.max_connections.is_some() {
+        let why = "datagrams have no connections".to_owned();
+        return Err(Error::Option("max_connections", why));
+    }
+    let (claim, socket) = match open(worker, (address, S::serves, S::WHAT), options)? {
+        Opened::Offer(claim, Offer::Granted(granted)) => (claim, granted.descriptor.into_inner()),
+        // No connections can be meant.
+        Opened::Offer(claim, Offer::Inbox { .. }) => return Err(other_kind(&claim, S::WHAT)),
+        Opened::Own(claim, socket) => (claim, socket),
+    };
+    claim.take_up();
+    Ok(BoundSocket::new(claim, socket.into()))
+}
+
+/// A place that can be had, and what is there.
+enum Opened {
+    Offer(Claim, Offer),
+    Own(Claim, OwnedFd),
+}
+
+/// Asks the primary for the address, or opens it here: without one, or where it is to be ours.
+fn open(
+    worker: Option<&Worker>,
+    (address, serves, what): (Address, fn(&Address) -> bool, &'static str),
+    options: &ListenOptions,
+) -> Result<Opened, Error> {
+    check(&address, serves, what, options)?;
+    let address = absolute(address)?;
+    if let Some(worker) = worker.filter(|_| !options.exclusive) {
+        let mut offer = worker.ask(&address, options)?;
+        let claim = Claim::of(&mut offer, worker);
+        let fits = serves(claim.address());
+        return if fits { Ok(Opened::Offer(claim, offer)) } else { Err(other_kind(&claim, what)) };
+    }
+    let worker = worker.map(|worker| worker.runtime().clone());
+    if worker.as_ref().is_some_and(|worker| worker.drain().has_begun()) {
+        return Err(Error::Closed);
+    }
+    let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
+    let (claim, socket) = Claim::own(bound, options, worker);
+    Ok(Opened::Own(claim, socket))
+}
+
+fn check(
+    address: &Address,
+    serves: fn(&Address) -> bool,
+    what: &'static str,
+    options: &ListenOptions,
+) -> Result<(), Error> {
+    let given = matches!(address, Address::Given(_));
+    if !given && !serves(address) {
+        return Err(wrong_kind(address, what));
+    }
+    if options.data.as_ref().is_some_and(|data| data.len() > LISTEN_DATA_BYTES_MAX) {
+        let why = format!("more than {LISTEN_DATA_BYTES_MAX} bytes");
+        return Err(Error::Option("data", why));
+    }
+    if options.max_connections == Some(0) {
+        return Err(Error::Option("max_connections", "0 would be none at all".to_owned()));
+    }
+    Ok(())
+}
+
+/// The primary has something else there.
+fn other_kind(claim: &Claim, what: &str) -> Error {
+    wrong_kind(claim.address(), what)
+}
+
+fn wrong_kind(address: &Address, what: &str) -> Error {
+    Error::Option("address", format!("{address} is not {what}"))
+}
+
+/// A path means the same in the primary.
+fn absolute(address: Address) -> Result<Address, Error> {
+    let path = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Error::Listen(address.clone(), error))
+    };
+    Ok(match &address {
+        Address::UnixPath(relative) => Address::UnixPath(path(relative)?),
+        Address::DatagramPath(relative) => Address::DatagramPath(path(relative)?),
+        Address::Tcp { .. }
+        | Address::UnixAbstract(_)
+        | Address::Udp { .. }
+        | Address::DatagramAbstract(_)
+        | Address::Given(_) => address,
+    })
+}

@@ -1,0 +1,241 @@
+//! A worker whose primary is a Node program.
+//!
+//! What the worker's runtime tells is put into Node's words here, and what the primary says is
+//! understood. Connections come on the channel into an [`Inbox`] for each listener, or the
+//! listening socket itself comes, as the primary's policy wants it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ipc::AnyHandle;
+
+use super::{Offer, Runtime};
+use crate::node::wire::Message;
+use crate::node::worker_session::{Guest, Told};
+use crate::protocol::address::Address;
+use crate::protocol::message::{Granted, ToPrimary};
+use crate::protocol::queue::Connection;
+use crate::worker::node_queue::Inbox;
+
+/// What is known of a Node primary.
+#[derive(Debug, Default)]
+pub(crate) struct Host(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    guest: Guest,
+    inboxes: HashMap<u32, Arc<Inbox>>,
+    /// Of wishes that are not answered: how many connections may be open.
+    limits: HashMap<u32, u32>,
+}
+
+impl Runtime {
+    pub(super) fn tell_node(&self, host: &Host, message: ToPrimary) {
+        let mut state = host.lock();
+        match message {
+            ToPrimary::Online => self.say(state.guest.online()),
+            ToPrimary::Listen { request, address, options } => {
+                let here = std::env::current_dir().unwrap_or_default();
+                match state.guest.ask(request, &address, &options, &here) {
+                    Ok(ask) => {
+                        state.limits.extend(options.max_connections.map(|max| (request, max)));
+                        if let Err(failed) = self.parent.send_internal(ask) {
+                            self.not_asked(request, &failed.error);
+                        }
+                    }
+                    Err(errno) => self.answer(request, Err(errno)),
+                }
+            }
+            ToPrimary::Listening { key } => {
+                if let Some(news) = state.guest.listening(key) {
+                    self.say(news);
+                }
+            }
+            // Node's primaries are not told.
+            ToPrimary::ListensAlone { .. } | ToPrimary::HasRoom { .. } => {}
+            ToPrimary::Close { key } => self.close(&mut state, key),
+            ToPrimary::Disconnect => {
+                if let Some((closes, leave)) = state.guest.leave() {
+                    closes.into_iter().for_each(|close| self.say(close));
+                    self.say(leave);
+                }
+                drop(state);
+                self.begin_drain();
+            }
+        }
+    }
+
+    /// Hears the primary, on the loop.
+    pub(super) fn hear_node(&self, host: &Host, mut message: ipc::Message) {
+        let handle = message.take_handle();
+        // What cannot be understood is not for us: a message of another time.
+        let Ok(message) = message.decode::<Message>() else { return };
+        let mut state = host.lock();
+        match state.guest.hear(&message) {
+            Told::Nothing => {}
+            Told::Granted { request, key, address, backlog } => {
+                let limit = state.limits.remove(&request);
+                let offer = self.offer(&mut state, (key, limit), (address, backlog), handle);
+                if offer.is_err() {
+                    self.close(&mut state, key);
+                }
+                self.answer(request, offer.map_err(|error| errno_of(&error)));
+            }
+            Told::Refused { request, errno } => {
+                state.limits.remove(&request);
+                self.answer(request, Err(errno));
+            }
+            Told::Connection { key, number } => {
+                let inbox = key.and_then(|key| state.inboxes.get(&key));
+                let put = match (inbox, handle.map(connection)) {
+                    (Some(inbox), Some(connection)) => {
+                        inbox.put(number, connection, Instant::now()).is_ok()
+                    }
+                    (None, _) | (_, None) => false,
+                };
+                if !put {
+                    let declined = state.guest.answer(number, false);
+                    self.say(declined);
+                }
+                drop(state);
+                self.wake_if_due(host);
+            }
+            Told::Disconnect => {
+                self.wanted.store(true, Ordering::Release);
+                drop(state);
+                host.end();
+                self.begin_drain();
+            }
+            Told::MayLeave => {
+                drop(state);
+                host.end();
+            }
+        }
+    }
+
+    /// The worker accepted the connection with this number: the primary is told before anybody
+    /// uses it.
+    pub(crate) fn took(&self, number: i64) {
+        if let Some(host) = &self.host {
+            let mut state = host.lock();
+            let accepted = state.guest.answer(number, true);
+            self.say(accepted);
+        }
+    }
+
+    /// Above a limit, a connection is held: the clock has to know.
+    fn wake_if_due(&self, host: &Host) {
+        if let (Some(_), Some(clock)) = (host.due(), self.clock.get()) {
+            clock.wake();
+        }
+    }
+
+    /// What was held above a limit for long enough is for another worker.
+    pub(super) fn decline_overdue(&self, host: &Host, now: Instant) {
+        let mut state = host.lock();
+        let inboxes = state.inboxes.values();
+        let overdue: Vec<_> = inboxes.flat_map(|inbox| inbox.overdue(now)).collect();
+        for number in overdue {
+            let declined = state.guest.answer(number, false);
+            self.say(declined);
+        }
+    }
+
+    /// The primary no longer deals to the listener, then gets back what nobody accepted.
+    fn close(&self, state: &mut State, key: u32) {
+        if let Some(close) = state.guest.close(key) {
+            self.say(close);
+        }
+        for number in state.inboxes.remove(&key).map(|inbox| inbox.close()).unwrap_or_default() {
+            let declined = state.guest.answer(number, false);
+            self.say(declined);
+        }
+    }
+
+    fn offer(
+        &self,
+        state: &mut State,
+        (key, limit): (u32, Option<u32>),
+        (address, backlog): (Address, u32),
+        handle: Option<AnyHandle>,
+    ) -> io::Result<Offer> {
+        let Some(handle) = handle else {
+            if address.is_datagram() {
+                return Err(io::Error::from_raw_os_error(sys::errno::EINVAL));
+            }
+            let inbox = Arc::new(Inbox::new(limit)?);
+            state.inboxes.insert(key, inbox.clone());
+            return Ok(Offer::Inbox { key, address, inbox });
+        };
+        let descriptor = OwnedFd::from(handle);
+        let address = bound(&address, &descriptor)?;
+        if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &address {
+            state.guest.bound(key, address.port());
+        }
+        if !address.is_datagram() {
+            // The primary has bound it, and leaves the rest to us.
+            sys::socket::listen(descriptor.as_fd(), backlog)?;
+        }
+        let descriptor = ipc::Handle::new(descriptor);
+        Ok(Offer::Granted(Granted {
+            key,
+            address,
+            descriptor,
+            shared: true,
+            own: None,
+            data: None,
+            count: None,
+        }))
+    }
+
+    fn say(&self, message: impl serde::Serialize) {
+        // Fails only when the channel is closed, which is heard as an event of its own.
+        let _ = self.parent.send_internal(message);
+    }
+}
+
+impl Host {
+    /// No primary sends anything more.
+    pub(super) fn end(&self) {
+        self.lock().inboxes.values().for_each(|inbox| inbox.end());
+    }
+
+    /// When something that is held above a limit is to be declined.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.lock().inboxes.values().filter_map(|inbox| inbox.due()).min()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the socket is bound. A Node primary notices late that a port is taken: then it sends a
+/// socket that is bound nowhere.
+fn bound(asked: &Address, socket: &OwnedFd) -> io::Result<Address> {
+    let mut real = asked.clone();
+    if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut real {
+        let wanted = address.port();
+        *address = sys::socket::local_address(socket.as_fd())?;
+        if wanted != 0 && wanted != address.port() {
+            return Err(io::Error::from_raw_os_error(sys::errno::EADDRINUSE));
+        }
+    }
+    Ok(real)
+}
+
+fn connection(handle: AnyHandle) -> Connection {
+    let peer = match &handle {
+        AnyHandle::TcpStream(stream) => stream.peer_addr().ok(),
+        _ => None,
+    };
+    Connection { socket: handle.into(), peer }
+}
+
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(sys::errno::EIO)
+}
