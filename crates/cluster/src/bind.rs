@@ -75,7 +75,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
         // The primary has no socket of this name.
-        Address::Given(_) => Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
+        Address::Inherited(_) => Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_bound_socket_can_be_adopted() {
-        let tcp = Address::from("127.0.0.1:0".parse::<core::net::SocketAddr>().unwrap());
+        let tcp = Address::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap());
         let udp = Address::Udp { address: "127.0.0.1:0".parse().unwrap(), v6_only: false };
         let name = format!("brood-adopt-{}", std::process::id()).into_bytes();
         let (stream, datagram) =

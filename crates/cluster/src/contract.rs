@@ -1,12 +1,12 @@
 //! What a primary's core is told, and what it answers.
 //!
 //! The contract between core and driver. The driver performs outputs in order, and answers
-//! (`Bound`, `Unbound`, `Depth`, `TakenBack`, `SendFailed`) come back in the order of the outputs
+//! (`Bound`, `Unbound`, `Depth`, `Reclaimed`, `SendFailed`) come back in the order of the outputs
 //! that asked for them, whatever comes in between. `Spawned` or `SpawnFailed` is the first that is
 //! heard of a worker. A worker's queues live until `DropQueue`, however dead it is.
 //!
 //! A Node worker has no queue: its connections ride on its channel. There the driver keeps each
-//! until the worker has answered (`Answered`), and `TakeBack` asks for those it never will.
+//! until the worker has answered (`Answered`), and `Reclaim` asks for those it never will.
 //!
 //! Pure.
 
@@ -22,7 +22,7 @@ use crate::worker_options::Setup;
 /// A worker's number: from 1, never used twice by one primary.
 pub(crate) type WorkerId = u32;
 /// A place that is kept filled with a worker, from 0.
-pub(crate) type Slot = u32;
+pub(crate) type SlotId = u32;
 /// A shared listening address, from 1, never used twice by one primary.
 pub(crate) type Key = u32;
 
@@ -30,7 +30,7 @@ pub(crate) type Key = u32;
 pub const WORKERS_MAX: u32 = 4096;
 
 /// The worker's count of its connections that have ended.
-pub(crate) trait Ends: std::fmt::Debug + Send + Sync {
+pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {
     /// So many, since its queue was granted.
     fn ended(&self) -> u64;
     /// The worker is to say `HasRoom` when the next one ends. What has ended before this call is
@@ -108,9 +108,9 @@ pub(crate) enum Input<H> {
     /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
     /// the same number.
     Fork { number: u32, setup: Arc<Setup> },
-    /// All workers are to end, and others may come later; answered by `Emptied` with the same
+    /// All workers are to end, and others may come later; answered by `AllGone` with the same
     /// number.
-    Empty { number: u32 },
+    DisconnectAll { number: u32 },
     /// Every worker is to be replaced; answered by `Reloaded` with the same number.
     Reload { number: u32 },
     /// The process asked for by `Spawn` runs.
@@ -128,28 +128,28 @@ pub(crate) enum Input<H> {
     /// The answer to `Unbind`, after the connections that its backlog held.
     Unbound { key: Key },
     /// The queue was granted with this count of what has ended.
-    Counts { worker: WorkerId, key: Key, ends: Arc<dyn Ends> },
+    Counts { worker: WorkerId, key: Key, closed_counter: Arc<dyn ClosedCounter> },
     /// The worker has its listener in hand.
     Listening { worker: WorkerId, key: Key },
     /// The worker closed its listener.
     ListenerClosed { worker: WorkerId, key: Key },
     /// The kernel gave a new connection.
     Accepted { key: Key, connection: H },
-    /// The answer to `Ask`: this many records lie unread in the queue.
+    /// The answer to `PollDepth`: this many records lie unread in the queue.
     Depth { worker: WorkerId, key: Key, records: u32 },
-    /// The answer to `TakeBack`: what was unread, oldest first, and how many probes.
-    TakenBack { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
+    /// The answer to `Reclaim`: what was unread, oldest first, and how many probes.
+    Reclaimed { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
     /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
     /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
     /// A worker that was granted its slot's own socket has none: the address was given to us, and
     /// we have only the one.
-    NotOwn { worker: WorkerId, key: Key },
+    NoOwnSocket { worker: WorkerId, key: Key },
     /// Connections wait in the slot's own socket for longer than they should.
-    Unaccepted { key: Key, slot: Slot },
+    Unaccepted { key: Key, slot: SlotId },
     /// A Node worker cannot be heard now, and that is not its fault.
-    HeldBack { worker: WorkerId },
+    Paused { worker: WorkerId },
     /// A connection of the key ended in a worker that was told `await_next`.
     HasRoom { key: Key },
     /// The queue has room again.
@@ -174,7 +174,7 @@ pub(crate) enum Input<H> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
     /// Start a worker; `setup` is what its slot has for itself.
-    Spawn { worker: WorkerId, slot: Slot, setup: Option<Arc<Setup>> },
+    Spawn { worker: WorkerId, slot: SlotId, setup: Option<Arc<Setup>> },
     /// Tell the user.
     Emit(Notice),
     /// Open a listening socket; answer `Bound`.
@@ -184,21 +184,21 @@ pub(crate) enum Output<H> {
     Unbind { key: Key, drain: bool },
     /// Answer a worker's wish to listen: its queue or the shared socket, and the data of the first
     /// that asked for the address; or an errno.
-    Grant { worker: WorkerId, request: u32, result: Result<Granted, i32> },
+    Grant { worker: WorkerId, request: u32, result: Result<Grant, i32> },
     /// Begin or stop taking connections from the kernel.
     Accept { key: Key, on: bool },
     /// Accept from the slot's own socket as well, or leave that to its worker. From when it is
     /// opened on we do.
-    StandIn { key: Key, slot: Slot, on: bool },
+    AcceptOnBehalf { key: Key, slot: SlotId, on: bool },
     /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
     Send { worker: WorkerId, key: Key, connection: H },
     /// Put a record without a descriptor into the worker's queue.
     Probe { worker: WorkerId, key: Key },
     /// Count the unread records; answer `Depth`.
-    Ask { worker: WorkerId, key: Key },
+    PollDepth { worker: WorkerId, key: Key },
     /// Read back all that is unread, or of a Node worker that is gone: unanswered; answer
-    /// `TakenBack`.
-    TakeBack { worker: WorkerId, key: Key },
+    /// `Reclaimed`.
+    Reclaim { worker: WorkerId, key: Key },
     /// Nothing more will be sent: let the worker read to the end.
     EndQueue { worker: WorkerId, key: Key },
     /// Close both ends that the primary holds.
@@ -217,7 +217,7 @@ pub(crate) enum Output<H> {
     /// No worker is left, and none will come unless it is asked for.
     Idle,
     /// The workers that were there are gone, and all that they listened on is closed.
-    Emptied { number: u32 },
+    AllGone { number: u32 },
     /// The reload of this number is over.
     Reloaded { number: u32, result: Result<(), ReloadFailure> },
     /// No worker is left and none will come.
@@ -226,9 +226,9 @@ pub(crate) enum Output<H> {
 
 /// What a wish to listen was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Granted {
+pub(crate) struct Grant {
     pub(crate) key: Key,
-    pub(crate) how: Grant,
+    pub(crate) how: Access,
     /// The worker is to count what has ended, for it may have only so many open.
     pub(crate) open_max: Option<u32>,
     pub(crate) data: Option<Vec<u8>>,
@@ -236,13 +236,13 @@ pub(crate) struct Granted {
 
 /// How a worker gets its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Grant {
+pub(crate) enum Access {
     /// From a hand-off queue.
     HandOff,
     /// From the listening socket itself.
     Shared,
     /// From this slot's own socket, and from a hand-off queue what we accept in its stead.
-    Own(Slot),
+    OwnSocket(SlotId),
 }
 
 /// Why a reload left some workers as they were.
@@ -350,7 +350,7 @@ impl Default for RestartOptions {
 
 /// What a primary's core can be told to do differently.
 #[derive(Clone, Debug)]
-pub(crate) struct CoreOptions {
+pub(crate) struct SupervisorOptions {
     pub(crate) policy: Policy,
     /// How many records may lie in one queue.
     pub(crate) window: u32,
@@ -373,7 +373,7 @@ pub(crate) struct CoreOptions {
     pub(crate) restart: RestartOptions,
 }
 
-impl Default for CoreOptions {
+impl Default for SupervisorOptions {
     fn default() -> Self {
         Self {
             policy: Policy::RoundRobin,

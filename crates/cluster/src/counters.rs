@@ -15,8 +15,8 @@ pub(crate) enum CloseReason {
 
 /// What became of the connections that the primary accepted, since it began.
 ///
-/// They always add up: `accepted + taken_back == dispatched + closed() + waiting`. What was
-/// dispatched and not taken back, `dispatched - taken_back`, has been delivered or lies in a
+/// They always add up: `accepted + reclaimed == dispatched + closed() + waiting`. What was
+/// dispatched and not taken back, `dispatched - reclaimed`, has been delivered or lies in a
 /// worker's queue. With [`Policy::None`](crate::Policy::None) the workers accept by themselves
 /// and all are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Counters {
     /// Put into a worker's queue; a connection may be more than once.
     pub dispatched: u64,
     /// Read back from the queue of a worker that ended, closed its listener or was stuck.
-    pub taken_back: u64,
+    pub reclaimed: u64,
     /// Those of `dispatched` that had been taken back before.
     pub re_dispatched: u64,
     /// Closed because the primary ended and nobody was left to serve them.
@@ -58,7 +58,7 @@ impl Counters {
     pub(crate) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.dispatched += other.dispatched;
-        self.taken_back += other.taken_back;
+        self.reclaimed += other.reclaimed;
         self.re_dispatched += other.re_dispatched;
         self.closed_shutdown += other.closed_shutdown;
         self.closed_overflow += other.closed_overflow;
@@ -67,14 +67,14 @@ impl Counters {
     }
 }
 
-/// What one worker had to do with it; `dispatched - taken_back` are delivered or in its queue.
+/// What one worker had to do with it; `dispatched - reclaimed` are delivered or in its queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerCounters {
     /// Put into its queues.
     pub dispatched: u64,
     /// Read back from its queues.
-    pub taken_back: u64,
+    pub reclaimed: u64,
     /// Those of `dispatched` that had been taken back, from another worker or from this one.
     pub re_dispatched: u64,
 }
@@ -82,7 +82,7 @@ pub struct WorkerCounters {
 impl WorkerCounters {
     pub(crate) fn add(&mut self, other: &Self) {
         self.dispatched += other.dispatched;
-        self.taken_back += other.taken_back;
+        self.reclaimed += other.reclaimed;
         self.re_dispatched += other.re_dispatched;
     }
 }

@@ -26,9 +26,9 @@ use crate::policy::Policy;
 use crate::primary::builder::{Builder, check_workers};
 use crate::primary::driver::Driver;
 use crate::primary::event::Event;
-use crate::primary::inherited::Given;
+use crate::primary::inherited::InheritedSockets;
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Job, Shared, State, Then};
+use crate::primary::shared::{Completion, Job, Shared, State};
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
@@ -79,8 +79,8 @@ impl Builder {
     pub fn build(self) -> Result<Primary, Error> {
         check_workers(self.workers)?;
         self.settings.check()?;
-        if !(1..=64).contains(&self.core.window) {
-            let why = format!("{} is not between 1 and 64", self.core.window);
+        if !(1..=64).contains(&self.supervisor.window) {
+            let why = format!("{} is not between 1 and 64", self.supervisor.window);
             return Err(Error::Option("window", why));
         }
         Primary::set_up(self)
@@ -99,12 +99,13 @@ impl Primary {
             return Err(Error::IsWorker);
         }
         let (shared, jobs) = Shared::new(builder.settings);
-        let (workers, policy) = (builder.workers, builder.core.policy);
+        let (workers, policy) = (builder.workers, builder.supervisor.policy);
         let spawner =
             Spawner::start(shared.clone()).map_err(|source| Error::Os("spawn a thread", source))?;
-        let given = Given::collect(&builder.sockets)?;
+        let inherited = InheritedSockets::collect(&builder.sockets)?;
         let signals = builder.signals;
-        let driver = Driver::new(builder.core, signals, given, shared.clone(), jobs, spawner)?;
+        let driver =
+            Driver::new(builder.supervisor, signals, inherited, shared.clone(), jobs, spawner)?;
         let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
         shared.connect(reactor.add(driver));
         Ok(Self { shared, workers, policy })
@@ -139,7 +140,7 @@ impl Primary {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let mut state = self.shared.lock();
         if !state.events_taken && !state.finished {
-            state.listeners.queue = Some(sender);
+            state.subscribers.queue = Some(sender);
             state.events_taken = true;
         }
         receiver
@@ -279,7 +280,7 @@ impl Primary {
             return reactor::callback::call(then);
         }
         // Under the lock: when the driver ends after this it finds the job.
-        self.shared.job(Job::Disconnect(Then(Box::new(then))));
+        self.shared.job(Job::Disconnect(Completion(Box::new(then))));
     }
 
     /// Replaces every worker, one after the other, without refusing anybody; blocks until the
@@ -373,8 +374,8 @@ impl Primary {
     /// callback.
     pub fn wait(&self) -> Result<(), Error> {
         self.may_wait()?;
-        let before = self.shared.lock().idles;
-        let over = |state: &State| state.finished || state.idle || state.idles > before;
+        let before = self.shared.lock().idle_version;
+        let over = |state: &State| state.finished || state.idle || state.idle_version > before;
         self.shared.wait_until(|state| over(state).then(|| failure(state).map_or(Ok(()), Err)))
     }
 

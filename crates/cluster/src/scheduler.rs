@@ -26,20 +26,22 @@ mod tick;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, CoreOptions, Key, Output, Refusal, Slot, WorkerId, WorkerKind};
+use crate::contract::{
+    Affinity, Key, Output, Refusal, SlotId, SupervisorOptions, WorkerId, WorkerKind,
+};
 use crate::counters::CloseReason;
 use crate::counters::{Counters, WorkerCounters};
 use crate::policy::Policy;
 
-use backend::{After, Lane, LaneState, Origin, Sent};
-use reuse_port::OwnSlots;
+use backend::{After, Backend, BackendState, Origin, Sent};
+use reuse_port::OwnSockets;
 
 /// How often lanes with something unread are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// A record unread for longer makes its lane wait its turn.
-pub(crate) const LATE: Duration = Duration::from_millis(20);
+pub(crate) const SLOW: Duration = Duration::from_millis(20);
 /// A record unread for longer is taken back, if another worker is free.
-pub(crate) const STUCK: Duration = Duration::from_millis(100);
+pub(crate) const STALLED: Duration = Duration::from_millis(100);
 /// The same two under [`Policy::Sticky`]: a client that has to move loses more than that time.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A tick that comes later than this after its time says that this process stood still.
@@ -55,7 +57,7 @@ const READ_TRIES_MAX: u32 = 100;
 
 /// The connections of one address, and the lanes they can take.
 #[derive(Debug)]
-pub(crate) struct Schedule<H> {
+pub(crate) struct Scheduler<H> {
     key: Key,
     policy: Policy,
     window: usize,
@@ -63,12 +65,12 @@ pub(crate) struct Schedule<H> {
     unresponsive: Duration,
     unresponsive_node: Duration,
     /// Sorted by worker; the rotation goes in this order.
-    lanes: Vec<Lane>,
+    backends: Vec<Backend>,
     /// The lane whose turn it is.
     cursor: usize,
     /// The lane that was last found to be watched.
     watched: usize,
-    own: OwnSlots,
+    own: OwnSockets,
     /// Oldest first.
     waiting: VecDeque<Waiting<H>>,
     accepting: bool,
@@ -98,8 +100,8 @@ pub(crate) enum Verdict {
     Unresponsive,
 }
 
-impl<H: Affinity> Schedule<H> {
-    pub(crate) fn new(key: Key, options: &CoreOptions) -> Self {
+impl<H: Affinity> Scheduler<H> {
+    pub(crate) fn new(key: Key, options: &SupervisorOptions) -> Self {
         Self {
             key,
             policy: options.policy,
@@ -107,10 +109,10 @@ impl<H: Affinity> Schedule<H> {
             waiting_max: options.waiting,
             unresponsive: options.unresponsive,
             unresponsive_node: options.unresponsive_node,
-            lanes: Vec::new(),
+            backends: Vec::new(),
             cursor: 0,
             watched: 0,
-            own: OwnSlots::default(),
+            own: OwnSockets::default(),
             waiting: VecDeque::new(),
             accepting: false,
             open: true,
@@ -126,13 +128,13 @@ impl<H: Affinity> Schedule<H> {
     pub(crate) fn grant(
         &mut self,
         worker: WorkerId,
-        slot: Slot,
+        slot: SlotId,
         kind: WorkerKind,
         open_max: Option<u32>,
     ) {
         if let Err(at) = self.find(worker) {
-            let late_after = self.patience(LATE);
-            self.lanes.insert(at, Lane::new(worker, slot, kind, late_after, open_max));
+            let slow_after = self.patience(SLOW);
+            self.backends.insert(at, Backend::new(worker, slot, kind, slow_after, open_max));
             // Whose turn it is does not change.
             if at < self.cursor {
                 self.cursor += 1;
@@ -141,22 +143,22 @@ impl<H: Affinity> Schedule<H> {
     }
 
     /// The worker listens. `false` when it has no queue, or had said so before.
-    pub(crate) fn open_lane(&mut self, worker: WorkerId) -> bool {
+    pub(crate) fn open_backend(&mut self, worker: WorkerId) -> bool {
         let Ok(at) = self.find(worker) else { return false };
-        let opened = self.lanes[at].state == LaneState::Granted;
+        let opened = self.backends[at].state == BackendState::Granted;
         if opened {
-            self.lanes[at].state = LaneState::Open;
+            self.backends[at].state = BackendState::Open;
         }
         opened
     }
 
     /// The worker has said that it listens, and connections may be dealt to it.
     pub(crate) fn is_open(&self, worker: WorkerId) -> bool {
-        self.find(worker).is_ok_and(|at| self.lanes[at].state == LaneState::Open)
+        self.find(worker).is_ok_and(|at| self.backends[at].state == BackendState::Open)
     }
 
     /// Deals out what waits.
-    pub(crate) fn deal(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+    pub(crate) fn dispatch(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         self.pump(usize::MAX, now, out);
     }
 
@@ -165,9 +167,9 @@ impl<H: Affinity> Schedule<H> {
         self.counters.accepted += 1;
         let origin = Origin { number: self.counters.accepted, again: false };
         let waiting = Waiting { connection, origin };
-        let lane = if self.waiting.is_empty() { self.pick(&waiting, now, out) } else { None };
-        match lane {
-            Some(lane) => self.send(lane, waiting, now, out),
+        let backend = if self.waiting.is_empty() { self.pick(&waiting, now, out) } else { None };
+        match backend {
+            Some(backend) => self.send(backend, waiting, now, out),
             None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
             None => self.close(waiting.connection, CloseReason::Overflow, out),
         }
@@ -188,57 +190,57 @@ impl<H: Affinity> Schedule<H> {
             return Verdict::Fine;
         };
         let unread = usize::try_from(unread).unwrap_or(usize::MAX);
-        match self.lanes[at].state {
-            LaneState::Checking(_) if unread == 0 => self.remove(at, out),
-            LaneState::Checking(tries) if tries < READ_TRIES_MAX => {
-                self.lanes[at].state = LaneState::Again(tries + 1);
+        match self.backends[at].state {
+            BackendState::Checking(_) if unread == 0 => self.remove(at, out),
+            BackendState::Checking(tries) if tries < READ_TRIES_MAX => {
+                self.backends[at].state = BackendState::Again(tries + 1);
                 self.again_at.get_or_insert(now + READ_PAUSE);
             }
-            LaneState::Checking(_) => self.give_up(at, unread, out),
-            LaneState::Open | LaneState::Suspect => return self.looked(at, unread, now, out),
-            LaneState::Granted
-            | LaneState::Taking(_)
-            | LaneState::Again(_)
-            | LaneState::Ended
-            | LaneState::Answering => self.lanes[at].asked = None,
+            BackendState::Checking(_) => self.give_up(at, unread, out),
+            BackendState::Open | BackendState::Suspect => return self.polled(at, unread, now, out),
+            BackendState::Granted
+            | BackendState::Taking(_)
+            | BackendState::Again(_)
+            | BackendState::Ended
+            | BackendState::Answering => self.backends[at].asked = None,
         }
         self.pump(usize::MAX, now, out);
         Verdict::Fine
     }
 
     /// A lane that may be used was looked at.
-    fn looked(
+    fn polled(
         &mut self,
         at: usize,
         unread: usize,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Verdict {
-        let stuck_after = self.patience(STUCK);
-        let lane = &mut self.lanes[at];
-        let unknown = lane.asked.is_some_and(|asked| asked < unread);
-        lane.saw(unread, now);
-        let stalled = lane.stalled_since.map(|since| now.saturating_duration_since(since));
+        let stuck_after = self.patience(STALLED);
+        let backend = &mut self.backends[at];
+        let unknown = backend.asked.is_some_and(|asked| asked < unread);
+        backend.saw(unread, now);
+        let stalled = backend.stalled_since.map(|since| now.saturating_duration_since(since));
         if stalled.is_some_and(|stalled| stalled >= self.unresponsive) {
             self.pump(usize::MAX, now, out);
             return Verdict::Unresponsive;
         }
-        if lane.state == LaneState::Suspect && lane.records.is_empty() {
-            lane.state = LaneState::Open;
+        if backend.state == BackendState::Suspect && backend.records.is_empty() {
+            backend.state = BackendState::Open;
         }
-        let stuck = match lane.state {
+        let stalled = match backend.state {
             // More than the probe: it was not read to the end when it was taken back.
-            LaneState::Suspect => unknown,
-            LaneState::Granted
-            | LaneState::Open
-            | LaneState::Taking(_)
-            | LaneState::Checking(_)
-            | LaneState::Again(_)
-            | LaneState::Ended
-            | LaneState::Answering => lane.is_unread_for(stuck_after, now),
+            BackendState::Suspect => unknown,
+            BackendState::Granted
+            | BackendState::Open
+            | BackendState::Taking(_)
+            | BackendState::Checking(_)
+            | BackendState::Again(_)
+            | BackendState::Ended
+            | BackendState::Answering => backend.is_unread_for(stuck_after, now),
         };
-        if stuck && self.is_free_beside(at) {
-            self.take_back(at, After::Suspect, out);
+        if stalled && self.is_free_beside(at) {
+            self.reclaim(at, After::Suspect, out);
         }
         if !self.is_any_watched() {
             self.tick_at = None;
@@ -248,7 +250,7 @@ impl<H: Affinity> Schedule<H> {
     }
 
     /// This lay unread in the worker's queue, oldest first, and so many probes.
-    pub(crate) fn taken_back(
+    pub(crate) fn reclaimed(
         &mut self,
         worker: WorkerId,
         connections: Vec<H>,
@@ -257,19 +259,19 @@ impl<H: Affinity> Schedule<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let count = u64::try_from(connections.len()).unwrap_or(u64::MAX);
-        self.counters.taken_back += count;
+        self.counters.reclaimed += count;
         let mut after = None;
         let mut origins = Vec::new();
         if let Ok(at) = self.find(worker) {
-            let lane = &mut self.lanes[at];
-            lane.counters.taken_back += count;
+            let backend = &mut self.backends[at];
+            backend.counters.reclaimed += count;
             // What was read was read from the front.
             let unread = connections.len() + usize::try_from(probes).unwrap_or_default();
-            let read = lane.records.len().saturating_sub(unread);
-            origins.extend(lane.records.drain(..).skip(read).filter_map(|sent| sent.connection));
-            lane.asked = None;
-            lane.full = false;
-            if let LaneState::Taking(then) = lane.state {
+            let read = backend.records.len().saturating_sub(unread);
+            origins.extend(backend.records.drain(..).skip(read).filter_map(|sent| sent.connection));
+            backend.asked = None;
+            backend.full = false;
+            if let BackendState::Taking(then) = backend.state {
                 after = Some((at, then));
             }
         }
@@ -281,17 +283,17 @@ impl<H: Affinity> Schedule<H> {
         }
         match after {
             Some((at, After::Suspect)) => {
-                self.lanes[at].state = LaneState::Suspect;
+                self.backends[at].state = BackendState::Suspect;
                 self.probe(at, now, out);
             }
             Some((at, After::End)) => self.end(at, out),
             // None of them can come any more.
-            Some((at, After::Drop(_))) if self.lanes[at].kind == WorkerKind::Node => {
+            Some((at, After::Drop(_))) if self.backends[at].kind == WorkerKind::Node => {
                 self.remove(at, out);
             }
             Some((at, After::Drop(tries))) => {
-                self.lanes[at].state = LaneState::Checking(tries);
-                out.push(Output::Ask { worker, key: self.key });
+                self.backends[at].state = BackendState::Checking(tries);
+                out.push(Output::PollDepth { worker, key: self.key });
             }
             None => {}
         }
@@ -309,13 +311,13 @@ impl<H: Affinity> Schedule<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let mut origin = Origin { number: 0, again: false };
-        let lane = self.find(worker);
-        if let Ok(at) = lane {
-            let lane = &mut self.lanes[at];
-            origin = lane.refused().unwrap_or(origin);
+        let backend = self.find(worker);
+        if let Ok(at) = backend {
+            let backend = &mut self.backends[at];
+            origin = backend.refused().unwrap_or(origin);
             if connection.is_some() {
-                lane.counters.dispatched -= 1;
-                lane.counters.re_dispatched -= u64::from(origin.again);
+                backend.counters.dispatched -= 1;
+                backend.counters.re_dispatched -= u64::from(origin.again);
             }
         }
         if let Some(connection) = connection {
@@ -323,13 +325,13 @@ impl<H: Affinity> Schedule<H> {
             self.counters.re_dispatched -= u64::from(origin.again);
             self.put_back(Waiting { connection, origin });
         }
-        match (refusal, lane) {
+        match (refusal, backend) {
             (Refusal::Full, Ok(at)) => {
-                self.lanes[at].full = true;
+                self.backends[at].full = true;
                 self.tick_at.get_or_insert(now + TICK);
             }
             (Refusal::InFlight, _) => self.blocked_until = Some(now + IN_FLIGHT_PAUSE),
-            (Refusal::Gone, Ok(_)) => self.close_lane(worker, out),
+            (Refusal::Gone, Ok(_)) => self.close_backend(worker, out),
             (Refusal::Full | Refusal::Gone, Err(_)) => {}
         }
         self.pump(usize::MAX, now, out);
@@ -339,7 +341,7 @@ impl<H: Affinity> Schedule<H> {
     /// The queue has room again.
     pub(crate) fn writable(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         if let Ok(at) = self.find(worker) {
-            if std::mem::take(&mut self.lanes[at].full) {
+            if std::mem::take(&mut self.backends[at].full) {
                 self.pump(usize::MAX, now, out);
             }
         }
@@ -347,34 +349,34 @@ impl<H: Affinity> Schedule<H> {
 }
 
 /// The parts.
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     fn send(&mut self, at: usize, waiting: Waiting<H>, now: Instant, out: &mut Vec<Output<H>>) {
-        let lane = &mut self.lanes[at];
+        let backend = &mut self.backends[at];
         let Waiting { connection, origin } = waiting;
-        lane.give(Sent { at: now, connection: Some(origin) });
-        lane.counters.dispatched += 1;
-        lane.counters.re_dispatched += u64::from(origin.again);
+        backend.give(Sent { at: now, connection: Some(origin) });
+        backend.counters.dispatched += 1;
+        backend.counters.re_dispatched += u64::from(origin.again);
         self.counters.dispatched += 1;
         self.counters.re_dispatched += u64::from(origin.again);
-        out.push(Output::Send { worker: lane.worker, key: self.key, connection });
-        if lane.records.len() >= self.window && lane.kind == WorkerKind::Native {
+        out.push(Output::Send { worker: backend.worker, key: self.key, connection });
+        if backend.records.len() >= self.window && backend.kind == WorkerKind::Native {
             self.ask(at, out);
         }
         self.tick_at.get_or_insert(now + TICK);
     }
 
     fn ask(&mut self, at: usize, out: &mut Vec<Output<H>>) {
-        let lane = &mut self.lanes[at];
-        if lane.asked.is_none() {
-            lane.asked = Some(lane.records.len());
-            out.push(Output::Ask { worker: lane.worker, key: self.key });
+        let backend = &mut self.backends[at];
+        if backend.asked.is_none() {
+            backend.asked = Some(backend.records.len());
+            out.push(Output::PollDepth { worker: backend.worker, key: self.key });
         }
     }
 
     fn probe(&mut self, at: usize, now: Instant, out: &mut Vec<Output<H>>) {
-        let lane = &mut self.lanes[at];
-        lane.records.push_back(Sent { at: now, connection: None });
-        out.push(Output::Probe { worker: lane.worker, key: self.key });
+        let backend = &mut self.backends[at];
+        backend.records.push_back(Sent { at: now, connection: None });
+        out.push(Output::Probe { worker: backend.worker, key: self.key });
         self.tick_at.get_or_insert(now + TICK);
     }
 
@@ -412,9 +414,9 @@ impl<H: Affinity> Schedule<H> {
     }
 
     fn accept_or_not(&mut self, out: &mut Vec<Output<H>>) {
-        self.stand_in_or_not(out);
+        self.update_accept_on_behalf(out);
         let wanted = self.open && self.waiting.is_empty();
-        let on = wanted && (self.pick_from().is_some() || self.await_ends());
+        let on = wanted && (self.pick_from().is_some() || self.await_closed());
         if on != self.accepting {
             self.accepting = on;
             out.push(Output::Accept { key: self.key, on });
@@ -434,38 +436,38 @@ impl<H: Affinity> Schedule<H> {
     }
 
     fn find(&self, worker: WorkerId) -> Result<usize, usize> {
-        self.lanes.binary_search_by_key(&worker, |lane| lane.worker)
+        self.backends.binary_search_by_key(&worker, |backend| backend.worker)
     }
 
     /// Whether a lane has to be looked at. The search goes on from the last one that had: lanes are
     /// looked at in order, and with many of them each search from the first would be a long one.
     fn is_any_watched(&mut self) -> bool {
-        let from = self.watched.min(self.lanes.len());
-        let watched = |at: &usize| self.lanes[*at].is_watched();
-        let found = (from..self.lanes.len()).find(watched).or_else(|| (0..from).find(watched));
+        let from = self.watched.min(self.backends.len());
+        let watched = |at: &usize| self.backends[*at].is_watched();
+        let found = (from..self.backends.len()).find(watched).or_else(|| (0..from).find(watched));
         self.watched = found.unwrap_or(0);
         found.is_some()
     }
 
     fn is_free_beside(&self, at: usize) -> bool {
-        let mut lanes = self.lanes.iter().enumerate();
-        lanes.any(|(other, lane)| other != at && lane.is_free(self.window))
+        let mut backends = self.backends.iter().enumerate();
+        backends.any(|(other, backend)| other != at && backend.is_free(self.window))
     }
 }
 
 /// What the core asks.
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.tick_at.into_iter().chain(self.blocked_until).chain(self.again_at).min()
     }
 
     /// The worker has a queue, in use or not.
-    pub(crate) fn has_lane(&self, worker: WorkerId) -> bool {
+    pub(crate) fn has_backend(&self, worker: WorkerId) -> bool {
         self.find(worker).is_ok()
     }
 
-    pub(crate) fn has_lanes(&self) -> bool {
-        !self.lanes.is_empty()
+    pub(crate) fn has_backends(&self) -> bool {
+        !self.backends.is_empty()
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
@@ -487,7 +489,8 @@ impl<H: Affinity> Schedule<H> {
     }
 
     pub(crate) fn worker_counters(&self, worker: WorkerId) -> WorkerCounters {
-        self.find(worker).map_or_else(|_| WorkerCounters::default(), |at| self.lanes[at].counters)
+        self.find(worker)
+            .map_or_else(|_| WorkerCounters::default(), |at| self.backends[at].counters)
     }
 }
 

@@ -10,22 +10,22 @@
 //!
 //! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
 
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal, ReloadFailure,
-    Restart, Slot, WorkerId, WorkerKind,
+    Access, Answer, Ended, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure, Restart,
+    SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::CloseReason;
 use crate::counters::WorkerCounters;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::supervisor::Core;
+use crate::supervisor::Supervisor;
 use crate::supervisor::restart::Rng;
 
 const MS: Duration = Duration::from_millis(1);
@@ -80,7 +80,7 @@ enum Fate {
     /// In an input that the core has not been given.
     Coming,
     /// Held by the core.
-    Core,
+    Supervisor,
     Queue,
     Delivered,
     Closed,
@@ -118,7 +118,7 @@ struct Port {
     group: bool,
     /// Clients come in at the one that is nobody's own.
     listens: bool,
-    doors: BTreeMap<Slot, Door>,
+    doors: BTreeMap<SlotId, Door>,
 }
 
 /// A slot's own socket.
@@ -155,7 +155,7 @@ impl Port {
 struct Worker {
     /// Somebody forked it, and hears when it cannot be started.
     forked: bool,
-    slot: Slot,
+    slot: SlotId,
     node: bool,
     /// Takes no connection: it has enough.
     full: bool,
@@ -180,11 +180,11 @@ struct Worker {
     channel_open: bool,
     ended: Option<Ended>,
     /// What the core was given.
-    told: Told,
+    told: FromPrimary,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct FromPrimary {
     spawned: bool,
     exited: bool,
     channel_closed: bool,
@@ -201,8 +201,8 @@ struct Told {
 
 struct World {
     rng: Rng,
-    core: Core<usize>,
-    options: CoreOptions,
+    supervisor: Supervisor<usize>,
+    options: SupervisorOptions,
     now: Instant,
     faults: bool,
     /// So many workers of a hundred are Node's.
@@ -212,14 +212,14 @@ struct World {
     ending: Ending,
     finished: bool,
     start_failed: bool,
-    wanted: BTreeSet<Slot>,
+    wanted: BTreeSet<SlotId>,
     program: Vec<Address>,
     answers: VecDeque<Input<usize>>,
     ports: BTreeMap<Key, Port>,
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), Queue>,
-    ends: BTreeMap<(WorkerId, Key), Arc<EndCount>>,
+    closed_counter: BTreeMap<(WorkerId, Key), Arc<EndCount>>,
     /// How many connections a worker may have open of each key.
     open_max: Option<u32>,
     workers: BTreeMap<WorkerId, Worker>,
@@ -238,8 +238,8 @@ struct World {
     /// A fork that has not been answered.
     forking: bool,
     /// Who waits for the end of which workers, and whether anybody ever did.
-    emptying: BTreeMap<u32, Vec<WorkerId>>,
-    emptied: bool,
+    disconnecting_all: BTreeMap<u32, Vec<WorkerId>>,
+    all_gone: bool,
     /// What has been exercised.
     seen: BTreeMap<&'static str, u64>,
     shown: bool,
@@ -258,7 +258,7 @@ struct Ending {
 #[derive(Debug, Default)]
 struct EndCount(AtomicU64, AtomicBool, AtomicU64);
 
-impl crate::contract::Ends for EndCount {
+impl crate::contract::ClosedCounter for EndCount {
     fn ended(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -273,7 +273,7 @@ impl crate::contract::Ends for EndCount {
 struct Ledger {
     accepted: u64,
     dispatched: u64,
-    taken_back: u64,
+    reclaimed: u64,
     closed: [u64; 3],
     held: u64,
 }
@@ -301,7 +301,7 @@ fn whatever_happens_every_connection_has_one_end_and_every_shutdown_ends() {
     for seed in seeds {
         let _blame = Blame(seed);
         let mut world = World::new(seed);
-        world.live();
+        world.apply();
         world.rest();
         world.end();
         world.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
@@ -316,14 +316,14 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut pick = |choices: &[u64]| choices[below(&mut rng, choices.len())];
-        let mut options = CoreOptions {
+        let mut options = SupervisorOptions {
             window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
             waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
             unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
             unresponsive_node: pick(&[200, 5000]) as u32 * MS,
             disconnect: pick(&[0, 200, 5000]) as u32 * MS,
             term: pick(&[0, 100, 2000]) as u32 * MS,
-            ..CoreOptions::default()
+            ..SupervisorOptions::default()
         };
         options.policy = POLICIES[pick(&[0, 1, 2, 3, 4]) as usize];
         options.restart.restart =
@@ -347,7 +347,7 @@ impl World {
             program.push(Address::DatagramAbstract(b"d".to_vec()));
         }
         Self {
-            core: Core::new(options.clone(), seed),
+            supervisor: Supervisor::new(options.clone(), seed),
             rng,
             options,
             now,
@@ -365,7 +365,7 @@ impl World {
             keys: BTreeSet::new(),
             next_port: 4000,
             queues: BTreeMap::new(),
-            ends: BTreeMap::new(),
+            closed_counter: BTreeMap::new(),
             open_max: [None, None, Some(1), Some(3)][seed as usize % 4],
             workers: BTreeMap::new(),
             fates: Vec::new(),
@@ -378,15 +378,15 @@ impl World {
             reload: None,
             reloads: 0,
             forking: false,
-            emptying: BTreeMap::new(),
-            emptied: false,
+            disconnecting_all: BTreeMap::new(),
+            all_gone: false,
             seen: BTreeMap::new(),
             shown: std::env::var_os("SEED").is_some(),
         }
     }
 
     /// Anything may happen.
-    fn live(&mut self) {
+    fn apply(&mut self) {
         let gentle_start = !self.chance(30);
         let slots = self.below(6) as u32;
         self.step(Input::Scale(slots));
@@ -411,14 +411,14 @@ impl World {
         if self.stopping {
             return;
         }
-        assert_eq!(self.core.deadline(), None, "idle without a deadline");
+        assert_eq!(self.supervisor.deadline(), None, "idle without a deadline");
         assert_eq!(self.reload, None, "a reload ends");
-        assert!(self.emptying.is_empty(), "workers that are to end do");
+        assert!(self.disconnecting_all.is_empty(), "workers that are to end do");
         // While one that is said to listen has not begun to, it may want any address.
         let mut running = self.workers.values().filter(|worker| worker.running);
         let coming = running.any(|worker| worker.told.listening_ever.is_empty());
         if !self.options.listens || !coming {
-            assert_eq!(self.core.counters().waiting, 0, "nobody waits");
+            assert_eq!(self.supervisor.counters().waiting, 0, "nobody waits");
             for (key, port) in &self.ports {
                 assert!(port.backlog.is_empty(), "key {key} is accepted from");
                 let left = port.doors.iter().find(|(_, door)| !door.backlog.is_empty());
@@ -430,7 +430,7 @@ impl World {
         }
         if self.options.restart.restart == Restart::Always {
             let running = self.workers.values().filter(|worker| worker.running);
-            let slots: BTreeSet<Slot> = running.map(|worker| worker.slot).collect();
+            let slots: BTreeSet<SlotId> = running.map(|worker| worker.slot).collect();
             assert_eq!(slots, self.wanted, "slots are filled");
             let told = !self.ready_due || self.wanted.is_empty();
             assert!(told || self.options.listens, "readiness is told");
@@ -453,9 +453,9 @@ impl World {
         assert!(self.finished, "the shutdown ended");
         let times = self.options.disconnect + self.options.term + 3000 * MS;
         assert!(jumps || self.now - begun <= times, "it took {:?}", self.now - begun);
-        assert_eq!(self.core.deadline(), None);
+        assert_eq!(self.supervisor.deadline(), None);
         assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
-        assert_eq!(self.core.counters().waiting, 0);
+        assert_eq!(self.supervisor.counters().waiting, 0);
         for (id, worker) in &self.workers {
             let spawned = u32::from(worker.told.spawned);
             assert!(!worker.running, "{id} is gone");
@@ -476,7 +476,7 @@ impl World {
             if self.progress() {
                 continue;
             }
-            let Some(deadline) = self.core.deadline() else {
+            let Some(deadline) = self.supervisor.deadline() else {
                 // Nobody looks any more: who waits must be let in when one ends.
                 if self.end_any() {
                     continue;
@@ -499,7 +499,7 @@ impl World {
             return false;
         }
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            if self.spawner(id) || self.worker_acts(id) || self.hear(id) || self.see_exit(id) {
+            if self.spawner(id) || self.worker_acts(id) || self.receive(id) || self.see_exit(id) {
                 return true;
             }
         }
@@ -522,11 +522,11 @@ impl World {
             }
             30..=37 => drop(id.map(|id| self.spawner(id))),
             38..=54 => drop(id.map(|id| self.worker_acts(id))),
-            55..=65 => drop(id.map(|id| self.hear(id))),
+            55..=65 => drop(id.map(|id| self.receive(id))),
             66 => _ = self.end_any(),
             67..=69 => drop(id.map(|id| self.see_exit(id))),
             70..=79 => self.client(),
-            80 => self.look(),
+            80 => self.poll(),
             81..=86 => {
                 if let Some(key) = self.any_port() {
                     self.accept(key);
@@ -551,7 +551,7 @@ impl World {
             }
             38 if self.chance(30) => {
                 self.reloads += 1;
-                self.step(Input::Empty { number: self.reloads });
+                self.step(Input::DisconnectAll { number: self.reloads });
             }
             30..=31 => {
                 let worker = self.workers.get_mut(&id).unwrap();
@@ -599,7 +599,7 @@ impl World {
     }
 
     fn tick_if_due(&mut self) {
-        if self.core.deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self.supervisor.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.tick();
         }
     }
@@ -607,10 +607,10 @@ impl World {
     fn tick(&mut self) {
         // What a dead Node worker had said is heard before it is given up.
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            while self.workers[&id].node && self.workers[&id].told.exited && self.hear(id) {}
+            while self.workers[&id].node && self.workers[&id].told.exited && self.receive(id) {}
         }
         self.step(Input::Tick);
-        let deadline = self.core.deadline();
+        let deadline = self.supervisor.deadline();
         assert!(deadline.is_none_or(|at| at > self.now), "a tick moves the deadline on");
     }
 
@@ -774,7 +774,7 @@ impl World {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
                 self.saw("delivered");
-                if let Some(count) = self.ends.get(&(id, key)) {
+                if let Some(count) = self.closed_counter.get(&(id, key)) {
                     count.2.fetch_add(1, Ordering::Relaxed);
                     if self.chance(60) {
                         self.end_one(id, key);
@@ -802,7 +802,7 @@ impl World {
     }
 
     /// The driver sees that connections wait in a slot's own socket.
-    fn look(&mut self) {
+    fn poll(&mut self) {
         let Some(key) = self.any_port() else { return };
         let mut doors = self.ports[&key].doors.iter();
         let waits = |door: &Door| !door.stands_in && !door.backlog.is_empty();
@@ -815,14 +815,15 @@ impl World {
     fn end_any(&mut self) -> bool {
         let lives = |id| self.workers[&id].running && !self.workers[&id].frozen;
         let open = |count: &EndCount| count.2.load(Ordering::Relaxed) > 0;
-        let mut all = self.ends.iter().filter(|((id, _), count)| open(count) && lives(*id));
+        let mut all =
+            self.closed_counter.iter().filter(|((id, _), count)| open(count) && lives(*id));
         let found = all.next().map(|(of, _)| *of);
         found.inspect(|(id, key)| self.end_one(*id, *key)).is_some()
     }
 
     /// One of those it has open ends.
     fn end_one(&mut self, id: WorkerId, key: Key) {
-        let count = &self.ends[&(id, key)];
+        let count = &self.closed_counter[&(id, key)];
         count.2.fetch_sub(1, Ordering::Relaxed);
         count.0.fetch_add(1, Ordering::Relaxed);
         if count.1.swap(false, Ordering::Relaxed) {
@@ -908,7 +909,7 @@ impl World {
     }
 
     /// The core hears what the worker said.
-    fn hear(&mut self, id: WorkerId) -> bool {
+    fn receive(&mut self, id: WorkerId) -> bool {
         let Some(mut input) = self.workers.get_mut(&id).unwrap().channel.pop_front() else {
             return false;
         };
@@ -954,9 +955,9 @@ impl World {
         }
         self.note(&input);
         let mut out = std::mem::take(&mut self.out);
-        self.core.step(input, self.now, &mut out);
+        self.supervisor.step(input, self.now, &mut out);
         for (id, worker) in &mut self.workers {
-            worker.told.finishing |= !worker.told.exited && self.core.is_leaving(*id);
+            worker.told.finishing |= !worker.told.exited && self.supervisor.is_leaving(*id);
         }
         let many = if accepted && !self.stopping { 8 } else { 8 * self.fates.len() };
         assert!(out.len() <= many + 16 * (self.workers.len() + 4), "too many outputs");
@@ -974,7 +975,7 @@ impl World {
     fn note(&mut self, input: &Input<usize>) {
         let mut held = |connection: &usize| {
             assert_eq!(self.fates[*connection], Fate::Coming);
-            self.fates[*connection] = Fate::Core;
+            self.fates[*connection] = Fate::Supervisor;
             self.ledger.held += 1;
         };
         match input {
@@ -982,13 +983,13 @@ impl World {
                 held(connection);
                 self.ledger.accepted += 1;
             }
-            Input::TakenBack { connections, .. } => {
+            Input::Reclaimed { connections, .. } => {
                 connections.iter().for_each(held);
-                self.ledger.taken_back += connections.len() as u64;
+                self.ledger.reclaimed += connections.len() as u64;
             }
             Input::Answered { answer: Answer::Declined(c) | Answer::Lost(c), .. } => {
                 held(c);
-                self.ledger.taken_back += 1;
+                self.ledger.reclaimed += 1;
             }
             Input::SendFailed { connection: Some(connection), .. } => {
                 held(connection);
@@ -1011,7 +1012,7 @@ impl World {
             Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
                 let Worker { slot, told, .. } = &self.workers[worker];
                 // One that leaves or comes has no say about the slot.
-                if !told.exited && self.core.holds_slot(*worker) {
+                if !told.exited && self.supervisor.holds_slot(*worker) {
                     self.wanted.remove(&slot.clone());
                     self.told(*worker).finishing = true;
                 }
@@ -1020,7 +1021,7 @@ impl World {
                 self.reload = Some(*number);
             }
             Input::Fork { .. } => self.forking = true,
-            Input::Empty { number } => {
+            Input::DisconnectAll { number } => {
                 let alive = self.workers.iter_mut().filter(|(_, worker)| !worker.told.exited);
                 let mut ids = Vec::new();
                 for (id, worker) in alive {
@@ -1028,8 +1029,8 @@ impl World {
                     ids.push(*id);
                 }
                 self.wanted.clear();
-                self.emptying.insert(*number, ids);
-                self.emptied = true;
+                self.disconnecting_all.insert(*number, ids);
+                self.all_gone = true;
             }
             Input::Shutdown => self.stopping = true,
             Input::Abort => (self.stopping, self.ending.aborting) = (true, true),
@@ -1041,7 +1042,7 @@ impl World {
         *self.seen.entry(what).or_insert(0) += 1;
     }
 
-    fn told(&mut self, worker: WorkerId) -> &mut Told {
+    fn told(&mut self, worker: WorkerId) -> &mut FromPrimary {
         &mut self.workers.get_mut(&worker).unwrap().told
     }
 
@@ -1061,7 +1062,7 @@ impl World {
                     self.saw("all full");
                 }
             }
-            Output::StandIn { key, slot, on } => self.stand_in(key, slot, on),
+            Output::AcceptOnBehalf { key, slot, on } => self.accept_on_behalf(key, slot, on),
             Output::Send { worker, key, connection } => self.send(worker, key, connection),
             Output::Probe { worker, key } => {
                 self.check_may_send(worker, key);
@@ -1069,13 +1070,13 @@ impl World {
                 assert!(!self.workers[&worker].node, "{worker} knows no probes");
                 self.queues.get_mut(&(worker, key)).unwrap().records.push_back(Record::Probe);
             }
-            Output::Ask { worker, key } => {
+            Output::PollDepth { worker, key } => {
                 let queue = self.queues.get(&(worker, key)).expect("asks about a queue");
                 assert!(!self.workers[&worker].node, "{worker} has no queue to ask about");
                 let records = queue.records.len() as u32;
                 self.answers.push_back(Input::Depth { worker, key, records });
             }
-            Output::TakeBack { worker, key } => self.take_back(worker, key),
+            Output::Reclaim { worker, key } => self.reclaim(worker, key),
             Output::EndQueue { worker, key } => {
                 assert!(!self.workers[&worker].node, "{worker} has no queue to end");
                 let queue = self.queues.get_mut(&(worker, key)).expect("ends a queue");
@@ -1103,7 +1104,7 @@ impl World {
             Output::Reloaded { number, result } => self.reloaded(number, result),
             Output::Forked { worker, .. } => self.forked(worker),
             Output::Idle => self.idle(),
-            Output::Emptied { number } => self.left(number),
+            Output::AllGone { number } => self.left(number),
             Output::Finished => {
                 assert!(!self.finished, "finished once");
                 assert!(self.workers.values().all(|worker| worker.told.exited));
@@ -1126,7 +1127,7 @@ impl World {
             Ok(()) => self.saw("reloaded"),
             Err(ReloadFailure::NotReady(_)) => self.saw("reload: not ready"),
             Err(ReloadFailure::Ended(_)) => self.saw("reload: ended"),
-            Err(ReloadFailure::Closed) => assert!(self.stopping || self.emptied),
+            Err(ReloadFailure::Closed) => assert!(self.stopping || self.all_gone),
             Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
         }
         assert!(under_way || self.stopping, "answered once");
@@ -1150,7 +1151,7 @@ impl World {
 
     /// Those who were to end have.
     fn left(&mut self, number: u32) {
-        let ids = self.emptying.remove(&number).expect("told once");
+        let ids = self.disconnecting_all.remove(&number).expect("told once");
         assert!(ids.iter().all(|id| self.workers[id].told.exited), "all have ended");
         // Unless somebody is to come who may want them.
         let exited = self.workers.values().all(|worker| worker.told.exited);
@@ -1159,7 +1160,7 @@ impl World {
         }
     }
 
-    fn order(&mut self, id: WorkerId, slot: Slot) {
+    fn order(&mut self, id: WorkerId, slot: SlotId) {
         assert!(!self.stopping, "nobody is started into a shutdown");
         let stays =
             |other: &&Worker| other.slot == slot && !other.told.exited && !other.told.finishing;
@@ -1236,7 +1237,10 @@ impl World {
             Restart::Never => false,
         };
         let others = |(other, it): (&WorkerId, &Worker)| {
-            *other != id && it.slot == slot && !it.told.exited && !self.core.is_leaving(*other)
+            *other != id
+                && it.slot == slot
+                && !it.told.exited
+                && !self.supervisor.is_leaving(*other)
         };
         let alone = !self.workers.iter().any(others);
         if !restarted && !wanted && alone {
@@ -1285,12 +1289,12 @@ impl World {
         self.answers.push_back(Input::Unbound { key });
     }
 
-    fn grant(&mut self, id: WorkerId, request: u32, result: Result<Granted, i32>) {
+    fn grant(&mut self, id: WorkerId, request: u32, result: Result<Grant, i32>) {
         let breaks = self.faults && self.chance(5);
         let refuses = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
         assert!(worker.unanswered.remove(&request), "answered once");
-        let Ok(Granted { key, how, open_max, .. }) = result else {
+        let Ok(Grant { key, how, open_max, .. }) = result else {
             // A program without its port ends, most of the time.
             if refuses || worker.told_to_finish {
                 return;
@@ -1302,7 +1306,7 @@ impl World {
             // No descriptor left for the queue.
             return self.answers.push_back(Input::ListenerClosed { worker: id, key });
         }
-        if how != Grant::Shared {
+        if how != Access::Shared {
             self.open_for(id, key, how);
             if self.workers[&id].told.listening_ever.contains(&key) {
                 self.saw("granted again");
@@ -1311,9 +1315,9 @@ impl World {
             assert!(old.is_none(), "a queue has one life");
             let counts = self.options.policy == Policy::LeastLoaded || open_max.is_some();
             if counts && !self.workers[&id].node {
-                let ends = Arc::new(EndCount::default());
-                self.ends.insert((id, key), ends.clone());
-                self.answers.push_back(Input::Counts { worker: id, key, ends });
+                let closed_counter = Arc::new(EndCount::default());
+                self.closed_counter.insert((id, key), closed_counter.clone());
+                self.answers.push_back(Input::Counts { worker: id, key, closed_counter });
             }
         }
         let worker = self.workers.get_mut(&id).unwrap();
@@ -1324,10 +1328,10 @@ impl World {
     }
 
     /// Opens what its connections come in by.
-    fn open_for(&mut self, id: WorkerId, key: Key, how: Grant) {
+    fn open_for(&mut self, id: WorkerId, key: Key, how: Access) {
         let port = self.ports.get_mut(&key).unwrap();
         let worker = self.workers.get_mut(&id).unwrap();
-        let Grant::Own(slot) = how else {
+        let Access::OwnSocket(slot) = how else {
             port.listens = true;
             return;
         };
@@ -1338,11 +1342,11 @@ impl World {
             worker.own.insert(key);
         } else {
             self.saw("not its own");
-            self.answers.push_back(Input::NotOwn { worker: id, key });
+            self.answers.push_back(Input::NoOwnSocket { worker: id, key });
         }
     }
 
-    fn stand_in(&mut self, key: Key, slot: Slot, on: bool) {
+    fn accept_on_behalf(&mut self, key: Key, slot: SlotId, on: bool) {
         if on {
             self.saw("stood in for");
         }
@@ -1366,7 +1370,7 @@ impl World {
     }
 
     fn send(&mut self, worker: WorkerId, key: Key, connection: usize) {
-        assert_eq!(self.fates[connection], Fate::Core);
+        assert_eq!(self.fates[connection], Fate::Supervisor);
         self.check_may_send(worker, key);
         self.ledger.held -= 1;
         self.ledger.dispatched += 1;
@@ -1386,7 +1390,10 @@ impl World {
             self.fates[connection] = Fate::Queue;
             queue.records.push_back(Record::Connection(connection));
             let unread = queue.records.iter().filter(|it| matches!(it, Record::Connection(_)));
-            let open = self.ends.get(&(worker, key)).map(|count| count.2.load(Ordering::Relaxed));
+            let open = self
+                .closed_counter
+                .get(&(worker, key))
+                .map(|count| count.2.load(Ordering::Relaxed));
             let has = unread.count() as u64 + open.unwrap_or(0);
             let max = self.open_max.filter(|_| !self.workers[&worker].node);
             let given_up = self.ending.given_up.contains_key(&key);
@@ -1421,7 +1428,7 @@ impl World {
         assert!(sends <= 2 + self.workers.len() + unread + rests, "{connection} is handed round");
     }
 
-    fn take_back(&mut self, worker: WorkerId, key: Key) {
+    fn reclaim(&mut self, worker: WorkerId, key: Key) {
         if self.workers[&worker].node {
             return self.take_from_the_dead(worker, key);
         }
@@ -1443,7 +1450,7 @@ impl World {
             self.saw("taken back");
         }
         connections.iter().for_each(|connection| self.fates[*connection] = Fate::Coming);
-        self.answers.push_back(Input::TakenBack { worker, key, connections, probes });
+        self.answers.push_back(Input::Reclaimed { worker, key, connections, probes });
     }
 
     fn take_from_the_dead(&mut self, id: WorkerId, key: Key) {
@@ -1458,11 +1465,11 @@ impl World {
             assert_eq!(before, Fate::Queue, "{id} has used {it}");
         });
         self.saw("taken back from the dead");
-        self.answers.push_back(Input::TakenBack { worker: id, key, connections, probes: 0 });
+        self.answers.push_back(Input::Reclaimed { worker: id, key, connections, probes: 0 });
     }
 
     fn close(&mut self, connection: usize, reason: CloseReason) {
-        assert_eq!(self.fates[connection], Fate::Core);
+        assert_eq!(self.fates[connection], Fate::Supervisor);
         self.fates[connection] = Fate::Closed;
         self.saw(match reason {
             CloseReason::Shutdown => "closed: shutdown",
@@ -1483,8 +1490,8 @@ impl World {
     /// In a shutdown nobody is closed whom a worker could still be given, while there is time.
     fn check_nobody_could(&self, connection: usize) {
         let (key, half) = (self.homes[connection], self.options.disconnect / 2);
-        let late = self.ending.given_up.get(&key).is_some_and(|at| self.now >= *at + half);
-        if self.ending.aborting || late {
+        let slow = self.ending.given_up.get(&key).is_some_and(|at| self.now >= *at + half);
+        if self.ending.aborting || slow {
             return;
         }
         let serves = |(id, worker): &(&WorkerId, &Worker)| {
@@ -1501,12 +1508,12 @@ impl World {
 
     /// What the workers had is what all had, as long as all are remembered.
     fn check_shares(&self) {
-        let shares = self.workers.keys().map(|id| self.core.worker_counters(*id));
+        let shares = self.workers.keys().map(|id| self.supervisor.worker_counters(*id));
         let Some(shares) = shares.collect::<Option<Vec<_>>>() else { return };
-        let sum = self.core.counters();
+        let sum = self.supervisor.counters();
         let total = |part: fn(&WorkerCounters) -> u64| shares.iter().map(part).sum::<u64>();
         assert_eq!(total(|share| share.dispatched), sum.dispatched);
-        assert_eq!(total(|share| share.taken_back), sum.taken_back);
+        assert_eq!(total(|share| share.reclaimed), sum.reclaimed);
         assert_eq!(total(|share| share.re_dispatched), sum.re_dispatched);
     }
 
@@ -1526,13 +1533,13 @@ impl World {
 
     /// The counters say what the ledger says.
     fn check(&self) {
-        let (sum, ledger) = (self.core.counters(), &self.ledger);
-        assert_eq!(sum.accepted + sum.taken_back, sum.dispatched + sum.closed() + sum.waiting);
+        let (sum, ledger) = (self.supervisor.counters(), &self.ledger);
+        assert_eq!(sum.accepted + sum.reclaimed, sum.dispatched + sum.closed() + sum.waiting);
         assert_eq!(sum.accepted, ledger.accepted);
         assert_eq!(sum.dispatched, ledger.dispatched);
-        assert_eq!(sum.taken_back, ledger.taken_back);
+        assert_eq!(sum.reclaimed, ledger.reclaimed);
         assert_eq!(sum.waiting, ledger.held);
-        assert!(sum.re_dispatched <= sum.taken_back.min(sum.dispatched));
+        assert!(sum.re_dispatched <= sum.reclaimed.min(sum.dispatched));
         let closed = [sum.closed_shutdown, sum.closed_overflow, sum.closed_not_listening];
         assert_eq!(closed, ledger.closed);
         self.check_doors();

@@ -1,14 +1,14 @@
 //! The primary's mind: everything that happens comes in, everything to be done goes out.
 //!
-//! [`Core::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in
-//! order; answers to them come back as further inputs. [`Core::deadline`] says when to step with
+//! [`Supervisor::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in
+//! order; answers to them come back as further inputs. [`Supervisor::deadline`] says when to step with
 //! [`Input::Tick`] although nothing happened. `H` is a connection: an owned descriptor with its
 //! peer's address in production, a number in tests.
 //!
-//! What belongs together is decided elsewhere: who gets a connection in `schedule`, what news of
+//! What belongs together is decided elsewhere: who gets a connection in `scheduler`, what news of
 //! a worker mean in `lifecycle`, when it is replaced in `restart`, which address is whose in
 //! `listen`. Here they meet. News of connections take the short way; whatever else happens is
-//! followed by [`Core::settle`], which draws the conclusions from the state as it is.
+//! followed by [`Supervisor::reconcile`], which draws the conclusions from the state as it is.
 //!
 //! Pure.
 
@@ -25,38 +25,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Affinity, Answer, CoreOptions, Ended, Grant, Granted, Input, Key, Notice, Output, Refusal,
-    ReloadFailure, Slot, WorkerId, WorkerKind,
+    Access, Affinity, Answer, Ended, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure,
+    SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::scheduler::{Schedule, Verdict};
+use crate::scheduler::{Scheduler, Verdict};
 use crate::worker_options::Setup;
-use addresses::Ports;
-use lifecycle::{Event, Life, Times};
+use addresses::AddressTable;
+use lifecycle::{Event, Lifecycle, Times};
 use restart::{Backoff, Rng};
 
 use reload::Reload;
-use shutdown::{Emptying, Ending};
+use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
 
 /// Decides all that a primary does.
 #[derive(Debug)]
-pub(crate) struct Core<H> {
-    options: CoreOptions,
+pub(crate) struct Supervisor<H> {
+    options: SupervisorOptions,
     times: Times,
     rng: Rng,
     mode: Mode,
     last_worker: WorkerId,
     /// All workers of whom something is still to be heard.
-    members: BTreeMap<WorkerId, Member>,
-    slots: Vec<Place>,
-    ports: Ports,
+    workers: BTreeMap<WorkerId, WorkerEntry>,
+    slots: Vec<Slot>,
+    addresses: AddressTable,
     /// Of each key that connections are dealt from; lives until its last queue is dropped.
-    schedules: BTreeMap<Key, Schedule<H>>,
+    schedulers: BTreeMap<Key, Scheduler<H>>,
     /// Keys whose socket is being closed, or whose queues are still being read.
-    ending: BTreeMap<Key, Ending>,
+    ending: BTreeMap<Key, ClosingKey>,
     /// Wishes granted again before the queue of the time before was dropped.
     postponed: Vec<(WorkerId, Key, u32)>,
     /// To be bound once the same address is closed.
@@ -65,7 +65,7 @@ pub(crate) struct Core<H> {
     counters: Counters,
     reload: Option<Reload>,
     /// Who waits for the end of which workers.
-    emptying: Vec<Emptying>,
+    disconnecting_all: Vec<DisconnectingAll>,
     /// Slots were filled, and their readiness has not been told.
     ready_due: bool,
     /// A number of workers was asked for: the primary ends with the last of them.
@@ -73,7 +73,7 @@ pub(crate) struct Core<H> {
     /// No worker is there, and none is wanted.
     idle: bool,
     /// When anything but a schedule wants a tick.
-    calm_deadline: Option<Instant>,
+    control_deadline: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,22 +85,22 @@ enum Mode {
 }
 
 #[derive(Debug)]
-struct Member {
-    slot: Slot,
-    life: Life,
+struct WorkerEntry {
+    slot: SlotId,
+    life: Lifecycle,
     pid: u32,
     kind: WorkerKind,
     /// Started with the first of all starts.
     first: bool,
     /// Somebody waits to hear that it runs.
     forked: bool,
-    told_disconnect: bool,
+    disconnect_emitted: bool,
     /// Of queues that are gone.
     counters: WorkerCounters,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Slot {
     /// Is to be kept filled.
     wanted: bool,
     worker: Option<WorkerId>,
@@ -108,29 +108,29 @@ struct Place {
     successor: Option<WorkerId>,
     restart_at: Option<Instant>,
     /// Until then its worker may still ask for what the one before it held.
-    heir_until: Option<Instant>,
+    reserved_until: Option<Instant>,
     backoff: Backoff,
     /// What its workers have for themselves.
     setup: Option<Arc<Setup>>,
 }
 
-impl Place {
+impl Slot {
     fn new(backoff: Backoff) -> Self {
         Self {
             wanted: true,
             worker: None,
             successor: None,
             restart_at: None,
-            heir_until: None,
+            reserved_until: None,
             backoff,
             setup: None,
         }
     }
 }
 
-impl<H: Affinity> Core<H> {
+impl<H: Affinity> Supervisor<H> {
     /// A primary without workers; `seed` makes the jitter of its restarts its own.
-    pub(crate) fn new(options: CoreOptions, seed: u64) -> Self {
+    pub(crate) fn new(options: SupervisorOptions, seed: u64) -> Self {
         let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
         let times = Times { disconnect: options.disconnect, term: options.term, ready_after };
         Self {
@@ -139,20 +139,20 @@ impl<H: Affinity> Core<H> {
             rng: Rng::new(seed),
             mode: Mode::Running,
             last_worker: 0,
-            members: BTreeMap::new(),
+            workers: BTreeMap::new(),
             slots: Vec::new(),
-            ports: Ports::default(),
-            schedules: BTreeMap::new(),
+            addresses: AddressTable::default(),
+            schedulers: BTreeMap::new(),
             ending: BTreeMap::new(),
             postponed: Vec::new(),
             deferred: Vec::new(),
             counters: Counters::default(),
             reload: None,
-            emptying: Vec::new(),
+            disconnecting_all: Vec::new(),
             ready_due: false,
             started: false,
             idle: true,
-            calm_deadline: None,
+            control_deadline: None,
         }
     }
 
@@ -165,68 +165,68 @@ impl<H: Affinity> Core<H> {
                 self.answered((worker, key, nth), answer, now, out)
             }
             Input::Writable { worker, key } => {
-                if let Some(schedule) = self.schedules.get_mut(&key) {
-                    schedule.writable(worker, now, out);
+                if let Some(scheduler) = self.schedulers.get_mut(&key) {
+                    scheduler.writable(worker, now, out);
                 }
                 !self.ending.is_empty()
             }
             Input::HasRoom { key } => {
-                if let Some(schedule) = self.schedules.get_mut(&key) {
-                    schedule.deal(now, out);
+                if let Some(scheduler) = self.schedulers.get_mut(&key) {
+                    scheduler.dispatch(now, out);
                 }
                 !self.ending.is_empty()
             }
-            Input::NotOwn { worker, key } => {
-                if let Some(schedule) = self.schedules.get_mut(&key) {
-                    schedule.set_own(worker, false, out);
+            Input::NoOwnSocket { worker, key } => {
+                if let Some(scheduler) = self.schedulers.get_mut(&key) {
+                    scheduler.set_own_socket(worker, false, out);
                 }
                 false
             }
             Input::Unaccepted { key, slot } => {
-                if let Some(schedule) = self.schedules.get_mut(&key) {
-                    schedule.unaccepted(slot, now, out);
+                if let Some(scheduler) = self.schedulers.get_mut(&key) {
+                    scheduler.unaccepted(slot, now, out);
                 }
                 false
             }
-            Input::HeldBack { worker } => {
-                self.schedules.values_mut().for_each(|schedule| schedule.held_back(worker));
+            Input::Paused { worker } => {
+                self.schedulers.values_mut().for_each(|scheduler| scheduler.paused(worker));
                 false
             }
             Input::Tick => self.tick(now, out),
             other => {
-                self.news(other, now, out);
+                self.control(other, now, out);
                 true
             }
         };
         if calm && self.mode != Mode::Finished {
-            self.settle(now, out);
+            self.reconcile(now, out);
         }
     }
 
     /// What does not happen with every connection.
-    fn news(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+    fn control(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
             Input::Start(slots) => {
                 // What was forked before counts.
                 let wanted = self.slots.iter().rposition(|place| place.wanted);
-                let least = wanted.map_or(0, |at| Slot::try_from(at + 1).unwrap_or(Slot::MAX));
+                let least = wanted.map_or(0, |at| SlotId::try_from(at + 1).unwrap_or(SlotId::MAX));
                 self.scale(slots.max(least), now, out);
             }
             Input::Scale(slots) => self.scale(slots, now, out),
             Input::Fork { number, setup } => self.fork(number, setup, out),
-            Input::Empty { number } => self.empty(number, now, out),
+            Input::DisconnectAll { number } => self.disconnect_all(number, now, out),
             Input::Reload { number } => self.reload(number, out),
             Input::Spawned { worker, pid, kind } => {
-                if let Some(member) = self.members.get_mut(&worker) {
-                    (member.pid, member.kind) = (pid, kind);
+                if let Some(entry) = self.workers.get_mut(&worker) {
+                    (entry.pid, entry.kind) = (pid, kind);
                 }
-                self.live(worker, Event::Spawned, None, now, out);
+                self.apply(worker, Event::Spawned, None, now, out);
             }
             Input::SpawnFailed { worker, errno } => {
                 let cause = Some(Cause::NotStarted(errno));
-                self.live(worker, Event::SpawnFailed, cause, now, out);
+                self.apply(worker, Event::SpawnFailed, cause, now, out);
             }
-            Input::Online { worker } => self.live(worker, Event::Online, None, now, out),
+            Input::Online { worker } => self.apply(worker, Event::Online, None, now, out),
             Input::ListenAsked { worker, request, address, options } => {
                 self.listen_asked(worker, request, address, options, out);
             }
@@ -235,15 +235,15 @@ impl<H: Affinity> Core<H> {
             }
             Input::Bound { key, result } => self.bound(key, result, out),
             Input::Unbound { key } => self.unbound(key, out),
-            Input::Counts { worker, key, ends } => {
-                if let Some(schedule) = self.schedules.get_mut(&key) {
-                    schedule.count_ends(worker, ends);
+            Input::Counts { worker, key, closed_counter } => {
+                if let Some(scheduler) = self.schedulers.get_mut(&key) {
+                    scheduler.set_closed_counter(worker, closed_counter);
                 }
             }
             Input::Listening { worker, key } => self.listening(worker, key, now, out),
             Input::ListenerClosed { worker, key } => self.listener_closed(worker, key, out),
-            Input::TakenBack { worker, key, connections, probes } => {
-                self.taken_back(worker, key, (connections, probes), now, out);
+            Input::Reclaimed { worker, key, connections, probes } => {
+                self.reclaimed(worker, key, (connections, probes), now, out);
             }
             Input::SendFailed { worker, key, connection, refusal } => {
                 self.send_failed(worker, key, connection, refusal, now, out);
@@ -252,11 +252,11 @@ impl<H: Affinity> Core<H> {
                 self.disconnect(worker, now, out);
             }
             Input::ChannelClosed { worker } => {
-                self.live(worker, Event::ChannelClosed, None, now, out);
+                self.apply(worker, Event::ChannelClosed, None, now, out);
                 self.hung_up(worker, out);
             }
             Input::Exited { worker, ended } => {
-                self.live(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
+                self.apply(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
             }
             Input::Shutdown => self.shutdown(now, out),
             Input::Abort => self.abort(now, out),
@@ -264,9 +264,9 @@ impl<H: Affinity> Core<H> {
             | Input::Depth { .. }
             | Input::Answered { .. }
             | Input::HasRoom { .. }
-            | Input::NotOwn { .. }
+            | Input::NoOwnSocket { .. }
             | Input::Unaccepted { .. }
-            | Input::HeldBack { .. }
+            | Input::Paused { .. }
             | Input::Writable { .. }
             | Input::Tick => unreachable!("taken by the short way"),
         }
@@ -277,19 +277,20 @@ impl<H: Affinity> Core<H> {
         if self.mode == Mode::Finished {
             return None;
         }
-        self.schedules.values().filter_map(Schedule::deadline).chain(self.calm_deadline).min()
+        self.schedulers.values().filter_map(Scheduler::deadline).chain(self.control_deadline).min()
     }
 
     /// The keys whose connections wait until a worker says that one of its own has ended.
     pub(crate) fn awaiting_room(&self) -> impl Iterator<Item = Key> + '_ {
-        let waits = |(key, schedule): (&Key, &Schedule<H>)| schedule.awaits_room().then_some(*key);
-        self.schedules.iter().filter_map(waits)
+        let waits =
+            |(key, scheduler): (&Key, &Scheduler<H>)| scheduler.awaits_room().then_some(*key);
+        self.schedulers.iter().filter_map(waits)
     }
 
     /// What became of the connections so far.
     pub(crate) fn counters(&self) -> Counters {
         let mut sum = self.counters;
-        self.schedules.values().for_each(|schedule| sum.add(&schedule.counters()));
+        self.schedulers.values().for_each(|scheduler| sum.add(&scheduler.counters()));
         sum
     }
 
@@ -302,19 +303,19 @@ impl<H: Affinity> Core<H> {
     /// The worker was asked to end, by the user or for a successor's sake.
     #[cfg(test)]
     pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
-        self.members.get(&worker).is_some_and(|member| member.life.is_wanted())
+        self.workers.get(&worker).is_some_and(|entry| entry.life.is_wanted())
     }
 
     /// What one worker had to do with it; `None` once nothing more is heard of it.
     pub(crate) fn worker_counters(&self, worker: WorkerId) -> Option<WorkerCounters> {
-        let mut sum = self.members.get(&worker)?.counters;
-        self.schedules.values().for_each(|schedule| sum.add(&schedule.worker_counters(worker)));
+        let mut sum = self.workers.get(&worker)?.counters;
+        self.schedulers.values().for_each(|scheduler| sum.add(&scheduler.worker_counters(worker)));
         Some(sum)
     }
 }
 
 /// The short way, and time.
-impl<H: Affinity> Core<H> {
+impl<H: Affinity> Supervisor<H> {
     /// These answer whether conclusions are to be drawn.
     fn accepted(
         &mut self,
@@ -323,8 +324,8 @@ impl<H: Affinity> Core<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> bool {
-        if let Some(schedule) = self.schedules.get_mut(&key) {
-            schedule.accepted(connection, now, out);
+        if let Some(scheduler) = self.schedulers.get_mut(&key) {
+            scheduler.accepted(connection, now, out);
             return !self.ending.is_empty();
         }
         let reason = self.close_reason();
@@ -342,9 +343,9 @@ impl<H: Affinity> Core<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> bool {
-        let Some(schedule) = self.schedules.get_mut(&key) else { return false };
-        let verdict = schedule.depth(worker, records, now, out);
-        let gone = schedule.has_gone();
+        let Some(scheduler) = self.schedulers.get_mut(&key) else { return false };
+        let verdict = scheduler.depth(worker, records, now, out);
+        let gone = scheduler.has_gone();
         match verdict {
             Verdict::Fine => gone || !self.ending.is_empty(),
             Verdict::Unresponsive => {
@@ -361,9 +362,9 @@ impl<H: Affinity> Core<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> bool {
-        if let Some(schedule) = self.schedules.get_mut(&key) {
-            schedule.answered(worker, nth, answer, now, out);
-            return schedule.has_gone() || !self.ending.is_empty();
+        if let Some(scheduler) = self.schedulers.get_mut(&key) {
+            scheduler.answered(worker, nth, answer, now, out);
+            return scheduler.has_gone() || !self.ending.is_empty();
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
             self.close_all([connection], out);
@@ -372,21 +373,21 @@ impl<H: Affinity> Core<H> {
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> bool {
-        let schedules = self.schedules.values_mut();
-        let silent: Vec<_> = schedules.flat_map(|schedule| schedule.tick(now, out)).collect();
+        let schedulers = self.schedulers.values_mut();
+        let silent: Vec<_> = schedulers.flat_map(|scheduler| scheduler.tick(now, out)).collect();
         for worker in &silent {
             self.unresponsive(*worker, now, out);
         }
-        if self.calm_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
+        if self.control_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
             return !self.ending.is_empty();
         }
-        let due = |member: &Member| member.life.deadline().is_some_and(|at| at <= now);
+        let due = |entry: &WorkerEntry| entry.life.deadline().is_some_and(|at| at <= now);
         // Again where a time is 0 and the next state is over at once.
         loop {
             self.advance_reload(now, out);
-            let next = self.members.iter().find(|(_, member)| due(member)).map(|(id, _)| *id);
+            let next = self.workers.iter().find(|(_, entry)| due(entry)).map(|(id, _)| *id);
             let Some(worker) = next else { break };
-            self.live(worker, Event::Due, None, now, out);
+            self.apply(worker, Event::Due, None, now, out);
         }
         for slot in (0..).take(self.slots.len()) {
             let place = self.place(slot);

@@ -22,14 +22,14 @@ use child_process::Parent;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use reactor::{Source, Turn};
 
-use self::node_primary::Host;
+use self::node_primary::NodePrimary;
 use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::protocol::message::{Granted, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
+use crate::protocol::message::{ListenGrant, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
 use crate::state::State;
 use crate::worker::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
-use crate::worker::node_queue::Inbox;
+use crate::worker::node_queue::NodeQueue;
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;
@@ -64,22 +64,22 @@ impl Sink {
 }
 
 /// Who waits for which answer.
-type Requests = HashMap<u32, Sender<Result<Offer, i32>>>;
+type Requests = HashMap<u32, Sender<Result<Granted, i32>>>;
 
 /// What a wish to listen comes to.
 #[derive(Debug)]
-pub(crate) enum Offer {
+pub(crate) enum Granted {
     /// A descriptor to accept from.
-    Granted(Granted),
+    Granted(ListenGrant),
     /// Where the connections of a Node primary come in.
-    Inbox { key: u32, address: Address, inbox: Arc<Inbox> },
+    NodeQueue { key: u32, address: Address, node_queue: Arc<NodeQueue> },
 }
 
 pub(crate) struct Runtime {
     id: u32,
     parent: &'static Parent,
     /// The primary, where it is a Node program.
-    host: Option<Host>,
+    node_primary: Option<NodePrimary>,
     next_request: AtomicU32,
     /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
     requests: Mutex<Option<Requests>>,
@@ -143,7 +143,7 @@ impl Worker {
         let runtime = Arc::new(Runtime {
             id,
             parent,
-            host: parent.is_node().then(Host::default),
+            node_primary: parent.is_node().then(NodePrimary::default),
             next_request: AtomicU32::new(0),
             requests: Mutex::new(Some(HashMap::new())),
             messages: Mutex::new(Some(Sink::Queue(messages))),
@@ -162,7 +162,7 @@ impl Worker {
         let clock = reactor.add(Clock(runtime.clone()));
         runtime.clock.get_or_init(|| clock);
         let told = runtime.clone();
-        parent.subscribe(move |event| told.hear(event));
+        parent.subscribe(move |event| told.receive(event));
         runtime.tell(ToPrimary::Online);
         Some(Self(runtime))
     }
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Asks the primary for an address, and blocks until it has answered.
-    pub(crate) fn ask(&self, address: &Address, options: &ListenOptions) -> Result<Offer, Error> {
+    pub(crate) fn ask(&self, address: &Address, options: &ListenOptions) -> Result<Granted, Error> {
         if self.0.drain.has_begun() {
             return Err(Error::Closed);
         }
@@ -364,8 +364,8 @@ impl Runtime {
         if let ToPrimary::Listening { .. } | ToPrimary::ListensAlone { .. } = message {
             self.listened.store(true, Ordering::Release);
         }
-        if let Some(host) = &self.host {
-            return self.tell_node(host, message);
+        if let Some(node_primary) = &self.node_primary {
+            return self.tell_node(node_primary, message);
         }
         if let Err(failed) = self.parent.send_internal(message) {
             if let ToPrimary::Listen { request, .. } = failed.value {
@@ -382,10 +382,10 @@ impl Runtime {
     }
 
     /// Hears the parent, on the loop.
-    fn hear(&self, event: child_process::Event) {
+    fn receive(&self, event: child_process::Event) {
         use child_process::Event as E;
         match event {
-            E::Internal(message) => self.hear_internal(message),
+            E::Internal(message) => self.receive_internal(message),
             E::Message(message) => {
                 let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(messages) = messages.as_ref() {
@@ -398,7 +398,7 @@ impl Runtime {
                 calls.iter().for_each(|call| call(error.clone()));
             }
             E::Disconnect => {
-                self.end_host();
+                self.end_node_primary();
                 *self.requests() = None;
                 *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.orphaned.get_or_init(Instant::now);
@@ -410,13 +410,13 @@ impl Runtime {
         }
     }
 
-    fn hear_internal(&self, message: ipc::Message) {
-        if let Some(host) = &self.host {
-            return self.hear_node(host, message);
+    fn receive_internal(&self, message: ipc::Message) {
+        if let Some(node_primary) = &self.node_primary {
+            return self.receive_node(node_primary, message);
         }
         match message.decode() {
             Ok(ToWorker::Listen { request, result }) => {
-                self.answer(request, result.map(Offer::Granted));
+                self.answer(request, result.map(Granted::Granted));
             }
             // A primary that cannot be understood is as good as gone.
             Ok(ToWorker::Disconnect) | Err(_) => {
@@ -426,7 +426,7 @@ impl Runtime {
         }
     }
 
-    fn answer(&self, request: u32, result: Result<Offer, i32>) {
+    fn answer(&self, request: u32, result: Result<Granted, i32>) {
         let reply = self.requests().as_mut().and_then(|requests| requests.remove(&request));
         if let Some(reply) = reply {
             let _ = reply.send(result);
@@ -442,9 +442,9 @@ impl Runtime {
     }
 
     /// A Node primary sends nothing more.
-    fn end_host(&self) {
-        if let Some(host) = &self.host {
-            host.end();
+    fn end_node_primary(&self) {
+        if let Some(node_primary) = &self.node_primary {
+            node_primary.end();
         }
     }
 
@@ -477,7 +477,7 @@ impl Source for Clock {
         let read = self.0.read_deadline().filter(|at| *at > now);
         if read.is_none() && self.0.began.get().is_some() {
             self.0.drain.force();
-            self.0.end_host();
+            self.0.end_node_primary();
         }
         let orphan = self.0.orphan_deadline();
         if orphan.is_some_and(|at| at <= now) {
@@ -488,9 +488,9 @@ impl Source for Clock {
             }
             return turn.remove();
         }
-        let due = self.0.host.as_ref().and_then(|host| {
-            self.0.decline_overdue(host, now);
-            host.due()
+        let due = self.0.node_primary.as_ref().and_then(|node_primary| {
+            self.0.decline_overdue(node_primary, now);
+            node_primary.due()
         });
         turn.set_deadline(read.into_iter().chain(orphan).chain(due).min());
     }

@@ -25,7 +25,7 @@ pub(crate) type Ticket = u64;
 
 /// One worker.
 #[derive(Debug)]
-pub(crate) struct Desk<H> {
+pub(crate) struct PrimarySession<H> {
     /// Of our next message.
     seq: i64,
     last_request: u32,
@@ -65,7 +65,7 @@ struct Unanswered<H> {
 
 /// What a worker said.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Heard<H> {
+pub(crate) enum FromWorker<H> {
     /// Nothing that matters here.
     Nothing,
     Online,
@@ -92,7 +92,7 @@ pub(crate) enum Heard<H> {
     },
 }
 
-impl<H> Desk<H> {
+impl<H> PrimarySession<H> {
     pub(crate) fn new() -> Self {
         Self {
             seq: 0,
@@ -106,76 +106,76 @@ impl<H> Desk<H> {
     }
 
     /// Takes a message of the worker.
-    pub(crate) fn hear(&mut self, message: &Message, ipv6: bool) -> Heard<H> {
+    pub(crate) fn receive(&mut self, message: &Message, ipv6: bool) -> FromWorker<H> {
         if !message.is_cluster() {
-            return Heard::Nothing;
+            return FromWorker::Nothing;
         }
         if let Some(ack) = message.ack {
             return self.answered(ack, message.accepted == Some(true));
         }
         match message.act.as_deref() {
-            Some("online") => Heard::Online,
+            Some("online") => FromWorker::Online,
             Some("queryServer") => self.asked(message, ipv6),
             Some("listening") => {
-                let news = Query::of(message);
+                let control = Query::of(message);
                 // The youngest: an older one of the same words was closed.
-                let held = self.granted.iter().rev().find(|held| held.query.is_meant_by(&news));
-                held.map_or(Heard::Nothing, |held| Heard::Listening(held.key))
+                let held = self.granted.iter().rev().find(|held| held.query.is_meant_by(&control));
+                held.map_or(FromWorker::Nothing, |held| FromWorker::Listening(held.key))
             }
             Some("close") => {
                 let name = message.key.as_deref();
                 let at = self.granted.iter().position(|held| Some(held.name.as_str()) == name);
-                at.map_or(Heard::Nothing, |at| Heard::Closed(self.granted.remove(at).key))
+                at.map_or(FromWorker::Nothing, |at| FromWorker::Closed(self.granted.remove(at).key))
             }
             Some("exitedAfterDisconnect") => self.leaving(message.seq),
             // As the first versions of Node said it, without waiting for an answer.
             Some("suicide") => self.leaving(None),
-            _ => Heard::Nothing,
+            _ => FromWorker::Nothing,
         }
     }
 
-    fn asked(&mut self, message: &Message, ipv6: bool) -> Heard<H> {
+    fn asked(&mut self, message: &Message, ipv6: bool) -> FromWorker<H> {
         // Without a number there is no way to answer.
-        let Some(seq) = message.seq else { return Heard::Nothing };
+        let Some(seq) = message.seq else { return FromWorker::Nothing };
         self.last_request += 1;
         let request = self.last_request;
         let query = Query::of(message);
         let (place, options) = (query.place(ipv6), query.options());
         self.asked.insert(request, Wish { seq, query, data: message.data.clone() });
-        Heard::Asked { request, place, options }
+        FromWorker::Asked { request, place, options }
     }
 
-    fn leaving(&mut self, seq: Option<i64>) -> Heard<H> {
+    fn leaving(&mut self, seq: Option<i64>) -> FromWorker<H> {
         if std::mem::replace(&mut self.parted, true) {
             // It was told to disconnect, and that is its answer.
-            return Heard::Leaving(None);
+            return FromWorker::Leaving(None);
         }
-        Heard::Leaving(seq.map(|seq| Box::new(Message::answer(seq, self.next()))))
+        FromWorker::Leaving(seq.map(|seq| Box::new(Message::answer(seq, self.next()))))
     }
 
-    fn answered(&mut self, seq: i64, accepted: bool) -> Heard<H> {
-        let Some((key, nth, connection)) = self.settle(seq) else { return Heard::Nothing };
+    fn answered(&mut self, seq: i64, accepted: bool) -> FromWorker<H> {
+        let Some((key, nth, connection)) = self.settle(seq) else { return FromWorker::Nothing };
         let answer = if accepted { Answer::Taken } else { Answer::Declined(connection) };
-        Heard::Answered { key, nth, answer }
+        FromWorker::Answered { key, nth, answer }
     }
 
     /// What became of the descriptor of a message.
-    pub(crate) fn acknowledged(&mut self, ticket: Ticket, taken: bool) -> Heard<H> {
+    pub(crate) fn acknowledged(&mut self, ticket: Ticket, taken: bool) -> FromWorker<H> {
         if let Some(at) = self.sockets.iter().position(|(sent, ..)| *sent == ticket) {
             let (_, name, ack) = self.sockets.remove(at);
             let held = self.granted.iter().position(|held| !taken && held.name == name);
-            let Some(held) = held else { return Heard::Nothing };
+            let Some(held) = held else { return FromWorker::Nothing };
             let key = self.granted.remove(held).key;
             let message = Box::new(self.refusal(ack, EMFILE));
-            return Heard::Refused { key, message };
+            return FromWorker::Refused { key, message };
         }
         if taken {
             // Its own answer follows.
-            return Heard::Nothing;
+            return FromWorker::Nothing;
         }
         let seq = i64::try_from(ticket).unwrap_or(-1);
-        let Some((key, nth, connection)) = self.settle(seq) else { return Heard::Nothing };
-        Heard::Answered { key, nth, answer: Answer::Lost(connection) }
+        let Some((key, nth, connection)) = self.settle(seq) else { return FromWorker::Nothing };
+        FromWorker::Answered { key, nth, answer: Answer::Lost(connection) }
     }
 
     fn settle(&mut self, seq: i64) -> Option<(Key, usize, H)> {
@@ -248,7 +248,7 @@ impl<H> Desk<H> {
     fn name(&self, key: Key) -> String {
         let is_free = |name: &String| self.granted.iter().all(|held| held.name != *name);
         let more = (2_u32..).map(|count| format!("{key}.{count}"));
-        core::iter::once(key.to_string()).chain(more).find(is_free).expect("there are many")
+        std::iter::once(key.to_string()).chain(more).find(is_free).expect("there are many")
     }
 
     /// Puts a connection on the desk; the message goes out with a copy of it.
@@ -267,7 +267,7 @@ impl<H> Desk<H> {
     }
 
     /// All that the worker will not answer any more, oldest first.
-    pub(crate) fn take_back(&mut self, key: Key) -> Vec<H> {
+    pub(crate) fn reclaim(&mut self, key: Key) -> Vec<H> {
         let mut taken = Vec::new();
         for it in std::mem::take(&mut self.unanswered) {
             if it.key == key {
@@ -309,7 +309,7 @@ fn sock_name(address: &Address) -> Option<SockName> {
         | Address::Udp { .. }
         | Address::DatagramPath(_)
         | Address::DatagramAbstract(_)
-        | Address::Given(_) => None,
+        | Address::Inherited(_) => None,
     }
 }
 
@@ -337,14 +337,14 @@ mod tests {
     const QUERY: &str = r#""index":0,"data":null,"address":null,"port":8124,"addressType":4"#;
 
     /// A worker that listens on key 5.
-    fn listening() -> Desk<u32> {
-        let mut desk = Desk::new();
-        assert_eq!(desk.hear(&said(r#""act":"online","seq":0"#), true), Heard::Online);
+    fn listening() -> PrimarySession<u32> {
+        let mut session = PrimarySession::new();
+        assert_eq!(session.receive(&said(r#""act":"online","seq":0"#), true), FromWorker::Online);
         let ask = format!(r#""act":"queryServer",{QUERY},"backlog":0,"seq":1"#);
         let (place, options) = (Ok(Place::At(address())), ListenOptions::new());
-        let asked = Heard::Asked { request: 1, place, options };
-        assert_eq!(desk.hear(&said(&ask), true), asked);
-        let reply = desk.grant(1, 5, &address(), &mut None).unwrap();
+        let asked = FromWorker::Asked { request: 1, place, options };
+        assert_eq!(session.receive(&said(&ask), true), asked);
+        let reply = session.grant(1, 5, &address(), &mut None).unwrap();
         assert_eq!(
             text(&reply),
             concat!(
@@ -352,90 +352,92 @@ mod tests {
                 r#""sockname":{"address":"::","family":"IPv6","port":8124},"seq":0}"#
             )
         );
-        let news = format!(r#""act":"listening",{QUERY},"seq":2"#);
-        assert_eq!(desk.hear(&said(&news), true), Heard::Listening(5));
-        desk
+        let control = format!(r#""act":"listening",{QUERY},"seq":2"#);
+        assert_eq!(session.receive(&said(&control), true), FromWorker::Listening(5));
+        session
     }
 
     #[test]
     fn a_worker_listens_gets_a_connection_and_takes_it() {
-        let mut desk = listening();
-        let (message, ticket) = desk.give(5, 77);
+        let mut session = listening();
+        let (message, ticket) = session.give(5, 77);
         assert_eq!(text(&message), r#"{"cmd":"NODE_CLUSTER","act":"newconn","key":"5","seq":1}"#);
-        assert_eq!(desk.acknowledged(ticket, true), Heard::Nothing);
-        assert!(!desk.is_empty(), "it was not used yet");
-        let taken = Heard::Answered { key: 5, nth: 0, answer: Answer::Taken };
-        assert_eq!(desk.hear(&said(r#""ack":1,"accepted":true,"seq":3"#), true), taken);
-        assert!(desk.is_empty());
-        let again = desk.hear(&said(r#""ack":1,"accepted":true,"seq":4"#), true);
-        assert_eq!(again, Heard::Nothing, "answered once");
+        assert_eq!(session.acknowledged(ticket, true), FromWorker::Nothing);
+        assert!(!session.is_empty(), "it was not used yet");
+        let taken = FromWorker::Answered { key: 5, nth: 0, answer: Answer::Taken };
+        assert_eq!(session.receive(&said(r#""ack":1,"accepted":true,"seq":3"#), true), taken);
+        assert!(session.is_empty());
+        let again = session.receive(&said(r#""ack":1,"accepted":true,"seq":4"#), true);
+        assert_eq!(again, FromWorker::Nothing, "answered once");
     }
 
     #[test]
     fn answers_name_which_of_those_on_the_key_they_mean() {
-        let mut desk = listening();
+        let mut session = listening();
         for connection in [10, 11, 12] {
-            desk.give(5, connection);
-            desk.give(6, connection + 10);
+            session.give(5, connection);
+            session.give(6, connection + 10);
         }
         // Numbers 1 to 6 in turn for both keys.
-        let declined = Heard::Answered { key: 5, nth: 1, answer: Answer::Declined(11) };
-        assert_eq!(desk.hear(&said(r#""ack":3,"accepted":false"#), true), declined);
-        let lost = Heard::Answered { key: 6, nth: 2, answer: Answer::Lost(22) };
-        assert_eq!(desk.acknowledged(6, false), lost);
-        let declined = Heard::Answered { key: 5, nth: 0, answer: Answer::Declined(10) };
-        assert_eq!(desk.hear(&said(r#""ack":1"#), true), declined, "nothing is no yes");
-        assert_eq!((desk.take_back(6), desk.take_back(5)), (vec![20, 21], vec![12]));
-        assert_eq!(desk.acknowledged(6, false), Heard::Nothing);
+        let declined = FromWorker::Answered { key: 5, nth: 1, answer: Answer::Declined(11) };
+        assert_eq!(session.receive(&said(r#""ack":3,"accepted":false"#), true), declined);
+        let lost = FromWorker::Answered { key: 6, nth: 2, answer: Answer::Lost(22) };
+        assert_eq!(session.acknowledged(6, false), lost);
+        let declined = FromWorker::Answered { key: 5, nth: 0, answer: Answer::Declined(10) };
+        assert_eq!(session.receive(&said(r#""ack":1"#), true), declined, "nothing is no yes");
+        assert_eq!((session.reclaim(6), session.reclaim(5)), (vec![20, 21], vec![12]));
+        assert_eq!(session.acknowledged(6, false), FromWorker::Nothing);
     }
 
     #[test]
     fn who_leaves_is_told_once() {
         for suicide in [false, true] {
-            let mut desk = listening();
+            let mut session = listening();
             let leaving = if suicide {
                 r#""act":"suicide""#
             } else {
                 r#""act":"exitedAfterDisconnect","seq":9"#
             };
-            let Heard::Leaving(reply) = desk.hear(&said(leaving), true) else { panic!() };
+            let FromWorker::Leaving(reply) = session.receive(&said(leaving), true) else {
+                panic!()
+            };
             let reply = reply.map(|reply| text(&reply));
             let expected = r#"{"cmd":"NODE_CLUSTER","ack":9,"seq":1}"#.to_owned();
             assert_eq!(reply, (!suicide).then_some(expected));
-            assert_eq!(desk.farewell(), None);
+            assert_eq!(session.farewell(), None);
         }
-        let mut desk = listening();
-        let message = desk.farewell().map(|message| text(&message));
+        let mut session = listening();
+        let message = session.farewell().map(|message| text(&message));
         assert_eq!(message.unwrap(), r#"{"cmd":"NODE_CLUSTER","act":"disconnect","seq":1}"#);
-        assert_eq!(desk.farewell(), None);
-        let leaving = desk.hear(&said(r#""act":"exitedAfterDisconnect","seq":9"#), true);
-        assert_eq!(leaving, Heard::Leaving(None), "its answer is on the way");
+        assert_eq!(session.farewell(), None);
+        let leaving = session.receive(&said(r#""act":"exitedAfterDisconnect","seq":9"#), true);
+        assert_eq!(leaving, FromWorker::Leaving(None), "its answer is on the way");
     }
 
     #[test]
     fn a_wish_that_fails_is_answered_with_the_reason_unless_the_worker_is_to_leave() {
-        let mut desk: Desk<u32> = Desk::new();
+        let mut session: PrimarySession<u32> = PrimarySession::new();
         for seq in [4, 5] {
-            desk.hear(&said(&format!(r#""act":"queryServer",{QUERY},"seq":{seq}"#)), true);
+            session.receive(&said(&format!(r#""act":"queryServer",{QUERY},"seq":{seq}"#)), true);
         }
-        let reply = desk.refuse(1, 98).unwrap();
+        let reply = session.refuse(1, 98).unwrap();
         assert_eq!(
             text(&reply),
             r#"{"cmd":"NODE_CLUSTER","errno":-98,"ack":4,"data":null,"seq":0}"#
         );
-        assert_eq!(desk.refuse(2, ECANCELED), None);
-        assert_eq!(desk.refuse(2, 98), None, "answered once");
-        let late = desk.hear(&said(&format!(r#""act":"listening",{QUERY}"#)), true);
-        assert_eq!(late, Heard::Nothing);
+        assert_eq!(session.refuse(2, ECANCELED), None);
+        assert_eq!(session.refuse(2, 98), None, "answered once");
+        let slow = session.receive(&said(&format!(r#""act":"listening",{QUERY}"#)), true);
+        assert_eq!(slow, FromWorker::Nothing);
     }
 
     #[test]
     fn a_shared_socket_that_does_not_arrive_is_a_refusal() {
-        let mut desk: Desk<u32> = Desk::new();
+        let mut session: PrimarySession<u32> = PrimarySession::new();
         let query = QUERY.replace("\"data\":null", r#""data":{"ticketKeys":"00"}"#);
-        desk.hear(&said(&format!(r#""act":"queryServer",{query},"seq":0"#)), true);
+        session.receive(&said(&format!(r#""act":"queryServer",{query},"seq":0"#)), true);
         let mut data = None;
-        let (message, ticket) = desk.grant_socket(1, 3, &mut data).unwrap();
+        let (message, ticket) = session.grant_socket(1, 3, &mut data).unwrap();
         assert_eq!(data, Some(serde_json::json!({ "ticketKeys": "00" })), "the first decides");
         assert_eq!(
             text(&message),
@@ -444,44 +446,49 @@ mod tests {
                 r#""data":{"ticketKeys":"00"},"seq":0}"#
             )
         );
-        let Heard::Refused { key: 3, message } = desk.acknowledged(ticket, false) else { panic!() };
+        let FromWorker::Refused { key: 3, message } = session.acknowledged(ticket, false) else {
+            panic!()
+        };
         assert_eq!((message.errno, message.ack), (Some(-24), Some(0)));
-        assert_eq!(desk.acknowledged(ticket, false), Heard::Nothing);
+        assert_eq!(session.acknowledged(ticket, false), FromWorker::Nothing);
     }
 
     #[test]
     fn sockets_of_one_address_have_names_of_their_own() {
-        let mut desk: Desk<u32> = Desk::new();
+        let mut session: PrimarySession<u32> = PrimarySession::new();
         let mut bind = |seq: u32, request| {
             let query = QUERY.replace("4\"", "\"udp4\"");
-            desk.hear(&said(&format!(r#""act":"queryServer",{query},"seq":{seq}"#)), true);
-            let (message, ticket) = desk.grant_socket(request, 3, &mut None).unwrap();
-            desk.acknowledged(ticket, true);
+            session.receive(&said(&format!(r#""act":"queryServer",{query},"seq":{seq}"#)), true);
+            let (message, ticket) = session.grant_socket(request, 3, &mut None).unwrap();
+            session.acknowledged(ticket, true);
             message.key.unwrap()
         };
         assert_eq!([bind(0, 1), bind(1, 2), bind(2, 3)], ["3", "3.2", "3.3"]);
         for name in ["3.2", "3"] {
-            let closed = desk.hear(&said(&format!(r#""act":"close","key":"{name}""#)), true);
-            assert_eq!(closed, Heard::Closed(3));
+            let closed = session.receive(&said(&format!(r#""act":"close","key":"{name}""#)), true);
+            assert_eq!(closed, FromWorker::Closed(3));
         }
-        let again = desk.hear(&said(r#""act":"close","key":"3""#), true);
-        assert_eq!(again, Heard::Nothing, "it is closed");
+        let again = session.receive(&said(r#""act":"close","key":"3""#), true);
+        assert_eq!(again, FromWorker::Nothing, "it is closed");
     }
 
     #[test]
     fn a_server_that_was_closed_and_opened_again_is_another() {
-        let mut desk = listening();
-        assert_eq!(desk.hear(&said(r#""act":"close","key":"5""#), true), Heard::Closed(5));
-        let news = format!(r#""act":"listening",{QUERY}"#);
-        assert_eq!(desk.hear(&said(&news), true), Heard::Nothing);
-        desk.hear(&said(&format!(r#""act":"queryServer",{QUERY},"seq":7"#)), true);
-        desk.grant(2, 6, &address(), &mut None).unwrap();
-        assert_eq!(desk.hear(&said(&news), true), Heard::Listening(6));
+        let mut session = listening();
+        assert_eq!(
+            session.receive(&said(r#""act":"close","key":"5""#), true),
+            FromWorker::Closed(5)
+        );
+        let control = format!(r#""act":"listening",{QUERY}"#);
+        assert_eq!(session.receive(&said(&control), true), FromWorker::Nothing);
+        session.receive(&said(&format!(r#""act":"queryServer",{QUERY},"seq":7"#)), true);
+        session.grant(2, 6, &address(), &mut None).unwrap();
+        assert_eq!(session.receive(&said(&control), true), FromWorker::Listening(6));
     }
 
     #[test]
     fn nonsense_changes_nothing() {
-        let mut desk = listening();
+        let mut session = listening();
         for nonsense in [
             r#""act":"close""#,
             r#""act":"close","key":"x""#,
@@ -490,9 +497,9 @@ mod tests {
             r#""ack":99,"accepted":true"#,
             r#""seq":1"#,
         ] {
-            assert_eq!(desk.hear(&said(nonsense), true), Heard::Nothing, "{nonsense}");
+            assert_eq!(session.receive(&said(nonsense), true), FromWorker::Nothing, "{nonsense}");
         }
         let foreign = serde_json::from_str(r#"{"cmd":"NODE_DEBUG_ENABLED"}"#).unwrap();
-        assert_eq!(desk.hear(&foreign, true), Heard::Nothing);
+        assert_eq!(session.receive(&foreign, true), FromWorker::Nothing);
     }
 }

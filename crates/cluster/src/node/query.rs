@@ -5,7 +5,7 @@
 //!
 //! Pure.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 use crate::protocol::address::Address;
@@ -62,14 +62,14 @@ impl Query {
         }
     }
 
-    /// Whether `news` that a server listens are news of this wish: they repeat it, with the real
+    /// Whether `control` that a server listens are news of this wish: they repeat it, with the real
     /// port in place of the one asked for.
-    pub(crate) fn is_meant_by(&self, news: &Self) -> bool {
-        let port = self.port.unwrap_or(0) == 0 || self.port == news.port;
-        port && self.index == news.index
-            && self.address == news.address
-            && self.address_type == news.address_type
-            && self.fd == news.fd
+    pub(crate) fn is_meant_by(&self, control: &Self) -> bool {
+        let port = self.port.unwrap_or(0) == 0 || self.port == control.port;
+        port && self.index == control.index
+            && self.address == control.address
+            && self.address_type == control.address_type
+            && self.fd == control.fd
     }
 
     /// The place, or an errno. Where no host is named it is that of both families, or without
@@ -230,10 +230,10 @@ mod tests {
         let first = query(r#""address":null,"port":0,"addressType":4,"index":0"#);
         let second = query(r#""address":null,"port":0,"addressType":4,"index":1"#);
         let fixed = query(r#""address":null,"port":80,"addressType":4,"index":0"#);
-        let news = query(r#""address":null,"port":4001,"addressType":4,"index":1"#);
-        assert!(!first.is_meant_by(&news) && second.is_meant_by(&news));
-        assert!(!fixed.is_meant_by(&news) && fixed.is_meant_by(&fixed));
+        let control = query(r#""address":null,"port":4001,"addressType":4,"index":1"#);
+        assert!(!first.is_meant_by(&control) && second.is_meant_by(&control));
+        assert!(!fixed.is_meant_by(&control) && fixed.is_meant_by(&fixed));
         let local = query(r#""address":"::1","port":0,"addressType":4,"index":1"#);
-        assert!(!local.is_meant_by(&news));
+        assert!(!local.is_meant_by(&control));
     }
 }

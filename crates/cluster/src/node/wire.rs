@@ -6,8 +6,8 @@
 //!
 //! Pure.
 
-use core::fmt;
-use core::net::SocketAddr;
+use std::fmt;
+use std::net::SocketAddr;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};

@@ -7,8 +7,8 @@
 //!
 //! Pure.
 
-use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Serialize;
@@ -24,7 +24,7 @@ const EOPNOTSUPP: i32 = 95;
 
 /// The worker's side of the conversation.
 #[derive(Debug, Default)]
-pub(crate) struct Guest {
+pub(crate) struct WorkerSession {
     /// Of our next message.
     seq: i64,
     /// Wishes without an answer, by their `seq`.
@@ -58,7 +58,7 @@ struct Open {
 
 /// What the primary said.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum FromPrimary {
     /// Nothing that matters here.
     Nothing,
     /// The listener has this number, and this address as far as the primary says.
@@ -121,7 +121,7 @@ fn is_false(it: &bool) -> bool {
     !it
 }
 
-impl Guest {
+impl WorkerSession {
     /// The first message.
     pub(crate) fn online(&mut self) -> Message {
         Message::act("online", self.next())
@@ -200,31 +200,31 @@ impl Guest {
     }
 
     /// Takes a message of the primary.
-    pub(crate) fn hear(&mut self, message: &Message) -> Told {
+    pub(crate) fn receive(&mut self, message: &Message) -> FromPrimary {
         if !message.is_cluster() {
-            return Told::Nothing;
+            return FromPrimary::Nothing;
         }
         match (message.ack, message.act.as_deref()) {
-            (Some(ack), _) if self.leaving == Some(ack) => Told::MayLeave,
+            (Some(ack), _) if self.leaving == Some(ack) => FromPrimary::MayLeave,
             (Some(ack), _) => self.answered(ack, message),
             (None, Some("newconn")) => {
-                let Some(seq) = message.seq else { return Told::Nothing };
+                let Some(seq) = message.seq else { return FromPrimary::Nothing };
                 let theirs = message.key.as_deref();
                 let open = self.open.iter().find(|(_, open)| Some(open.theirs.as_str()) == theirs);
-                Told::Connection { key: open.map(|(key, _)| *key), number: seq }
+                FromPrimary::Connection { key: open.map(|(key, _)| *key), number: seq }
             }
-            (None, Some("disconnect")) => Told::Disconnect,
-            (None, _) => Told::Nothing,
+            (None, Some("disconnect")) => FromPrimary::Disconnect,
+            (None, _) => FromPrimary::Nothing,
         }
     }
 
-    fn answered(&mut self, ack: i64, message: &Message) -> Told {
-        let Some((request, wish)) = self.asked.remove(&ack) else { return Told::Nothing };
+    fn answered(&mut self, ack: i64, message: &Message) -> FromPrimary {
+        let Some((request, wish)) = self.asked.remove(&ack) else { return FromPrimary::Nothing };
         let errno = message.errno.unwrap_or(0);
         let Some(theirs) = message.key.clone().filter(|_| errno == 0) else {
             self.release(&wish);
             let errno = i32::try_from(errno.unsigned_abs()).ok().filter(|errno| *errno != 0);
-            return Told::Refused { request, errno: errno.unwrap_or(EINVAL) };
+            return FromPrimary::Refused { request, errno: errno.unwrap_or(EINVAL) };
         };
         self.last_key += 1;
         let key = self.last_key;
@@ -235,7 +235,7 @@ impl Guest {
         }
         let backlog = wish.options.backlog;
         self.open.insert(key, Open { theirs, wish, port, told_close: false });
-        Told::Granted { request, key, address, backlog }
+        FromPrimary::Granted { request, key, address, backlog }
     }
 
     fn closed(&mut self, theirs: String) -> Message {
@@ -301,10 +301,10 @@ fn ask(act: &'static str, wish: &Wish, real_port: Option<u16>, seq: i64) -> Resu
             (ask.readable_all, ask.writable_all) = (options.readable_all, options.writable_all);
         }
         Address::UnixAbstract(name) => {
-            let name = core::str::from_utf8(name).map_err(|_| EINVAL)?;
+            let name = std::str::from_utf8(name).map_err(|_| EINVAL)?;
             ask.address = Some(format!("\0{name}"));
         }
-        Address::DatagramPath(_) | Address::DatagramAbstract(_) | Address::Given(_) => {
+        Address::DatagramPath(_) | Address::DatagramAbstract(_) | Address::Inherited(_) => {
             return Err(EOPNOTSUPP);
         }
     }
@@ -330,12 +330,13 @@ mod tests {
         Address::Udp { address: text.parse().unwrap(), v6_only }
     }
 
-    fn say(guest: &mut Guest, text: &str) -> Told {
-        guest.hear(&serde_json::from_str(&format!(r#"{{"cmd":"NODE_CLUSTER",{text}}}"#)).unwrap())
+    fn say(session: &mut WorkerSession, text: &str) -> FromPrimary {
+        session
+            .receive(&serde_json::from_str(&format!(r#"{{"cmd":"NODE_CLUSTER",{text}}}"#)).unwrap())
     }
 
-    fn asks(guest: &mut Guest, request: u32, address: &Address) -> String {
-        let ask = guest.ask(request, address, &ListenOptions::new(), Path::new("/here")).unwrap();
+    fn asks(session: &mut WorkerSession, request: u32, address: &Address) -> String {
+        let ask = session.ask(request, address, &ListenOptions::new(), Path::new("/here")).unwrap();
         serde_json::to_string(&ask).unwrap()
     }
 
@@ -345,36 +346,37 @@ mod tests {
 
     #[test]
     fn a_worker_says_what_a_node_worker_says() {
-        let mut guest = Guest::default();
-        assert_eq!(text(guest.online()), r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#);
+        let mut session = WorkerSession::default();
+        assert_eq!(text(session.online()), r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#);
         assert_eq!(
-            asks(&mut guest, 1, &tcp("[::]:8124")),
+            asks(&mut session, 1, &tcp("[::]:8124")),
             concat!(
                 r#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"#,
                 r#""address":null,"port":8124,"addressType":4,"backlog":511,"seq":1}"#
             )
         );
-        let granted = Told::Granted { request: 1, key: 1, address: tcp("[::]:8124"), backlog: 511 };
+        let granted =
+            FromPrimary::Granted { request: 1, key: 1, address: tcp("[::]:8124"), backlog: 511 };
         let reply = r#""errno":null,"key":"null:8124:4:undefined:0","ack":1,"data":null,
             "sockname":{"address":"::","family":"IPv6","port":8124},"seq":0"#;
-        assert_eq!(say(&mut guest, reply), granted);
-        let news = text(guest.listening(1).unwrap());
+        assert_eq!(say(&mut session, reply), granted);
+        let control = text(session.listening(1).unwrap());
         assert!(
-            news.starts_with(r#"{"cmd":"NODE_CLUSTER","act":"listening","index":0,"#),
-            "{news}"
+            control.starts_with(r#"{"cmd":"NODE_CLUSTER","act":"listening","index":0,"#),
+            "{control}"
         );
         let come = r#""act":"newconn","key":"null:8124:4:undefined:0","seq":7"#;
-        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), number: 7 });
+        assert_eq!(say(&mut session, come), FromPrimary::Connection { key: Some(1), number: 7 });
         assert_eq!(
-            text(guest.answer(7, true)),
+            text(session.answer(7, true)),
             r#"{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}"#
         );
         assert_eq!(
-            text(guest.close(1).unwrap()),
+            text(session.close(1).unwrap()),
             r#"{"cmd":"NODE_CLUSTER","act":"close","key":"null:8124:4:undefined:0","seq":4}"#
         );
-        assert_eq!(guest.close(1), None);
-        assert_eq!(say(&mut guest, come), Told::Connection { key: None, number: 7 });
+        assert_eq!(session.close(1), None);
+        assert_eq!(say(&mut session, come), FromPrimary::Connection { key: None, number: 7 });
     }
 
     #[test]
@@ -399,69 +401,70 @@ mod tests {
                 r#""address":"\u0000name","port":-1,"addressType":-1,"backlog""#,
             ),
         ] {
-            let said = asks(&mut Guest::default(), 1, &address);
+            let said = asks(&mut WorkerSession::default(), 1, &address);
             assert!(said.contains(words), "{said}");
         }
         let options = ListenOptions::new().backlog(5).readable_all(true).reuse_address(true);
         let path = Address::UnixPath("/x.sock".into());
-        let said = text(Guest::default().ask(1, &path, &options, Path::new("/")).unwrap());
+        let said = text(WorkerSession::default().ask(1, &path, &options, Path::new("/")).unwrap());
         assert!(
             said.contains(r#""addressType":-1,"backlog":5,"readableAll":true,"seq""#),
             "{said}"
         );
-        let said = text(Guest::default().ask(1, &udp("[::]:0", true), &options, Path::new("/")));
+        let said =
+            text(WorkerSession::default().ask(1, &udp("[::]:0", true), &options, Path::new("/")));
         assert!(said.contains(r#""addressType":"udp6","fd":-1,"flags":5,"seq""#), "{said}");
         let odd = Address::UnixAbstract(vec![0xff]);
-        let refused = Guest::default().ask(1, &odd, &ListenOptions::new(), Path::new("/"));
+        let refused = WorkerSession::default().ask(1, &odd, &ListenOptions::new(), Path::new("/"));
         assert_eq!(refused, Err(EINVAL));
     }
 
     #[test]
     fn indexes_go_on_until_all_are_closed_and_then_begin_anew() {
-        let mut guest = Guest::default();
+        let mut session = WorkerSession::default();
         let port_0 = tcp("127.0.0.1:0");
-        assert!(asks(&mut guest, 1, &port_0).contains(r#""index":0,"#));
-        assert!(asks(&mut guest, 2, &port_0).contains(r#""index":1,"#));
-        assert!(asks(&mut guest, 3, &tcp("127.0.0.1:80")).contains(r#""index":0,"#));
-        say(&mut guest, r#""key":"a","ack":0"#);
-        say(&mut guest, r#""key":"b","ack":1"#);
-        guest.close(1);
-        assert!(asks(&mut guest, 4, &port_0).contains(r#""index":2,"#));
-        guest.close(2);
+        assert!(asks(&mut session, 1, &port_0).contains(r#""index":0,"#));
+        assert!(asks(&mut session, 2, &port_0).contains(r#""index":1,"#));
+        assert!(asks(&mut session, 3, &tcp("127.0.0.1:80")).contains(r#""index":0,"#));
+        say(&mut session, r#""key":"a","ack":0"#);
+        say(&mut session, r#""key":"b","ack":1"#);
+        session.close(1);
+        assert!(asks(&mut session, 4, &port_0).contains(r#""index":2,"#));
+        session.close(2);
         assert_eq!(
-            say(&mut guest, r#""errno":-98,"ack":4"#),
-            Told::Refused { request: 4, errno: 98 }
+            say(&mut session, r#""errno":-98,"ack":4"#),
+            FromPrimary::Refused { request: 4, errno: 98 }
         );
-        assert!(asks(&mut guest, 5, &port_0).contains(r#""index":0,"#));
+        assert!(asks(&mut session, 5, &port_0).contains(r#""index":0,"#));
     }
 
     #[test]
     fn who_leaves_closes_first_and_takes_what_is_on_its_way_until_the_answer() {
-        let mut guest = Guest::default();
-        asks(&mut guest, 1, &tcp("127.0.0.1:80"));
-        say(&mut guest, r#""key":"k","ack":0"#);
-        let (closes, leave) = guest.leave().unwrap();
+        let mut session = WorkerSession::default();
+        asks(&mut session, 1, &tcp("127.0.0.1:80"));
+        say(&mut session, r#""key":"k","ack":0"#);
+        let (closes, leave) = session.leave().unwrap();
         let closes: Vec<String> = closes.into_iter().map(text).collect();
         assert_eq!(closes, [r#"{"cmd":"NODE_CLUSTER","act":"close","key":"k","seq":1}"#]);
         assert_eq!(text(leave), r#"{"cmd":"NODE_CLUSTER","act":"exitedAfterDisconnect","seq":2}"#);
         let come = r#""act":"newconn","key":"k","seq":3"#;
-        assert_eq!(say(&mut guest, come), Told::Connection { key: Some(1), number: 3 });
-        assert_eq!(say(&mut guest, r#""ack":2"#), Told::MayLeave);
-        assert_eq!(guest.leave(), None);
-        assert_eq!(guest.close(1), None, "that was said");
+        assert_eq!(say(&mut session, come), FromPrimary::Connection { key: Some(1), number: 3 });
+        assert_eq!(say(&mut session, r#""ack":2"#), FromPrimary::MayLeave);
+        assert_eq!(session.leave(), None);
+        assert_eq!(session.close(1), None, "that was said");
     }
 
     #[test]
     fn nonsense_changes_nothing() {
-        let mut guest = Guest::default();
+        let mut session = WorkerSession::default();
         for nonsense in
             [r#""ack":9"#, r#""act":"newconn""#, r#""act":"unknown","seq":1"#, r#""seq":1"#]
         {
-            assert_eq!(say(&mut guest, nonsense), Told::Nothing, "{nonsense}");
+            assert_eq!(say(&mut session, nonsense), FromPrimary::Nothing, "{nonsense}");
         }
-        assert_eq!(say(&mut guest, r#""act":"disconnect","seq":1"#), Told::Disconnect);
-        asks(&mut guest, 1, &tcp("127.0.0.1:80"));
-        let keyless = say(&mut guest, r#""ack":0,"errno":0"#);
-        assert_eq!(keyless, Told::Refused { request: 1, errno: EINVAL });
+        assert_eq!(say(&mut session, r#""act":"disconnect","seq":1"#), FromPrimary::Disconnect);
+        asks(&mut session, 1, &tcp("127.0.0.1:80"));
+        let keyless = say(&mut session, r#""ack":0,"errno":0"#);
+        assert_eq!(keyless, FromPrimary::Refused { request: 1, errno: EINVAL });
     }
 }

@@ -10,7 +10,7 @@ use child_process::Signal;
 
 use ipc::Serialization;
 
-use crate::contract::{CoreOptions, Restart, WORKERS_MAX};
+use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::primary::settings::Settings;
@@ -39,7 +39,7 @@ impl Signals {
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     pub(crate) settings: Settings,
-    pub(crate) core: CoreOptions,
+    pub(crate) supervisor: SupervisorOptions,
     pub(crate) workers: u32,
     pub(crate) signals: Signals,
     pub(crate) sockets: Vec<(String, Arc<OwnedFd>)>,
@@ -52,9 +52,9 @@ impl Builder {
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
         let asked = std::env::var_os("NODE_CLUSTER_SCHED_POLICY");
         let policy = Policy::asked_for(asked.as_deref());
-        let core = CoreOptions { policy, ..CoreOptions::default() };
+        let supervisor = SupervisorOptions { policy, ..SupervisorOptions::default() };
         let signals = Signals::default();
-        Self { settings, core, workers, signals, sockets: Vec::new() }
+        Self { settings, supervisor, workers, signals, sockets: Vec::new() }
     }
 
     /// How many workers to run: 1 to [`WORKERS_MAX`].
@@ -65,7 +65,7 @@ impl Builder {
 
     /// Gives the primary a socket that is bound already, and listens if it is one for
     /// connections: a std listener or datagram socket, or an inherited descriptor. Workers get it
-    /// when they listen on its address, or on [`Address::Given`](crate::Address::Given) with this
+    /// when they listen on its address, or on [`Address::Inherited`](crate::Address::Given) with this
     /// name.
     ///
     /// Sockets that systemd passes (`LISTEN_FDS`) need not be given: the first primary of a
@@ -82,13 +82,13 @@ impl Builder {
     /// How connections are dealt; by default as `NODE_CLUSTER_SCHED_POLICY` says, `rr` or `none`,
     /// and otherwise in rotation.
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.core.policy = policy;
+        self.supervisor.policy = policy;
         self
     }
 
     /// Which workers are replaced when they end.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.core.restart.restart = restart;
+        self.supervisor.restart.restart = restart;
         self
     }
 
@@ -146,7 +146,7 @@ impl Builder {
 
     /// How many connections may wait in one worker's queue: 1 to 64, by default 64.
     pub fn window(mut self, records: u32) -> Self {
-        self.core.window = records;
+        self.supervisor.window = records;
         self
     }
 
@@ -156,8 +156,8 @@ impl Builder {
     /// What waited there has long been given to others: the limit is there to replace a worker
     /// that hangs, not to save its connections, so it may be generous to slow handlers.
     pub fn unresponsive_after(mut self, limit: Duration) -> Self {
-        self.core.unresponsive = limit;
-        self.core.unresponsive_node = limit;
+        self.supervisor.unresponsive = limit;
+        self.supervisor.unresponsive_node = limit;
         self
     }
 
@@ -168,21 +168,21 @@ impl Builder {
     /// they go to whoever is alive, also when a worker dies or hangs. In what is left each worker has
     /// what lies in its queue; if one dies then, what it has not accepted is closed and counted.
     pub fn disconnect_within(mut self, limit: Duration) -> Self {
-        self.core.disconnect = limit;
+        self.supervisor.disconnect = limit;
         self
     }
 
     /// How long a worker may take to end after `SIGTERM` before it gets `SIGKILL`; by default
     /// 2 s.
     pub fn terminate_within(mut self, limit: Duration) -> Self {
-        self.core.term = limit;
+        self.supervisor.term = limit;
         self
     }
 
     /// Whether workers listen, by default they do: a worker is ready when it listens, and one of
     /// the first start that ends before fails the start. Otherwise being online is enough.
     pub fn listens(mut self, listens: bool) -> Self {
-        self.core.listens = listens;
+        self.supervisor.listens = listens;
         self
     }
 
@@ -207,30 +207,30 @@ impl Builder {
     /// is given up; by default 10 s.
     #[doc(alias = "ready_ms")]
     pub fn ready_within(mut self, limit: Duration) -> Self {
-        self.core.ready = limit;
+        self.supervisor.ready = limit;
         self
     }
 
     /// How many restarts of one worker's place happen at once, by default 5, and for how long its
     /// workers have to listen to earn one back, by default 1 s. With 0 every restart waits.
     pub fn restart_burst(mut self, restarts: u32, refill: Duration) -> Self {
-        self.core.restart.burst = restarts;
-        self.core.restart.refill = refill;
+        self.supervisor.restart.burst = restarts;
+        self.supervisor.restart.refill = refill;
         self
     }
 
     /// How long a restart waits when the burst is used up, by default 100 ms; each further one
     /// twice as long, to `max` at the most, by default 30 s. Give or take a quarter.
     pub fn restart_delay(mut self, first: Duration, max: Duration) -> Self {
-        self.core.restart.delay_min = first;
-        self.core.restart.delay_max = max;
+        self.supervisor.restart.delay_min = first;
+        self.supervisor.restart.delay_max = max;
         self
     }
 
     /// For how long a worker has to listen until the next restart of its place waits no longer
     /// than the first; by default 10 s.
     pub fn restart_reset(mut self, listened: Duration) -> Self {
-        self.core.restart.reset = listened;
+        self.supervisor.restart.reset = listened;
         self
     }
 }

@@ -133,7 +133,7 @@ impl Primary {
     }
 
     fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
-        self.shared().lock().listeners.add(Callback::new(None, kind, call), Vec::new());
+        self.shared().lock().subscribers.add(Callback::new(None, kind, call), Vec::new());
         self
     }
 }
@@ -193,7 +193,7 @@ impl WorkerProcess {
         let callback = Callback::new(Some(self.id()), kind, call);
         // Nothing can happen in between: events are told under the same lock.
         let mut state = self.shared().lock();
-        state.listeners.add(callback, self.past());
+        state.subscribers.add(callback, self.past());
         self
     }
 }

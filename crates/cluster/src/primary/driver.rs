@@ -17,23 +17,23 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::contract::{CoreOptions, Ended, Input, Key, Notice, Output, WorkerId};
+use crate::contract::{Ended, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::primary::builder::Signals;
 use crate::primary::event::Event;
-use crate::primary::inherited::Given;
+use crate::primary::inherited::InheritedSockets;
 use crate::primary::port::Port;
 use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::spawner::Spawner;
-use crate::primary::subscribers::Listeners;
-use crate::primary::workers::{Member, Members};
+use crate::primary::subscribers::Subscribers;
+use crate::primary::workers::{WorkerIo, Workers};
 use crate::protocol::message::ToPrimary;
 use crate::protocol::queue::Connection;
-use crate::supervisor::Core;
+use crate::supervisor::Supervisor;
 use ports::Group;
-use replies::Wishes;
+use replies::PendingReplies;
 
 /// Jobs handled before the other sources get their turn.
 const JOBS_PER_TURN: usize = 256;
@@ -55,27 +55,27 @@ enum Watched {
 
 #[derive(Debug)]
 pub(crate) struct Driver {
-    core: Core<Connection>,
+    supervisor: Supervisor<Connection>,
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
     spawner: Spawner,
-    members: Members,
+    workers: Workers,
     /// Who may be gone for good by now.
     leaving: Vec<WorkerId>,
     ports: BTreeMap<Socket, Port>,
     /// Where an address has several, or may have: whose each is, and their backlogs.
     groups: BTreeMap<Key, Group>,
     /// When the sockets from which workers accept are looked at.
-    look_at: Option<Instant>,
+    poll_at: Option<Instant>,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
     signals_seen: u32,
     /// What workers are started with.
     settings: Arc<Settings>,
-    wishes: Wishes,
+    replies: PendingReplies,
     /// Wishes for a number of workers that the core has been told.
-    scales: u64,
+    scale_version: u64,
     /// Answers to what was just performed, for the core's next steps.
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
@@ -85,15 +85,15 @@ pub(crate) struct Driver {
     node_data: BTreeMap<Key, Option<serde_json::Value>>,
     policy: Policy,
     /// Sockets that were bound before we came.
-    given: Given,
+    inherited: InheritedSockets,
     finished: bool,
 }
 
 impl Driver {
     pub(crate) fn new(
-        options: CoreOptions,
+        options: SupervisorOptions,
         signals: Signals,
-        given: Given,
+        inherited: InheritedSockets,
         shared: Arc<Shared>,
         jobs: Receiver<Job>,
         spawner: Spawner,
@@ -106,27 +106,27 @@ impl Driver {
         let settings = shared.lock().settings.clone();
         Ok(Self {
             policy: options.policy,
-            core: Core::new(options, seed),
+            supervisor: Supervisor::new(options, seed),
             shared,
             jobs,
             spawner,
-            members: Members::default(),
+            workers: Workers::default(),
             leaving: Vec::new(),
             ports: BTreeMap::new(),
             groups: BTreeMap::new(),
-            look_at: None,
+            poll_at: None,
             watched: BTreeMap::new(),
             next_token: 0,
             signals,
             signals_seen: 0,
             settings,
-            wishes: Wishes::default(),
-            scales: 0,
+            replies: PendingReplies::default(),
+            scale_version: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
             failures: BTreeMap::new(),
             node_data: BTreeMap::new(),
-            given,
+            inherited,
             finished: false,
         })
     }
@@ -134,7 +134,7 @@ impl Driver {
     /// Steps the core until it has no more to say.
     fn run(&mut self, turn: &mut Turn<'_>) {
         while let Some(input) = self.inputs.pop_front() {
-            self.core.step(input, turn.now(), &mut self.outputs);
+            self.supervisor.step(input, turn.now(), &mut self.outputs);
             let mut outputs = std::mem::take(&mut self.outputs);
             for output in outputs.drain(..) {
                 self.perform(output, turn);
@@ -142,7 +142,7 @@ impl Driver {
             self.outputs = outputs;
             // Not before: what is told after a worker's end may need what is known of it.
             for worker in std::mem::take(&mut self.leaving) {
-                self.let_go(worker, turn);
+                self.release(worker, turn);
             }
         }
     }
@@ -156,7 +156,7 @@ impl Driver {
     fn job(&mut self, job: Job, turn: &mut Turn<'_>) {
         match job {
             Job::Input(input) => {
-                self.scales += u64::from(matches!(input, Input::Start(_) | Input::Scale(_)));
+                self.scale_version += u64::from(matches!(input, Input::Start(_) | Input::Scale(_)));
                 self.inputs.push_back(input);
             }
             Job::Setup(settings) => {
@@ -164,22 +164,22 @@ impl Driver {
                 self.shared.emit(Event::Setup(settings));
             }
             Job::Fork(setup, reply) => {
-                self.scales += 1;
-                let number = self.wishes.fork(reply);
+                self.scale_version += 1;
+                let number = self.replies.fork(reply);
                 self.inputs.push_back(Input::Fork { number, setup });
             }
             Job::Disconnect(then) => {
-                let number = self.wishes.disconnect(then);
-                self.inputs.push_back(Input::Empty { number });
+                let number = self.replies.disconnect(then);
+                self.inputs.push_back(Input::DisconnectAll { number });
             }
             Job::Reload(reply) => self.reload(Some(reply)),
             Job::Spawned { worker, result: Ok(spawned) } => self.spawned(worker, spawned, turn),
             Job::Spawned { worker, result: Err(error) } => self.not_spawned(worker, error),
             Job::Child(worker, event) => self.child(worker, event, turn),
             // Whoever asked may have stopped waiting.
-            Job::Count(reply) => drop(reply.send(self.core.counters())),
+            Job::Count(reply) => drop(reply.send(self.supervisor.counters())),
             Job::CountWorker(worker, reply) => {
-                if let Some(counters) = self.core.worker_counters(worker) {
+                if let Some(counters) = self.supervisor.worker_counters(worker) {
                     let _ = reply.send(counters);
                 }
             }
@@ -189,13 +189,13 @@ impl Driver {
     fn spawned(&mut self, worker: WorkerId, mut spawned: Spawned, turn: &mut Turn<'_>) {
         let (pid, kind) = (spawned.child.pid(), spawned.kind);
         let stderr = spawned.stderr.take();
-        let mut member = Member::new(worker, spawned, self.shared.clone());
+        let mut worker_io = WorkerIo::new(worker, spawned, self.shared.clone());
         if let Some(stderr) = stderr {
             let token = self.token(Watched::Stderr(worker));
-            member.keep_stderr(stderr, token, turn);
+            worker_io.keep_stderr(stderr, token, turn);
         }
-        self.wishes.forked(worker, Ok(member.process.clone()));
-        self.members.add(member);
+        self.replies.forked(worker, Ok(worker_io.process.clone()));
+        self.workers.add(worker_io);
         self.inputs.push_back(Input::Spawned { worker, pid, kind });
     }
 
@@ -204,8 +204,8 @@ impl Driver {
         let told = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
         self.shared.emit(Event::error(Some(worker), told));
         // Whoever forked it gets the error; a failed start is then told by the number alone.
-        if let Some(error) = self.wishes.forked(worker, Err(Error::Fork(error))) {
-            self.blame_later(worker, error);
+        if let Some(error) = self.replies.forked(worker, Err(Error::Fork(error))) {
+            self.record_failure(worker, error);
         }
         self.inputs.push_back(Input::SpawnFailed { worker, errno });
     }
@@ -213,13 +213,13 @@ impl Driver {
     fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
         use child_process::Event as E;
         match event {
-            E::Internal(message) if self.is_node(worker) => self.hear_node(worker, message),
+            E::Internal(message) if self.is_node(worker) => self.receive_node(worker, message),
             E::Acknowledged { ticket, taken } => self.node_took(worker, ticket, taken),
             E::Internal(message) => match message.decode() {
                 Ok(message) => {
                     let mut input = asked(worker, message);
                     if let Some(Input::ListenAsked { address, .. }) = &mut input {
-                        self.given.resolve(address);
+                        self.inherited.resolve(address);
                     }
                     self.inputs.extend(input);
                 }
@@ -228,15 +228,15 @@ impl Driver {
                 }
             },
             E::Message(message) => {
-                if let Some(member) = self.members.get_mut(worker) {
-                    self.shared.emit(Event::Message(member.process.clone(), message));
+                if let Some(worker_io) = self.workers.get_mut(worker) {
+                    self.shared.emit(Event::Message(worker_io.process.clone(), message));
                 }
             }
             E::Disconnect => self.inputs.push_back(Input::ChannelClosed { worker }),
             E::Exit(status) => {
-                if let Some(member) = self.members.get_mut(worker) {
-                    member.status = Some(status);
-                    member.read_stderr(turn);
+                if let Some(worker_io) = self.workers.get_mut(worker) {
+                    worker_io.status = Some(status);
+                    worker_io.read_stderr(turn);
                 }
                 self.inputs.push_back(Input::Exited { worker, ended: ended(status) });
             }
@@ -253,12 +253,12 @@ impl Driver {
             Some(Watched::Port(socket)) => {
                 if let Some(port) = self.ports.get_mut(socket) {
                     port.may_be_ready(turn);
-                    self.look_later(turn);
+                    self.poll_later(turn);
                 }
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
             Some(&Watched::Stderr(worker)) => {
-                let said = self.members.get_mut(worker).and_then(|it| it.read_stderr(turn));
+                let said = self.workers.get_mut(worker).and_then(|it| it.read_stderr(turn));
                 self.write_stderr(said.unwrap_or_default());
             }
             None => {}
@@ -297,13 +297,13 @@ impl Driver {
                 self.listen_failed(worker, address, errno);
             }
             Notice::StartFailed { worker, .. } => {
-                let failure = self.blame(worker);
+                let failure = self.startup_failure(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
             // Of a number of workers that is no longer the wanted one?
             Notice::Ready => {
-                let scales = self.scales;
-                self.shared.change(|state| state.ready = state.scales == scales);
+                let scale_version = self.scale_version;
+                self.shared.change(|state| state.ready = state.scale_version == scale_version);
             }
             // The spawner's error was told when it came.
             Notice::ForkFailed { .. } => {}
@@ -317,9 +317,9 @@ impl Driver {
                 if matches!(notice, Notice::Listening { .. }) {
                     self.failures.remove(&worker);
                 }
-                if let Some(member) = self.members.get_mut(worker) {
-                    member.tell(notice);
-                    let said = member.read_stderr(turn).unwrap_or_default();
+                if let Some(worker_io) = self.workers.get_mut(worker) {
+                    worker_io.tell(notice);
+                    let said = worker_io.read_stderr(turn).unwrap_or_default();
                     self.write_stderr(said);
                 }
                 self.leaving.push(worker);
@@ -328,7 +328,7 @@ impl Driver {
     }
 
     /// What may be blamed soon, if at all.
-    pub(super) fn blame_later(&mut self, worker: WorkerId, error: Error) {
+    pub(super) fn record_failure(&mut self, worker: WorkerId, error: Error) {
         self.failures.insert(worker, error);
         if self.failures.len() > FAILURES_MAX {
             self.failures.pop_first();
@@ -337,19 +337,19 @@ impl Driver {
 
     /// What made the start fail: an address that could not be had says more than the exit of
     /// the worker that wanted it.
-    fn blame(&mut self, worker: WorkerId) -> Error {
+    fn startup_failure(&mut self, worker: WorkerId) -> Error {
         if let Some(failure) = self.failures.remove(&worker) {
             return failure;
         }
-        let member = self.members.get_mut(worker);
-        let (status, stderr) = member.map(Member::last_words).unwrap_or_default();
+        let worker_io = self.workers.get_mut(worker);
+        let (status, stderr) = worker_io.map(WorkerIo::stderr_tail).unwrap_or_default();
         Error::StartFailed { worker, status, stderr }
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {
         // Handlers go back before anybody who waits for the end can go on.
         self.signals = None;
-        for bytes in self.members.close_all(turn) {
+        for bytes in self.workers.close_all(turn) {
             self.write_stderr(bytes);
         }
         turn.remove();
@@ -357,16 +357,16 @@ impl Driver {
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let ports = self.ports.values().filter_map(|port| port.deadline(now));
-        ports.chain(self.look_at).chain(self.core.deadline()).min()
+        ports.chain(self.poll_at).chain(self.supervisor.deadline()).min()
     }
 }
 
 impl Drop for Driver {
     /// Lets everybody go who waits, also when a panic ended the driver before its time.
     fn drop(&mut self) {
-        let counters = self.core.counters();
+        let counters = self.supervisor.counters();
         let finished = self.finished;
-        let mut listeners = Listeners::default();
+        let mut subscribers = Subscribers::default();
         self.shared.change(|state| {
             if !finished {
                 let lost = io::Error::other("the primary's driver panicked");
@@ -374,18 +374,18 @@ impl Drop for Driver {
             }
             state.finished = true;
             state.counters = counters;
-            std::mem::swap(&mut state.listeners, &mut listeners);
-            state.listeners.ended = true;
+            std::mem::swap(&mut state.subscribers, &mut subscribers);
+            state.subscribers.ended = true;
             state.workers.clear();
         });
         // Not under the lock: what callbacks hold may have something to say when it goes.
-        drop(listeners);
+        drop(subscribers);
         for job in self.jobs.try_iter() {
             if let Job::Disconnect(then) = job {
-                self.wishes.disconnect(then);
+                self.replies.disconnect(then);
             }
         }
-        self.wishes.end();
+        self.replies.end();
     }
 }
 
@@ -398,13 +398,13 @@ impl Source for Driver {
                 // What a dead worker had said counts before it is given up.
                 self.drain_jobs(turn);
                 self.excuse_unheard();
-                self.look_at_own(turn);
+                self.poll_own_sockets(turn);
                 self.inputs.push_back(Input::Tick);
             }
             reactor::Event::Wake => self.drain_jobs(turn),
             reactor::Event::Again => {
                 self.drain_jobs(turn);
-                for said in self.members.read_on(turn) {
+                for said in self.workers.read_on(turn) {
                     self.write_stderr(said);
                 }
             }
@@ -414,8 +414,8 @@ impl Source for Driver {
         if self.finished {
             return self.finish(turn);
         }
-        let look = self.look_for_room(turn);
-        turn.set_deadline(self.deadline(turn.now()).into_iter().chain(look).min());
+        let poll = self.poll_for_room(turn);
+        turn.set_deadline(self.deadline(turn.now()).into_iter().chain(poll).min());
     }
 }
 

@@ -96,7 +96,7 @@ impl Event {
     }
 
     /// The same once more; a message has one owner.
-    pub(crate) fn twin(&self) -> Option<Self> {
+    pub(crate) fn try_clone(&self) -> Option<Self> {
         Some(match self {
             Self::Setup(settings) => Self::Setup(settings.clone()),
             Self::Fork(worker) => Self::Fork(worker.clone()),

@@ -14,7 +14,7 @@ use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
 #[derive(Debug, Default)]
-pub(crate) struct Given(Vec<One>);
+pub(crate) struct InheritedSockets(Vec<One>);
 
 #[derive(Debug)]
 struct One {
@@ -24,23 +24,23 @@ struct One {
     bound: Bound,
 }
 
-impl Given {
+impl InheritedSockets {
     /// Those of the user, and those of systemd where nobody has taken them yet.
     ///
     /// One of systemd's that is no socket for a server is left out: it is not meant for us.
     pub(crate) fn collect(sockets: &[(String, Arc<OwnedFd>)]) -> Result<Self, Error> {
-        let mut given = Self::default();
+        let mut inherited = Self::default();
         for (name, socket) in sockets {
             let number = sys::fd::number(socket.as_fd());
             let copy = socket.try_clone();
-            let added = copy.and_then(|copy| given.add(Some(name.clone()), number, copy));
-            added.map_err(|error| Error::Listen(Address::Given(name.clone()), error))?;
+            let added = copy.and_then(|copy| inherited.add(Some(name.clone()), number, copy));
+            added.map_err(|error| Error::Listen(Address::Inherited(name.clone()), error))?;
         }
         for (name, socket) in sys::startup::listen_sockets() {
             let number = sys::fd::number(socket.as_fd());
-            let _ = given.add(Some(name), number, socket);
+            let _ = inherited.add(Some(name), number, socket);
         }
-        Ok(given)
+        Ok(inherited)
     }
 
     /// Takes a socket, which has to be bound and, for streams, to listen.
@@ -51,7 +51,7 @@ impl Given {
 
     /// Puts the address in the place of a name.
     pub(crate) fn resolve(&self, address: &mut Address) {
-        if let Address::Given(name) = address {
+        if let Address::Inherited(name) = address {
             if let Some(one) = self.0.iter().find(|one| one.name.as_ref() == Some(name)) {
                 *address = one.bound.address.clone();
             }

@@ -7,7 +7,7 @@
 //!
 //! Under the policy `ReusePort` an address has a socket for each slot. From it its worker accepts,
 //! and the primary only while it stands in for the worker. Otherwise the primary looks every
-//! [`LOOK`] whether connections are left alone there, and not at all while none come.
+//! [`POLL_INTERVAL`] whether connections are left alone there, and not at all while none come.
 //!
 //! A closed socket resets whoever is connected and not accepted. So a port that is being closed
 //! first lets nobody connect any more, then waits for the handshakes under way, and is closed
@@ -27,9 +27,9 @@ use crate::protocol::queue::Connection;
 /// How long a port rests when this process or the machine has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a worker's own socket is looked at while connections come.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// So often after the last one that was seen.
-const LOOKS: u32 = 10;
+const POLLS_WHILE_QUIET: u32 = 10;
 /// How long a port that is being closed waits for descriptors.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How long handshakes may take that were under way when nobody could connect any more: most
@@ -47,7 +47,7 @@ pub(crate) struct Port {
     /// Removed with the port.
     file: Option<SocketFile>,
     /// Somebody else's too, who goes on with it after us.
-    given: bool,
+    inherited: bool,
     token: Token,
     watched: bool,
     /// The core wants connections.
@@ -67,7 +67,7 @@ enum Takes {
     Ours,
     /// The worker whose slot it belongs to. Connections came lately: so many looks are left until
     /// the loop is asked to say when the next one comes.
-    Theirs { looks: u32 },
+    Theirs { polls_left: u32 },
 }
 
 /// A port that is being closed: what its backlog holds is taken first.
@@ -78,7 +78,7 @@ struct Closing {
     /// At the latest.
     by: Instant,
     /// It was seen to be empty after that.
-    emptied: bool,
+    all_gone: bool,
     taken: usize,
 }
 
@@ -90,12 +90,12 @@ pub(crate) enum Taken {
 }
 
 impl Port {
-    pub(crate) fn new(bound: Bound, given: bool, token: Token) -> Self {
+    pub(crate) fn new(bound: Bound, inherited: bool, token: Token) -> Self {
         Self {
             listener: bound.socket,
             address: bound.address,
             file: bound.file,
-            given,
+            inherited,
             token,
             watched: false,
             on: false,
@@ -150,7 +150,7 @@ impl Port {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.may_be_ready = false;
                     if let Some(closing) = &mut self.closing {
-                        closing.emptied = closing.from <= now;
+                        closing.all_gone = closing.from <= now;
                     }
                     return Taken::Nothing;
                 }
@@ -172,7 +172,7 @@ impl Port {
     pub(crate) fn stop_connects(&mut self) -> Duration {
         // There may be another of this name before we are done.
         self.file = None;
-        let ours = !self.given && !self.address.is_datagram();
+        let ours = !self.inherited && !self.address.is_datagram();
         let stopped = ours && sys::socket::stop_connects(self.listener.as_fd()).is_ok();
         match &self.address {
             Address::Tcp { address, .. } if stopped && address.ip().is_loopback() => {
@@ -188,14 +188,14 @@ impl Port {
         if self.closing.is_none() {
             let from = now + self.stop_connects();
             let by = now + CLOSING_MAX;
-            self.closing = Some(Closing { from, by, emptied: false, taken: 0 });
+            self.closing = Some(Closing { from, by, all_gone: false, taken: 0 });
         }
         self.may_be_ready = true;
     }
 
     /// Nothing more will come from a port that is being closed.
     pub(crate) fn is_drained(&self, now: Instant) -> bool {
-        let done = |it: &Closing| it.emptied || it.taken >= DRAIN_MAX || it.by <= now;
+        let done = |it: &Closing| it.all_gone || it.taken >= DRAIN_MAX || it.by <= now;
         self.closing.as_ref().is_some_and(done)
     }
 
@@ -207,13 +207,13 @@ impl Port {
     }
 
     /// Whether we stand in for the worker whose socket it is.
-    pub(crate) fn stand_in(&mut self, on: bool, turn: &mut Turn<'_>) {
+    pub(crate) fn accept_on_behalf(&mut self, on: bool, turn: &mut Turn<'_>) {
         self.may_be_ready = true;
         if on {
             self.takes = Takes::Ours;
             self.accept_or_not(turn);
         } else {
-            self.look_for_a_while(turn);
+            self.poll_for_a_while(turn);
         }
     }
 
@@ -239,39 +239,39 @@ impl Port {
         self.may_be_ready = true;
         self.told = true;
         if self.takes != Takes::Ours {
-            self.look_for_a_while(turn);
+            self.poll_for_a_while(turn);
         }
     }
 
     /// Not at each of its connections: the loop would wake for every one of them.
-    fn look_for_a_while(&mut self, turn: &mut Turn<'_>) {
-        self.takes = Takes::Theirs { looks: LOOKS };
+    fn poll_for_a_while(&mut self, turn: &mut Turn<'_>) {
+        self.takes = Takes::Theirs { polls_left: POLLS_WHILE_QUIET };
         if std::mem::take(&mut self.watched) {
             let _ = turn.deregister(self.listener.as_fd());
         }
     }
 
-    /// It is to be [looked at](Self::is_left_alone) every [`LOOK`].
-    pub(crate) fn is_looked_at(&self) -> bool {
-        matches!(self.takes, Takes::Theirs { looks: 1.. }) && self.closing.is_none()
+    /// It is to be [looked at](Self::is_left_alone) every [`POLL_INTERVAL`].
+    pub(crate) fn is_polled(&self) -> bool {
+        matches!(self.takes, Takes::Theirs { polls_left: 1.. }) && self.closing.is_none()
     }
 
     /// Looks whether its worker has left connections there. After some looks that found none the
     /// loop says when the next one comes.
-    pub(crate) fn is_left_alone(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Takes::Theirs { looks } = self.takes else { return false };
+    pub(crate) fn poll_unaccepted(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Takes::Theirs { polls_left } = self.takes else { return false };
         if sys::group::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
-            self.takes = Takes::Theirs { looks: LOOKS };
+            self.takes = Takes::Theirs { polls_left: POLLS_WHILE_QUIET };
             return true;
         }
-        if looks > 1 || self.watch(turn) {
-            self.takes = Takes::Theirs { looks: looks - 1 };
+        if polls_left > 1 || self.watch(turn) {
+            self.takes = Takes::Theirs { polls_left: polls_left - 1 };
         }
         false
     }
 
     pub(crate) fn wants_turn(&self, now: Instant) -> bool {
-        let last = self.closing.as_ref().is_some_and(|it| it.from <= now && !it.emptied);
+        let last = self.closing.as_ref().is_some_and(|it| it.from <= now && !it.all_gone);
         let wanted = self.wants() && (self.may_be_ready || last);
         wanted && self.paused_until.is_none_or(|until| until <= now)
     }
@@ -279,7 +279,7 @@ impl Port {
     /// When a paused port, or one that is being closed, wants its turn again.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let pause = self.paused_until.filter(|_| self.wants() && self.may_be_ready);
-        let last = self.closing.as_ref().filter(|it| !it.emptied).map(|it| it.from);
+        let last = self.closing.as_ref().filter(|it| !it.all_gone).map(|it| it.from);
         pause.into_iter().chain(last).filter(|at| *at > now).min()
     }
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::contract::{Affinity, Ends};
-use crate::protocol::closed_count::Count;
+use crate::contract::{Affinity, ClosedCounter};
+use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::queue::{Connection, mix};
 
 impl Affinity for Connection {
@@ -19,7 +19,7 @@ impl Affinity for Connection {
     }
 }
 
-impl Ends for Count {
+impl ClosedCounter for ClosedCount {
     fn ended(&self) -> u64 {
         Self::ended(self)
     }

@@ -12,15 +12,15 @@ use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::settings::Settings;
-use crate::primary::subscribers::Listeners;
+use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_process::{Pipes, WorkerProcess};
 use crate::protocol::queue::Connection;
 use crate::worker_options::Setup;
 
 /// To be called once.
-pub(crate) struct Then(pub(crate) Box<dyn FnOnce() + Send>);
+pub(crate) struct Completion(pub(crate) Box<dyn FnOnce() + Send>);
 
-impl fmt::Debug for Then {
+impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Then").finish_non_exhaustive()
     }
@@ -40,7 +40,7 @@ pub(crate) enum Job {
     /// One worker more, with this for itself.
     Fork(Arc<Setup>, Sender<Result<WorkerProcess, Error>>),
     /// All workers are to end; this is called then.
-    Disconnect(Then),
+    Disconnect(Completion),
     /// The user wants every worker replaced.
     Reload(Sender<Result<(), Error>>),
     /// The user asks for the counters, of all or of one.
@@ -61,7 +61,7 @@ pub(crate) struct Spawned {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    inbox: Sender<Job>,
+    jobs: Sender<Job>,
     driver: OnceLock<reactor::Handle>,
     state: Mutex<State>,
     changed: Condvar,
@@ -69,7 +69,7 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) listeners: Listeners,
+    pub(crate) subscribers: Subscribers,
     pub(crate) events_taken: bool,
     /// As they were last changed; the driver may not have heard of it.
     pub(crate) settings: Arc<Settings>,
@@ -81,12 +81,12 @@ pub(crate) struct State {
     /// All workers that were last asked for listen, or once did.
     pub(crate) ready: bool,
     /// How often a number of workers was asked for.
-    pub(crate) scales: u64,
+    pub(crate) scale_version: u64,
     pub(crate) finished: bool,
     /// All workers have ended, and none has been asked for since.
     pub(crate) idle: bool,
     /// How often that happened.
-    pub(crate) idles: u64,
+    pub(crate) idle_version: u64,
     /// Why the start was given up; taken by the first who asks.
     pub(crate) failure: Option<Error>,
     pub(crate) interrupted: Option<Signal>,
@@ -96,17 +96,17 @@ pub(crate) struct State {
 impl State {
     fn new(settings: Settings) -> Self {
         Self {
-            listeners: Listeners::default(),
+            subscribers: Subscribers::default(),
             events_taken: false,
             settings: Arc::new(settings),
             frozen: false,
             workers: BTreeMap::new(),
             counters: Counters::default(),
             ready: false,
-            scales: 0,
+            scale_version: 0,
             finished: false,
             idle: false,
-            idles: 0,
+            idle_version: 0,
             failure: None,
             interrupted: None,
             address: None,
@@ -116,9 +116,9 @@ impl State {
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> (Arc<Self>, Receiver<Job>) {
-        let (inbox, jobs) = crossbeam_channel::unbounded();
+        let (jobs, received) = crossbeam_channel::unbounded();
         let (state, changed) = (Mutex::new(State::new(settings)), Condvar::new());
-        (Arc::new(Self { inbox, driver: OnceLock::new(), state, changed }), jobs)
+        (Arc::new(Self { jobs, driver: OnceLock::new(), state, changed }), received)
     }
 
     /// Names the driver's source; before this its jobs wait.
@@ -137,7 +137,7 @@ impl Shared {
         let mut state = self.lock();
         state.ready = false;
         state.idle = false;
-        state.scales += 1;
+        state.scale_version += 1;
         self.job(workers);
     }
 
@@ -165,14 +165,14 @@ impl Shared {
 
     pub(crate) fn job(&self, job: Job) {
         // Refused only when the driver is gone, and then nobody needs it.
-        let _ = self.inbox.send(job);
+        let _ = self.jobs.send(job);
         if let Some(driver) = self.driver.get() {
             driver.wake();
         }
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        self.lock().listeners.tell(event);
+        self.lock().subscribers.tell(event);
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {

@@ -12,7 +12,7 @@ use crate::contract::WorkerId;
 use crate::primary::event::{Event, Kind};
 
 #[derive(Debug, Default)]
-pub(crate) struct Listeners {
+pub(crate) struct Subscribers {
     /// The way to the user, if he asked for events.
     pub(crate) queue: Option<Sender<Event>>,
     callbacks: Vec<Callback>,
@@ -50,7 +50,7 @@ impl fmt::Debug for Callback {
     }
 }
 
-impl Listeners {
+impl Subscribers {
     /// From now on; `past` is what its worker has been through already.
     pub(crate) fn add(&mut self, mut callback: Callback, past: Vec<Event>) {
         let over = is_over(&past);
@@ -72,14 +72,14 @@ impl Listeners {
 
     pub(crate) fn tell(&mut self, event: Event) {
         let (kind, worker) = (event.kind(), event.worker().cloned());
-        if let (Some(worker), Some(twin)) = (&worker, event.twin()) {
-            worker.remember(&twin);
+        if let (Some(worker), Some(try_clone)) = (&worker, event.try_clone()) {
+            worker.remember(&try_clone);
         }
         let mut rest = Some(event);
         for callback in &mut self.callbacks {
             let Some(event) = rest.take() else { break };
             if callback.wants(&event) {
-                rest = event.twin();
+                rest = event.try_clone();
                 (callback.tell)(event);
             } else {
                 rest = Some(event);
@@ -89,8 +89,8 @@ impl Listeners {
             // The user dropped the receiver: he no longer wants to know.
             let _ = queue.send(event);
         }
-        let ends = matches!(kind, Kind::Exit | Kind::Disconnect);
-        if let Some(worker) = worker.filter(|worker| ends && is_over(&worker.past())) {
+        let closed_counter = matches!(kind, Kind::Exit | Kind::Disconnect);
+        if let Some(worker) = worker.filter(|worker| closed_counter && is_over(&worker.past())) {
             self.callbacks.retain(|callback| callback.worker != Some(worker.id()));
         }
     }

@@ -266,7 +266,7 @@ impl WorkerProcess {
     }
 
     /// Nothing more is heard of it.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         let child = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Not under the lock.
         drop(child);
@@ -277,7 +277,7 @@ impl WorkerProcess {
         self.0.state.fetch_max(state as u8, Ordering::AcqRel);
     }
 
-    pub(crate) fn ends(&self, exited_after_disconnect: bool) {
+    pub(crate) fn closed_counter(&self, exited_after_disconnect: bool) {
         self.0.wanted.store(1 + u8::from(exited_after_disconnect), Ordering::Release);
     }
 }

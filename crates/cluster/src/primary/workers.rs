@@ -9,7 +9,7 @@ use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
 use crate::contract::{Key, Notice, WorkerId, WorkerKind};
-use crate::node::primary_session::Desk;
+use crate::node::primary_session::PrimarySession;
 use crate::primary::event::Event;
 use crate::primary::shared::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
@@ -18,26 +18,26 @@ use crate::protocol::queue::{Connection, Queue};
 use crate::state::State;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
-const LAST_WORDS_BYTES: usize = 4096;
+const STDERR_TAIL_BYTES: usize = 4096;
 /// So often that much is read before the other sources get their turn.
 const READS_PER_TURN: usize = 16;
 
 #[derive(Debug, Default)]
-pub(crate) struct Members(BTreeMap<WorkerId, Member>);
+pub(crate) struct Workers(BTreeMap<WorkerId, WorkerIo>);
 
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct WorkerIo {
     pub(crate) process: WorkerProcess,
     pub(crate) child: Arc<Child>,
     pub(crate) queues: BTreeMap<Key, Queue>,
     /// A Node worker's, which has no queues.
-    pub(crate) desk: Option<Desk<Connection>>,
+    pub(crate) session: Option<PrimarySession<Connection>>,
     pub(crate) status: Option<ExitStatus>,
     shared: Arc<Shared>,
     stderr: Option<std::fs::File>,
-    last_words: VecDeque<u8>,
+    stderr_tail: VecDeque<u8>,
     /// Told as the reason of a failed start, and so not written out again.
-    blamed: bool,
+    reported: bool,
     /// More of its standard error is there than a turn takes.
     reads_on: bool,
     told_online: bool,
@@ -45,66 +45,68 @@ pub(crate) struct Member {
     told_exit: bool,
 }
 
-impl Members {
-    pub(crate) fn add(&mut self, member: Member) {
-        self.0.insert(member.process.id(), member);
+impl Workers {
+    pub(crate) fn add(&mut self, worker_io: WorkerIo) {
+        self.0.insert(worker_io.process.id(), worker_io);
     }
 
     /// Takes out a worker of whom nothing more is to be heard or told, and who holds nothing.
-    pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<Member> {
-        let member = self.0.get(&worker)?;
-        let told = member.told_exit && member.told_disconnect;
-        let holds_none =
-            member.queues.is_empty() && member.desk.as_ref().is_none_or(Desk::is_empty);
+    pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<WorkerIo> {
+        let worker_io = self.0.get(&worker)?;
+        let told = worker_io.told_exit && worker_io.told_disconnect;
+        let holds_none = worker_io.queues.is_empty()
+            && worker_io.session.as_ref().is_none_or(PrimarySession::is_empty);
         let done = told && holds_none;
         if done { self.0.remove(&worker) } else { None }
     }
 
     pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
-        if let Some(member) = self.0.get(&worker) {
+        if let Some(worker_io) = self.0.get(&worker) {
             // There is room for it. Fails when the channel is closed, which comes as an event.
-            let _ = member.child.send_internal(message);
+            let _ = worker_io.child.send_internal(message);
         }
     }
 
     pub(crate) fn disconnect(&mut self, worker: WorkerId) {
-        if let Some(member) = self.0.get(&worker) {
+        if let Some(worker_io) = self.0.get(&worker) {
             // Fails only when it is closed.
-            let _ = member.child.disconnect();
+            let _ = worker_io.child.disconnect();
         }
     }
 
     pub(crate) fn kill(&mut self, worker: WorkerId, signal: Signal) {
-        if let Some(member) = self.0.get(&worker) {
+        if let Some(worker_io) = self.0.get(&worker) {
             // Fails only when it has ended, which comes as an event of its own.
-            let _ = member.process.kill(signal);
+            let _ = worker_io.process.kill(signal);
         }
     }
 
     /// Goes on reading what the last turn left; gives what is to be written.
     pub(crate) fn read_on(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
-        let members = self.0.values_mut().filter(|member| member.reads_on);
-        members.filter_map(|member| member.read_stderr(turn)).collect()
+        let workers = self.0.values_mut().filter(|worker_io| worker_io.reads_on);
+        workers.filter_map(|worker_io| worker_io.read_stderr(turn)).collect()
     }
 
     /// Lets all go; gives what is still to be written of their standard errors.
     pub(crate) fn close_all(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.0).into_values().map(|member| member.close(turn)).collect()
+        std::mem::take(&mut self.0).into_values().map(|worker_io| worker_io.close(turn)).collect()
     }
 
     /// The Node workers that may have answered and cannot be heard.
     pub(crate) fn unheard(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        let waits = |member: &Member| member.desk.as_ref().is_some_and(|desk| !desk.is_empty());
-        let members = self.0.iter();
-        members.filter(move |(_, it)| waits(it) && it.child.is_held_back()).map(|(id, _)| *id)
+        let waits = |worker_io: &WorkerIo| {
+            worker_io.session.as_ref().is_some_and(|session| !session.is_empty())
+        };
+        let workers = self.0.iter();
+        workers.filter(move |(_, it)| waits(it) && it.child.is_held_back()).map(|(id, _)| *id)
     }
 
     /// Somebody cannot be heard.
     pub(crate) fn is_any_held_back(&self) -> bool {
-        self.0.values().any(|member| member.child.is_held_back())
+        self.0.values().any(|worker_io| worker_io.child.is_held_back())
     }
 
-    pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
+    pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut WorkerIo> {
         self.0.get_mut(&worker)
     }
 
@@ -113,7 +115,7 @@ impl Members {
     }
 }
 
-impl Member {
+impl WorkerIo {
     pub(crate) fn new(worker: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
         let Spawned { child, kind, pipes, stderr: _ } = spawned;
         let process = WorkerProcess::new(worker, child.clone(), pipes, shared.clone());
@@ -124,12 +126,12 @@ impl Member {
             process,
             child,
             queues: BTreeMap::new(),
-            desk: (kind == WorkerKind::Node).then(Desk::new),
+            session: (kind == WorkerKind::Node).then(PrimarySession::new),
             status: None,
             shared,
             stderr: None,
-            last_words: VecDeque::new(),
-            blamed: false,
+            stderr_tail: VecDeque::new(),
+            reported: false,
             reads_on: false,
             told_online: false,
             told_disconnect: false,
@@ -148,7 +150,7 @@ impl Member {
 
     /// Reads what is there; gives what no longer fits into the last words, to be written on.
     pub(crate) fn read_stderr(&mut self, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
-        let mut buffer = [0; LAST_WORDS_BYTES];
+        let mut buffer = [0; STDERR_TAIL_BYTES];
         self.reads_on = false;
         for count in 0.. {
             let Some(stderr) = &mut self.stderr else { break };
@@ -162,21 +164,21 @@ impl Member {
                     let _ = turn.deregister(stderr.as_fd());
                     self.stderr = None;
                 }
-                Ok(count) => self.last_words.extend(&buffer[..count]),
+                Ok(count) => self.stderr_tail.extend(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
         // Until its runtime is up these may be its last words; from then on it speaks for itself.
-        let keep = if self.told_online { 0 } else { LAST_WORDS_BYTES };
-        let over = self.last_words.len().saturating_sub(keep);
-        (over > 0).then(|| self.last_words.drain(..over).collect())
+        let keep = if self.told_online { 0 } else { STDERR_TAIL_BYTES };
+        let over = self.stderr_tail.len().saturating_sub(keep);
+        (over > 0).then(|| self.stderr_tail.drain(..over).collect())
     }
 
     /// How it ended and what it said last, for the error of a failed start.
-    pub(crate) fn last_words(&mut self) -> (Option<ExitStatus>, String) {
-        self.blamed = true;
-        let bytes: Vec<u8> = self.last_words.drain(..).collect();
+    pub(crate) fn stderr_tail(&mut self) -> (Option<ExitStatus>, String) {
+        self.reported = true;
+        let bytes: Vec<u8> = self.stderr_tail.drain(..).collect();
         (self.status, String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -189,8 +191,8 @@ impl Member {
         for queue in self.queues.values() {
             let _ = turn.deregister(queue.write_end());
         }
-        self.process.let_go();
-        if self.blamed { Vec::new() } else { self.last_words.into() }
+        self.process.release();
+        if self.reported { Vec::new() } else { self.stderr_tail.into() }
     }
 
     /// Tells the user, with the worker's own state moved on before.
@@ -209,13 +211,13 @@ impl Member {
             }
             Notice::Disconnect { exited_after_disconnect, .. } => {
                 self.told_disconnect = true;
-                process.ends(exited_after_disconnect);
+                process.closed_counter(exited_after_disconnect);
                 process.reach(State::Disconnected);
                 Event::Disconnect(process)
             }
             Notice::Exit { worker, exited_after_disconnect, .. } => {
                 self.told_exit = true;
-                process.ends(exited_after_disconnect);
+                process.closed_counter(exited_after_disconnect);
                 process.reach(State::Dead);
                 self.shared.change(|state| {
                     state.workers.remove(&worker);

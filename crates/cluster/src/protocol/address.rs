@@ -5,9 +5,9 @@
 //!
 //! Pure.
 
-use core::fmt;
-use core::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -44,7 +44,7 @@ pub enum Address {
     DatagramAbstract(Vec<u8>),
     /// A socket that the primary was given under this name, by
     /// [`Builder::socket`](crate::Builder::socket) or by systemd. What is granted is its address.
-    Given(String),
+    Inherited(String),
 }
 
 impl Address {
@@ -56,7 +56,7 @@ impl Address {
             | Self::UnixAbstract(_)
             | Self::DatagramPath(_)
             | Self::DatagramAbstract(_)
-            | Self::Given(_) => false,
+            | Self::Inherited(_) => false,
         }
     }
 
@@ -75,7 +75,9 @@ impl Address {
     pub(crate) fn is_datagram(&self) -> bool {
         match self {
             Self::Udp { .. } | Self::DatagramPath(_) | Self::DatagramAbstract(_) => true,
-            Self::Tcp { .. } | Self::UnixPath(_) | Self::UnixAbstract(_) | Self::Given(_) => false,
+            Self::Tcp { .. } | Self::UnixPath(_) | Self::UnixAbstract(_) | Self::Inherited(_) => {
+                false
+            }
         }
     }
 }
@@ -98,7 +100,7 @@ impl fmt::Display for Address {
             Self::UnixAbstract(name) | Self::DatagramAbstract(name) => {
                 write!(f, "@{}", name.escape_ascii())
             }
-            Self::Given(name) => write!(f, "socket '{name}'"),
+            Self::Inherited(name) => write!(f, "socket '{name}'"),
         }
     }
 }
@@ -120,7 +122,7 @@ enum Wire {
     Udp(Ip, bool),
     DatagramPath(Vec<u8>),
     DatagramAbstract(Vec<u8>),
-    Given(String),
+    Inherited(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,7 +162,7 @@ impl From<Address> for Wire {
             Address::Udp { address, v6_only } => Self::Udp(address.into(), v6_only),
             Address::DatagramPath(path) => Self::DatagramPath(bytes(path)),
             Address::DatagramAbstract(name) => Self::DatagramAbstract(name),
-            Address::Given(name) => Self::Given(name),
+            Address::Inherited(name) => Self::Inherited(name),
         }
     }
 }
@@ -175,7 +177,7 @@ impl From<Wire> for Address {
             Wire::Udp(ip, v6_only) => Self::Udp { address: ip.into(), v6_only },
             Wire::DatagramPath(bytes) => Self::DatagramPath(path(bytes)),
             Wire::DatagramAbstract(name) => Self::DatagramAbstract(name),
-            Wire::Given(name) => Self::Given(name),
+            Wire::Inherited(name) => Self::Inherited(name),
         }
     }
 }
@@ -222,7 +224,7 @@ mod tests {
             Address::Udp { address: scoped, v6_only: false },
             Address::DatagramPath(odd_path),
             Address::DatagramAbstract(vec![255]),
-            Address::Given("web".to_owned()),
+            Address::Inherited("web".to_owned()),
         ] {
             assert_eq!(Address::from(Wire::from(address.clone())), address);
         }

@@ -16,9 +16,9 @@ const AWAITED: usize = 1;
 
 /// One worker's count for one listener.
 #[derive(Debug)]
-pub(crate) struct Count(Counters);
+pub(crate) struct ClosedCount(Counters);
 
-impl Count {
+impl ClosedCount {
     /// Makes a page; the descriptor is for the worker.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let file = Counters::create("brood-count")?;
@@ -40,7 +40,7 @@ impl Count {
     }
 }
 
-impl Count {
+impl ClosedCount {
     /// The number of connections that have ended.
     pub(crate) fn ended(&self) -> u64 {
         self.0.load(ENDED)
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn the_next_end_is_told_once_to_who_waits_for_it() {
-        let (primary, page) = Count::new().unwrap();
-        let worker = Count::map(page.as_fd()).unwrap();
+        let (primary, page) = ClosedCount::new().unwrap();
+        let worker = ClosedCount::map(page.as_fd()).unwrap();
         assert!(!worker.end() && primary.ended() == 1);
         primary.await_next();
         primary.await_next();

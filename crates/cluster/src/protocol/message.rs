@@ -40,14 +40,14 @@ pub(crate) enum ToPrimary {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// The answer to a wish to listen: what to accept from, or an errno.
-    Listen { request: u32, result: Result<Granted, i32> },
+    Listen { request: u32, result: Result<ListenGrant, i32> },
     /// Finish what you have, then end.
     Disconnect,
 }
 
 /// What to accept from.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Granted {
+pub(crate) struct ListenGrant {
     /// Names the listener in [`ToPrimary::Listening`] and [`ToPrimary::Close`].
     pub(crate) key: u32,
     /// As bound: with the real port where 0 was asked for.

@@ -71,7 +71,7 @@ impl Queue {
     /// Reads back what nobody has read yet, oldest first; the number counts the probes.
     ///
     /// Stops early where this process has no descriptor left for what it would read.
-    pub(crate) fn take_back(&self) -> (Vec<Connection>, u32) {
+    pub(crate) fn reclaim(&self) -> (Vec<Connection>, u32) {
         let mut connections = Vec::new();
         let mut probes = 0;
         while let Ok(Some(taken)) = take(self.read_copy.as_fd(), true) {
@@ -97,14 +97,14 @@ impl Queue {
 
 /// The worker's end of its queue.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct QueueReader {
     read: OwnedFd,
     /// A connection with this number or a higher one means: look before the next is taken.
     careful_from: u64,
     last_number: AtomicU64,
 }
 
-impl Intake {
+impl QueueReader {
     pub(crate) fn new(read: OwnedFd) -> Self {
         let limit = sys::limit::descriptors().map_or(0, |(soft, _)| soft);
         let careful_from = limit.saturating_sub(DESCRIPTORS_SPARE);
@@ -118,8 +118,8 @@ impl Intake {
     /// primary takes it back: reading it would lose the connection.
     pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
-            let look_first = self.last_number.load(Ordering::Relaxed) >= self.careful_from;
-            match take(self.read.as_fd(), look_first)? {
+            let peek_first = self.last_number.load(Ordering::Relaxed) >= self.careful_from;
+            match take(self.read.as_fd(), peek_first)? {
                 None => return Ok(None),
                 Some(Taken::Probe) => {}
                 Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -140,7 +140,7 @@ impl Intake {
     }
 }
 
-impl Drop for Intake {
+impl Drop for QueueReader {
     /// Nothing more gets in, although the primary holds the queue open and may not hear what we
     /// tell it; what is there it reads back.
     fn drop(&mut self) {
@@ -149,7 +149,7 @@ impl Drop for Intake {
     }
 }
 
-impl AsFd for Intake {
+impl AsFd for QueueReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
@@ -163,10 +163,10 @@ enum Taken {
 
 /// Reads one record without waiting. Packets that are no records are dropped, with whatever
 /// they carried: only the primary writes here, so there are none unless it is broken.
-fn take(read: BorrowedFd<'_>, look_first: bool) -> io::Result<Option<Taken>> {
+fn take(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<Taken>> {
     let mut bytes = [0; RECORD_BYTES];
     loop {
-        if look_first {
+        if peek_first {
             let flags = RecvFlags { dont_wait: true, peek: true };
             match scm::recv(read, &mut bytes, 1, flags) {
                 Ok(seen) if seen.truncated => {
@@ -212,17 +212,17 @@ mod tests {
     #[test]
     fn an_end_that_is_closed_takes_nothing_more_and_leaves_what_it_had() {
         let (queue, end) = Queue::new().unwrap();
-        let intake = Intake::new(end);
+        let reader = QueueReader::new(end);
         for peer in ["192.0.2.7:1", "192.0.2.7:2"] {
             queue.send(&from(Some(peer))).unwrap();
         }
-        assert_eq!(intake.accept().unwrap().unwrap().peer, from(Some("192.0.2.7:1")).peer);
-        drop(intake);
+        assert_eq!(reader.accept().unwrap().unwrap().peer, from(Some("192.0.2.7:1")).peer);
+        drop(reader);
         let refused = queue.send(&from(None)).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(sys::errno::EPIPE));
         assert!(queue.send_probe().is_err());
         assert_eq!(queue.depth().unwrap(), 1);
-        let (left, probes) = queue.take_back();
+        let (left, probes) = queue.reclaim();
         assert_eq!((left.len(), left[0].peer, probes), (1, from(Some("192.0.2.7:2")).peer, 0));
     }
 }

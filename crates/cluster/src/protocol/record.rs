@@ -7,7 +7,7 @@
 //!
 //! Pure.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// The length of every record.
 pub(crate) const RECORD_BYTES: usize = 32;

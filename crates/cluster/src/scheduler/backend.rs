@@ -7,55 +7,55 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::contract::{Ends, Slot, WorkerId, WorkerKind};
+use crate::contract::{ClosedCounter, SlotId, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
-use super::LATE;
+use super::SLOW;
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Backend {
     pub(super) worker: WorkerId,
-    pub(super) slot: Slot,
+    pub(super) slot: SlotId,
     pub(super) kind: WorkerKind,
-    pub(super) state: LaneState,
+    pub(super) state: BackendState,
     /// Sent and, as far as known, unread; of a Node worker: not answered.
     pub(super) records: VecDeque<Sent>,
-    /// `Ask` is under way; so many records lay in the queue then.
+    /// `PollDepth` is under way; so many records lay in the queue then.
     pub(super) asked: Option<usize>,
     /// The kernel refused a record for want of room, or the lane rests.
     pub(super) full: bool,
     /// The oldest record was unread for longer than this when it was last looked at.
-    pub(super) late: bool,
-    pub(super) late_after: Duration,
+    pub(super) slow: bool,
+    pub(super) slow_after: Duration,
     /// Was looked at then, before it was passed over, and given nothing since.
-    pub(super) looked_at: Option<Instant>,
-    /// Unread for longer than [`LATE`] ever since, and nothing read.
+    pub(super) polled_at: Option<Instant>,
+    /// Unread for longer than [`SLOW`] ever since, and nothing read.
     pub(super) stalled_since: Option<Instant>,
     /// What a Node worker says is not heard now.
-    pub(super) held_back: bool,
+    pub(super) paused: bool,
     /// A Node worker took nothing: until then it is asked for nothing more, and how long that is.
     pub(super) rest: Option<(Instant, Duration)>,
     /// The worker's count of what has ended.
-    pub(super) ends: Option<Arc<dyn Ends>>,
+    pub(super) closed_counter: Option<Arc<dyn ClosedCounter>>,
     /// It accepts from its slot's own socket, too.
     pub(super) own: bool,
     /// It was last found to do so.
-    pub(super) seen_own: bool,
+    pub(super) was_accepting: bool,
     /// So many connections it may have, open or in its queue.
     pub(super) open_max: Option<u32>,
     pub(super) counters: WorkerCounters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaneState {
+pub(super) enum BackendState {
     /// The queue exists; the worker has not said that it listens.
     Granted,
     Open,
     /// Emptied because it was stuck; gets probes only.
     Suspect,
-    /// `TakeBack` is under way.
+    /// `Reclaim` is under way.
     Taking(After),
-    /// The last `TakeBack` came; `Ask` is under way, to see whether that was all. It is not when
+    /// The last `Reclaim` came; `PollDepth` is under way, to see whether that was all. It is not when
     /// this process is out of descriptors.
     Checking(u32),
     /// It was not all; the number counts the tries.
@@ -90,31 +90,31 @@ pub(super) struct Origin {
     pub(super) again: bool,
 }
 
-impl Lane {
+impl Backend {
     pub(super) fn new(
         worker: WorkerId,
-        slot: Slot,
+        slot: SlotId,
         kind: WorkerKind,
-        late_after: Duration,
+        slow_after: Duration,
         open_max: Option<u32>,
     ) -> Self {
         Self {
             worker,
             slot,
             kind,
-            state: LaneState::Granted,
+            state: BackendState::Granted,
             records: VecDeque::new(),
             asked: None,
             full: false,
-            late: false,
-            late_after,
-            looked_at: None,
+            slow: false,
+            slow_after,
+            polled_at: None,
             stalled_since: None,
-            held_back: false,
+            paused: false,
             rest: None,
-            ends: None,
+            closed_counter: None,
             own: false,
-            seen_own: false,
+            was_accepting: false,
             open_max,
             counters: WorkerCounters::default(),
         }
@@ -123,20 +123,20 @@ impl Lane {
     /// Is sent a connection; what was seen of it before is not true any more.
     pub(super) fn give(&mut self, sent: Sent) {
         self.records.push_back(sent);
-        self.looked_at = None;
+        self.polled_at = None;
     }
 
-    /// Takes the answer to `Ask`.
+    /// Takes the answer to `PollDepth`.
     pub(super) fn saw(&mut self, unread: usize, now: Instant) {
         let Some(asked) = self.asked.take() else { return };
         let read = asked.saturating_sub(unread).min(self.records.len());
         self.records.drain(..read);
-        self.late = self.is_unread_for(self.late_after, now);
+        self.slow = self.is_unread_for(self.slow_after, now);
         if read > 0 || unread == 0 {
             self.full = false;
             self.stalled_since = None;
         }
-        if self.is_unread_for(LATE, now) {
+        if self.is_unread_for(SLOW, now) {
             self.stalled_since.get_or_insert(now);
         }
     }
@@ -155,7 +155,7 @@ impl Lane {
         let sent = self.records.remove(at)?;
         self.asked = self.asked.map(|asked| asked.min(self.records.len()));
         // Nobody looks at an empty lane again.
-        self.late &= !self.records.is_empty();
+        self.slow &= !self.records.is_empty();
         sent.connection
     }
 
@@ -173,20 +173,20 @@ impl Lane {
 
     /// May be given more than its share, up to this many.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.state == LaneState::Open && !self.late && !self.full && self.records.len() < window
+        self.state == BackendState::Open && !self.slow && !self.full && self.records.len() < window
     }
 
     /// Has to be looked at every tick.
     pub(super) fn is_watched(&self) -> bool {
         match self.state {
-            LaneState::Open => !self.records.is_empty() || self.full,
-            LaneState::Suspect => true,
-            LaneState::Granted
-            | LaneState::Taking(_)
-            | LaneState::Checking(_)
-            | LaneState::Again(_)
-            | LaneState::Ended
-            | LaneState::Answering => false,
+            BackendState::Open => !self.records.is_empty() || self.full,
+            BackendState::Suspect => true,
+            BackendState::Granted
+            | BackendState::Taking(_)
+            | BackendState::Checking(_)
+            | BackendState::Again(_)
+            | BackendState::Ended
+            | BackendState::Answering => false,
         }
     }
 }

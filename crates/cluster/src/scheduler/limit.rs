@@ -11,46 +11,48 @@ use std::time::Instant;
 
 use crate::contract::{Affinity, Output};
 
-use super::Schedule;
-use super::backend::Lane;
+use super::Scheduler;
+use super::backend::Backend;
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// Nobody is free: the next end in a worker at its limit will be told. Answers whether there
     /// was one meanwhile.
-    pub(super) fn await_ends(&self) -> bool {
+    pub(super) fn await_closed(&self) -> bool {
         if self.blocked_until.is_some() {
             return false;
         }
-        let lanes = self.lanes.iter().filter(|lane| lane.is_free_but_for_its_limit(self.window));
+        let backends =
+            self.backends.iter().filter(|backend| backend.is_free_but_for_its_limit(self.window));
         // All of them are told.
-        lanes.filter(|lane| lane.has_room_now()).count() > 0
+        backends.filter(|backend| backend.has_room_now()).count() > 0
     }
 
     /// Nobody was free, and somebody was only at its limit: all hangs on what that says. It may
     /// have room by now.
     pub(crate) fn awaits_room(&self) -> bool {
-        let limited =
-            |lane: &Lane| lane.open_max.is_some() && lane.is_free_but_for_its_limit(self.window);
-        self.open && !self.accepting && self.lanes.iter().any(limited)
+        let limited = |backend: &Backend| {
+            backend.open_max.is_some() && backend.is_free_but_for_its_limit(self.window)
+        };
+        self.open && !self.accepting && self.backends.iter().any(limited)
     }
 
     /// The address is given up: what waits is served by those that are left, whatever they have.
     pub(crate) fn lift_limits(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        let limits = self.lanes.iter_mut().filter_map(|lane| lane.open_max.take());
+        let limits = self.backends.iter_mut().filter_map(|backend| backend.open_max.take());
         if limits.count() > 0 {
-            self.deal(now, out);
+            self.dispatch(now, out);
         }
     }
 }
 
-impl Lane {
+impl Backend {
     pub(super) fn is_at_its_limit(&self) -> bool {
         self.open_max.is_some_and(|max| self.load() >= u64::from(max))
     }
 
     fn has_room_now(&self) -> bool {
-        if let (Some(_), Some(ends)) = (self.open_max, &self.ends) {
-            ends.await_next();
+        if let (Some(_), Some(closed_counter)) = (self.open_max, &self.closed_counter) {
+            closed_counter.await_next();
         }
         !self.is_at_its_limit()
     }

@@ -7,16 +7,20 @@
 
 use std::sync::Arc;
 
-use crate::contract::{Affinity, Ends, WorkerId};
+use crate::contract::{Affinity, ClosedCounter, WorkerId};
 
-use super::Schedule;
-use super::backend::Lane;
+use super::Scheduler;
+use super::backend::Backend;
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// The worker counts what has ended here.
-    pub(crate) fn count_ends(&mut self, worker: WorkerId, ends: Arc<dyn Ends>) {
+    pub(crate) fn set_closed_counter(
+        &mut self,
+        worker: WorkerId,
+        closed_counter: Arc<dyn ClosedCounter>,
+    ) {
         if let Ok(at) = self.find(worker) {
-            self.lanes[at].ends = Some(ends);
+            self.backends[at].closed_counter = Some(closed_counter);
         }
     }
 
@@ -25,22 +29,22 @@ impl<H: Affinity> Schedule<H> {
         if self.blocked_until.is_some() {
             return None;
         }
-        let turn = self.cursor.min(self.lanes.len());
-        let order = (turn..self.lanes.len()).chain(0..turn);
-        let free = order.filter(|at| self.lanes[*at].is_free(self.window));
-        let least = free.min_by_key(|at| self.lanes[*at].load());
+        let turn = self.cursor.min(self.backends.len());
+        let order = (turn..self.backends.len()).chain(0..turn);
+        let free = order.filter(|at| self.backends[*at].is_free(self.window));
+        let least = free.min_by_key(|at| self.backends[*at].load());
         let at = least.or_else(|| self.pick_deeper(turn))?;
         self.cursor = at + 1;
         Some(at)
     }
 }
 
-impl Lane {
+impl Backend {
     pub(super) fn load(&self) -> u64 {
         let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
-        self.ends.as_ref().map_or(unread, |ends| {
-            let given = self.counters.dispatched.saturating_sub(self.counters.taken_back);
-            given.saturating_sub(ends.ended())
+        self.closed_counter.as_ref().map_or(unread, |closed_counter| {
+            let given = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
+            given.saturating_sub(closed_counter.ended())
         })
     }
 }

@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{Affinity, Answer, Output, WorkerId, WorkerKind};
 
-use super::backend::{After, Lane, LaneState, Origin};
-use super::{Schedule, TICK, Waiting};
+use super::backend::{After, Backend, BackendState, Origin};
+use super::{Scheduler, TICK, Waiting};
 
 /// So many may be unanswered where nobody is free.
 pub(super) const NODE_WINDOW: usize = 8;
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// A worker answered the `nth` of those it had not answered.
     pub(crate) fn answered(
         &mut self,
@@ -36,28 +36,30 @@ impl<H: Affinity> Schedule<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let mut number = 0;
-        let lane = self.find(worker).map(|at| &mut self.lanes[at]);
-        if let Ok(lane) = lane {
-            if let Some(origin) = lane.records.remove(nth).and_then(|sent| sent.connection) {
+        let backend = self.find(worker).map(|at| &mut self.backends[at]);
+        if let Ok(backend) = backend {
+            if let Some(origin) = backend.records.remove(nth).and_then(|sent| sent.connection) {
                 number = origin.number;
             }
-            lane.late = lane.is_unread_for(lane.late_after, now);
-            lane.held_back = false;
+            backend.slow = backend.is_unread_for(backend.slow_after, now);
+            backend.paused = false;
             match answer {
-                Answer::Taken => lane.rest = None,
+                Answer::Taken => backend.rest = None,
                 Answer::Declined(_) | Answer::Lost(_) => {
-                    lane.counters.taken_back += 1;
-                    lane.begin_rest(now);
+                    backend.counters.reclaimed += 1;
+                    backend.begin_rest(now);
                     self.tick_at.get_or_insert(now + TICK);
                 }
             }
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
-            self.counters.taken_back += 1;
+            self.counters.reclaimed += 1;
             self.put_back(Waiting { connection, origin: Origin { number, again: true } });
         }
         if let Ok(at) = self.find(worker) {
-            if self.lanes[at].state == LaneState::Answering && self.lanes[at].records.is_empty() {
+            if self.backends[at].state == BackendState::Answering
+                && self.backends[at].records.is_empty()
+            {
                 self.remove(at, out);
             }
         }
@@ -68,40 +70,43 @@ impl<H: Affinity> Schedule<H> {
     /// Nothing more comes from the worker: what it has not answered it never will.
     pub(crate) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         let Ok(at) = self.find(worker) else { return };
-        if self.lanes[at].kind == WorkerKind::Native {
+        if self.backends[at].kind == WorkerKind::Native {
             return;
         }
-        match self.lanes[at].state {
-            LaneState::Open | LaneState::Ended | LaneState::Answering
-                if !self.lanes[at].records.is_empty() =>
+        match self.backends[at].state {
+            BackendState::Open | BackendState::Ended | BackendState::Answering
+                if !self.backends[at].records.is_empty() =>
             {
-                self.take_back(at, After::Drop(0), out);
+                self.reclaim(at, After::Drop(0), out);
             }
-            LaneState::Granted | LaneState::Open | LaneState::Ended | LaneState::Answering => {
+            BackendState::Granted
+            | BackendState::Open
+            | BackendState::Ended
+            | BackendState::Answering => {
                 self.remove(at, out);
             }
             // The last is under way, the others are no states of such a lane.
-            LaneState::Taking(_)
-            | LaneState::Suspect
-            | LaneState::Checking(_)
-            | LaneState::Again(_) => {}
+            BackendState::Taking(_)
+            | BackendState::Suspect
+            | BackendState::Checking(_)
+            | BackendState::Again(_) => {}
         }
         self.accept_or_not(out);
     }
 
     /// The worker may have answered, and cannot be heard: it is late, and its time does not run.
-    pub(crate) fn held_back(&mut self, worker: WorkerId) {
+    pub(crate) fn paused(&mut self, worker: WorkerId) {
         if let Ok(at) = self.find(worker) {
-            self.lanes[at].held_back = true;
+            self.backends[at].paused = true;
         }
     }
 
     /// The worker gets nothing more.
     pub(super) fn await_answers(&mut self, at: usize, out: &mut Vec<Output<H>>) {
-        if self.lanes[at].records.is_empty() {
+        if self.backends[at].records.is_empty() {
             self.remove(at, out);
         } else {
-            self.lanes[at].state = LaneState::Answering;
+            self.backends[at].state = BackendState::Answering;
         }
     }
 
@@ -109,28 +114,28 @@ impl<H: Affinity> Schedule<H> {
     pub(super) fn pick_deeper(&self, turn: usize) -> Option<usize> {
         let window = self.window.min(NODE_WINDOW);
         let has_room = |at: &usize| {
-            let lane = &self.lanes[*at];
-            lane.kind == WorkerKind::Node && lane.has_room(window)
+            let backend = &self.backends[*at];
+            backend.kind == WorkerKind::Node && backend.has_room(window)
         };
-        (turn..self.lanes.len()).find(has_room).or_else(|| (0..turn).find(has_room))
+        (turn..self.backends.len()).find(has_room).or_else(|| (0..turn).find(has_room))
     }
 
     /// Looks at a lane; names its worker if that was silent for too long.
     pub(super) fn silent(&mut self, at: usize, now: Instant) -> Option<WorkerId> {
-        let lane = &mut self.lanes[at];
-        if std::mem::take(&mut lane.held_back) && !lane.records.is_empty() {
-            lane.late = true;
-            lane.records.iter_mut().for_each(|sent| sent.at = now);
+        let backend = &mut self.backends[at];
+        if std::mem::take(&mut backend.paused) && !backend.records.is_empty() {
+            backend.slow = true;
+            backend.records.iter_mut().for_each(|sent| sent.at = now);
             return None;
         }
-        lane.late = lane.is_unread_for(lane.late_after, now);
-        let since = lane.records.front()?.at;
+        backend.slow = backend.is_unread_for(backend.slow_after, now);
+        let since = backend.records.front()?.at;
         let silent = now.saturating_duration_since(since) >= self.unresponsive_node;
-        silent.then_some(lane.worker)
+        silent.then_some(backend.worker)
     }
 }
 
-impl Lane {
+impl Backend {
     fn begin_rest(&mut self, now: Instant) {
         let rest = match self.rest {
             // Of several that it was given at once.

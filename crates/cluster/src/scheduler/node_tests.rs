@@ -27,7 +27,7 @@ fn connections_are_dealt_in_turn_to_those_who_answered() {
         glass.answer(worker, 0, taken);
     }
     glass.pass(TICK, &[]);
-    assert_eq!(glass.schedule.deadline(), None, "all is answered");
+    assert_eq!(glass.scheduler.deadline(), None, "all is answered");
 }
 
 #[test]
@@ -83,11 +83,11 @@ fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
     glass.pass(5000 * MS, &[]);
     assert!(glass.unresponsive.contains(&1) && !glass.unresponsive.contains(&2));
     // The core kills it.
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
     assert_eq!(glass.queue(1), [1], "it may have taken it before");
-    glass.step(|schedule, _, out| schedule.hung_up(1, out));
+    glass.step(|scheduler, _, out| scheduler.hung_up(1, out));
     assert_eq!(glass.queue(2), [1]);
-    assert!(!glass.schedule.has_lane(1));
+    assert!(!glass.scheduler.has_backend(1));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn the_time_of_one_that_cannot_be_heard_does_not_run() {
     let mut glass = nodes(2);
     glass.accept([1]);
     for connection in 2..1000 {
-        glass.schedule.held_back(1);
+        glass.scheduler.paused(1);
         glass.pass(TICK, &[]);
         glass.accept([connection]);
         glass.answer(2, 0, taken);
@@ -113,11 +113,11 @@ fn the_time_of_one_that_cannot_be_heard_does_not_run() {
 fn an_answer_that_came_before_the_end_counts() {
     let mut glass = nodes(2);
     glass.accept([1, 2]);
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
-    assert!(glass.schedule.has_lane(1));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    assert!(glass.scheduler.has_backend(1));
     glass.answer(1, 0, taken);
-    assert!(!glass.schedule.has_lane(1), "nothing is awaited");
-    glass.step(|schedule, _, out| schedule.hung_up(1, out));
+    assert!(!glass.scheduler.has_backend(1), "nothing is awaited");
+    glass.step(|scheduler, _, out| scheduler.hung_up(1, out));
     assert_eq!(glass.queue(2), [2]);
 }
 
@@ -167,19 +167,19 @@ fn one_that_declines_gives_to_others_in_the_order_of_age() {
     glass.answer(1, 1, Answer::Declined);
     glass.answer(1, 0, Answer::Declined);
     assert_eq!((glass.queue(1), glass.queue(2)), (vec![3], vec![2, 1]));
-    let sum = glass.schedule.worker_counters(1);
-    assert_eq!((sum.dispatched, sum.taken_back), (3, 2));
+    let sum = glass.scheduler.worker_counters(1);
+    assert_eq!((sum.dispatched, sum.reclaimed), (3, 2));
 }
 
 #[test]
 fn one_that_is_to_finish_gets_nothing_more_and_may_be_told_at_once() {
     let mut glass = nodes(2);
     glass.accept([1, 2]);
-    glass.step(|schedule, _, out| schedule.leave(1, out));
-    assert!(glass.schedule.has_ended(1), "what it was told comes after what it was given");
+    glass.step(|scheduler, _, out| scheduler.leave(1, out));
+    assert!(glass.scheduler.has_ended(1), "what it was told comes after what it was given");
     glass.answer(2, 0, taken);
     glass.accept([3]);
     assert_eq!((glass.queue(1), glass.queue(2)), (vec![1], vec![3]));
-    glass.step(|schedule, _, out| schedule.hung_up(1, out));
+    glass.step(|scheduler, _, out| scheduler.hung_up(1, out));
     assert_eq!(glass.queue(2), [3, 1], "it had not answered");
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::contract::{Affinity, Output};
 use crate::policy::Policy;
 
-use super::{Schedule, Waiting};
+use super::{Scheduler, Waiting};
 
 /// What a connection is dealt by.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub(super) enum Choice {
     Client(u64),
 }
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
     pub(super) fn pick(
         &mut self,
@@ -30,11 +30,11 @@ impl<H: Affinity> Schedule<H> {
     ) -> Option<usize> {
         let (turn, choice) = (self.cursor, self.choice(&waiting.connection));
         let picked = match self.pick_by(choice) {
-            None if self.await_ends() => self.pick_by(choice),
+            None if self.await_closed() => self.pick_by(choice),
             picked => picked,
         };
         let at = picked?;
-        if self.look_before(choice, turn, at, now, out) {
+        if self.refresh_stale(choice, turn, at, now, out) {
             self.cursor = turn;
             return None;
         }
@@ -65,9 +65,9 @@ impl<H: Affinity> Schedule<H> {
         if self.blocked_until.is_some() {
             return None;
         }
-        let turn = self.cursor.min(self.lanes.len());
-        let free = |at: &usize| self.lanes[*at].is_free(self.window);
-        let found = (turn..self.lanes.len()).find(free).or_else(|| (0..turn).find(free));
+        let turn = self.cursor.min(self.backends.len());
+        let free = |at: &usize| self.backends[*at].is_free(self.window);
+        let found = (turn..self.backends.len()).find(free).or_else(|| (0..turn).find(free));
         found.or_else(|| self.pick_deeper(turn))
     }
 }

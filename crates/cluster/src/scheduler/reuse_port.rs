@@ -13,66 +13,66 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::contract::{Affinity, Output, Slot, WorkerId};
+use crate::contract::{Affinity, Output, SlotId, WorkerId};
 use crate::policy::Policy;
 
-use super::Schedule;
-use super::backend::{Lane, LaneState};
+use super::Scheduler;
+use super::backend::{Backend, BackendState};
 
 /// From whose sockets their workers accept, as it was last said.
 #[derive(Debug, Default)]
-pub(super) struct OwnSlots {
-    slots: BTreeSet<Slot>,
+pub(super) struct OwnSockets {
+    slots: BTreeSet<SlotId>,
     /// One of the workers is no longer there.
     pub(super) lane_gone: bool,
 }
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// The worker was granted the socket of its slot, or, after all, not.
-    pub(crate) fn set_own(&mut self, worker: WorkerId, own: bool, out: &mut Vec<Output<H>>) {
+    pub(crate) fn set_own_socket(&mut self, worker: WorkerId, own: bool, out: &mut Vec<Output<H>>) {
         if let Ok(at) = self.find(worker) {
-            self.lanes[at].own = own;
-            self.stand_in_or_not(out);
+            self.backends[at].own = own;
+            self.update_accept_on_behalf(out);
         }
     }
 
     /// Connections have waited in the slot's socket, though somebody accepts from it.
-    pub(crate) fn unaccepted(&mut self, slot: Slot, now: Instant, out: &mut Vec<Output<H>>) {
-        for at in 0..self.lanes.len() {
-            let lane = &self.lanes[at];
+    pub(crate) fn unaccepted(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Output<H>>) {
+        for at in 0..self.backends.len() {
+            let backend = &self.backends[at];
             // What lies in the queue is a probe as well.
-            if lane.slot == slot && lane.accepts_itself() && lane.records.is_empty() {
+            if backend.slot == slot && backend.accepts_itself() && backend.records.is_empty() {
                 self.probe(at, now, out);
             }
         }
     }
 
     /// Says for which slots the primary has to accept, where that has changed.
-    pub(super) fn stand_in_or_not(&mut self, out: &mut Vec<Output<H>>) {
+    pub(super) fn update_accept_on_behalf(&mut self, out: &mut Vec<Output<H>>) {
         if self.policy != Policy::ReusePort {
             return;
         }
         // For each connection that is dealt this is a look, and no more.
         let mut changed = std::mem::take(&mut self.own.lane_gone);
-        for lane in &mut self.lanes {
-            let own = lane.accepts_itself();
-            changed |= std::mem::replace(&mut lane.seen_own, own) != own;
+        for backend in &mut self.backends {
+            let own = backend.accepts_itself();
+            changed |= std::mem::replace(&mut backend.was_accepting, own) != own;
         }
         if !changed {
             return;
         }
-        let accepting = self.lanes.iter().filter(|lane| lane.seen_own);
-        let now: BTreeSet<Slot> = accepting.map(|lane| lane.slot).collect();
+        let accepting = self.backends.iter().filter(|backend| backend.was_accepting);
+        let now: BTreeSet<SlotId> = accepting.map(|backend| backend.slot).collect();
         let before = std::mem::replace(&mut self.own.slots, now.clone());
         for slot in before.symmetric_difference(&now) {
             let on = before.contains(slot);
-            out.push(Output::StandIn { key: self.key, slot: *slot, on });
+            out.push(Output::AcceptOnBehalf { key: self.key, slot: *slot, on });
         }
     }
 }
 
-impl Lane {
+impl Backend {
     fn accepts_itself(&self) -> bool {
-        self.own && self.state == LaneState::Open
+        self.own && self.state == BackendState::Open
     }
 }

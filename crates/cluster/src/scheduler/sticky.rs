@@ -9,29 +9,30 @@
 //!
 //! Pure.
 
-use crate::contract::{Affinity, Slot, WorkerKind};
+use crate::contract::{Affinity, SlotId, WorkerKind};
 use crate::protocol::queue::mix;
 
-use super::Schedule;
+use super::Scheduler;
 use super::node_backend::NODE_WINDOW;
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// The free lane that this client belongs to.
     pub(super) fn pick_sticky(&self, client: u64) -> Option<usize> {
         if self.blocked_until.is_some() {
             return None;
         }
-        let lanes = self.lanes.iter().enumerate();
-        let free = lanes.filter(|(_, lane)| match lane.kind {
-            WorkerKind::Native => lane.is_free(self.window),
-            WorkerKind::Node => lane.has_room(self.window.min(NODE_WINDOW)),
+        let backends = self.backends.iter().enumerate();
+        let free = backends.filter(|(_, backend)| match backend.kind {
+            WorkerKind::Native => backend.is_free(self.window),
+            WorkerKind::Node => backend.has_room(self.window.min(NODE_WINDOW)),
         });
-        let heaviest = free.max_by_key(|(_, lane)| (weight(client, lane.slot), lane.worker));
+        let heaviest =
+            free.max_by_key(|(_, backend)| (weight(client, backend.slot), backend.worker));
         heaviest.map(|(at, _)| at)
     }
 }
 
-pub(super) fn weight(client: u64, slot: Slot) -> u64 {
+pub(super) fn weight(client: u64, slot: SlotId) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
@@ -39,7 +40,7 @@ pub(super) fn weight(client: u64, slot: Slot) -> u64 {
 mod tests {
     use super::*;
 
-    fn home(client: u64, slots: &[Slot]) -> Slot {
+    fn home(client: u64, slots: &[SlotId]) -> SlotId {
         *slots.iter().max_by_key(|slot| weight(client, **slot)).unwrap()
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::contract::{Answer, Ends};
+use crate::contract::{Answer, ClosedCounter};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -22,7 +22,7 @@ impl EndCount {
     }
 }
 
-impl Ends for EndCount {
+impl ClosedCounter for EndCount {
     fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
@@ -34,7 +34,7 @@ impl Ends for EndCount {
 
 /// A schedule and the kernel's side of its queues; workers read only when told to.
 pub(super) struct Glass {
-    pub(super) schedule: Schedule<u32>,
+    pub(super) scheduler: Scheduler<u32>,
     pub(super) now: Instant,
     /// By worker: connections, and 0 for a probe.
     /// Of a Node worker: what it has not answered.
@@ -50,11 +50,11 @@ pub(super) struct Glass {
 }
 
 impl Glass {
-    pub(super) fn new(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> Self {
-        let mut options = CoreOptions::default();
+    pub(super) fn new(workers: u32, change: impl FnOnce(&mut SupervisorOptions)) -> Self {
+        let mut options = SupervisorOptions::default();
         change(&mut options);
         let mut glass = Self {
-            schedule: Schedule::new(1, &options),
+            scheduler: Scheduler::new(1, &options),
             now: Instant::now(),
             queues: Vec::new(),
             accepting: false,
@@ -70,20 +70,20 @@ impl Glass {
 
     /// One that may have so many connections; gives its count of those that have ended.
     fn join_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<EndCount> {
-        let ends = Arc::new(EndCount::default());
+        let closed_counter = Arc::new(EndCount::default());
         self.queues.push((worker, VecDeque::new()));
-        self.schedule.grant(worker, worker, WorkerKind::Native, Some(max));
-        self.schedule.count_ends(worker, ends.clone());
-        assert!(self.schedule.open_lane(worker));
-        self.step(|schedule, now, out| schedule.deal(now, out));
-        ends
+        self.scheduler.grant(worker, worker, WorkerKind::Native, Some(max));
+        self.scheduler.set_closed_counter(worker, closed_counter.clone());
+        assert!(self.scheduler.open_backend(worker));
+        self.step(|scheduler, now, out| scheduler.dispatch(now, out));
+        closed_counter
     }
 
     /// A connection ends in its worker, which says so if it is to.
-    fn end_one(&mut self, ends: &EndCount) -> bool {
-        let told = ends.end();
+    fn end_one(&mut self, closed_counter: &EndCount) -> bool {
+        let told = closed_counter.end();
         if told {
-            self.step(|schedule, now, out| schedule.deal(now, out));
+            self.step(|scheduler, now, out| scheduler.dispatch(now, out));
         }
         told
     }
@@ -94,53 +94,53 @@ impl Glass {
 
     pub(super) fn join_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.push((worker, VecDeque::new()));
-        self.schedule.grant(worker, worker, kind, None);
-        assert!(self.schedule.open_lane(worker));
-        self.step(|schedule, now, out| schedule.deal(now, out));
+        self.scheduler.grant(worker, worker, kind, None);
+        assert!(self.scheduler.open_backend(worker));
+        self.step(|scheduler, now, out| scheduler.dispatch(now, out));
     }
 
     /// Steps, and performs what comes out until nothing does.
     pub(super) fn step(
         &mut self,
-        step: impl FnOnce(&mut Schedule<u32>, Instant, &mut Vec<Output<u32>>),
+        step: impl FnOnce(&mut Scheduler<u32>, Instant, &mut Vec<Output<u32>>),
     ) {
         let mut out = Vec::new();
-        step(&mut self.schedule, self.now, &mut out);
+        step(&mut self.scheduler, self.now, &mut out);
         let mut todo = VecDeque::from(out);
         while let Some(output) = todo.pop_front() {
             let mut out = Vec::new();
             self.perform(output, &mut out);
             todo.extend(out);
         }
-        let sum = self.schedule.counters();
-        assert_eq!(sum.accepted + sum.taken_back, sum.dispatched + sum.closed() + sum.waiting);
+        let sum = self.scheduler.counters();
+        assert_eq!(sum.accepted + sum.reclaimed, sum.dispatched + sum.closed() + sum.waiting);
     }
 
     fn perform(&mut self, output: Output<u32>, out: &mut Vec<Output<u32>>) {
-        let (schedule, now) = (&mut self.schedule, self.now);
+        let (scheduler, now) = (&mut self.scheduler, self.now);
         let queue_of = |worker| move |queue: &&mut (WorkerId, VecDeque<u32>)| queue.0 == worker;
         let mut queues = self.queues.iter_mut();
         match output {
             Output::Send { worker, connection, .. } => match self.refusal {
-                Some(why) => schedule.refused(worker, Some(connection), why, now, out),
+                Some(why) => scheduler.refused(worker, Some(connection), why, now, out),
                 None => queues.find(queue_of(worker)).unwrap().1.push_back(connection),
             },
             Output::Probe { worker, .. } => {
                 queues.find(queue_of(worker)).unwrap().1.push_back(0);
             }
-            Output::Ask { worker, .. } => {
+            Output::PollDepth { worker, .. } => {
                 self.asks += 1;
                 let unread = queues.find(queue_of(worker)).unwrap().1.len() as u32;
-                if schedule.depth(worker, unread, now, out) == Verdict::Unresponsive {
+                if scheduler.depth(worker, unread, now, out) == Verdict::Unresponsive {
                     self.unresponsive.push(worker);
                 }
             }
-            Output::TakeBack { worker, .. } => {
+            Output::Reclaim { worker, .. } => {
                 let queue = &mut queues.find(queue_of(worker)).unwrap().1;
                 let count = if self.blind { 0 } else { queue.len() };
                 let (probes, connections): (Vec<u32>, Vec<u32>) =
                     queue.drain(..count).partition(|record| *record == 0);
-                schedule.taken_back(worker, connections, probes.len() as u32, now, out);
+                scheduler.reclaimed(worker, connections, probes.len() as u32, now, out);
             }
             Output::Accept { on, .. } => self.accepting = on,
             Output::Close { connection, reason } => self.closed.push((connection, reason)),
@@ -152,18 +152,18 @@ impl Glass {
 
     pub(super) fn accept(&mut self, connections: impl IntoIterator<Item = u32>) {
         for connection in connections {
-            self.step(|schedule, now, out| schedule.accepted(connection, now, out));
+            self.step(|scheduler, now, out| scheduler.accepted(connection, now, out));
         }
     }
 
     /// Time passes, with all ticks in it; these workers read all they get meanwhile.
     pub(super) fn pass(&mut self, time: Duration, readers: &[WorkerId]) {
         let end = self.now + time;
-        while let Some(due) = self.schedule.deadline().filter(|due| *due <= end) {
+        while let Some(due) = self.scheduler.deadline().filter(|due| *due <= end) {
             self.now = due;
             self.read(readers);
             self.tick();
-            assert!(self.schedule.deadline().is_none_or(|next| next > due));
+            assert!(self.scheduler.deadline().is_none_or(|next| next > due));
         }
         self.now = end;
         self.read(readers);
@@ -171,7 +171,7 @@ impl Glass {
 
     fn tick(&mut self) {
         let mut silent = Vec::new();
-        self.step(|schedule, now, out| silent = schedule.tick(now, out));
+        self.step(|scheduler, now, out| silent = scheduler.tick(now, out));
         self.unresponsive.extend(silent);
     }
 
@@ -184,7 +184,7 @@ impl Glass {
     ) {
         let queue = self.queues.iter_mut().find(|queue| queue.0 == worker).unwrap();
         let answer = answer(queue.1.remove(nth).unwrap());
-        self.step(|schedule, now, out| schedule.answered(worker, nth, answer, now, out));
+        self.step(|scheduler, now, out| scheduler.answered(worker, nth, answer, now, out));
     }
 
     fn read(&mut self, readers: &[WorkerId]) {
@@ -209,7 +209,7 @@ fn a_thousand_connections_go_to_eight_workers_in_equal_parts() {
         counts[at as usize] += 1;
         let all: Vec<WorkerId> = (1..=8).collect();
         glass.read(&all);
-        if glass.schedule.deadline().is_some_and(|due| due <= glass.now) {
+        if glass.scheduler.deadline().is_some_and(|due| due <= glass.now) {
             glass.tick();
         }
     }
@@ -232,7 +232,7 @@ fn the_kernel_is_asked_rarely() {
 fn the_turn_is_kept_when_workers_join_and_leave() {
     let mut glass = Glass::new(3, |_| {});
     glass.accept([1, 2]);
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
     // What worker 1 had goes to worker 3, whose turn it is.
     assert_eq!(glass.queue(3), [1]);
     glass.join(9);
@@ -244,7 +244,7 @@ fn the_turn_is_kept_when_workers_join_and_leave() {
 fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
     let mut glass = Glass::new(3, |_| {});
     glass.accept(1..=3);
-    glass.pass(LATE, &[1, 3]);
+    glass.pass(SLOW, &[1, 3]);
     // It has not read yet: its turn passes, after one look.
     let asks = glass.asks;
     glass.accept(4..=6);
@@ -261,24 +261,25 @@ fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
 
 #[test]
 fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
-    for (policy, looks) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {
+    for (policy, polls_left) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {
         let mut glass = Glass::new(200, |options| options.policy = policy);
         glass.accept(1..=200);
         let others: Vec<WorkerId> = (191..=200).collect();
-        glass.pass(LATE, &others);
+        glass.pass(SLOW, &others);
         // Those that are late may have ended theirs: they have the least, as far as is known.
-        let ends = Arc::new(EndCount { ended: 9.into(), ..EndCount::default() });
-        (1..=190).for_each(|worker| glass.schedule.count_ends(worker, ends.clone()));
+        let closed_counter = Arc::new(EndCount { ended: 9.into(), ..EndCount::default() });
+        (1..=190)
+            .for_each(|worker| glass.scheduler.set_closed_counter(worker, closed_counter.clone()));
         let asks = glass.asks;
         glass.accept(201..=220);
-        assert_eq!(glass.asks - asks, looks, "{policy:?}");
+        assert_eq!(glass.asks - asks, polls_left, "{policy:?}");
         let has_new = |worker: &WorkerId| glass.queue(*worker).len() == 2;
         assert!(others.iter().all(has_new), "{policy:?}");
         // A little later they may have read.
         glass.now += MS;
         glass.read(&(1..=190).collect::<Vec<_>>());
         glass.accept([221]);
-        assert_eq!(glass.asks - asks, 2 * looks, "{policy:?}");
+        assert_eq!(glass.asks - asks, 2 * polls_left, "{policy:?}");
         assert_eq!(glass.queue(1), [221], "{policy:?}");
     }
 }
@@ -291,7 +292,7 @@ fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
         glass.join(2);
         glass.accept([1, 2]);
         glass.answer(1, 0, |_| Answer::Taken);
-        glass.pass(LATE - 5 * MS, &[]);
+        glass.pass(SLOW - 5 * MS, &[]);
         glass.accept([3, 4]);
         assert_eq!((glass.queue(1), glass.queue(2)), (vec![3], vec![2, 4]), "{policy:?}");
         glass.pass(5 * MS, &[]);
@@ -309,12 +310,12 @@ fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
 fn of_several_that_were_late_each_is_heard_before_it_is_passed_over() {
     let mut glass = Glass::new(4, |_| {});
     glass.accept(1..=4);
-    glass.pass(LATE, &[3, 4]);
+    glass.pass(SLOW, &[3, 4]);
     glass.read(&[2]);
     // 1 has not read, and that is known first.
     glass.accept([5]);
     assert_eq!((glass.queue(1), glass.queue(2), glass.queue(3)), (vec![1], vec![5], vec![]));
-    assert_eq!(glass.schedule.counters().waiting, 0);
+    assert_eq!(glass.scheduler.counters().waiting, 0);
 }
 
 #[test]
@@ -323,11 +324,11 @@ fn the_least_loaded_is_looked_at_before_another_is_chosen() {
     let _ends = [glass.join_with_limit(1, 9), glass.join_with_limit(2, 9)];
     glass.accept(1..=6);
     glass.read(&[2]);
-    let ends = glass.join_with_limit(3, 9);
+    let closed_counter = glass.join_with_limit(3, 9);
     glass.accept([7]);
     assert_eq!((glass.queue(1), glass.queue(3)), (vec![1, 3, 5], vec![7]));
     // 3 has the least and 1 no more than 2 has, but both are late.
-    glass.pass(LATE, &[]);
+    glass.pass(SLOW, &[]);
     let asks = glass.asks;
     glass.accept([8]);
     assert_eq!((glass.queue(2), glass.asks), (vec![8], asks + 2));
@@ -335,11 +336,14 @@ fn the_least_loaded_is_looked_at_before_another_is_chosen() {
     glass.read(&[3]);
     glass.accept([9]);
     assert_eq!((glass.queue(3), glass.asks), (vec![9], asks + 4));
-    assert!(!glass.end_one(&ends), "nobody waits for it");
+    assert!(!glass.end_one(&closed_counter), "nobody waits for it");
 }
 
 /// Clients that are all one, see `Affinity`, and the workers they would go to, first to last.
-fn sticky_glass(workers: u32, change: impl FnOnce(&mut CoreOptions)) -> (Glass, Vec<WorkerId>) {
+fn sticky_glass(
+    workers: u32,
+    change: impl FnOnce(&mut SupervisorOptions),
+) -> (Glass, Vec<WorkerId>) {
     let glass = Glass::new(workers, |options| {
         options.policy = Policy::Sticky;
         change(options);
@@ -363,15 +367,15 @@ fn a_sticky_client_stays_with_a_worker_that_is_slow() {
     // Not for ever.
     glass.pass(100 * MS, &[]);
     assert_eq!((glass.queue(order[0]), glass.queue(order[1])), (vec![0], sent));
-    assert_eq!(glass.schedule.counters().taken_back, 10);
+    assert_eq!(glass.scheduler.counters().reclaimed, 10);
 }
 
 #[test]
 fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
     let (mut glass, order) = sticky_glass(2, |_| {});
     glass.accept([1]);
-    glass.step(|schedule, _, out| schedule.give_up_address(out));
-    glass.pass(STUCK + TICK, &[]);
+    glass.step(|scheduler, _, out| scheduler.give_up_address(out));
+    glass.pass(STALLED + TICK, &[]);
     assert_eq!(glass.queue(order[1]), [1]);
 }
 
@@ -404,7 +408,7 @@ fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
     assert_eq!(glass.queue(order[0]), [0], "a suspect, and frozen");
     glass.refusal = Some(Refusal::InFlight);
     glass.accept([17, 33, 49, 65, 81]);
-    assert_eq!(glass.schedule.counters().waiting, 5);
+    assert_eq!(glass.scheduler.counters().waiting, 5);
     glass.refusal = None;
     glass.pass(IN_FLIGHT_PAUSE, &[]);
     assert_eq!(glass.queue(order[1]), [17, 33, 49, 65, 81]);
@@ -430,11 +434,11 @@ fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
     // The same where the kernel says so.
     glass.refusal = Some(Refusal::Full);
     glass.accept([65]);
-    assert_eq!(glass.schedule.counters().waiting, 1, "all are");
+    assert_eq!(glass.scheduler.counters().waiting, 1, "all are");
     glass.refusal = None;
     glass.read(&order);
     glass.now += MS;
-    glass.step(|schedule, now, out| schedule.writable(order[1], now, out));
+    glass.step(|scheduler, now, out| scheduler.writable(order[1], now, out));
     assert_eq!((glass.queue(order[0]), glass.queue(order[1])), (vec![65], vec![]));
 }
 
@@ -446,21 +450,21 @@ fn any_lane_with_something_unread_keeps_the_ticks_coming() {
         let readers: Vec<WorkerId> = (1..=5).filter(|worker| *worker != unread).collect();
         for _ in 0..4 {
             glass.pass(TICK, &readers);
-            assert!(glass.schedule.deadline().is_some(), "worker {unread} has not read");
+            assert!(glass.scheduler.deadline().is_some(), "worker {unread} has not read");
         }
         glass.pass(TICK, &[1, 2, 3, 4, 5]);
-        assert_eq!(glass.schedule.deadline(), None);
+        assert_eq!(glass.scheduler.deadline(), None);
     }
 }
 
 #[test]
 fn nothing_outstanding_means_no_deadline() {
     let mut glass = Glass::new(2, |_| {});
-    assert_eq!(glass.schedule.deadline(), None);
+    assert_eq!(glass.scheduler.deadline(), None);
     glass.accept([1]);
-    assert_eq!(glass.schedule.deadline(), Some(glass.now + TICK));
+    assert_eq!(glass.scheduler.deadline(), Some(glass.now + TICK));
     glass.pass(TICK, &[1, 2]);
-    assert_eq!(glass.schedule.deadline(), None);
+    assert_eq!(glass.scheduler.deadline(), None);
 }
 
 #[test]
@@ -478,8 +482,8 @@ fn a_worker_that_does_not_read_is_skipped_and_emptied() {
     }
     assert!(waited <= 140, "taken back after {waited} ms");
     assert_eq!(glass.queue(2), [0], "nothing but one probe");
-    let sum = glass.schedule.counters();
-    assert_eq!((sum.taken_back, sum.re_dispatched, sum.closed()), (3, 3, 0));
+    let sum = glass.scheduler.counters();
+    assert_eq!((sum.reclaimed, sum.re_dispatched, sum.closed()), (3, 3, 0));
     // It runs again: the probe is read, and it gets its share.
     glass.pass(TICK, &[1, 2, 3, 4]);
     glass.accept(1..=4);
@@ -491,8 +495,8 @@ fn two_frozen_workers_do_not_play_ping_pong() {
     let mut glass = Glass::new(3, |_| {});
     glass.accept(1..=6);
     glass.pass(2000 * MS, &[1]);
-    let sum = glass.schedule.counters();
-    assert_eq!((sum.taken_back, sum.re_dispatched), (4, 4));
+    let sum = glass.scheduler.counters();
+    assert_eq!((sum.reclaimed, sum.re_dispatched), (4, 4));
     assert_eq!((glass.queue(2), glass.queue(3)), (vec![0], vec![0]));
 }
 
@@ -503,7 +507,7 @@ fn with_all_workers_stuck_nothing_is_taken_back_or_accepted() {
     assert!(glass.accepting);
     glass.pass(1000 * MS, &[]);
     assert!(!glass.accepting);
-    assert_eq!(glass.schedule.counters().taken_back, 0);
+    assert_eq!(glass.scheduler.counters().reclaimed, 0);
     assert_eq!((glass.queue(1), glass.queue(2)), (vec![1, 3, 5], vec![2, 4, 6]));
     // One of them goes on, and serves what the other left.
     glass.pass(300 * MS, &[1]);
@@ -555,12 +559,12 @@ fn what_is_taken_back_keeps_its_place_in_line() {
     }
     glass.accept([5, 6]);
     assert!(!glass.accepting);
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
     glass.join(3);
     assert_eq!((glass.queue(3), glass.queue(2)), (vec![1, 3], vec![2, 4]));
-    assert_eq!(glass.schedule.counters().waiting, 2);
+    assert_eq!(glass.scheduler.counters().waiting, 2);
     glass.pass(TICK, &[2, 3]);
-    assert_eq!(glass.schedule.counters().waiting, 0);
+    assert_eq!(glass.scheduler.counters().waiting, 0);
     assert!(glass.accepting);
 }
 
@@ -569,7 +573,7 @@ fn the_newest_are_closed_when_too_many_wait() {
     let mut glass = Glass::new(1, |options| (options.window, options.waiting) = (2, 2));
     glass.accept(1..=5);
     assert_eq!(glass.closed, [(5, CloseReason::Overflow)]);
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
     assert_eq!(glass.closed[1..], [(4, CloseReason::Overflow), (3, CloseReason::Overflow)]);
     glass.join(2);
     assert_eq!(glass.queue(2), [1, 2]);
@@ -581,9 +585,9 @@ fn a_full_queue_waits_until_it_is_writable() {
     glass.refusal = Some(Refusal::Full);
     glass.accept([1]);
     assert!(!glass.accepting);
-    assert_eq!(glass.schedule.counters().waiting, 1);
+    assert_eq!(glass.scheduler.counters().waiting, 1);
     glass.refusal = None;
-    glass.step(|schedule, now, out| schedule.writable(2, now, out));
+    glass.step(|scheduler, now, out| scheduler.writable(2, now, out));
     assert_eq!(glass.queue(2), [1]);
     assert!(glass.accepting);
     // Lost news of room do no harm: an empty queue has room.
@@ -597,16 +601,16 @@ fn a_refusal_that_comes_late_leaves_no_lane_behind() {
     let mut glass = Glass::new(1, |_| {});
     let mut out = Vec::new();
     let start = glass.now;
-    let schedule = &mut glass.schedule;
-    schedule.accepted(1, start, &mut out);
-    schedule.tick(start + TICK, &mut out);
-    schedule.accepted(2, start + TICK, &mut out);
+    let scheduler = &mut glass.scheduler;
+    scheduler.accepted(1, start, &mut out);
+    scheduler.tick(start + TICK, &mut out);
+    scheduler.accepted(2, start + TICK, &mut out);
     // The answers are late: 1 was read, 2 never got in.
     let now = start + 3 * TICK;
-    assert_eq!(schedule.depth(1, 0, now, &mut out), Verdict::Fine);
-    schedule.refused(1, Some(2), Refusal::InFlight, now, &mut out);
+    assert_eq!(scheduler.depth(1, 0, now, &mut out), Verdict::Fine);
+    scheduler.refused(1, Some(2), Refusal::InFlight, now, &mut out);
     out.clear();
-    schedule.tick(now + IN_FLIGHT_PAUSE, &mut out);
+    scheduler.tick(now + IN_FLIGHT_PAUSE, &mut out);
     let sent = |output: &Output<u32>| matches!(output, Output::Send { connection: 2, .. });
     assert!(out.iter().any(sent), "{out:?}");
 }
@@ -617,15 +621,15 @@ fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
     glass.refusal = Some(Refusal::InFlight);
     glass.accept(1..=200);
     for _ in 0..101 {
-        let due = glass.schedule.deadline().expect("tried again");
+        let due = glass.scheduler.deadline().expect("tried again");
         assert!(due > glass.now);
         glass.now = due;
         glass.tick();
     }
-    assert_eq!(glass.schedule.counters().waiting, 200);
+    assert_eq!(glass.scheduler.counters().waiting, 200);
     glass.refusal = None;
     glass.pass(100 * MS, &[]);
-    assert_eq!(glass.schedule.counters().waiting, 72, "two windows are full");
+    assert_eq!(glass.scheduler.counters().waiting, 72, "two windows are full");
     let mut first = [&glass.queue(1)[..3], &glass.queue(2)[..3]].concat();
     first.sort_unstable();
     assert_eq!(first, [1, 2, 3, 4, 5, 6], "in line");
@@ -637,9 +641,9 @@ fn a_lane_whose_queue_is_gone_is_closed_and_its_connections_given_away() {
     glass.accept([1, 2]);
     glass.refusal = Some(Refusal::Gone);
     glass.accept([3]);
-    assert!(!glass.schedule.has_lane(1));
-    assert!(!glass.schedule.has_lane(2), "it was tried there too");
-    assert_eq!(glass.schedule.counters().waiting, 3);
+    assert!(!glass.scheduler.has_backend(1));
+    assert!(!glass.scheduler.has_backend(2), "it was tried there too");
+    assert_eq!(glass.scheduler.counters().waiting, 3);
     glass.refusal = None;
     glass.join(3);
     assert_eq!(glass.queue(3).len(), 3);
@@ -651,19 +655,19 @@ fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
         let mut glass = Glass::new(2, |_| {});
         glass.accept([1, 2, 3]);
         glass.blind = true;
-        glass.step(|schedule, _, out| schedule.close_lane(1, out));
-        assert!(glass.schedule.has_lane(1));
+        glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
+        assert!(glass.scheduler.has_backend(1));
         glass.pass(1000 * MS, &[2]);
-        assert!(glass.schedule.has_lane(1));
+        assert!(glass.scheduler.has_backend(1));
         if gives_in {
             glass.blind = false;
             glass.pass(50 * MS, &[]);
             assert_eq!(glass.queue(2), [1, 3]);
         } else {
             glass.pass(Duration::from_secs(10), &[2]);
-            assert_eq!(glass.schedule.counters().closed_overflow, 2);
+            assert_eq!(glass.scheduler.counters().closed_overflow, 2);
         }
-        assert!(!glass.schedule.has_lane(1));
+        assert!(!glass.scheduler.has_backend(1));
     }
 }
 
@@ -671,27 +675,27 @@ fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
 fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
     let mut glass = Glass::new(2, |_| {});
     glass.accept(1..=4);
-    glass.step(|schedule, _, out| schedule.leave(1, out));
-    assert!(glass.schedule.has_ended(1));
+    glass.step(|scheduler, _, out| scheduler.leave(1, out));
+    assert!(glass.scheduler.has_ended(1));
     assert_eq!((glass.queue(1), glass.queue(2)), (vec![], vec![2, 4, 1, 3]));
-    glass.step(|schedule, _, out| schedule.leave(2, out));
-    assert!(glass.schedule.has_ended(2) && !glass.accepting);
+    glass.step(|scheduler, _, out| scheduler.leave(2, out));
+    assert!(glass.scheduler.has_ended(2) && !glass.accepting);
     assert_eq!(glass.queue(2), [2, 4, 1, 3]);
-    glass.step(|schedule, _, out| schedule.close_lane(2, out));
-    assert_eq!(glass.schedule.counters().waiting, 4);
-    glass.step(|schedule, _, out| schedule.close_waiting(CloseReason::NotListening, out));
+    glass.step(|scheduler, _, out| scheduler.close_backend(2, out));
+    assert_eq!(glass.scheduler.counters().waiting, 4);
+    glass.step(|scheduler, _, out| scheduler.close_waiting(CloseReason::NotListening, out));
     assert_eq!(glass.closed.len(), 4);
 }
 
 #[test]
 fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
     let mut glass = Glass::new(1, |_| {});
-    glass.schedule.grant(2, 2, WorkerKind::Native, None);
+    glass.scheduler.grant(2, 2, WorkerKind::Native, None);
     glass.accept(1..=3);
     assert_eq!(glass.queue(1), [1, 2, 3]);
-    assert!(!glass.schedule.open_lane(7));
-    assert!(glass.schedule.open_lane(2));
-    assert!(!glass.schedule.open_lane(2), "said once");
+    assert!(!glass.scheduler.open_backend(7));
+    assert!(glass.scheduler.open_backend(2));
+    assert!(!glass.scheduler.open_backend(2), "said once");
 }
 
 #[test]
@@ -705,8 +709,8 @@ fn a_worker_at_its_limit_is_passed_over_and_the_first_with_room_gets_who_waited_
         // Two were on their way when that was said.
         glass.accept(11..=12);
         glass.pass(1000 * MS, &[1, 2]);
-        assert_eq!(glass.schedule.deadline(), None, "nobody looks again and again");
-        assert_eq!(glass.schedule.counters().waiting, 2);
+        assert_eq!(glass.scheduler.deadline(), None, "nobody looks again and again");
+        assert_eq!(glass.scheduler.counters().waiting, 2);
         assert!(glass.end_one(&nine), "the primary is told");
         assert_eq!((glass.queue(2), glass.accepting), (vec![11], false));
         assert!(glass.end_one(&one));
@@ -714,32 +718,32 @@ fn a_worker_at_its_limit_is_passed_over_and_the_first_with_room_gets_who_waited_
         assert!(glass.end_one(&one) && glass.accepting);
         glass.end_one(&nine);
         assert!(!glass.end_one(&nine), "who is not waited for says nothing");
-        assert_eq!(glass.schedule.counters().taken_back, 0, "nobody is handed round");
+        assert_eq!(glass.scheduler.counters().reclaimed, 0, "nobody is handed round");
     }
 }
 
 #[test]
 fn room_that_nobody_tells_of_is_seen_by_who_looks() {
     let mut glass = Glass::new(0, |_| {});
-    let ends = glass.join_with_limit(1, 1);
-    assert!(!glass.schedule.awaits_room(), "it has room");
+    let closed_counter = glass.join_with_limit(1, 1);
+    assert!(!glass.scheduler.awaits_room(), "it has room");
     glass.accept(1..=2);
     glass.read(&[1]);
-    assert!(glass.schedule.awaits_room());
-    assert!(ends.end(), "what it says is not heard");
-    assert!(glass.schedule.awaits_room());
-    glass.step(|schedule, now, out| schedule.deal(now, out));
+    assert!(glass.scheduler.awaits_room());
+    assert!(closed_counter.end(), "what it says is not heard");
+    assert!(glass.scheduler.awaits_room());
+    glass.step(|scheduler, now, out| scheduler.dispatch(now, out));
     assert_eq!(glass.queue(1), [2]);
-    assert!(glass.schedule.awaits_room(), "the next one");
+    assert!(glass.scheduler.awaits_room(), "the next one");
     glass.join(2);
-    assert!(!glass.schedule.awaits_room(), "somebody is free");
+    assert!(!glass.scheduler.awaits_room(), "somebody is free");
 }
 
 /// One of its connections ends just when the primary says that it waits for that.
 #[derive(Debug, Default)]
 struct JustThen(AtomicU64);
 
-impl Ends for JustThen {
+impl ClosedCounter for JustThen {
     fn ended(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -753,7 +757,7 @@ impl Ends for JustThen {
 fn what_ends_while_the_primary_begins_to_wait_is_seen() {
     let mut glass = Glass::new(0, |_| {});
     glass.join_with_limit(1, 2);
-    glass.schedule.count_ends(1, Arc::new(JustThen::default()));
+    glass.scheduler.set_closed_counter(1, Arc::new(JustThen::default()));
     glass.accept(1..=2);
     assert!(glass.accepting, "one had ended after the look");
     glass.accept(3..=4);
@@ -767,18 +771,18 @@ fn a_limit_goes_with_the_address_and_what_comes_back_is_no_load() {
     glass.accept(1..=4);
     assert_eq!((glass.queue(1), glass.accepting), (vec![1, 2], false));
     glass.join_with_limit(2, 1);
-    assert_eq!((glass.queue(2), glass.schedule.counters().waiting), (vec![3], 1));
-    glass.step(|schedule, _, out| schedule.close_lane(1, out));
-    assert_eq!(glass.schedule.counters().waiting, 3);
+    assert_eq!((glass.queue(2), glass.scheduler.counters().waiting), (vec![3], 1));
+    glass.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    assert_eq!(glass.scheduler.counters().waiting, 3);
     let third = glass.join_with_limit(3, 2);
-    assert_eq!((glass.queue(3), glass.schedule.counters().waiting), (vec![1, 2], 1));
+    assert_eq!((glass.queue(3), glass.scheduler.counters().waiting), (vec![1, 2], 1));
     glass.read(&[3]);
     assert!(glass.end_one(&third));
     assert_eq!((glass.queue(3), glass.accepting), (vec![4], false));
     glass.accept(5..=6);
-    glass.step(|schedule, now, out| {
-        schedule.give_up_address(out);
-        schedule.lift_limits(now, out);
+    glass.step(|scheduler, now, out| {
+        scheduler.give_up_address(out);
+        scheduler.lift_limits(now, out);
     });
-    assert_eq!(glass.schedule.counters().waiting, 0, "whoever is left serves them");
+    assert_eq!(glass.scheduler.counters().waiting, 0, "whoever is left serves them");
 }

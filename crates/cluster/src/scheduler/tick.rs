@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
 
-use super::backend::{After, LaneState};
-use super::{IN_FLIGHT_BATCH, IN_FLIGHT_PAUSE, STOOD_STILL, Schedule, TICK};
+use super::backend::{After, BackendState};
+use super::{IN_FLIGHT_BATCH, IN_FLIGHT_PAUSE, STOOD_STILL, Scheduler, TICK};
 
-impl<H: Affinity> Schedule<H> {
+impl<H: Affinity> Scheduler<H> {
     /// Looks at all that is due; gives the Node workers that left theirs unanswered too long.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
         if self.blocked_until.is_some_and(|until| until <= now) {
@@ -23,34 +23,36 @@ impl<H: Affinity> Schedule<H> {
         }
         if self.again_at.is_some_and(|due| due <= now) {
             self.again_at = None;
-            for at in 0..self.lanes.len() {
-                if let LaneState::Again(tries) = self.lanes[at].state {
-                    self.take_back(at, After::Drop(tries), out);
+            for at in 0..self.backends.len() {
+                if let BackendState::Again(tries) = self.backends[at].state {
+                    self.reclaim(at, After::Drop(tries), out);
                 }
             }
         }
         if let Some(due) = self.tick_at.filter(|due| *due <= now) {
             self.stood_still(now.duration_since(due));
-            return self.look(now, out);
+            return self.poll(now, out);
         }
         Vec::new()
     }
 
     /// Asks about every lane that may have something unread.
-    fn look(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
+    fn poll(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
         let (mut silent, mut rested) = (Vec::new(), false);
         self.tick_at = None;
-        for at in 0..self.lanes.len() {
-            if !self.lanes[at].is_watched() {
+        for at in 0..self.backends.len() {
+            if !self.backends[at].is_watched() {
                 continue;
             }
             self.tick_at = Some(now + TICK);
-            if self.lanes[at].kind == WorkerKind::Node {
-                rested |= self.lanes[at].rested(now);
+            if self.backends[at].kind == WorkerKind::Node {
+                rested |= self.backends[at].rested(now);
                 silent.extend(self.silent(at, now));
                 continue;
             }
-            if self.lanes[at].state == LaneState::Suspect && self.lanes[at].records.is_empty() {
+            if self.backends[at].state == BackendState::Suspect
+                && self.backends[at].records.is_empty()
+            {
                 self.probe(at, now, out);
             }
             self.ask(at, out);
@@ -62,13 +64,13 @@ impl<H: Affinity> Schedule<H> {
     }
 
     /// Time in which this process stood still counts for nobody: the workers may have, too.
-    fn stood_still(&mut self, late: Duration) {
-        if late < STOOD_STILL {
+    fn stood_still(&mut self, slow: Duration) {
+        if slow < STOOD_STILL {
             return;
         }
-        for lane in &mut self.lanes {
-            lane.records.iter_mut().for_each(|sent| sent.at += late);
-            lane.stalled_since = lane.stalled_since.map(|since| since + late);
+        for backend in &mut self.backends {
+            backend.records.iter_mut().for_each(|sent| sent.at += slow);
+            backend.stalled_since = backend.stalled_since.map(|since| since + slow);
         }
     }
 }

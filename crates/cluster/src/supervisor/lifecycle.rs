@@ -2,7 +2,7 @@
 //!
 //! A worker is ordered, runs, and is dead; in between it says that it is online, listens, is
 //! asked to finish, and is helped along with signals when it does not. News may come in any
-//! order: exit and hang-up are seen by different descriptors. [`Life::step`] is one table of
+//! order: exit and hang-up are seen by different descriptors. [`Lifecycle::step`] is one table of
 //! state and event; what it answers is told or done exactly once for each worker.
 //!
 //! Pure.
@@ -14,9 +14,9 @@ const HANG_UP_MAX: Duration = Duration::from_secs(1);
 
 /// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum Stage {
     /// Being started; what shall become of it then.
-    Ordered(Wish),
+    Ordered(Intent),
     /// Runs, and is not heard of.
     None,
     /// Its runtime is up.
@@ -37,7 +37,7 @@ pub(crate) enum State {
 
 /// What shall become of a worker that does not run yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Intent {
     Run,
     Finish,
     Kill,
@@ -87,8 +87,8 @@ pub(crate) struct Times {
 
 /// One worker's life.
 #[derive(Clone, Debug)]
-pub(crate) struct Life {
-    state: State,
+pub(crate) struct Lifecycle {
+    state: Stage,
     until: Option<Instant>,
     /// Its exit was asked for.
     wanted: bool,
@@ -96,21 +96,21 @@ pub(crate) struct Life {
     connected: bool,
     /// It has listened, or was online for long enough.
     ready: bool,
-    told_fork: bool,
-    told_online: bool,
+    fork_emitted: bool,
+    online_emitted: bool,
     listening_since: Option<Instant>,
 }
 
-impl Life {
+impl Lifecycle {
     pub(crate) fn new() -> Self {
         Self {
-            state: State::Ordered(Wish::Run),
+            state: Stage::Ordered(Intent::Run),
             until: None,
             wanted: false,
             connected: true,
             ready: false,
-            told_fork: false,
-            told_online: false,
+            fork_emitted: false,
+            online_emitted: false,
             listening_since: None,
         }
     }
@@ -121,14 +121,14 @@ impl Life {
             return &[];
         }
         let (next, actions) = self.row(event);
-        if event == Event::Finish && self.state != State::Dead {
+        if event == Event::Finish && self.state != Stage::Dead {
             self.wanted = true;
         }
-        self.told_fork |= actions.contains(&Action::TellFork);
-        self.told_online |= actions.contains(&Action::TellOnline);
+        self.fork_emitted |= actions.contains(&Action::TellFork);
+        self.online_emitted |= actions.contains(&Action::TellOnline);
         self.ready |=
-            next == State::Listening || (event, self.state) == (Event::Due, State::Online);
-        if next == State::Listening {
+            next == Stage::Listening || (event, self.state) == (Event::Due, Stage::Online);
+        if next == Stage::Listening {
             self.listening_since.get_or_insert(now);
         }
         let entered = next != self.state;
@@ -141,11 +141,11 @@ impl Life {
 
     /// The table.
     #[allow(clippy::too_many_lines, reason = "a table shows its holes when it is in one piece")]
-    fn row(&self, event: Event) -> (State, &'static [Action]) {
-        use {Action as A, Event as E, State as S, Wish as W};
+    fn row(&self, event: Event) -> (Stage, &'static [Action]) {
+        use {Action as A, Event as E, Intent as W, Stage as S};
         let same = self.state;
-        let fork: &[A] = if self.told_fork { &[] } else { &[A::TellFork] };
-        let online: &[A] = if self.told_online { &[] } else { &[A::TellOnline] };
+        let fork: &[A] = if self.fork_emitted { &[] } else { &[A::TellFork] };
+        let online: &[A] = if self.online_emitted { &[] } else { &[A::TellOnline] };
         let exit: &[A] = if self.connected {
             &[A::Release, A::TellExit]
         } else {
@@ -191,7 +191,7 @@ impl Life {
             ) => (S::Dead, exit),
             (S::Dead, E::ChannelClosed | E::Due) => (S::Dead, &[A::TellDisconnect, A::Forget]),
             // The order that was given before it ran is repeated, for it could not be obeyed.
-            (S::Killed, E::Spawned) if !self.told_fork => (same, &[A::TellFork, A::Kill]),
+            (S::Killed, E::Spawned) if !self.fork_emitted => (same, &[A::TellFork, A::Kill]),
             (
                 S::None
                 | S::Online
@@ -238,11 +238,11 @@ impl Life {
     /// How long the state just entered may last.
     fn timeout(&self, times: &Times) -> Option<Duration> {
         match self.state {
-            State::Online => times.ready_after.filter(|_| !self.ready),
-            State::Disconnected | State::Draining => Some(times.disconnect),
-            State::Terminated => Some(times.term),
-            State::Dead => self.connected.then_some(HANG_UP_MAX),
-            State::Ordered(_) | State::None | State::Listening | State::Killed => None,
+            Stage::Online => times.ready_after.filter(|_| !self.ready),
+            Stage::Disconnected | Stage::Draining => Some(times.disconnect),
+            Stage::Terminated => Some(times.term),
+            Stage::Dead => self.connected.then_some(HANG_UP_MAX),
+            Stage::Ordered(_) | Stage::None | Stage::Listening | Stage::Killed => None,
         }
     }
 
@@ -251,7 +251,7 @@ impl Life {
         self.until
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> Stage {
         self.state
     }
 
@@ -261,7 +261,7 @@ impl Life {
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.state == State::Dead
+        self.state == Stage::Dead
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -276,13 +276,13 @@ impl Life {
     /// It may be granted addresses and given connections.
     pub(crate) fn may_serve(&self) -> bool {
         match self.state {
-            State::None | State::Online | State::Listening => true,
-            State::Ordered(wish) => wish == Wish::Run && self.connected,
-            State::Disconnected
-            | State::Draining
-            | State::Terminated
-            | State::Killed
-            | State::Dead => false,
+            Stage::None | Stage::Online | Stage::Listening => true,
+            Stage::Ordered(wish) => wish == Intent::Run && self.connected,
+            Stage::Disconnected
+            | Stage::Draining
+            | Stage::Terminated
+            | Stage::Killed
+            | Stage::Dead => false,
         }
     }
 

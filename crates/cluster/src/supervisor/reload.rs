@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use crate::supervisor::lifecycle::Event;
 
-use super::{Affinity, Core, Mode, Output, ReloadFailure, Slot, WorkerId};
+use super::{Affinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
 
 /// A reload under way.
 #[derive(Debug)]
 pub(super) struct Reload {
     number: u32,
     /// Slots that are still to be done, the next one last.
-    left: Vec<Slot>,
+    left: Vec<SlotId>,
     at_work: Option<Step>,
     /// Predecessors that have not ended.
     leaving: Vec<WorkerId>,
@@ -28,7 +28,7 @@ pub(super) struct Reload {
 
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    slot: Slot,
+    slot: SlotId,
     successor: WorkerId,
     /// By then it has to be ready.
     until: Option<Instant>,
@@ -45,18 +45,20 @@ enum Turn {
     Fail(ReloadFailure),
 }
 
-impl<H: Affinity> Core<H> {
+impl<H: Affinity> Supervisor<H> {
     /// The user wants every worker replaced.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {
-            Mode::Running if self.idle || !self.emptying.is_empty() => Some(ReloadFailure::Closed),
+            Mode::Running if self.idle || !self.disconnecting_all.is_empty() => {
+                Some(ReloadFailure::Closed)
+            }
             Mode::Running => self.reload.as_ref().map(|_| ReloadFailure::UnderWay),
             Mode::Stopping | Mode::Aborting | Mode::Finished => Some(ReloadFailure::Closed),
         };
         if let Some(failure) = refused {
             return out.push(Output::Reloaded { number, result: Err(failure) });
         }
-        let left = (0..).take(self.slots.len()).collect::<Vec<Slot>>();
+        let left = (0..).take(self.slots.len()).collect::<Vec<SlotId>>();
         let left = left.into_iter().rev().collect();
         self.reload = Some(Reload { number, left, at_work: None, leaving: Vec::new() });
     }
@@ -64,7 +66,7 @@ impl<H: Affinity> Core<H> {
     /// Takes the reload as far as it can go now.
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
-            if self.mode != Mode::Running || !self.emptying.is_empty() {
+            if self.mode != Mode::Running || !self.disconnecting_all.is_empty() {
                 let result = Err(ReloadFailure::Closed);
                 return out.push(Output::Reloaded { number: reload.number, result });
             }
@@ -73,7 +75,7 @@ impl<H: Affinity> Core<H> {
                     self.reload = Some(reload);
                     continue;
                 }
-                let alive = |id: &WorkerId| self.members.get(id).is_some_and(|m| !m.life.is_dead());
+                let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
                 reload.leaving.retain(alive);
                 if reload.leaving.is_empty() {
                     out.push(Output::Reloaded { number: reload.number, result: Ok(()) });
@@ -97,8 +99,8 @@ impl<H: Affinity> Core<H> {
                     // It may come up yet, and would be one too many.
                     let place = self.place(step.slot);
                     if place.successor.take_if(|it| *it == step.successor).is_some() {
-                        self.live(step.successor, Event::Finish, None, now, out);
-                        self.leave_schedules(step.successor, out);
+                        self.apply(step.successor, Event::Finish, None, now, out);
+                        self.leave_schedulers(step.successor, out);
                     }
                     let result = Err(failure);
                     return out.push(Output::Reloaded { number: reload.number, result });
@@ -112,9 +114,9 @@ impl<H: Affinity> Core<H> {
         while let Some(slot) = reload.left.pop() {
             let place = self.place(slot);
             let (wanted, holder) = (place.wanted, place.worker);
-            let serves = holder.and_then(|holder| self.members.get(&holder));
+            let serves = holder.and_then(|holder| self.workers.get(&holder));
             // An empty slot, or one whose worker is ending, is about to get a new one anyway.
-            if !wanted || !serves.is_some_and(|member| member.life.may_serve()) {
+            if !wanted || !serves.is_some_and(|entry| entry.life.may_serve()) {
                 continue;
             }
             let successor = self.order(slot, false, out);
@@ -132,29 +134,29 @@ impl<H: Affinity> Core<H> {
             return Turn::Skip;
         }
         let worker = step.successor;
-        let member = self.members.get(&worker).filter(|member| !member.life.is_dead());
-        let Some(member) = member else { return Turn::Fail(ReloadFailure::Ended(worker)) };
-        let late = step.until.is_some_and(|until| until <= now);
+        let entry = self.workers.get(&worker).filter(|entry| !entry.life.is_dead());
+        let Some(entry) = entry else { return Turn::Fail(ReloadFailure::Ended(worker)) };
+        let slow = step.until.is_some_and(|until| until <= now);
         // One that hung up is on its way out: how it ends is worth waiting for.
-        if !member.life.is_ready() || !member.life.may_serve() {
+        if !entry.life.is_ready() || !entry.life.may_serve() {
             let failure = Turn::Fail(ReloadFailure::NotReady(worker));
-            return if late { failure } else { Turn::Wait(Step { settles: None, ..step }) };
+            return if slow { failure } else { Turn::Wait(Step { settles: None, ..step }) };
         }
         let settles = step.settles.or_else(|| now.checked_add(self.options.settle));
         let settled = settles.is_some_and(|at| at <= now);
         let holder = place.worker.filter(|holder| *holder != worker);
-        if late || settled || holder.is_none_or(|holder| self.listens_on_all_of(worker, holder)) {
+        if slow || settled || holder.is_none_or(|holder| self.listens_on_all_of(worker, holder)) {
             return Turn::TakeOver;
         }
         Turn::Wait(Step { settles, ..step })
     }
 
     fn listens_on_all_of(&self, worker: WorkerId, holder: WorkerId) -> bool {
-        let listens = |key| match self.schedules.get(&key) {
-            Some(schedule) => schedule.is_open(worker),
-            None => self.ports.holds(worker, key),
+        let listens = |key| match self.schedulers.get(&key) {
+            Some(scheduler) => scheduler.is_open(worker),
+            None => self.addresses.holds(worker, key),
         };
-        self.ports.held_by(holder).into_iter().all(listens)
+        self.addresses.held_by(holder).into_iter().all(listens)
     }
 
     /// The successor holds the slot; gives its predecessor, who finishes.
@@ -170,10 +172,10 @@ impl<H: Affinity> Core<H> {
         if holder == step.successor {
             return None;
         }
-        self.live(holder, Event::Finish, None, now, out);
+        self.apply(holder, Event::Finish, None, now, out);
         // First those addresses that nobody else serves: their queues stay in use for now.
         self.give_up_unwanted(now, out);
-        self.leave_schedules(holder, out);
+        self.leave_schedulers(holder, out);
         Some(holder)
     }
 

@@ -8,12 +8,13 @@ use std::time::Instant;
 use crate::contract::Restart;
 use crate::contract::WORKERS_MAX;
 use crate::counters::WorkerCounters;
-use crate::supervisor::lifecycle::{Action, Event, Life};
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
 use crate::supervisor::restart::Backoff;
 use crate::worker_options::Setup;
 
 use super::{
-    Affinity, Core, Ended, Member, Mode, Notice, Output, Place, Slot, WorkerId, WorkerKind,
+    Affinity, Ended, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry, WorkerId,
+    WorkerKind,
 };
 
 /// Why a worker is no more.
@@ -23,7 +24,7 @@ pub(super) enum Cause {
     NotStarted(i32),
 }
 
-impl<H: Affinity> Core<H> {
+impl<H: Affinity> Supervisor<H> {
     pub(super) fn scale(&mut self, slots: u32, now: Instant, out: &mut Vec<Output<H>>) {
         if self.mode != Mode::Running {
             return;
@@ -35,9 +36,10 @@ impl<H: Affinity> Core<H> {
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         while self.slots.len() < wanted {
             let backoff = Backoff::new(&self.options.restart);
-            self.slots.push(Place::new(backoff));
+            self.slots.push(Slot::new(backoff));
         }
-        let surplus: Vec<Slot> = (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
+        let surplus: Vec<SlotId> =
+            (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
         self.retire(&surplus, now, out);
         for slot in 0..slots {
             let place = self.place(slot);
@@ -53,7 +55,7 @@ impl<H: Affinity> Core<H> {
     /// One slot more, with a setup of its own.
     pub(super) fn fork(&mut self, number: u32, setup: Arc<Setup>, out: &mut Vec<Output<H>>) {
         let vacant =
-            |place: &Place| !place.wanted && place.worker.is_none() && place.successor.is_none();
+            |place: &Slot| !place.wanted && place.worker.is_none() && place.successor.is_none();
         // The last one, so that it is the youngest; one in between when there are that many.
         let last = self.slots.iter().rposition(|place| !vacant(place)).map_or(0, |at| at + 1);
         let between = || self.slots.iter().position(vacant);
@@ -63,9 +65,9 @@ impl<H: Affinity> Core<H> {
             self.ready_due = true;
             return out.push(Output::Forked { number, worker: None });
         };
-        let slot = Slot::try_from(at).expect("slots are few");
-        let place = Place::new(Backoff::new(&self.options.restart));
-        let place = Place { setup: Some(setup), ..place };
+        let slot = SlotId::try_from(at).expect("slots are few");
+        let place = Slot::new(Backoff::new(&self.options.restart));
+        let place = Slot { setup: Some(setup), ..place };
         match self.slots.get_mut(at) {
             Some(vacant) => *vacant = place,
             None => self.slots.push(place),
@@ -73,45 +75,55 @@ impl<H: Affinity> Core<H> {
         self.idle = false;
         self.ready_due = true;
         let worker = self.spawn(slot, false, out);
-        if let Some(member) = self.members.get_mut(&worker) {
-            member.forked = true;
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.forked = true;
         }
         out.push(Output::Forked { number, worker: Some(worker) });
     }
 
     /// Fills the slot.
-    pub(super) fn spawn(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
+    pub(super) fn spawn(
+        &mut self,
+        slot: SlotId,
+        first: bool,
+        out: &mut Vec<Output<H>>,
+    ) -> WorkerId {
         let worker = self.order(slot, first, out);
         let place = self.place(slot);
         place.worker = Some(worker);
         place.restart_at = None;
-        place.heir_until = None;
+        place.reserved_until = None;
         worker
     }
 
-    pub(super) fn order(&mut self, slot: Slot, first: bool, out: &mut Vec<Output<H>>) -> WorkerId {
+    pub(super) fn order(
+        &mut self,
+        slot: SlotId,
+        first: bool,
+        out: &mut Vec<Output<H>>,
+    ) -> WorkerId {
         self.last_worker += 1;
         let worker = self.last_worker;
-        let (life, counters) = (Life::new(), WorkerCounters::default());
+        let (life, counters) = (Lifecycle::new(), WorkerCounters::default());
         let kind = WorkerKind::Native;
-        let member = Member {
+        let entry = WorkerEntry {
             slot,
             life,
             pid: 0,
             kind,
             first,
             forked: false,
-            told_disconnect: false,
+            disconnect_emitted: false,
             counters,
         };
-        self.members.insert(worker, member);
+        self.workers.insert(worker, entry);
         let setup = self.place(slot).setup.clone();
         out.push(Output::Spawn { worker, slot, setup });
         worker
     }
 
     /// Takes news of a worker's life, or a decision about it.
-    pub(super) fn live(
+    pub(super) fn apply(
         &mut self,
         worker: WorkerId,
         event: Event,
@@ -119,10 +131,10 @@ impl<H: Affinity> Core<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
-        let Some(member) = self.members.get_mut(&worker) else { return };
-        let pid = member.pid;
-        let actions = member.life.step(event, now, &self.times);
-        let exited_after_disconnect = member.life.is_wanted();
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        let pid = entry.pid;
+        let actions = entry.life.step(event, now, &self.times);
+        let exited_after_disconnect = entry.life.is_wanted();
         for action in actions {
             match action {
                 Action::TellFork => out.push(Output::Emit(Notice::Fork { worker, pid })),
@@ -136,14 +148,14 @@ impl<H: Affinity> Core<H> {
                     self.vacate(worker, cause, now, out);
                 }
                 Action::Release => {
-                    self.schedules.values_mut().for_each(|s| s.close_lane(worker, out));
+                    self.schedulers.values_mut().for_each(|s| s.close_backend(worker, out));
                 }
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
                     // Dead for long, though its channel may not say so.
                     self.hung_up(worker, out);
-                    self.members.remove(&worker);
+                    self.workers.remove(&worker);
                 }
             }
         }
@@ -157,11 +169,11 @@ impl<H: Affinity> Core<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
-        let Some(member) = self.members.get(&worker) else { return };
-        let (slot, wanted_exit) = (member.slot, member.life.is_wanted());
-        let failed_start = member.first && !member.life.is_ready() && !wanted_exit;
-        let listened = member.life.listened(now);
-        let member_forked = member.forked;
+        let Some(entry) = self.workers.get(&worker) else { return };
+        let (slot, wanted_exit) = (entry.slot, entry.life.is_wanted());
+        let failed_start = entry.first && !entry.life.is_ready() && !wanted_exit;
+        let listened = entry.life.listened(now);
+        let member_forked = entry.forked;
         let (ended, errno) = match cause {
             Cause::Ended(ended) => (Some(ended), None),
             Cause::NotStarted(errno) => (None, Some(errno)),
@@ -177,15 +189,15 @@ impl<H: Affinity> Core<H> {
         if place.worker != Some(worker) {
             // The slot is another's: this one came to take it over, or has been relieved.
             place.successor.take_if(|successor| *successor == worker);
-            return self.ports.died(worker, None);
+            return self.addresses.died(worker, None);
         }
         place.worker = place.successor.take();
         if place.worker.is_some() {
-            return self.ports.died(worker, Some(slot));
+            return self.addresses.died(worker, Some(slot));
         }
         if failed_start && self.mode == Mode::Running {
             out.push(Output::Emit(Notice::StartFailed { worker, ended, errno }));
-            self.ports.died(worker, None);
+            self.addresses.died(worker, None);
             return self.shutdown(now, out);
         }
         // Whoever forked it is told that it could not be started, and may try again.
@@ -199,10 +211,10 @@ impl<H: Affinity> Core<H> {
         // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
         let replaced =
             self.mode == Mode::Running && self.place(slot).wanted && (wanted_exit || allowed);
-        self.ports.died(worker, replaced.then_some(slot));
+        self.addresses.died(worker, replaced.then_some(slot));
         if !replaced {
             self.place(slot).wanted = false;
-            self.ports.disinherit(slot);
+            self.addresses.drop_reservation(slot);
         } else if wanted_exit {
             self.spawn(slot, false, out);
         } else {
@@ -212,7 +224,7 @@ impl<H: Affinity> Core<H> {
 
     pub(super) fn replace(
         &mut self,
-        slot: Slot,
+        slot: SlotId,
         listened: std::time::Duration,
         now: Instant,
         out: &mut Vec<Output<H>>,
@@ -228,7 +240,7 @@ impl<H: Affinity> Core<H> {
 
     /// Nothing more comes from the worker, and nothing reaches it.
     pub(super) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
-        self.schedules.values_mut().for_each(|schedule| schedule.hung_up(worker, out));
+        self.schedulers.values_mut().for_each(|scheduler| scheduler.hung_up(worker, out));
     }
 
     /// The worker left its queue unread too long.
@@ -239,14 +251,14 @@ impl<H: Affinity> Core<H> {
         out: &mut Vec<Output<H>>,
     ) {
         out.push(Output::Emit(Notice::Unresponsive { worker }));
-        self.live(worker, Event::Kill, None, now, out);
+        self.apply(worker, Event::Kill, None, now, out);
     }
 
-    pub(super) fn place(&mut self, slot: Slot) -> &mut Place {
+    pub(super) fn place(&mut self, slot: SlotId) -> &mut Slot {
         &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")]
     }
 
-    pub(super) fn member_may_serve(&self, worker: WorkerId) -> bool {
-        self.members.get(&worker).is_some_and(|member| member.life.may_serve())
+    pub(super) fn may_serve(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|entry| entry.life.may_serve())
     }
 }

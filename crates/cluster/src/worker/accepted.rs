@@ -5,26 +5,26 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use crate::protocol::closed_count::Count;
+use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::message::ToPrimary;
 use crate::worker::Runtime;
-use crate::worker::limited_socket::Gate;
-use crate::worker::node_queue::Inbox;
+use crate::worker::limited_socket::LimitedSocket;
+use crate::worker::node_queue::NodeQueue;
 
 /// What keeps count of an open connection; dropping it says that the connection has ended.
 #[derive(Debug)]
 pub(crate) enum Open {
     /// The primary does.
-    Dealt(Arc<Tally>),
+    Dispatched(Arc<Tally>),
     /// The listener does, alone.
-    Shared(Arc<Gate>),
-    Inbox(Arc<Inbox>),
+    Shared(Arc<LimitedSocket>),
+    NodeQueue(Arc<NodeQueue>),
 }
 
 /// A listener's count of what has ended, and the way to who may wait for the next.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    pub(crate) count: Count,
+    pub(crate) count: ClosedCount,
     pub(crate) key: u32,
     pub(crate) runtime: Arc<Runtime>,
 }
@@ -32,13 +32,13 @@ pub(crate) struct Tally {
 impl Drop for Open {
     fn drop(&mut self) {
         match self {
-            Self::Dealt(tally) => {
+            Self::Dispatched(tally) => {
                 if tally.count.end() {
                     tally.runtime.tell(ToPrimary::HasRoom { key: tally.key });
                 }
             }
-            Self::Shared(gate) => gate.leave(),
-            Self::Inbox(inbox) => inbox.leave(),
+            Self::Shared(limited_socket) => limited_socket.leave(),
+            Self::NodeQueue(node_queue) => node_queue.leave(),
         }
     }
 }

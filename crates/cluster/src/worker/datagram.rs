@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use crate::protocol::address::Address;
-use crate::worker::registration::Claim;
+use crate::worker::registration::Registration;
 
 /// A kind of datagram socket: [`UdpSocket`] or [`UnixDatagram`].
 pub trait Datagram: sealed::Sealed + From<OwnedFd> + AsFd {}
@@ -54,25 +54,25 @@ pub(crate) mod sealed {
 /// ```
 #[derive(Debug)]
 pub struct BoundSocket<S> {
-    claim: Claim,
+    registration: Registration,
     socket: S,
 }
 
 impl<S: Datagram> BoundSocket<S> {
-    pub(crate) fn new(claim: Claim, socket: S) -> Self {
-        Self { claim, socket }
+    pub(crate) fn new(registration: Registration, socket: S) -> Self {
+        Self { registration, socket }
     }
 
     /// The address, with the real port where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
-        self.claim.address()
+        self.registration.address()
     }
 
     /// The [data](crate::ListenOptions::data) of the first that asked for the address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
-        self.claim.data()
+        self.registration.data()
     }
 }
 

@@ -12,7 +12,7 @@ use sys::switch::Switch;
 
 /// A listening socket from which only so many connections may be open.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct LimitedSocket {
     socket: OwnedFd,
     /// Readable when there is a connection, and room for it.
     switch: Switch,
@@ -20,7 +20,7 @@ pub(crate) struct Gate {
     open: Mutex<u32>,
 }
 
-impl Gate {
+impl LimitedSocket {
     pub(crate) fn new(socket: OwnedFd, max: u32) -> io::Result<Arc<Self>> {
         let switch = Switch::new(socket.as_fd())?;
         Ok(Arc::new(Self { socket, switch, max, open: Mutex::new(0) }))
@@ -66,7 +66,7 @@ impl Gate {
     }
 }
 
-impl AsFd for Gate {
+impl AsFd for LimitedSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.switch.as_fd()
     }

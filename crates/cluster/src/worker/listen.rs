@@ -11,9 +11,9 @@ use crate::protocol::address::Address;
 use crate::protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 use crate::worker::datagram::{BoundSocket, Datagram};
 use crate::worker::listener::Listener;
-use crate::worker::registration::Claim;
+use crate::worker::registration::Registration;
 use crate::worker::stream::Stream;
-use crate::worker::{Offer, Worker};
+use crate::worker::{Granted, Worker};
 
 impl Worker {
     /// Listens on an address that all workers share: the primary opens it once and deals the
@@ -243,10 +243,10 @@ fn listen_as<S: Stream>(
     options: &ListenOptions,
 ) -> Result<Listener<S>, Error> {
     let listener = match open(worker, (address, S::serves, S::WHAT), options)? {
-        Opened::Offer(claim, offer) => Listener::granted(claim, offer, options)?,
-        Opened::Own(claim, socket) => Listener::alone(claim, socket, options)?,
+        Opened::Granted(registration, offer) => Listener::granted(registration, offer, options)?,
+        Opened::OwnSocket(registration, socket) => Listener::alone(registration, socket, options)?,
     };
-    listener.claim().take_up();
+    listener.registration().register();
     Ok(listener)
 }
 
@@ -259,20 +259,24 @@ fn bind_as<S: Datagram>(
         let why = "datagrams have no connections".to_owned();
         return Err(Error::Option("max_connections", why));
     }
-    let (claim, socket) = match open(worker, (address, S::serves, S::WHAT), options)? {
-        Opened::Offer(claim, Offer::Granted(granted)) => (claim, granted.descriptor.into_inner()),
+    let (registration, socket) = match open(worker, (address, S::serves, S::WHAT), options)? {
+        Opened::Granted(registration, Granted::Granted(granted)) => {
+            (registration, granted.descriptor.into_inner())
+        }
         // No connections can be meant.
-        Opened::Offer(claim, Offer::Inbox { .. }) => return Err(other_kind(&claim, S::WHAT)),
-        Opened::Own(claim, socket) => (claim, socket),
+        Opened::Granted(registration, Granted::NodeQueue { .. }) => {
+            return Err(other_kind(&registration, S::WHAT));
+        }
+        Opened::OwnSocket(registration, socket) => (registration, socket),
     };
-    claim.take_up();
-    Ok(BoundSocket::new(claim, socket.into()))
+    registration.register();
+    Ok(BoundSocket::new(registration, socket.into()))
 }
 
 /// A place that can be had, and what is there.
 enum Opened {
-    Offer(Claim, Offer),
-    Own(Claim, OwnedFd),
+    Granted(Registration, Granted),
+    OwnSocket(Registration, OwnedFd),
 }
 
 /// Asks the primary for the address, or opens it here: without one, or where it is to be ours.
@@ -285,17 +289,21 @@ fn open(
     let address = absolute(address)?;
     if let Some(worker) = worker.filter(|_| !options.exclusive) {
         let mut offer = worker.ask(&address, options)?;
-        let claim = Claim::of(&mut offer, worker);
-        let fits = serves(claim.address());
-        return if fits { Ok(Opened::Offer(claim, offer)) } else { Err(other_kind(&claim, what)) };
+        let registration = Registration::of(&mut offer, worker);
+        let fits = serves(registration.address());
+        return if fits {
+            Ok(Opened::Granted(registration, offer))
+        } else {
+            Err(other_kind(&registration, what))
+        };
     }
     let worker = worker.map(|worker| worker.runtime().clone());
     if worker.as_ref().is_some_and(|worker| worker.drain().has_begun()) {
         return Err(Error::Closed);
     }
     let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
-    let (claim, socket) = Claim::own(bound, options, worker);
-    Ok(Opened::Own(claim, socket))
+    let (registration, socket) = Registration::own(bound, options, worker);
+    Ok(Opened::OwnSocket(registration, socket))
 }
 
 fn check(
@@ -304,7 +312,7 @@ fn check(
     what: &'static str,
     options: &ListenOptions,
 ) -> Result<(), Error> {
-    let given = matches!(address, Address::Given(_));
+    let given = matches!(address, Address::Inherited(_));
     if !given && !serves(address) {
         return Err(wrong_kind(address, what));
     }
@@ -319,8 +327,8 @@ fn check(
 }
 
 /// The primary has something else there.
-fn other_kind(claim: &Claim, what: &str) -> Error {
-    wrong_kind(claim.address(), what)
+fn other_kind(registration: &Registration, what: &str) -> Error {
+    wrong_kind(registration.address(), what)
 }
 
 fn wrong_kind(address: &Address, what: &str) -> Error {
@@ -339,6 +347,6 @@ fn absolute(address: Address) -> Result<Address, Error> {
         | Address::UnixAbstract(_)
         | Address::Udp { .. }
         | Address::DatagramAbstract(_)
-        | Address::Given(_) => address,
+        | Address::Inherited(_) => address,
     })
 }

@@ -12,16 +12,16 @@ use sys::poll::{self, Interest};
 use crate::bind::is_of_the_connection;
 use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::protocol::closed_count::Count;
+use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::listen_options::ListenOptions;
-use crate::protocol::queue::{Connection, Intake};
-use crate::worker::Offer;
+use crate::protocol::queue::{Connection, QueueReader};
+use crate::worker::Granted;
 use crate::worker::accepted::{Accepted, Open, Tally};
 use crate::worker::draining::Hold;
-use crate::worker::limited_socket::Gate;
-use crate::worker::node_queue::Inbox;
-use crate::worker::own_socket::Own;
-use crate::worker::registration::Claim;
+use crate::worker::limited_socket::LimitedSocket;
+use crate::worker::node_queue::NodeQueue;
+use crate::worker::own_socket::OwnSocket;
+use crate::worker::registration::Registration;
 use crate::worker::stream::Stream;
 
 /// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP
@@ -39,7 +39,7 @@ use crate::worker::stream::Stream;
 #[derive(Debug)]
 pub struct Listener<S: Stream = TcpStream> {
     /// Dropped first: the primary is told before the source is closed.
-    claim: Claim,
+    registration: Registration,
     source: From,
     /// Where the primary wants to know how many have ended.
     tally: Option<Arc<Tally>>,
@@ -53,15 +53,15 @@ pub struct Listener<S: Stream = TcpStream> {
 
 #[derive(Debug)]
 enum From {
-    Queue(Intake),
+    Queue(QueueReader),
     /// A queue, and a socket that only the primary accepts on besides.
-    Own(Own),
+    OwnSocket(OwnSocket),
     /// `accept4(2)` on a socket that other processes may accept on too.
     Socket(OwnedFd),
     /// The same, of which only so many may be open.
-    Gate(Arc<Gate>),
+    LimitedSocket(Arc<LimitedSocket>),
     /// What a Node primary sends on the channel.
-    Inbox(Arc<Inbox>),
+    NodeQueue(Arc<NodeQueue>),
 }
 
 impl From {
@@ -69,8 +69,10 @@ impl From {
         Ok(match options.max_connections {
             None => Self::Socket(socket),
             Some(max) => {
-                let gate = Gate::new(socket, max);
-                Self::Gate(gate.map_err(|source| Error::Os("epoll_create1", source))?)
+                let limited_socket = LimitedSocket::new(socket, max);
+                Self::LimitedSocket(
+                    limited_socket.map_err(|source| Error::Os("epoll_create1", source))?,
+                )
             }
         })
     }
@@ -85,15 +87,15 @@ pub(crate) struct Taken {
 
 impl<S: Stream> Listener<S> {
     pub(crate) fn granted(
-        claim: Claim,
-        offer: Offer,
+        registration: Registration,
+        offer: Granted,
         options: &ListenOptions,
     ) -> Result<Self, Error> {
         let mut tally = None;
         let source = match offer {
-            Offer::Granted(granted) => {
-                if let (Some(page), Some(worker)) = (granted.count, claim.worker()) {
-                    let count = Count::map(page.into_inner().as_fd());
+            Granted::Granted(granted) => {
+                if let (Some(page), Some(worker)) = (granted.count, registration.worker()) {
+                    let count = ClosedCount::map(page.into_inner().as_fd());
                     let count = count.map_err(|source| Error::Os("mmap", source))?;
                     let (key, runtime) = (granted.key, worker.clone());
                     tally = Some(Arc::new(Tally { count, key, runtime }));
@@ -101,39 +103,39 @@ impl<S: Stream> Listener<S> {
                 let socket = granted.descriptor.into_inner();
                 match granted.own {
                     _ if granted.shared => From::socket(socket, options)?,
-                    None => From::Queue(Intake::new(socket)),
+                    None => From::Queue(QueueReader::new(socket)),
                     Some(own) => {
-                        let own = Own::new(own.into_inner(), socket);
-                        From::Own(own.map_err(|source| Error::Os("epoll_create1", source))?)
+                        let own = OwnSocket::new(own.into_inner(), socket);
+                        From::OwnSocket(own.map_err(|source| Error::Os("epoll_create1", source))?)
                     }
                 }
             }
-            Offer::Inbox { inbox, .. } => From::Inbox(inbox),
+            Granted::NodeQueue { node_queue, .. } => From::NodeQueue(node_queue),
         };
-        let mut listener = Self::new(claim, source);
+        let mut listener = Self::new(registration, source);
         listener.tally = tally;
         Ok(listener)
     }
 
     /// On a socket of its own; in a worker it takes part in the drain.
     pub(crate) fn alone(
-        claim: Claim,
+        registration: Registration,
         socket: OwnedFd,
         options: &ListenOptions,
     ) -> Result<Self, Error> {
-        let mut listener = Self::new(claim, From::socket(socket, options)?);
+        let mut listener = Self::new(registration, From::socket(socket, options)?);
         listener.unshared = AtomicBool::new(true);
         Ok(listener)
     }
 
-    fn new(claim: Claim, source: From) -> Self {
-        let hold = Mutex::new(claim.worker().map(|worker| worker.drain().hold()));
+    fn new(registration: Registration, source: From) -> Self {
+        let hold = Mutex::new(registration.worker().map(|worker| worker.drain().hold()));
         let (unshared, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { claim, source, tally: None, unshared, ended, hold, stream: PhantomData }
+        Self { registration, source, tally: None, unshared, ended, hold, stream: PhantomData }
     }
 
-    pub(crate) fn claim(&self) -> &Claim {
-        &self.claim
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.registration
     }
 
     /// Blocks until a connection comes, and gives it with the peer's address.
@@ -189,13 +191,13 @@ impl<S: Stream> Listener<S> {
     /// The address, with the real port where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> &Address {
-        self.claim.address()
+        self.registration.address()
     }
 
     /// The [data](crate::ListenOptions::data) of the first that asked for the address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
-        self.claim.data()
+        self.registration.data()
     }
 
     /// Takes a connection, still non-blocking, without waiting. After [`Error::Closed`] it is
@@ -207,21 +209,23 @@ impl<S: Stream> Listener<S> {
             return Err(Error::Closed);
         }
         match &self.source {
-            From::Queue(intake) => match intake.accept() {
+            From::Queue(reader) => match reader.accept() {
                 Ok(connection) => Ok(connection.map(|connection| {
-                    let open = self.tally.clone().map(Open::Dealt);
+                    let open = self.tally.clone().map(Open::Dispatched);
                     Taken { connection, open }
                 })),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
-            From::Own(own) => Ok(own.accept()?.map(|connection| Taken { connection, open: None })),
-            From::Inbox(inbox) => match inbox.take() {
+            From::OwnSocket(own) => {
+                Ok(own.accept()?.map(|connection| Taken { connection, open: None }))
+            }
+            From::NodeQueue(node_queue) => match node_queue.take() {
                 Ok(Some((number, connection))) => {
-                    if let Some(runtime) = self.claim.worker() {
+                    if let Some(runtime) = self.registration.worker() {
                         runtime.took(number);
                     }
-                    Ok(Some(Taken { connection, open: Some(Open::Inbox(inbox.clone())) }))
+                    Ok(Some(Taken { connection, open: Some(Open::NodeQueue(node_queue.clone())) }))
                 }
                 Ok(None) => Ok(None),
                 Err(_) => Err(Error::Closed),
@@ -230,11 +234,14 @@ impl<S: Stream> Listener<S> {
                 let (socket, peer) = sys::socket::accept_waiting(socket.as_fd())?;
                 Ok(Taken { connection: Connection { socket, peer }, open: None })
             }),
-            From::Gate(gate) => self.take_by(gate.socket(), |draining| {
-                let (socket, peer) = gate.accept(draining, sys::socket::accept_waiting)?;
-                let open = Some(Open::Shared(gate.clone()));
-                Ok(Taken { connection: Connection { socket, peer }, open })
-            }),
+            From::LimitedSocket(limited_socket) => {
+                self.take_by(limited_socket.socket(), |draining| {
+                    let (socket, peer) =
+                        limited_socket.accept(draining, sys::socket::accept_waiting)?;
+                    let open = Some(Open::Shared(limited_socket.clone()));
+                    Ok(Taken { connection: Connection { socket, peer }, open })
+                })
+            }
         }
     }
 
@@ -268,12 +275,18 @@ impl<S: Stream> Listener<S> {
     /// The drain to watch beside a descriptor that never ends by itself.
     #[cfg(feature = "tokio")]
     pub(crate) fn beginning(&self) -> Option<crate::worker::draining::Beginning> {
-        match (&self.source, self.claim.worker()) {
-            (From::Socket(_) | From::Gate(_), Some(runtime)) if !runtime.drain().has_begun() => {
+        match (&self.source, self.registration.worker()) {
+            (From::Socket(_) | From::LimitedSocket(_), Some(runtime))
+                if !runtime.drain().has_begun() =>
+            {
                 Some(crate::worker::draining::Beginning::of(runtime.drain().clone()))
             }
             (
-                From::Socket(_) | From::Gate(_) | From::Queue(_) | From::Own(_) | From::Inbox(_),
+                From::Socket(_)
+                | From::LimitedSocket(_)
+                | From::Queue(_)
+                | From::OwnSocket(_)
+                | From::NodeQueue(_),
                 _,
             ) => None,
         }
@@ -282,17 +295,19 @@ impl<S: Stream> Listener<S> {
     /// A socket that others accept on too, in a worker that drains: to be read until it is empty.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_draining_socket(&self) -> bool {
-        matches!(self.source, From::Socket(_) | From::Gate(_)) && self.is_draining()
+        matches!(self.source, From::Socket(_) | From::LimitedSocket(_)) && self.is_draining()
     }
 
     /// Blocks until a try is worth it.
     fn wait(&self) -> Result<(), Error> {
-        let waited = match (&self.source, self.claim.worker()) {
-            (From::Queue(intake), _) => poll::readable(intake.as_fd(), None).map(drop),
-            (From::Own(own), _) => poll::readable(own.as_fd(), None).map(drop),
-            (From::Inbox(inbox), _) => poll::readable(inbox.as_fd(), None).map(drop),
-            (From::Socket(_) | From::Gate(_), None) => poll::readable(self.as_fd(), None).map(drop),
-            (From::Socket(_) | From::Gate(_), Some(runtime)) => {
+        let waited = match (&self.source, self.registration.worker()) {
+            (From::Queue(reader), _) => poll::readable(reader.as_fd(), None).map(drop),
+            (From::OwnSocket(own), _) => poll::readable(own.as_fd(), None).map(drop),
+            (From::NodeQueue(node_queue), _) => poll::readable(node_queue.as_fd(), None).map(drop),
+            (From::Socket(_) | From::LimitedSocket(_), None) => {
+                poll::readable(self.as_fd(), None).map(drop)
+            }
+            (From::Socket(_) | From::LimitedSocket(_), Some(runtime)) => {
                 let begun = runtime.drain().begun();
                 let wanted = &[(self.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
                 poll::wait(wanted, None).map(drop)
@@ -303,11 +318,11 @@ impl<S: Stream> Listener<S> {
 
     /// The drain was reached, with or without us.
     fn is_drained(&self) -> bool {
-        self.claim.worker().is_some_and(|runtime| runtime.drain().is_reached())
+        self.registration.worker().is_some_and(|runtime| runtime.drain().is_reached())
     }
 
     fn is_draining(&self) -> bool {
-        self.claim.worker().is_some_and(|runtime| runtime.drain().has_begun())
+        self.registration.worker().is_some_and(|runtime| runtime.drain().has_begun())
     }
 
     /// Gives nothing more; the drain need not wait for this listener once the answer is dropped.
@@ -320,11 +335,11 @@ impl<S: Stream> Listener<S> {
 impl<S: Stream> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
-            From::Queue(intake) => intake.as_fd(),
-            From::Own(own) => own.as_fd(),
+            From::Queue(reader) => reader.as_fd(),
+            From::OwnSocket(own) => own.as_fd(),
             From::Socket(socket) => socket.as_fd(),
-            From::Gate(gate) => gate.as_fd(),
-            From::Inbox(inbox) => inbox.as_fd(),
+            From::LimitedSocket(limited_socket) => limited_socket.as_fd(),
+            From::NodeQueue(node_queue) => node_queue.as_fd(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A worker whose primary is a Node program.
 //!
 //! What the worker's runtime tells is put into Node's words here, and what the primary says is
-//! understood. Connections come on the channel into an [`Inbox`] for each listener, or the
+//! understood. Connections come on the channel into an [`NodeQueue`] for each listener, or the
 //! listening socket itself comes, as the primary's policy wants it.
 
 use std::collections::HashMap;
@@ -13,34 +13,34 @@ use std::time::Instant;
 
 use ipc::AnyHandle;
 
-use super::{Offer, Runtime};
+use super::{Granted, Runtime};
 use crate::node::wire::Message;
-use crate::node::worker_session::{Guest, Told};
+use crate::node::worker_session::{FromPrimary, WorkerSession};
 use crate::protocol::address::Address;
-use crate::protocol::message::{Granted, ToPrimary};
+use crate::protocol::message::{ListenGrant, ToPrimary};
 use crate::protocol::queue::Connection;
-use crate::worker::node_queue::Inbox;
+use crate::worker::node_queue::NodeQueue;
 
 /// What is known of a Node primary.
 #[derive(Debug, Default)]
-pub(crate) struct Host(Mutex<State>);
+pub(crate) struct NodePrimary(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    guest: Guest,
-    inboxes: HashMap<u32, Arc<Inbox>>,
+    session: WorkerSession,
+    node_queues: HashMap<u32, Arc<NodeQueue>>,
     /// Of wishes that are not answered: how many connections may be open.
     limits: HashMap<u32, u32>,
 }
 
 impl Runtime {
-    pub(super) fn tell_node(&self, host: &Host, message: ToPrimary) {
-        let mut state = host.lock();
+    pub(super) fn tell_node(&self, node_primary: &NodePrimary, message: ToPrimary) {
+        let mut state = node_primary.lock();
         match message {
-            ToPrimary::Online => self.say(state.guest.online()),
+            ToPrimary::Online => self.say(state.session.online()),
             ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
-                match state.guest.ask(request, &address, &options, &here) {
+                match state.session.ask(request, &address, &options, &here) {
                     Ok(ask) => {
                         state.limits.extend(options.max_connections.map(|max| (request, max)));
                         if let Err(failed) = self.parent.send_internal(ask) {
@@ -51,15 +51,15 @@ impl Runtime {
                 }
             }
             ToPrimary::Listening { key } => {
-                if let Some(news) = state.guest.listening(key) {
-                    self.say(news);
+                if let Some(control) = state.session.listening(key) {
+                    self.say(control);
                 }
             }
             // Node's primaries are not told.
             ToPrimary::ListensAlone { .. } | ToPrimary::HasRoom { .. } => {}
             ToPrimary::Close { key } => self.close(&mut state, key),
             ToPrimary::Disconnect => {
-                if let Some((closes, leave)) = state.guest.leave() {
+                if let Some((closes, leave)) = state.session.leave() {
                     closes.into_iter().for_each(|close| self.say(close));
                     self.say(leave);
                 }
@@ -70,14 +70,14 @@ impl Runtime {
     }
 
     /// Hears the primary, on the loop.
-    pub(super) fn hear_node(&self, host: &Host, mut message: ipc::Message) {
+    pub(super) fn receive_node(&self, node_primary: &NodePrimary, mut message: ipc::Message) {
         let handle = message.take_handle();
         // What cannot be understood is not for us: a message of another time.
         let Ok(message) = message.decode::<Message>() else { return };
-        let mut state = host.lock();
-        match state.guest.hear(&message) {
-            Told::Nothing => {}
-            Told::Granted { request, key, address, backlog } => {
+        let mut state = node_primary.lock();
+        match state.session.receive(&message) {
+            FromPrimary::Nothing => {}
+            FromPrimary::Granted { request, key, address, backlog } => {
                 let limit = state.limits.remove(&request);
                 let offer = self.offer(&mut state, (key, limit), (address, backlog), handle);
                 if offer.is_err() {
@@ -85,34 +85,34 @@ impl Runtime {
                 }
                 self.answer(request, offer.map_err(|error| errno_of(&error)));
             }
-            Told::Refused { request, errno } => {
+            FromPrimary::Refused { request, errno } => {
                 state.limits.remove(&request);
                 self.answer(request, Err(errno));
             }
-            Told::Connection { key, number } => {
-                let inbox = key.and_then(|key| state.inboxes.get(&key));
-                let put = match (inbox, handle.map(connection)) {
-                    (Some(inbox), Some(connection)) => {
-                        inbox.put(number, connection, Instant::now()).is_ok()
+            FromPrimary::Connection { key, number } => {
+                let node_queue = key.and_then(|key| state.node_queues.get(&key));
+                let put = match (node_queue, handle.map(connection)) {
+                    (Some(node_queue), Some(connection)) => {
+                        node_queue.put(number, connection, Instant::now()).is_ok()
                     }
                     (None, _) | (_, None) => false,
                 };
                 if !put {
-                    let declined = state.guest.answer(number, false);
+                    let declined = state.session.answer(number, false);
                     self.say(declined);
                 }
                 drop(state);
-                self.wake_if_due(host);
+                self.wake_if_due(node_primary);
             }
-            Told::Disconnect => {
+            FromPrimary::Disconnect => {
                 self.wanted.store(true, Ordering::Release);
                 drop(state);
-                host.end();
+                node_primary.end();
                 self.begin_drain();
             }
-            Told::MayLeave => {
+            FromPrimary::MayLeave => {
                 drop(state);
-                host.end();
+                node_primary.end();
             }
         }
     }
@@ -120,38 +120,40 @@ impl Runtime {
     /// The worker accepted the connection with this number: the primary is told before anybody
     /// uses it.
     pub(crate) fn took(&self, number: i64) {
-        if let Some(host) = &self.host {
-            let mut state = host.lock();
-            let accepted = state.guest.answer(number, true);
+        if let Some(node_primary) = &self.node_primary {
+            let mut state = node_primary.lock();
+            let accepted = state.session.answer(number, true);
             self.say(accepted);
         }
     }
 
     /// Above a limit, a connection is held: the clock has to know.
-    fn wake_if_due(&self, host: &Host) {
-        if let (Some(_), Some(clock)) = (host.due(), self.clock.get()) {
+    fn wake_if_due(&self, node_primary: &NodePrimary) {
+        if let (Some(_), Some(clock)) = (node_primary.due(), self.clock.get()) {
             clock.wake();
         }
     }
 
     /// What was held above a limit for long enough is for another worker.
-    pub(super) fn decline_overdue(&self, host: &Host, now: Instant) {
-        let mut state = host.lock();
-        let inboxes = state.inboxes.values();
-        let overdue: Vec<_> = inboxes.flat_map(|inbox| inbox.overdue(now)).collect();
+    pub(super) fn decline_overdue(&self, node_primary: &NodePrimary, now: Instant) {
+        let mut state = node_primary.lock();
+        let node_queues = state.node_queues.values();
+        let overdue: Vec<_> = node_queues.flat_map(|node_queue| node_queue.overdue(now)).collect();
         for number in overdue {
-            let declined = state.guest.answer(number, false);
+            let declined = state.session.answer(number, false);
             self.say(declined);
         }
     }
 
     /// The primary no longer deals to the listener, then gets back what nobody accepted.
     fn close(&self, state: &mut State, key: u32) {
-        if let Some(close) = state.guest.close(key) {
+        if let Some(close) = state.session.close(key) {
             self.say(close);
         }
-        for number in state.inboxes.remove(&key).map(|inbox| inbox.close()).unwrap_or_default() {
-            let declined = state.guest.answer(number, false);
+        for number in
+            state.node_queues.remove(&key).map(|node_queue| node_queue.close()).unwrap_or_default()
+        {
+            let declined = state.session.answer(number, false);
             self.say(declined);
         }
     }
@@ -162,26 +164,26 @@ impl Runtime {
         (key, limit): (u32, Option<u32>),
         (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
-    ) -> io::Result<Offer> {
+    ) -> io::Result<Granted> {
         let Some(handle) = handle else {
             if address.is_datagram() {
                 return Err(io::Error::from_raw_os_error(sys::errno::EINVAL));
             }
-            let inbox = Arc::new(Inbox::new(limit)?);
-            state.inboxes.insert(key, inbox.clone());
-            return Ok(Offer::Inbox { key, address, inbox });
+            let node_queue = Arc::new(NodeQueue::new(limit)?);
+            state.node_queues.insert(key, node_queue.clone());
+            return Ok(Granted::NodeQueue { key, address, node_queue });
         };
         let descriptor = OwnedFd::from(handle);
         let address = bound(&address, &descriptor)?;
         if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &address {
-            state.guest.bound(key, address.port());
+            state.session.bound(key, address.port());
         }
         if !address.is_datagram() {
             // The primary has bound it, and leaves the rest to us.
             sys::socket::listen(descriptor.as_fd(), backlog)?;
         }
         let descriptor = ipc::Handle::new(descriptor);
-        Ok(Offer::Granted(Granted {
+        Ok(Granted::Granted(ListenGrant {
             key,
             address,
             descriptor,
@@ -198,15 +200,15 @@ impl Runtime {
     }
 }
 
-impl Host {
+impl NodePrimary {
     /// No primary sends anything more.
     pub(super) fn end(&self) {
-        self.lock().inboxes.values().for_each(|inbox| inbox.end());
+        self.lock().node_queues.values().for_each(|node_queue| node_queue.end());
     }
 
     /// When something that is held above a limit is to be declined.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.lock().inboxes.values().filter_map(|inbox| inbox.due()).min()
+        self.lock().node_queues.values().filter_map(|node_queue| node_queue.due()).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -22,7 +22,7 @@ use crate::protocol::queue::Connection;
 const REST: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(crate) struct Inbox {
+pub(crate) struct NodeQueue {
     waiting: Mutex<Waiting>,
     /// As many as wait, and one more when nothing will come.
     ready: Semaphore,
@@ -41,7 +41,7 @@ struct Waiting {
     ended: bool,
 }
 
-impl Inbox {
+impl NodeQueue {
     pub(crate) fn new(limit: Option<u32>) -> io::Result<Self> {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Ok(Self { waiting: Mutex::default(), ready: Semaphore::new()?, limit })
@@ -125,7 +125,7 @@ impl Inbox {
     }
 }
 
-impl AsFd for Inbox {
+impl AsFd for NodeQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
@@ -140,53 +140,56 @@ mod tests {
         Connection { socket: sys::socket::pair_stream().unwrap().0, peer: None }
     }
 
-    fn readable(inbox: &Inbox) -> bool {
-        sys::poll::readable(inbox.as_fd(), Some(Duration::ZERO)).unwrap()
+    fn readable(node_queue: &NodeQueue) -> bool {
+        sys::poll::readable(node_queue.as_fd(), Some(Duration::ZERO)).unwrap()
     }
 
     #[test]
     fn it_is_readable_while_a_take_is_worth_a_try() {
-        let inbox = Inbox::new(None).unwrap();
-        assert!(!readable(&inbox) && inbox.take().unwrap().is_none());
-        inbox.put(7, connection(), Instant::now()).unwrap();
-        assert!(readable(&inbox));
-        assert_eq!(inbox.take().unwrap().unwrap().0, 7);
-        assert!(!readable(&inbox));
-        inbox.put(8, connection(), Instant::now()).unwrap();
-        inbox.end();
-        inbox.end();
-        assert_eq!(inbox.take().unwrap().unwrap().0, 8, "what was there can be taken");
+        let node_queue = NodeQueue::new(None).unwrap();
+        assert!(!readable(&node_queue) && node_queue.take().unwrap().is_none());
+        node_queue.put(7, connection(), Instant::now()).unwrap();
+        assert!(readable(&node_queue));
+        assert_eq!(node_queue.take().unwrap().unwrap().0, 7);
+        assert!(!readable(&node_queue));
+        node_queue.put(8, connection(), Instant::now()).unwrap();
+        node_queue.end();
+        node_queue.end();
+        assert_eq!(node_queue.take().unwrap().unwrap().0, 8, "what was there can be taken");
         for _ in 0..2 {
-            assert!(readable(&inbox));
-            assert_eq!(inbox.take().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert!(readable(&node_queue));
+            assert_eq!(node_queue.take().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
-        assert!(inbox.put(9, connection(), Instant::now()).is_err());
+        assert!(node_queue.put(9, connection(), Instant::now()).is_err());
     }
 
     #[test]
     fn above_its_limit_one_is_held_until_another_ends_or_its_time_is_over() {
         let now = Instant::now();
-        let inbox = Inbox::new(Some(2)).unwrap();
-        let take = || inbox.take().unwrap().map(|(number, _)| number);
-        (1..=4).for_each(|number| inbox.put(number, connection(), now).unwrap());
+        let node_queue = NodeQueue::new(Some(2)).unwrap();
+        let take = || node_queue.take().unwrap().map(|(number, _)| number);
+        (1..=4).for_each(|number| node_queue.put(number, connection(), now).unwrap());
         assert_eq!((take(), take(), take()), (Some(1), Some(2), None));
-        assert!(!readable(&inbox));
-        inbox.leave();
-        assert!(readable(&inbox));
-        assert_eq!((take(), inbox.due()), (Some(3), Some(now + REST)));
-        assert!(inbox.overdue(now).is_empty());
-        assert_eq!((inbox.overdue(now + REST), inbox.due()), (vec![4], None));
-        inbox.put(5, connection(), now).unwrap();
-        inbox.end();
-        assert_eq!((take(), inbox.due()), (Some(5), None), "rather than reset");
+        assert!(!readable(&node_queue));
+        node_queue.leave();
+        assert!(readable(&node_queue));
+        assert_eq!((take(), node_queue.due()), (Some(3), Some(now + REST)));
+        assert!(node_queue.overdue(now).is_empty());
+        assert_eq!((node_queue.overdue(now + REST), node_queue.due()), (vec![4], None));
+        node_queue.put(5, connection(), now).unwrap();
+        node_queue.end();
+        assert_eq!((take(), node_queue.due()), (Some(5), None), "rather than reset");
     }
 
     #[test]
     fn what_nobody_took_is_named_when_it_closes() {
-        let inbox = Inbox::new(None).unwrap();
-        inbox.put(1, connection(), Instant::now()).unwrap();
-        inbox.put(2, connection(), Instant::now()).unwrap();
-        assert_eq!(inbox.close(), [1, 2]);
-        assert!(inbox.close().is_empty() && inbox.put(3, connection(), Instant::now()).is_err());
+        let node_queue = NodeQueue::new(None).unwrap();
+        node_queue.put(1, connection(), Instant::now()).unwrap();
+        node_queue.put(2, connection(), Instant::now()).unwrap();
+        assert_eq!(node_queue.close(), [1, 2]);
+        assert!(
+            node_queue.close().is_empty()
+                && node_queue.put(3, connection(), Instant::now()).is_err()
+        );
     }
 }

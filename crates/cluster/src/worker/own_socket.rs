@@ -16,14 +16,14 @@ use sys::switch::Either;
 
 use crate::bind::is_of_the_connection;
 use crate::error::Error;
-use crate::protocol::queue::{Connection, Intake};
+use crate::protocol::queue::{Connection, QueueReader};
 
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct OwnSocket {
     /// Readable when there is a connection in one of the two.
     either: Either,
     socket: OwnedFd,
-    queue: Intake,
+    queue: QueueReader,
     /// It is the socket's turn: after one from the queue, and as long as the socket has one that we
     /// have no descriptor for. Meanwhile the queue stays unread, by which the primary sees it.
     socket_first: AtomicBool,
@@ -32,9 +32,9 @@ pub(crate) struct Own {
     primary: u32,
 }
 
-impl Own {
+impl OwnSocket {
     pub(crate) fn new(socket: OwnedFd, queue: OwnedFd) -> io::Result<Self> {
-        let queue = Intake::new(queue);
+        let queue = QueueReader::new(queue);
         let either = Either::new(socket.as_fd(), queue.as_fd())?;
         let (socket_first, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { either, socket, queue, socket_first, ended, primary: parent_id() })
@@ -110,7 +110,7 @@ impl Own {
     }
 }
 
-impl AsFd for Own {
+impl AsFd for OwnSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.either.as_fd()
     }
@@ -128,7 +128,7 @@ mod tests {
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
         let (queue, end) = Queue::new().unwrap();
-        let own = Own::new(socket, end).unwrap();
+        let own = OwnSocket::new(socket, end).unwrap();
         let readable = || poll::readable(own.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(own.accept().unwrap().is_none() && !readable());
 
@@ -159,7 +159,7 @@ mod tests {
         let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let (queue, end) = Queue::new().unwrap();
-        let own = Own::new(socket, end).unwrap();
+        let own = OwnSocket::new(socket, end).unwrap();
         let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
         drop(queue);
         assert!(own.accept().unwrap().is_some() && own.accept().unwrap().is_some());

@@ -7,12 +7,12 @@ use crate::bind::{Bound, SocketFile};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::ToPrimary;
-use crate::worker::{Offer, Runtime, Worker};
+use crate::worker::{Granted, Runtime, Worker};
 
 /// What a listener and a datagram socket have in common: their address, and whoever has to know
 /// of them. Dropping it says that nobody is there any more.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct Registration {
     address: Address,
     data: Option<Vec<u8>>,
     worker: Option<Arc<Runtime>>,
@@ -21,12 +21,12 @@ pub(crate) struct Claim {
     _file: Option<SocketFile>,
 }
 
-impl Claim {
+impl Registration {
     /// By the primary.
-    pub(crate) fn of(offer: &mut Offer, worker: &Worker) -> Self {
+    pub(crate) fn of(offer: &mut Granted, worker: &Worker) -> Self {
         let (key, address, data) = match offer {
-            Offer::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
-            Offer::Inbox { key, address, .. } => (*key, &*address, None),
+            Granted::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
+            Granted::NodeQueue { key, address, .. } => (*key, &*address, None),
         };
         let (address, worker) = (address.clone(), Some(worker.runtime().clone()));
         Self { address, data, worker, key: Some(key), _file: None }
@@ -44,7 +44,7 @@ impl Claim {
     }
 
     /// Tells the primary, where there is one, that somebody is there.
-    pub(crate) fn take_up(&self) {
+    pub(crate) fn register(&self) {
         let Some(worker) = &self.worker else { return };
         worker.tell(match self.key {
             Some(key) => ToPrimary::Listening { key },
@@ -65,7 +65,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let (Some(worker), Some(key)) = (&self.worker, self.key) {
             worker.tell(ToPrimary::Close { key });

@@ -6,28 +6,28 @@ use std::sync::OnceLock;
 
 use super::Driver;
 use super::perform::errno_of;
-use crate::contract::{Grant, Input, Key, Refusal, WorkerId};
+use crate::contract::{Access, Input, Key, Refusal, WorkerId};
 use crate::error::Error;
-use crate::node::primary_session::{Desk, Heard, Ticket};
+use crate::node::primary_session::{FromWorker, PrimarySession, Ticket};
 use crate::node::query::{EINVAL, Place};
 use crate::node::wire::Message;
 use crate::primary::event::Event;
-use crate::primary::workers::Member;
+use crate::primary::workers::WorkerIo;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::queue::Connection;
 
 impl Driver {
     pub(super) fn is_node(&mut self, worker: WorkerId) -> bool {
-        self.members.get_mut(worker).is_some_and(|member| member.desk.is_some())
+        self.workers.get_mut(worker).is_some_and(|worker_io| worker_io.session.is_some())
     }
 
-    pub(super) fn hear_node(&mut self, worker: WorkerId, message: ipc::Message) {
-        let Some(desk) = self.desk(worker) else { return };
+    pub(super) fn receive_node(&mut self, worker: WorkerId, message: ipc::Message) {
+        let Some(session) = self.session(worker) else { return };
         match message.decode::<Message>() {
             Ok(message) => {
-                let heard = desk.hear(&message, has_ipv6());
-                self.heard(worker, heard);
+                let received = session.receive(&message, has_ipv6());
+                self.received(worker, received);
             }
             Err(error) => self.shared.emit(Event::error(Some(worker), Error::Channel(error))),
         }
@@ -35,27 +35,31 @@ impl Driver {
 
     /// What became of the descriptor beside a message.
     pub(super) fn node_took(&mut self, worker: WorkerId, ticket: Ticket, taken: bool) {
-        let Some(desk) = self.desk(worker) else { return };
-        let heard = desk.acknowledged(ticket, taken);
-        self.heard(worker, heard);
+        let Some(session) = self.session(worker) else { return };
+        let received = session.acknowledged(ticket, taken);
+        self.received(worker, received);
     }
 
-    fn heard(&mut self, worker: WorkerId, heard: Heard<Connection>) {
-        let input = match heard {
-            Heard::Nothing => return,
-            Heard::Online => Input::Online { worker },
-            Heard::Asked { request, place, options } => match self.place(worker, place, &options) {
-                Ok(address) => Input::ListenAsked { worker, request, address, options },
-                Err(errno) => return self.grant_node(worker, request, Err(errno)),
-            },
-            Heard::Listening(key) => Input::Listening { worker, key },
-            Heard::Closed(key) => Input::ListenerClosed { worker, key },
-            Heard::Leaving(answer) => {
+    fn received(&mut self, worker: WorkerId, received: FromWorker<Connection>) {
+        let input = match received {
+            FromWorker::Nothing => return,
+            FromWorker::Online => Input::Online { worker },
+            FromWorker::Asked { request, place, options } => {
+                match self.place(worker, place, &options) {
+                    Ok(address) => Input::ListenAsked { worker, request, address, options },
+                    Err(errno) => return self.grant_node(worker, request, Err(errno)),
+                }
+            }
+            FromWorker::Listening(key) => Input::Listening { worker, key },
+            FromWorker::Closed(key) => Input::ListenerClosed { worker, key },
+            FromWorker::Leaving(answer) => {
                 self.say_to_node(worker, answer.map(|message| *message));
                 Input::DisconnectAsked { worker }
             }
-            Heard::Answered { key, nth, answer } => Input::Answered { worker, key, nth, answer },
-            Heard::Refused { key, message } => {
+            FromWorker::Answered { key, nth, answer } => {
+                Input::Answered { worker, key, nth, answer }
+            }
+            FromWorker::Refused { key, message } => {
                 self.say_to_node(worker, Some(*message));
                 Input::ListenerClosed { worker, key }
             }
@@ -74,12 +78,12 @@ impl Driver {
             Place::At(address) => return Ok(address),
             Place::Descriptor { number, datagrams } => (number, datagrams),
         };
-        let found = self.given.numbered(number, options);
+        let found = self.inherited.numbered(number, options);
         let found = found.map_err(|error| errno_of(&error)).and_then(|address| {
             (address.is_datagram() == datagrams).then_some(address).ok_or(EINVAL)
         });
         if let Err(errno) = found {
-            let address = Address::Given(format!("descriptor {number}"));
+            let address = Address::Inherited(format!("descriptor {number}"));
             self.listen_failed(worker, address, errno);
         }
         found
@@ -90,7 +94,7 @@ impl Driver {
         &mut self,
         worker: WorkerId,
         request: u32,
-        result: Result<(Key, Grant), i32>,
+        result: Result<(Key, Access), i32>,
     ) {
         let errno = match result {
             Ok((key, how)) => match self.granted_node(worker, request, key, how) {
@@ -102,7 +106,7 @@ impl Driver {
             },
             Err(errno) => errno,
         };
-        let message = self.desk(worker).and_then(|desk| desk.refuse(request, errno));
+        let message = self.session(worker).and_then(|session| session.refuse(request, errno));
         self.say_to_node(worker, message);
     }
 
@@ -111,21 +115,21 @@ impl Driver {
         worker: WorkerId,
         request: u32,
         key: Key,
-        how: Grant,
+        how: Access,
     ) -> io::Result<()> {
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
-        let member = self.members.get_mut(worker).ok_or_else(gone)?;
-        let Member { desk: Some(desk), child, .. } = member else { return Err(gone()) };
+        let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
+        let WorkerIo { session: Some(session), child, .. } = worker_io else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();
         match how {
-            Grant::HandOff | Grant::Own(_) => {
-                let message = desk.grant(request, key, port.address(), data);
+            Access::HandOff | Access::OwnSocket(_) => {
+                let message = session.grant(request, key, port.address(), data);
                 self.say_to_node(worker, message);
             }
-            Grant::Shared => {
+            Access::Shared => {
                 let socket = port.listener().try_clone_to_owned()?;
-                if let Some((message, ticket)) = desk.grant_socket(request, key, data) {
+                if let Some((message, ticket)) = session.grant_socket(request, key, data) {
                     // Fails only when the channel is closed, which is heard as an event.
                     drop(child.send_internal_with_handle(message, socket, ticket));
                 }
@@ -136,7 +140,8 @@ impl Driver {
 
     /// Gives the worker a copy; the connection itself stays until the worker has answered.
     pub(super) fn send_to_node(&mut self, worker: WorkerId, key: Key, connection: Connection) {
-        let Some(Member { desk: Some(desk), child, .. }) = self.members.get_mut(worker) else {
+        let Some(WorkerIo { session: Some(session), child, .. }) = self.workers.get_mut(worker)
+        else {
             let (connection, refusal) = (Some(connection), Refusal::Gone);
             let failed = Input::SendFailed { worker, key, connection, refusal };
             return self.inputs.push_back(failed);
@@ -150,42 +155,43 @@ impl Driver {
                 return self.inputs.push_back(failed);
             }
         };
-        let (message, ticket) = desk.give(key, connection);
+        let (message, ticket) = session.give(key, connection);
         let sent = child.send_internal_with_handle(message, copy, ticket);
         if let Err(failure) = sent {
             let full = matches!(failure.error, ipc::Error::Full);
             let refusal = if full { Refusal::Full } else { Refusal::Gone };
-            let connection = desk.take_last();
+            let connection = session.take_last();
             self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
         }
     }
 
     /// Workers of whom too much lies unread by the user are not heard, answers included.
     pub(super) fn excuse_unheard(&mut self) {
-        let unheard = self.members.unheard().map(|worker| Input::HeldBack { worker });
+        let unheard = self.workers.unheard().map(|worker| Input::Paused { worker });
         self.inputs.extend(unheard);
     }
 
     pub(super) fn take_back_from_node(&mut self, worker: WorkerId, key: Key) {
-        let connections = self.desk(worker).map(|desk| desk.take_back(key)).unwrap_or_default();
-        self.inputs.push_back(Input::TakenBack { worker, key, connections, probes: 0 });
+        let connections =
+            self.session(worker).map(|session| session.reclaim(key)).unwrap_or_default();
+        self.inputs.push_back(Input::Reclaimed { worker, key, connections, probes: 0 });
     }
 
     /// Tells the worker to leave.
-    pub(super) fn part_from(&mut self, worker: WorkerId) {
-        let message = self.desk(worker).and_then(Desk::farewell);
+    pub(super) fn disconnect_node(&mut self, worker: WorkerId) {
+        let message = self.session(worker).and_then(PrimarySession::farewell);
         self.say_to_node(worker, message);
     }
 
     fn say_to_node(&mut self, worker: WorkerId, message: Option<Message>) {
-        if let (Some(message), Some(member)) = (message, self.members.get_mut(worker)) {
+        if let (Some(message), Some(worker_io)) = (message, self.workers.get_mut(worker)) {
             // Fails only when the channel is closed, which is heard as an event.
-            let _ = member.child.send_internal(message);
+            let _ = worker_io.child.send_internal(message);
         }
     }
 
-    fn desk(&mut self, worker: WorkerId) -> Option<&mut Desk<Connection>> {
-        self.members.get_mut(worker)?.desk.as_mut()
+    fn session(&mut self, worker: WorkerId) -> Option<&mut PrimarySession<Connection>> {
+        self.workers.get_mut(worker)?.session.as_mut()
     }
 }
 

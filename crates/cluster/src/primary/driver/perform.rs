@@ -9,30 +9,30 @@ use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
-use crate::contract::{self, Grant, Input, Key, Output, Refusal, WorkerId};
+use crate::contract::{self, Access, Input, Key, Output, Refusal, WorkerId};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::primary::event::Event;
 use crate::primary::spawner::Order;
 use crate::protocol::address::Address;
-use crate::protocol::closed_count::Count;
-use crate::protocol::message::{Granted, ToWorker};
+use crate::protocol::closed_count::ClosedCount;
+use crate::protocol::message::{ListenGrant, ToWorker};
 use crate::protocol::queue::{Connection, Queue};
 
 impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
             Output::Spawn { worker, slot: _, setup } => {
-                let keep_stderr = !self.shared.lock().ready || self.wishes.is_reloading();
+                let keep_stderr = !self.shared.lock().ready || self.replies.is_reloading();
                 let mut settings = self.settings.clone();
                 if let Some(setup) = setup {
                     Arc::make_mut(&mut settings).overlay(&setup);
                 }
                 self.spawner.spawn(Order { worker, settings, keep_stderr });
             }
-            Output::Forked { number, worker } => self.wishes.ordered(number, worker),
+            Output::Forked { number, worker } => self.replies.ordered(number, worker),
             Output::Idle => self.idle(),
-            Output::Emptied { number } => self.wishes.emptied(number),
+            Output::AllGone { number } => self.replies.all_gone(number),
             Output::Emit(notice) => self.tell(notice, turn),
             Output::Bind { key, address, options } => {
                 let result = self.bind(key, &address, &options);
@@ -42,34 +42,36 @@ impl Driver {
             Output::Unbind { key, drain } => self.unbind(key, drain, turn),
             Output::Grant { worker, request, result } => self.grant(worker, request, result, turn),
             Output::Accept { key, on } => self.accept_or_not(key, on, turn),
-            Output::StandIn { key, slot, on } => self.stand_in(key, slot, on, turn),
+            Output::AcceptOnBehalf { key, slot, on } => self.accept_on_behalf(key, slot, on, turn),
             Output::Send { worker, key, connection } => self.send(worker, key, connection, turn),
             Output::Probe { worker, key } => self.probe(worker, key, turn),
-            Output::Ask { worker, key } => {
-                let depth = self.members.queue(worker, key).and_then(|queue| queue.depth().ok());
+            Output::PollDepth { worker, key } => {
+                let depth = self.workers.queue(worker, key).and_then(|queue| queue.depth().ok());
                 let records = u32::try_from(depth.unwrap_or(0)).unwrap_or(u32::MAX);
                 self.inputs.push_back(Input::Depth { worker, key, records });
             }
-            Output::TakeBack { worker, key } if self.is_node(worker) => {
+            Output::Reclaim { worker, key } if self.is_node(worker) => {
                 self.take_back_from_node(worker, key);
             }
-            Output::TakeBack { worker, key } => {
-                let queue = self.members.queue(worker, key);
-                let (connections, probes) = queue.map(Queue::take_back).unwrap_or_default();
-                self.inputs.push_back(Input::TakenBack { worker, key, connections, probes });
+            Output::Reclaim { worker, key } => {
+                let queue = self.workers.queue(worker, key);
+                let (connections, probes) = queue.map(Queue::reclaim).unwrap_or_default();
+                self.inputs.push_back(Input::Reclaimed { worker, key, connections, probes });
             }
             Output::EndQueue { worker, key } => {
-                if let Some(queue) = self.members.queue(worker, key) {
+                if let Some(queue) = self.workers.queue(worker, key) {
                     // Fails only on a queue that has ended already.
                     let _ = queue.end();
                 }
             }
             Output::DropQueue { worker, key } => self.drop_queue(worker, key, turn),
-            Output::SendDisconnect { worker } if self.is_node(worker) => self.part_from(worker),
-            Output::SendDisconnect { worker } => self.members.send(worker, ToWorker::Disconnect),
-            Output::CloseChannel { worker } => self.members.disconnect(worker),
+            Output::SendDisconnect { worker } if self.is_node(worker) => {
+                self.disconnect_node(worker)
+            }
+            Output::SendDisconnect { worker } => self.workers.send(worker, ToWorker::Disconnect),
+            Output::CloseChannel { worker } => self.workers.disconnect(worker),
             Output::Signal { worker, hard } => {
-                self.members.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
+                self.workers.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
             }
             Output::Close { connection, reason: _ } => drop(connection),
             Output::Reloaded { number, result } => self.reloaded(number, result),
@@ -79,18 +81,18 @@ impl Driver {
 
     /// Nobody is left, unless others have been asked for meanwhile.
     fn idle(&mut self) {
-        let scales = self.scales;
+        let scale_version = self.scale_version;
         self.shared.change(|state| {
-            state.idle = state.scales == scales;
+            state.idle = state.scale_version == scale_version;
             if state.idle {
-                state.idles += 1;
+                state.idle_version += 1;
                 state.ready = false;
             }
         });
     }
 
     fn send(&mut self, worker: WorkerId, key: Key, connection: Connection, turn: &mut Turn<'_>) {
-        let sent = self.members.queue(worker, key).map(|queue| queue.send(&connection));
+        let sent = self.workers.queue(worker, key).map(|queue| queue.send(&connection));
         if sent.is_none() && self.is_node(worker) {
             return self.send_to_node(worker, key, connection);
         }
@@ -101,7 +103,7 @@ impl Driver {
     }
 
     fn probe(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
-        let sent = self.members.queue(worker, key).map(Queue::send_probe);
+        let sent = self.workers.queue(worker, key).map(Queue::send_probe);
         if let Some(refusal) = self.refused(worker, key, sent, turn) {
             self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
         }
@@ -120,7 +122,7 @@ impl Driver {
         let refusal = refusal_of(&sent.err()?);
         if refusal == Refusal::Full {
             let token = self.token(Watched::Queue(worker, key));
-            if let Some(queue) = self.members.queue(worker, key) {
+            if let Some(queue) = self.workers.queue(worker, key) {
                 // Watched already, or not to be watched: the schedule's tick finds the room then.
                 if turn.register(queue.write_end(), token, Interest::WRITABLE).is_err() {
                     self.watched.remove(&token.0);
@@ -139,7 +141,7 @@ impl Driver {
         turn: &mut Turn<'_>,
     ) {
         self.watched.remove(&token.0);
-        if let Some(queue) = self.members.queue(worker, key) {
+        if let Some(queue) = self.workers.queue(worker, key) {
             let _ = turn.deregister(queue.write_end());
         }
         self.inputs.push_back(Input::Writable { worker, key });
@@ -149,7 +151,7 @@ impl Driver {
         &mut self,
         worker: WorkerId,
         request: u32,
-        result: Result<contract::Granted, i32>,
+        result: Result<contract::Grant, i32>,
         turn: &mut Turn<'_>,
     ) {
         let result = result.and_then(|granted| {
@@ -166,7 +168,7 @@ impl Driver {
             let granted = self.granted(worker, granted, own);
             granted.map_err(|error| self.not_granted(worker, key, &error))
         });
-        self.members.send(worker, ToWorker::Listen { request, result });
+        self.workers.send(worker, ToWorker::Listen { request, result });
     }
 
     fn not_granted(&mut self, worker: WorkerId, key: Key, error: &io::Error) -> i32 {
@@ -177,41 +179,45 @@ impl Driver {
     fn granted(
         &mut self,
         worker: WorkerId,
-        granted: contract::Granted,
+        granted: contract::Grant,
         own: Option<OwnedFd>,
-    ) -> io::Result<Granted> {
-        let contract::Granted { key, how, open_max, data } = granted;
+    ) -> io::Result<ListenGrant> {
+        let contract::Grant { key, how, open_max, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let address = port.address().clone();
         let descriptor = match how {
-            Grant::Shared => port.listener().try_clone_to_owned()?,
-            Grant::HandOff | Grant::Own(_) => {
+            Access::Shared => port.listener().try_clone_to_owned()?,
+            Access::HandOff | Access::OwnSocket(_) => {
                 let (queue, end) = Queue::new()?;
-                let member = self.members.get_mut(worker).ok_or_else(gone)?;
-                member.queues.insert(key, queue);
+                let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
+                worker_io.queues.insert(key, queue);
                 end
             }
         };
-        let shared = how == Grant::Shared;
+        let shared = how == Access::Shared;
         let descriptor = ipc::Handle::new(descriptor);
         let mut count = None;
         let counts = self.policy == Policy::LeastLoaded || open_max.is_some();
         if counts && !shared {
-            let (ends, page) = Count::new()?;
+            let (closed_counter, page) = ClosedCount::new()?;
             count = Some(ipc::Handle::new(page));
-            self.inputs.push_back(Input::Counts { worker, key, ends: Arc::new(ends) });
+            self.inputs.push_back(Input::Counts {
+                worker,
+                key,
+                closed_counter: Arc::new(closed_counter),
+            });
         }
-        if matches!(how, Grant::Own(_)) && own.is_none() {
-            self.inputs.push_back(Input::NotOwn { worker, key });
+        if matches!(how, Access::OwnSocket(_)) && own.is_none() {
+            self.inputs.push_back(Input::NoOwnSocket { worker, key });
         }
         let own = own.map(ipc::Handle::new);
-        Ok(Granted { key, address, descriptor, shared, own, data, count })
+        Ok(ListenGrant { key, address, descriptor, shared, own, data, count })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
-        let Some(member) = self.members.get_mut(worker) else { return };
-        if let Some(queue) = member.queues.remove(&key) {
+        let Some(worker_io) = self.workers.get_mut(worker) else { return };
+        if let Some(queue) = worker_io.queues.remove(&key) {
             // Fails where it is not watched, which is nearly always.
             let _ = turn.deregister(queue.write_end());
             self.watched
@@ -222,9 +228,9 @@ impl Driver {
 
     /// That there is room again is heard behind a worker's messages. While those lie unread it is
     /// looked for instead; gives when to look the next time.
-    pub(super) fn look_for_room(&mut self, turn: &mut Turn<'_>) -> Option<Instant> {
-        let keys: Vec<Key> = self.core.awaiting_room().collect();
-        if keys.is_empty() || !self.members.is_any_held_back() {
+    pub(super) fn poll_for_room(&mut self, turn: &mut Turn<'_>) -> Option<Instant> {
+        let keys: Vec<Key> = self.supervisor.awaiting_room().collect();
+        if keys.is_empty() || !self.workers.is_any_held_back() {
             return None;
         }
         self.inputs.extend(keys.into_iter().map(|key| Input::HasRoom { key }));
@@ -233,16 +239,16 @@ impl Driver {
     }
 
     /// Forgets a worker of whom nothing more will be heard.
-    pub(super) fn let_go(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
-        if let Some(member) = self.members.remove_if_done(worker) {
+    pub(super) fn release(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
+        if let Some(worker_io) = self.workers.remove_if_done(worker) {
             self.watched.retain(|_, watched| !belongs(*watched, worker));
-            self.write_stderr(member.close(turn));
+            self.write_stderr(worker_io.close(turn));
         }
     }
 
     pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
         let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
-        self.blame_later(worker, error(address.clone()));
+        self.record_failure(worker, error(address.clone()));
         self.shared.emit(Event::error(Some(worker), error(address)));
     }
 

@@ -14,9 +14,9 @@ use reactor::Turn;
 
 use super::{Driver, Socket, Watched};
 use crate::bind;
-use crate::contract::{self, Grant, Input, Key, Slot};
+use crate::contract::{self, Access, Input, Key, SlotId};
 use crate::policy::Policy;
-use crate::primary::port::{LOOK, Port, Taken};
+use crate::primary::port::{POLL_INTERVAL, Port, Taken};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
@@ -25,7 +25,7 @@ use crate::protocol::listen_options::ListenOptions;
 pub(super) struct Group {
     backlog: u32,
     /// Whose own the first, second, … is; what is `None` is nobody's.
-    owners: Vec<Option<Slot>>,
+    owners: Vec<Option<SlotId>>,
     /// The first is not given away yet.
     spare: bool,
 }
@@ -37,11 +37,11 @@ impl Driver {
         address: &Address,
         options: &ListenOptions,
     ) -> io::Result<Address> {
-        let given = self.given.at(address).transpose()?;
-        let is_given = given.is_some();
+        let inherited = self.inherited.at(address).transpose()?;
+        let is_given = inherited.is_some();
         let is_group = self.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. });
-        let bound = match given {
-            Some(given) => given,
+        let bound = match inherited {
+            Some(inherited) => inherited,
             None if is_group => {
                 let (backlog, owners) = (options.backlog, vec![None]);
                 let bound = bind::found(address, backlog)?;
@@ -63,13 +63,13 @@ impl Driver {
     /// own socket; `None` where it has none.
     pub(super) fn open_for(
         &mut self,
-        granted: &contract::Granted,
+        granted: &contract::Grant,
         turn: &mut Turn<'_>,
     ) -> io::Result<Option<OwnedFd>> {
         let owner = match granted.how {
-            Grant::Own(slot) => Some(slot),
-            Grant::HandOff => None,
-            Grant::Shared => return Ok(None),
+            Access::OwnSocket(slot) => Some(slot),
+            Access::HandOff => None,
+            Access::Shared => return Ok(None),
         };
         let Some(number) = self.socket_of(granted.key, owner, turn)? else { return Ok(None) };
         let port = owner.and_then(|_| self.ports.get(&(granted.key, number)));
@@ -82,7 +82,7 @@ impl Driver {
     fn socket_of(
         &mut self,
         key: Key,
-        owner: Option<Slot>,
+        owner: Option<SlotId>,
         turn: &mut Turn<'_>,
     ) -> io::Result<Option<u32>> {
         let (Some(group), Some(first)) = (self.groups.get_mut(&key), self.ports.get(&(key, 0)))
@@ -109,13 +109,19 @@ impl Driver {
         self.ports.range_mut(all(key)).for_each(|(_, port)| port.set_on(on, turn));
     }
 
-    pub(super) fn stand_in(&mut self, key: Key, slot: Slot, on: bool, turn: &mut Turn<'_>) {
+    pub(super) fn accept_on_behalf(
+        &mut self,
+        key: Key,
+        slot: SlotId,
+        on: bool,
+        turn: &mut Turn<'_>,
+    ) {
         let group = self.groups.get(&key);
         let number = group.and_then(|it| it.owners.iter().position(|it| *it == Some(slot)));
         let socket = number.and_then(|number| Some((key, u32::try_from(number).ok()?)));
         if let Some(port) = socket.and_then(|socket| self.ports.get_mut(&socket)) {
-            port.stand_in(on, turn);
-            self.look_later(turn);
+            port.accept_on_behalf(on, turn);
+            self.poll_later(turn);
         }
     }
 
@@ -205,25 +211,25 @@ impl Driver {
     }
 
     /// All at one time, so that many cost one wake-up.
-    pub(super) fn look_later(&mut self, turn: &Turn<'_>) {
-        if self.look_at.is_none() && self.ports.values().any(Port::is_looked_at) {
-            self.look_at = Some(turn.now() + LOOK);
+    pub(super) fn poll_later(&mut self, turn: &Turn<'_>) {
+        if self.poll_at.is_none() && self.ports.values().any(Port::is_polled) {
+            self.poll_at = Some(turn.now() + POLL_INTERVAL);
         }
     }
 
     /// Looks at the workers' own sockets, if it is time.
-    pub(super) fn look_at_own(&mut self, turn: &mut Turn<'_>) {
-        if self.look_at.take_if(|at| *at <= turn.now()).is_none() {
+    pub(super) fn poll_own_sockets(&mut self, turn: &mut Turn<'_>) {
+        if self.poll_at.take_if(|at| *at <= turn.now()).is_none() {
             return;
         }
         for (&(key, number), port) in &mut self.ports {
             let owner = |group: &Group| *group.owners.get(usize::try_from(number).ok()?)?;
             let slot = self.groups.get(&key).and_then(owner);
-            if let (true, Some(slot)) = (port.is_looked_at() && port.is_left_alone(turn), slot) {
+            if let (true, Some(slot)) = (port.is_polled() && port.poll_unaccepted(turn), slot) {
                 self.inputs.push_back(Input::Unaccepted { key, slot });
             }
         }
-        self.look_later(turn);
+        self.poll_later(turn);
     }
 }
 

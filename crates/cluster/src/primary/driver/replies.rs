@@ -8,7 +8,7 @@ use super::Driver;
 use crate::contract::{Input, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
-use crate::primary::shared::Then;
+use crate::primary::shared::Completion;
 use crate::primary::worker_process::WorkerProcess;
 
 /// The way back to who asked for a reload.
@@ -17,17 +17,17 @@ pub(super) type Reply = Sender<Result<(), Error>>;
 type ForkReply = Sender<Result<WorkerProcess, Error>>;
 
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct PendingReplies {
     last: u32,
     /// Nobody waits for a reload that a signal asked for.
     reloads: HashMap<u32, Option<Reply>>,
     forks: HashMap<u32, ForkReply>,
     /// The worker has its number, and is being started.
     starting: HashMap<WorkerId, ForkReply>,
-    disconnects: HashMap<u32, Then>,
+    disconnects: HashMap<u32, Completion>,
 }
 
-impl Wishes {
+impl PendingReplies {
     fn number(&mut self) -> u32 {
         self.last += 1;
         self.last
@@ -78,21 +78,21 @@ impl Wishes {
         }
     }
 
-    pub(super) fn disconnect(&mut self, then: Then) -> u32 {
+    pub(super) fn disconnect(&mut self, then: Completion) -> u32 {
         let number = self.number();
         self.disconnects.insert(number, then);
         number
     }
 
-    pub(super) fn emptied(&mut self, number: u32) {
-        if let Some(Then(call)) = self.disconnects.remove(&number) {
+    pub(super) fn all_gone(&mut self, number: u32) {
+        if let Some(Completion(call)) = self.disconnects.remove(&number) {
             reactor::callback::call(call);
         }
     }
 
     /// Nobody is left: all who wait for that are told.
     pub(super) fn end(&mut self) {
-        for (_, Then(call)) in self.disconnects.drain() {
+        for (_, Completion(call)) in self.disconnects.drain() {
             reactor::callback::call(call);
         }
     }
@@ -100,7 +100,7 @@ impl Wishes {
 
 impl Driver {
     pub(super) fn reload(&mut self, reply: Option<Reply>) {
-        let number = self.wishes.reload(reply);
+        let number = self.replies.reload(reply);
         self.inputs.push_back(Input::Reload { number });
     }
 
@@ -110,12 +110,12 @@ impl Driver {
             Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
             Err(ReloadFailure::Closed) => (None, Some(Error::Closed)),
             Err(ReloadFailure::NotReady(worker)) => (Some(worker), Some(Error::NotReady(worker))),
-            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.blame(worker))),
+            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.startup_failure(worker))),
         };
         if failure.is_none() {
             self.shared.emit(Event::Reloaded);
         }
-        match (self.wishes.reloaded(number), failure) {
+        match (self.replies.reloaded(number), failure) {
             // Whoever asked may have stopped waiting.
             (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
             (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),

@@ -8,8 +8,8 @@ use Action::{
     Terminate,
 };
 use Event as E;
-use State as S;
-use Wish as W;
+use Intent as W;
+use Stage as S;
 
 const TIMES: Times = Times {
     disconnect: Duration::from_secs(5),
@@ -30,18 +30,18 @@ const EVENTS: [Event; 9] = [
 ];
 
 /// A life that went this way.
-fn after(events: &[Event]) -> Life {
-    let mut life = Life::new();
+fn after(events: &[Event]) -> Lifecycle {
+    let mut life = Lifecycle::new();
     for event in events {
         life.step(*event, Instant::now(), &TIMES);
     }
     life
 }
 
-type Cell = (State, &'static [Action]);
+type Cell = (Stage, &'static [Action]);
 
 /// The nine cells of a row, in the order of [`EVENTS`].
-fn check_row(way: &[Event], state: State, row: [Cell; 9]) {
+fn check_row(way: &[Event], state: Stage, row: [Cell; 9]) {
     assert_eq!(after(way).state(), state, "{way:?}");
     for (event, (next, actions)) in EVENTS.into_iter().zip(row) {
         let mut life = after(way);
@@ -55,7 +55,7 @@ const EXIT: &[Action] = &[Release, TellExit];
 #[test]
 fn a_worker_that_is_being_started() {
     use S::Ordered as O;
-    let row = |wish: Wish, spawned: Cell, online: Cell, listening: Cell, finish: Wish| {
+    let row = |wish: Intent, spawned: Cell, online: Cell, listening: Cell, finish: Intent| {
         [
             spawned,
             (S::Dead, &[TellForkFailed, Forget][..]),
@@ -286,7 +286,7 @@ fn deadlines_belong_to_states() {
         (&[E::Spawned, E::Exited], Some(1)),
         (&[E::Spawned, E::ChannelClosed, E::Exited], None),
     ] {
-        let mut life = Life::new();
+        let mut life = Lifecycle::new();
         for event in way {
             life.step(*event, now, &TIMES);
         }
@@ -314,7 +314,7 @@ fn a_worker_is_ready_when_it_listens_or_has_been_online_for_long_enough() {
 fn whatever_the_order_each_thing_is_told_once() {
     for seed in 0..20_000 {
         let mut rng = Rng::new(seed);
-        let mut life = Life::new();
+        let mut life = Lifecycle::new();
         let mut told = Vec::new();
         let now = Instant::now();
         for _ in 0..30 {
