@@ -28,7 +28,7 @@ pub fn role() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let served = match args.as_slice() {
         ["brood", workers] => brood(workers, Policy::RoundRobin),
-        ["brood-none", workers] => brood(workers, Policy::None),
+        ["brood-none", workers] => brood(workers, Policy::Shared),
         ["brood-reuse-port", workers] => brood(workers, Policy::ReusePort),
         ["brood-node", workers, script] => brood_node(workers, script),
         ["threads", workers] => threads(workers),

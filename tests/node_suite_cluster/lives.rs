@@ -1,4 +1,4 @@
-//! Setup, fork, messages, life and death, disconnect.
+//! WorkerOptions, fork, messages, life and death, disconnect.
 
 rows! {
     setup_primary_argv: "test-cluster-setup-primary-argv";

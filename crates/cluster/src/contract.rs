@@ -17,7 +17,7 @@ use crate::counters::CloseReason;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 
 /// A worker's number: from 1, never used twice by one primary.
 pub(crate) type WorkerId = u32;
@@ -107,7 +107,7 @@ pub(crate) enum Input<H> {
     Scale(u32),
     /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
     /// the same number.
-    Fork { number: u32, setup: Arc<Setup> },
+    Fork { number: u32, setup: Arc<WorkerOptions> },
     /// All workers are to end, and others may come later; answered by `AllGone` with the same
     /// number.
     DisconnectAll { number: u32 },
@@ -174,7 +174,7 @@ pub(crate) enum Input<H> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
     /// Start a worker; `setup` is what its slot has for itself.
-    Spawn { worker: WorkerId, slot: SlotId, setup: Option<Arc<Setup>> },
+    Spawn { worker: WorkerId, slot: SlotId, setup: Option<Arc<WorkerOptions>> },
     /// Tell the user.
     Emit(Notice),
     /// Open a listening socket; answer `Bound`.

@@ -17,7 +17,7 @@ pub(crate) enum CloseReason {
 ///
 /// They always add up: `accepted + reclaimed == dispatched + closed() + waiting`. What was
 /// dispatched and not taken back, `dispatched - reclaimed`, has been delivered or lies in a
-/// worker's queue. With [`Policy::None`](crate::Policy::None) the workers accept by themselves
+/// worker's queue. With [`Policy::Shared`](crate::Policy::Shared) the workers accept by themselves
 /// and all are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

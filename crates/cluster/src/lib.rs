@@ -32,10 +32,10 @@ mod protocol;
 mod scheduler;
 #[cfg(test)]
 mod simulation;
-mod state;
 mod supervisor;
 mod worker;
 mod worker_options;
+mod worker_state;
 
 #[cfg(feature = "tokio")]
 pub use adapter::tokio::{AsyncListener, AsyncStream};
@@ -50,7 +50,6 @@ pub use primary::settings::Settings;
 pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
 pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
-pub use state::State;
 pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
 pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
@@ -60,7 +59,8 @@ pub use worker::listen::{
 pub use worker::listener::Listener;
 pub use worker::stream::Stream;
 pub use worker::{ORPHAN_DRAIN_MS, Worker, is_master, is_primary, is_worker};
-pub use worker_options::{Setup, WorkerStdio};
+pub use worker_options::{WorkerOptions, WorkerStdio};
+pub use worker_state::WorkerState;
 
 /// The example of the README is compiled as a test.
 #[cfg(all(doctest, feature = "axum"))]

@@ -18,7 +18,7 @@ pub enum Policy {
     ///
     /// Cheapest for the primary, but the kernel wakes whom it likes: the load is uneven.
     #[doc(alias = "SCHED_NONE")]
-    None,
+    Shared,
     /// The primary accepts, and deals to the worker with the fewest connections: those in its
     /// queue and those that it has open, for the same address. In rotation among equals. Value 3;
     /// beyond Node.
@@ -40,7 +40,7 @@ pub enum Policy {
     /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`);
     /// the kernel deals by a hash of the client's address and port. Value 5; beyond Node.
     ///
-    /// As cheap as [`None`](Self::None), and evener: each worker gets about its share. The sockets
+    /// As cheap as [`Shared`](Self::Shared), and evener: each worker gets about its share. The sockets
     /// are the primary's, one for each place in the cluster, and outlive the workers: what waits in
     /// one whose worker died, froze or leaves is accepted by the primary, and dealt to the others
     /// in rotation. So nobody is reset, as with sockets that the workers open themselves. A frozen
@@ -60,7 +60,7 @@ impl Policy {
     pub fn value(self) -> u8 {
         match self {
             Self::RoundRobin => 2,
-            Self::None => 1,
+            Self::Shared => 1,
             Self::LeastLoaded => 3,
             Self::Sticky => 4,
             Self::ReusePort => 5,
@@ -72,7 +72,7 @@ impl Policy {
     /// What `NODE_CLUSTER_SCHED_POLICY` asks for: `rr` or `none`; anything else is ignored.
     pub(crate) fn asked_for(value: Option<&std::ffi::OsStr>) -> Self {
         match value.and_then(std::ffi::OsStr::to_str) {
-            Some("none") => Self::None,
+            Some("none") => Self::Shared,
             _ => Self::RoundRobin,
         }
     }
@@ -86,7 +86,7 @@ impl std::str::FromStr for Policy {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),
-            "none" => Ok(Self::None),
+            "none" => Ok(Self::Shared),
             "least-loaded" => Ok(Self::LeastLoaded),
             "sticky" => Ok(Self::Sticky),
             "reuse-port" => Ok(Self::ReusePort),
@@ -107,7 +107,7 @@ mod tests {
     fn names_and_numbers_are_nodes_where_node_has_them() {
         for (name, policy, value) in [
             ("rr", Policy::RoundRobin, 2),
-            ("none", Policy::None, 1),
+            ("none", Policy::Shared, 1),
             ("sticky", Policy::Sticky, 4),
             ("least-loaded", Policy::LeastLoaded, 3),
             ("reuse-port", Policy::ReusePort, 5),
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn the_environment_asks_in_nodes_words_only() {
         for (value, policy) in [
-            (Some("none"), Policy::None),
+            (Some("none"), Policy::Shared),
             (Some("rr"), Policy::RoundRobin),
             (Some("sticky"), Policy::RoundRobin),
             (Some(""), Policy::RoundRobin),

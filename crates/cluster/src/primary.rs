@@ -28,12 +28,12 @@ use crate::primary::driver::Driver;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Completion, Job, Shared, State};
+use crate::primary::shared::{Completion, Job, PrimaryState, Shared};
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 use crate::worker::Worker;
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 
 /// A set of worker processes that share ports, kept alive.
 ///
@@ -184,12 +184,12 @@ impl Primary {
     ///
     /// ```no_run
     /// # fn main() -> Result<(), cluster::Error> {
-    /// use cluster::{Primary, Setup};
+    /// use cluster::{Primary, WorkerOptions};
     ///
     /// let primary = Primary::builder().build()?;
-    /// primary.fork(Setup::new().env("PART", "front"))?.on_exit(|status| eprintln!("{status}"));
+    /// primary.fork(WorkerOptions::new().env("PART", "front"))?.on_exit(|status| eprintln!("{status}"));
     /// // Beside it, at the same port, an application for Node.
-    /// primary.fork(Setup::new().exec("app.js"))?;
+    /// primary.fork(WorkerOptions::new().exec("app.js"))?;
     /// # Ok(()) }
     /// ```
     ///
@@ -199,7 +199,7 @@ impl Primary {
     /// it. [`Error::Option`] for a descriptor number that cannot be. [`Error::NoPlace`] with [`WORKERS_MAX`] workers and when the cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
-    pub fn fork(&self, setup: Setup) -> Result<WorkerProcess, Error> {
+    pub fn fork(&self, setup: WorkerOptions) -> Result<WorkerProcess, Error> {
         self.shared.check(&setup)?;
         let (reply, replied) = crossbeam_channel::bounded(1);
         self.shared.ask_for(Job::Fork(Arc::new(setup), reply));
@@ -216,7 +216,7 @@ impl Primary {
     ///
     /// Node: `cluster.setupPrimary`.
     #[doc(alias = "setupPrimary")]
-    pub fn setup_primary(&self, setup: Setup) -> Result<(), Error> {
+    pub fn setup_primary(&self, setup: WorkerOptions) -> Result<(), Error> {
         self.shared.set_up(&setup, false)
     }
 
@@ -229,18 +229,18 @@ impl Primary {
     ///
     /// ```
     /// # fn main() -> Result<(), cluster::Error> {
-    /// use cluster::{Primary, Setup};
+    /// use cluster::{Primary, WorkerOptions};
     ///
     /// let primary = Primary::builder().build()?;
-    /// primary.setup_master(Setup::new().args(["--quiet"]))?;
-    /// primary.setup_master(Setup::new().args(["--quiet"]))?;
-    /// assert!(primary.setup_master(Setup::new().args(["--loud"])).is_err());
+    /// primary.setup_master(WorkerOptions::new().args(["--quiet"]))?;
+    /// primary.setup_master(WorkerOptions::new().args(["--quiet"]))?;
+    /// assert!(primary.setup_master(WorkerOptions::new().args(["--loud"])).is_err());
     /// # Ok(()) }
     /// ```
     ///
     /// Node: `cluster.setupMaster` of the first versions; later it became the other one's alias.
     #[doc(alias = "setupMaster")]
-    pub fn setup_master(&self, setup: Setup) -> Result<(), Error> {
+    pub fn setup_master(&self, setup: WorkerOptions) -> Result<(), Error> {
         self.shared.set_up(&setup, true)
     }
 
@@ -347,9 +347,9 @@ impl Primary {
     pub fn ready(&self) -> Result<(), Error> {
         self.may_wait()?;
         self.shared.wait_until(|state| match state {
-            State { ready: true, .. } => Some(Ok(())),
+            PrimaryState { ready: true, .. } => Some(Ok(())),
             // Only when nobody is left: a caller that exits leaves no worker behind.
-            State { finished: true, .. } | State { idle: true, .. } => {
+            PrimaryState { finished: true, .. } | PrimaryState { idle: true, .. } => {
                 Some(Err(failure(state).unwrap_or(Error::Closed)))
             }
             _ => None,
@@ -375,7 +375,8 @@ impl Primary {
     pub fn wait(&self) -> Result<(), Error> {
         self.may_wait()?;
         let before = self.shared.lock().idle_version;
-        let over = |state: &State| state.finished || state.idle || state.idle_version > before;
+        let over =
+            |state: &PrimaryState| state.finished || state.idle || state.idle_version > before;
         self.shared.wait_until(|state| over(state).then(|| failure(state).map_or(Ok(()), Err)))
     }
 
@@ -412,6 +413,6 @@ impl Drop for Primary {
 }
 
 /// Why the end was no good end. An interruption is told to everybody, a failed start once.
-fn failure(state: &mut State) -> Option<Error> {
+fn failure(state: &mut PrimaryState) -> Option<Error> {
     state.interrupted.map(Error::Interrupted).or_else(|| state.failure.take())
 }

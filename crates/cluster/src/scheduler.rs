@@ -428,7 +428,7 @@ impl<H: Affinity> Scheduler<H> {
             // There is no time for that in the end.
             Policy::Sticky if self.open => PATIENCE,
             Policy::RoundRobin
-            | Policy::None
+            | Policy::Shared
             | Policy::LeastLoaded
             | Policy::Sticky
             | Policy::ReusePort => time,

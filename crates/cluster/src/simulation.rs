@@ -31,7 +31,7 @@ use crate::supervisor::restart::Rng;
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;
 const POLICIES: [Policy; 5] =
-    [Policy::None, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
+    [Policy::Shared, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
 /// Records that the kernel takes before it says that a queue is full.
 const QUEUE_RECORDS: usize = 6;
 /// Connections that a port's backlog holds.
@@ -745,12 +745,12 @@ impl World {
     }
 
     fn read(&mut self, id: WorkerId) -> bool {
-        if self.workers[&id].node && self.options.policy != Policy::None {
+        if self.workers[&id].node && self.options.policy != Policy::Shared {
             return self.read_channel(id);
         }
         for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
             let datagram = self.ports.get(&key).is_some_and(|port| port.datagram);
-            if self.options.policy == Policy::None || datagram {
+            if self.options.policy == Policy::Shared || datagram {
                 let connection = self.ports.get_mut(&key).and_then(|port| port.backlog.pop_front());
                 if let Some(connection) = connection {
                     self.fates[connection] = Fate::Delivered;
@@ -1056,7 +1056,7 @@ impl World {
             Output::Accept { key, on } => {
                 let port = self.ports.get_mut(&key).expect("accepts from an open port");
                 assert_ne!(port.on, on, "told once");
-                assert!(self.options.policy != Policy::None && !port.datagram);
+                assert!(self.options.policy != Policy::Shared && !port.datagram);
                 port.on = on;
                 if !on {
                     self.saw("all full");

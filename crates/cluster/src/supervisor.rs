@@ -32,7 +32,7 @@ use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::scheduler::{Scheduler, Verdict};
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 use addresses::AddressTable;
 use lifecycle::{Event, Lifecycle, Times};
 use restart::{Backoff, Rng};
@@ -111,7 +111,7 @@ struct Slot {
     reserved_until: Option<Instant>,
     backoff: Backoff,
     /// What its workers have for themselves.
-    setup: Option<Arc<Setup>>,
+    setup: Option<Arc<WorkerOptions>>,
 }
 
 impl Slot {

@@ -27,9 +27,9 @@ use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::{ListenGrant, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
-use crate::state::State;
 use crate::worker::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
 use crate::worker::node_queue::NodeQueue;
+use crate::worker_state::WorkerState;
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
 pub const ORPHAN_DRAIN_MS: u64 = 1500;
@@ -206,12 +206,12 @@ impl Worker {
 
     /// How far this worker has come.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WorkerState {
         match () {
-            () if !self.is_connected() => State::Disconnected,
-            () if self.0.drain.has_begun() => State::Disconnecting,
-            () if self.0.listened.load(Ordering::Acquire) => State::Listening,
-            () => State::Online,
+            () if !self.is_connected() => WorkerState::Disconnected,
+            () if self.0.drain.has_begun() => WorkerState::Disconnecting,
+            () if self.0.listened.load(Ordering::Acquire) => WorkerState::Listening,
+            () => WorkerState::Online,
         }
     }
 

@@ -45,18 +45,18 @@ impl Eq for WorkerStdio {}
 ///
 /// ```
 /// # fn main() -> Result<(), cluster::Error> {
-/// use cluster::{Primary, Setup};
+/// use cluster::{Primary, WorkerOptions};
 ///
 /// let primary = Primary::builder().build()?;
-/// primary.setup_primary(Setup::new().args(["--quiet"]).silent(true))?;
-/// primary.setup_primary(Setup::new().current_dir("/"))?;
+/// primary.setup_primary(WorkerOptions::new().args(["--quiet"]).silent(true))?;
+/// primary.setup_primary(WorkerOptions::new().current_dir("/"))?;
 /// let settings = primary.settings();
 /// assert!(settings.silent && settings.args == ["--quiet"]);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "it changes nothing before it is given to a primary"]
-pub struct Setup {
+pub struct WorkerOptions {
     pub(crate) exec: Option<PathBuf>,
     pub(crate) exec_path: Option<OsString>,
     pub(crate) exec_argv: Option<Vec<OsString>>,
@@ -74,7 +74,7 @@ fn owned<I: IntoIterator<Item: AsRef<OsStr>>>(list: I) -> Vec<OsString> {
     list.into_iter().map(|item| item.as_ref().to_owned()).collect()
 }
 
-impl Setup {
+impl WorkerOptions {
     /// Changes nothing.
     pub fn new() -> Self {
         Self::default()

@@ -14,7 +14,7 @@ use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::primary::settings::Settings;
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 
 /// Which signals the primary takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,7 +94,7 @@ impl Builder {
 
     /// What the workers are started with; what `setup` does not name stays as it was. The methods
     /// from here to [`current_dir`](Self::current_dir) are short forms of it.
-    pub fn setup(mut self, setup: Setup) -> Self {
+    pub fn setup(mut self, setup: WorkerOptions) -> Self {
         self.settings.overlay(&setup);
         self
     }
@@ -105,19 +105,19 @@ impl Builder {
     /// A Node application needs no change: its `listen` calls come here. It gets no arguments
     /// unless [`args`](Self::args) names some.
     pub fn exec(self, exec: impl AsRef<Path>) -> Self {
-        self.setup(Setup::new().exec(exec))
+        self.setup(WorkerOptions::new().exec(exec))
     }
 
     /// Which Node runs the script of [`exec`](Self::exec); by default `node` of the `PATH`.
     #[doc(alias = "execPath")]
     pub fn exec_path(self, path: impl AsRef<OsStr>) -> Self {
-        self.setup(Setup::new().exec_path(path))
+        self.setup(WorkerOptions::new().exec_path(path))
     }
 
     /// Options for Node itself, in front of the script.
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
-        self.setup(Setup::new().exec_argv(args))
+        self.setup(WorkerOptions::new().exec_argv(args))
     }
 
     /// How messages between primary and workers are written; by default compactly for Rust
@@ -125,23 +125,23 @@ impl Builder {
     /// [`Serialization::Advanced`]: maps, big integers, buffers, and values that contain
     /// themselves.
     pub fn serialization(self, serialization: Serialization) -> Self {
-        self.setup(Setup::new().serialization(serialization))
+        self.setup(WorkerOptions::new().serialization(serialization))
     }
 
     /// The arguments of the workers, without the program itself; by default those of this process.
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
-        self.setup(Setup::new().args(args))
+        self.setup(WorkerOptions::new().args(args))
     }
 
     /// Adds a variable to the workers' environment, which is otherwise this process's own.
     pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.setup(Setup::new().env(name, value))
+        self.setup(WorkerOptions::new().env(name, value))
     }
 
     /// The directory the workers start in; by default that of this process.
     #[doc(alias = "cwd")]
     pub fn current_dir(self, dir: impl AsRef<Path>) -> Self {
-        self.setup(Setup::new().current_dir(dir))
+        self.setup(WorkerOptions::new().current_dir(dir))
     }
 
     /// How many connections may wait in one worker's queue: 1 to 64, by default 64.

@@ -24,7 +24,7 @@ use crate::protocol::address::Address;
 ///
 /// ```no_run
 /// # fn main() -> Result<(), cluster::Error> {
-/// use cluster::{Primary, Restart, Setup};
+/// use cluster::{Primary, Restart, WorkerOptions};
 /// use std::sync::Arc;
 ///
 /// let primary = Arc::new(Primary::builder().restart(Restart::Never).build()?);
@@ -32,12 +32,12 @@ use crate::protocol::address::Address;
 /// primary.on_exit(move |worker, status| {
 ///     eprintln!("worker {} ended with {status}", worker.id());
 ///     // As Node's programs do it, without our help.
-///     let forked = own.upgrade().map(|primary| primary.fork(Setup::new()));
+///     let forked = own.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
 ///     if let Some(Err(error)) = forked {
 ///         eprintln!("{}", error.with_causes());
 ///     }
 /// });
-/// primary.fork(Setup::new())?;
+/// primary.fork(WorkerOptions::new())?;
 /// # Ok(()) }
 /// ```
 impl Primary {

@@ -8,10 +8,10 @@ use child_process::{Fork, Module, Stdio};
 use ipc::Serialization;
 
 use crate::error::Error;
-use crate::worker_options::{Setup, WorkerStdio};
+use crate::worker_options::{WorkerOptions, WorkerStdio};
 
 /// What each new worker of a primary is started with. Read it with
-/// [`Primary::settings`](crate::Primary::settings), change it with [`Setup`](crate::Setup).
+/// [`Primary::settings`](crate::Primary::settings), change it with [`WorkerOptions`](crate::WorkerOptions).
 ///
 /// Node: `cluster.settings`. `uid` and `gid` need the rights for it, as everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,14 +68,14 @@ impl Settings {
     }
 
     /// Takes over what `setup` names; the rest stays.
-    pub(crate) fn overlay(&mut self, setup: &Setup) {
+    pub(crate) fn overlay(&mut self, setup: &WorkerOptions) {
         let setup = setup.clone();
         fn put<T>(to: &mut T, from: Option<T>) {
             if let Some(value) = from {
                 *to = value;
             }
         }
-        let Setup { exec, exec_path, exec_argv, args, env, current_dir, .. } = setup;
+        let WorkerOptions { exec, exec_path, exec_argv, args, env, current_dir, .. } = setup;
         if (exec.is_some() || args.is_some()) && std::mem::take(&mut self.own_args) {
             self.args.clear();
         }
@@ -185,11 +185,11 @@ mod tests {
     #[test]
     fn each_setup_overlays_only_what_it_names() {
         let mut settings = Settings::of_this_process();
-        settings.overlay(&Setup::new().exec("overridden"));
-        settings.overlay(&Setup::new().args(["foo", "bar"]));
-        settings.overlay(&Setup::new().exec_argv(["baz", "bang"]));
+        settings.overlay(&WorkerOptions::new().exec("overridden"));
+        settings.overlay(&WorkerOptions::new().args(["foo", "bar"]));
+        settings.overlay(&WorkerOptions::new().exec_argv(["baz", "bang"]));
         let before = settings.clone();
-        settings.overlay(&Setup::new());
+        settings.overlay(&WorkerOptions::new());
         assert_eq!(settings, before);
         assert_eq!(settings.exec.as_deref(), Some("overridden".as_ref()));
         assert_eq!((settings.args.len(), settings.exec_argv.len()), (2, 2));
@@ -200,13 +200,14 @@ mod tests {
     fn numbers_beside_those_of_the_user_are_free() {
         let mut settings = Settings::of_this_process();
         assert_eq!(settings.free_number(4), 4);
-        settings.overlay(&Setup::new().stdio(2, WorkerStdio::Null).stdio(6, WorkerStdio::Pipe));
+        settings
+            .overlay(&WorkerOptions::new().stdio(2, WorkerStdio::Null).stdio(6, WorkerStdio::Pipe));
         assert_eq!(settings.free_number(4), 4);
         assert_eq!(settings.free_number(6), 7);
         assert!(settings.check().is_ok());
         for number in [-1, 3, i32::MAX] {
             let mut settings = settings.clone();
-            settings.overlay(&Setup::new().stdio(number, WorkerStdio::Null));
+            settings.overlay(&WorkerOptions::new().stdio(number, WorkerStdio::Null));
             let error = settings.check().expect_err("no such number");
             assert_eq!(error.code(), "ERR_INVALID_ARG_VALUE", "{number}");
         }

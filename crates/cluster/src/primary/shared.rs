@@ -15,7 +15,7 @@ use crate::primary::settings::Settings;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_process::{Pipes, WorkerProcess};
 use crate::protocol::queue::Connection;
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 
 /// To be called once.
 pub(crate) struct Completion(pub(crate) Box<dyn FnOnce() + Send>);
@@ -38,7 +38,7 @@ pub(crate) enum Job {
     /// Workers are started with this from now on.
     Setup(Arc<Settings>),
     /// One worker more, with this for itself.
-    Fork(Arc<Setup>, Sender<Result<WorkerProcess, Error>>),
+    Fork(Arc<WorkerOptions>, Sender<Result<WorkerProcess, Error>>),
     /// All workers are to end; this is called then.
     Disconnect(Completion),
     /// The user wants every worker replaced.
@@ -63,12 +63,12 @@ pub(crate) struct Spawned {
 pub(crate) struct Shared {
     jobs: Sender<Job>,
     driver: OnceLock<reactor::Handle>,
-    state: Mutex<State>,
+    state: Mutex<PrimaryState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct PrimaryState {
     pub(crate) subscribers: Subscribers,
     pub(crate) events_taken: bool,
     /// As they were last changed; the driver may not have heard of it.
@@ -93,7 +93,7 @@ pub(crate) struct State {
     pub(crate) address: Option<crate::protocol::address::Address>,
 }
 
-impl State {
+impl PrimaryState {
     fn new(settings: Settings) -> Self {
         Self {
             subscribers: Subscribers::default(),
@@ -117,7 +117,7 @@ impl State {
 impl Shared {
     pub(crate) fn new(settings: Settings) -> (Arc<Self>, Receiver<Job>) {
         let (jobs, received) = crossbeam_channel::unbounded();
-        let (state, changed) = (Mutex::new(State::new(settings)), Condvar::new());
+        let (state, changed) = (Mutex::new(PrimaryState::new(settings)), Condvar::new());
         (Arc::new(Self { jobs, driver: OnceLock::new(), state, changed }), received)
     }
 
@@ -142,7 +142,7 @@ impl Shared {
     }
 
     /// Changes what workers are started with from now on; `freeze` lets nobody change it again.
-    pub(crate) fn set_up(&self, setup: &Setup, freeze: bool) -> Result<(), Error> {
+    pub(crate) fn set_up(&self, setup: &WorkerOptions, freeze: bool) -> Result<(), Error> {
         let mut state = self.lock();
         let mut settings = Settings::clone(&state.settings);
         settings.overlay(setup);
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// Whether workers can be started with that.
-    pub(crate) fn check(&self, setup: &Setup) -> Result<(), Error> {
+    pub(crate) fn check(&self, setup: &WorkerOptions) -> Result<(), Error> {
         let mut settings = Settings::clone(&self.lock().settings);
         settings.overlay(setup);
         settings.check()
@@ -175,7 +175,7 @@ impl Shared {
         self.lock().subscribers.tell(event);
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut PrimaryState)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
@@ -188,7 +188,7 @@ impl Shared {
     }
 
     /// Blocks until `done` gives a value.
-    pub(crate) fn wait_until<T>(&self, mut done: impl FnMut(&mut State) -> Option<T>) -> T {
+    pub(crate) fn wait_until<T>(&self, mut done: impl FnMut(&mut PrimaryState) -> Option<T>) -> T {
         let mut state = self.lock();
         loop {
             if let Some(value) = done(&mut state) {
@@ -198,7 +198,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PrimaryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

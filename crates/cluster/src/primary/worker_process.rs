@@ -18,7 +18,7 @@ use crate::primary::event::Event;
 use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared};
 use crate::protocol::address::Address;
-use crate::state::{STATES, State};
+use crate::worker_state::{STATES, WorkerState};
 
 /// Our ends of a worker's pipes, until somebody takes them.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ struct Inner {
 
 impl WorkerProcess {
     pub(crate) fn new(id: u32, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
-        let (state, wanted) = (AtomicU8::new(State::None as u8), AtomicU8::new(0));
+        let (state, wanted) = (AtomicU8::new(WorkerState::Started as u8), AtomicU8::new(0));
         let (pipes, past) = (Mutex::new(pipes), Mutex::default());
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));
         Self(Arc::new(Inner { id, pid, child, shared, state, wanted, pipes, past }))
@@ -159,7 +159,7 @@ impl WorkerProcess {
 
     /// How far it has come.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WorkerState {
         STATES[usize::from(self.0.state.load(Ordering::Acquire))]
     }
 
@@ -174,7 +174,7 @@ impl WorkerProcess {
     #[must_use]
     #[doc(alias = "isDead")]
     pub fn is_dead(&self) -> bool {
-        self.state() == State::Dead
+        self.state() == WorkerState::Dead
     }
 
     /// Whether it ends because it was asked to; `None` until it ends or its channel is closed.
@@ -195,7 +195,7 @@ impl WorkerProcess {
     }
 
     /// Takes our end of its standard input, where that is a pipe
-    /// ([`Setup::silent`](crate::Setup::silent), [`WorkerStdio::Pipe`](crate::WorkerStdio)): once.
+    /// ([`WorkerOptions::silent`](crate::WorkerOptions::silent), [`WorkerStdio::Pipe`](crate::WorkerStdio)): once.
     #[must_use]
     pub fn take_stdin(&self) -> Option<ChildStdin> {
         self.pipes().stdin.take()
@@ -273,7 +273,7 @@ impl WorkerProcess {
     }
 
     /// Moves forward only: news may come late.
-    pub(crate) fn reach(&self, state: State) {
+    pub(crate) fn reach(&self, state: WorkerState) {
         self.0.state.fetch_max(state as u8, Ordering::AcqRel);
     }
 

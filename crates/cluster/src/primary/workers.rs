@@ -15,7 +15,7 @@ use crate::primary::shared::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::message::ToWorker;
 use crate::protocol::queue::{Connection, Queue};
-use crate::state::State;
+use crate::worker_state::WorkerState;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const STDERR_TAIL_BYTES: usize = 4096;
@@ -202,23 +202,23 @@ impl WorkerIo {
             Notice::Fork { .. } => Event::Fork(process),
             Notice::Online { .. } => {
                 self.told_online = true;
-                process.reach(State::Online);
+                process.reach(WorkerState::Online);
                 Event::Online(process)
             }
             Notice::Listening { address, .. } => {
-                process.reach(State::Listening);
+                process.reach(WorkerState::Listening);
                 Event::Listening(process, address)
             }
             Notice::Disconnect { exited_after_disconnect, .. } => {
                 self.told_disconnect = true;
                 process.closed_counter(exited_after_disconnect);
-                process.reach(State::Disconnected);
+                process.reach(WorkerState::Disconnected);
                 Event::Disconnect(process)
             }
             Notice::Exit { worker, exited_after_disconnect, .. } => {
                 self.told_exit = true;
                 process.closed_counter(exited_after_disconnect);
-                process.reach(State::Dead);
+                process.reach(WorkerState::Dead);
                 self.shared.change(|state| {
                     state.workers.remove(&worker);
                 });

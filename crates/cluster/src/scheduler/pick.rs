@@ -43,7 +43,7 @@ impl<H: Affinity> Scheduler<H> {
 
     fn choice(&self, connection: &H) -> Choice {
         match self.policy {
-            Policy::RoundRobin | Policy::None | Policy::ReusePort => Choice::Turn,
+            Policy::RoundRobin | Policy::Shared | Policy::ReusePort => Choice::Turn,
             Policy::LeastLoaded => Choice::Load,
             Policy::Sticky => connection.affinity().map_or(Choice::Turn, Choice::Client),
         }

@@ -226,7 +226,7 @@ impl<H: Affinity> Supervisor<H> {
             Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky | Policy::ReusePort => {
                 !address.is_datagram()
             }
-            Policy::None => false,
+            Policy::Shared => false,
         }
     }
 }

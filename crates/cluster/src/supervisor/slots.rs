@@ -10,7 +10,7 @@ use crate::contract::WORKERS_MAX;
 use crate::counters::WorkerCounters;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
 use crate::supervisor::restart::Backoff;
-use crate::worker_options::Setup;
+use crate::worker_options::WorkerOptions;
 
 use super::{
     Affinity, Ended, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry, WorkerId,
@@ -53,7 +53,12 @@ impl<H: Affinity> Supervisor<H> {
     }
 
     /// One slot more, with a setup of its own.
-    pub(super) fn fork(&mut self, number: u32, setup: Arc<Setup>, out: &mut Vec<Output<H>>) {
+    pub(super) fn fork(
+        &mut self,
+        number: u32,
+        setup: Arc<WorkerOptions>,
+        out: &mut Vec<Output<H>>,
+    ) {
         let vacant =
             |place: &Slot| !place.wanted && place.worker.is_none() && place.successor.is_none();
         // The last one, so that it is the youngest; one in between when there are that many.

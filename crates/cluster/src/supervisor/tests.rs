@@ -361,7 +361,7 @@ fn a_disconnected_worker_gives_its_queue_to_others_and_is_not_replaced() {
 #[test]
 fn a_shared_socket_is_granted_and_never_accepted_from() {
     let mut script =
-        Script::new(SupervisorOptions { policy: Policy::None, ..SupervisorOptions::default() });
+        Script::new(SupervisorOptions { policy: Policy::Shared, ..SupervisorOptions::default() });
     script.say(Input::Scale(1));
     script.say(Input::Spawned { worker: 1, pid: 1, kind: WorkerKind::Native });
     let address = at("127.0.0.1:80");

@@ -20,14 +20,14 @@ pub const DRAIN_READ_MS_MAX: u64 = 1000;
 /// A worker's wish to end, shared by its runtime, its listeners and whoever waits.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    state: Mutex<State>,
+    state: Mutex<DrainState>,
     changed: Condvar,
     /// Hangs up, and so is readable, once the drain has begun.
     begun: OwnedFd,
 }
 
 #[derive(Debug)]
-struct State {
+struct DrainState {
     /// Open until the drain begins.
     hold: Option<OwnedFd>,
     /// Hand-off queues and shared sockets that have not been read to their end.
@@ -42,7 +42,7 @@ impl Drain {
     pub(crate) fn new() -> io::Result<Self> {
         let (begun, hold) = sys::socket::pair_stream()?;
         let (waits, last_wait) = (BTreeMap::new(), 0);
-        let state = State { hold: Some(hold), queues: 0, reached: false, waits, last_wait };
+        let state = DrainState { hold: Some(hold), queues: 0, reached: false, waits, last_wait };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), begun })
     }
 
@@ -97,19 +97,19 @@ impl Drain {
         self.begun.as_fd()
     }
 
-    fn reach(&self, mut state: MutexGuard<'_, State>) {
+    fn reach(&self, mut state: MutexGuard<'_, DrainState>) {
         state.reached = true;
         self.wake(state);
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
+    fn wake(&self, mut state: MutexGuard<'_, DrainState>) {
         let waits = std::mem::take(&mut state.waits);
         drop(state);
         self.changed.notify_all();
         waits.into_values().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DrainState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +139,7 @@ impl Wait {
         Self { drain, number: None }
     }
 
-    fn poll(&mut self, context: &Context<'_>, is_over: fn(&State) -> bool) -> Poll<()> {
+    fn poll(&mut self, context: &Context<'_>, is_over: fn(&DrainState) -> bool) -> Poll<()> {
         // Wakers are dropped when the lock is free: with one a task may go that waits here, too.
         let waker = context.waker().clone();
         let mut state = self.drain.lock();

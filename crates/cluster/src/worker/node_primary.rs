@@ -23,10 +23,10 @@ use crate::worker::node_queue::NodeQueue;
 
 /// What is known of a Node primary.
 #[derive(Debug, Default)]
-pub(crate) struct NodePrimary(Mutex<State>);
+pub(crate) struct NodePrimary(Mutex<SessionState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct SessionState {
     session: WorkerSession,
     node_queues: HashMap<u32, Arc<NodeQueue>>,
     /// Of wishes that are not answered: how many connections may be open.
@@ -146,7 +146,7 @@ impl Runtime {
     }
 
     /// The primary no longer deals to the listener, then gets back what nobody accepted.
-    fn close(&self, state: &mut State, key: u32) {
+    fn close(&self, state: &mut SessionState, key: u32) {
         if let Some(close) = state.session.close(key) {
             self.say(close);
         }
@@ -160,7 +160,7 @@ impl Runtime {
 
     fn offer(
         &self,
-        state: &mut State,
+        state: &mut SessionState,
         (key, limit): (u32, Option<u32>),
         (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
@@ -211,7 +211,7 @@ impl NodePrimary {
         self.lock().node_queues.values().filter_map(|node_queue| node_queue.due()).min()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SessionState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

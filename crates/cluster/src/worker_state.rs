@@ -6,9 +6,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u8)]
-pub enum State {
+pub enum WorkerState {
     /// Started, and not heard of.
-    None,
+    Started,
     /// Its runtime is up.
     Online,
     /// It listens.
@@ -21,11 +21,11 @@ pub enum State {
     Dead,
 }
 
-pub(crate) const STATES: [State; 6] = [
-    State::None,
-    State::Online,
-    State::Listening,
-    State::Disconnecting,
-    State::Disconnected,
-    State::Dead,
+pub(crate) const STATES: [WorkerState; 6] = [
+    WorkerState::Started,
+    WorkerState::Online,
+    WorkerState::Listening,
+    WorkerState::Disconnecting,
+    WorkerState::Disconnected,
+    WorkerState::Dead,
 ];
