@@ -66,7 +66,7 @@ impl Worker {
     /// let options = ListenOptions::new();
     /// let abstract_name = Address::UnixAbstract(b"app".to_vec());
     /// let admin: Listener<UnixStream> = worker.listen_at(abstract_name, &options)?;
-    /// let web: Listener = worker.listen_at(Address::Given("web".to_owned()), &options)?;
+    /// let web: Listener = worker.listen_at(Address::Inherited("web".to_owned()), &options)?;
     /// # Ok(())
     /// # }
     /// ```
