@@ -50,7 +50,7 @@ pub use primary::settings::Settings;
 pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
 pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
-pub use worker::accepted::Accepted;
+pub use worker::connection_guard::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
 pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
 pub use worker::listen::{

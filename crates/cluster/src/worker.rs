@@ -1,6 +1,6 @@
 //! The worker's own side: what it is, its way to the primary, and its end.
 
-pub(crate) mod accepted;
+pub(crate) mod connection_guard;
 pub(crate) mod datagram;
 pub(crate) mod draining;
 mod limited_socket;

@@ -6,7 +6,7 @@ use ::axum::serve::Listener as Serve;
 
 use crate::adapter::tokio::{AsyncListener, AsyncStream};
 use crate::error::Error;
-use crate::worker::accepted::Accepted;
+use crate::worker::connection_guard::Accepted;
 
 /// How long an accept that failed for want of descriptors waits before it is tried again, and
 /// how long the last connections have to be read from before a drain is reached.

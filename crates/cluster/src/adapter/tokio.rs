@@ -14,7 +14,7 @@ use ::tokio::net::{TcpStream, UnixStream};
 
 use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::worker::accepted::Accepted;
+use crate::worker::connection_guard::Accepted;
 #[cfg(feature = "axum")]
 use crate::worker::draining::Hold;
 use crate::worker::listener::{Listener, Taken};

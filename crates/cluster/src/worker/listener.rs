@@ -16,7 +16,7 @@ use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::queue::{Connection, QueueReader};
 use crate::worker::Granted;
-use crate::worker::accepted::{Accepted, Open, Tally};
+use crate::worker::connection_guard::{Accepted, Open, Tally};
 use crate::worker::draining::Hold;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
