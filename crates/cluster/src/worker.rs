@@ -8,27 +8,26 @@ pub(crate) mod listen;
 pub(crate) mod listener;
 mod node_primary;
 mod node_queue;
+mod open_socket;
 mod own_socket;
 mod registration;
+mod runtime;
 pub(crate) mod stream;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use child_process::Parent;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use reactor::{Source, Turn};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use self::node_primary::NodePrimary;
 use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::protocol::message::{ListenGrant, STDERR, ToPrimary, ToWorker, UNIQUE_ID, UNIQUE_NO};
-use crate::worker::draining::{DRAIN_READ_MS_MAX, Drain, Draining};
-use crate::worker::node_queue::NodeQueue;
+use crate::protocol::message::{STDERR, ToPrimary, UNIQUE_ID, UNIQUE_NO};
+use crate::worker::draining::{Drain, Draining};
+use crate::worker::runtime::{Clock, Granted, Runtime, Sink};
 use crate::worker_state::WorkerState;
 
 /// How long a worker whose primary died may finish what it has, in milliseconds, by default.
@@ -43,68 +42,6 @@ const KILL_WAITS_MAX: Duration = Duration::from_secs(1);
 /// [`WorkerProcess`](crate::WorkerProcess).
 #[derive(Clone, Debug)]
 pub struct Worker(Arc<Runtime>);
-
-type OnDisconnect = Box<dyn FnOnce() + Send>;
-type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
-
-/// Who gets the primary's messages.
-enum Sink {
-    Queue(Sender<ipc::Message>),
-    Callback(Box<dyn Fn(ipc::Message) + Send>),
-}
-
-impl Sink {
-    fn put(&self, message: ipc::Message) {
-        match self {
-            // Refused where the receiver was dropped: nobody wants messages.
-            Self::Queue(queue) => drop(queue.send(message)),
-            Self::Callback(call) => call(message),
-        }
-    }
-}
-
-/// Who waits for which answer.
-type Requests = HashMap<u32, Sender<Result<Granted, i32>>>;
-
-/// What a wish to listen comes to.
-#[derive(Debug)]
-pub(crate) enum Granted {
-    /// A descriptor to accept from.
-    Granted(ListenGrant),
-    /// Where the connections of a Node primary come in.
-    NodeQueue { key: u32, address: Address, node_queue: Arc<NodeQueue> },
-}
-
-pub(crate) struct Runtime {
-    id: u32,
-    parent: &'static Parent,
-    /// The primary, where it is a Node program.
-    node_primary: Option<NodePrimary>,
-    next_request: AtomicU32,
-    /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
-    requests: Mutex<Option<Requests>>,
-    messages: Mutex<Option<Sink>>,
-    /// What came and comes, until somebody takes it.
-    unread: Mutex<Option<Receiver<ipc::Message>>>,
-    /// Called when the channel is closed; `None` when it has been.
-    on_disconnect: Mutex<Option<Vec<OnDisconnect>>>,
-    on_error: Mutex<Vec<OnError>>,
-    drain: Arc<Drain>,
-    /// It has listened once.
-    listened: AtomicBool,
-    /// Its end was asked for.
-    wanted: AtomicBool,
-    orphan_drain_ms: AtomicU64,
-    orphaned: OnceLock<Instant>,
-    began: OnceLock<Instant>,
-    clock: OnceLock<reactor::Handle>,
-}
-
-impl fmt::Debug for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime").field("id", &self.id).finish_non_exhaustive()
-    }
-}
 
 impl Worker {
     /// This process's role: `Some` when a primary started it, `None` when it runs alone.
@@ -353,145 +290,4 @@ pub fn is_master() -> bool {
 #[doc(alias = "isWorker")]
 pub fn is_worker() -> bool {
     Worker::current().is_some()
-}
-
-impl Runtime {
-    pub(crate) fn drain(&self) -> &Arc<Drain> {
-        &self.drain
-    }
-
-    pub(crate) fn tell(&self, message: ToPrimary) {
-        if let ToPrimary::Listening { .. } | ToPrimary::ListensAlone { .. } = message {
-            self.listened.store(true, Ordering::Release);
-        }
-        if let Some(node_primary) = &self.node_primary {
-            return self.tell_node(node_primary, message);
-        }
-        if let Err(failed) = self.parent.send_internal(message) {
-            if let ToPrimary::Listen { request, .. } = failed.value {
-                self.not_asked(request, &failed.error);
-            }
-        }
-    }
-
-    /// A wish that could not be told: nobody would answer it.
-    fn not_asked(&self, request: u32, error: &ipc::Error) {
-        let closed = matches!(error, ipc::Error::Closed);
-        let errno = if closed { sys::errno::ECANCELED } else { sys::errno::ENOBUFS };
-        self.answer(request, Err(errno));
-    }
-
-    /// Hears the parent, on the loop.
-    fn receive(&self, event: child_process::Event) {
-        use child_process::Event as E;
-        match event {
-            E::Internal(message) => self.receive_internal(message),
-            E::Message(message) => {
-                let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(messages) = messages.as_ref() {
-                    messages.put(message);
-                }
-            }
-            E::Error(error) => {
-                let error = Arc::new(error);
-                let calls = self.on_error.lock().unwrap_or_else(PoisonError::into_inner);
-                calls.iter().for_each(|call| call(error.clone()));
-            }
-            E::Disconnect => {
-                self.end_node_primary();
-                *self.requests() = None;
-                *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                self.orphaned.get_or_init(Instant::now);
-                self.begin_drain();
-                let calls = self.on_disconnect().take();
-                calls.into_iter().flatten().for_each(reactor::callback::call);
-            }
-            _ => {}
-        }
-    }
-
-    fn receive_internal(&self, message: ipc::Message) {
-        if let Some(node_primary) = &self.node_primary {
-            return self.receive_node(node_primary, message);
-        }
-        match message.decode() {
-            Ok(ToWorker::Listen { request, result }) => {
-                self.answer(request, result.map(Granted::Granted));
-            }
-            // A primary that cannot be understood is as good as gone.
-            Ok(ToWorker::Disconnect) | Err(_) => {
-                self.wanted.store(true, Ordering::Release);
-                self.begin_drain();
-            }
-        }
-    }
-
-    fn answer(&self, request: u32, result: Result<Granted, i32>) {
-        let reply = self.requests().as_mut().and_then(|requests| requests.remove(&request));
-        if let Some(reply) = reply {
-            let _ = reply.send(result);
-        }
-    }
-
-    fn begin_drain(&self) {
-        self.drain.begin();
-        self.began.get_or_init(Instant::now);
-        if let Some(clock) = self.clock.get() {
-            clock.wake();
-        }
-    }
-
-    /// A Node primary sends nothing more.
-    fn end_node_primary(&self) {
-        if let Some(node_primary) = &self.node_primary {
-            node_primary.end();
-        }
-    }
-
-    fn on_disconnect(&self) -> MutexGuard<'_, Option<Vec<OnDisconnect>>> {
-        self.on_disconnect.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn requests(&self) -> MutexGuard<'_, Option<Requests>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When an orphan has to be gone.
-    fn orphan_deadline(&self) -> Option<Instant> {
-        let ms = self.orphan_drain_ms.load(Ordering::Relaxed);
-        self.orphaned.get()?.checked_add(Duration::from_millis(ms))
-    }
-
-    /// When a drain no longer waits for queues that nobody reads.
-    fn read_deadline(&self) -> Option<Instant> {
-        self.began.get()?.checked_add(Duration::from_millis(DRAIN_READ_MS_MAX))
-    }
-}
-
-/// Keeps a worker's deadlines on the loop.
-struct Clock(Arc<Runtime>);
-
-impl Source for Clock {
-    fn event(&mut self, _event: reactor::Event, turn: &mut Turn<'_>) {
-        let now = turn.now();
-        let read = self.0.read_deadline().filter(|at| *at > now);
-        if read.is_none() && self.0.began.get().is_some() {
-            self.0.drain.force();
-            self.0.end_node_primary();
-        }
-        let orphan = self.0.orphan_deadline();
-        if orphan.is_some_and(|at| at <= now) {
-            // Exit handlers may wait for the loop, so they run elsewhere.
-            let exit = std::thread::Builder::new().spawn(|| std::process::exit(0));
-            if exit.is_err() {
-                std::process::abort();
-            }
-            return turn.remove();
-        }
-        let due = self.0.node_primary.as_ref().and_then(|node_primary| {
-            self.0.decline_overdue(node_primary, now);
-            node_primary.due()
-        });
-        turn.set_deadline(read.into_iter().chain(orphan).chain(due).min());
-    }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::message::ToPrimary;
-use crate::worker::Runtime;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
+use crate::worker::runtime::Runtime;
 
 /// What keeps count of an open connection; dropping it says that the connection has ended.
 #[derive(Debug)]

@@ -15,13 +15,13 @@ use crate::protocol::address::Address;
 use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::queue::{Connection, QueueReader};
-use crate::worker::Granted;
 use crate::worker::connection_guard::{Accepted, Open, Tally};
 use crate::worker::draining::Hold;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
 use crate::worker::own_socket::OwnSocket;
 use crate::worker::registration::Registration;
+use crate::worker::runtime::Granted;
 use crate::worker::stream::Stream;
 
 /// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP

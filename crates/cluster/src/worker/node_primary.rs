@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use ipc::AnyHandle;
 
-use super::{Granted, Runtime};
+use super::runtime::{Granted, Runtime};
 use crate::node::wire::Message;
 use crate::node::worker_session::{FromPrimary, WorkerSession};
 use crate::protocol::address::Address;

@@ -7,7 +7,8 @@ use crate::bind::{Bound, SocketFile};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::ToPrimary;
-use crate::worker::{Granted, Runtime, Worker};
+use crate::worker::Worker;
+use crate::worker::runtime::{Granted, Runtime};
 
 /// What a listener and a datagram socket have in common: their address, and whoever has to know
 /// of them. Dropping it says that nobody is there any more.
