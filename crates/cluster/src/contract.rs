@@ -173,12 +173,20 @@ pub(crate) enum Input<H> {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
-    /// Start a worker; `setup` is what its slot has for itself.
-    Spawn { worker: WorkerId, slot: SlotId, setup: Option<Arc<WorkerOptions>> },
+    /// Start a worker; `setup` is what its slot has for itself. With `capture_stderr` the end of
+    /// the standard error that the worker writes before its runtime is up is kept for the error of
+    /// a failed start.
+    Spawn {
+        worker: WorkerId,
+        slot: SlotId,
+        setup: Option<Arc<WorkerOptions>>,
+        capture_stderr: bool,
+    },
     /// Tell the user.
     Emit(Notice),
-    /// Open a listening socket; answer `Bound`.
-    Bind { key: Key, address: Address, options: ListenOptions },
+    /// Open a listening socket; answer `Bound`. With `reuse_port` the socket, unless it is
+    /// inherited, is the first of a `SO_REUSEPORT` group with one socket for each slot.
+    Bind { key: Key, address: Address, options: ListenOptions, reuse_port: bool },
     /// Close the listening socket; when `drain`, first accept all that its backlog holds.
     /// Answer `Unbound`.
     Unbind { key: Key, drain: bool },
@@ -229,8 +237,9 @@ pub(crate) enum Output<H> {
 pub(crate) struct Grant {
     pub(crate) key: Key,
     pub(crate) how: Access,
-    /// The worker is to count what has ended, for it may have only so many open.
-    pub(crate) open_max: Option<u32>,
+    /// The worker counts its closed connections in a page that the primary reads; the driver
+    /// passes the counter on with `Counts`.
+    pub(crate) counts_closed: bool,
     pub(crate) data: Option<Vec<u8>>,
 }
 

@@ -1048,9 +1048,11 @@ impl World {
 
     fn perform(&mut self, output: Output<usize>) {
         match output {
-            Output::Spawn { worker, slot, setup: _ } => self.order(worker, slot),
+            Output::Spawn { worker, slot, .. } => self.order(worker, slot),
             Output::Emit(notice) => self.notice(notice),
-            Output::Bind { key, address, .. } => self.bind(key, address),
+            Output::Bind { key, address, options: _, reuse_port } => {
+                self.bind(key, address, reuse_port);
+            }
             Output::Unbind { key, drain } => self.unbind(key, drain),
             Output::Grant { worker, request, result } => self.grant(worker, request, result),
             Output::Accept { key, on } => {
@@ -1248,7 +1250,7 @@ impl World {
         }
     }
 
-    fn bind(&mut self, key: Key, asked: Address) {
+    fn bind(&mut self, key: Key, asked: Address, reuse_port: bool) {
         assert!(self.keys.insert(key), "a key is bound once");
         if self.faults && self.chance(20) {
             let errno = if self.chance(50) { 98 } else { 13 };
@@ -1264,9 +1266,7 @@ impl World {
         let datagram = bound.is_datagram();
         assert!(self.ports.values().all(|port| port.address != bound), "{bound} is in use");
         let (address, backlog) = (bound.clone(), VecDeque::new());
-        let group = self.options.policy == Policy::ReusePort
-            && matches!(address, Address::Tcp { .. })
-            && !self.chance(20);
+        let group = reuse_port && !self.chance(20);
         let (on, closing, doors) = (false, false, BTreeMap::new());
         let port = Port { on, datagram, address, closing, backlog, group, listens: !group, doors };
         self.ports.insert(key, port);
@@ -1294,7 +1294,7 @@ impl World {
         let refuses = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
         assert!(worker.unanswered.remove(&request), "answered once");
-        let Ok(Grant { key, how, open_max, .. }) = result else {
+        let Ok(Grant { key, how, counts_closed, .. }) = result else {
             // A program without its port ends, most of the time.
             if refuses || worker.told_to_finish {
                 return;
@@ -1313,8 +1313,7 @@ impl World {
             }
             let old = self.queues.insert((id, key), Queue::default());
             assert!(old.is_none(), "a queue has one life");
-            let counts = self.options.policy == Policy::LeastLoaded || open_max.is_some();
-            if counts && !self.workers[&id].node {
+            if counts_closed {
                 let closed_counter = Arc::new(EndCount::default());
                 self.closed_counter.insert((id, key), closed_counter.clone());
                 self.answers.push_back(Input::Counts { worker: id, key, closed_counter });

@@ -19,7 +19,6 @@ use sys::signal::{Signal, SignalWatch};
 
 use crate::contract::{Ended, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
-use crate::policy::Policy;
 use crate::primary::builder::Signals;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
@@ -83,7 +82,6 @@ pub(crate) struct Driver {
     failures: BTreeMap<WorkerId, Error>,
     /// What the Node workers of one address share beside it.
     node_data: BTreeMap<Key, Option<serde_json::Value>>,
-    policy: Policy,
     /// Sockets that were bound before we came.
     inherited: InheritedSockets,
     finished: bool,
@@ -105,7 +103,6 @@ impl Driver {
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
         let settings = shared.lock().settings.clone();
         Ok(Self {
-            policy: options.policy,
             supervisor: Supervisor::new(options, seed),
             shared,
             jobs,

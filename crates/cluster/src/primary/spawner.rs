@@ -33,7 +33,7 @@ pub(crate) const WRITES_QUEUED_MAX: usize = 16;
 pub(crate) struct Order {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) keep_stderr: bool,
+    pub(crate) capture_stderr: bool,
 }
 
 /// Gives orders to the thread.
@@ -95,7 +95,7 @@ fn spawn(shared: &Arc<Shared>, order: &Order) {
 }
 
 fn start(order: &Order) -> Result<Spawned, child_process::Error> {
-    let Order { worker, settings, keep_stderr } = order;
+    let Order { worker, settings, capture_stderr } = order;
     let mut fork = settings.fork()?;
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
@@ -112,7 +112,7 @@ fn start(order: &Order) -> Result<Spawned, child_process::Error> {
         }
     }
     // Node does not put the real one back.
-    if *keep_stderr && kind == WorkerKind::Native && settings.inherits_stderr() {
+    if *capture_stderr && kind == WorkerKind::Native && settings.inherits_stderr() {
         real = std::io::stderr().as_fd().try_clone_to_owned().ok();
     }
     let inode = real.as_ref().and_then(|real| sys::fd::inode(real.as_fd()).ok());

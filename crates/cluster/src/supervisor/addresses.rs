@@ -13,11 +13,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use sys::errno::EADDRINUSE;
+
 use crate::contract::{Key, SlotId, WorkerId};
 use crate::protocol::address::Address;
-
-/// The address is in use.
-pub(crate) const EADDRINUSE: i32 = 98;
 
 /// All keys of a primary.
 #[derive(Debug, Default)]

@@ -10,13 +10,11 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::scheduler::Scheduler;
 use crate::supervisor::addresses::{ListenRequest, Resolution};
 use crate::supervisor::lifecycle::Event;
+use sys::errno::ECANCELED;
 
 use super::{
     Access, Affinity, Grant, Key, Mode, Notice, Output, Refusal, Supervisor, WorkerId, WorkerKind,
 };
-
-/// The answer to a wish that comes too late.
-pub(super) const ECANCELED: i32 = 125;
 
 impl<H: Affinity> Supervisor<H> {
     pub(super) fn listen_asked(
@@ -46,7 +44,7 @@ impl<H: Affinity> Supervisor<H> {
                 if self.addresses.is_closing(&address) {
                     self.deferred.push((key, address, options));
                 } else {
-                    out.push(Output::Bind { key, address, options });
+                    out.push(self.bind(key, address, options));
                 }
             }
             Resolution::Wait => {}
@@ -67,7 +65,7 @@ impl<H: Affinity> Supervisor<H> {
             } else if self.addresses.is_closing(&address) {
                 self.deferred.push((key, address, options));
             } else {
-                out.push(Output::Bind { key, address, options });
+                out.push(self.bind(key, address, options));
             }
         }
     }
@@ -100,6 +98,8 @@ impl<H: Affinity> Supervisor<H> {
         let slot = self.workers.get(&worker).map_or(0, |entry| entry.slot);
         let kind = self.workers.get(&worker).map_or(WorkerKind::Native, |entry| entry.kind);
         let open_max = self.addresses.open_max(worker, key);
+        let asked = self.addresses.asked(key);
+        let has_socket_per_slot = asked.is_some_and(|it| self.has_socket_per_slot(it));
         let access = match self.schedulers.get_mut(&key) {
             None => Access::Shared,
             // The queue of the time before has the same name.
@@ -108,16 +108,27 @@ impl<H: Affinity> Supervisor<H> {
             }
             Some(scheduler) => {
                 scheduler.grant(worker, slot, kind, open_max);
-                let own = self.options.policy == Policy::ReusePort
-                    && (kind, open_max) == (WorkerKind::Native, None)
-                    && matches!(self.addresses.asked(key), Some(Address::Tcp { .. }));
+                let own = has_socket_per_slot && (kind, open_max) == (WorkerKind::Native, None);
                 scheduler.set_own_socket(worker, own, out);
                 if own { Access::OwnSocket(slot) } else { Access::HandOff }
             }
         };
         let data = self.addresses.data(key).map(<[u8]>::to_vec);
-        let granted = Grant { key, how: access, open_max, data };
+        let counts_closed = access != Access::Shared
+            && kind == WorkerKind::Native
+            && (self.options.policy == Policy::LeastLoaded || open_max.is_some());
+        let granted = Grant { key, how: access, counts_closed, data };
         out.push(Output::Grant { worker, request, result: Ok(granted) });
+    }
+
+    fn bind(&self, key: Key, address: Address, options: ListenOptions) -> Output<H> {
+        let reuse_port = self.has_socket_per_slot(&address);
+        Output::Bind { key, address, options, reuse_port }
+    }
+
+    /// Whether each slot has a listening socket of its own at this address.
+    fn has_socket_per_slot(&self, address: &Address) -> bool {
+        self.options.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. })
     }
 
     /// Grants what waited for a queue to be dropped.

@@ -119,7 +119,7 @@ impl<H: Affinity> Supervisor<H> {
             if !wanted || !serves.is_some_and(|entry| entry.life.may_serve()) {
                 continue;
             }
-            let successor = self.order(slot, false, out);
+            let successor = self.order(slot, false, true, out);
             self.place(slot).successor = Some(successor);
             let until = now.checked_add(self.options.ready);
             reload.at_work = Some(Step { slot, successor, until, settles: None });

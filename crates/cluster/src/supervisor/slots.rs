@@ -93,7 +93,8 @@ impl<H: Affinity> Supervisor<H> {
         first: bool,
         out: &mut Vec<Output<H>>,
     ) -> WorkerId {
-        let worker = self.order(slot, first, out);
+        let capture_stderr = self.ready_due || self.reload.is_some();
+        let worker = self.order(slot, first, capture_stderr, out);
         let place = self.place(slot);
         place.worker = Some(worker);
         place.restart_at = None;
@@ -105,6 +106,7 @@ impl<H: Affinity> Supervisor<H> {
         &mut self,
         slot: SlotId,
         first: bool,
+        capture_stderr: bool,
         out: &mut Vec<Output<H>>,
     ) -> WorkerId {
         self.last_worker += 1;
@@ -123,7 +125,7 @@ impl<H: Affinity> Supervisor<H> {
         };
         self.workers.insert(worker, entry);
         let setup = self.place(slot).setup.clone();
-        out.push(Output::Spawn { worker, slot, setup });
+        out.push(Output::Spawn { worker, slot, setup, capture_stderr });
         worker
     }
 

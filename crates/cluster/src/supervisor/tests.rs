@@ -84,14 +84,18 @@ fn send(worker: WorkerId, connection: u32) -> Output<u32> {
     Output::Send { worker, key: 1, connection }
 }
 
+fn spawn(worker: WorkerId, slot: SlotId, capture_stderr: bool) -> Output<u32> {
+    Output::Spawn { worker, slot, setup: None, capture_stderr }
+}
+
 fn granted(how: Access) -> Grant {
-    Grant { key: 1, how, open_max: None, data: None }
+    Grant { key: 1, how, counts_closed: false, data: None }
 }
 
 #[test]
 fn a_worker_comes_up_and_serves() {
     let mut script = Script::new(SupervisorOptions::default());
-    assert_eq!(script.say(Input::Scale(1)), [Output::Spawn { worker: 1, slot: 0, setup: None }]);
+    assert_eq!(script.say(Input::Scale(1)), [spawn(1, 0, true)]);
     let fork = Output::Emit(Notice::Fork { worker: 1, pid: 77 });
     assert_eq!(script.say(Input::Spawned { worker: 1, pid: 77, kind: WorkerKind::Native }), [fork]);
     let online = Output::Emit(Notice::Online { worker: 1 });
@@ -105,7 +109,12 @@ fn a_worker_comes_up_and_serves() {
     };
     assert_eq!(
         script.say(asked),
-        [Output::Bind { key: 1, address, options: ListenOptions::new().backlog(5) }]
+        [Output::Bind {
+            key: 1,
+            address,
+            options: ListenOptions::new().backlog(5),
+            reuse_port: false
+        }]
     );
     let bound = at("127.0.0.1:4000");
     let granted = Output::Grant { worker: 1, request: 9, result: Ok(granted(Access::HandOff)) };
@@ -184,8 +193,7 @@ fn a_dead_workers_queue_is_read_back_and_the_worker_replaced_at_once() {
     let out = script.say(Input::Exited { worker: 1, ended: Ended::Signal(9) });
     let exit = Notice::Exit { worker: 1, ended: Ended::Signal(9), exited_after_disconnect: false };
     let taking = Output::Reclaim { worker: 1, key: 1 };
-    let spawn = Output::Spawn { worker: 3, slot: 0, setup: None };
-    assert_eq!(out, [taking, Output::Emit(exit), spawn]);
+    assert_eq!(out, [taking, Output::Emit(exit), spawn(3, 0, false)]);
     let taken = Input::Reclaimed { worker: 1, key: 1, connections: vec![1], probes: 0 };
     assert_eq!(script.say(taken), [Output::PollDepth { worker: 1, key: 1 }, send(2, 1)]);
     assert_eq!(script.read(1), [Output::DropQueue { worker: 1, key: 1 }]);
@@ -415,7 +423,7 @@ fn a_worker_that_crashes_in_a_loop_is_started_ever_more_rarely_and_never_given_u
 #[test]
 fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_first() {
     let mut script = Script::listening(2, SupervisorOptions::default());
-    let spawn = |worker, slot| Output::Spawn { worker, slot, setup: None };
+    let spawn = |worker, slot| spawn(worker, slot, true);
     assert_eq!(script.say(Input::Reload { number: 7 }), [spawn(3, 0)]);
     let refused = Output::Reloaded { number: 8, result: Err(ReloadFailure::UnderWay) };
     assert_eq!(script.say(Input::Reload { number: 8 }), [refused]);

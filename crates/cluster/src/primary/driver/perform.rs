@@ -11,7 +11,6 @@ use sys::signal::Signal;
 use super::{Driver, Watched, belongs};
 use crate::contract::{self, Access, Input, Key, Output, Refusal, WorkerId};
 use crate::error::Error;
-use crate::policy::Policy;
 use crate::primary::event::Event;
 use crate::primary::spawner::Order;
 use crate::protocol::address::Address;
@@ -22,20 +21,19 @@ use crate::protocol::queue::{Connection, Queue};
 impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
-            Output::Spawn { worker, slot: _, setup } => {
-                let keep_stderr = !self.shared.lock().ready || self.replies.is_reloading();
+            Output::Spawn { worker, slot: _, setup, capture_stderr } => {
                 let mut settings = self.settings.clone();
                 if let Some(setup) = setup {
                     Arc::make_mut(&mut settings).overlay(&setup);
                 }
-                self.spawner.spawn(Order { worker, settings, keep_stderr });
+                self.spawner.spawn(Order { worker, settings, capture_stderr });
             }
             Output::Forked { number, worker } => self.replies.ordered(number, worker),
             Output::Idle => self.idle(),
             Output::AllGone { number } => self.replies.all_gone(number),
             Output::Emit(notice) => self.tell(notice, turn),
-            Output::Bind { key, address, options } => {
-                let result = self.bind(key, &address, &options);
+            Output::Bind { key, address, options, reuse_port } => {
+                let result = self.bind(key, &address, &options, reuse_port);
                 let result = result.map_err(|error| errno_of(&error));
                 self.inputs.push_back(Input::Bound { key, result });
             }
@@ -182,7 +180,7 @@ impl Driver {
         granted: contract::Grant,
         own: Option<OwnedFd>,
     ) -> io::Result<ListenGrant> {
-        let contract::Grant { key, how, open_max, data } = granted;
+        let contract::Grant { key, how, counts_closed, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let address = port.address().clone();
@@ -198,8 +196,7 @@ impl Driver {
         let shared = how == Access::Shared;
         let descriptor = ipc::Handle::new(descriptor);
         let mut count = None;
-        let counts = self.policy == Policy::LeastLoaded || open_max.is_some();
-        if counts && !shared {
+        if counts_closed {
             let (closed_counter, page) = ClosedCount::new()?;
             count = Some(ipc::Handle::new(page));
             self.inputs.push_back(Input::Counts {

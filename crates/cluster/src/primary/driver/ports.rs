@@ -15,7 +15,6 @@ use reactor::Turn;
 use super::{Driver, Socket, Watched};
 use crate::bind;
 use crate::contract::{self, Access, Input, Key, SlotId};
-use crate::policy::Policy;
 use crate::primary::port::{POLL_INTERVAL, Port, Taken};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -36,13 +35,13 @@ impl Driver {
         key: Key,
         address: &Address,
         options: &ListenOptions,
+        reuse_port: bool,
     ) -> io::Result<Address> {
         let inherited = self.inherited.at(address).transpose()?;
         let is_given = inherited.is_some();
-        let is_group = self.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. });
         let bound = match inherited {
             Some(inherited) => inherited,
-            None if is_group => {
+            None if reuse_port => {
                 let (backlog, owners) = (options.backlog, vec![None]);
                 let bound = bind::found(address, backlog)?;
                 self.groups.insert(key, Group { backlog, owners, spare: true });

@@ -39,10 +39,6 @@ impl PendingReplies {
         number
     }
 
-    pub(super) fn is_reloading(&self) -> bool {
-        !self.reloads.is_empty()
-    }
-
     pub(super) fn reloaded(&mut self, number: u32) -> Option<Reply> {
         self.reloads.remove(&number).flatten()
     }
