@@ -33,6 +33,8 @@ mod scheduler;
 #[cfg(test)]
 mod simulation;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod worker;
 mod worker_options;
 mod worker_state;
