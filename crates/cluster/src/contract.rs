@@ -125,8 +125,14 @@ pub(crate) enum Input<H> {
     ListensAlone { worker: WorkerId, address: Address },
     /// The answer to `Bind`: the address as bound, or an errno.
     Bound { key: Key, result: Result<Address, i32> },
+    /// The worker asked for an inherited socket that the primary does not have, or not of that
+    /// kind. The supervisor refuses the request with this errno.
+    NoSuchSocket { worker: WorkerId, request: u32, address: Address, errno: i32 },
     /// The answer to `Unbind`, after the connections that its backlog held.
     Unbound { key: Key },
+    /// The driver could not carry out a `Grant`. The request is unanswered, and the supervisor
+    /// refuses it with this errno.
+    GrantFailed { worker: WorkerId, request: u32, key: Key, errno: i32 },
     /// The queue was granted with this count of what has ended.
     Counts { worker: WorkerId, key: Key, closed_counter: Arc<dyn ClosedCounter> },
     /// The worker has its listener in hand.
@@ -152,6 +158,9 @@ pub(crate) enum Input<H> {
     Paused { worker: WorkerId },
     /// A connection of the key ended in a worker that was told `await_next`.
     HasRoom { key: Key },
+    /// The channel of some worker is paused, which delays its `HasRoom`. The supervisor polls for
+    /// room at once, and sets its deadline so that it can poll again.
+    HasRoomDelayed,
     /// The queue has room again.
     Writable { worker: WorkerId, key: Key },
     /// The user of the primary disconnects this worker.

@@ -31,12 +31,13 @@ use crate::contract::{
 use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::scheduler::{Scheduler, Verdict};
+use crate::scheduler::{Scheduler, TICK, Verdict};
 use crate::worker_options::WorkerOptions;
 use addresses::AddressTable;
 use lifecycle::{Event, Lifecycle, Times};
 use restart::{Backoff, Rng};
 
+use listen_requests::refuse;
 use reload::Reload;
 use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
@@ -74,6 +75,8 @@ pub(crate) struct Supervisor<H> {
     idle: bool,
     /// When anything but a schedule wants a tick.
     control_deadline: Option<Instant>,
+    /// When to poll for room again, while a paused channel delays `HasRoom`.
+    room_poll_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +156,7 @@ impl<H: Affinity> Supervisor<H> {
             started: false,
             idle: true,
             control_deadline: None,
+            room_poll_at: None,
         }
     }
 
@@ -174,6 +178,12 @@ impl<H: Affinity> Supervisor<H> {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.dispatch(now, out);
                 }
+                !self.ending.is_empty()
+            }
+            Input::HasRoomDelayed => {
+                let waiting = self.schedulers.values_mut().filter(|it| it.awaits_room());
+                waiting.for_each(|scheduler| scheduler.dispatch(now, out));
+                self.room_poll_at = Some(now + TICK);
                 !self.ending.is_empty()
             }
             Input::NoOwnSocket { worker, key } => {
@@ -216,12 +226,7 @@ impl<H: Affinity> Supervisor<H> {
             Input::Fork { number, setup } => self.fork(number, setup, out),
             Input::DisconnectAll { number } => self.disconnect_all(number, now, out),
             Input::Reload { number } => self.reload(number, out),
-            Input::Spawned { worker, pid, kind } => {
-                if let Some(entry) = self.workers.get_mut(&worker) {
-                    (entry.pid, entry.kind) = (pid, kind);
-                }
-                self.apply(worker, Event::Spawned, None, now, out);
-            }
+            Input::Spawned { worker, pid, kind } => self.spawned(worker, pid, kind, now, out),
             Input::SpawnFailed { worker, errno } => {
                 let cause = Some(Cause::NotStarted(errno));
                 self.apply(worker, Event::SpawnFailed, cause, now, out);
@@ -234,6 +239,12 @@ impl<H: Affinity> Supervisor<H> {
                 self.listens_alone(worker, address, now, out);
             }
             Input::Bound { key, result } => self.bound(key, result, out),
+            Input::NoSuchSocket { worker, request, address, errno } => {
+                refuse(worker, request, address, errno, out);
+            }
+            Input::GrantFailed { worker, request, key, errno } => {
+                self.grant_failed((worker, request, key), errno, out);
+            }
             Input::Unbound { key } => self.unbound(key, out),
             Input::Counts { worker, key, closed_counter } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
@@ -264,6 +275,7 @@ impl<H: Affinity> Supervisor<H> {
             | Input::Depth { .. }
             | Input::Answered { .. }
             | Input::HasRoom { .. }
+            | Input::HasRoomDelayed
             | Input::NoOwnSocket { .. }
             | Input::Unaccepted { .. }
             | Input::Paused { .. }
@@ -277,14 +289,14 @@ impl<H: Affinity> Supervisor<H> {
         if self.mode == Mode::Finished {
             return None;
         }
-        self.schedulers.values().filter_map(Scheduler::deadline).chain(self.control_deadline).min()
+        let schedulers = self.schedulers.values().filter_map(Scheduler::deadline);
+        let room_poll_at = self.room_poll_at.filter(|_| self.awaits_room());
+        schedulers.chain(self.control_deadline).chain(room_poll_at).min()
     }
 
-    /// The keys whose connections wait until a worker says that one of its own has ended.
-    pub(crate) fn awaiting_room(&self) -> impl Iterator<Item = Key> + '_ {
-        let waits =
-            |(key, scheduler): (&Key, &Scheduler<H>)| scheduler.awaits_room().then_some(*key);
-        self.schedulers.iter().filter_map(waits)
+    /// Whether connections wait until a worker sends `HasRoom`.
+    pub(crate) fn awaits_room(&self) -> bool {
+        self.schedulers.values().any(Scheduler::awaits_room)
     }
 
     /// What became of the connections so far.
@@ -373,6 +385,7 @@ impl<H: Affinity> Supervisor<H> {
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> bool {
+        self.room_poll_at.take_if(|at| *at <= now);
         let schedulers = self.schedulers.values_mut();
         let silent: Vec<_> = schedulers.flat_map(|scheduler| scheduler.tick(now, out)).collect();
         for worker in &silent {

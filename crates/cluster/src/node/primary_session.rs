@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
+use sys::errno::{ECANCELED, EMFILE};
 
 use crate::contract::{Answer, Key};
 use crate::protocol::address::Address;
@@ -72,9 +73,11 @@ pub(crate) enum FromWorker<H> {
     /// It wants to listen.
     Asked {
         request: u32,
-        place: Result<Place, i32>,
+        place: Place,
         options: ListenOptions,
     },
+    /// The request to listen means no address; this message refuses it.
+    Invalid(Box<Message>),
     Listening(Key),
     Closed(Key),
     /// It leaves, and waits for this message if there is one.
@@ -140,7 +143,11 @@ impl<H> PrimarySession<H> {
         self.last_request += 1;
         let request = self.last_request;
         let query = Query::of(message);
-        let (place, options) = (query.place(ipv6), query.options());
+        let place = match query.place(ipv6) {
+            Ok(place) => place,
+            Err(errno) => return FromWorker::Invalid(Box::new(self.refusal(seq, errno))),
+        };
+        let options = query.options();
         self.asked.insert(request, Wish { seq, query, data: message.data.clone() });
         FromWorker::Asked { request, place, options }
     }
@@ -313,11 +320,6 @@ fn sock_name(address: &Address) -> Option<SockName> {
     }
 }
 
-/// A worker that is to leave is not answered.
-const ECANCELED: i32 = 125;
-/// No descriptor is left.
-const EMFILE: i32 = 24;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,7 +343,7 @@ mod tests {
         let mut session = PrimarySession::new();
         assert_eq!(session.receive(&said(r#""act":"online","seq":0"#), true), FromWorker::Online);
         let ask = format!(r#""act":"queryServer",{QUERY},"backlog":0,"seq":1"#);
-        let (place, options) = (Ok(Place::At(address())), ListenOptions::new());
+        let (place, options) = (Place::At(address()), ListenOptions::new());
         let asked = FromWorker::Asked { request: 1, place, options };
         assert_eq!(session.receive(&said(&ask), true), asked);
         let reply = session.grant(1, 5, &address(), &mut None).unwrap();
@@ -429,6 +431,15 @@ mod tests {
         assert_eq!(session.refuse(2, 98), None, "answered once");
         let slow = session.receive(&said(&format!(r#""act":"listening",{QUERY}"#)), true);
         assert_eq!(slow, FromWorker::Nothing);
+    }
+
+    #[test]
+    fn a_query_that_names_no_address_is_refused_at_once() {
+        let mut session: PrimarySession<u32> = PrimarySession::new();
+        let query = r#""act":"queryServer","address":"a host","port":1,"addressType":4,"seq":3"#;
+        let FromWorker::Invalid(reply) = session.receive(&said(query), true) else { panic!() };
+        assert_eq!((reply.errno, reply.ack), (Some(-22), Some(3)));
+        assert_eq!(session.refuse(1, 98), None, "it is answered");
     }
 
     #[test]

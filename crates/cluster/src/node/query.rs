@@ -8,13 +8,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
+use sys::errno::EINVAL;
+
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
 use super::wire::Message;
-
-/// Not understood, or not possible here.
-pub(crate) const EINVAL: i32 = 22;
 
 /// The flag of `ipv6Only`.
 pub(super) const IPV6_ONLY: i64 = 1;

@@ -12,15 +12,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Serialize;
+use sys::errno::{EINVAL, EOPNOTSUPP};
 
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
-use super::query::{EINVAL, IPV6_ONLY, REUSE_ADDRESS};
+use super::query::{IPV6_ONLY, REUSE_ADDRESS};
 use super::wire::{CLUSTER, Message};
-
-/// Node knows neither Unix datagrams nor names for sockets.
-const EOPNOTSUPP: i32 = 95;
 
 /// The worker's side of the conversation.
 #[derive(Debug, Default)]
@@ -305,6 +303,7 @@ fn ask(act: &'static str, wish: &Wish, real_port: Option<u16>, seq: i64) -> Resu
             ask.address = Some(format!("\0{name}"));
         }
         Address::DatagramPath(_) | Address::DatagramAbstract(_) | Address::Inherited(_) => {
+            // Node knows neither Unix datagrams nor names for sockets.
             return Err(EOPNOTSUPP);
         }
     }

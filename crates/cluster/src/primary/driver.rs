@@ -411,8 +411,12 @@ impl Source for Driver {
         if self.finished {
             return self.finish(turn);
         }
-        let poll = self.poll_for_room(turn);
-        turn.set_deadline(self.deadline(turn.now()).into_iter().chain(poll).min());
+        // A worker's `HasRoom` arrives behind its other messages, so a paused channel delays it.
+        if self.supervisor.awaits_room() && self.workers.is_any_held_back() {
+            self.inputs.push_back(Input::HasRoomDelayed);
+            self.run(turn);
+        }
+        turn.set_deadline(self.deadline(turn.now()));
     }
 }
 

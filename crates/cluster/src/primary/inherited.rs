@@ -61,17 +61,28 @@ impl InheritedSockets {
     /// The address of the socket with this number: of one that was given, or of one that this
     /// process was started with and would hand on to any program. One for connections listens
     /// from then on.
-    pub(crate) fn numbered(&mut self, number: i32, options: &ListenOptions) -> io::Result<Address> {
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when there is no such socket, or when it is for datagrams and `datagrams` is not
+    /// set, or the other way round.
+    pub(crate) fn numbered(
+        &mut self,
+        number: i32,
+        options: &ListenOptions,
+        datagrams: bool,
+    ) -> io::Result<Address> {
+        let invalid = || io::Error::from_raw_os_error(sys::errno::EINVAL);
         if !self.0.iter().any(|one| one.number == number) {
             // All that Node says of one that is no such socket.
-            let useless = |_| io::Error::from_raw_os_error(sys::errno::EINVAL);
-            let socket = sys::startup::handed_on(number).map_err(useless)?;
+            let socket = sys::startup::handed_on(number).map_err(|_| invalid())?;
             // Fails for datagrams, which need not.
             let _ = sys::bind::listen(socket.as_fd(), options.backlog);
-            self.add(None, number, socket).map_err(useless)?;
+            self.add(None, number, socket).map_err(|_| invalid())?;
         }
         let one = self.0.iter().find(|one| one.number == number);
-        Ok(one.expect("just looked for, or added").bound.address.clone())
+        let address = one.expect("just looked for, or added").bound.address.clone();
+        if address.is_datagram() == datagrams { Ok(address) } else { Err(invalid()) }
     }
 
     /// A duplicate of the socket with this address.

@@ -281,6 +281,12 @@ impl World {
         let breaks = self.faults && self.chance(5);
         let refuses = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
+        if let (true, Ok(Grant { key, .. })) = (breaks, &result) {
+            // No descriptor left for the queue.
+            assert!(self.ports.contains_key(key), "grants an open port");
+            let (key, errno) = (*key, sys::errno::EMFILE);
+            return self.answers.push_back(Input::GrantFailed { worker: id, request, key, errno });
+        }
         assert!(worker.unanswered.remove(&request), "answered once");
         let Ok(Grant { key, how, counts_closed, .. }) = result else {
             // A program without its port ends, most of the time.
@@ -290,10 +296,6 @@ impl World {
             return self.die(id, Ended::Code(1));
         };
         assert!(self.ports.contains_key(&key), "grants an open port");
-        if breaks {
-            // No descriptor left for the queue.
-            return self.answers.push_back(Input::ListenerClosed { worker: id, key });
-        }
         if how != Access::Shared {
             self.open_for(id, key, how);
             if self.workers[&id].told.listening_ever.contains(&key) {

@@ -131,6 +131,16 @@ impl<H: Affinity> Supervisor<H> {
         self.options.policy == Policy::ReusePort && matches!(address, Address::Tcp { .. })
     }
 
+    pub(super) fn grant_failed(
+        &mut self,
+        (worker, request, key): (WorkerId, u32, Key),
+        errno: i32,
+        out: &mut Vec<Output<H>>,
+    ) {
+        self.listener_closed(worker, key, out);
+        out.push(Output::Grant { worker, request, result: Err(errno) });
+    }
+
     /// Grants what waited for a queue to be dropped.
     pub(super) fn grant_postponed(&mut self, out: &mut Vec<Output<H>>) {
         for (worker, key, request) in std::mem::take(&mut self.postponed) {
@@ -242,7 +252,7 @@ impl<H: Affinity> Supervisor<H> {
     }
 }
 
-fn refuse<H>(
+pub(super) fn refuse<H>(
     worker: WorkerId,
     request: u32,
     address: Address,
@@ -251,4 +261,124 @@ fn refuse<H>(
 ) {
     out.push(Output::Emit(Notice::ListenFailed { worker, address, errno }));
     out.push(Output::Grant { worker, request, result: Err(errno) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Ended, Input, SupervisorOptions};
+    use crate::scheduler::TICK;
+    use std::time::Duration;
+
+    struct Counter;
+
+    impl std::fmt::Debug for Counter {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Counter")
+        }
+    }
+
+    impl crate::contract::ClosedCounter for Counter {
+        fn ended(&self) -> u64 {
+            0
+        }
+
+        fn await_next(&self) {}
+    }
+
+    fn address() -> Address {
+        Address::from("127.0.0.1:80".parse::<std::net::SocketAddr>().unwrap())
+    }
+
+    /// A worker that was granted key 1 in answer to request 7, and the output that granted it.
+    fn granted(
+        policy: Policy,
+        kind: WorkerKind,
+        open_max: Option<u32>,
+    ) -> (Supervisor<u32>, Instant, Vec<Output<u32>>) {
+        let options = SupervisorOptions { policy, ..SupervisorOptions::default() };
+        let (mut supervisor, now) = (Supervisor::new(options, 1), Instant::now());
+        let options = ListenOptions { max_connections: open_max, ..ListenOptions::new() };
+        let mut out = Vec::new();
+        for input in [
+            Input::Scale(1),
+            Input::Spawned { worker: 1, pid: 1, kind },
+            Input::Online { worker: 1 },
+            Input::ListenAsked { worker: 1, request: 7, address: address(), options },
+            Input::Bound { key: 1, result: Ok(address()) },
+        ] {
+            out.clear();
+            supervisor.step(input, now, &mut out);
+        }
+        (supervisor, now, out)
+    }
+
+    #[test]
+    fn only_workers_with_a_queue_count_and_only_where_the_count_is_needed() {
+        use {Policy as P, WorkerKind as W};
+        for (policy, kind, open_max, counts) in [
+            (P::RoundRobin, W::Native, None, false),
+            (P::RoundRobin, W::Native, Some(5), true),
+            (P::RoundRobin, W::Node, Some(5), false),
+            (P::Sticky, W::Native, None, false),
+            (P::ReusePort, W::Native, None, false),
+            (P::ReusePort, W::Native, Some(5), true),
+            (P::LeastLoaded, W::Native, None, true),
+            (P::LeastLoaded, W::Node, None, false),
+            (P::Shared, W::Native, Some(5), false),
+        ] {
+            let (_, _, out) = granted(policy, kind, open_max);
+            let grant = out.iter().find_map(|output| match output {
+                Output::Grant { result: Ok(grant), .. } => Some(grant.counts_closed),
+                _ => None,
+            });
+            assert_eq!(grant, Some(counts), "{policy:?} {kind:?} {open_max:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_fails_and_a_socket_that_is_missing_are_refused_with_the_errno() {
+        let (mut supervisor, now, mut out) = granted(Policy::RoundRobin, WorkerKind::Native, None);
+        out.clear();
+        let failed = Input::GrantFailed { worker: 1, request: 7, key: 1, errno: 24 };
+        supervisor.step(failed, now, &mut out);
+        let refused = |request, errno| Output::Grant { worker: 1, request, result: Err(errno) };
+        assert_eq!(out, [Output::DropQueue { worker: 1, key: 1 }, refused(7, 24)]);
+        out.clear();
+        let address = Address::Inherited("descriptor 9".to_owned());
+        let missing =
+            Input::NoSuchSocket { worker: 1, request: 8, address: address.clone(), errno: 22 };
+        supervisor.step(missing, now, &mut out);
+        let notice = Output::Emit(Notice::ListenFailed { worker: 1, address, errno: 22 });
+        assert_eq!(out, [notice, refused(8, 22)]);
+    }
+
+    #[test]
+    fn while_has_room_is_delayed_room_is_polled_for_at_once_and_at_every_tick() {
+        let (mut supervisor, now, mut out) =
+            granted(Policy::RoundRobin, WorkerKind::Native, Some(1));
+        let closed_counter = std::sync::Arc::new(Counter);
+        let mut step = |input, now| {
+            out.clear();
+            supervisor.step(input, now, &mut out);
+            (supervisor.awaits_room(), supervisor.deadline())
+        };
+        step(Input::Counts { worker: 1, key: 1, closed_counter }, now);
+        step(Input::Listening { worker: 1, key: 1 }, now);
+        step(Input::Accepted { key: 1, connection: 1 }, now);
+        step(Input::Depth { worker: 1, key: 1, records: 0 }, now);
+        let later = now + Duration::from_secs(1);
+        step(Input::Tick, later);
+        step(Input::Depth { worker: 1, key: 1, records: 0 }, later);
+        assert_eq!(step(Input::Accepted { key: 1, connection: 2 }, later), (true, None));
+        assert_eq!(step(Input::HasRoomDelayed, later), (true, Some(later + TICK)));
+        assert_eq!(
+            step(Input::Tick, later + TICK),
+            (true, None),
+            "no poll without a paused channel"
+        );
+        assert_eq!(step(Input::HasRoomDelayed, later + TICK), (true, Some(later + 2 * TICK)));
+        step(Input::Exited { worker: 1, ended: Ended::Code(0) }, later + TICK);
+        assert!(!supervisor.awaits_room());
+    }
 }

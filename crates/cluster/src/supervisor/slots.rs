@@ -129,6 +129,20 @@ impl<H: Affinity> Supervisor<H> {
         worker
     }
 
+    pub(super) fn spawned(
+        &mut self,
+        worker: WorkerId,
+        pid: u32,
+        kind: WorkerKind,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            (entry.pid, entry.kind) = (pid, kind);
+        }
+        self.apply(worker, Event::Spawned, None, now, out);
+    }
+
     /// Takes news of a worker's life, or a decision about it.
     pub(super) fn apply(
         &mut self,

@@ -4,12 +4,14 @@ use std::io;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::sync::OnceLock;
 
+use reactor::Turn;
+
 use super::Driver;
 use super::perform::errno_of;
-use crate::contract::{Access, Input, Key, Refusal, WorkerId};
+use crate::contract::{Access, Grant, Input, Key, Refusal, WorkerId};
 use crate::error::Error;
 use crate::node::primary_session::{FromWorker, PrimarySession, Ticket};
-use crate::node::query::{EINVAL, Place};
+use crate::node::query::Place;
 use crate::node::wire::Message;
 use crate::primary::event::Event;
 use crate::primary::workers::WorkerIo;
@@ -44,12 +46,11 @@ impl Driver {
         let input = match received {
             FromWorker::Nothing => return,
             FromWorker::Online => Input::Online { worker },
-            FromWorker::Asked { request, place, options } => {
-                match self.place(worker, place, &options) {
-                    Ok(address) => Input::ListenAsked { worker, request, address, options },
-                    Err(errno) => return self.grant_node(worker, request, Err(errno)),
-                }
-            }
+            FromWorker::Asked { request, place, options } => match self.resolve(place, &options) {
+                Ok(address) => Input::ListenAsked { worker, request, address, options },
+                Err((address, errno)) => Input::NoSuchSocket { worker, request, address, errno },
+            },
+            FromWorker::Invalid(message) => return self.say_to_node(worker, Some(*message)),
             FromWorker::Listening(key) => Input::Listening { worker, key },
             FromWorker::Closed(key) => Input::ListenerClosed { worker, key },
             FromWorker::Leaving(answer) => {
@@ -67,56 +68,35 @@ impl Driver {
         self.inputs.push_back(input);
     }
 
-    /// Where a wish leads: to a given socket where it names one.
-    fn place(
+    /// Finds the inherited socket that a worker asks for by the number of a descriptor.
+    fn resolve(
         &mut self,
-        worker: WorkerId,
-        place: Result<Place, i32>,
+        place: Place,
         options: &ListenOptions,
-    ) -> Result<Address, i32> {
-        let (number, datagrams) = match place? {
+    ) -> Result<Address, (Address, i32)> {
+        let (number, datagrams) = match place {
             Place::At(address) => return Ok(address),
             Place::Descriptor { number, datagrams } => (number, datagrams),
         };
-        let found = self.inherited.numbered(number, options);
-        let found = found.map_err(|error| errno_of(&error)).and_then(|address| {
-            (address.is_datagram() == datagrams).then_some(address).ok_or(EINVAL)
-        });
-        if let Err(errno) = found {
-            let address = Address::Inherited(format!("descriptor {number}"));
-            self.listen_failed(worker, address, errno);
-        }
-        found
+        let found = self.inherited.numbered(number, options, datagrams);
+        let unknown = || Address::Inherited(format!("descriptor {number}"));
+        found.map_err(|error| (unknown(), errno_of(&error)))
     }
 
-    /// The answer to a wish to listen.
-    pub(super) fn grant_node(
-        &mut self,
-        worker: WorkerId,
-        request: u32,
-        result: Result<(Key, Access), i32>,
-    ) {
-        let errno = match result {
-            Ok((key, how)) => match self.granted_node(worker, request, key, how) {
-                Ok(()) => return,
-                Err(error) => {
-                    self.inputs.push_back(Input::ListenerClosed { worker, key });
-                    errno_of(&error)
-                }
-            },
-            Err(errno) => errno,
-        };
+    pub(super) fn refuse_node(&mut self, worker: WorkerId, request: u32, errno: i32) {
         let message = self.session(worker).and_then(|session| session.refuse(request, errno));
         self.say_to_node(worker, message);
     }
 
-    fn granted_node(
+    pub(super) fn grant_node(
         &mut self,
         worker: WorkerId,
         request: u32,
-        key: Key,
-        how: Access,
+        granted: Grant,
+        turn: &mut Turn<'_>,
     ) -> io::Result<()> {
+        self.open_for(&granted, turn)?;
+        let Grant { key, how, .. } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
         let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;

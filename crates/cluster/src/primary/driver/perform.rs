@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
@@ -152,26 +151,39 @@ impl Driver {
         result: Result<contract::Grant, i32>,
         turn: &mut Turn<'_>,
     ) {
-        let result = result.and_then(|granted| {
-            let own = self.open_for(&granted, turn);
-            let own = own.map_err(|error| self.not_granted(worker, granted.key, &error))?;
-            Ok((granted, own))
-        });
-        if self.is_node(worker) {
-            let result = result.map(|(granted, _)| (granted.key, granted.how));
-            return self.grant_node(worker, request, result);
+        let key = result.as_ref().ok().map(|granted| granted.key);
+        let answered = match result {
+            Ok(granted) if self.is_node(worker) => self.grant_node(worker, request, granted, turn),
+            Ok(granted) => self.grant_native(worker, request, granted, turn),
+            Err(errno) => {
+                self.refuse(worker, request, errno);
+                Ok(())
+            }
+        };
+        if let (Err(error), Some(key)) = (answered, key) {
+            let errno = errno_of(&error);
+            self.inputs.push_back(Input::GrantFailed { worker, request, key, errno });
         }
-        let result = result.and_then(|(granted, own)| {
-            let key = granted.key;
-            let granted = self.granted(worker, granted, own);
-            granted.map_err(|error| self.not_granted(worker, key, &error))
-        });
-        self.workers.send(worker, ToWorker::Listen { request, result });
     }
 
-    fn not_granted(&mut self, worker: WorkerId, key: Key, error: &io::Error) -> i32 {
-        self.inputs.push_back(Input::ListenerClosed { worker, key });
-        errno_of(error)
+    fn refuse(&mut self, worker: WorkerId, request: u32, errno: i32) {
+        if self.is_node(worker) {
+            return self.refuse_node(worker, request, errno);
+        }
+        self.workers.send(worker, ToWorker::Listen { request, result: Err(errno) });
+    }
+
+    fn grant_native(
+        &mut self,
+        worker: WorkerId,
+        request: u32,
+        granted: contract::Grant,
+        turn: &mut Turn<'_>,
+    ) -> io::Result<()> {
+        let own = self.open_for(&granted, turn)?;
+        let result = Ok(self.granted(worker, granted, own)?);
+        self.workers.send(worker, ToWorker::Listen { request, result });
+        Ok(())
     }
 
     fn granted(
@@ -221,18 +233,6 @@ impl Driver {
                 .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
         }
         self.leaving.push(worker);
-    }
-
-    /// That there is room again is heard behind a worker's messages. While those lie unread it is
-    /// looked for instead; gives when to look the next time.
-    pub(super) fn poll_for_room(&mut self, turn: &mut Turn<'_>) -> Option<Instant> {
-        let keys: Vec<Key> = self.supervisor.awaiting_room().collect();
-        if keys.is_empty() || !self.workers.is_any_held_back() {
-            return None;
-        }
-        self.inputs.extend(keys.into_iter().map(|key| Input::HasRoom { key }));
-        self.run(turn);
-        Some(turn.now() + crate::scheduler::TICK)
     }
 
     /// Forgets a worker of whom nothing more will be heard.
