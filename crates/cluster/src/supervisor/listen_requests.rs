@@ -268,23 +268,8 @@ mod tests {
     use super::*;
     use crate::contract::{Ended, Input, SupervisorOptions};
     use crate::scheduler::TICK;
+    use crate::testing::ModelClosedCounter;
     use std::time::Duration;
-
-    struct Counter;
-
-    impl std::fmt::Debug for Counter {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Counter")
-        }
-    }
-
-    impl crate::contract::ClosedCounter for Counter {
-        fn ended(&self) -> u64 {
-            0
-        }
-
-        fn await_next(&self) {}
-    }
 
     fn address() -> Address {
         Address::from("127.0.0.1:80".parse::<std::net::SocketAddr>().unwrap())
@@ -357,7 +342,7 @@ mod tests {
     fn while_has_room_is_delayed_room_is_polled_for_at_once_and_at_every_tick() {
         let (mut supervisor, now, mut out) =
             granted(Policy::RoundRobin, WorkerKind::Native, Some(1));
-        let closed_counter = std::sync::Arc::new(Counter);
+        let closed_counter = std::sync::Arc::new(ModelClosedCounter::default());
         let mut step = |input, now| {
             out.clear();
             supervisor.step(input, now, &mut out);
