@@ -495,6 +495,4 @@ impl<H: Affinity> Scheduler<H> {
 }
 
 #[cfg(test)]
-mod node_tests;
-#[cfg(test)]
 mod tests;

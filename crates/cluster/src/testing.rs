@@ -45,6 +45,10 @@ impl<H: Copy> KernelQueue<H> {
         }
     }
 
+    pub(crate) fn kind(&self) -> WorkerKind {
+        self.kind
+    }
+
     /// Performs `Send`.
     pub(crate) fn send(&mut self, connection: H) {
         self.records.push_back(KernelRecord::Connection(connection));

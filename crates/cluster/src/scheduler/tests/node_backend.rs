@@ -1,0 +1,182 @@
+//! Lanes of Node workers: one at a time, answers, rests, and the proof of death.
+
+use super::*;
+use crate::scheduler::node_backend::NODE_WINDOW;
+
+fn taken(_: u32) -> Answer<u32> {
+    Answer::Taken
+}
+
+fn nodes(workers: u32) -> SchedulerHarness {
+    let mut harness = SchedulerHarness::new(0, |_| {});
+    (1..=workers).for_each(|worker| harness.add_as(worker, WorkerKind::Node));
+    harness
+}
+
+#[test]
+fn connections_are_dealt_in_turn_to_those_who_answered() {
+    let mut harness = nodes(3);
+    for connection in [1, 2, 3, 4, 5, 6] {
+        harness.accept([connection]);
+        let worker = (connection - 1) % 3 + 1;
+        assert_eq!(harness.queue(worker), [connection]);
+        harness.answer(worker, 0, taken);
+    }
+    harness.advance(TICK, &[]);
+    assert_eq!(harness.scheduler.deadline(), None, "all is answered");
+}
+
+#[test]
+fn who_has_one_unanswered_gets_a_second_only_when_nobody_is_free() {
+    let mut harness = nodes(2);
+    harness.accept([1, 2]);
+    harness.answer(2, 0, taken);
+    harness.accept([3]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1], vec![3]));
+    harness.accept([4, 5, 6]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 4, 6], vec![3, 5]));
+    harness.accept(7..=18);
+    assert_eq!((harness.queue(1).len(), harness.queue(2).len()), (8, 8));
+    assert!(!harness.accepting, "both have all they may");
+    harness.answer(2, 3, taken);
+    assert_eq!(harness.queue(2).len(), 8, "what waited came at once");
+}
+
+#[test]
+fn a_sticky_client_finds_its_worker_also_before_that_has_answered() {
+    let mut harness =
+        SchedulerHarness::new(0, |options| options.policy = crate::policy::Policy::Sticky);
+    (1..=4).for_each(|worker| harness.add_as(worker, WorkerKind::Node));
+    harness.accept([7; NODE_WINDOW]);
+    let home = (1..=4).find(|worker| !harness.queue(*worker).is_empty()).unwrap();
+    assert_eq!(harness.queue(home), [7; NODE_WINDOW]);
+    harness.accept([7]);
+    assert_eq!(harness.queue(home).len(), NODE_WINDOW, "another took the ninth");
+}
+
+#[test]
+fn a_free_native_worker_goes_before_a_second_one_for_a_node_worker() {
+    let mut harness = SchedulerHarness::new(1, |_| {});
+    harness.add_as(2, WorkerKind::Node);
+    harness.accept([1, 2, 3, 4, 5]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 3, 4, 5], vec![2]));
+    harness.answer(2, 0, taken);
+    harness.accept([6, 7, 8]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 3, 4, 5, 7, 8], vec![6]));
+}
+
+#[test]
+fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
+    let mut harness = nodes(2);
+    harness.accept([1, 2]);
+    harness.answer(2, 0, taken);
+    harness.advance(2 * TICK, &[]);
+    for connection in 3..=9 {
+        harness.accept([connection]);
+        harness.answer(2, 0, taken);
+    }
+    assert_eq!(harness.queue(1), [1], "nothing is taken back");
+    assert!(harness.unresponsive.is_empty());
+    harness.advance(5000 * MS, &[]);
+    assert!(harness.unresponsive.contains(&1) && !harness.unresponsive.contains(&2));
+    // The core kills it.
+    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    assert_eq!(harness.queue(1), [1], "it may have taken it before");
+    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    assert_eq!(harness.queue(2), [1]);
+    assert!(!harness.scheduler.has_backend(1));
+}
+
+#[test]
+fn the_time_of_one_that_cannot_be_heard_does_not_run() {
+    let mut harness = nodes(2);
+    harness.accept([1]);
+    for connection in 2..1000 {
+        harness.scheduler.paused(1);
+        harness.advance(TICK, &[]);
+        harness.accept([connection]);
+        harness.answer(2, 0, taken);
+    }
+    assert!(harness.unresponsive.is_empty());
+    assert_eq!(harness.queue(1), [1], "it is heard no sooner than it answers");
+    harness.answer(1, 0, taken);
+    harness.accept([1000, 1001]);
+    assert_eq!((harness.queue(1).len(), harness.queue(2).len()), (1, 1));
+    harness.advance(5020 * MS, &[]);
+    assert!(harness.unresponsive.contains(&1));
+}
+
+#[test]
+fn an_answer_that_came_before_the_end_counts() {
+    let mut harness = nodes(2);
+    harness.accept([1, 2]);
+    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    assert!(harness.scheduler.has_backend(1));
+    harness.answer(1, 0, taken);
+    assert!(!harness.scheduler.has_backend(1), "nothing is awaited");
+    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    assert_eq!(harness.queue(2), [2]);
+}
+
+#[test]
+fn a_worker_that_lost_one_for_want_of_descriptors_rests_and_is_asked_again() {
+    let mut harness = nodes(2);
+    harness.accept([1]);
+    harness.answer(1, 0, Answer::Lost);
+    assert_eq!(harness.queue(2), [1]);
+    harness.answer(2, 0, taken);
+    harness.accept([2]);
+    assert_eq!(harness.queue(2), [2], "1 rests");
+    harness.answer(2, 0, taken);
+    harness.advance(2 * TICK, &[]);
+    harness.accept([3, 4]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![3], vec![4]));
+}
+
+#[test]
+fn two_at_their_limit_play_no_ping_pong() {
+    let mut harness = nodes(2);
+    harness.accept([1]);
+    let mut declined = 0;
+    let end = harness.now + 2000 * MS;
+    while harness.now < end {
+        for worker in [1, 2] {
+            if !harness.queue(worker).is_empty() {
+                harness.answer(worker, 0, Answer::Declined);
+                declined += 1;
+            }
+        }
+        assert!(!harness.accepting, "nothing new while one waits");
+        harness.advance(MS, &[]);
+    }
+    assert!((20..=50).contains(&declined), "{declined}");
+    harness.advance(100 * MS, &[]);
+    let worker = if harness.queue(1).is_empty() { 2 } else { 1 };
+    harness.answer(worker, 0, taken);
+    assert!(harness.accepting);
+}
+
+#[test]
+fn one_that_declines_gives_to_others_in_the_order_of_age() {
+    let mut harness = nodes(1);
+    harness.accept([1, 2, 3]);
+    harness.add_as(2, WorkerKind::Node);
+    harness.answer(1, 1, Answer::Declined);
+    harness.answer(1, 0, Answer::Declined);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![3], vec![2, 1]));
+    let sum = harness.scheduler.worker_counters(1);
+    assert_eq!((sum.dispatched, sum.reclaimed), (3, 2));
+}
+
+#[test]
+fn one_that_is_to_finish_gets_nothing_more_and_may_be_told_at_once() {
+    let mut harness = nodes(2);
+    harness.accept([1, 2]);
+    harness.step(|scheduler, _, out| scheduler.leave(1, out));
+    assert!(harness.scheduler.has_ended(1), "what it was told comes after what it was given");
+    harness.answer(2, 0, taken);
+    harness.accept([3]);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1], vec![3]));
+    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    assert_eq!(harness.queue(2), [3, 1], "it had not answered");
+}

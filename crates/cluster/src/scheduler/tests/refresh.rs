@@ -1,0 +1,106 @@
+//! refresh
+
+use super::*;
+
+#[test]
+fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
+    let mut harness = SchedulerHarness::new(3, |_| {});
+    harness.accept(1..=3);
+    harness.advance(SLOW, &[1, 3]);
+    // It has not read yet: its turn passes, after one look.
+    let polls = harness.polls;
+    harness.accept(4..=6);
+    assert_eq!(
+        (harness.queue(1), harness.queue(2), harness.queue(3)),
+        (vec![4, 6], vec![2], vec![5])
+    );
+    assert_eq!(harness.polls, polls + 1);
+    // It has, long before the next tick: its turn is its own.
+    harness.now += MS;
+    harness.read(&[2]);
+    harness.accept(7..=8);
+    assert_eq!((harness.queue(2), harness.queue(3)), (vec![7], vec![5, 8]));
+    assert_eq!(harness.polls, polls + 2);
+    assert!(harness.accepting);
+}
+
+#[test]
+fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
+    for (policy, polls_left) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {
+        let mut harness = SchedulerHarness::new(200, |options| options.policy = policy);
+        harness.accept(1..=200);
+        let others: Vec<WorkerId> = (191..=200).collect();
+        harness.advance(SLOW, &others);
+        // Those that are late may have ended theirs: they have the least, as far as is known.
+        let closed_counter = Arc::new(ModelClosedCounter::with_closed(9));
+        (1..=190).for_each(|worker| {
+            harness.scheduler.set_closed_counter(worker, closed_counter.clone())
+        });
+        let polls = harness.polls;
+        harness.accept(201..=220);
+        assert_eq!(harness.polls - polls, polls_left, "{policy:?}");
+        let has_new = |worker: &WorkerId| harness.queue(*worker).len() == 2;
+        assert!(others.iter().all(has_new), "{policy:?}");
+        // A little later they may have read.
+        harness.now += MS;
+        harness.read(&(1..=190).collect::<Vec<_>>());
+        harness.accept([221]);
+        assert_eq!(harness.polls - polls, 2 * polls_left, "{policy:?}");
+        assert_eq!(harness.queue(1), [221], "{policy:?}");
+    }
+}
+
+#[test]
+fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
+    for policy in [Policy::RoundRobin, Policy::LeastLoaded] {
+        let mut harness = SchedulerHarness::new(0, |options| options.policy = policy);
+        harness.add_as(1, WorkerKind::Node);
+        harness.add(2);
+        harness.accept([1, 2]);
+        harness.answer(1, 0, |_| Answer::Taken);
+        harness.advance(SLOW - 5 * MS, &[]);
+        harness.accept([3, 4]);
+        assert_eq!((harness.queue(1), harness.queue(2)), (vec![3], vec![2, 4]), "{policy:?}");
+        harness.advance(5 * MS, &[]);
+        let polls = harness.polls;
+        harness.accept([5]);
+        assert_eq!((harness.queue(1), harness.polls), (vec![3, 5], polls + 1), "{policy:?}");
+        harness.now += MS;
+        harness.read(&[2]);
+        harness.accept([6]);
+        assert_eq!((harness.queue(1), harness.queue(2)), (vec![3, 5], vec![6]), "{policy:?}");
+    }
+}
+
+#[test]
+fn of_several_that_were_late_each_is_heard_before_it_is_passed_over() {
+    let mut harness = SchedulerHarness::new(4, |_| {});
+    harness.accept(1..=4);
+    harness.advance(SLOW, &[3, 4]);
+    harness.read(&[2]);
+    // 1 has not read, and that is known first.
+    harness.accept([5]);
+    assert_eq!((harness.queue(1), harness.queue(2), harness.queue(3)), (vec![1], vec![5], vec![]));
+    assert_eq!(harness.scheduler.counters().waiting, 0);
+}
+
+#[test]
+fn the_least_loaded_is_looked_at_before_another_is_chosen() {
+    let mut harness = SchedulerHarness::new(0, |options| options.policy = Policy::LeastLoaded);
+    let _ends = [harness.add_with_limit(1, 9), harness.add_with_limit(2, 9)];
+    harness.accept(1..=6);
+    harness.read(&[2]);
+    let closed_counter = harness.add_with_limit(3, 9);
+    harness.accept([7]);
+    assert_eq!((harness.queue(1), harness.queue(3)), (vec![1, 3, 5], vec![7]));
+    // 3 has the least and 1 no more than 2 has, but both are late.
+    harness.advance(SLOW, &[]);
+    let polls = harness.polls;
+    harness.accept([8]);
+    assert_eq!((harness.queue(2), harness.polls), (vec![8], polls + 2));
+    harness.now += MS;
+    harness.read(&[3]);
+    harness.accept([9]);
+    assert_eq!((harness.queue(3), harness.polls), (vec![9], polls + 4));
+    assert!(!harness.close_one(&closed_counter), "nobody waits for it");
+}

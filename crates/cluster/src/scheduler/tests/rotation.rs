@@ -1,0 +1,84 @@
+//! rotation
+
+use super::*;
+
+#[test]
+fn a_thousand_connections_go_to_eight_workers_in_equal_parts() {
+    let mut harness = SchedulerHarness::new(8, |_| {});
+    let mut counts = [0; 8];
+    for connection in 1..=1000 {
+        harness.accept([connection]);
+        harness.now += 3 * MS;
+        let at = (0..8).find(|at| harness.queue(at + 1).contains(&connection)).unwrap();
+        counts[at as usize] += 1;
+        let all: Vec<WorkerId> = (1..=8).collect();
+        harness.read(&all);
+        if harness.scheduler.deadline().is_some_and(|due| due <= harness.now) {
+            harness.tick();
+        }
+    }
+    assert_eq!(counts, [125; 8]);
+}
+
+#[test]
+fn the_kernel_is_asked_rarely() {
+    let mut harness = SchedulerHarness::new(200, |_| {});
+    let all: Vec<WorkerId> = (1..=200).collect();
+    for connection in 1..=12_800 {
+        harness.accept([connection]);
+        harness.read(&all);
+    }
+    // Once for each window full.
+    assert_eq!(harness.polls, 200);
+}
+
+#[test]
+fn the_turn_is_kept_when_workers_join_and_leave() {
+    let mut harness = SchedulerHarness::new(3, |_| {});
+    harness.accept([1, 2]);
+    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    // What worker 1 had goes to worker 3, whose turn it is.
+    assert_eq!(harness.queue(3), [1]);
+    harness.add(9);
+    harness.accept([4, 5]);
+    assert_eq!(
+        (harness.queue(2), harness.queue(3), harness.queue(9)),
+        (vec![2, 5], vec![1], vec![4])
+    );
+}
+
+#[test]
+fn any_lane_with_something_unread_keeps_the_ticks_coming() {
+    for unread in 1..=5 {
+        let mut harness = SchedulerHarness::new(5, |_| {});
+        harness.accept(1..=5);
+        let readers: Vec<WorkerId> = (1..=5).filter(|worker| *worker != unread).collect();
+        for _ in 0..4 {
+            harness.advance(TICK, &readers);
+            assert!(harness.scheduler.deadline().is_some(), "worker {unread} has not read");
+        }
+        harness.advance(TICK, &[1, 2, 3, 4, 5]);
+        assert_eq!(harness.scheduler.deadline(), None);
+    }
+}
+
+#[test]
+fn nothing_outstanding_means_no_deadline() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    assert_eq!(harness.scheduler.deadline(), None);
+    harness.accept([1]);
+    assert_eq!(harness.scheduler.deadline(), Some(harness.now + TICK));
+    harness.advance(TICK, &[1, 2]);
+    assert_eq!(harness.scheduler.deadline(), None);
+}
+
+#[test]
+fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
+    let mut harness = SchedulerHarness::new(1, |_| {});
+    harness.scheduler.grant(2, 2, WorkerKind::Native, None);
+    harness.accept(1..=3);
+    assert_eq!(harness.queue(1), [1, 2, 3]);
+    assert!(!harness.scheduler.open_backend(7));
+    assert!(harness.scheduler.open_backend(2));
+    assert!(!harness.scheduler.open_backend(2), "said once");
+}

@@ -1,0 +1,87 @@
+//! stalled
+
+use super::*;
+
+#[test]
+fn a_worker_that_does_not_read_is_skipped_and_emptied() {
+    let mut harness = SchedulerHarness::new(4, |_| {});
+    harness.accept(1..=8);
+    // Worker 2 is frozen; clients keep coming.
+    let mut waited = 0;
+    for connection in 9..=100 {
+        harness.advance(5 * MS, &[1, 3, 4]);
+        harness.accept([connection]);
+        if harness.queue(2).iter().any(|record| *record != 0) {
+            waited += 5;
+        }
+    }
+    assert!(waited <= 140, "taken back after {waited} ms");
+    assert_eq!(harness.queue(2), [0], "nothing but one probe");
+    let sum = harness.scheduler.counters();
+    assert_eq!((sum.reclaimed, sum.re_dispatched, sum.closed()), (3, 3, 0));
+    // It runs again: the probe is read, and it gets its share.
+    harness.advance(TICK, &[1, 2, 3, 4]);
+    harness.accept(1..=4);
+    assert_eq!(harness.queue(2).len(), 1);
+}
+
+#[test]
+fn two_frozen_workers_do_not_play_ping_pong() {
+    let mut harness = SchedulerHarness::new(3, |_| {});
+    harness.accept(1..=6);
+    harness.advance(2000 * MS, &[1]);
+    let sum = harness.scheduler.counters();
+    assert_eq!((sum.reclaimed, sum.re_dispatched), (4, 4));
+    assert_eq!((harness.queue(2), harness.queue(3)), (vec![0], vec![0]));
+}
+
+#[test]
+fn with_all_workers_stuck_nothing_is_taken_back_or_accepted() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.accept(1..=6);
+    assert!(harness.accepting);
+    harness.advance(1000 * MS, &[]);
+    assert!(!harness.accepting);
+    assert_eq!(harness.scheduler.counters().reclaimed, 0);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 3, 5], vec![2, 4, 6]));
+    // One of them goes on, and serves what the other left.
+    harness.advance(300 * MS, &[1]);
+    assert!(harness.accepting);
+    assert_eq!((harness.queue(1), harness.queue(2)), (vec![], vec![0]));
+}
+
+#[test]
+fn a_worker_that_never_reads_is_reported_whether_others_can_serve_or_not() {
+    for workers in [1, 2] {
+        let mut harness =
+            SchedulerHarness::new(workers, |options| options.unresponsive = 1000 * MS);
+        harness.accept(1..=workers);
+        harness.advance(900 * MS, &[2]);
+        assert!(harness.unresponsive.is_empty());
+        harness.advance(200 * MS, &[2]);
+        assert_eq!(harness.unresponsive.first(), Some(&1));
+    }
+}
+
+#[test]
+fn a_slow_worker_is_not_unresponsive() {
+    let mut harness = SchedulerHarness::new(1, |options| options.unresponsive = 200 * MS);
+    harness.accept(1..=20);
+    for _ in 0..20 {
+        harness.advance(150 * MS, &[]);
+        harness.queues.get_mut(&1).unwrap().read();
+    }
+    assert!(harness.unresponsive.is_empty());
+}
+
+#[test]
+fn time_in_which_this_process_stood_still_counts_for_nobody() {
+    let mut harness = SchedulerHarness::new(2, |options| options.unresponsive = 1000 * MS);
+    harness.accept([1]);
+    harness.now += Duration::from_secs(3600);
+    harness.tick();
+    assert_eq!(harness.queue(1), [1]);
+    assert!(harness.unresponsive.is_empty());
+    harness.advance(200 * MS, &[2]);
+    assert_eq!(harness.queue(1), [0]);
+}

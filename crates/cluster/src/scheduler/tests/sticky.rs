@@ -1,0 +1,110 @@
+//! sticky
+
+use super::*;
+
+/// Clients that are all one, see `Affinity`, and the workers they would go to, first to last.
+fn sticky_harness(
+    workers: u32,
+    change: impl FnOnce(&mut SupervisorOptions),
+) -> (SchedulerHarness, Vec<WorkerId>) {
+    let harness = SchedulerHarness::new(workers, |options| {
+        options.policy = Policy::Sticky;
+        change(options);
+    });
+    let mut order: Vec<WorkerId> = (1..=workers).collect();
+    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::sticky::weight(1, *slot)));
+    (harness, order)
+}
+
+#[test]
+fn a_sticky_client_stays_with_a_worker_that_is_slow() {
+    let (mut harness, order) = sticky_harness(3, |_| {});
+    harness.accept([1]);
+    let mut sent = vec![1];
+    for tenth in 1..10 {
+        harness.advance(100 * MS, &[]);
+        harness.accept([1 + 16 * tenth]);
+        sent.push(1 + 16 * tenth);
+        assert_eq!(harness.queue(order[0]), sent, "{tenth} tenths of a second");
+    }
+    // Not for ever.
+    harness.advance(100 * MS, &[]);
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![0], sent));
+    assert_eq!(harness.scheduler.counters().reclaimed, 10);
+}
+
+#[test]
+fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
+    let (mut harness, order) = sticky_harness(2, |_| {});
+    harness.accept([1]);
+    harness.step(|scheduler, _, out| scheduler.give_up_address(out));
+    harness.advance(STALLED + TICK, &[]);
+    assert_eq!(harness.queue(order[1]), [1]);
+}
+
+#[test]
+fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
+    let (mut harness, order) = sticky_harness(3, |_| {});
+    harness.accept([1]);
+    harness.advance(PATIENCE, &order[1..]);
+    assert_eq!(harness.queue(order[0]), [0], "a suspect");
+    harness.now += MS;
+    harness.read(&order);
+    // Before any tick could tell.
+    harness.accept([17]);
+    assert_eq!(harness.queue(order[0]), [17]);
+    // The same where nobody else is free, which is no reason to take anything back.
+    let (mut harness, order) = sticky_harness(1, |_| {});
+    harness.accept([1]);
+    harness.advance(PATIENCE * 2, &[]);
+    assert_eq!((harness.queue(order[0]), harness.accepting), (vec![1], false));
+    harness.advance(TICK, &order);
+    harness.accept([17]);
+    assert_eq!((harness.queue(order[0]), harness.accepting), (vec![17], true));
+}
+
+#[test]
+fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
+    let (mut harness, order) = sticky_harness(3, |_| {});
+    harness.accept([1]);
+    harness.advance(PATIENCE, &order[1..]);
+    assert_eq!(harness.queue(order[0]), [0], "a suspect, and frozen");
+    harness.refusal = Some(Refusal::InFlight);
+    harness.accept([17, 33, 49, 65, 81]);
+    assert_eq!(harness.scheduler.counters().waiting, 5);
+    harness.refusal = None;
+    harness.advance(IN_FLIGHT_PAUSE, &[]);
+    assert_eq!(harness.queue(order[1]), [17, 33, 49, 65, 81]);
+}
+
+#[test]
+fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
+    let (mut harness, order) = sticky_harness(3, |options| options.window = 2);
+    harness.accept([1, 17]);
+    assert_eq!(harness.queue(order[0]), [1, 17]);
+    let polls = harness.polls;
+    harness.accept([33]);
+    assert_eq!(
+        (harness.queue(order[1]), harness.polls),
+        (vec![33], polls + 1),
+        "it really is full"
+    );
+    harness.now += MS;
+    harness.read(&order[..1]);
+    harness.accept([49]);
+    assert_eq!((harness.queue(order[0]), harness.polls), (vec![49], polls + 2));
+    // Full again, and read again, in no time: what was seen is not what is.
+    harness.accept([97]);
+    harness.read(&order[..1]);
+    harness.accept([113]);
+    assert_eq!(harness.queue(order[0]), [113]);
+    // The same where the kernel says so.
+    harness.refusal = Some(Refusal::Full);
+    harness.accept([65]);
+    assert_eq!(harness.scheduler.counters().waiting, 1, "all are");
+    harness.refusal = None;
+    harness.read(&order);
+    harness.now += MS;
+    harness.step(|scheduler, now, out| scheduler.writable(order[1], now, out));
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![65], vec![]));
+}

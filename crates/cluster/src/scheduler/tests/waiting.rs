@@ -1,0 +1,103 @@
+//! waiting
+
+use super::*;
+
+#[test]
+fn what_is_taken_back_keeps_its_place_in_line() {
+    let mut harness = SchedulerHarness::new(2, |options| options.window = 2);
+    for connection in 1..=4 {
+        harness.accept([connection]);
+        harness.now += MS;
+    }
+    harness.accept([5, 6]);
+    assert!(!harness.accepting);
+    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    harness.add(3);
+    assert_eq!((harness.queue(3), harness.queue(2)), (vec![1, 3], vec![2, 4]));
+    assert_eq!(harness.scheduler.counters().waiting, 2);
+    harness.advance(TICK, &[2, 3]);
+    assert_eq!(harness.scheduler.counters().waiting, 0);
+    assert!(harness.accepting);
+}
+
+#[test]
+fn the_newest_are_closed_when_too_many_wait() {
+    let mut harness =
+        SchedulerHarness::new(1, |options| (options.window, options.waiting) = (2, 2));
+    harness.accept(1..=5);
+    assert_eq!(harness.closed, [(5, CloseReason::Overflow)]);
+    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    assert_eq!(harness.closed[1..], [(4, CloseReason::Overflow), (3, CloseReason::Overflow)]);
+    harness.add(2);
+    assert_eq!(harness.queue(2), [1, 2]);
+}
+
+#[test]
+fn a_full_queue_waits_until_it_is_writable() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.refusal = Some(Refusal::Full);
+    harness.accept([1]);
+    assert!(!harness.accepting);
+    assert_eq!(harness.scheduler.counters().waiting, 1);
+    harness.refusal = None;
+    harness.step(|scheduler, now, out| scheduler.writable(2, now, out));
+    assert_eq!(harness.queue(2), [1]);
+    assert!(harness.accepting);
+    // Lost news of room do no harm: an empty queue has room.
+    harness.advance(TICK, &[]);
+    harness.accept([2, 3]);
+    assert_eq!([harness.queue(1), harness.queue(2)].concat().len(), 3);
+}
+
+#[test]
+fn a_refusal_that_comes_late_leaves_no_lane_behind() {
+    let mut harness = SchedulerHarness::new(1, |_| {});
+    let mut out = Vec::new();
+    let start = harness.now;
+    let scheduler = &mut harness.scheduler;
+    scheduler.accepted(1, start, &mut out);
+    scheduler.tick(start + TICK, &mut out);
+    scheduler.accepted(2, start + TICK, &mut out);
+    // The answers are late: 1 was read, 2 never got in.
+    let now = start + 3 * TICK;
+    assert_eq!(scheduler.depth(1, 0, now, &mut out), Verdict::Fine);
+    scheduler.refused(1, Some(2), Refusal::InFlight, now, &mut out);
+    out.clear();
+    scheduler.tick(now + IN_FLIGHT_PAUSE, &mut out);
+    let sent = |output: &Output<u32>| matches!(output, Output::Send { connection: 2, .. });
+    assert!(out.iter().any(sent), "{out:?}");
+}
+
+#[test]
+fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.refusal = Some(Refusal::InFlight);
+    harness.accept(1..=200);
+    for _ in 0..101 {
+        let due = harness.scheduler.deadline().expect("tried again");
+        assert!(due > harness.now);
+        harness.now = due;
+        harness.tick();
+    }
+    assert_eq!(harness.scheduler.counters().waiting, 200);
+    harness.refusal = None;
+    harness.advance(100 * MS, &[]);
+    assert_eq!(harness.scheduler.counters().waiting, 72, "two windows are full");
+    let mut first = [&harness.queue(1)[..3], &harness.queue(2)[..3]].concat();
+    first.sort_unstable();
+    assert_eq!(first, [1, 2, 3, 4, 5, 6], "in line");
+}
+
+#[test]
+fn a_lane_whose_queue_is_gone_is_closed_and_its_connections_given_away() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.accept([1, 2]);
+    harness.refusal = Some(Refusal::Gone);
+    harness.accept([3]);
+    assert!(!harness.scheduler.has_backend(1));
+    assert!(!harness.scheduler.has_backend(2), "it was tried there too");
+    assert_eq!(harness.scheduler.counters().waiting, 3);
+    harness.refusal = None;
+    harness.add(3);
+    assert_eq!(harness.queue(3).len(), 3);
+}
