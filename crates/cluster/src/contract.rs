@@ -113,10 +113,10 @@ pub(crate) enum Input<H> {
     DisconnectAll { number: u32 },
     /// Every worker is to be replaced; answered by `Reloaded` with the same number.
     Reload { number: u32 },
-    /// The process asked for by `Spawn` runs.
-    Spawned { worker: WorkerId, pid: u32, kind: WorkerKind },
-    /// It could not be started.
-    SpawnFailed { worker: WorkerId, errno: i32 },
+    /// The process requested by `Spawn` runs.
+    Spawned { worker: WorkerId, kind: WorkerKind },
+    /// The process requested by `Spawn` could not be started.
+    SpawnFailed { worker: WorkerId },
     /// The worker's runtime has said hello.
     Online { worker: WorkerId },
     /// The worker wants to listen.
@@ -191,8 +191,16 @@ pub(crate) enum Output<H> {
         setup: Option<Arc<WorkerOptions>>,
         capture_stderr: bool,
     },
-    /// Tell the user.
-    Emit(Notice),
+    /// Notify the user of the primary. `exit_requested` says whether the exit of the worker had
+    /// been requested by then: Node's `exitedAfterDisconnect`.
+    Emit { worker: WorkerId, notice: Notice, exit_requested: bool },
+    /// Report that the worker cannot listen on the address.
+    ListenFailed { worker: WorkerId, address: Address, errno: i32 },
+    /// Report that a worker of the first start ended before it was ready; everything is being
+    /// shut down.
+    StartFailed { worker: WorkerId },
+    /// Report that all slots are filled and ready: once for each start, scale or fork.
+    Ready,
     /// Open a listening socket; answer `Bound`. With `reuse_port` the socket, unless it is
     /// inherited, is the first of a `SO_REUSEPORT` group with one socket for each slot.
     Bind { key: Key, address: Address, options: ListenOptions, reuse_port: bool },
@@ -276,50 +284,18 @@ pub(crate) enum ReloadFailure {
     Ended(WorkerId),
 }
 
-/// What the user is told.
+/// A step in the life of a worker that the user of the primary is notified of.
+///
+/// The same list is the worker's history: its stage is the furthest step in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    Fork {
-        worker: WorkerId,
-        pid: u32,
-    },
-    Online {
-        worker: WorkerId,
-    },
-    Listening {
-        worker: WorkerId,
-        address: Address,
-    },
-    ListenFailed {
-        worker: WorkerId,
-        address: Address,
-        errno: i32,
-    },
-    Disconnect {
-        worker: WorkerId,
-        exited_after_disconnect: bool,
-    },
-    Exit {
-        worker: WorkerId,
-        ended: Ended,
-        exited_after_disconnect: bool,
-    },
-    ForkFailed {
-        worker: WorkerId,
-        errno: i32,
-    },
-    /// Held its queue unread too long; it is about to be killed.
-    Unresponsive {
-        worker: WorkerId,
-    },
-    /// A worker of the first start ended before it listened; everything is being shut down.
-    StartFailed {
-        worker: WorkerId,
-        ended: Option<Ended>,
-        errno: Option<i32>,
-    },
-    /// All slots are filled and listening (once per start or scale).
-    Ready,
+    Fork,
+    Online,
+    Listening(Address),
+    Disconnect,
+    Exit,
+    /// The worker left its queue unread for too long; it is about to be killed.
+    Unresponsive,
 }
 
 /// Which workers are replaced when they end without having been asked to.

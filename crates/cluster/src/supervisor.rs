@@ -91,13 +91,11 @@ enum Mode {
 struct WorkerEntry {
     slot: SlotId,
     life: Lifecycle,
-    pid: u32,
     kind: WorkerKind,
     /// Started with the first of all starts.
     first: bool,
     /// Somebody waits to hear that it runs.
     forked: bool,
-    disconnect_emitted: bool,
     /// Of queues that are gone.
     counters: WorkerCounters,
 }
@@ -226,10 +224,9 @@ impl<H: Affinity> Supervisor<H> {
             Input::Fork { number, setup } => self.fork(number, setup, out),
             Input::DisconnectAll { number } => self.disconnect_all(number, now, out),
             Input::Reload { number } => self.reload(number, out),
-            Input::Spawned { worker, pid, kind } => self.spawned(worker, pid, kind, now, out),
-            Input::SpawnFailed { worker, errno } => {
-                let cause = Some(Cause::NotStarted(errno));
-                self.apply(worker, Event::SpawnFailed, cause, now, out);
+            Input::Spawned { worker, kind } => self.spawned(worker, kind, now, out),
+            Input::SpawnFailed { worker } => {
+                self.apply(worker, Event::SpawnFailed, Some(Cause::NotStarted), now, out);
             }
             Input::Online { worker } => self.apply(worker, Event::Online, None, now, out),
             Input::ListenAsked { worker, request, address, options } => {
@@ -315,7 +312,7 @@ impl<H: Affinity> Supervisor<H> {
     /// The worker was asked to end, by the user or for a successor's sake.
     #[cfg(test)]
     pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
-        self.workers.get(&worker).is_some_and(|entry| entry.life.is_wanted())
+        self.workers.get(&worker).is_some_and(|entry| entry.life.exit_requested())
     }
 
     /// What one worker had to do with it; `None` once nothing more is heard of it.

@@ -5,7 +5,6 @@
 /// How far a worker has come. Node's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[repr(u8)]
 pub enum WorkerState {
     /// Started, and not heard of.
     Started,
@@ -20,12 +19,3 @@ pub enum WorkerState {
     /// Its process has ended.
     Dead,
 }
-
-pub(crate) const STATES: [WorkerState; 6] = [
-    WorkerState::Started,
-    WorkerState::Online,
-    WorkerState::Listening,
-    WorkerState::Disconnecting,
-    WorkerState::Disconnected,
-    WorkerState::Dead,
-];

@@ -133,7 +133,7 @@ impl Primary {
     }
 
     fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
-        self.shared().lock().subscribers.add(Callback::new(None, kind, call), Vec::new());
+        self.shared().lock().subscribers.add(Callback::new(None, kind, call));
         self
     }
 }
@@ -191,9 +191,8 @@ impl WorkerProcess {
 
     fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
         let callback = Callback::new(Some(self.id()), kind, call);
-        // Nothing can happen in between: events are told under the same lock.
-        let mut state = self.shared().lock();
-        state.subscribers.add(callback, self.past());
+        // Events are emitted under the same lock, so none is missed between past and future.
+        self.shared().lock().subscribers.add_for(self, callback);
         self
     }
 }

@@ -73,8 +73,6 @@ pub(crate) struct Driver {
     /// What workers are started with.
     settings: Arc<Settings>,
     replies: PendingReplies,
-    /// Wishes for a number of workers that the core has been told.
-    scale_version: u64,
     /// Answers to what was just performed, for the core's next steps.
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
@@ -118,7 +116,6 @@ impl Driver {
             signals_seen: 0,
             settings,
             replies: PendingReplies::default(),
-            scale_version: 0,
             inputs: VecDeque::new(),
             outputs: Vec::new(),
             failures: BTreeMap::new(),
@@ -153,7 +150,9 @@ impl Driver {
     fn job(&mut self, job: Job, turn: &mut Turn<'_>) {
         match job {
             Job::Input(input) => {
-                self.scale_version += u64::from(matches!(input, Input::Start(_) | Input::Scale(_)));
+                if matches!(input, Input::Start(_) | Input::Scale(_)) {
+                    self.shared.lock().scales_pending -= 1;
+                }
                 self.inputs.push_back(input);
             }
             Job::Setup(settings) => {
@@ -161,7 +160,7 @@ impl Driver {
                 self.shared.emit(Event::Setup(settings));
             }
             Job::Fork(setup, reply) => {
-                self.scale_version += 1;
+                self.shared.lock().scales_pending -= 1;
                 let number = self.replies.fork(reply);
                 self.inputs.push_back(Input::Fork { number, setup });
             }
@@ -184,7 +183,7 @@ impl Driver {
     }
 
     fn spawned(&mut self, worker: WorkerId, mut spawned: Spawned, turn: &mut Turn<'_>) {
-        let (pid, kind) = (spawned.child.pid(), spawned.kind);
+        let kind = spawned.kind;
         let stderr = spawned.stderr.take();
         let mut worker_io = WorkerIo::new(worker, spawned, self.shared.clone());
         if let Some(stderr) = stderr {
@@ -193,7 +192,7 @@ impl Driver {
         }
         self.replies.forked(worker, Ok(worker_io.process.clone()));
         self.workers.add(worker_io);
-        self.inputs.push_back(Input::Spawned { worker, pid, kind });
+        self.inputs.push_back(Input::Spawned { worker, kind });
     }
 
     fn not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
@@ -204,7 +203,7 @@ impl Driver {
         if let Some(error) = self.replies.forked(worker, Err(Error::Fork(error))) {
             self.record_failure(worker, error);
         }
-        self.inputs.push_back(Input::SpawnFailed { worker, errno });
+        self.inputs.push_back(Input::SpawnFailed { worker });
     }
 
     fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
@@ -232,7 +231,7 @@ impl Driver {
             E::Disconnect => self.inputs.push_back(Input::ChannelClosed { worker }),
             E::Exit(status) => {
                 if let Some(worker_io) = self.workers.get_mut(worker) {
-                    worker_io.status = Some(status);
+                    worker_io.process.set_status(status);
                     worker_io.read_stderr(turn);
                 }
                 self.inputs.push_back(Input::Exited { worker, ended: ended(status) });
@@ -288,40 +287,23 @@ impl Driver {
         turn.again();
     }
 
-    fn tell(&mut self, notice: Notice, turn: &mut Turn<'_>) {
-        match notice {
-            Notice::ListenFailed { worker, address, errno } => {
-                self.listen_failed(worker, address, errno);
-            }
-            Notice::StartFailed { worker, .. } => {
-                let failure = self.startup_failure(worker);
-                self.shared.change(|state| state.failure = Some(failure));
-            }
-            // Of a number of workers that is no longer the wanted one?
-            Notice::Ready => {
-                let scale_version = self.scale_version;
-                self.shared.change(|state| state.ready = state.scale_version == scale_version);
-            }
-            // The spawner's error was told when it came.
-            Notice::ForkFailed { .. } => {}
-            Notice::Unresponsive { worker }
-            | Notice::Fork { worker, .. }
-            | Notice::Online { worker }
-            | Notice::Listening { worker, .. }
-            | Notice::Disconnect { worker, .. }
-            | Notice::Exit { worker, .. } => {
-                // What failed before it listened was not fatal.
-                if matches!(notice, Notice::Listening { .. }) {
-                    self.failures.remove(&worker);
-                }
-                if let Some(worker_io) = self.workers.get_mut(worker) {
-                    worker_io.tell(notice);
-                    let said = worker_io.read_stderr(turn).unwrap_or_default();
-                    self.write_stderr(said);
-                }
-                self.leaving.push(worker);
-            }
+    fn notify(
+        &mut self,
+        worker: WorkerId,
+        notice: Notice,
+        exit_requested: bool,
+        turn: &mut Turn<'_>,
+    ) {
+        // A failure of a worker that came to listen after all was not fatal.
+        if matches!(notice, Notice::Listening(_)) {
+            self.failures.remove(&worker);
         }
+        if let Some(worker_io) = self.workers.get_mut(worker) {
+            self.shared.notify(&worker_io.process, notice, exit_requested);
+            let bytes = worker_io.read_stderr(turn).unwrap_or_default();
+            self.write_stderr(bytes);
+        }
+        self.leaving.push(worker);
     }
 
     /// What may be blamed soon, if at all.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use child_process::{Child, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::contract::{Input, WorkerId, WorkerKind};
+use crate::contract::{Input, Notice, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::primary::event::Event;
@@ -22,7 +22,7 @@ pub(crate) struct Completion(pub(crate) Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Then").finish_non_exhaustive()
+        f.debug_struct("Completion").finish_non_exhaustive()
     }
 }
 
@@ -80,8 +80,8 @@ pub(crate) struct PrimaryState {
     pub(crate) counters: Counters,
     /// All workers that were last asked for listen, or once did.
     pub(crate) ready: bool,
-    /// How often a number of workers was asked for.
-    pub(crate) scale_version: u64,
+    /// Requests for a number of workers that the driver has not taken yet.
+    pub(crate) scales_pending: u64,
     pub(crate) finished: bool,
     /// All workers have ended, and none has been asked for since.
     pub(crate) idle: bool,
@@ -103,7 +103,7 @@ impl PrimaryState {
             workers: BTreeMap::new(),
             counters: Counters::default(),
             ready: false,
-            scale_version: 0,
+            scales_pending: 0,
             finished: false,
             idle: false,
             idle_version: 0,
@@ -137,7 +137,7 @@ impl Shared {
         let mut state = self.lock();
         state.ready = false;
         state.idle = false;
-        state.scale_version += 1;
+        state.scales_pending += 1;
         self.job(workers);
     }
 
@@ -172,7 +172,17 @@ impl Shared {
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        self.lock().subscribers.tell(event);
+        self.lock().subscribers.emit(event);
+    }
+
+    /// Notifies the user of a step in the worker's life.
+    pub(crate) fn notify(&self, worker: &WorkerProcess, notice: Notice, exit_requested: bool) {
+        self.change(|state| {
+            if notice == Notice::Exit {
+                state.workers.remove(&worker.id());
+            }
+            state.subscribers.notify(worker, notice, exit_requested);
+        });
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut PrimaryState)) {

@@ -8,8 +8,9 @@ use std::fmt;
 
 use crossbeam_channel::Sender;
 
-use crate::contract::WorkerId;
+use crate::contract::{Notice, WorkerId};
 use crate::primary::event::{Event, Kind};
+use crate::primary::worker_process::WorkerProcess;
 
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers {
@@ -24,7 +25,7 @@ pub(crate) struct Callback {
     /// `None`: of all workers.
     worker: Option<WorkerId>,
     kind: Kind,
-    tell: Box<dyn FnMut(Event) + Send>,
+    call: Box<dyn FnMut(Event) + Send>,
 }
 
 impl Callback {
@@ -34,8 +35,7 @@ impl Callback {
         kind: Kind,
         call: impl FnMut(Event) + Send + 'static,
     ) -> Self {
-        let tell = reactor::callback::each(call);
-        Self { worker, kind, tell: Box::new(tell) }
+        Self { worker, kind, call: Box::new(reactor::callback::each(call)) }
     }
 
     fn wants(&self, event: &Event) -> bool {
@@ -45,42 +45,52 @@ impl Callback {
 
 impl fmt::Debug for Callback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { worker, kind, tell: _ } = self;
+        let Self { worker, kind, call: _ } = self;
         f.debug_struct("Callback").field("worker", worker).field("kind", kind).finish()
     }
 }
 
 impl Subscribers {
-    /// From now on; `past` is what its worker has been through already.
-    pub(crate) fn add(&mut self, mut callback: Callback, past: Vec<Event>) {
-        let over = is_over(&past);
-        for event in past {
+    /// Adds a callback of the primary.
+    pub(crate) fn add(&mut self, callback: Callback) {
+        if !self.ended {
+            self.callbacks.push(callback);
+        }
+    }
+
+    /// Adds a callback of one worker, which first gets the events of the worker's past.
+    pub(crate) fn add_for(&mut self, worker: &WorkerProcess, mut callback: Callback) {
+        for event in worker.past() {
             if callback.wants(&event) {
-                (callback.tell)(event);
+                (callback.call)(event);
             }
         }
-        if self.ended || over {
+        if self.ended || worker.is_over() {
             return;
         }
-        // A stable order: those of workers first.
-        let at = match callback.worker {
-            Some(_) => self.callbacks.partition_point(|other| other.worker.is_some()),
-            None => self.callbacks.len(),
-        };
+        // Callbacks of workers stand before those of the primary, each in the order of arrival.
+        let at = self.callbacks.partition_point(|other| other.worker.is_some());
         self.callbacks.insert(at, callback);
     }
 
-    pub(crate) fn tell(&mut self, event: Event) {
-        let (kind, worker) = (event.kind(), event.worker().cloned());
-        if let (Some(worker), Some(try_clone)) = (&worker, event.try_clone()) {
-            worker.remember(&try_clone);
+    /// Records the notice in the worker's history and emits its event.
+    pub(crate) fn notify(&mut self, worker: &WorkerProcess, notice: Notice, exit_requested: bool) {
+        let event = worker.event(&notice);
+        // Before the event, whose receiver may ask for the worker's state.
+        worker.record(notice, exit_requested);
+        self.emit(event);
+        if worker.is_over() {
+            self.callbacks.retain(|callback| callback.worker != Some(worker.id()));
         }
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
         let mut rest = Some(event);
         for callback in &mut self.callbacks {
             let Some(event) = rest.take() else { break };
             if callback.wants(&event) {
                 rest = event.try_clone();
-                (callback.tell)(event);
+                (callback.call)(event);
             } else {
                 rest = Some(event);
             }
@@ -89,15 +99,5 @@ impl Subscribers {
             // The user dropped the receiver: he no longer wants to know.
             let _ = queue.send(event);
         }
-        let closed_counter = matches!(kind, Kind::Exit | Kind::Disconnect);
-        if let Some(worker) = worker.filter(|worker| closed_counter && is_over(&worker.past())) {
-            self.callbacks.retain(|callback| callback.worker != Some(worker.id()));
-        }
     }
-}
-
-/// Nothing more happens to a worker that has been through this.
-fn is_over(past: &[Event]) -> bool {
-    let has = |kind| past.iter().any(|event| event.kind() == kind);
-    has(Kind::Exit) && has(Kind::Disconnect)
 }

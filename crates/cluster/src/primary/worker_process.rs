@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal};
 use ipc::SendError;
 use serde::Serialize;
 
-use crate::contract::Input;
+use crate::contract::{Input, Notice};
 use crate::counters::WorkerCounters;
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared};
-use crate::protocol::address::Address;
-use crate::worker_state::{STATES, WorkerState};
+use crate::worker_state::WorkerState;
 
 /// Our ends of a worker's pipes, until somebody takes them.
 #[derive(Debug, Default)]
@@ -39,14 +37,33 @@ impl Pipes {
     }
 }
 
-/// What a worker has been through, for those who ask later.
-#[derive(Debug, PartialEq)]
-enum Past {
-    Fork,
-    Online,
-    Listening(Address),
-    Disconnect,
-    Exit(ExitStatus),
+/// The life of a worker so far. Its state and all answers about the past are derived from this.
+#[derive(Debug, Default)]
+struct History {
+    notices: Vec<Notice>,
+    /// As [`Notice::Disconnect`] or [`Notice::Exit`] reported it, the later of them.
+    exited_after_disconnect: Option<bool>,
+    /// Known from the exit of the process on, which is before [`Notice::Exit`].
+    status: Option<ExitStatus>,
+}
+
+impl History {
+    fn contains(&self, notice: &Notice) -> bool {
+        self.notices.contains(notice)
+    }
+
+    /// The furthest that the worker has come; late notices do not lead back.
+    fn state(&self) -> WorkerState {
+        let reached = |notice: &Notice| match notice {
+            Notice::Fork | Notice::Unresponsive => WorkerState::Started,
+            Notice::Online => WorkerState::Online,
+            Notice::Listening(_) => WorkerState::Listening,
+            Notice::Disconnect => WorkerState::Disconnected,
+            Notice::Exit => WorkerState::Dead,
+        };
+        let states = self.notices.iter().map(reached);
+        states.max_by_key(|state| *state as u8).unwrap_or(WorkerState::Started)
+    }
 }
 
 /// A worker process, as its primary sees it. Cheap to clone; every clone is the same worker.
@@ -75,19 +92,15 @@ struct Inner {
     /// `None` once nothing more is heard of it: who keeps a dead worker keeps no descriptor.
     child: Mutex<Option<Arc<Child>>>,
     shared: Arc<Shared>,
-    state: AtomicU8,
-    /// 0 until it ends or hangs up, then 1 for a crash and 2 for a wanted exit.
-    wanted: AtomicU8,
     pipes: Mutex<Pipes>,
-    past: Mutex<Vec<Past>>,
+    history: Mutex<History>,
 }
 
 impl WorkerProcess {
     pub(crate) fn new(id: u32, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
-        let (state, wanted) = (AtomicU8::new(WorkerState::Started as u8), AtomicU8::new(0));
-        let (pipes, past) = (Mutex::new(pipes), Mutex::default());
+        let (pipes, history) = (Mutex::new(pipes), Mutex::default());
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));
-        Self(Arc::new(Inner { id, pid, child, shared, state, wanted, pipes, past }))
+        Self(Arc::new(Inner { id, pid, child, shared, pipes, history }))
     }
 
     /// Sends a message to the worker, which receives it from
@@ -100,10 +113,7 @@ impl WorkerProcess {
     /// The value comes back, with its handles, when the channel is closed, the message is over a
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        match self.child() {
-            Some(child) => child.send(value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
+        self.forward(value, |child, value| child.send(value))
     }
 
     /// Sends a message with a socket beside it to a Node worker, which gets it as `net.Socket`,
@@ -119,9 +129,18 @@ impl WorkerProcess {
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        let value = (value, handle.into());
+        self.forward(value, |child, (value, handle)| child.send_with_handle(value, handle))
+    }
+
+    fn forward<T>(
+        &self,
+        value: T,
+        send: impl FnOnce(&Child, T) -> Result<bool, SendError<T>>,
+    ) -> Result<bool, SendError<T>> {
         match self.child() {
-            Some(child) => child.send_with_handle(value, handle),
-            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
+            Some(child) => send(&child, value),
+            None => Err(SendError { value, error: ipc::Error::Closed }),
         }
     }
 
@@ -160,7 +179,7 @@ impl WorkerProcess {
     /// How far it has come.
     #[must_use]
     pub fn state(&self) -> WorkerState {
-        STATES[usize::from(self.0.state.load(Ordering::Acquire))]
+        self.history().state()
     }
 
     /// Whether its channel is open.
@@ -181,10 +200,7 @@ impl WorkerProcess {
     #[must_use]
     #[doc(alias = "exitedAfterDisconnect")]
     pub fn exited_after_disconnect(&self) -> Option<bool> {
-        match self.0.wanted.load(Ordering::Acquire) {
-            0 => None,
-            wanted => Some(wanted == 2),
-        }
+        self.history().exited_after_disconnect
     }
 
     /// How many connections were put into its queues, and read back from them. `None` when it,
@@ -224,37 +240,59 @@ impl WorkerProcess {
         self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what happened, for callbacks that come later.
-    pub(crate) fn remember(&self, event: &Event) {
-        let past = match event {
-            Event::Fork(_) => Past::Fork,
-            Event::Online(_) => Past::Online,
-            Event::Listening(_, address) => Past::Listening(address.clone()),
-            Event::Disconnect(_) => Past::Disconnect,
-            Event::Exit(_, status) => Past::Exit(*status),
-            Event::Setup(_)
-            | Event::Message(..)
-            | Event::Unresponsive(_)
-            | Event::Reloaded
-            | Event::Error(..) => return,
-        };
-        let mut all = self.0.past.lock().unwrap_or_else(PoisonError::into_inner);
-        // A worker may listen there again and again.
-        if !all.contains(&past) {
-            all.push(past);
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a notice to the history.
+    pub(crate) fn record(&self, notice: Notice, exit_requested: bool) {
+        let mut history = self.history();
+        if matches!(notice, Notice::Disconnect | Notice::Exit) {
+            history.exited_after_disconnect = Some(exit_requested);
+        }
+        // A worker may listen on one address again and again.
+        if !history.contains(&notice) {
+            history.notices.push(notice);
         }
     }
 
+    /// Keeps the status of the process that has ended for [`Notice::Exit`].
+    pub(crate) fn set_status(&self, status: ExitStatus) {
+        self.history().status = Some(status);
+    }
+
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        self.history().status
+    }
+
+    /// Whether the user has been notified that the runtime is up.
+    pub(crate) fn was_online(&self) -> bool {
+        self.history().contains(&Notice::Online)
+    }
+
+    /// Whether no further notice follows.
+    pub(crate) fn is_over(&self) -> bool {
+        let history = self.history();
+        history.contains(&Notice::Exit) && history.contains(&Notice::Disconnect)
+    }
+
+    /// The event that stands for a notice.
+    pub(crate) fn event(&self, notice: &Notice) -> Event {
+        let worker = self.clone();
+        match notice {
+            Notice::Fork => Event::Fork(worker),
+            Notice::Online => Event::Online(worker),
+            Notice::Listening(address) => Event::Listening(worker, address.clone()),
+            Notice::Disconnect => Event::Disconnect(worker),
+            Notice::Exit => Event::Exit(worker, self.status().unwrap_or(ExitStatus::Unknown)),
+            Notice::Unresponsive => Event::Unresponsive(worker),
+        }
+    }
+
+    /// The events of the history, for a callback that is added late.
     pub(crate) fn past(&self) -> Vec<Event> {
-        let past = self.0.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = |past: &Past| match past {
-            Past::Fork => Event::Fork(self.clone()),
-            Past::Online => Event::Online(self.clone()),
-            Past::Listening(address) => Event::Listening(self.clone(), address.clone()),
-            Past::Disconnect => Event::Disconnect(self.clone()),
-            Past::Exit(status) => Event::Exit(self.clone(), *status),
-        };
-        past.iter().map(event).collect()
+        let notices = self.history().notices.clone();
+        notices.iter().map(|notice| self.event(notice)).collect()
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -270,14 +308,5 @@ impl WorkerProcess {
         let child = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Not under the lock.
         drop(child);
-    }
-
-    /// Moves forward only: news may come late.
-    pub(crate) fn reach(&self, state: WorkerState) {
-        self.0.state.fetch_max(state as u8, Ordering::AcqRel);
-    }
-
-    pub(crate) fn closed_counter(&self, exited_after_disconnect: bool) {
-        self.0.wanted.store(1 + u8::from(exited_after_disconnect), Ordering::Release);
     }
 }

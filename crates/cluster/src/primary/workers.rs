@@ -8,14 +8,12 @@ use std::sync::Arc;
 use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Key as Token, Turn};
 
-use crate::contract::{Key, Notice, WorkerId, WorkerKind};
+use crate::contract::{Key, WorkerId, WorkerKind};
 use crate::node::primary_session::PrimarySession;
-use crate::primary::event::Event;
 use crate::primary::shared::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::message::ToWorker;
 use crate::protocol::queue::{Connection, Queue};
-use crate::worker_state::WorkerState;
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const STDERR_TAIL_BYTES: usize = 4096;
@@ -32,17 +30,12 @@ pub(crate) struct WorkerIo {
     pub(crate) queues: BTreeMap<Key, Queue>,
     /// A Node worker's, which has no queues.
     pub(crate) session: Option<PrimarySession<Connection>>,
-    pub(crate) status: Option<ExitStatus>,
-    shared: Arc<Shared>,
     stderr: Option<std::fs::File>,
     stderr_tail: VecDeque<u8>,
     /// Told as the reason of a failed start, and so not written out again.
     reported: bool,
     /// More of its standard error is there than a turn takes.
     reads_on: bool,
-    told_online: bool,
-    told_disconnect: bool,
-    told_exit: bool,
 }
 
 impl Workers {
@@ -53,10 +46,9 @@ impl Workers {
     /// Takes out a worker of whom nothing more is to be heard or told, and who holds nothing.
     pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<WorkerIo> {
         let worker_io = self.0.get(&worker)?;
-        let told = worker_io.told_exit && worker_io.told_disconnect;
         let holds_none = worker_io.queues.is_empty()
             && worker_io.session.as_ref().is_none_or(PrimarySession::is_empty);
-        let done = told && holds_none;
+        let done = worker_io.process.is_over() && holds_none;
         if done { self.0.remove(&worker) } else { None }
     }
 
@@ -127,15 +119,10 @@ impl WorkerIo {
             child,
             queues: BTreeMap::new(),
             session: (kind == WorkerKind::Node).then(PrimarySession::new),
-            status: None,
-            shared,
             stderr: None,
             stderr_tail: VecDeque::new(),
             reported: false,
             reads_on: false,
-            told_online: false,
-            told_disconnect: false,
-            told_exit: false,
         }
     }
 
@@ -170,7 +157,7 @@ impl WorkerIo {
             }
         }
         // Until its runtime is up these may be its last words; from then on it speaks for itself.
-        let keep = if self.told_online { 0 } else { STDERR_TAIL_BYTES };
+        let keep = if self.process.was_online() { 0 } else { STDERR_TAIL_BYTES };
         let over = self.stderr_tail.len().saturating_sub(keep);
         (over > 0).then(|| self.stderr_tail.drain(..over).collect())
     }
@@ -179,7 +166,7 @@ impl WorkerIo {
     pub(crate) fn stderr_tail(&mut self) -> (Option<ExitStatus>, String) {
         self.reported = true;
         let bytes: Vec<u8> = self.stderr_tail.drain(..).collect();
-        (self.status, String::from_utf8_lossy(&bytes).into_owned())
+        (self.process.status(), String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Lets go of it; gives what is still to be written of its standard error.
@@ -193,43 +180,5 @@ impl WorkerIo {
         }
         self.process.release();
         if self.reported { Vec::new() } else { self.stderr_tail.into() }
-    }
-
-    /// Tells the user, with the worker's own state moved on before.
-    pub(crate) fn tell(&mut self, notice: Notice) {
-        let process = self.process.clone();
-        let event = match notice {
-            Notice::Fork { .. } => Event::Fork(process),
-            Notice::Online { .. } => {
-                self.told_online = true;
-                process.reach(WorkerState::Online);
-                Event::Online(process)
-            }
-            Notice::Listening { address, .. } => {
-                process.reach(WorkerState::Listening);
-                Event::Listening(process, address)
-            }
-            Notice::Disconnect { exited_after_disconnect, .. } => {
-                self.told_disconnect = true;
-                process.closed_counter(exited_after_disconnect);
-                process.reach(WorkerState::Disconnected);
-                Event::Disconnect(process)
-            }
-            Notice::Exit { worker, exited_after_disconnect, .. } => {
-                self.told_exit = true;
-                process.closed_counter(exited_after_disconnect);
-                process.reach(WorkerState::Dead);
-                self.shared.change(|state| {
-                    state.workers.remove(&worker);
-                });
-                Event::Exit(process, self.status.unwrap_or(ExitStatus::Unknown))
-            }
-            Notice::Unresponsive { .. } => Event::Unresponsive(process),
-            Notice::ListenFailed { .. }
-            | Notice::StartFailed { .. }
-            | Notice::ForkFailed { .. }
-            | Notice::Ready => return,
-        };
-        self.shared.emit(event);
     }
 }

@@ -3,42 +3,34 @@
 use super::*;
 
 impl World {
-    pub(super) fn notice(&mut self, notice: Notice) {
+    pub(super) fn start_failed(&mut self) {
+        assert!(!self.ready && !self.start_failed, "fails once, at the start");
+        self.start_failed = true;
+        self.saw("start failed");
+        self.stopping = true;
+    }
+
+    pub(super) fn became_ready(&mut self) {
+        assert!(std::mem::take(&mut self.ready_due), "told once");
+        self.ready = true;
+    }
+
+    pub(super) fn notice(&mut self, worker: WorkerId, notice: Notice, exit_requested: bool) {
         match notice {
-            Notice::Fork { worker, pid } => {
-                assert_eq!(pid, 1000 + worker);
-                self.told(worker).forks += 1;
-            }
-            Notice::Online { worker } => {
+            Notice::Fork => self.told(worker).forks += 1,
+            Notice::Online => {
                 self.told(worker).onlines += 1;
                 assert_eq!(self.told(worker).onlines, 1);
             }
-            Notice::Listening { worker, .. } => assert!(!self.told(worker).listening.is_empty()),
-            Notice::ListenFailed { errno, .. } => assert!([13, 98].contains(&errno)),
-            Notice::Disconnect { worker, .. } => {
+            Notice::Listening(_) => assert!(!self.told(worker).listening.is_empty()),
+            Notice::Disconnect => {
                 self.told(worker).disconnects += 1;
                 assert_eq!(self.told(worker).disconnects, 1);
             }
-            Notice::Exit { worker, exited_after_disconnect, .. } => {
-                self.exit(worker, exited_after_disconnect);
-            }
-            Notice::ForkFailed { worker, .. } => {
-                let wanted = self.told(worker).finishing;
-                self.exit(worker, wanted);
-            }
-            Notice::Unresponsive { worker } => {
+            Notice::Exit => self.exit(worker, exit_requested),
+            Notice::Unresponsive => {
                 assert!(!self.told(worker).exited);
                 self.saw(if self.workers[&worker].node { "silent" } else { "unresponsive" });
-            }
-            Notice::StartFailed { .. } => {
-                assert!(!self.ready && !self.start_failed, "fails once, at the start");
-                self.start_failed = true;
-                self.saw("start failed");
-                self.stopping = true;
-            }
-            Notice::Ready => {
-                assert!(std::mem::take(&mut self.ready_due), "told once");
-                self.ready = true;
             }
         }
     }

@@ -5,6 +5,10 @@ use super::*;
 impl World {
     pub(super) fn step(&mut self, input: Input<usize>) {
         let accepted = matches!(input, Input::Accepted { .. });
+        let not_spawned = match input {
+            Input::SpawnFailed { worker } => Some(worker),
+            _ => None,
+        };
         if self.shown {
             eprintln!("{input:?}");
         }
@@ -16,6 +20,10 @@ impl World {
         }
         let many = if accepted && !self.stopping { 8 } else { 8 * self.fates.len() };
         assert!(out.len() <= many + 16 * (self.workers.len() + 4), "too many outputs");
+        if let Some(id) = not_spawned {
+            let wanted = self.told(id).finishing;
+            self.exit(id, wanted);
+        }
         for output in out.drain(..) {
             if self.shown {
                 eprintln!("    {output:?}");
@@ -104,7 +112,12 @@ impl World {
     pub(super) fn perform(&mut self, output: Output<usize>) {
         match output {
             Output::Spawn { worker, slot, .. } => self.order(worker, slot),
-            Output::Emit(notice) => self.notice(notice),
+            Output::Emit { worker, notice, exit_requested } => {
+                self.notice(worker, notice, exit_requested);
+            }
+            Output::ListenFailed { errno, .. } => assert!([13, 98].contains(&errno)),
+            Output::StartFailed { .. } => self.start_failed(),
+            Output::Ready => self.became_ready(),
             Output::Bind { key, address, options: _, reuse_port } => {
                 self.bind(key, address, reuse_port);
             }

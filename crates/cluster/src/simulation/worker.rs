@@ -67,7 +67,7 @@ impl World {
         if fails {
             worker.ended = Some(Ended::Unknown);
             worker.told.exited = true;
-            self.step(Input::SpawnFailed { worker: id, errno: 11 });
+            self.step(Input::SpawnFailed { worker: id });
         } else {
             worker.told.spawned = true;
             worker.running = true;
@@ -75,7 +75,7 @@ impl World {
             worker.channel_open = true;
             worker.wishes = self.program.iter().cloned().collect();
             let kind = worker.kind();
-            self.step(Input::Spawned { worker: id, pid: 1000 + id, kind });
+            self.step(Input::Spawned { worker: id, kind });
         }
         true
     }

@@ -1,41 +1,44 @@
-//! The life of one worker: what each piece of news means in each state.
+//! The life of one worker: what each event means in each stage.
 //!
-//! A worker is ordered, runs, and is dead; in between it says that it is online, listens, is
-//! asked to finish, and is helped along with signals when it does not. News may come in any
-//! order: exit and hang-up are seen by different descriptors. [`Lifecycle::step`] is one table of
-//! state and event; what it answers is told or done exactly once for each worker.
+//! A worker is being started, runs, and is dead. In between it reports that it is online and that
+//! it listens, is asked to finish, and gets signals when it does not. Events may arrive in any
+//! order, because different descriptors report the exit of the process and the end of its channel.
+//! [`Lifecycle::step`] is one table of stages and events. Each of its actions is returned at most
+//! once for each worker.
 //!
 //! Pure.
 
 use std::time::{Duration, Instant};
 
-/// A dead worker whose channel has not hung up is forgotten after this time.
-const HANG_UP_MAX: Duration = Duration::from_secs(1);
+use crate::contract::Notice;
+
+/// A dead worker whose channel has not closed is forgotten after this time.
+const CHANNEL_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Being started; what shall become of it then.
-    Ordered(Intent),
-    /// Runs, and is not heard of.
-    None,
-    /// Its runtime is up.
+    /// The process is being started; the intent says what happens to it once it runs.
+    Starting(Intent),
+    /// The process runs; its runtime has not reported yet.
+    Started,
+    /// The runtime is up.
     Online,
-    /// It has listened.
+    /// The worker has opened a listener.
     Listening,
-    /// Its channel hung up, and nobody asked it to.
+    /// The channel closed although no exit was requested.
     Disconnected,
-    /// Asked to finish.
+    /// The worker has been asked to finish.
     Draining,
     /// `SIGTERM` was sent.
     Terminated,
     /// `SIGKILL` was sent.
     Killed,
-    /// Its process ended, or could not be started.
+    /// The process ended, or could not be started.
     Dead,
 }
 
-/// What shall become of a worker that does not run yet.
+/// What happens to a worker as soon as its process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
     Run,
@@ -43,16 +46,18 @@ pub(crate) enum Intent {
     Kill,
 }
 
-/// News, or a decision of the core.
+/// An input about one worker, or a decision of the supervisor about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Spawned,
     SpawnFailed,
     Online,
     Listening,
-    /// Shall finish what it has and end: its exit is a wanted one from now on.
+    /// The worker is to finish its connections and exit; its exit counts as requested from now on.
     Finish,
-    /// Shall be gone at once.
+    /// All queues of the worker have ended: nothing more is sent to it.
+    QueuesEnded,
+    /// The worker is to end at once.
     Kill,
     ChannelClosed,
     Exited,
@@ -60,57 +65,60 @@ pub(crate) enum Event {
     Due,
 }
 
-/// What is to be told or done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the supervisor does after an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    TellFork,
-    TellForkFailed,
-    TellOnline,
-    TellDisconnect,
-    TellExit,
-    /// It takes connections no more: read its queues back.
+    Emit(Notice),
+    /// Stop sending connections to the worker and reclaim its queues.
     Release,
+    /// Ask the worker to finish.
+    SendDisconnect,
     Terminate,
     Kill,
-    /// Nothing more will be heard of it.
+    /// Decide about the next worker of the slot: this one has no process any more.
+    Vacate,
+    /// Drop all state of the worker; no further event follows.
     Forget,
 }
 
-/// The times in a life.
+/// The time limits of the stages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) disconnect: Duration,
     pub(crate) term: Duration,
-    /// From online to ready, for a worker that does not listen; `None`: only listening counts.
+    /// The time from online to ready for a worker that does not listen; `None` when only a
+    /// listener makes a worker ready.
     pub(crate) ready_after: Option<Duration>,
 }
 
-/// One worker's life.
+/// The life of one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Lifecycle {
-    state: Stage,
-    until: Option<Instant>,
-    /// Its exit was asked for.
-    wanted: bool,
-    /// Its channel has not hung up.
+    stage: Stage,
+    deadline: Option<Instant>,
+    exit_requested: bool,
+    /// The channel has not closed.
     connected: bool,
-    /// It has listened, or was online for long enough.
+    /// The worker has listened, or was online for long enough.
     ready: bool,
+    // An event that overtakes `Spawned` moves the stage on, so these do not follow from the stage.
     fork_emitted: bool,
     online_emitted: bool,
+    disconnect_sent: bool,
     listening_since: Option<Instant>,
 }
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
         Self {
-            state: Stage::Ordered(Intent::Run),
-            until: None,
-            wanted: false,
+            stage: Stage::Starting(Intent::Run),
+            deadline: None,
+            exit_requested: false,
             connected: true,
             ready: false,
             fork_emitted: false,
             online_emitted: false,
+            disconnect_sent: false,
             listening_since: None,
         }
     }
@@ -121,20 +129,21 @@ impl Lifecycle {
             return &[];
         }
         let (next, actions) = self.row(event);
-        if event == Event::Finish && self.state != Stage::Dead {
-            self.wanted = true;
+        if event == Event::Finish && self.stage != Stage::Dead {
+            self.exit_requested = true;
         }
-        self.fork_emitted |= actions.contains(&Action::TellFork);
-        self.online_emitted |= actions.contains(&Action::TellOnline);
+        self.fork_emitted |= actions.contains(&Action::Emit(Notice::Fork));
+        self.online_emitted |= actions.contains(&Action::Emit(Notice::Online));
+        self.disconnect_sent |= actions.contains(&Action::SendDisconnect);
         self.ready |=
-            next == Stage::Listening || (event, self.state) == (Event::Due, Stage::Online);
+            next == Stage::Listening || (event, self.stage) == (Event::Due, Stage::Online);
         if next == Stage::Listening {
             self.listening_since.get_or_insert(now);
         }
-        let entered = next != self.state;
-        self.state = next;
+        let entered = next != self.stage;
+        self.stage = next;
         if entered || event == Event::Due {
-            self.until = self.timeout(times).and_then(|timeout| now.checked_add(timeout));
+            self.deadline = self.timeout(times).and_then(|timeout| now.checked_add(timeout));
         }
         actions
     }
@@ -142,45 +151,51 @@ impl Lifecycle {
     /// The table.
     #[allow(clippy::too_many_lines, reason = "a table shows its holes when it is in one piece")]
     fn row(&self, event: Event) -> (Stage, &'static [Action]) {
-        use {Action as A, Event as E, Intent as W, Stage as S};
-        let same = self.state;
-        let fork: &[A] = if self.fork_emitted { &[] } else { &[A::TellFork] };
-        let online: &[A] = if self.online_emitted { &[] } else { &[A::TellOnline] };
+        use {Action as A, Event as E, Intent as I, Notice as N, Stage as S};
+        let same = self.stage;
+        let fork: &[A] = if self.fork_emitted { &[] } else { &[A::Emit(N::Fork)] };
+        let online: &[A] = if self.online_emitted { &[] } else { &[A::Emit(N::Online)] };
         let exit: &[A] = if self.connected {
-            &[A::Release, A::TellExit]
+            &[A::Release, A::Emit(N::Exit), A::Vacate]
         } else {
-            &[A::Release, A::TellExit, A::Forget]
+            &[A::Release, A::Emit(N::Exit), A::Vacate, A::Forget]
         };
-        match (self.state, event) {
-            // Hung up before it ran: one that was to run is on its own, as below.
-            (S::Ordered(W::Run), E::Spawned) if !self.connected => (S::Disconnected, fork),
-            (S::Ordered(W::Run), E::Spawned) => (S::None, fork),
-            (S::Ordered(W::Finish), E::Spawned) => (S::Draining, fork),
-            (S::Ordered(W::Kill), E::Spawned) => (S::Killed, &[A::TellFork, A::Kill]),
-            (S::Ordered(_), E::SpawnFailed) => (S::Dead, &[A::TellForkFailed, A::Forget]),
-            (S::Ordered(W::Run), E::Finish) => (S::Ordered(W::Finish), &[]),
-            (S::Ordered(_), E::Kill) => (S::Ordered(W::Kill), &[]),
-            (S::Ordered(W::Run), E::Online | E::Listening) if !self.connected => (same, &[]),
-            // Overtook `Spawned`: it runs.
-            (S::Ordered(W::Run) | S::None, E::Online) => (S::Online, online),
-            (S::Ordered(W::Run) | S::None | S::Online, E::Listening) => (S::Listening, &[]),
-            (S::Ordered(_) | S::Draining | S::Terminated | S::Killed, E::ChannelClosed) => {
-                (same, &[A::TellDisconnect])
+        match (self.stage, event) {
+            // The channel closed before the process was seen to run: it is on its own, as below.
+            (S::Starting(I::Run), E::Spawned) if !self.connected => (S::Disconnected, fork),
+            (S::Starting(I::Run), E::Spawned) => (S::Started, fork),
+            (S::Starting(I::Finish), E::Spawned) => (S::Draining, fork),
+            (S::Starting(I::Kill), E::Spawned) => (S::Killed, &[A::Emit(N::Fork), A::Kill]),
+            (S::Starting(_), E::SpawnFailed) => (S::Dead, &[A::Vacate, A::Forget]),
+            (S::Starting(I::Run), E::Finish) => (S::Starting(I::Finish), &[]),
+            (S::Starting(_), E::Kill) => (S::Starting(I::Kill), &[]),
+            (S::Starting(I::Run), E::Online | E::Listening) if !self.connected => (same, &[]),
+            // These overtook `Spawned`, and show that the process runs.
+            (S::Starting(I::Run) | S::Started, E::Online) => (S::Online, online),
+            (S::Starting(I::Run) | S::Started | S::Online, E::Listening) => (S::Listening, &[]),
+            (S::Starting(_) | S::Draining | S::Terminated | S::Killed, E::ChannelClosed) => {
+                (same, &[A::Emit(N::Disconnect)])
             }
             (S::Listening, E::Online) => (same, online),
-            (S::None | S::Online | S::Listening, E::ChannelClosed) => {
-                (S::Disconnected, &[A::Release, A::TellDisconnect])
+            (S::Started | S::Online | S::Listening, E::ChannelClosed) => {
+                (S::Disconnected, &[A::Release, A::Emit(N::Disconnect)])
             }
-            (S::None | S::Online | S::Listening, E::Finish) => (S::Draining, &[]),
+            (S::Started | S::Online | S::Listening, E::Finish) => (S::Draining, &[]),
+            (S::Draining, E::QueuesEnded) if self.awaits_queues() => (same, &[A::SendDisconnect]),
             (
-                S::None | S::Online | S::Listening | S::Disconnected | S::Draining | S::Terminated,
+                S::Started
+                | S::Online
+                | S::Listening
+                | S::Disconnected
+                | S::Draining
+                | S::Terminated,
                 E::Kill,
             ) => (S::Killed, &[A::Release, A::Kill]),
             (S::Disconnected | S::Draining, E::Due) => (S::Terminated, &[A::Terminate]),
             (S::Terminated, E::Due) => (S::Killed, &[A::Kill]),
             (
-                S::Ordered(_)
-                | S::None
+                S::Starting(_)
+                | S::Started
                 | S::Online
                 | S::Listening
                 | S::Disconnected
@@ -189,11 +204,11 @@ impl Lifecycle {
                 | S::Killed,
                 E::Exited,
             ) => (S::Dead, exit),
-            (S::Dead, E::ChannelClosed | E::Due) => (S::Dead, &[A::TellDisconnect, A::Forget]),
-            // The order that was given before it ran is repeated, for it could not be obeyed.
-            (S::Killed, E::Spawned) if !self.fork_emitted => (same, &[A::TellFork, A::Kill]),
+            (S::Dead, E::ChannelClosed | E::Due) => (S::Dead, &[A::Emit(N::Disconnect), A::Forget]),
+            // `Kill` was ordered before a process existed, so the signal is sent again now.
+            (S::Killed, E::Spawned) if !self.fork_emitted => (same, &[A::Emit(N::Fork), A::Kill]),
             (
-                S::None
+                S::Started
                 | S::Online
                 | S::Listening
                 | S::Disconnected
@@ -202,13 +217,25 @@ impl Lifecycle {
                 | S::Killed,
                 E::Spawned,
             ) => (same, fork),
-            // Settled: no other state, and no deadline any more.
+            // The worker is ready: the stage stays and has no deadline any more.
             (S::Online, E::Due) => (same, &[]),
-            // Late, early or repeated news: nothing changes.
-            (S::Ordered(W::Finish | W::Kill), E::Online | E::Listening | E::Finish)
-            | (S::Ordered(_) | S::None | S::Listening | S::Killed, E::Due)
+            // Late, early or repeated events change nothing.
+            (S::Starting(I::Finish | I::Kill), E::Online | E::Listening | E::Finish)
+            | (S::Starting(_) | S::Started | S::Listening | S::Killed, E::Due)
             | (
-                S::None
+                S::Starting(_)
+                | S::Started
+                | S::Online
+                | S::Listening
+                | S::Disconnected
+                | S::Draining
+                | S::Terminated
+                | S::Killed
+                | S::Dead,
+                E::QueuesEnded,
+            )
+            | (
+                S::Started
                 | S::Online
                 | S::Listening
                 | S::Disconnected
@@ -235,49 +262,51 @@ impl Lifecycle {
         }
     }
 
-    /// How long the state just entered may last.
+    /// The longest time that the current stage may last.
     fn timeout(&self, times: &Times) -> Option<Duration> {
-        match self.state {
+        match self.stage {
             Stage::Online => times.ready_after.filter(|_| !self.ready),
             Stage::Disconnected | Stage::Draining => Some(times.disconnect),
             Stage::Terminated => Some(times.term),
-            Stage::Dead => self.connected.then_some(HANG_UP_MAX),
-            Stage::Ordered(_) | Stage::None | Stage::Listening | Stage::Killed => None,
+            Stage::Dead => self.connected.then_some(CHANNEL_CLOSE_MAX),
+            Stage::Starting(_) | Stage::Started | Stage::Listening | Stage::Killed => None,
         }
     }
 
     /// When [`Event::Due`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.until
+        self.deadline
     }
 
-    pub(crate) fn state(&self) -> Stage {
-        self.state
+    #[cfg(test)]
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
     }
 
-    /// Whether its exit was asked for: Node's `exitedAfterDisconnect`.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted
+    /// Whether the exit of the worker was requested: Node's `exitedAfterDisconnect`.
+    pub(crate) fn exit_requested(&self) -> bool {
+        self.exit_requested
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.state == Stage::Dead
+        self.stage == Stage::Dead
     }
 
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connected
+    /// Whether [`Event::QueuesEnded`] makes the worker finish: it was not asked to yet.
+    pub(crate) fn awaits_queues(&self) -> bool {
+        self.stage == Stage::Draining && self.connected && !self.disconnect_sent
     }
 
-    /// It has listened, or was online for long enough to say that it never will.
+    /// Whether the worker has listened, or was online for so long that it is not going to.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// It may be granted addresses and given connections.
+    /// Whether the worker may be granted addresses and sent connections.
     pub(crate) fn may_serve(&self) -> bool {
-        match self.state {
-            Stage::None | Stage::Online | Stage::Listening => true,
-            Stage::Ordered(wish) => wish == Intent::Run && self.connected,
+        match self.stage {
+            Stage::Started | Stage::Online | Stage::Listening => true,
+            Stage::Starting(intent) => intent == Intent::Run && self.connected,
             Stage::Disconnected
             | Stage::Draining
             | Stage::Terminated
@@ -286,7 +315,7 @@ impl Lifecycle {
         }
     }
 
-    /// For how long it has been listening.
+    /// The time since the worker began to listen.
     pub(crate) fn listened(&self, now: Instant) -> Duration {
         self.listening_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }

@@ -170,7 +170,7 @@ impl<H: Affinity> Supervisor<H> {
             Some(scheduler) => scheduler.open_backend(worker),
         };
         if opened {
-            out.push(Output::Emit(Notice::Listening { worker, address }));
+            self.emit(worker, Notice::Listening(address), out);
         }
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.dispatch(now, out);
@@ -186,7 +186,7 @@ impl<H: Affinity> Supervisor<H> {
     ) {
         if self.may_serve(worker) {
             self.apply(worker, Event::Listening, None, now, out);
-            out.push(Output::Emit(Notice::Listening { worker, address }));
+            self.emit(worker, Notice::Listening(address), out);
         }
     }
 
@@ -259,7 +259,7 @@ pub(super) fn refuse<H>(
     errno: i32,
     out: &mut Vec<Output<H>>,
 ) {
-    out.push(Output::Emit(Notice::ListenFailed { worker, address, errno }));
+    out.push(Output::ListenFailed { worker, address, errno });
     out.push(Output::Grant { worker, request, result: Err(errno) });
 }
 
@@ -287,7 +287,7 @@ mod tests {
         let mut out = Vec::new();
         for input in [
             Input::Scale(1),
-            Input::Spawned { worker: 1, pid: 1, kind },
+            Input::Spawned { worker: 1, kind },
             Input::Online { worker: 1 },
             Input::ListenAsked { worker: 1, request: 7, address: address(), options },
             Input::Bound { key: 1, result: Ok(address()) },
@@ -334,7 +334,7 @@ mod tests {
         let missing =
             Input::NoSuchSocket { worker: 1, request: 8, address: address.clone(), errno: 22 };
         supervisor.step(missing, now, &mut out);
-        let notice = Output::Emit(Notice::ListenFailed { worker: 1, address, errno: 22 });
+        let notice = Output::ListenFailed { worker: 1, address, errno: 22 };
         assert_eq!(out, [notice, refused(8, 22)]);
     }
 

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use crate::supervisor::lifecycle::{Event, Stage};
+use crate::supervisor::lifecycle::Event;
 
 use super::{
     Affinity, CloseReason, Key, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
@@ -121,7 +121,7 @@ impl<H: Affinity> Supervisor<H> {
             self.end(key, now, out);
         }
         self.collect_gone();
-        self.emit_disconnects(out);
+        self.emit_disconnects(now, out);
         self.emit_ready(out);
         self.finish(out);
         self.control_deadline = self.control_deadline(now);
@@ -166,7 +166,7 @@ impl<H: Affinity> Supervisor<H> {
         if self.slots.iter().any(coming) {
             return;
         }
-        let stays = |worker| self.workers.get(&worker).is_some_and(|m| !m.life.is_wanted());
+        let stays = |worker| self.workers.get(&worker).is_some_and(|m| !m.life.exit_requested());
         for key in self.addresses.unwanted(stays) {
             self.give_up(key, now, out);
         }
@@ -224,15 +224,12 @@ impl<H: Affinity> Supervisor<H> {
     }
 
     /// Tells those who are to finish, once nothing more comes to them.
-    fn emit_disconnects(&mut self, out: &mut Vec<Output<H>>) {
-        for (worker, entry) in &mut self.workers {
-            let due = entry.life.state() == Stage::Draining && !entry.disconnect_emitted;
-            if due && self.schedulers.values().all(|scheduler| scheduler.has_ended(*worker)) {
-                entry.disconnect_emitted = true;
-                if entry.life.is_connected() {
-                    out.push(Output::SendDisconnect { worker: *worker });
-                }
-            }
+    fn emit_disconnects(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        let ended = |worker: &WorkerId| self.schedulers.values().all(|it| it.has_ended(*worker));
+        let waiting = self.workers.iter().filter(|(_, entry)| entry.life.awaits_queues());
+        let due: Vec<_> = waiting.map(|(id, _)| *id).filter(ended).collect();
+        for worker in due {
+            self.apply(worker, Event::QueuesEnded, None, now, out);
         }
     }
 
@@ -250,12 +247,12 @@ impl<H: Affinity> Supervisor<H> {
         };
         if self.slots.iter().all(ready) {
             self.ready_due = false;
-            out.push(Output::Emit(Notice::Ready));
+            out.push(Output::Ready);
         }
     }
 
     fn finish(&mut self, out: &mut Vec<Output<H>>) {
-        let alive = |entry: &WorkerEntry| entry.life.state() != Stage::Dead;
+        let alive = |entry: &WorkerEntry| !entry.life.is_dead();
         let deserted = self.slots.iter().all(|place| !place.wanted);
         let running = self.mode == Mode::Running;
         if (running && !deserted)
@@ -267,11 +264,11 @@ impl<H: Affinity> Supervisor<H> {
             return self.complete_disconnect_all(out);
         }
         // The dead have nothing more to say.
-        for (worker, entry) in std::mem::take(&mut self.workers) {
-            let exited_after_disconnect = entry.life.is_wanted();
-            out.push(Output::Emit(Notice::Disconnect { worker, exited_after_disconnect }));
+        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.emit(worker, Notice::Disconnect, out);
             out.push(Output::CloseChannel { worker });
         }
+        self.workers.clear();
         // Whoever disconnected them, or forked them one by one, may start others.
         if running && !self.started {
             if !std::mem::replace(&mut self.idle, true) || !self.disconnecting_all.is_empty() {

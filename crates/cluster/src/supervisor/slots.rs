@@ -18,10 +18,10 @@ use super::{
 };
 
 /// Why a worker is no more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Ended(Ended),
-    NotStarted(i32),
+    NotStarted,
 }
 
 impl<H: Affinity> Supervisor<H> {
@@ -113,16 +113,7 @@ impl<H: Affinity> Supervisor<H> {
         let worker = self.last_worker;
         let (life, counters) = (Lifecycle::new(), WorkerCounters::default());
         let kind = WorkerKind::Native;
-        let entry = WorkerEntry {
-            slot,
-            life,
-            pid: 0,
-            kind,
-            first,
-            forked: false,
-            disconnect_emitted: false,
-            counters,
-        };
+        let entry = WorkerEntry { slot, life, kind, first, forked: false, counters };
         self.workers.insert(worker, entry);
         let setup = self.place(slot).setup.clone();
         out.push(Output::Spawn { worker, slot, setup, capture_stderr });
@@ -132,13 +123,12 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn spawned(
         &mut self,
         worker: WorkerId,
-        pid: u32,
         kind: WorkerKind,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
         if let Some(entry) = self.workers.get_mut(&worker) {
-            (entry.pid, entry.kind) = (pid, kind);
+            entry.kind = kind;
         }
         self.apply(worker, Event::Spawned, None, now, out);
     }
@@ -153,24 +143,18 @@ impl<H: Affinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
-        let pid = entry.pid;
         let actions = entry.life.step(event, now, &self.times);
-        let exited_after_disconnect = entry.life.is_wanted();
         for action in actions {
             match action {
-                Action::TellFork => out.push(Output::Emit(Notice::Fork { worker, pid })),
-                Action::TellOnline => out.push(Output::Emit(Notice::Online { worker })),
-                Action::TellDisconnect => {
-                    let notice = Notice::Disconnect { worker, exited_after_disconnect };
-                    out.push(Output::Emit(notice));
-                }
-                Action::TellExit | Action::TellForkFailed => {
+                Action::Emit(notice) => self.emit(worker, notice.clone(), out),
+                Action::Vacate => {
                     let cause = cause.expect("an end has a cause");
                     self.vacate(worker, cause, now, out);
                 }
                 Action::Release => {
                     self.schedulers.values_mut().for_each(|s| s.close_backend(worker, out));
                 }
+                Action::SendDisconnect => out.push(Output::SendDisconnect { worker }),
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
@@ -182,7 +166,14 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// The worker is no more: tells so and decides about the next one.
+    /// Notifies the user of a step in the worker's life.
+    pub(super) fn emit(&self, worker: WorkerId, notice: Notice, out: &mut Vec<Output<H>>) {
+        let entry = self.workers.get(&worker);
+        let exit_requested = entry.is_some_and(|entry| entry.life.exit_requested());
+        out.push(Output::Emit { worker, notice, exit_requested });
+    }
+
+    /// Decides about the slot of a worker that has no process any more.
     pub(super) fn vacate(
         &mut self,
         worker: WorkerId,
@@ -191,20 +182,10 @@ impl<H: Affinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get(&worker) else { return };
-        let (slot, wanted_exit) = (entry.slot, entry.life.is_wanted());
+        let (slot, wanted_exit) = (entry.slot, entry.life.exit_requested());
         let failed_start = entry.first && !entry.life.is_ready() && !wanted_exit;
         let listened = entry.life.listened(now);
         let member_forked = entry.forked;
-        let (ended, errno) = match cause {
-            Cause::Ended(ended) => (Some(ended), None),
-            Cause::NotStarted(errno) => (None, Some(errno)),
-        };
-        out.push(Output::Emit(match cause {
-            Cause::Ended(ended) => {
-                Notice::Exit { worker, ended, exited_after_disconnect: wanted_exit }
-            }
-            Cause::NotStarted(errno) => Notice::ForkFailed { worker, errno },
-        }));
         self.postponed.retain(|(waiter, ..)| *waiter != worker);
         let place = self.place(slot);
         if place.worker != Some(worker) {
@@ -217,16 +198,16 @@ impl<H: Affinity> Supervisor<H> {
             return self.addresses.died(worker, Some(slot));
         }
         if failed_start && self.mode == Mode::Running {
-            out.push(Output::Emit(Notice::StartFailed { worker, ended, errno }));
+            out.push(Output::StartFailed { worker });
             self.addresses.died(worker, None);
             return self.shutdown(now, out);
         }
         // Whoever forked it is told that it could not be started, and may try again.
-        let refused = member_forked && matches!(cause, Cause::NotStarted(_));
+        let refused = member_forked && cause == Cause::NotStarted;
         let allowed = match self.options.restart.restart {
             _ if refused => false,
             Restart::Always => true,
-            Restart::OnCrash => ended != Some(Ended::Code(0)),
+            Restart::OnCrash => cause != Cause::Ended(Ended::Code(0)),
             Restart::Never => false,
         };
         // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
@@ -271,7 +252,7 @@ impl<H: Affinity> Supervisor<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
-        out.push(Output::Emit(Notice::Unresponsive { worker }));
+        self.emit(worker, Notice::Unresponsive, out);
         self.apply(worker, Event::Kill, None, now, out);
     }
 

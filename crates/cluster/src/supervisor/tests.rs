@@ -58,7 +58,7 @@ impl SupervisorHarness {
     }
 
     fn spawned(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
-        self.step(Input::Spawned { worker, pid: worker, kind: WorkerKind::Native })
+        self.step(Input::Spawned { worker, kind: WorkerKind::Native })
     }
 
     fn request_listen(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
@@ -151,6 +151,10 @@ fn reclaim(worker: WorkerId) -> Output<u32> {
 
 fn spawn(worker: WorkerId, slot: SlotId, capture_stderr: bool) -> Output<u32> {
     Output::Spawn { worker, slot, setup: None, capture_stderr }
+}
+
+fn emit(worker: WorkerId, notice: Notice) -> Output<u32> {
+    Output::Emit { worker, notice, exit_requested: false }
 }
 
 fn granted(how: Access) -> Grant {

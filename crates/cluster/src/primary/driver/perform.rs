@@ -30,7 +30,18 @@ impl Driver {
             Output::Forked { number, worker } => self.replies.ordered(number, worker),
             Output::Idle => self.idle(),
             Output::AllGone { number } => self.replies.all_gone(number),
-            Output::Emit(notice) => self.tell(notice, turn),
+            Output::Emit { worker, notice, exit_requested } => {
+                self.notify(worker, notice, exit_requested, turn);
+            }
+            Output::ListenFailed { worker, address, errno } => {
+                self.listen_failed(worker, address, errno);
+            }
+            Output::StartFailed { worker } => {
+                let failure = self.startup_failure(worker);
+                self.shared.change(|state| state.failure = Some(failure));
+            }
+            // Not for a number of workers that has changed since.
+            Output::Ready => self.shared.change(|state| state.ready = state.scales_pending == 0),
             Output::Bind { key, address, options, reuse_port } => {
                 let result = self.bind(key, &address, &options, reuse_port);
                 let result = result.map_err(|error| errno_of(&error));
@@ -78,9 +89,8 @@ impl Driver {
 
     /// Nobody is left, unless others have been asked for meanwhile.
     fn idle(&mut self) {
-        let scale_version = self.scale_version;
         self.shared.change(|state| {
-            state.idle = state.scale_version == scale_version;
+            state.idle = state.scales_pending == 0;
             if state.idle {
                 state.idle_version += 1;
                 state.ready = false;

@@ -3,13 +3,15 @@
 use super::*;
 use crate::supervisor::restart::Rng;
 
-use Action::{
-    Forget, Kill, Release, TellDisconnect, TellExit, TellFork, TellForkFailed, TellOnline,
-    Terminate,
-};
+use Action::{Forget, Kill, Release, SendDisconnect, Terminate, Vacate};
 use Event as E;
 use Intent as W;
 use Stage as S;
+
+const FORK: Action = Action::Emit(Notice::Fork);
+const ONLINE: Action = Action::Emit(Notice::Online);
+const DISCONNECT: Action = Action::Emit(Notice::Disconnect);
+const EXIT: Action = Action::Emit(Notice::Exit);
 
 const TIMES: Times = Times {
     disconnect: Duration::from_secs(5),
@@ -17,12 +19,13 @@ const TIMES: Times = Times {
     ready_after: Some(Duration::from_secs(1)),
 };
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 10] = [
     E::Spawned,
     E::SpawnFailed,
     E::Online,
     E::Listening,
     E::Finish,
+    E::QueuesEnded,
     E::Kill,
     E::ChannelClosed,
     E::Exited,
@@ -40,47 +43,43 @@ fn after(events: &[Event]) -> Lifecycle {
 
 type Cell = (Stage, &'static [Action]);
 
-/// The nine cells of a row, in the order of [`EVENTS`].
-fn check_row(way: &[Event], state: Stage, row: [Cell; 9]) {
-    assert_eq!(after(way).state(), state, "{way:?}");
+/// The ten cells of a row, in the order of [`EVENTS`].
+fn check_row(way: &[Event], state: Stage, row: [Cell; 10]) {
+    assert_eq!(after(way).stage(), state, "{way:?}");
     for (event, (next, actions)) in EVENTS.into_iter().zip(row) {
         let mut life = after(way);
         let answered = life.step(event, Instant::now(), &TIMES);
-        assert_eq!((life.state(), answered), (next, actions), "{state:?} and {event:?}");
+        assert_eq!((life.stage(), answered), (next, actions), "{state:?} and {event:?}");
     }
 }
 
-const EXIT: &[Action] = &[Release, TellExit];
+const END: &[Action] = &[Release, EXIT, Vacate];
 
 #[test]
 fn a_worker_that_is_being_started() {
-    use S::Ordered as O;
+    use S::Starting as O;
     let row = |wish: Intent, spawned: Cell, online: Cell, listening: Cell, finish: Intent| {
         [
             spawned,
-            (S::Dead, &[TellForkFailed, Forget][..]),
+            (S::Dead, &[Vacate, Forget][..]),
             online,
             listening,
             (O(finish), &[][..]),
+            (O(wish), &[][..]),
             (O(W::Kill), &[][..]),
-            (O(wish), &[TellDisconnect][..]),
-            (S::Dead, EXIT),
+            (O(wish), &[DISCONNECT][..]),
+            (S::Dead, END),
             (O(wish), &[][..]),
         ]
     };
-    let run = row(
-        W::Run,
-        (S::None, &[TellFork]),
-        (S::Online, &[TellOnline]),
-        (S::Listening, &[]),
-        W::Finish,
-    );
+    let run =
+        row(W::Run, (S::Started, &[FORK]), (S::Online, &[ONLINE]), (S::Listening, &[]), W::Finish);
     check_row(&[], O(W::Run), run);
     let stays: Cell = (O(W::Finish), &[]);
-    let finish = row(W::Finish, (S::Draining, &[TellFork]), stays, stays, W::Finish);
+    let finish = row(W::Finish, (S::Draining, &[FORK]), stays, stays, W::Finish);
     check_row(&[E::Finish], O(W::Finish), finish);
     let stays: Cell = (O(W::Kill), &[]);
-    let kill = row(W::Kill, (S::Killed, &[TellFork, Kill]), stays, stays, W::Kill);
+    let kill = row(W::Kill, (S::Killed, &[FORK, Kill]), stays, stays, W::Kill);
     check_row(&[E::Kill], O(W::Kill), kill);
 }
 
@@ -88,17 +87,18 @@ fn a_worker_that_is_being_started() {
 fn a_worker_that_is_not_heard_of() {
     check_row(
         &[E::Spawned],
-        S::None,
+        S::Started,
         [
-            (S::None, &[]),
-            (S::None, &[]),
-            (S::Online, &[TellOnline]),
+            (S::Started, &[]),
+            (S::Started, &[]),
+            (S::Online, &[ONLINE]),
             (S::Listening, &[]),
             (S::Draining, &[]),
+            (S::Started, &[]),
             (S::Killed, &[Release, Kill]),
-            (S::Disconnected, &[Release, TellDisconnect]),
-            (S::Dead, EXIT),
-            (S::None, &[]),
+            (S::Disconnected, &[Release, DISCONNECT]),
+            (S::Dead, END),
+            (S::Started, &[]),
         ],
     );
 }
@@ -114,9 +114,10 @@ fn a_worker_that_is_online() {
             (S::Online, &[]),
             (S::Listening, &[]),
             (S::Draining, &[]),
+            (S::Online, &[]),
             (S::Killed, &[Release, Kill]),
-            (S::Disconnected, &[Release, TellDisconnect]),
-            (S::Dead, EXIT),
+            (S::Disconnected, &[Release, DISCONNECT]),
+            (S::Dead, END),
             (S::Online, &[]),
         ],
     );
@@ -133,9 +134,10 @@ fn a_worker_that_listens() {
             (S::Listening, &[]),
             (S::Listening, &[]),
             (S::Draining, &[]),
+            (S::Listening, &[]),
             (S::Killed, &[Release, Kill]),
-            (S::Disconnected, &[Release, TellDisconnect]),
-            (S::Dead, EXIT),
+            (S::Disconnected, &[Release, DISCONNECT]),
+            (S::Dead, END),
             (S::Listening, &[]),
         ],
     );
@@ -152,9 +154,10 @@ fn a_worker_whose_channel_hung_up() {
             (S::Disconnected, &[]),
             (S::Disconnected, &[]),
             (S::Disconnected, &[]),
+            (S::Disconnected, &[]),
             (S::Killed, &[Release, Kill]),
             (S::Disconnected, &[]),
-            (S::Dead, &[Release, TellExit, Forget]),
+            (S::Dead, &[Release, EXIT, Vacate, Forget]),
             (S::Terminated, &[Terminate]),
         ],
     );
@@ -171,9 +174,10 @@ fn a_worker_that_finishes() {
             (S::Draining, &[]),
             (S::Draining, &[]),
             (S::Draining, &[]),
+            (S::Draining, &[SendDisconnect]),
             (S::Killed, &[Release, Kill]),
-            (S::Draining, &[TellDisconnect]),
-            (S::Dead, EXIT),
+            (S::Draining, &[DISCONNECT]),
+            (S::Dead, END),
             (S::Terminated, &[Terminate]),
         ],
     );
@@ -190,9 +194,10 @@ fn a_worker_that_got_sigterm() {
             (S::Terminated, &[]),
             (S::Terminated, &[]),
             (S::Terminated, &[]),
+            (S::Terminated, &[]),
             (S::Killed, &[Release, Kill]),
-            (S::Terminated, &[TellDisconnect]),
-            (S::Dead, EXIT),
+            (S::Terminated, &[DISCONNECT]),
+            (S::Dead, END),
             (S::Killed, &[Kill]),
         ],
     );
@@ -210,8 +215,9 @@ fn a_worker_that_got_sigkill() {
             (S::Killed, &[]),
             (S::Killed, &[]),
             (S::Killed, &[]),
-            (S::Killed, &[TellDisconnect]),
-            (S::Dead, EXIT),
+            (S::Killed, &[]),
+            (S::Killed, &[DISCONNECT]),
+            (S::Dead, END),
             (S::Killed, &[]),
         ],
     );
@@ -229,9 +235,10 @@ fn a_worker_that_is_dead_and_may_still_hang_up() {
             (S::Dead, &[]),
             (S::Dead, &[]),
             (S::Dead, &[]),
-            (S::Dead, &[TellDisconnect, Forget]),
             (S::Dead, &[]),
-            (S::Dead, &[TellDisconnect, Forget]),
+            (S::Dead, &[DISCONNECT, Forget]),
+            (S::Dead, &[]),
+            (S::Dead, &[DISCONNECT, Forget]),
         ],
     );
 }
@@ -239,20 +246,20 @@ fn a_worker_that_is_dead_and_may_still_hang_up() {
 #[test]
 fn news_that_overtake_the_start() {
     for (way, state, told) in [
-        (&[E::Online][..], S::Online, &[TellFork][..]),
-        (&[E::Listening], S::Listening, &[TellFork]),
-        (&[E::ChannelClosed], S::Disconnected, &[TellFork]),
-        (&[E::Online, E::Finish], S::Draining, &[TellFork]),
-        (&[E::Online, E::Kill], S::Killed, &[TellFork, Kill]),
+        (&[E::Online][..], S::Online, &[FORK][..]),
+        (&[E::Listening], S::Listening, &[FORK]),
+        (&[E::ChannelClosed], S::Disconnected, &[FORK]),
+        (&[E::Online, E::Finish], S::Draining, &[FORK]),
+        (&[E::Online, E::Kill], S::Killed, &[FORK, Kill]),
         (&[E::Exited], S::Dead, &[]),
     ] {
         let mut life = after(way);
         let answered = life.step(E::Spawned, Instant::now(), &TIMES);
-        assert_eq!((life.state(), answered), (state, told), "{way:?}");
+        assert_eq!((life.stage(), answered), (state, told), "{way:?}");
     }
     let mut life = after(&[E::Listening]);
-    assert_eq!(life.step(E::Online, Instant::now(), &TIMES), [TellOnline]);
-    assert_eq!(after(&[E::ChannelClosed, E::Online]).state(), S::Ordered(W::Run));
+    assert_eq!(life.step(E::Online, Instant::now(), &TIMES), [ONLINE]);
+    assert_eq!(after(&[E::ChannelClosed, E::Online]).stage(), S::Starting(W::Run));
 }
 
 #[test]
@@ -267,7 +274,7 @@ fn only_an_exit_that_was_asked_for_is_wanted() {
         (&[E::Spawned, E::ChannelClosed, E::Finish, E::Exited], true),
         (&[E::Spawned, E::Finish, E::Due, E::Due, E::Exited], true),
     ] {
-        assert_eq!(after(way).is_wanted(), wanted, "{way:?}");
+        assert_eq!(after(way).exit_requested(), wanted, "{way:?}");
     }
 }
 
@@ -318,26 +325,26 @@ fn whatever_the_order_each_thing_is_told_once() {
         let mut told = Vec::new();
         let now = Instant::now();
         for _ in 0..30 {
-            let at = usize::try_from(rng.next() % 8).unwrap();
-            told.extend(life.step(EVENTS[at], now, &TIMES));
+            let at = usize::try_from(rng.next() % 9).unwrap();
+            told.extend(life.step(EVENTS[at], now, &TIMES).iter().cloned());
             if told.contains(&Forget) {
                 break;
             }
             // The core drives every life to its end.
             if life.deadline().is_some() && rng.next() % 4 == 0 {
-                told.extend(life.step(E::Due, now, &TIMES));
+                told.extend(life.step(E::Due, now, &TIMES).iter().cloned());
             }
             if told.contains(&Forget) {
                 break;
             }
         }
-        for what in [TellFork, TellOnline, TellDisconnect, TellExit, TellForkFailed, Terminate] {
+        for what in [FORK, ONLINE, DISCONNECT, EXIT, Vacate, Terminate, SendDisconnect] {
             let times = told.iter().filter(|action| **action == what).count();
             assert!(times <= 1, "seed {seed}: {what:?} {times} times");
         }
         if told.contains(&Forget) {
-            assert!(told.contains(&TellForkFailed) || told.contains(&TellDisconnect), "{seed}");
-            assert!(told.contains(&TellForkFailed) || told.contains(&TellExit), "{seed}");
+            assert!(told.contains(&Vacate), "{seed}");
+            assert!(!told.contains(&EXIT) || told.contains(&DISCONNECT), "{seed}");
         }
     }
 }

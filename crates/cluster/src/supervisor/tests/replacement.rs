@@ -9,8 +9,7 @@ fn a_first_worker_that_exits_before_it_listens_fails_the_start() {
     harness.spawned(1);
     harness.spawned(2);
     let out = harness.step(Input::Exited { worker: 1, ended: Ended::Code(3) });
-    let failed = Notice::StartFailed { worker: 1, ended: Some(Ended::Code(3)), errno: None };
-    assert!(out.contains(&Output::Emit(failed)), "{out:?}");
+    assert!(out.contains(&Output::StartFailed { worker: 1 }), "{out:?}");
     assert!(out.contains(&Output::SendDisconnect { worker: 2 }), "{out:?}");
     let out = harness.exit(2);
     assert_eq!(out.iter().filter(|output| **output == Output::Finished).count(), 1, "{out:?}");
@@ -27,7 +26,7 @@ fn a_worker_is_ready_when_it_listens_or_without_listeners_when_it_is_online() {
         while harness.supervisor.deadline().is_some_and(|at| at <= harness.now) {
             out.extend(harness.step(Input::Tick));
         }
-        assert_eq!(out.contains(&Output::Emit(Notice::Ready)), !listens, "{out:?}");
+        assert_eq!(out.contains(&Output::Ready), !listens, "{out:?}");
         assert_eq!(harness.supervisor.deadline(), None);
     }
 }

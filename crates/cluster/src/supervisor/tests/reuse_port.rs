@@ -31,7 +31,7 @@ fn a_worker_accepts_from_its_own_socket_from_when_it_listens_until_it_exits() {
         "the primary accepts on its behalf until it listens"
     );
     let out = harness.step(Input::Listening { worker: 3, key: 1 });
-    assert_eq!(out[0], Output::Emit(Notice::Listening { worker: 3, address }));
+    assert_eq!(out[0], emit(3, Notice::Listening(address)));
     assert_eq!(out[1], accept_on_behalf(2, false));
     // Connections that the primary accepts on its behalf are dispatched in rotation.
     assert_eq!(harness.accept(1), [send(1, 1)]);

@@ -6,12 +6,9 @@ use super::*;
 fn a_worker_comes_up_and_serves() {
     let mut harness = SupervisorHarness::new(SupervisorOptions::default());
     assert_eq!(harness.step(Input::Scale(1)), [spawn(1, 0, true)]);
-    let fork = Output::Emit(Notice::Fork { worker: 1, pid: 77 });
-    assert_eq!(
-        harness.step(Input::Spawned { worker: 1, pid: 77, kind: WorkerKind::Native }),
-        [fork]
-    );
-    let online = Output::Emit(Notice::Online { worker: 1 });
+    let fork = emit(1, Notice::Fork);
+    assert_eq!(harness.step(Input::Spawned { worker: 1, kind: WorkerKind::Native }), [fork]);
+    let online = emit(1, Notice::Online);
     assert_eq!(harness.step(Input::Online { worker: 1 }), [online]);
     let address = at("127.0.0.1:0");
     let request = Input::ListenAsked {
@@ -34,11 +31,7 @@ fn a_worker_comes_up_and_serves() {
     assert_eq!(harness.step(Input::Bound { key: 1, result: Ok(bound.clone()) }), [granted]);
     assert_eq!(
         harness.step(Input::Listening { worker: 1, key: 1 }),
-        [
-            Output::Emit(Notice::Listening { worker: 1, address: bound }),
-            Output::Accept { key: 1, on: true },
-            Output::Emit(Notice::Ready),
-        ]
+        [emit(1, Notice::Listening(bound)), Output::Accept { key: 1, on: true }, Output::Ready,]
     );
     assert_eq!(harness.accept(5), [send(1, 5)]);
 }
@@ -101,11 +94,10 @@ fn the_queue_of_a_dead_worker_is_reclaimed_and_the_worker_is_replaced_at_once() 
     harness.accept(1);
     harness.accept(2);
     let out = harness.step(Input::Exited { worker: 1, ended: Ended::Signal(9) });
-    let exit = Notice::Exit { worker: 1, ended: Ended::Signal(9), exited_after_disconnect: false };
-    assert_eq!(out, [reclaim(1), Output::Emit(exit), spawn(3, 0, false)]);
+    assert_eq!(out, [reclaim(1), emit(1, Notice::Exit), spawn(3, 0, false)]);
     assert_eq!(harness.reclaim(1), [poll(1), send(2, 1)]);
     assert_eq!(harness.read(1), [Output::DropQueue { worker: 1, key: 1 }]);
-    let disconnect = Output::Emit(Notice::Disconnect { worker: 1, exited_after_disconnect: false });
+    let disconnect = emit(1, Notice::Disconnect);
     assert_eq!(harness.step(Input::ChannelClosed { worker: 1 }), [disconnect]);
 }
 
@@ -136,8 +128,8 @@ fn the_queue_of_a_disconnected_worker_goes_to_others_and_the_worker_is_not_repla
     let disconnect = Output::SendDisconnect { worker: 1 };
     assert_eq!(harness.reclaim(1), [ended, send(2, 1), disconnect]);
     let out = harness.exit(1);
-    let exit = Notice::Exit { worker: 1, ended: Ended::Code(0), exited_after_disconnect: true };
-    assert!(out.contains(&Output::Emit(exit)), "{out:?}");
+    let exit = Output::Emit { worker: 1, notice: Notice::Exit, exit_requested: true };
+    assert!(out.contains(&exit), "{out:?}");
     assert!(!out.iter().any(|output| matches!(output, Output::Spawn { .. })), "{out:?}");
 }
 
@@ -160,10 +152,7 @@ fn a_shared_socket_is_granted_and_never_accepted_from() {
     let bound = Input::Bound { key: 1, result: Ok(at("127.0.0.1:80")) };
     assert_eq!(harness.step(bound), [granted]);
     let out = harness.step(Input::Listening { worker: 1, key: 1 });
-    assert!(matches!(
-        out[..],
-        [Output::Emit(Notice::Listening { .. }), Output::Emit(Notice::Ready)]
-    ));
+    assert!(matches!(out[..], [Output::Emit { notice: Notice::Listening(_), .. }, Output::Ready]));
     let unbind = Output::Unbind { key: 1, drain: false };
     assert_eq!(harness.step(Input::Shutdown), [unbind, Output::SendDisconnect { worker: 1 }]);
     harness.step(Input::Unbound { key: 1 });
