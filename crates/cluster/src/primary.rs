@@ -1,12 +1,12 @@
 //! The primary: the process that opens the ports, starts the workers and deals the connections.
 
+mod affinity;
 pub(crate) mod builder;
 mod callbacks;
 mod driver;
 pub(crate) mod event;
 mod inherited;
-mod port;
-mod roles;
+mod listen_socket;
 pub(crate) mod settings;
 mod shared;
 mod spawner;

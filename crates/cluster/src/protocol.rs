@@ -2,7 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod closed_count;
+pub(crate) mod hand_off_queue;
 pub(crate) mod listen_options;
 pub(crate) mod message;
-pub(crate) mod queue;
 pub(crate) mod record;

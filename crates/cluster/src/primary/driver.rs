@@ -3,9 +3,9 @@
 //!
 //! It decides nothing. Sockets, queues and children live here; the loop calls [`Source::event`].
 
+mod listen_sockets;
 mod node_workers;
 mod perform;
-mod ports;
 mod replies;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,16 +22,16 @@ use crate::error::Error;
 use crate::primary::builder::Signals;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
-use crate::primary::port::Port;
+use crate::primary::listen_socket::ListenSocket;
 use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::spawner::Spawner;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::workers::{WorkerIo, Workers};
+use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::ToPrimary;
-use crate::protocol::queue::Connection;
 use crate::supervisor::Supervisor;
-use ports::Group;
+use listen_sockets::ReusePortGroup;
 use replies::PendingReplies;
 
 /// Jobs handled before the other sources get their turn.
@@ -41,13 +41,13 @@ const JOBS_PER_TURN: usize = 256;
 const FAILURES_MAX: usize = 64;
 
 /// A listening socket: the first, second, … of an address.
-type Socket = (Key, u32);
+type SocketId = (Key, u32);
 
 /// What a token on the loop stands for.
 #[derive(Clone, Copy, Debug)]
 enum Watched {
     Signals,
-    Port(Socket),
+    ListenSocket(SocketId),
     Queue(WorkerId, Key),
     Stderr(WorkerId),
 }
@@ -61,9 +61,9 @@ pub(crate) struct Driver {
     workers: Workers,
     /// Who may be gone for good by now.
     leaving: Vec<WorkerId>,
-    ports: BTreeMap<Socket, Port>,
+    listen_sockets: BTreeMap<SocketId, ListenSocket>,
     /// Where an address has several, or may have: whose each is, and their backlogs.
-    groups: BTreeMap<Key, Group>,
+    groups: BTreeMap<Key, ReusePortGroup>,
     /// When the sockets from which workers accept are looked at.
     poll_at: Option<Instant>,
     watched: BTreeMap<u32, Watched>,
@@ -107,7 +107,7 @@ impl Driver {
             spawner,
             workers: Workers::default(),
             leaving: Vec::new(),
-            ports: BTreeMap::new(),
+            listen_sockets: BTreeMap::new(),
             groups: BTreeMap::new(),
             poll_at: None,
             watched: BTreeMap::new(),
@@ -246,9 +246,9 @@ impl Driver {
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
         match self.watched.get(&token.0) {
             Some(Watched::Signals) => self.take_signals(),
-            Some(Watched::Port(socket)) => {
-                if let Some(port) = self.ports.get_mut(socket) {
-                    port.may_be_ready(turn);
+            Some(Watched::ListenSocket(socket)) => {
+                if let Some(listen_socket) = self.listen_sockets.get_mut(socket) {
+                    listen_socket.may_be_ready(turn);
                     self.poll_later(turn);
                 }
             }
@@ -335,8 +335,9 @@ impl Driver {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        let ports = self.ports.values().filter_map(|port| port.deadline(now));
-        ports.chain(self.poll_at).chain(self.supervisor.deadline()).min()
+        let listen_sockets =
+            self.listen_sockets.values().filter_map(|listen_socket| listen_socket.deadline(now));
+        listen_sockets.chain(self.poll_at).chain(self.supervisor.deadline()).min()
     }
 }
 
@@ -415,7 +416,7 @@ impl Driver {
 
 fn belongs(watched: Watched, worker: WorkerId) -> bool {
     match watched {
-        Watched::Signals | Watched::Port(_) => false,
+        Watched::Signals | Watched::ListenSocket(_) => false,
         Watched::Queue(owner, _) | Watched::Stderr(owner) => owner == worker,
     }
 }

@@ -14,7 +14,7 @@ use crate::primary::event::Event;
 use crate::primary::settings::Settings;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_process::{Pipes, WorkerProcess};
-use crate::protocol::queue::Connection;
+use crate::protocol::hand_off_queue::Connection;
 use crate::worker_options::WorkerOptions;
 
 /// To be called once.

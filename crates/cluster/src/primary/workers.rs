@@ -12,8 +12,8 @@ use crate::contract::{Key, WorkerId, WorkerKind};
 use crate::node::primary_session::PrimarySession;
 use crate::primary::shared::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
+use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::ToWorker;
-use crate::protocol::queue::{Connection, Queue};
 
 /// So much of what a worker wrote before its runtime was up is kept for the error.
 const STDERR_TAIL_BYTES: usize = 4096;
@@ -27,7 +27,7 @@ pub(crate) struct Workers(BTreeMap<WorkerId, WorkerIo>);
 pub(crate) struct WorkerIo {
     pub(crate) process: WorkerProcess,
     pub(crate) child: Arc<Child>,
-    pub(crate) queues: BTreeMap<Key, Queue>,
+    pub(crate) queues: BTreeMap<Key, HandOffQueue>,
     /// A Node worker's, which has no queues.
     pub(crate) session: Option<PrimarySession<Connection>>,
     stderr: Option<std::fs::File>,
@@ -102,7 +102,7 @@ impl Workers {
         self.0.get_mut(&worker)
     }
 
-    pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&Queue> {
+    pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&HandOffQueue> {
         self.0.get(&worker)?.queues.get(&key)
     }
 }

@@ -38,9 +38,7 @@ impl ClosedCount {
         self.0.add(ENDED, 1);
         self.0.load(AWAITED) != 0 && self.0.swap(AWAITED, 0) != 0
     }
-}
 
-impl ClosedCount {
     /// The number of connections that have ended.
     pub(crate) fn ended(&self) -> u64 {
         self.0.load(ENDED)

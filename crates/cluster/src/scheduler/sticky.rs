@@ -10,7 +10,7 @@
 //! Pure.
 
 use crate::contract::{Affinity, SlotId, WorkerKind};
-use crate::protocol::queue::mix;
+use crate::hash::mix;
 
 use super::Scheduler;
 use super::node_backend::NODE_WINDOW;

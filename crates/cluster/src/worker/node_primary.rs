@@ -17,8 +17,8 @@ use super::runtime::{Granted, Runtime};
 use crate::node::wire::Message;
 use crate::node::worker_session::{FromPrimary, WorkerSession};
 use crate::protocol::address::Address;
+use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::{ListenGrant, ToPrimary};
-use crate::protocol::queue::Connection;
 use crate::worker::node_queue::NodeQueue;
 
 /// What is known of a Node primary.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use sys::semaphore::Semaphore;
 
-use crate::protocol::queue::Connection;
+use crate::protocol::hand_off_queue::Connection;
 
 /// How long a connection above the limit is held.
 const REST: Duration = Duration::from_millis(20);

@@ -16,7 +16,7 @@ use sys::switch::Either;
 
 use crate::bind::is_of_the_connection;
 use crate::error::Error;
-use crate::protocol::queue::{Connection, QueueReader};
+use crate::protocol::hand_off_queue::{Connection, QueueReader};
 
 #[derive(Debug)]
 pub(crate) struct OwnSocket {
@@ -119,7 +119,7 @@ impl AsFd for OwnSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::queue::Queue;
+    use crate::protocol::hand_off_queue::HandOffQueue;
     use std::net::TcpStream;
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
-        let (queue, end) = Queue::new().unwrap();
+        let (queue, end) = HandOffQueue::new().unwrap();
         let own = OwnSocket::new(socket, end).unwrap();
         let readable = || poll::readable(own.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(own.accept().unwrap().is_none() && !readable());
@@ -158,7 +158,7 @@ mod tests {
     fn what_the_socket_has_is_taken_when_the_primary_is_gone() {
         let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
-        let (queue, end) = Queue::new().unwrap();
+        let (queue, end) = HandOffQueue::new().unwrap();
         let own = OwnSocket::new(socket, end).unwrap();
         let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
         drop(queue);

@@ -16,8 +16,8 @@ use crate::node::wire::Message;
 use crate::primary::event::Event;
 use crate::primary::workers::WorkerIo;
 use crate::protocol::address::Address;
+use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::listen_options::ListenOptions;
-use crate::protocol::queue::Connection;
 
 impl Driver {
     pub(super) fn is_node(&mut self, worker: WorkerId) -> bool {
@@ -98,17 +98,17 @@ impl Driver {
         self.open_for(&granted, turn)?;
         let Grant { key, how, .. } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
+        let listen_socket = self.listen_sockets.get(&(key, 0)).ok_or_else(gone)?;
         let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
         let WorkerIo { session: Some(session), child, .. } = worker_io else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();
         match how {
             Access::HandOff | Access::OwnSocket(_) => {
-                let message = session.grant(request, key, port.address(), data);
+                let message = session.grant(request, key, listen_socket.address(), data);
                 self.say_to_node(worker, message);
             }
             Access::Shared => {
-                let socket = port.listener().try_clone_to_owned()?;
+                let socket = listen_socket.listener().try_clone_to_owned()?;
                 if let Some((message, ticket)) = session.grant_socket(request, key, data) {
                     // Fails only when the channel is closed, which is heard as an event.
                     drop(child.send_internal_with_handle(message, socket, ticket));

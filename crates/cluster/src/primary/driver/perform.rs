@@ -8,14 +8,14 @@ use reactor::{Interest, Key as Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
-use crate::contract::{self, Access, Input, Key, Output, Refusal, WorkerId};
+use crate::contract::{self, Access, ClosedCounter, Input, Key, Output, Refusal, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::spawner::Order;
 use crate::protocol::address::Address;
 use crate::protocol::closed_count::ClosedCount;
+use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::{ListenGrant, ToWorker};
-use crate::protocol::queue::{Connection, Queue};
 
 impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
@@ -63,7 +63,7 @@ impl Driver {
             }
             Output::Reclaim { worker, key } => {
                 let queue = self.workers.queue(worker, key);
-                let (connections, probes) = queue.map(Queue::reclaim).unwrap_or_default();
+                let (connections, probes) = queue.map(HandOffQueue::reclaim).unwrap_or_default();
                 self.inputs.push_back(Input::Reclaimed { worker, key, connections, probes });
             }
             Output::EndQueue { worker, key } => {
@@ -110,7 +110,7 @@ impl Driver {
     }
 
     fn probe(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
-        let sent = self.workers.queue(worker, key).map(Queue::send_probe);
+        let sent = self.workers.queue(worker, key).map(HandOffQueue::send_probe);
         if let Some(refusal) = self.refused(worker, key, sent, turn) {
             self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
         }
@@ -204,12 +204,12 @@ impl Driver {
     ) -> io::Result<ListenGrant> {
         let contract::Grant { key, how, counts_closed, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let port = self.ports.get(&(key, 0)).ok_or_else(gone)?;
-        let address = port.address().clone();
+        let listen_socket = self.listen_sockets.get(&(key, 0)).ok_or_else(gone)?;
+        let address = listen_socket.address().clone();
         let descriptor = match how {
-            Access::Shared => port.listener().try_clone_to_owned()?,
+            Access::Shared => listen_socket.listener().try_clone_to_owned()?,
             Access::HandOff | Access::OwnSocket(_) => {
-                let (queue, end) = Queue::new()?;
+                let (queue, end) = HandOffQueue::new()?;
                 let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
                 worker_io.queues.insert(key, queue);
                 end
@@ -263,6 +263,16 @@ impl Driver {
         if !bytes.is_empty() {
             self.spawner.write_stderr(bytes);
         }
+    }
+}
+
+impl ClosedCounter for ClosedCount {
+    fn ended(&self) -> u64 {
+        Self::ended(self)
+    }
+
+    fn await_next(&self) {
+        Self::await_next(self);
     }
 }
 

@@ -1,10 +1,10 @@
-//! The roles that the data of the protocol plays in the supervisor's contract.
+//! The number by which the supervisor recognises a client: a hash of its IP address.
 
 use std::net::IpAddr;
 
-use crate::contract::{Affinity, ClosedCounter};
-use crate::protocol::closed_count::ClosedCount;
-use crate::protocol::queue::{Connection, mix};
+use crate::contract::Affinity;
+use crate::hash::mix;
+use crate::protocol::hand_off_queue::Connection;
 
 impl Affinity for Connection {
     /// The address alone: a client's port is another each time.
@@ -16,16 +16,6 @@ impl Affinity for Connection {
         let [high, low] = [ip >> 64, ip & u128::from(u64::MAX)];
         let half = |half| u64::try_from(half).unwrap_or_default();
         Some(mix(mix(half(high)) ^ half(low)))
-    }
-}
-
-impl ClosedCounter for ClosedCount {
-    fn ended(&self) -> u64 {
-        Self::ended(self)
-    }
-
-    fn await_next(&self) {
-        Self::await_next(self);
     }
 }
 

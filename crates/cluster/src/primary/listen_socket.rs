@@ -22,7 +22,7 @@ use reactor::{Interest, Key as Token, Turn};
 
 use crate::bind::{Bound, SocketFile, is_of_the_connection};
 use crate::protocol::address::Address;
-use crate::protocol::queue::Connection;
+use crate::protocol::hand_off_queue::Connection;
 
 /// How long a port rests when this process or the machine has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ const HANDSHAKE_HERE_MAX: Duration = Duration::from_millis(5);
 const DRAIN_MAX: usize = 65_536;
 
 #[derive(Debug)]
-pub(crate) struct Port {
+pub(crate) struct ListenSocket {
     listener: OwnedFd,
     address: Address,
     /// Removed with the port.
@@ -89,7 +89,7 @@ pub(crate) enum Taken {
     Nothing,
 }
 
-impl Port {
+impl ListenSocket {
     pub(crate) fn new(bound: Bound, inherited: bool, token: Token) -> Self {
         Self {
             listener: bound.socket,
@@ -316,18 +316,22 @@ mod tests {
         use sys::errno as e;
         let address = Address::from("127.0.0.1:0".parse::<SocketAddr>().unwrap());
         let bound = crate::bind::bind(&address, &ListenOptions::new()).unwrap();
-        let mut port = Port::new(bound, false, Token(1));
-        port.on = true;
+        let mut listen_socket = ListenSocket::new(bound, false, Token(1));
+        listen_socket.on = true;
         let now = Instant::now();
         // Its errors in this order, and then a connection.
         let mut accept = |errors: &[i32], now| {
             let mut errors = errors.iter();
-            let taken = port.accept_by(now, |_, _| match errors.next() {
+            let taken = listen_socket.accept_by(now, |_, _| match errors.next() {
                 Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
                 None => Ok((sys::socket::pair_stream().unwrap().0, None)),
             });
             assert_eq!(errors.len(), 0, "all were met");
-            (matches!(taken, Taken::Connection(_)), port.wants_turn(now), port.deadline(now))
+            (
+                matches!(taken, Taken::Connection(_)),
+                listen_socket.wants_turn(now),
+                listen_socket.deadline(now),
+            )
         };
         let gone = [e::ECONNABORTED, e::EINTR, e::EPROTO, e::ENETDOWN, e::EPERM, e::EHOSTUNREACH];
         assert_eq!(accept(&gone, now), (true, true, None));

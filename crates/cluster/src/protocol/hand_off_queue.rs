@@ -1,6 +1,6 @@
 //! The hand-off queue: a `SOCK_SEQPACKET` pair that carries connections to one worker.
 //!
-//! The primary writes into [`Queue`] and keeps a copy of the end that the worker reads, so the
+//! The primary writes into [`HandOffQueue`] and keeps a copy of the end that the worker reads, so the
 //! queue outlives the worker: what nobody accepted is read back and given to another. Both
 //! readers see each record exactly once; the kernel decides which.
 //!
@@ -27,22 +27,14 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
 }
 
-/// Spreads a number over all bits.
-pub(crate) fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// The primary's ends of one worker's queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct HandOffQueue {
     write: OwnedFd,
     read_copy: OwnedFd,
 }
 
-impl Queue {
+impl HandOffQueue {
     /// Makes a queue; the second value is the worker's end.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (write, read) = sys::socket::pair_seqpacket()?;
@@ -211,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_end_that_is_closed_takes_nothing_more_and_leaves_what_it_had() {
-        let (queue, end) = Queue::new().unwrap();
+        let (queue, end) = HandOffQueue::new().unwrap();
         let reader = QueueReader::new(end);
         for peer in ["192.0.2.7:1", "192.0.2.7:2"] {
             queue.send(&from(Some(peer))).unwrap();
