@@ -32,10 +32,10 @@ pub const WORKERS_MAX: u32 = 4096;
 /// The worker's count of its connections that have ended.
 pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {
     /// So many, since its queue was granted.
-    fn ended(&self) -> u64;
+    fn closed(&self) -> u64;
     /// The worker is to say `HasRoom` when the next one ends. What has ended before this call is
     /// not told: it is seen by `ended` after it.
-    fn await_next(&self);
+    fn notify_next(&self);
 }
 
 /// What a connection tells of its client.
@@ -81,7 +81,7 @@ pub(crate) enum Answer<H> {
 
 /// How a process ended, as far as decisions need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum ExitKind {
     Code(i32),
     Signal(i32),
     Unknown,
@@ -107,7 +107,7 @@ pub(crate) enum Input<H> {
     Scale(u32),
     /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
     /// the same number.
-    Fork { number: u32, setup: Arc<WorkerOptions> },
+    Fork { number: u32, worker_options: Arc<WorkerOptions> },
     /// All workers are to end, and others may come later; answered by `AllGone` with the same
     /// number.
     DisconnectAll { number: u32 },
@@ -120,7 +120,7 @@ pub(crate) enum Input<H> {
     /// The worker's runtime has said hello.
     Online { worker: WorkerId },
     /// The worker wants to listen.
-    ListenAsked { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
+    ListenRequested { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
     /// The worker listens on a socket of its own.
     ListensAlone { worker: WorkerId, address: Address },
     /// The answer to `Bind`: the address as bound, or an errno.
@@ -156,7 +156,7 @@ pub(crate) enum Input<H> {
     Unaccepted { key: Key, slot: SlotId },
     /// A Node worker cannot be heard now, and that is not its fault.
     Paused { worker: WorkerId },
-    /// A connection of the key ended in a worker that was told `await_next`.
+    /// A connection of the key ended in a worker that was told `notify_next`.
     HasRoom { key: Key },
     /// The channel of some worker is paused, which delays its `HasRoom`. The supervisor polls for
     /// room at once, and sets its deadline so that it can poll again.
@@ -166,11 +166,11 @@ pub(crate) enum Input<H> {
     /// The user of the primary disconnects this worker.
     Disconnect { worker: WorkerId },
     /// The worker wants to be disconnected.
-    DisconnectAsked { worker: WorkerId },
+    DisconnectRequested { worker: WorkerId },
     /// The worker's channel ended.
     ChannelClosed { worker: WorkerId },
     /// The worker's process ended.
-    Exited { worker: WorkerId, ended: Ended },
+    Exited { worker: WorkerId, exit: ExitKind },
     /// End everything: drain, then signals.
     Shutdown,
     /// End everything at once.
@@ -182,13 +182,13 @@ pub(crate) enum Input<H> {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
-    /// Start a worker; `setup` is what its slot has for itself. With `capture_stderr` the end of
+    /// Start a worker; `worker_options` is what its slot has for itself. With `capture_stderr` the end of
     /// the standard error that the worker writes before its runtime is up is kept for the error of
     /// a failed start.
     Spawn {
         worker: WorkerId,
         slot: SlotId,
-        setup: Option<Arc<WorkerOptions>>,
+        worker_options: Option<Arc<WorkerOptions>>,
         capture_stderr: bool,
     },
     /// Notify the user of the primary. `exit_requested` says whether the exit of the worker had
@@ -253,7 +253,7 @@ pub(crate) enum Output<H> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) key: Key,
-    pub(crate) how: Access,
+    pub(crate) access: Access,
     /// The worker counts its closed connections in a page that the primary reads; the driver
     /// passes the counter on with `Counts`.
     pub(crate) counts_closed: bool,

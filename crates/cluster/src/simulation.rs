@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Access, Answer, Ended, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure, Restart,
+    Access, Answer, ExitKind, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure, Restart,
     SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::CloseReason;

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Access, Affinity, Answer, Ended, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure,
+    Access, Affinity, Answer, ExitKind, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure,
     SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, Counters, WorkerCounters};
@@ -112,7 +112,7 @@ struct Slot {
     reserved_until: Option<Instant>,
     backoff: Backoff,
     /// What its workers have for themselves.
-    setup: Option<Arc<WorkerOptions>>,
+    worker_options: Option<Arc<WorkerOptions>>,
 }
 
 impl Slot {
@@ -124,7 +124,7 @@ impl Slot {
             restart_at: None,
             reserved_until: None,
             backoff,
-            setup: None,
+            worker_options: None,
         }
     }
 }
@@ -221,7 +221,7 @@ impl<H: Affinity> Supervisor<H> {
                 self.scale(slots.max(least), now, out);
             }
             Input::Scale(slots) => self.scale(slots, now, out),
-            Input::Fork { number, setup } => self.fork(number, setup, out),
+            Input::Fork { number, worker_options } => self.fork(number, worker_options, out),
             Input::DisconnectAll { number } => self.disconnect_all(number, now, out),
             Input::Reload { number } => self.reload(number, out),
             Input::Spawned { worker, kind } => self.spawned(worker, kind, now, out),
@@ -229,7 +229,7 @@ impl<H: Affinity> Supervisor<H> {
                 self.apply(worker, Event::SpawnFailed, Some(Cause::NotStarted), now, out);
             }
             Input::Online { worker } => self.apply(worker, Event::Online, None, now, out),
-            Input::ListenAsked { worker, request, address, options } => {
+            Input::ListenRequested { worker, request, address, options } => {
                 self.listen_asked(worker, request, address, options, out);
             }
             Input::ListensAlone { worker, address } => {
@@ -256,15 +256,15 @@ impl<H: Affinity> Supervisor<H> {
             Input::SendFailed { worker, key, connection, refusal } => {
                 self.send_failed(worker, key, connection, refusal, now, out);
             }
-            Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
+            Input::Disconnect { worker } | Input::DisconnectRequested { worker } => {
                 self.disconnect(worker, now, out);
             }
             Input::ChannelClosed { worker } => {
                 self.apply(worker, Event::ChannelClosed, None, now, out);
                 self.hung_up(worker, out);
             }
-            Input::Exited { worker, ended } => {
-                self.apply(worker, Event::Exited, Some(Cause::Ended(ended)), now, out);
+            Input::Exited { worker, exit } => {
+                self.apply(worker, Event::Exited, Some(Cause::Exited(exit)), now, out);
             }
             Input::Shutdown => self.shutdown(now, out),
             Input::Abort => self.abort(now, out),

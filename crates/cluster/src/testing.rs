@@ -188,11 +188,11 @@ impl ModelClosedCounter {
 }
 
 impl ClosedCounter for ModelClosedCounter {
-    fn ended(&self) -> u64 {
+    fn closed(&self) -> u64 {
         self.closed.load(Ordering::Relaxed)
     }
 
-    fn await_next(&self) {
+    fn notify_next(&self) {
         self.is_next_awaited.store(true, Ordering::Relaxed);
     }
 }

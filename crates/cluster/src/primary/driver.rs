@@ -17,7 +17,7 @@ use crossbeam_channel::Receiver;
 use reactor::{Interest, Key as Token, Source, Turn};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::contract::{Ended, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
+use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
 use crate::primary::builder::Signals;
 use crate::primary::event::Event;
@@ -159,10 +159,10 @@ impl Driver {
                 self.settings = settings.clone();
                 self.shared.emit(Event::Setup(settings));
             }
-            Job::Fork(setup, reply) => {
+            Job::Fork(worker_options, reply) => {
                 self.shared.lock().scales_pending -= 1;
                 let number = self.replies.fork(reply);
-                self.inputs.push_back(Input::Fork { number, setup });
+                self.inputs.push_back(Input::Fork { number, worker_options });
             }
             Job::Disconnect(then) => {
                 let number = self.replies.disconnect(then);
@@ -214,7 +214,7 @@ impl Driver {
             E::Internal(message) => match message.decode() {
                 Ok(message) => {
                     let mut input = asked(worker, message);
-                    if let Some(Input::ListenAsked { address, .. }) = &mut input {
+                    if let Some(Input::ListenRequested { address, .. }) = &mut input {
                         self.inherited.resolve(address);
                     }
                     self.inputs.extend(input);
@@ -234,7 +234,7 @@ impl Driver {
                     worker_io.process.set_status(status);
                     worker_io.read_stderr(turn);
                 }
-                self.inputs.push_back(Input::Exited { worker, ended: ended(status) });
+                self.inputs.push_back(Input::Exited { worker, exit: exit_kind(status) });
             }
             E::Error(error) => {
                 self.shared.emit(Event::error(Some(worker), Error::Worker(error)));
@@ -425,21 +425,21 @@ fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
     Some(match message {
         ToPrimary::Online => Input::Online { worker },
         ToPrimary::Listen { request, address, options } => {
-            Input::ListenAsked { worker, request, address, options }
+            Input::ListenRequested { worker, request, address, options }
         }
         ToPrimary::ListensAlone { address } => Input::ListensAlone { worker, address },
         ToPrimary::Listening { key } => Input::Listening { worker, key },
         ToPrimary::HasRoom { key } => Input::HasRoom { key },
         ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
-        ToPrimary::Disconnect => Input::DisconnectAsked { worker },
+        ToPrimary::Disconnect => Input::DisconnectRequested { worker },
     })
 }
 
-fn ended(status: child_process::ExitStatus) -> Ended {
+fn exit_kind(status: child_process::ExitStatus) -> ExitKind {
     use child_process::ExitStatus as S;
     match status {
-        S::Code(code) => Ended::Code(code),
-        S::Signal(signal) => Ended::Signal(signal.number()),
-        _ => Ended::Unknown,
+        S::Code(code) => ExitKind::Code(code),
+        S::Signal(signal) => ExitKind::Signal(signal.number()),
+        _ => ExitKind::Unknown,
     }
 }

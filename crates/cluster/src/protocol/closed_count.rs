@@ -40,12 +40,12 @@ impl ClosedCount {
     }
 
     /// The number of connections that have ended.
-    pub(crate) fn ended(&self) -> u64 {
+    pub(crate) fn closed(&self) -> u64 {
         self.0.load(ENDED)
     }
 
     /// Asks the worker to say `HasRoom` when the next one ends.
-    pub(crate) fn await_next(&self) {
+    pub(crate) fn notify_next(&self) {
         self.0.swap(AWAITED, 1);
     }
 }
@@ -58,10 +58,10 @@ mod tests {
     fn the_next_end_is_told_once_to_who_waits_for_it() {
         let (primary, page) = ClosedCount::new().unwrap();
         let worker = ClosedCount::map(page.as_fd()).unwrap();
-        assert!(!worker.end() && primary.ended() == 1);
-        primary.await_next();
-        primary.await_next();
-        assert!(worker.end() && primary.ended() == 2);
-        assert!(!worker.end() && primary.ended() == 3);
+        assert!(!worker.end() && primary.closed() == 1);
+        primary.notify_next();
+        primary.notify_next();
+        assert!(worker.end() && primary.closed() == 2);
+        assert!(!worker.end() && primary.closed() == 3);
     }
 }

@@ -52,7 +52,7 @@ impl Backend {
 
     fn has_room_now(&self) -> bool {
         if let (Some(_), Some(closed_counter)) = (self.open_max, &self.closed_counter) {
-            closed_counter.await_next();
+            closed_counter.notify_next();
         }
         !self.is_at_its_limit()
     }

@@ -44,7 +44,7 @@ impl Backend {
         let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
         self.closed_counter.as_ref().map_or(unread, |closed_counter| {
             let given = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
-            given.saturating_sub(closed_counter.ended())
+            given.saturating_sub(closed_counter.closed())
         })
     }
 }

@@ -49,7 +49,7 @@ impl World {
         let restarted = match self.options.restart.restart {
             _ if refused => false,
             Restart::Always => true,
-            Restart::OnCrash => ended != Some(Ended::Code(0)),
+            Restart::OnCrash => ended != Some(ExitKind::Code(0)),
             Restart::Never => false,
         };
         let others = |(other, it): (&WorkerId, &Worker)| {

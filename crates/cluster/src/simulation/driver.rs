@@ -72,7 +72,7 @@ impl World {
                 let surplus = self.workers.values_mut().filter(|worker| worker.slot >= *slots);
                 surplus.for_each(|worker| worker.told.finishing |= !worker.told.exited);
             }
-            Input::Disconnect { worker } | Input::DisconnectAsked { worker } => {
+            Input::Disconnect { worker } | Input::DisconnectRequested { worker } => {
                 let Worker { slot, told, .. } = &self.workers[worker];
                 // One that leaves or comes has no say about the slot.
                 if !told.exited && self.supervisor.holds_slot(*worker) {
@@ -162,7 +162,7 @@ impl World {
                 assert!(worker.told.spawned && !worker.told.exited, "signals a live worker");
                 if hard {
                     worker.told.killed = true;
-                    self.die(id, Ended::Signal(9));
+                    self.die(id, ExitKind::Signal(9));
                 } else {
                     worker.term = true;
                 }

@@ -8,7 +8,7 @@ impl World {
         match self.below(40) {
             35..=37 => {
                 self.reloads += 1;
-                self.step(Input::Fork { number: self.reloads, setup: Arc::default() });
+                self.step(Input::Fork { number: self.reloads, worker_options: Arc::default() });
             }
             38 if self.chance(30) => {
                 self.reloads += 1;
@@ -22,7 +22,7 @@ impl World {
                 self.reloads += 1;
                 self.step(Input::Reload { number: self.reloads });
             }
-            0..=5 => self.die(id, Ended::Signal(9)),
+            0..=5 => self.die(id, ExitKind::Signal(9)),
             6..=11 => {
                 let worker = self.workers.get_mut(&id).unwrap();
                 worker.frozen = !worker.frozen;
@@ -32,14 +32,14 @@ impl World {
                 self.tick_if_due();
             }
             13..=14 => self.step(Input::Disconnect { worker: id }),
-            15..=16 => self.say(id, Input::DisconnectAsked { worker: id }),
+            15..=16 => self.say(id, Input::DisconnectRequested { worker: id }),
             17..=19 => {
                 let slots = self.below(6) as u32;
                 self.step(Input::Scale(slots));
             }
             20 => self.hang_up(id),
             21..=23 => self.close_listener(id),
-            24 => self.die(id, Ended::Code(0)),
+            24 => self.die(id, ExitKind::Code(0)),
             25 => self.workers.get_mut(&id).unwrap().stubborn = true,
             26 => self.workers.get_mut(&id).unwrap().deaf = true,
             27 if self.chance(20) => self.step(Input::Shutdown),
@@ -79,14 +79,14 @@ impl World {
         }
     }
 
-    pub(super) fn die(&mut self, id: WorkerId, ended: Ended) {
+    pub(super) fn die(&mut self, id: WorkerId, exit: ExitKind) {
         let lost = self.faults && self.chance(30);
         let worker = self.workers.get_mut(&id).unwrap();
         if !worker.running {
             return;
         }
         worker.running = false;
-        worker.ended = Some(ended);
+        worker.ended = Some(exit);
         if worker.channel_open {
             worker.channel_open = false;
             if lost {

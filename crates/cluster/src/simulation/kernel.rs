@@ -136,10 +136,10 @@ impl World {
     }
 
     /// Opens what its connections come in by.
-    pub(super) fn open_for(&mut self, id: WorkerId, key: Key, how: Access) {
+    pub(super) fn open_for(&mut self, id: WorkerId, key: Key, access: Access) {
         let port = self.ports.get_mut(&key).unwrap();
         let worker = self.workers.get_mut(&id).unwrap();
-        let Access::OwnSocket(slot) = how else {
+        let Access::OwnSocket(slot) = access else {
             port.listens = true;
             return;
         };

@@ -29,7 +29,7 @@ pub(super) struct Worker {
     /// What it said and the core was not given yet.
     pub(super) channel: VecDeque<Input<usize>>,
     pub(super) channel_open: bool,
-    pub(super) ended: Option<Ended>,
+    pub(super) ended: Option<ExitKind>,
     /// What the core was given.
     pub(super) told: FromPrimary,
 }
@@ -65,7 +65,7 @@ impl World {
             return false;
         }
         if fails {
-            worker.ended = Some(Ended::Unknown);
+            worker.ended = Some(ExitKind::Unknown);
             worker.told.exited = true;
             self.step(Input::SpawnFailed { worker: id });
         } else {
@@ -88,9 +88,9 @@ impl World {
             return false;
         }
         if worker.term && !worker.deaf {
-            self.die(id, Ended::Signal(15));
+            self.die(id, ExitKind::Signal(15));
         } else if crashes || !worker.channel_open {
-            self.die(id, Ended::Code(1));
+            self.die(id, ExitKind::Code(1));
         } else if !worker.said_online {
             worker.said_online = true;
             worker.channel.push_back(Input::Online { worker: id });
@@ -103,7 +103,12 @@ impl World {
             // A Node worker keeps its limit to itself.
             let max_connections = self.open_max.filter(|_| !worker.node);
             let options = ListenOptions { max_connections, ..ListenOptions::new() };
-            worker.channel.push_back(Input::ListenAsked { worker: id, request, address, options });
+            worker.channel.push_back(Input::ListenRequested {
+                worker: id,
+                request,
+                address,
+                options,
+            });
         } else {
             return self.read(id);
         }
@@ -123,7 +128,7 @@ impl World {
         {
             return false;
         }
-        self.die(id, Ended::Code(0));
+        self.die(id, ExitKind::Code(0));
         true
     }
 
@@ -270,7 +275,7 @@ impl World {
         match worker.ended {
             Some(ended) if !worker.told.exited => {
                 worker.told.exited = true;
-                self.step(Input::Exited { worker: id, ended });
+                self.step(Input::Exited { worker: id, exit: ended });
                 true
             }
             _ => false,
@@ -288,16 +293,16 @@ impl World {
             return self.answers.push_back(Input::GrantFailed { worker: id, request, key, errno });
         }
         assert!(worker.unanswered.remove(&request), "answered once");
-        let Ok(Grant { key, how, counts_closed, .. }) = result else {
+        let Ok(Grant { key, access, counts_closed, .. }) = result else {
             // A program without its port ends, most of the time.
             if refuses || worker.told_to_finish {
                 return;
             }
-            return self.die(id, Ended::Code(1));
+            return self.die(id, ExitKind::Code(1));
         };
         assert!(self.ports.contains_key(&key), "grants an open port");
-        if how != Access::Shared {
-            self.open_for(id, key, how);
+        if access != Access::Shared {
+            self.open_for(id, key, access);
             if self.workers[&id].told.listening_ever.contains(&key) {
                 self.saw("granted again");
             }

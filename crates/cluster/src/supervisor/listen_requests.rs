@@ -117,7 +117,7 @@ impl<H: Affinity> Supervisor<H> {
         let counts_closed = access != Access::Shared
             && kind == WorkerKind::Native
             && (self.options.policy == Policy::LeastLoaded || open_max.is_some());
-        let granted = Grant { key, how: access, counts_closed, data };
+        let granted = Grant { key, access, counts_closed, data };
         out.push(Output::Grant { worker, request, result: Ok(granted) });
     }
 
@@ -266,7 +266,7 @@ pub(super) fn refuse<H>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Ended, Input, SupervisorOptions};
+    use crate::contract::{ExitKind, Input, SupervisorOptions};
     use crate::scheduler::TICK;
     use crate::testing::ModelClosedCounter;
     use std::time::Duration;
@@ -289,7 +289,7 @@ mod tests {
             Input::Scale(1),
             Input::Spawned { worker: 1, kind },
             Input::Online { worker: 1 },
-            Input::ListenAsked { worker: 1, request: 7, address: address(), options },
+            Input::ListenRequested { worker: 1, request: 7, address: address(), options },
             Input::Bound { key: 1, result: Ok(address()) },
         ] {
             out.clear();
@@ -363,7 +363,7 @@ mod tests {
             "no poll without a paused channel"
         );
         assert_eq!(step(Input::HasRoomDelayed, later + TICK), (true, Some(later + 2 * TICK)));
-        step(Input::Exited { worker: 1, ended: Ended::Code(0) }, later + TICK);
+        step(Input::Exited { worker: 1, exit: ExitKind::Code(0) }, later + TICK);
         assert!(!supervisor.awaits_room());
     }
 }

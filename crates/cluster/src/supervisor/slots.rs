@@ -13,14 +13,14 @@ use crate::supervisor::restart::Backoff;
 use crate::worker_options::WorkerOptions;
 
 use super::{
-    Affinity, Ended, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry, WorkerId,
+    Affinity, ExitKind, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry, WorkerId,
     WorkerKind,
 };
 
 /// Why a worker is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    Ended(Ended),
+    Exited(ExitKind),
     NotStarted,
 }
 
@@ -44,7 +44,7 @@ impl<H: Affinity> Supervisor<H> {
         for slot in 0..slots {
             let place = self.place(slot);
             if !std::mem::replace(&mut place.wanted, true) {
-                place.setup = None;
+                place.worker_options = None;
             }
             if place.worker.is_none() && place.restart_at.is_none() {
                 self.spawn(slot, first, out);
@@ -56,7 +56,7 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn fork(
         &mut self,
         number: u32,
-        setup: Arc<WorkerOptions>,
+        worker_options: Arc<WorkerOptions>,
         out: &mut Vec<Output<H>>,
     ) {
         let vacant =
@@ -72,7 +72,7 @@ impl<H: Affinity> Supervisor<H> {
         };
         let slot = SlotId::try_from(at).expect("slots are few");
         let place = Slot::new(Backoff::new(&self.options.restart));
-        let place = Slot { setup: Some(setup), ..place };
+        let place = Slot { worker_options: Some(worker_options), ..place };
         match self.slots.get_mut(at) {
             Some(vacant) => *vacant = place,
             None => self.slots.push(place),
@@ -115,8 +115,8 @@ impl<H: Affinity> Supervisor<H> {
         let kind = WorkerKind::Native;
         let entry = WorkerEntry { slot, life, kind, first, forked: false, counters };
         self.workers.insert(worker, entry);
-        let setup = self.place(slot).setup.clone();
-        out.push(Output::Spawn { worker, slot, setup, capture_stderr });
+        let worker_options = self.place(slot).worker_options.clone();
+        out.push(Output::Spawn { worker, slot, worker_options, capture_stderr });
         worker
     }
 
@@ -207,7 +207,7 @@ impl<H: Affinity> Supervisor<H> {
         let allowed = match self.options.restart.restart {
             _ if refused => false,
             Restart::Always => true,
-            Restart::OnCrash => cause != Cause::Ended(Ended::Code(0)),
+            Restart::OnCrash => cause != Cause::Exited(ExitKind::Code(0)),
             Restart::Never => false,
         };
         // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.

@@ -63,7 +63,7 @@ impl SupervisorHarness {
 
     fn request_listen(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
         let (address, options) = (at("127.0.0.1:80"), ListenOptions::new());
-        self.step(Input::ListenAsked { worker, request: 0, address, options })
+        self.step(Input::ListenRequested { worker, request: 0, address, options })
     }
 
     fn step(&mut self, input: Input<u32>) -> Vec<Output<u32>> {
@@ -83,8 +83,8 @@ impl SupervisorHarness {
     /// Performs what an output does to the queues.
     fn perform(&mut self, output: &Output<u32>) {
         match output {
-            Output::Grant { worker, result: Ok(Grant { key, how, .. }), .. } => {
-                if *how != Access::Shared {
+            Output::Grant { worker, result: Ok(Grant { key, access, .. }), .. } => {
+                if *access != Access::Shared {
                     self.queues.insert((*worker, *key), KernelQueue::new(WorkerKind::Native));
                 }
             }
@@ -132,7 +132,7 @@ impl SupervisorHarness {
 
     fn exit(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
         let mut out = self.step(Input::ChannelClosed { worker });
-        out.extend(self.step(Input::Exited { worker, ended: Ended::Code(0) }));
+        out.extend(self.step(Input::Exited { worker, exit: ExitKind::Code(0) }));
         out
     }
 }
@@ -150,13 +150,13 @@ fn reclaim(worker: WorkerId) -> Output<u32> {
 }
 
 fn spawn(worker: WorkerId, slot: SlotId, capture_stderr: bool) -> Output<u32> {
-    Output::Spawn { worker, slot, setup: None, capture_stderr }
+    Output::Spawn { worker, slot, worker_options: None, capture_stderr }
 }
 
 fn emit(worker: WorkerId, notice: Notice) -> Output<u32> {
     Output::Emit { worker, notice, exit_requested: false }
 }
 
-fn granted(how: Access) -> Grant {
-    Grant { key: 1, how, counts_closed: false, data: None }
+fn granted(access: Access) -> Grant {
+    Grant { key: 1, access, counts_closed: false, data: None }
 }

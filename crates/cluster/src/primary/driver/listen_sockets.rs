@@ -66,7 +66,7 @@ impl Driver {
         granted: &contract::Grant,
         turn: &mut Turn<'_>,
     ) -> io::Result<Option<OwnedFd>> {
-        let owner = match granted.how {
+        let owner = match granted.access {
             Access::OwnSocket(slot) => Some(slot),
             Access::HandOff => None,
             Access::Shared => return Ok(None),

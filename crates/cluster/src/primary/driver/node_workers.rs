@@ -47,7 +47,7 @@ impl Driver {
             FromWorker::Nothing => return,
             FromWorker::Online => Input::Online { worker },
             FromWorker::Asked { request, place, options } => match self.resolve(place, &options) {
-                Ok(address) => Input::ListenAsked { worker, request, address, options },
+                Ok(address) => Input::ListenRequested { worker, request, address, options },
                 Err((address, errno)) => Input::NoSuchSocket { worker, request, address, errno },
             },
             FromWorker::Invalid(message) => return self.say_to_node(worker, Some(*message)),
@@ -55,7 +55,7 @@ impl Driver {
             FromWorker::Closed(key) => Input::ListenerClosed { worker, key },
             FromWorker::Leaving(answer) => {
                 self.say_to_node(worker, answer.map(|message| *message));
-                Input::DisconnectAsked { worker }
+                Input::DisconnectRequested { worker }
             }
             FromWorker::Answered { key, nth, answer } => {
                 Input::Answered { worker, key, nth, answer }
@@ -96,13 +96,13 @@ impl Driver {
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
         self.open_for(&granted, turn)?;
-        let Grant { key, how, .. } = granted;
+        let Grant { key, access, .. } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let listen_socket = self.listen_sockets.get(&(key, 0)).ok_or_else(gone)?;
         let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
         let WorkerIo { session: Some(session), child, .. } = worker_io else { return Err(gone()) };
         let data = self.node_data.entry(key).or_default();
-        match how {
+        match access {
             Access::HandOff | Access::OwnSocket(_) => {
                 let message = session.grant(request, key, listen_socket.address(), data);
                 self.say_to_node(worker, message);

@@ -20,10 +20,10 @@ use crate::protocol::message::{ListenGrant, ToWorker};
 impl Driver {
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
-            Output::Spawn { worker, slot: _, setup, capture_stderr } => {
+            Output::Spawn { worker, slot: _, worker_options, capture_stderr } => {
                 let mut settings = self.settings.clone();
-                if let Some(setup) = setup {
-                    Arc::make_mut(&mut settings).overlay(&setup);
+                if let Some(worker_options) = worker_options {
+                    Arc::make_mut(&mut settings).overlay(&worker_options);
                 }
                 self.spawner.spawn(Order { worker, settings, capture_stderr });
             }
@@ -202,11 +202,11 @@ impl Driver {
         granted: contract::Grant,
         own: Option<OwnedFd>,
     ) -> io::Result<ListenGrant> {
-        let contract::Grant { key, how, counts_closed, data } = granted;
+        let contract::Grant { key, access, counts_closed, data } = granted;
         let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let listen_socket = self.listen_sockets.get(&(key, 0)).ok_or_else(gone)?;
         let address = listen_socket.address().clone();
-        let descriptor = match how {
+        let descriptor = match access {
             Access::Shared => listen_socket.listener().try_clone_to_owned()?,
             Access::HandOff | Access::OwnSocket(_) => {
                 let (queue, end) = HandOffQueue::new()?;
@@ -215,7 +215,7 @@ impl Driver {
                 end
             }
         };
-        let shared = how == Access::Shared;
+        let shared = access == Access::Shared;
         let descriptor = ipc::Handle::new(descriptor);
         let mut count = None;
         if counts_closed {
@@ -227,7 +227,7 @@ impl Driver {
                 closed_counter: Arc::new(closed_counter),
             });
         }
-        if matches!(how, Access::OwnSocket(_)) && own.is_none() {
+        if matches!(access, Access::OwnSocket(_)) && own.is_none() {
             self.inputs.push_back(Input::NoOwnSocket { worker, key });
         }
         let own = own.map(ipc::Handle::new);
@@ -267,12 +267,12 @@ impl Driver {
 }
 
 impl ClosedCounter for ClosedCount {
-    fn ended(&self) -> u64 {
-        Self::ended(self)
+    fn closed(&self) -> u64 {
+        Self::closed(self)
     }
 
-    fn await_next(&self) {
-        Self::await_next(self);
+    fn notify_next(&self) {
+        Self::notify_next(self);
     }
 }
 

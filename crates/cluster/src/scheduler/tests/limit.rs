@@ -51,11 +51,11 @@ fn room_that_nobody_tells_of_is_seen_by_who_looks() {
 struct JustThen(AtomicU64);
 
 impl ClosedCounter for JustThen {
-    fn ended(&self) -> u64 {
+    fn closed(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn await_next(&self) {
+    fn notify_next(&self) {
         self.0.store(1, Ordering::Relaxed);
     }
 }

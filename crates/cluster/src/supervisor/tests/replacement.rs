@@ -8,7 +8,7 @@ fn a_first_worker_that_exits_before_it_listens_fails_the_start() {
     harness.step(Input::Scale(2));
     harness.spawned(1);
     harness.spawned(2);
-    let out = harness.step(Input::Exited { worker: 1, ended: Ended::Code(3) });
+    let out = harness.step(Input::Exited { worker: 1, exit: ExitKind::Code(3) });
     assert!(out.contains(&Output::StartFailed { worker: 1 }), "{out:?}");
     assert!(out.contains(&Output::SendDisconnect { worker: 2 }), "{out:?}");
     let out = harness.exit(2);
@@ -43,7 +43,7 @@ fn a_crash_loop_is_slowed_down_and_never_given_up() {
     let mut worker = 1;
     while harness.now < end {
         harness.step(Input::ChannelClosed { worker });
-        let mut out = harness.step(Input::Exited { worker, ended: Ended::Code(1) });
+        let mut out = harness.step(Input::Exited { worker, exit: ExitKind::Code(1) });
         if worker == 1 {
             harness.reclaim(worker);
             harness.read(1);
@@ -96,7 +96,7 @@ fn a_successor_that_is_slow_or_exits_leaves_the_current_worker_in_place() {
     assert!(out.contains(&slow) && out.contains(&Output::SendDisconnect { worker: 2 }), "{out:?}");
     harness.step(Input::Reload { number: 2 });
     harness.spawned(3);
-    let out = harness.step(Input::Exited { worker: 3, ended: Ended::Code(1) });
+    let out = harness.step(Input::Exited { worker: 3, exit: ExitKind::Code(1) });
     let ended = Output::Reloaded { number: 2, result: Err(ReloadFailure::Ended(3)) };
     assert!(out.contains(&ended), "{out:?}");
     assert!(

@@ -22,7 +22,8 @@ fn a_worker_accepts_from_its_own_socket_from_when_it_listens_until_it_exits() {
     harness.step(Input::Online { worker: 3 });
     let address = at("127.0.0.1:80");
     let options = ListenOptions::new();
-    let request = Input::ListenAsked { worker: 3, request: 0, address: address.clone(), options };
+    let request =
+        Input::ListenRequested { worker: 3, request: 0, address: address.clone(), options };
     let granted = granted(Access::OwnSocket(2));
     let granted = Output::Grant { worker: 3, request: 0, result: Ok(granted) };
     assert_eq!(
@@ -36,7 +37,7 @@ fn a_worker_accepts_from_its_own_socket_from_when_it_listens_until_it_exits() {
     // Connections that the primary accepts on its behalf are dispatched in rotation.
     assert_eq!(harness.accept(1), [send(1, 1)]);
     assert_eq!(harness.accept(2), [send(2, 2)]);
-    let out = harness.step(Input::Exited { worker: 3, ended: Ended::Signal(9) });
+    let out = harness.step(Input::Exited { worker: 3, exit: ExitKind::Signal(9) });
     assert!(out.contains(&accept_on_behalf(2, true)), "{out:?}");
     harness.spawned(4);
     let out = harness.step(Input::Disconnect { worker: 1 });
@@ -77,11 +78,11 @@ fn a_worker_with_a_connection_limit_or_without_an_own_socket_gets_a_hand_off_que
     harness.spawned(1);
     harness.step(Input::Online { worker: 1 });
     let mut request = |address: Address, options: ListenOptions| {
-        let key = harness.step(Input::ListenAsked { worker: 1, request: 0, address, options });
+        let key = harness.step(Input::ListenRequested { worker: 1, request: 0, address, options });
         let [Output::Bind { key, ref address, .. }] = key[..] else { panic!("{key:?}") };
         let out = harness.step(Input::Bound { key, result: Ok(address.clone()) });
         let [Output::Grant { result: Ok(granted), .. }] = &out[..] else { panic!("{out:?}") };
-        granted.how
+        granted.access
     };
     let limited = ListenOptions::new().max_connections(2);
     assert_eq!(request(at("127.0.0.1:80"), limited), Access::HandOff);

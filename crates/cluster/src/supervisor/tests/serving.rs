@@ -11,7 +11,7 @@ fn a_worker_comes_up_and_serves() {
     let online = emit(1, Notice::Online);
     assert_eq!(harness.step(Input::Online { worker: 1 }), [online]);
     let address = at("127.0.0.1:0");
-    let request = Input::ListenAsked {
+    let request = Input::ListenRequested {
         worker: 1,
         request: 9,
         address: address.clone(),
@@ -93,7 +93,7 @@ fn the_queue_of_a_dead_worker_is_reclaimed_and_the_worker_is_replaced_at_once() 
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
     harness.accept(1);
     harness.accept(2);
-    let out = harness.step(Input::Exited { worker: 1, ended: Ended::Signal(9) });
+    let out = harness.step(Input::Exited { worker: 1, exit: ExitKind::Signal(9) });
     assert_eq!(out, [reclaim(1), emit(1, Notice::Exit), spawn(3, 0, false)]);
     assert_eq!(harness.reclaim(1), [poll(1), send(2, 1)]);
     assert_eq!(harness.read(1), [Output::DropQueue { worker: 1, key: 1 }]);
@@ -142,7 +142,7 @@ fn a_shared_socket_is_granted_and_never_accepted_from() {
     harness.step(Input::Scale(1));
     harness.spawned(1);
     let address = at("127.0.0.1:80");
-    harness.step(Input::ListenAsked {
+    harness.step(Input::ListenRequested {
         worker: 1,
         request: 1,
         address,
