@@ -1,4 +1,7 @@
-//! The worker's descriptors under the names of mio, Tokio and axum.
+//! Adapters that let mio, Tokio and axum use a worker's listener.
+//!
+//! Each adapter implements a trait of its library, or wraps the listener in a type of its own. The
+//! listener does the work.
 
 #[cfg(feature = "axum")]
 mod axum;

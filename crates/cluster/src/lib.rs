@@ -53,15 +53,17 @@ pub use primary::settings::Settings;
 pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
 pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
+pub use worker::Worker;
 pub use worker::connection_guard::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
+pub use worker::deadlines::ORPHAN_DRAIN_MS;
 pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
 pub use worker::listen::{
     bind_at, bind_udp, bind_unix_datagram, listen, listen_at, listen_unix, listen_with,
 };
 pub use worker::listener::Listener;
+pub use worker::process_role::{is_master, is_primary, is_worker};
 pub use worker::stream::Stream;
-pub use worker::{ORPHAN_DRAIN_MS, Worker, is_master, is_primary, is_worker};
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;
 

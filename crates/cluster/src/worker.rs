@@ -1,7 +1,16 @@
-//! The worker's own side: what it is, its way to the primary, and its end.
+//! The worker's side: a process that a primary started, and the sockets it serves.
+//!
+//! [`Worker`] is the handle that a program uses. Its runtime runs on the reactor's thread, reads
+//! the channel to the primary and keeps the deadlines of a drain. A listener accepts without the
+//! runtime: each accept is a system call on a descriptor that the worker holds.
+//!
+//! Nothing here imports the primary, the supervisor or the scheduler. Both sides share
+//! `protocol/`, which has the messages and the hand-off queue.
 
+pub(crate) mod address_kind;
 pub(crate) mod connection_guard;
 pub(crate) mod datagram;
+pub(crate) mod deadlines;
 pub(crate) mod draining;
 mod limited_socket;
 pub(crate) mod listen;
@@ -10,284 +19,173 @@ mod node_primary;
 mod node_queue;
 mod open_socket;
 mod own_socket;
+mod pending_grants;
+pub(crate) mod process_role;
 mod registration;
 mod runtime;
 pub(crate) mod stream;
+mod user_messages;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::Receiver;
 
-use self::node_primary::NodePrimary;
-use crate::error::Error;
-use crate::protocol::address::Address;
-use crate::protocol::listen_options::ListenOptions;
-use crate::protocol::message::{STDERR, ToPrimary, UNIQUE_ID, UNIQUE_NO};
-use crate::worker::draining::{Drain, Draining};
-use crate::worker::runtime::{Clock, Granted, Runtime, Sink};
+use crate::protocol::message::ToPrimary;
+use crate::worker::draining::Draining;
+use crate::worker::runtime::Runtime;
 use crate::worker_state::WorkerState;
 
-/// How long a worker whose primary died may finish what it has, in milliseconds, by default.
-pub const ORPHAN_DRAIN_MS: u64 = 1500;
+/// The longest time that [`Worker::kill`] waits for the primary's answer.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// So long a worker that ends itself waits for its primary to hear it.
-const KILL_WAITS_MAX: Duration = Duration::from_secs(1);
-
-/// This process as a worker of a cluster. Cheap to clone; every clone is the same.
+/// A handle to this process as a worker of a cluster.
 ///
-/// Node: `cluster.worker` inside a worker. As its primary sees it, it is a
+/// [`Worker::current`] returns the handle. Clones are cheap and refer to the same worker;
+/// dropping a handle changes nothing.
+///
+/// ```no_run
+/// let worker = cluster::Worker::current().expect("a primary started this process");
+/// worker.on_message(|message| println!("from the primary: {:?}", message.decode::<String>()));
+/// let listener = worker.listen("127.0.0.1:8000")?;
+/// for accepted in listener.incoming() {
+///     let (stream, peer) = accepted?;
+///     println!("{peer} is connected to worker {}", worker.id());
+///     drop(stream);
+/// }
+/// // The worker drains: the loop has ended, and the process ends with it.
+/// # Ok::<(), cluster::Error>(())
+/// ```
+///
+/// Node: `cluster.worker` inside a worker. The primary's handle to the same worker is a
 /// [`WorkerProcess`](crate::WorkerProcess).
 #[derive(Clone, Debug)]
 pub struct Worker(Arc<Runtime>);
 
 impl Worker {
-    /// This process's role: `Some` when a primary started it, `None` when it runs alone.
+    /// Sends a message to the primary, where it arrives as
+    /// [`Event::Message`](crate::Event::Message).
     ///
-    /// The first call brings the worker's runtime up and tells the primary so (`online`); call
-    /// it early. It is decided by `NODE_UNIQUE_ID`, which is taken out of the environment before
-    /// `main`, so that this process's own children are no workers.
+    /// Never blocks. `true` means that the channel has room for more. `false` means that the
+    /// queue is above the channel's high-water mark: this message is queued and will be sent,
+    /// and the caller should slow down.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the process was started as a worker and has no descriptor or thread left for its
-    /// runtime, or its channel is not what its environment says.
-    #[must_use]
-    #[doc(alias = "isWorker")]
-    pub fn current() -> Option<Self> {
-        static CURRENT: OnceLock<Option<Worker>> = OnceLock::new();
-        CURRENT.get_or_init(Self::from_environment).clone()
+    /// The channel is closed, the message exceeds a limit, or the value cannot be encoded. The
+    /// error returns the value with its handles.
+    pub fn send<T: serde::Serialize>(&self, value: T) -> Result<bool, ipc::SendError<T>> {
+        self.0.parent().send(value)
     }
 
-    fn from_environment() -> Option<Self> {
-        let taken = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
-        let id = taken(UNIQUE_ID).or_else(|| taken(UNIQUE_NO))?;
-        let Some(parent) = child_process::parent() else {
-            // Running on as a primary would start workers of its own, and those again.
-            assert!(
-                sys::startup::taken("BROOD_CHANNEL").is_none(),
-                "started as worker {id}, but the channel to the primary cannot be used"
-            );
-            return None;
-        };
-        if let Some(stderr) = sys::startup::take_descriptor(STDERR) {
-            // The primary's pipe goes: a worker must not die of its words when that is gone.
-            let _ = sys::fd::replace_stderr(stderr);
-        }
-        let (messages, unread) = unbounded();
-        let runtime = Arc::new(Runtime {
-            id,
-            parent,
-            node_primary: parent.is_node().then(NodePrimary::default),
-            next_request: AtomicU32::new(0),
-            requests: Mutex::new(Some(HashMap::new())),
-            messages: Mutex::new(Some(Sink::Queue(messages))),
-            unread: Mutex::new(Some(unread)),
-            drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
-            on_disconnect: Mutex::new(Some(Vec::new())),
-            on_error: Mutex::default(),
-            listened: AtomicBool::new(false),
-            wanted: AtomicBool::new(false),
-            orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
-            orphaned: OnceLock::new(),
-            began: OnceLock::new(),
-            clock: OnceLock::new(),
-        });
-        let reactor = reactor::reactor().expect("a worker starts with a thread to spare");
-        let clock = reactor.add(Clock(runtime.clone()));
-        runtime.clock.get_or_init(|| clock);
-        let told = runtime.clone();
-        parent.subscribe(move |event| told.receive(event));
-        runtime.tell(ToPrimary::Online);
-        Some(Self(runtime))
+    /// Asks the primary to disconnect this worker. Returns at once.
+    ///
+    /// The primary stops dispatching connections to this worker, and [`draining`](Self::draining)
+    /// resolves when the connections that were already dispatched have been accepted or given to
+    /// other workers. The worker is not replaced. The process runs until its `main` returns or a
+    /// deadline of the primary ends it.
+    pub fn disconnect(&self) {
+        self.0.set_exited_after_disconnect();
+        self.0.send_to_primary(ToPrimary::Disconnect);
     }
 
-    /// Its number: from 1, never used twice by one primary.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.0.id
-    }
-
-    /// Asks the primary for an address, and blocks until it has answered.
-    pub(crate) fn ask(&self, address: &Address, options: &ListenOptions) -> Result<Granted, Error> {
-        if self.0.drain.has_begun() {
-            return Err(Error::Closed);
-        }
-        let request = self.0.next_request.fetch_add(1, Ordering::Relaxed);
-        let (reply, replied) = bounded(1);
-        match self.0.requests().as_mut() {
-            Some(requests) => requests.insert(request, reply),
-            None => return Err(Error::Closed),
-        };
-        let wish =
-            ToPrimary::Listen { request, address: address.clone(), options: options.clone() };
-        self.0.tell(wish);
-        replied.recv().map_err(|_| Error::Closed)?.map_err(|errno| {
-            if errno == sys::errno::ECANCELED {
-                return Error::Closed;
-            }
-            Error::Listen(address.clone(), std::io::Error::from_raw_os_error(errno))
-        })
-    }
-
-    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
-        &self.0
-    }
-
-    /// When this worker shall end: a future, a flag and a blocking wait.
-    pub fn draining(&self) -> Draining {
-        Draining::of(self.0.drain.clone())
-    }
-
-    /// How far this worker has come.
-    #[must_use]
-    pub fn state(&self) -> WorkerState {
-        match () {
-            () if !self.is_connected() => WorkerState::Disconnected,
-            () if self.0.drain.has_begun() => WorkerState::Disconnecting,
-            () if self.0.listened.load(Ordering::Acquire) => WorkerState::Listening,
-            () => WorkerState::Online,
-        }
-    }
-
-    /// `Some(true)` once it is to end because either side wants it: its exit is no crash then.
-    #[must_use]
-    #[doc(alias = "exitedAfterDisconnect")]
-    pub fn exited_after_disconnect(&self) -> Option<bool> {
-        self.0.wanted.load(Ordering::Acquire).then_some(true)
-    }
-
-    /// Ends this process at once, with code 0, and for good: what it has not accepted goes to
-    /// others, what it has is lost. The primary is told before, and given a second to hear it.
+    /// Disconnects this worker and ends the process with code 0.
+    ///
+    /// Waits for at most one second until the primary has confirmed the disconnect. Connections
+    /// that this worker has not accepted go to other workers; connections that it has accepted
+    /// are lost.
     ///
     /// Node: `worker.kill()` in a worker, and `worker.destroy()`.
     #[doc(alias = "destroy")]
     pub fn kill(&self) -> ! {
         self.disconnect();
-        self.0.drain.wait_begun(KILL_WAITS_MAX);
+        self.0.drain().wait_begun(KILL_WAIT_MAX);
         std::process::exit(0)
     }
 
-    /// Ends this worker for good: nothing new comes, and [`draining`](Self::draining) resolves
-    /// once what was dealt to it is accepted or given to others. Returns at once.
+    /// Returns a receiver of the primary's messages, from the first message on.
     ///
-    /// The process goes on until its `main` returns, or the primary's deadlines end it.
-    pub fn disconnect(&self) {
-        self.0.wanted.store(true, Ordering::Release);
-        self.0.tell(ToPrimary::Disconnect);
-    }
-
-    /// Sends a message to the primary, which gets it as [`Event::Message`](crate::Event).
+    /// The receiver also has the messages that arrived before this call. The first call returns
+    /// the receiver; each later call returns a receiver that is closed.
     ///
-    /// `false` says that more is queued than the channel likes; it will arrive all the same.
+    /// A program that needs no messages should drop the receiver. Otherwise unread messages stay
+    /// in memory, and at 4 MiB of them the worker stops reading the channel to the primary: a
+    /// disconnect by the primary then shows only as the end of the worker's listeners.
     ///
-    /// # Errors
-    ///
-    /// The value comes back, with its handles, when the channel is closed, the message is over
-    /// a limit, or it cannot be encoded.
-    pub fn send<T: serde::Serialize>(&self, value: T) -> Result<bool, ipc::SendError<T>> {
-        self.0.parent.send(value)
-    }
-
-    /// The primary's messages, from the first one on: what came before this call waits in it.
-    ///
-    /// The first call gives the receiver; those after it give one that is closed. A worker that
-    /// wants no messages drops it, or they are kept for as long as it runs, and when 4 MiB of them
-    /// lie unread the primary is not heard any further. That it shall end the worker then sees by
-    /// the end of its listeners alone.
-    ///
-    /// Node: `process.on('message')`, which gets what came before the first listener, too.
+    /// Node: `process.on('message')`, whose first listener also gets the earlier messages.
     #[must_use]
     pub fn messages(&self) -> Receiver<ipc::Message> {
-        let unread = self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        unread.unwrap_or_else(|| unbounded().1)
+        self.0.messages().take_receiver()
     }
 
-    /// Has `call` called with each of the primary's messages, on the callback thread, from the
-    /// first one on: what [`messages`](Self::messages) would have given comes first. Of several such
-    /// callbacks the first is called, for a message has one owner; a receiver that was taken ends.
+    /// Calls `call` with each of the primary's messages, on the callback thread.
+    ///
+    /// Messages that [`messages`](Self::messages) would have returned come first. A message has
+    /// one owner: among several such callbacks only the first is called, and a receiver that
+    /// `messages` returned earlier is closed.
     pub fn on_message(&self, call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
-        let sink = Sink::Callback(Box::new(reactor::callback::each(call)));
-        let mut messages = self.0.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        // Also when the channel is closed: what had come before is still there.
-        self.messages().try_iter().for_each(|message| sink.put(message));
-        if let Some(Sink::Queue(_)) = *messages {
-            *messages = Some(sink);
-        }
+        self.0.messages().set_callback(call);
         self
     }
 
-    /// Has `call` called, on the callback thread, with what goes wrong on the channel to the primary.
-    /// The process goes on.
+    /// Calls `call` with each error of the channel to the primary, on the callback thread.
+    ///
+    /// An error on the channel does not end the process.
     pub fn on_error(&self, call: impl FnMut(Arc<child_process::Error>) + Send + 'static) -> &Self {
-        let call = reactor::callback::each(call);
-        let mut calls = self.0.on_error.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.push(Box::new(call));
+        self.0.on_error(call);
         self
     }
 
-    /// Has `call` called, on the callback thread, when the channel to the primary is closed; soon
-    /// if it is.
+    /// Calls `call` on the callback thread when the channel to the primary closes.
+    ///
+    /// If the channel is already closed, `call` runs soon after this function returns.
     pub fn on_disconnect(&self, call: impl FnOnce() + Send + 'static) -> &Self {
-        match &mut *self.0.on_disconnect() {
-            Some(calls) => calls.push(Box::new(call)),
-            None => reactor::callback::call(call),
-        }
+        self.0.on_disconnect(call);
         self
     }
 
-    /// Whether the channel to the primary is open.
+    /// Sets the time this worker has to finish its connections after its primary has died.
+    ///
+    /// The process then exits with code 0. The default is [`ORPHAN_DRAIN_MS`].
+    ///
+    /// [`ORPHAN_DRAIN_MS`]: crate::ORPHAN_DRAIN_MS
+    pub fn set_orphan_drain(&self, limit: Duration) {
+        self.0.deadlines().set_orphan_drain(limit);
+    }
+
+    /// The worker's number, from 1. One primary never uses a number twice.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Returns a wait for the end of this worker: a future, a flag and a blocking call in one.
+    pub fn draining(&self) -> Draining {
+        Draining::new(self.0.drain().clone())
+    }
+
+    /// Returns the stage that this worker has reached.
+    #[must_use]
+    pub fn state(&self) -> WorkerState {
+        self.0.state()
+    }
+
+    /// Returns `Some(true)` once the worker or its primary has asked for the worker's end, and
+    /// `None` before. The primary does not count the exit of such a worker as a crash.
+    #[must_use]
+    #[doc(alias = "exitedAfterDisconnect")]
+    pub fn exited_after_disconnect(&self) -> Option<bool> {
+        self.0.exited_after_disconnect().then_some(true)
+    }
+
+    /// Returns whether the channel to the primary is open.
     #[must_use]
     #[doc(alias = "isConnected")]
     pub fn is_connected(&self) -> bool {
-        self.0.parent.connected()
+        self.0.parent().connected()
     }
 
-    /// How long this worker may finish what it has after its primary died; by default
-    /// [`ORPHAN_DRAIN_MS`]. Then the process exits with code 0.
-    pub fn set_orphan_drain(&self, limit: Duration) {
-        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.0.orphan_drain_ms.store(ms, Ordering::Relaxed);
+    fn runtime(&self) -> &Arc<Runtime> {
+        &self.0
     }
-}
-
-/// Whether this process is the primary, or would be one: it was not started as a worker.
-///
-/// ```
-/// assert!(cluster::is_primary() && !cluster::is_worker());
-/// ```
-///
-/// Node: `cluster.isPrimary`. As [`Worker::current`] it brings the worker's runtime up.
-///
-/// # Panics
-///
-/// As [`Worker::current`].
-#[must_use]
-#[doc(alias = "isPrimary")]
-pub fn is_primary() -> bool {
-    !is_worker()
-}
-
-/// The same as [`is_primary`]. Node: `cluster.isMaster`.
-///
-/// # Panics
-///
-/// As [`Worker::current`].
-#[must_use]
-#[doc(alias = "isMaster")]
-pub fn is_master() -> bool {
-    is_primary()
-}
-
-/// Whether this process was started as a worker. Node: `cluster.isWorker`.
-///
-/// # Panics
-///
-/// As [`Worker::current`].
-#[must_use]
-#[doc(alias = "isWorker")]
-pub fn is_worker() -> bool {
-    Worker::current().is_some()
 }

@@ -8,29 +8,34 @@ use crate::adapter::tokio::{AsyncListener, AsyncStream};
 use crate::error::Error;
 use crate::worker::connection_guard::Accepted;
 
-/// How long an accept that failed for want of descriptors waits before it is tried again, and
-/// how long the last connections have to be read from before a drain is reached.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a failed accept, which most often lacked a descriptor.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// The time that the last accepted connections have for their first bytes to be read before the
+/// drain is reached.
+const FIRST_READ_MAX: Duration = Duration::from_millis(50);
 
 impl<S: AsyncStream> Serve for AsyncListener<S> {
     type Io = Accepted<S::Async>;
     type Addr = S::Peer;
 
-    /// Never ends and never fails: when no connection will come it waits for ever, and leaves
-    /// the end to `with_graceful_shutdown(worker.draining())`.
+    /// Waits for the next connection; never fails and never ends.
+    ///
+    /// When no further connection will arrive, the future stays pending. The end of the server is
+    /// the task of `with_graceful_shutdown(worker.draining())`.
     async fn accept(&mut self) -> (Accepted<S::Async>, S::Peer) {
         loop {
-            match self.take().await {
+            match self.accept_connection().await {
                 Ok(accepted) => return accepted,
                 Err(Error::Closed) => {
-                    // A graceful shutdown drops connections of which nothing was read. The last
-                    // were accepted just now: let their first bytes be read before it begins.
+                    // A graceful shutdown drops connections from which nothing has been read. The
+                    // last connections were accepted a moment ago, so the hold delays the shutdown
+                    // until their first bytes can be read.
                     let hold = self.close();
-                    ::tokio::time::sleep(PAUSE).await;
+                    ::tokio::time::sleep(FIRST_READ_MAX).await;
                     drop(hold);
                     std::future::pending::<()>().await;
                 }
-                Err(_) => ::tokio::time::sleep(PAUSE).await,
+                Err(_) => ::tokio::time::sleep(ACCEPT_RETRY).await,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Listeners in a program's own mio loop.
+//! Listeners in a program's own mio poll.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,20 +10,26 @@ use ::mio::{Interest, Registry, Token};
 use crate::worker::listener::Listener;
 use crate::worker::stream::Stream;
 
-/// Readable means: call [`try_accept`](Listener::try_accept) until it gives `None`. Deregister it
-/// before it is dropped; the primary keeps a copy of its queue open.
+/// When the listener is readable, call [`try_accept`](Listener::try_accept) until it returns `None`.
+/// Deregister the listener before it is dropped: the primary keeps a copy of the queue open, so
+/// closing does not remove it from the poll.
 impl<S: Stream> Source for Listener<S> {
-    fn register(&mut self, registry: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, wanted)
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interest)
     }
 
     fn reregister(
         &mut self,
         registry: &Registry,
         token: Token,
-        wanted: Interest,
+        interest: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, wanted)
+        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interest)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The listener for tokio, and with feature `axum` for `axum::serve`.
+//! Listeners in a Tokio runtime.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,20 +16,20 @@ use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::worker::connection_guard::Accepted;
 #[cfg(feature = "axum")]
-use crate::worker::draining::Hold;
-use crate::worker::listener::{Listener, Taken};
+use crate::worker::draining::DrainHold;
+use crate::worker::listener::{CountedConnection, Listener};
 use crate::worker::stream::Stream;
 
-/// A stream that tokio has a type for.
+/// A stream type that has a counterpart in Tokio.
 pub trait AsyncStream: Stream {
-    /// tokio's type.
+    /// Tokio's type.
     type Async: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Hands the stream, which does not block, to the runtime this is called in.
+    /// Converts the stream, which must be non-blocking, for the current Tokio runtime.
     ///
     /// # Errors
     ///
-    /// When the runtime cannot watch the descriptor.
+    /// The runtime cannot watch the descriptor.
     fn into_async(self) -> io::Result<Self::Async>;
 }
 
@@ -49,18 +49,29 @@ impl AsyncStream for StdUnixStream {
     }
 }
 
-/// A [`Listener`] whose `accept` is a future.
+/// A [`Listener`] for Tokio, whose `accept` is a future.
 ///
-/// Made by [`AsyncListener::new`] inside a tokio runtime with I/O enabled. `drop` takes it off
-/// the runtime and closes it, in this order.
+/// With the feature `axum` it is also a listener for `axum::serve`. `drop` removes the descriptor
+/// from the runtime and then closes the listener.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let listener = cluster::AsyncListener::new(cluster::listen("127.0.0.1:0")?)?;
+/// # let client = std::net::TcpStream::connect(listener.address().to_string()).unwrap();
+/// let (stream, peer) = listener.accept().await?;
+/// println!("{peer} is connected");
+/// # drop((client, stream));
+/// # Ok::<(), cluster::Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct AsyncListener<S: AsyncStream = StdTcpStream> {
-    /// `None` once it is closed.
+    /// `None` once the listener is closed.
     watched: Option<AsyncFd<Watched<S>>>,
     address: Address,
 }
 
-/// The listener as tokio asks for it: by number.
+/// A listener with the trait that Tokio needs.
 #[derive(Debug)]
 struct Watched<S: AsyncStream>(Listener<S>);
 
@@ -71,19 +82,19 @@ impl<S: AsyncStream> AsRawFd for Watched<S> {
 }
 
 impl<S: AsyncStream> AsyncListener<S> {
-    /// Hands the listener to the tokio runtime this is called in.
+    /// Registers a listener with the current Tokio runtime.
     ///
     /// # Errors
     ///
-    /// When the runtime cannot watch the descriptor.
+    /// The runtime cannot watch the descriptor.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one without I/O.
+    /// There is no current Tokio runtime, or I/O is not enabled in it.
     #[allow(
         deprecated,
-        reason = "the successor is `unsafe`; what it asks for, one descriptor as long as it \
-                  lives, is what a listener has"
+        reason = "the successor is `unsafe`; it requires the same descriptor for the whole life \
+                  of the value, and a listener never changes its descriptor"
     )]
     pub fn new(listener: Listener<S>) -> Result<Self, Error> {
         use ::tokio::io::Interest;
@@ -93,74 +104,83 @@ impl<S: AsyncStream> AsyncListener<S> {
         Ok(Self { watched: Some(watched), address })
     }
 
-    /// Waits for a connection. Cancel safe: a connection is taken in the same poll that gives it.
+    /// Waits for a connection, and returns it with the peer's address.
+    ///
+    /// The future is cancel safe: a connection is taken in the poll that returns it.
     ///
     /// # Errors
     ///
     /// As [`Listener::accept`].
     pub async fn accept(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
-        let accepted = self.take().await;
+        let accepted = self.accept_connection().await;
         if let (Err(Error::Closed), Some(watched)) = (&accepted, &self.watched) {
-            drop(watched.get_ref().0.end());
+            drop(watched.get_ref().0.stop());
         }
         accepted
     }
 
-    /// As `accept`, but leaves it to the caller to end the listener.
-    pub(crate) async fn take(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
+    /// As [`accept`](Self::accept), but after [`Error::Closed`] the caller has to stop the
+    /// listener.
+    pub(crate) async fn accept_connection(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
         let watched = self.watched.as_ref().ok_or(Error::Closed)?;
         loop {
             let Some(ready) = readable(watched).await else {
-                // The drain has begun: what is there is taken, then it is closed.
-                match watched.get_ref().0.take()? {
-                    Some(taken) => return adopt::<S>(taken),
+                // The drain has begun: the socket is read until it is empty.
+                match watched.get_ref().0.accept_connection()? {
+                    Some(counted) => return into_async::<S>(counted),
                     None => continue,
                 }
             };
             let mut ready = ready.map_err(|source| Error::Os("epoll_wait", source))?;
-            match watched.get_ref().0.take()? {
-                Some(taken) => return adopt::<S>(taken),
+            match watched.get_ref().0.accept_connection()? {
+                Some(counted) => return into_async::<S>(counted),
                 None => ready.clear_ready(),
             }
         }
     }
 
-    /// Closes the descriptor; the worker's drain goes on when the answer is dropped.
+    /// Closes the descriptor. The worker's drain waits until the returned hold is dropped.
     #[cfg(feature = "axum")]
-    pub(crate) fn close(&mut self) -> Option<Hold> {
-        self.watched.take().and_then(|watched| watched.get_ref().0.end())
+    pub(crate) fn close(&mut self) -> Option<DrainHold> {
+        self.watched.take().and_then(|watched| watched.get_ref().0.stop())
     }
 
-    /// The address, with the real port where 0 was asked for.
+    /// Returns the address of the listener. If the request was for port 0, this is the actual
+    /// port.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 }
 
-/// Waits until a try is worth it; `None` once the worker drains and its socket, shared with
-/// others, does not say so. Every task that waits here is woken, not only the last.
+/// Waits until an accept should be tried. Returns `None` once the worker drains, if the listener's
+/// socket does not report the drain itself.
+///
+/// Several tasks may wait here at once; the drain wakes all of them.
 async fn readable<S: AsyncStream>(
     watched: &AsyncFd<Watched<S>>,
 ) -> Option<io::Result<AsyncFdReadyGuard<'_, Watched<S>>>> {
     let listener = &watched.get_ref().0;
-    let Some(mut beginning) = listener.beginning() else {
-        let shared = listener.is_draining_socket();
-        return if shared { None } else { Some(watched.readable().await) };
+    let Some(mut drain_begun) = listener.drain_begun() else {
+        let draining = listener.is_draining_socket();
+        return if draining { None } else { Some(watched.readable().await) };
     };
     let mut readable = pin!(watched.readable());
     poll_fn(|context| {
         if let Poll::Ready(ready) = readable.as_mut().poll(context) {
             return Poll::Ready(Some(ready));
         }
-        Pin::new(&mut beginning).poll(context).map(|()| None)
+        Pin::new(&mut drain_begun).poll(context).map(|()| None)
     })
     .await
 }
 
-/// The descriptor is non-blocking since `accept4(2)`, as tokio needs it.
-fn adopt<S: AsyncStream>(taken: Taken) -> Result<(Accepted<S::Async>, S::Peer), Error> {
-    let (stream, peer) = Listener::<S>::accepted(taken)?;
+/// Converts a connection to Tokio's stream. The descriptor is non-blocking since `accept4(2)`, as
+/// Tokio requires.
+fn into_async<S: AsyncStream>(
+    counted: CountedConnection,
+) -> Result<(Accepted<S::Async>, S::Peer), Error> {
+    let (stream, peer) = Listener::<S>::into_stream(counted)?;
     let stream = stream.try_map(S::into_async).map_err(|source| Error::Os("epoll_ctl", source))?;
     Ok((stream, peer))
 }

@@ -1,4 +1,4 @@
-//! Accepted connections, and the count of those that are open.
+//! Accepted connections, and the guards that count the open ones.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::ops::{Deref, DerefMut};
@@ -11,69 +11,93 @@ use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
 use crate::worker::runtime::Runtime;
 
-/// What keeps count of an open connection; dropping it says that the connection has ended.
+/// The part of an open connection in a count; `drop` counts the connection as closed.
 #[derive(Debug)]
-pub(crate) enum Open {
-    /// The primary does.
-    Dispatched(Arc<Tally>),
-    /// The listener does, alone.
-    Shared(Arc<LimitedSocket>),
+pub(crate) enum ConnectionGuard {
+    /// The primary counts, for a listener with a hand-off queue.
+    Primary(Arc<ClosedReporter>),
+    /// The listener counts by itself.
+    LimitedSocket(Arc<LimitedSocket>),
+    /// The queue of a listener under a Node primary counts.
     NodeQueue(Arc<NodeQueue>),
 }
 
-/// A listener's count of what has ended, and the way to who may wait for the next.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    pub(crate) count: ClosedCount,
-    pub(crate) key: u32,
-    pub(crate) runtime: Arc<Runtime>,
-}
-
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         match self {
-            Self::Dispatched(tally) => {
-                if tally.count.end() {
-                    tally.runtime.tell(ToPrimary::HasRoom { key: tally.key });
-                }
-            }
-            Self::Shared(limited_socket) => limited_socket.leave(),
-            Self::NodeQueue(node_queue) => node_queue.leave(),
+            Self::Primary(reporter) => reporter.connection_closed(),
+            Self::LimitedSocket(limited_socket) => limited_socket.connection_closed(),
+            Self::NodeQueue(node_queue) => node_queue.connection_closed(),
         }
     }
 }
 
-/// An accepted connection: the stream, and where connections are counted its part of the count.
+/// Reports the closed connections of one listener to the primary.
+#[derive(Debug)]
+pub(crate) struct ClosedReporter {
+    count: ClosedCount,
+    key: u32,
+    runtime: Arc<Runtime>,
+}
+
+impl ClosedReporter {
+    pub(crate) fn new(count: ClosedCount, key: u32, runtime: Arc<Runtime>) -> Self {
+        Self { count, key, runtime }
+    }
+
+    /// Counts one more closed connection, and sends a message if the primary waits for it.
+    fn connection_closed(&self) {
+        if self.count.end() {
+            self.runtime.send_to_primary(ToPrimary::HasRoom { key: self.key });
+        }
+    }
+}
+
+/// An accepted connection: a stream, and a guard that counts the connection as open.
 ///
-/// It derefs to the stream and reads and writes as the stream does. Where open connections are
-/// counted ([`Policy::LeastLoaded`](crate::Policy::LeastLoaded),
-/// [`max_connections`](crate::ListenOptions::max_connections)) this one counts until it is dropped;
-/// [`into_inner`](Self::into_inner) ends its count although the stream lives on.
+/// It dereferences to the stream, and reads and writes as the stream does. Open connections are
+/// counted under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
+/// [`max_connections`](crate::ListenOptions::max_connections). There a connection counts until
+/// the `Accepted` is dropped, which also closes the stream, or until
+/// [`into_inner`](Self::into_inner). Elsewhere the guard does nothing.
+///
+/// ```
+/// use std::io::Write;
+///
+/// let listener = cluster::listen("127.0.0.1:0")?;
+/// # let client = std::net::TcpStream::connect(listener.address().to_string())?;
+/// let (mut stream, _peer) = listener.accept()?;
+/// stream.write_all(b"hello")?;
+/// # drop(client);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Accepted<S> {
-    /// Dropped first: who sees the stream closed finds it counted.
-    open: Option<Open>,
+    /// Dropped before the stream: a client that sees the end of its connection must find the
+    /// connection counted as closed.
+    guard: Option<ConnectionGuard>,
     stream: S,
 }
 
 impl<S> Accepted<S> {
-    pub(crate) fn new(stream: S, open: Option<Open>) -> Self {
-        Self { open, stream }
+    pub(crate) fn new(stream: S, guard: Option<ConnectionGuard>) -> Self {
+        Self { guard, stream }
     }
 
-    /// Gives the stream alone. From now on the connection is taken for ended: keep the guard for
-    /// connections that live long.
+    /// Returns the stream, and counts the connection as closed from now on.
+    ///
+    /// A program whose connections live long should keep the `Accepted` instead.
     pub fn into_inner(self) -> S {
         self.stream
     }
 
-    /// Makes another kind of stream of it that keeps the count.
+    /// Converts the stream to another type, and keeps the guard.
     ///
     /// # Errors
     ///
-    /// What `change` gives.
+    /// The error of `change`. The connection counts as closed then.
     pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Accepted<T>, E> {
-        Ok(Accepted { stream: change(self.stream)?, open: self.open })
+        Ok(Accepted { stream: change(self.stream)?, guard: self.guard })
     }
 }
 

@@ -6,46 +6,53 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use crate::protocol::address::Address;
+use crate::worker::address_kind::AddressKind;
 use crate::worker::registration::Registration;
 
-/// A kind of datagram socket: [`UdpSocket`] or [`UnixDatagram`].
+/// A type of datagram socket that workers can share: [`UdpSocket`] or [`UnixDatagram`].
+///
+/// The trait is sealed: other crates cannot implement it.
 pub trait Datagram: sealed::Sealed + From<OwnedFd> + AsFd {}
 
 impl Datagram for UdpSocket {}
 impl Datagram for UnixDatagram {}
 
 pub(crate) mod sealed {
-    use super::{Address, UdpSocket, UnixDatagram};
+    use super::{AddressKind, UdpSocket, UnixDatagram};
 
-    pub trait Sealed {
-        const WHAT: &'static str;
-        fn serves(address: &Address) -> bool;
-    }
+    pub trait Sealed: AddressKind {}
 
-    impl Sealed for UdpSocket {
-        const WHAT: &'static str = "a UDP address";
+    impl Sealed for UdpSocket {}
+    impl Sealed for UnixDatagram {}
+}
 
-        fn serves(address: &Address) -> bool {
-            matches!(address, Address::Udp { .. })
-        }
-    }
+impl AddressKind for UdpSocket {
+    const KIND: &'static str = "a UDP address";
 
-    impl Sealed for UnixDatagram {
-        const WHAT: &'static str = "a Unix datagram address";
-
-        fn serves(address: &Address) -> bool {
-            matches!(address, Address::DatagramPath(_) | Address::DatagramAbstract(_))
-        }
+    fn fits(address: &Address) -> bool {
+        matches!(address, Address::Udp { .. })
     }
 }
 
-/// A bound datagram socket, the same in all workers that asked for its address: the kernel gives
-/// each datagram to one of them, to whoever reads first.
+impl AddressKind for UnixDatagram {
+    const KIND: &'static str = "a Unix datagram address";
+
+    fn fits(address: &Address) -> bool {
+        matches!(address, Address::DatagramPath(_) | Address::DatagramAbstract(_))
+    }
+}
+
+/// A bound datagram socket, shared by all workers that requested its address.
 ///
-/// It derefs to std's socket. Whether it blocks belongs to the socket and so to all workers at
-/// once: set it the same way everywhere. Where Node is the primary or another of the workers it
-/// does not block, because Node polls. `drop` closes this worker's descriptor and tells the
-/// primary, which closes the socket after the last; the file of a Unix socket is removed then.
+/// The kernel gives each datagram to one worker, the first that reads. `BoundSocket` dereferences
+/// to the socket type of the standard library.
+///
+/// `O_NONBLOCK` belongs to the shared socket, and so to all workers at once: all of them should
+/// set it the same way. Under a Node primary, and beside Node workers, the socket does not block,
+/// because Node polls it.
+///
+/// `drop` closes this worker's descriptor and notifies the primary. The primary closes the socket
+/// after the last worker, and removes the file of a Unix socket then.
 ///
 /// ```
 /// let socket = cluster::bind_udp("127.0.0.1:0")?;
@@ -63,13 +70,13 @@ impl<S: Datagram> BoundSocket<S> {
         Self { registration, socket }
     }
 
-    /// The address, with the real port where 0 was asked for.
+    /// Returns the address of the socket. If the request was for port 0, this is the actual port.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.registration.address()
     }
 
-    /// The [data](crate::ListenOptions::data) of the first that asked for the address.
+    /// Returns the [data](crate::ListenOptions::data) of the first worker that bound the address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
         self.registration.data()

@@ -1,8 +1,8 @@
-//! The limit of open connections where no primary keeps count: the listening socket is shared by
-//! several processes, or is this process's own.
+//! The connection limit of a listening socket for which no primary counts.
 //!
-//! Who has all it may have does not accept. Its descriptor is not readable then, whoever waits
-//! at the socket stays there, and others that share it may be quicker.
+//! The socket is shared by several processes, or belongs to this process alone. At the limit the
+//! listener stops accepting and its descriptor is not readable. Clients stay in the backlog, where
+//! other processes that share the socket can take them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,46 +10,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sys::switch::Switch;
 
-/// A listening socket from which only so many connections may be open.
+/// A listening socket with a limit on the connections that are open at once.
 #[derive(Debug)]
 pub(crate) struct LimitedSocket {
     socket: OwnedFd,
-    /// Readable when there is a connection, and room for it.
-    switch: Switch,
+    /// Readable while a connection waits and the limit is not reached.
+    readiness: Switch,
     max: u32,
     open: Mutex<u32>,
 }
 
 impl LimitedSocket {
     pub(crate) fn new(socket: OwnedFd, max: u32) -> io::Result<Arc<Self>> {
-        let switch = Switch::new(socket.as_fd())?;
-        Ok(Arc::new(Self { socket, switch, max, open: Mutex::new(0) }))
+        let readiness = Switch::new(socket.as_fd())?;
+        Ok(Arc::new(Self { socket, readiness, max, open: Mutex::new(0) }))
     }
 
-    /// Accepts where there is room, or `anyway`; `WouldBlock` also when there is none.
+    /// Accepts a connection. At the limit the result is `WouldBlock`, unless `ignore_limit`.
     pub(crate) fn accept<T>(
         &self,
-        anyway: bool,
+        ignore_limit: bool,
         accept: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
+        // Locked across the accept: two threads must not both take the last place.
         let mut open = self.open();
-        if *open >= self.max && !anyway {
+        if *open >= self.max && !ignore_limit {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let accepted = accept(self.socket.as_fd())?;
         *open += 1;
         if *open == self.max {
-            self.turn(false);
+            self.set_readiness(false);
         }
         Ok(accepted)
     }
 
-    /// One that was accepted has ended.
-    pub(crate) fn leave(&self) {
+    /// Counts one open connection less.
+    pub(crate) fn connection_closed(&self) {
         let mut open = self.open();
         *open -= 1;
         if *open + 1 == self.max {
-            self.turn(true);
+            self.set_readiness(true);
         }
     }
 
@@ -57,8 +58,8 @@ impl LimitedSocket {
         self.socket.as_fd()
     }
 
-    fn turn(&self, on: bool) {
-        self.switch.set(self.socket.as_fd(), on).expect("it watches the socket");
+    fn set_readiness(&self, on: bool) {
+        self.readiness.set(self.socket.as_fd(), on).expect("the socket has been watched since new");
     }
 
     fn open(&self) -> MutexGuard<'_, u32> {
@@ -68,7 +69,7 @@ impl LimitedSocket {
 
 impl AsFd for LimitedSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.switch.as_fd()
+        self.readiness.as_fd()
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_listener_at_its_limit_gives_nothing_until_one_has_ended() {
+    fn a_listener_at_its_limit_accepts_nothing_until_a_connection_has_closed() {
         let options = ListenOptions::new().max_connections(2);
         let listener = listen_with("127.0.0.1:0", &options).unwrap();
         let Address::Tcp { address, .. } = *listener.address() else { panic!("not TCP") };
@@ -89,7 +90,7 @@ mod tests {
         let first = listener.accept().unwrap();
         let (second, _) = listener.try_accept().unwrap().unwrap();
         assert!(listener.try_accept().unwrap().is_none() && !readable(Duration::ZERO));
-        // The stream lives on, but is no longer counted.
+        // The stream stays open but is no longer counted.
         let _stream = second.into_inner();
         assert!(readable(Duration::from_secs(10)));
         let third = listener.accept().unwrap();

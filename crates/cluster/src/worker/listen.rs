@@ -1,4 +1,4 @@
-//! Listening and binding: as a worker through its primary, or in a program alone.
+//! The functions that open listeners and datagram sockets, in a worker and without a primary.
 
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -10,52 +10,64 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::worker::Worker;
 use crate::worker::datagram::{BoundSocket, Datagram};
 use crate::worker::listener::Listener;
-use crate::worker::open_socket::{bind_as, first, listen_as, tcp, udp};
+use crate::worker::open_socket::{open_datagram, open_listener, tcp, try_each_address, udp};
 use crate::worker::stream::Stream;
 
 impl Worker {
-    /// Listens on an address that all workers share: the primary opens it once and deals the
-    /// connections, or shares the socket, as its policy says.
+    /// Listens on a TCP address that all workers share.
     ///
-    /// Port 0 is one port for all workers. Where the name means several addresses the first that
-    /// can be had is taken. Blocks until the primary has answered.
+    /// The primary opens the address once. As its policy says, it dispatches the connections to
+    /// the workers or shares the listening socket with them. Port 0 is one port for all workers. If
+    /// a name has several addresses, the first that can be opened is used. Blocks until the
+    /// primary has answered.
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`] with what the primary's `bind` or `listen` gave; [`Error::Closed`] once
-    /// the worker drains or its primary is gone.
+    /// [`Error::Listen`] with the error of `bind(2)` or `listen(2)` in the primary;
+    /// [`Error::Resolve`] if the name has no address; [`Error::Closed`] if the worker drains or
+    /// its primary is gone.
     pub fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener, Error> {
         self.listen_with(address, &ListenOptions::new())
     }
 
-    /// As [`listen`](Self::listen), with options.
+    /// Listens on a TCP address that all workers share, with options.
+    ///
+    /// See [`listen`](Self::listen).
     ///
     /// # Errors
     ///
-    /// As [`listen`](Self::listen); [`Error::Option`] where an option cannot be used.
+    /// As [`listen`](Self::listen), and [`Error::Option`] for an option that cannot be used.
     pub fn listen_with(
         &self,
         address: impl ToSocketAddrs,
         options: &ListenOptions,
     ) -> Result<Listener, Error> {
-        first(address, |address| listen_as(Some(self), tcp(address, options), options))
+        try_each_address(address, |address| {
+            open_listener(Some(self), tcp(address, options), options)
+        })
     }
 
-    /// Listens on the path of a Unix socket. The primary removes its file when the last worker
-    /// closed it; one that a dead process left behind is replaced.
+    /// Listens on the path of a Unix stream socket that all workers share.
     ///
-    /// A relative path is this worker's. The kernel has room for 107 bytes; the shorter of the
-    /// absolute path and that from the primary's folder counts.
+    /// The primary removes the socket's file when the last worker has closed its listener. A file
+    /// that a dead process left behind is replaced.
+    ///
+    /// A relative path is relative to the working directory of this worker. The kernel accepts up
+    /// to 107 bytes, and the shorter of two forms counts: the absolute path, or the path relative
+    /// to the primary's working directory. See `unix(7)`.
     ///
     /// # Errors
     ///
-    /// As [`listen`](Self::listen); `EADDRINUSE` also where another file has the name.
+    /// As [`listen`](Self::listen). The error is `EADDRINUSE` also if the path names a file that
+    /// is no socket.
     pub fn listen_unix(&self, path: impl AsRef<Path>) -> Result<Listener<UnixStream>, Error> {
         self.listen_at(Address::UnixPath(path.as_ref().to_owned()), &ListenOptions::new())
     }
 
-    /// Listens on any address whose connections are of this kind; for names in the abstract
-    /// namespace, and for sockets that the [primary was given](crate::Builder::socket).
+    /// Listens on any address that fits the type of stream.
+    ///
+    /// Only this function reaches names in the abstract namespace and the
+    /// [inherited sockets](crate::Builder::socket) of the primary.
     ///
     /// ```no_run
     /// # use cluster::{Address, Listener, ListenOptions, Worker};
@@ -72,16 +84,16 @@ impl Worker {
     /// # Errors
     ///
     /// As [`listen_with`](Self::listen_with); [`Error::Option`] for an address of another kind;
-    /// [`Error::Listen`] with `EBADF` for a socket that the primary was not given.
+    /// [`Error::Listen`] with `EBADF` if the primary has no inherited socket of that name.
     pub fn listen_at<S: Stream>(
         &self,
         address: Address,
         options: &ListenOptions,
     ) -> Result<Listener<S>, Error> {
-        listen_as(Some(self), address, options)
+        open_listener(Some(self), address, options)
     }
 
-    /// Binds a UDP socket that all workers share; port 0 is one port for all.
+    /// Binds a UDP socket that all workers share. Port 0 is one port for all workers.
     ///
     /// # Errors
     ///
@@ -90,7 +102,7 @@ impl Worker {
         self.bind_udp_with(address, &ListenOptions::new())
     }
 
-    /// As [`bind_udp`](Self::bind_udp), with options.
+    /// Binds a UDP socket that all workers share, with options.
     ///
     /// # Errors
     ///
@@ -100,11 +112,14 @@ impl Worker {
         address: impl ToSocketAddrs,
         options: &ListenOptions,
     ) -> Result<BoundSocket<UdpSocket>, Error> {
-        first(address, |address| bind_as(Some(self), udp(address, options), options))
+        try_each_address(address, |address| {
+            open_datagram(Some(self), udp(address, options), options)
+        })
     }
 
-    /// Binds a Unix datagram socket that all workers share, at a path as in
-    /// [`listen_unix`](Self::listen_unix).
+    /// Binds a Unix datagram socket that all workers share.
+    ///
+    /// The rules for the path are those of [`listen_unix`](Self::listen_unix).
     ///
     /// # Errors
     ///
@@ -116,7 +131,7 @@ impl Worker {
         self.bind_at(Address::DatagramPath(path.as_ref().to_owned()), &ListenOptions::new())
     }
 
-    /// Binds at any address whose sockets are of this kind.
+    /// Binds a datagram socket to any address that fits the type of socket.
     ///
     /// # Errors
     ///
@@ -126,13 +141,13 @@ impl Worker {
         address: Address,
         options: &ListenOptions,
     ) -> Result<BoundSocket<S>, Error> {
-        bind_as(Some(self), address, options)
+        open_datagram(Some(self), address, options)
     }
 }
 
-/// Listens as a worker does, or, in a process that is none, by itself.
+/// Listens on a TCP address: through the primary in a worker, by itself in any other process.
 ///
-/// The same program runs under a primary and alone.
+/// The same program runs as a worker and alone. See [`Worker::listen`].
 ///
 /// ```
 /// let listener = cluster::listen("127.0.0.1:0")?;
@@ -147,7 +162,7 @@ pub fn listen(address: impl ToSocketAddrs) -> Result<Listener, Error> {
     listen_with(address, &ListenOptions::new())
 }
 
-/// As [`listen`], with options.
+/// Listens on a TCP address with options, as a worker or alone. See [`Worker::listen_with`].
 ///
 /// # Errors
 ///
@@ -157,10 +172,13 @@ pub fn listen_with(
     options: &ListenOptions,
 ) -> Result<Listener, Error> {
     let worker = Worker::current();
-    first(address, |address| listen_as(worker.as_ref(), tcp(address, options), options))
+    try_each_address(address, |address| {
+        open_listener(worker.as_ref(), tcp(address, options), options)
+    })
 }
 
-/// Listens on the path of a Unix socket, as a worker or alone.
+/// Listens on the path of a Unix stream socket, as a worker or alone. See
+/// [`Worker::listen_unix`].
 ///
 /// # Errors
 ///
@@ -169,7 +187,8 @@ pub fn listen_unix(path: impl AsRef<Path>) -> Result<Listener<UnixStream>, Error
     listen_at(Address::UnixPath(path.as_ref().to_owned()), &ListenOptions::new())
 }
 
-/// Listens on any address whose connections are of this kind, as a worker or alone.
+/// Listens on any address that fits the type of stream, as a worker or alone. See
+/// [`Worker::listen_at`].
 ///
 /// # Errors
 ///
@@ -178,20 +197,21 @@ pub fn listen_at<S: Stream>(
     address: Address,
     options: &ListenOptions,
 ) -> Result<Listener<S>, Error> {
-    listen_as(Worker::current().as_ref(), address, options)
+    open_listener(Worker::current().as_ref(), address, options)
 }
 
-/// Binds a UDP socket, as a worker or alone.
+/// Binds a UDP socket, as a worker or alone. See [`Worker::bind_udp`].
 ///
 /// # Errors
 ///
 /// As [`Worker::bind_udp`].
 pub fn bind_udp(address: impl ToSocketAddrs) -> Result<BoundSocket<UdpSocket>, Error> {
     let options = ListenOptions::new();
-    first(address, |address| bind_at(udp(address, &options), &options))
+    try_each_address(address, |address| bind_at(udp(address, &options), &options))
 }
 
-/// Binds a Unix datagram socket at a path, as a worker or alone.
+/// Binds a Unix datagram socket to a path, as a worker or alone. See
+/// [`Worker::bind_unix_datagram`].
 ///
 /// # Errors
 ///
@@ -200,7 +220,8 @@ pub fn bind_unix_datagram(path: impl AsRef<Path>) -> Result<BoundSocket<UnixData
     bind_at(Address::DatagramPath(path.as_ref().to_owned()), &ListenOptions::new())
 }
 
-/// Binds at any address whose sockets are of this kind, as a worker or alone.
+/// Binds a datagram socket to any address that fits the type of socket, as a worker or alone. See
+/// [`Worker::bind_at`].
 ///
 /// # Errors
 ///
@@ -209,5 +230,5 @@ pub fn bind_at<S: Datagram>(
     address: Address,
     options: &ListenOptions,
 ) -> Result<BoundSocket<S>, Error> {
-    bind_as(Worker::current().as_ref(), address, options)
+    open_datagram(Worker::current().as_ref(), address, options)
 }

@@ -1,4 +1,4 @@
-//! Listeners: where a worker, or a program alone, gets its connections.
+//! Listeners: the source of connections for a worker, or for a program without a primary.
 
 use std::io;
 use std::marker::PhantomData;
@@ -15,136 +15,176 @@ use crate::protocol::address::Address;
 use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::hand_off_queue::{Connection, QueueReader};
 use crate::protocol::listen_options::ListenOptions;
-use crate::worker::connection_guard::{Accepted, Open, Tally};
-use crate::worker::draining::Hold;
+use crate::protocol::message::ListenGrant;
+use crate::worker::connection_guard::{Accepted, ClosedReporter, ConnectionGuard};
+#[cfg(feature = "tokio")]
+use crate::worker::draining::DrainBegun;
+use crate::worker::draining::DrainHold;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
 use crate::worker::own_socket::OwnSocket;
+use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
-use crate::worker::runtime::Granted;
+use crate::worker::runtime::Runtime;
 use crate::worker::stream::Stream;
 
-/// A source of connections; `Send + Sync`, so that several threads may accept. They are TCP
-/// streams unless it says `Listener<UnixStream>`.
+/// A source of connections: TCP streams, or Unix streams for `Listener<UnixStream>`.
 ///
-/// Under a primary that deals it is the worker's hand-off queue: an accept is one `recvmsg(2)` and
-/// no other process is asked. With [`Policy::ReusePort`](crate::Policy::ReusePort) it is an epoll
-/// instance of that and of the worker's own socket, otherwise the listening socket itself. It is a
-/// descriptor that can be polled ([`AsFd`]), readable when [`try_accept`](Self::try_accept) is
-/// worth a try.
+/// [`listen`](crate::listen) and its relatives return listeners. A listener is `Send` and `Sync`;
+/// several threads can accept at once.
 ///
-/// `drop` closes it; connections that were dealt to it and not accepted go to other workers.
-/// Deregister it from an epoll instance of your own before that: the primary keeps a copy of the
-/// queue open, so closing alone does not remove it there.
+/// A listener is also a descriptor ([`AsFd`]) for poll and epoll, readable when
+/// [`try_accept`](Self::try_accept) should be called. The descriptor depends on the policy: where
+/// the primary dispatches, it is the worker's hand-off queue, and an accept is one `recvmsg(2)`
+/// without another process; under [`Policy::ReusePort`](crate::Policy::ReusePort) it is an epoll
+/// instance that watches this queue and the worker's own socket; otherwise it is the listening
+/// socket itself, or an epoll instance that watches the socket while the
+/// [connection limit](crate::ListenOptions::max_connections) is not reached.
+///
+/// `drop` closes the listener. Connections that were dispatched to it and not accepted go to other
+/// workers. A program that has the descriptor in an epoll instance of its own must remove it
+/// before: the primary keeps a copy of the queue open, so closing does not remove it there.
+///
+/// ```
+/// let listener = cluster::listen("127.0.0.1:0")?;
+/// assert!(listener.try_accept()?.is_none());
+/// # Ok::<(), cluster::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Listener<S: Stream = TcpStream> {
-    /// Dropped first: the primary is told before the source is closed.
+    /// Dropped first: the primary learns of the end before the source is closed.
     registration: Registration,
-    source: From,
-    /// Where the primary wants to know how many have ended.
-    tally: Option<Arc<Tally>>,
-    /// The socket is nobody else's, and clients can connect.
-    unshared: AtomicBool,
-    ended: AtomicBool,
-    /// The worker's drain waits for us.
-    hold: Mutex<Option<Hold>>,
+    source: ConnectionSource,
+    /// Set if the primary needs the number of closed connections.
+    reporter: Option<Arc<ClosedReporter>>,
+    /// Set until a drain begins, for a socket that no other process accepts on.
+    stop_connects_on_drain: AtomicBool,
+    stopped: AtomicBool,
+    /// Delays the worker's drain while this listener may have connections.
+    hold: Mutex<Option<DrainHold>>,
     stream: PhantomData<fn() -> S>,
 }
 
 #[derive(Debug)]
-enum From {
+enum ConnectionSource {
     Queue(QueueReader),
-    /// A queue, and a socket that only the primary accepts on besides.
+    /// A queue, and a socket on which no process but the primary accepts besides.
     OwnSocket(OwnSocket),
-    /// `accept4(2)` on a socket that other processes may accept on too.
+    /// `accept4(2)` on a socket that other processes may accept on, too.
     Socket(OwnedFd),
-    /// The same, of which only so many may be open.
+    /// The same, with a limit on the open connections.
     LimitedSocket(Arc<LimitedSocket>),
-    /// What a Node primary sends on the channel.
+    /// The connections that a Node primary sends on the channel.
     NodeQueue(Arc<NodeQueue>),
 }
 
-impl From {
+impl ConnectionSource {
     fn socket(socket: OwnedFd, options: &ListenOptions) -> Result<Self, Error> {
-        Ok(match options.max_connections {
-            None => Self::Socket(socket),
-            Some(max) => {
-                let limited_socket = LimitedSocket::new(socket, max);
-                Self::LimitedSocket(
-                    limited_socket.map_err(|source| Error::Os("epoll_create1", source))?,
-                )
-            }
-        })
+        let Some(max) = options.max_connections else { return Ok(Self::Socket(socket)) };
+        let limited_socket = LimitedSocket::new(socket, max);
+        let limited_socket = limited_socket.map_err(|source| Error::Os("epoll_create1", source))?;
+        Ok(Self::LimitedSocket(limited_socket))
+    }
+
+    fn granted(grant: ListenGrant, options: &ListenOptions) -> Result<Self, Error> {
+        let descriptor = grant.descriptor.into_inner();
+        if grant.shared {
+            return Self::socket(descriptor, options);
+        }
+        let Some(own) = grant.own else { return Ok(Self::Queue(QueueReader::new(descriptor))) };
+        let own = OwnSocket::new(own.into_inner(), descriptor);
+        Ok(Self::OwnSocket(own.map_err(|source| Error::Os("epoll_create1", source))?))
+    }
+
+    /// Returns whether the source is a socket, which does not end with the worker's drain.
+    fn is_endless(&self) -> bool {
+        match self {
+            Self::Socket(_) | Self::LimitedSocket(_) => true,
+            Self::Queue(_) | Self::OwnSocket(_) | Self::NodeQueue(_) => false,
+        }
     }
 }
 
-/// A connection, and its part of the count where one is kept.
+impl AsFd for ConnectionSource {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Queue(reader) => reader.as_fd(),
+            Self::OwnSocket(own) => own.as_fd(),
+            Self::Socket(socket) => socket.as_fd(),
+            Self::LimitedSocket(limited_socket) => limited_socket.as_fd(),
+            Self::NodeQueue(node_queue) => node_queue.as_fd(),
+        }
+    }
+}
+
+/// An accepted connection before it becomes a stream, with its guard if it is counted.
 #[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) connection: Connection,
-    pub(crate) open: Option<Open>,
+pub(crate) struct CountedConnection {
+    connection: Connection,
+    guard: Option<ConnectionGuard>,
 }
 
 impl<S: Stream> Listener<S> {
-    pub(crate) fn granted(
+    /// Makes a listener from the source that a primary granted.
+    pub(super) fn granted(
         registration: Registration,
-        offer: Granted,
+        source: GrantedSource,
         options: &ListenOptions,
     ) -> Result<Self, Error> {
-        let mut tally = None;
-        let source = match offer {
-            Granted::Granted(granted) => {
-                if let (Some(page), Some(worker)) = (granted.count, registration.worker()) {
+        let mut reporter = None;
+        let source = match source {
+            GrantedSource::Descriptor(mut grant) => {
+                if let (Some(page), Some(worker)) = (grant.count.take(), registration.worker()) {
                     let count = ClosedCount::map(page.into_inner().as_fd());
                     let count = count.map_err(|source| Error::Os("mmap", source))?;
-                    let (key, runtime) = (granted.key, worker.clone());
-                    tally = Some(Arc::new(Tally { count, key, runtime }));
+                    reporter =
+                        Some(Arc::new(ClosedReporter::new(count, grant.key, worker.clone())));
                 }
-                let socket = granted.descriptor.into_inner();
-                match granted.own {
-                    _ if granted.shared => From::socket(socket, options)?,
-                    None => From::Queue(QueueReader::new(socket)),
-                    Some(own) => {
-                        let own = OwnSocket::new(own.into_inner(), socket);
-                        From::OwnSocket(own.map_err(|source| Error::Os("epoll_create1", source))?)
-                    }
-                }
+                ConnectionSource::granted(grant, options)?
             }
-            Granted::NodeQueue { node_queue, .. } => From::NodeQueue(node_queue),
+            GrantedSource::NodeQueue { node_queue, .. } => ConnectionSource::NodeQueue(node_queue),
         };
         let mut listener = Self::new(registration, source);
-        listener.tally = tally;
+        listener.reporter = reporter;
         Ok(listener)
     }
 
-    /// On a socket of its own; in a worker it takes part in the drain.
-    pub(crate) fn alone(
+    /// Makes a listener from a socket that this process opened. In a worker the listener takes
+    /// part in the drain.
+    pub(super) fn local(
         registration: Registration,
         socket: OwnedFd,
         options: &ListenOptions,
     ) -> Result<Self, Error> {
-        let mut listener = Self::new(registration, From::socket(socket, options)?);
-        listener.unshared = AtomicBool::new(true);
+        let source = ConnectionSource::socket(socket, options)?;
+        let mut listener = Self::new(registration, source);
+        listener.stop_connects_on_drain = AtomicBool::new(true);
         Ok(listener)
     }
 
-    fn new(registration: Registration, source: From) -> Self {
-        let hold = Mutex::new(registration.worker().map(|worker| worker.drain().hold()));
-        let (unshared, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { registration, source, tally: None, unshared, ended, hold, stream: PhantomData }
+    fn new(registration: Registration, source: ConnectionSource) -> Self {
+        let hold = registration.worker().map(|worker| worker.drain().hold());
+        Self {
+            registration,
+            source,
+            reporter: None,
+            stop_connects_on_drain: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            hold: Mutex::new(hold),
+            stream: PhantomData,
+        }
     }
 
-    pub(crate) fn registration(&self) -> &Registration {
-        &self.registration
-    }
-
-    /// Blocks until a connection comes, and gives it with the peer's address.
+    /// Blocks until a connection arrives, and returns it with the peer's address.
+    ///
+    /// The stream blocks, as one from std does.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] when none will come: the worker drains, or the primary is gone and all
-    /// it had dealt is accepted. [`Error::Os`] with `EMFILE` when this process has no descriptor
-    /// left; the connection is not lost, another worker gets it.
+    /// [`Error::Closed`] when no further connection will arrive: the worker drains, or the primary
+    /// is gone and all connections that it dispatched are accepted. [`Error::Os`] with `EMFILE`
+    /// when this process has no descriptor left; the connection is not lost, and goes to another
+    /// worker.
     pub fn accept(&self) -> Result<(Accepted<S>, S::Peer), Error> {
         loop {
             if let Some(accepted) = self.try_accept()? {
@@ -154,33 +194,24 @@ impl<S: Stream> Listener<S> {
         }
     }
 
-    /// Gives a connection if one is there.
+    /// Returns a connection if one waits, and `None` otherwise. Never blocks.
     ///
     /// # Errors
     ///
     /// As [`accept`](Self::accept).
     #[expect(clippy::type_complexity, reason = "as std's accept, where there may be none")]
     pub fn try_accept(&self) -> Result<Option<(Accepted<S>, S::Peer)>, Error> {
-        let taken = self.take();
-        if matches!(taken, Err(Error::Closed)) {
-            drop(self.end());
+        let counted = self.accept_connection();
+        if matches!(counted, Err(Error::Closed)) {
+            drop(self.stop());
         }
-        let Some(taken) = taken? else { return Ok(None) };
-        sys::socket::set_nonblocking(taken.connection.socket.as_fd(), false)
+        let Some(counted) = counted? else { return Ok(None) };
+        sys::socket::set_nonblocking(counted.connection.socket.as_fd(), false)
             .map_err(|source| Error::Os("fcntl", source))?;
-        Self::accepted(taken).map(Some)
+        Self::into_stream(counted).map(Some)
     }
 
-    /// Makes a stream of what was taken, still as blocking as it is.
-    pub(crate) fn accepted(taken: Taken) -> Result<(Accepted<S>, S::Peer), Error> {
-        let Taken { connection, open } = taken;
-        let stream = S::from(connection.socket);
-        let peer =
-            stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
-        Ok((Accepted::new(stream, open), peer))
-    }
-
-    /// Iterates over [`accept`](Self::accept), and ends where that is [`Error::Closed`].
+    /// Returns an iterator over [`accept`](Self::accept) that ends at [`Error::Closed`].
     pub fn incoming(&self) -> impl Iterator<Item = Result<(Accepted<S>, S::Peer), Error>> + '_ {
         std::iter::from_fn(|| match self.accept() {
             Err(Error::Closed) => None,
@@ -188,81 +219,99 @@ impl<S: Stream> Listener<S> {
         })
     }
 
-    /// The address, with the real port where 0 was asked for.
+    /// Returns the address of the listener. If the request was for port 0, this is the actual
+    /// port.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.registration.address()
     }
 
-    /// The [data](crate::ListenOptions::data) of the first that asked for the address.
+    /// Returns the [data](crate::ListenOptions::data) of the first worker that requested the
+    /// address.
     #[must_use]
     pub fn data(&self) -> Option<&[u8]> {
         self.registration.data()
     }
 
-    /// Takes a connection, still non-blocking, without waiting. After [`Error::Closed`] it is
-    /// for the caller to [`end`](Self::end) the listener, which lets a drain reach its end.
+    pub(super) fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// Converts a connection to a stream. Its `O_NONBLOCK` stays as it is.
+    pub(crate) fn into_stream(counted: CountedConnection) -> Result<(Accepted<S>, S::Peer), Error> {
+        let CountedConnection { connection, guard } = counted;
+        let stream = S::from(connection.socket);
+        let peer =
+            stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
+        Ok((Accepted::new(stream, guard), peer))
+    }
+
+    /// Accepts a connection without waiting; the connection is non-blocking.
     ///
-    /// A socket shared with others is read until it is empty when the drain has begun.
-    pub(crate) fn take(&self) -> Result<Option<Taken>, Error> {
-        if self.ended.load(Ordering::Acquire) {
+    /// After [`Error::Closed`] the caller has to [`stop`](Self::stop) the listener, for the drain
+    /// to be reached. Once the drain has begun, a shared socket is read until it is empty.
+    pub(crate) fn accept_connection(&self) -> Result<Option<CountedConnection>, Error> {
+        use ConnectionSource as C;
+        if self.stopped.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         match &self.source {
-            From::Queue(reader) => match reader.accept() {
+            C::Queue(reader) => match reader.accept() {
                 Ok(connection) => Ok(connection.map(|connection| {
-                    let open = self.tally.clone().map(Open::Dispatched);
-                    Taken { connection, open }
+                    let guard = self.reporter.clone().map(ConnectionGuard::Primary);
+                    CountedConnection { connection, guard }
                 })),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
-            From::OwnSocket(own) => {
-                Ok(own.accept()?.map(|connection| Taken { connection, open: None }))
+            C::OwnSocket(own) => {
+                let connection = own.accept()?;
+                Ok(connection.map(|connection| CountedConnection { connection, guard: None }))
             }
-            From::NodeQueue(node_queue) => match node_queue.take() {
+            C::NodeQueue(node_queue) => match node_queue.accept() {
                 Ok(Some((number, connection))) => {
                     if let Some(runtime) = self.registration.worker() {
-                        runtime.took(number);
+                        runtime.report_accepted(number);
                     }
-                    Ok(Some(Taken { connection, open: Some(Open::NodeQueue(node_queue.clone())) }))
+                    let guard = Some(ConnectionGuard::NodeQueue(node_queue.clone()));
+                    Ok(Some(CountedConnection { connection, guard }))
                 }
                 Ok(None) => Ok(None),
                 Err(_) => Err(Error::Closed),
             },
-            From::Socket(socket) => self.take_by(socket.as_fd(), |_| {
+            C::Socket(socket) => self.accept_from_socket(socket.as_fd(), |_| {
                 let (socket, peer) = sys::socket::accept_waiting(socket.as_fd())?;
-                Ok(Taken { connection: Connection { socket, peer }, open: None })
+                Ok(CountedConnection { connection: Connection { socket, peer }, guard: None })
             }),
-            From::LimitedSocket(limited_socket) => {
-                self.take_by(limited_socket.socket(), |draining| {
+            C::LimitedSocket(limited_socket) => {
+                self.accept_from_socket(limited_socket.socket(), |draining| {
                     let (socket, peer) =
                         limited_socket.accept(draining, sys::socket::accept_waiting)?;
-                    let open = Some(Open::Shared(limited_socket.clone()));
-                    Ok(Taken { connection: Connection { socket, peer }, open })
+                    let guard = Some(ConnectionGuard::LimitedSocket(limited_socket.clone()));
+                    Ok(CountedConnection { connection: Connection { socket, peer }, guard })
                 })
             }
         }
     }
 
-    /// Takes a connection from a socket that never ends by itself; `accept` is told whether the
-    /// worker drains.
-    fn take_by(
+    /// Accepts from a socket that never ends by itself. The argument of `accept` is whether the
+    /// worker drains: a client may then exceed the connection limit, and is not reset.
+    fn accept_from_socket(
         &self,
         socket: BorrowedFd<'_>,
-        accept: impl Fn(bool) -> io::Result<Taken>,
-    ) -> Result<Option<Taken>, Error> {
+        accept: impl Fn(bool) -> io::Result<CountedConnection>,
+    ) -> Result<Option<CountedConnection>, Error> {
         loop {
-            if self.is_drained() {
+            if self.drain_is_reached() {
                 return Err(Error::Closed);
             }
             let draining = self.is_draining();
-            // Whoever connects from then on would be reset when it is closed.
-            if draining && self.unshared.swap(false, Ordering::AcqRel) {
+            // Closing the socket would reset the clients that connect from now on.
+            if draining && self.stop_connects_on_drain.swap(false, Ordering::AcqRel) {
                 let _ = sys::socket::stop_connects(socket);
             }
             match accept(draining) {
-                Ok(taken) => return Ok(Some(taken)),
+                Ok(counted) => return Ok(Some(counted)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return if draining { Err(Error::Closed) } else { Ok(None) };
                 }
@@ -272,43 +321,13 @@ impl<S: Stream> Listener<S> {
         }
     }
 
-    /// The drain to watch beside a descriptor that never ends by itself.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn beginning(&self) -> Option<crate::worker::draining::Beginning> {
-        match (&self.source, self.registration.worker()) {
-            (From::Socket(_) | From::LimitedSocket(_), Some(runtime))
-                if !runtime.drain().has_begun() =>
-            {
-                Some(crate::worker::draining::Beginning::of(runtime.drain().clone()))
-            }
-            (
-                From::Socket(_)
-                | From::LimitedSocket(_)
-                | From::Queue(_)
-                | From::OwnSocket(_)
-                | From::NodeQueue(_),
-                _,
-            ) => None,
-        }
-    }
-
-    /// A socket that others accept on too, in a worker that drains: to be read until it is empty.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn is_draining_socket(&self) -> bool {
-        matches!(self.source, From::Socket(_) | From::LimitedSocket(_)) && self.is_draining()
-    }
-
-    /// Blocks until a try is worth it.
+    /// Blocks until [`try_accept`](Self::try_accept) should be called again.
     fn wait(&self) -> Result<(), Error> {
-        let waited = match (&self.source, self.registration.worker()) {
-            (From::Queue(reader), _) => poll::readable(reader.as_fd(), None).map(drop),
-            (From::OwnSocket(own), _) => poll::readable(own.as_fd(), None).map(drop),
-            (From::NodeQueue(node_queue), _) => poll::readable(node_queue.as_fd(), None).map(drop),
-            (From::Socket(_) | From::LimitedSocket(_), None) => {
-                poll::readable(self.as_fd(), None).map(drop)
-            }
-            (From::Socket(_) | From::LimitedSocket(_), Some(runtime)) => {
-                let begun = runtime.drain().begun();
+        // A socket never ends by itself: the drain must wake the thread, too.
+        let drain = self.endless_in().map(|runtime| runtime.drain().begun());
+        let waited = match drain {
+            None => poll::readable(self.as_fd(), None).map(drop),
+            Some(begun) => {
                 let wanted = &[(self.as_fd(), Interest::READABLE), (begun, Interest::READABLE)];
                 poll::wait(wanted, None).map(drop)
             }
@@ -316,36 +335,50 @@ impl<S: Stream> Listener<S> {
         waited.map_err(|source| Error::Os("poll", source))
     }
 
-    /// The drain was reached, with or without us.
-    fn is_drained(&self) -> bool {
+    /// Stops accepting. The drain waits for this listener until the returned hold is dropped.
+    pub(crate) fn stop(&self) -> Option<DrainHold> {
+        self.stopped.store(true, Ordering::Release);
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Returns a future for the beginning of the drain if a task has to wait for it beside the
+    /// descriptor: the source never ends by itself, and the drain has not begun.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn drain_begun(&self) -> Option<DrainBegun> {
+        let drain = self.endless_in()?.drain();
+        (!drain.has_begun()).then(|| DrainBegun::new(drain.clone()))
+    }
+
+    /// Returns whether the source is a socket in a worker that drains: the listener has to be read
+    /// until the socket is empty.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_draining_socket(&self) -> bool {
+        self.source.is_endless() && self.is_draining()
+    }
+
+    /// The worker whose drain ends this listener, if the source never ends by itself.
+    fn endless_in(&self) -> Option<&Arc<Runtime>> {
+        self.registration.worker().filter(|_| self.source.is_endless())
+    }
+
+    /// The drain may be reached before this listener has stopped: its time was up.
+    fn drain_is_reached(&self) -> bool {
         self.registration.worker().is_some_and(|runtime| runtime.drain().is_reached())
     }
 
     fn is_draining(&self) -> bool {
         self.registration.worker().is_some_and(|runtime| runtime.drain().has_begun())
     }
-
-    /// Gives nothing more; the drain need not wait for this listener once the answer is dropped.
-    pub(crate) fn end(&self) -> Option<Hold> {
-        self.ended.store(true, Ordering::Release);
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 impl<S: Stream> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.source {
-            From::Queue(reader) => reader.as_fd(),
-            From::OwnSocket(own) => own.as_fd(),
-            From::Socket(socket) => socket.as_fd(),
-            From::LimitedSocket(limited_socket) => limited_socket.as_fd(),
-            From::NodeQueue(node_queue) => node_queue.as_fd(),
-        }
+        self.source.as_fd()
     }
 }
 
 impl<S: Stream> Drop for Listener<S> {
     fn drop(&mut self) {
-        drop(self.end());
+        drop(self.stop());
     }
 }

@@ -1,67 +1,68 @@
-//! A worker whose primary is a Node program.
+//! The session of a worker with a primary that is a Node program.
 //!
-//! What the worker's runtime tells is put into Node's words here, and what the primary says is
-//! understood. Connections come on the channel into an [`NodeQueue`] for each listener, or the
-//! listening socket itself comes, as the primary's policy wants it.
+//! The runtime's messages are translated to Node's protocol here, and the primary's messages are
+//! read. As its policy demands, the primary sends connections on the channel, which arrive in one
+//! [`NodeQueue`] for each listener, or the listening socket itself.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ipc::AnyHandle;
 
-use super::runtime::{Granted, Runtime};
 use crate::node::wire::Message;
 use crate::node::worker_session::{FromPrimary, WorkerSession};
 use crate::protocol::address::Address;
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::{ListenGrant, ToPrimary};
 use crate::worker::node_queue::NodeQueue;
+use crate::worker::pending_grants::GrantedSource;
+use crate::worker::runtime::Runtime;
 
-/// What is known of a Node primary.
+/// The state of the session with a Node primary.
 #[derive(Debug, Default)]
-pub(crate) struct NodePrimary(Mutex<SessionState>);
+pub(super) struct NodePrimary(Mutex<SessionState>);
 
 #[derive(Debug, Default)]
 struct SessionState {
     session: WorkerSession,
     node_queues: HashMap<u32, Arc<NodeQueue>>,
-    /// Of wishes that are not answered: how many connections may be open.
+    /// The connection limits of requests that the primary has not answered.
     limits: HashMap<u32, u32>,
 }
 
 impl Runtime {
-    pub(super) fn tell_node(&self, node_primary: &NodePrimary, message: ToPrimary) {
+    /// Sends a message in Node's protocol.
+    pub(super) fn send_to_node(&self, node_primary: &NodePrimary, message: ToPrimary) {
         let mut state = node_primary.lock();
         match message {
-            ToPrimary::Online => self.say(state.session.online()),
+            ToPrimary::Online => self.send_node_message(state.session.online()),
             ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
                 match state.session.ask(request, &address, &options, &here) {
                     Ok(ask) => {
                         state.limits.extend(options.max_connections.map(|max| (request, max)));
-                        if let Err(failed) = self.parent.send_internal(ask) {
-                            self.not_asked(request, &failed.error);
+                        if let Err(failed) = self.parent().send_internal(ask) {
+                            self.fail_request(request, &failed.error);
                         }
                     }
-                    Err(errno) => self.answer(request, Err(errno)),
+                    Err(errno) => self.pending_grants().complete(request, Err(errno)),
                 }
             }
             ToPrimary::Listening { key } => {
                 if let Some(control) = state.session.listening(key) {
-                    self.say(control);
+                    self.send_node_message(control);
                 }
             }
-            // Node's primaries are not told.
+            // Node's protocol has no such messages.
             ToPrimary::ListensAlone { .. } | ToPrimary::HasRoom { .. } => {}
-            ToPrimary::Close { key } => self.close(&mut state, key),
+            ToPrimary::Close { key } => self.close_node_listener(&mut state, key),
             ToPrimary::Disconnect => {
                 if let Some((closes, leave)) = state.session.leave() {
-                    closes.into_iter().for_each(|close| self.say(close));
-                    self.say(leave);
+                    closes.into_iter().for_each(|close| self.send_node_message(close));
+                    self.send_node_message(leave);
                 }
                 drop(state);
                 self.begin_drain();
@@ -69,121 +70,124 @@ impl Runtime {
         }
     }
 
-    /// Hears the primary, on the loop.
+    /// Handles a message of the primary, on the reactor's thread.
     pub(super) fn receive_node(&self, node_primary: &NodePrimary, mut message: ipc::Message) {
         let handle = message.take_handle();
-        // What cannot be understood is not for us: a message of another time.
+        // A message that cannot be decoded is from another version of the protocol.
         let Ok(message) = message.decode::<Message>() else { return };
         let mut state = node_primary.lock();
         match state.session.receive(&message) {
             FromPrimary::Nothing => {}
             FromPrimary::Granted { request, key, address, backlog } => {
                 let limit = state.limits.remove(&request);
-                let offer = self.offer(&mut state, (key, limit), (address, backlog), handle);
-                if offer.is_err() {
-                    self.close(&mut state, key);
+                let source =
+                    self.granted_source(&mut state, (key, limit), (address, backlog), handle);
+                if source.is_err() {
+                    self.close_node_listener(&mut state, key);
                 }
-                self.answer(request, offer.map_err(|error| errno_of(&error)));
+                self.pending_grants().complete(request, source.map_err(|error| errno_of(&error)));
             }
             FromPrimary::Refused { request, errno } => {
                 state.limits.remove(&request);
-                self.answer(request, Err(errno));
+                self.pending_grants().complete(request, Err(errno));
             }
             FromPrimary::Connection { key, number } => {
                 let node_queue = key.and_then(|key| state.node_queues.get(&key));
-                let put = match (node_queue, handle.map(connection)) {
+                let pushed = match (node_queue, handle.map(connection)) {
                     (Some(node_queue), Some(connection)) => {
-                        node_queue.put(number, connection, Instant::now()).is_ok()
+                        node_queue.push(number, connection, Instant::now()).is_ok()
                     }
                     (None, _) | (_, None) => false,
                 };
-                if !put {
+                if !pushed {
                     let declined = state.session.answer(number, false);
-                    self.say(declined);
+                    self.send_node_message(declined);
                 }
                 drop(state);
-                self.wake_if_due(node_primary);
+                // A connection over a limit has a deadline.
+                if node_primary.next_deadline().is_some() {
+                    self.wake_timer();
+                }
             }
             FromPrimary::Disconnect => {
-                self.wanted.store(true, Ordering::Release);
+                self.set_exited_after_disconnect();
                 drop(state);
-                node_primary.end();
+                node_primary.finish_queues();
                 self.begin_drain();
             }
             FromPrimary::MayLeave => {
                 drop(state);
-                node_primary.end();
+                node_primary.finish_queues();
             }
         }
     }
 
-    /// The worker accepted the connection with this number: the primary is told before anybody
-    /// uses it.
-    pub(crate) fn took(&self, number: i64) {
-        if let Some(node_primary) = &self.node_primary {
+    /// Reports to a Node primary that the program has accepted the connection with this number.
+    ///
+    /// The caller reports before anything uses the connection.
+    pub(super) fn report_accepted(&self, number: i64) {
+        if let Some(node_primary) = self.node_primary() {
             let mut state = node_primary.lock();
             let accepted = state.session.answer(number, true);
-            self.say(accepted);
+            self.send_node_message(accepted);
         }
     }
 
-    /// Above a limit, a connection is held: the clock has to know.
-    fn wake_if_due(&self, node_primary: &NodePrimary) {
-        if let (Some(_), Some(clock)) = (node_primary.due(), self.clock.get()) {
-            clock.wake();
-        }
-    }
-
-    /// What was held above a limit for long enough is for another worker.
+    /// Declines the connections that were held over a limit for long enough.
     pub(super) fn decline_overdue(&self, node_primary: &NodePrimary, now: Instant) {
         let mut state = node_primary.lock();
         let node_queues = state.node_queues.values();
-        let overdue: Vec<_> = node_queues.flat_map(|node_queue| node_queue.overdue(now)).collect();
-        for number in overdue {
-            let declined = state.session.answer(number, false);
-            self.say(declined);
-        }
+        let overdue: Vec<_> =
+            node_queues.flat_map(|node_queue| node_queue.take_overdue(now)).collect();
+        self.decline(&mut state, overdue);
     }
 
-    /// The primary no longer deals to the listener, then gets back what nobody accepted.
-    fn close(&self, state: &mut SessionState, key: u32) {
+    /// Closes a listener at the primary, then declines the connections that nobody accepted.
+    ///
+    /// In this order: the primary could otherwise send a declined connection here again.
+    fn close_node_listener(&self, state: &mut SessionState, key: u32) {
         if let Some(close) = state.session.close(key) {
-            self.say(close);
+            self.send_node_message(close);
         }
-        for number in
-            state.node_queues.remove(&key).map(|node_queue| node_queue.close()).unwrap_or_default()
-        {
-            let declined = state.session.answer(number, false);
-            self.say(declined);
+        if let Some(node_queue) = state.node_queues.remove(&key) {
+            self.decline(state, node_queue.close());
         }
     }
 
-    fn offer(
+    fn decline(&self, state: &mut SessionState, numbers: Vec<i64>) {
+        for number in numbers {
+            let declined = state.session.answer(number, false);
+            self.send_node_message(declined);
+        }
+    }
+
+    /// Makes the source for a grant: a socket if the primary sent a handle, a queue otherwise.
+    fn granted_source(
         &self,
         state: &mut SessionState,
         (key, limit): (u32, Option<u32>),
         (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
-    ) -> io::Result<Granted> {
+    ) -> io::Result<GrantedSource> {
         let Some(handle) = handle else {
             if address.is_datagram() {
                 return Err(io::Error::from_raw_os_error(sys::errno::EINVAL));
             }
             let node_queue = Arc::new(NodeQueue::new(limit)?);
             state.node_queues.insert(key, node_queue.clone());
-            return Ok(Granted::NodeQueue { key, address, node_queue });
+            return Ok(GrantedSource::NodeQueue { key, address, node_queue });
         };
         let descriptor = OwnedFd::from(handle);
-        let address = bound(&address, &descriptor)?;
+        let address = bound_address(&address, &descriptor)?;
         if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &address {
             state.session.bound(key, address.port());
         }
         if !address.is_datagram() {
-            // The primary has bound it, and leaves the rest to us.
+            // Node's primary binds the socket, and leaves `listen(2)` to the worker.
             sys::socket::listen(descriptor.as_fd(), backlog)?;
         }
         let descriptor = ipc::Handle::new(descriptor);
-        Ok(Granted::Granted(ListenGrant {
+        Ok(GrantedSource::Descriptor(ListenGrant {
             key,
             address,
             descriptor,
@@ -194,21 +198,21 @@ impl Runtime {
         }))
     }
 
-    fn say(&self, message: impl serde::Serialize) {
-        // Fails only when the channel is closed, which is heard as an event of its own.
-        let _ = self.parent.send_internal(message);
+    fn send_node_message(&self, message: impl serde::Serialize) {
+        // Fails when the channel is closed, which arrives as an event of its own.
+        let _ = self.parent().send_internal(message);
     }
 }
 
 impl NodePrimary {
-    /// No primary sends anything more.
-    pub(super) fn end(&self) {
-        self.lock().node_queues.values().for_each(|node_queue| node_queue.end());
+    /// Marks all queues as complete: the primary sends no further connection.
+    pub(super) fn finish_queues(&self) {
+        self.lock().node_queues.values().for_each(|node_queue| node_queue.finish());
     }
 
-    /// When something that is held above a limit is to be declined.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.lock().node_queues.values().filter_map(|node_queue| node_queue.due()).min()
+    /// The time at which the next connection over a limit is declined.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.lock().node_queues.values().filter_map(|queue| queue.next_deadline()).min()
     }
 
     fn lock(&self) -> MutexGuard<'_, SessionState> {
@@ -216,18 +220,22 @@ impl NodePrimary {
     }
 }
 
-/// Where the socket is bound. A Node primary notices late that a port is taken: then it sends a
-/// socket that is bound nowhere.
-fn bound(asked: &Address, socket: &OwnedFd) -> io::Result<Address> {
-    let mut real = asked.clone();
-    if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut real {
-        let wanted = address.port();
+/// Returns the address that the socket is bound to.
+///
+/// # Errors
+///
+/// `EADDRINUSE` if the socket does not have the requested port. A Node primary notices late that a
+/// port is taken, and sends a socket that is not bound.
+fn bound_address(requested: &Address, socket: &OwnedFd) -> io::Result<Address> {
+    let mut bound = requested.clone();
+    if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut bound {
+        let port = address.port();
         *address = sys::socket::local_address(socket.as_fd())?;
-        if wanted != 0 && wanted != address.port() {
+        if port != 0 && port != address.port() {
             return Err(io::Error::from_raw_os_error(sys::errno::EADDRINUSE));
         }
     }
-    Ok(real)
+    Ok(bound)
 }
 
 fn connection(handle: AnyHandle) -> Connection {

@@ -1,12 +1,14 @@
-//! The inbox: connections that a Node primary sent and this worker has not accepted.
+//! The queue of connections that a Node primary sent and this worker has not accepted.
 //!
-//! They come on the channel, and the loop puts them here. Each is answered for when it is
-//! accepted: a worker that does not accept gets no second one, and what it leaves unaccepted can
-//! still go to another. The descriptor is readable when a take is worth a try.
+//! Connections arrive on the channel, and the reactor's thread puts them into the queue. The worker
+//! answers for each connection when the program accepts it: Node's primary gives no second
+//! connection to a worker that has not answered, and a connection that was not accepted can still
+//! go to another worker. The descriptor is readable when [`NodeQueue::accept`] has a result.
 //!
-//! One that is too much for the listener's limit is held for [`REST`], and let in if another ends
-//! meanwhile; then it is for another worker. Declined at once it would come back at once when all
-//! workers are at theirs: Node's primary hands it round as fast as it can.
+//! A connection over the listener's limit is held for [`OVER_LIMIT_HOLD`]. If another connection
+//! closes in that time it is admitted, otherwise the worker declines it, for another worker to
+//! take. An immediate answer would make the connection go round as fast as Node's primary can send
+//! when all workers are at their limit.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,110 +20,116 @@ use sys::semaphore::Semaphore;
 
 use crate::protocol::hand_off_queue::Connection;
 
-/// How long a connection above the limit is held.
-const REST: Duration = Duration::from_millis(20);
+/// The time for which a connection over the limit is held.
+const OVER_LIMIT_HOLD: Duration = Duration::from_millis(20);
 
+/// The connections of one listener, in the order of their arrival.
 #[derive(Debug)]
 pub(crate) struct NodeQueue {
-    waiting: Mutex<Waiting>,
-    /// As many as wait, and one more when nothing will come.
+    state: Mutex<NodeQueueState>,
+    /// The number of waiting connections, and one more once no further connection will arrive.
     ready: Semaphore,
-    /// So many may wait or be open.
+    /// The maximum of connections that wait or are open.
     limit: usize,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// With the numbers they are to be answered by.
-    connections: VecDeque<(i64, Connection)>,
-    /// Taken, and not yet at their end.
+struct NodeQueueState {
+    /// Connections to accept, each with the number of the message to answer.
+    waiting: VecDeque<(i64, Connection)>,
+    /// The number of accepted connections that are open.
     open: usize,
-    /// Above the limit, and until when they are held.
-    surplus: VecDeque<(Instant, i64, Connection)>,
-    ended: bool,
+    /// Connections over the limit, with the time at which they are declined.
+    over_limit: VecDeque<(Instant, i64, Connection)>,
+    finished: bool,
 }
 
 impl NodeQueue {
     pub(crate) fn new(limit: Option<u32>) -> io::Result<Self> {
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        Ok(Self { waiting: Mutex::default(), ready: Semaphore::new()?, limit })
+        Ok(Self { state: Mutex::default(), ready: Semaphore::new()?, limit })
     }
 
-    /// Puts a connection here; it comes back when the inbox has ended.
-    pub(crate) fn put(
+    /// Adds a connection, or returns it when the queue is finished.
+    pub(crate) fn push(
         &self,
         number: i64,
         connection: Connection,
         now: Instant,
     ) -> Result<(), Connection> {
-        let mut waiting = self.lock();
-        if waiting.ended {
+        let mut state = self.lock();
+        if state.finished {
             return Err(connection);
         }
-        waiting.surplus.push_back((now + REST, number, connection));
-        self.let_in(&mut waiting);
+        state.over_limit.push_back((now + OVER_LIMIT_HOLD, number, connection));
+        self.admit(&mut state);
         Ok(())
     }
 
-    fn let_in(&self, waiting: &mut Waiting) {
-        while waiting.ended || waiting.connections.len() + waiting.open < self.limit {
-            let Some((_, number, connection)) = waiting.surplus.pop_front() else { return };
-            waiting.connections.push_back((number, connection));
-            self.ready.add();
-        }
-    }
-
-    /// When the first of those above the limit has been held long enough.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.lock().surplus.front().map(|(due, ..)| *due)
-    }
-
-    /// Gives the numbers of those that have been held long enough, and closes them here.
-    pub(crate) fn overdue(&self, now: Instant) -> Vec<i64> {
-        let mut waiting = self.lock();
-        let count = waiting.surplus.iter().take_while(|(due, ..)| *due <= now).count();
-        waiting.surplus.drain(..count).map(|(_, number, _)| number).collect()
-    }
-
-    /// Takes the next connection; `None` when none waits, an error kind of `UnexpectedEof` when
-    /// none will come.
-    pub(crate) fn take(&self) -> io::Result<Option<(i64, Connection)>> {
-        let mut waiting = self.lock();
-        match waiting.connections.pop_front() {
+    /// Accepts the next connection without waiting; `None` when no connection waits.
+    ///
+    /// # Errors
+    ///
+    /// An error of kind `UnexpectedEof` when no further connection will arrive.
+    pub(crate) fn accept(&self) -> io::Result<Option<(i64, Connection)>> {
+        let mut state = self.lock();
+        match state.waiting.pop_front() {
             Some(first) => {
                 self.ready.take();
-                waiting.open += 1;
+                state.open += 1;
                 Ok(Some(first))
             }
-            None if waiting.ended => Err(io::ErrorKind::UnexpectedEof.into()),
+            None if state.finished => Err(io::ErrorKind::UnexpectedEof.into()),
             None => Ok(None),
         }
     }
 
-    /// One of those that were taken has ended.
-    pub(crate) fn leave(&self) {
-        let mut waiting = self.lock();
-        waiting.open -= 1;
-        self.let_in(&mut waiting);
+    /// Counts one open connection less.
+    pub(crate) fn connection_closed(&self) {
+        let mut state = self.lock();
+        state.open -= 1;
+        self.admit(&mut state);
     }
 
-    /// Nothing more will come; what is here can still be taken, above the limit too.
-    pub(crate) fn end(&self) {
-        let mut waiting = self.lock();
-        if !std::mem::replace(&mut waiting.ended, true) {
-            self.let_in(&mut waiting);
+    /// Removes and closes the connections that were held long enough, and returns their numbers.
+    pub(crate) fn take_overdue(&self, now: Instant) -> Vec<i64> {
+        let mut state = self.lock();
+        let count = state.over_limit.iter().take_while(|(due, ..)| *due <= now).count();
+        state.over_limit.drain(..count).map(|(_, number, _)| number).collect()
+    }
+
+    /// Refuses further connections. All that have arrived can be accepted, over the limit, too.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.finished, true) {
+            self.admit(&mut state);
             self.ready.add();
         }
     }
 
-    /// Nobody takes any more; gives the numbers of those that nobody took.
+    /// Finishes the queue, closes the connections that were not accepted and returns their
+    /// numbers.
     pub(crate) fn close(&self) -> Vec<i64> {
-        self.end();
-        std::mem::take(&mut self.lock().connections).into_iter().map(|(number, _)| number).collect()
+        self.finish();
+        std::mem::take(&mut self.lock().waiting).into_iter().map(|(number, _)| number).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The time at which the first held connection is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.lock().over_limit.front().map(|(due, ..)| *due)
+    }
+
+    /// Moves held connections to the waiting ones, up to the limit.
+    fn admit(&self, state: &mut NodeQueueState) {
+        while state.finished || state.waiting.len() + state.open < self.limit {
+            let Some((_, number, connection)) = state.over_limit.pop_front() else { return };
+            state.waiting.push_back((number, connection));
+            self.ready.add();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodeQueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,51 +153,62 @@ mod tests {
     }
 
     #[test]
-    fn it_is_readable_while_a_take_is_worth_a_try() {
+    fn the_queue_is_readable_while_an_accept_has_a_result() {
         let node_queue = NodeQueue::new(None).unwrap();
-        assert!(!readable(&node_queue) && node_queue.take().unwrap().is_none());
-        node_queue.put(7, connection(), Instant::now()).unwrap();
+        assert!(!readable(&node_queue) && node_queue.accept().unwrap().is_none());
+        node_queue.push(7, connection(), Instant::now()).unwrap();
         assert!(readable(&node_queue));
-        assert_eq!(node_queue.take().unwrap().unwrap().0, 7);
+        assert_eq!(node_queue.accept().unwrap().unwrap().0, 7);
         assert!(!readable(&node_queue));
-        node_queue.put(8, connection(), Instant::now()).unwrap();
-        node_queue.end();
-        node_queue.end();
-        assert_eq!(node_queue.take().unwrap().unwrap().0, 8, "what was there can be taken");
+        node_queue.push(8, connection(), Instant::now()).unwrap();
+        node_queue.finish();
+        node_queue.finish();
+        assert_eq!(
+            node_queue.accept().unwrap().unwrap().0,
+            8,
+            "a waiting connection can still be accepted"
+        );
         for _ in 0..2 {
             assert!(readable(&node_queue));
-            assert_eq!(node_queue.take().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(node_queue.accept().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
-        assert!(node_queue.put(9, connection(), Instant::now()).is_err());
+        assert!(node_queue.push(9, connection(), Instant::now()).is_err());
     }
 
     #[test]
-    fn above_its_limit_one_is_held_until_another_ends_or_its_time_is_over() {
+    fn a_connection_over_the_limit_is_held_until_another_closes_or_its_time_is_over() {
         let now = Instant::now();
         let node_queue = NodeQueue::new(Some(2)).unwrap();
-        let take = || node_queue.take().unwrap().map(|(number, _)| number);
-        (1..=4).for_each(|number| node_queue.put(number, connection(), now).unwrap());
-        assert_eq!((take(), take(), take()), (Some(1), Some(2), None));
+        let accept = || node_queue.accept().unwrap().map(|(number, _)| number);
+        (1..=4).for_each(|number| node_queue.push(number, connection(), now).unwrap());
+        assert_eq!((accept(), accept(), accept()), (Some(1), Some(2), None));
         assert!(!readable(&node_queue));
-        node_queue.leave();
+        node_queue.connection_closed();
         assert!(readable(&node_queue));
-        assert_eq!((take(), node_queue.due()), (Some(3), Some(now + REST)));
-        assert!(node_queue.overdue(now).is_empty());
-        assert_eq!((node_queue.overdue(now + REST), node_queue.due()), (vec![4], None));
-        node_queue.put(5, connection(), now).unwrap();
-        node_queue.end();
-        assert_eq!((take(), node_queue.due()), (Some(5), None), "rather than reset");
+        assert_eq!((accept(), node_queue.next_deadline()), (Some(3), Some(now + OVER_LIMIT_HOLD)));
+        assert!(node_queue.take_overdue(now).is_empty());
+        assert_eq!(
+            (node_queue.take_overdue(now + OVER_LIMIT_HOLD), node_queue.next_deadline()),
+            (vec![4], None)
+        );
+        node_queue.push(5, connection(), now).unwrap();
+        node_queue.finish();
+        assert_eq!(
+            (accept(), node_queue.next_deadline()),
+            (Some(5), None),
+            "accepted instead of reset"
+        );
     }
 
     #[test]
-    fn what_nobody_took_is_named_when_it_closes() {
+    fn closing_returns_the_numbers_of_connections_that_were_not_accepted() {
         let node_queue = NodeQueue::new(None).unwrap();
-        node_queue.put(1, connection(), Instant::now()).unwrap();
-        node_queue.put(2, connection(), Instant::now()).unwrap();
+        node_queue.push(1, connection(), Instant::now()).unwrap();
+        node_queue.push(2, connection(), Instant::now()).unwrap();
         assert_eq!(node_queue.close(), [1, 2]);
         assert!(
             node_queue.close().is_empty()
-                && node_queue.put(3, connection(), Instant::now()).is_err()
+                && node_queue.push(3, connection(), Instant::now()).is_err()
         );
     }
 }

@@ -1,4 +1,7 @@
-//! How a socket is got: from the primary, or opened here.
+//! The way to a socket: a request to the primary, or a socket that this process opens itself.
+//!
+//! A worker opens a socket itself when the option `exclusive` is set, and a program without a
+//! primary always does.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -9,10 +12,11 @@ use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 use crate::worker::Worker;
+use crate::worker::address_kind::AddressKind;
 use crate::worker::datagram::{BoundSocket, Datagram};
 use crate::worker::listener::Listener;
+use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
-use crate::worker::runtime::Granted;
 use crate::worker::stream::Stream;
 
 pub(super) fn tcp(address: SocketAddr, options: &ListenOptions) -> Address {
@@ -23,8 +27,12 @@ pub(super) fn udp(address: SocketAddr, options: &ListenOptions) -> Address {
     Address::Udp { address, v6_only: options.v6_only }
 }
 
-/// Tries the addresses of a name until one can be had.
-pub(super) fn first<T>(
+/// Calls `open` with each address of a name until one can be opened.
+///
+/// # Errors
+///
+/// [`Error::Resolve`] if the name has no address; otherwise the error of the last address.
+pub(super) fn try_each_address<T>(
     address: impl ToSocketAddrs,
     open: impl Fn(SocketAddr) -> Result<T, Error>,
 ) -> Result<T, Error> {
@@ -38,105 +46,104 @@ pub(super) fn first<T>(
     Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
 }
 
-pub(super) fn listen_as<S: Stream>(
+/// Opens a listener, through the primary if there is a `worker`.
+pub(super) fn open_listener<S: Stream>(
     worker: Option<&Worker>,
     address: Address,
     options: &ListenOptions,
 ) -> Result<Listener<S>, Error> {
-    let listener = match open(worker, (address, S::serves, S::WHAT), options)? {
-        Opened::Granted(registration, offer) => Listener::granted(registration, offer, options)?,
-        Opened::OwnSocket(registration, socket) => Listener::alone(registration, socket, options)?,
+    let listener = match open_socket::<S>(worker, address, options)? {
+        OpenedSocket::Granted(registration, source) => {
+            Listener::granted(registration, source, options)?
+        }
+        OpenedSocket::Local(registration, socket) => {
+            Listener::local(registration, socket, options)?
+        }
     };
+    // Only when the listener is complete: from then on the primary dispatches connections.
     listener.registration().register();
     Ok(listener)
 }
 
-pub(super) fn bind_as<S: Datagram>(
+/// Opens a datagram socket, through the primary if there is a `worker`.
+pub(super) fn open_datagram<S: Datagram>(
     worker: Option<&Worker>,
     address: Address,
     options: &ListenOptions,
 ) -> Result<BoundSocket<S>, Error> {
     if options.max_connections.is_some() {
-        let why = "datagrams have no connections".to_owned();
+        let why = "a datagram socket has no connections".to_owned();
         return Err(Error::Option("max_connections", why));
     }
-    let (registration, socket) = match open(worker, (address, S::serves, S::WHAT), options)? {
-        Opened::Granted(registration, Granted::Granted(granted)) => {
-            (registration, granted.descriptor.into_inner())
+    let (registration, socket) = match open_socket::<S>(worker, address, options)? {
+        OpenedSocket::Granted(registration, GrantedSource::Descriptor(grant)) => {
+            (registration, grant.descriptor.into_inner())
         }
-        // No connections can be meant.
-        Opened::Granted(registration, Granted::NodeQueue { .. }) => {
-            return Err(other_kind(&registration, S::WHAT));
+        // A queue of connections is no datagram socket.
+        OpenedSocket::Granted(registration, GrantedSource::NodeQueue { .. }) => {
+            return Err(wrong_kind::<S>(registration.address()));
         }
-        Opened::OwnSocket(registration, socket) => (registration, socket),
+        OpenedSocket::Local(registration, socket) => (registration, socket),
     };
     registration.register();
     Ok(BoundSocket::new(registration, socket.into()))
 }
 
-/// A place that can be had, and what is there.
-enum Opened {
-    Granted(Registration, Granted),
-    OwnSocket(Registration, OwnedFd),
+/// A socket whose address fits, with its registration.
+enum OpenedSocket {
+    /// Granted by the primary.
+    Granted(Registration, GrantedSource),
+    /// Opened by this process.
+    Local(Registration, OwnedFd),
 }
 
-/// Asks the primary for the address, or opens it here: without one, or where it is to be ours.
-fn open(
+fn open_socket<K: AddressKind>(
     worker: Option<&Worker>,
-    (address, serves, what): (Address, fn(&Address) -> bool, &'static str),
+    address: Address,
     options: &ListenOptions,
-) -> Result<Opened, Error> {
-    check(&address, serves, what, options)?;
+) -> Result<OpenedSocket, Error> {
+    validate::<K>(&address, options)?;
     let address = absolute(address)?;
-    if let Some(worker) = worker.filter(|_| !options.exclusive) {
-        let mut offer = worker.ask(&address, options)?;
-        let registration = Registration::of(&mut offer, worker);
-        let fits = serves(registration.address());
-        return if fits {
-            Ok(Opened::Granted(registration, offer))
+    let runtime = worker.map(Worker::runtime);
+    if let Some(runtime) = runtime.filter(|_| !options.exclusive) {
+        let mut source = runtime.request_listen(&address, options)?;
+        let registration = Registration::granted(&mut source, runtime.clone());
+        // The address of an inherited socket is known only now.
+        return if K::fits(registration.address()) {
+            Ok(OpenedSocket::Granted(registration, source))
         } else {
-            Err(other_kind(&registration, what))
+            Err(wrong_kind::<K>(registration.address()))
         };
     }
-    let worker = worker.map(|worker| worker.runtime().clone());
-    if worker.as_ref().is_some_and(|worker| worker.drain().has_begun()) {
+    if runtime.is_some_and(|runtime| runtime.drain().has_begun()) {
         return Err(Error::Closed);
     }
     let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
-    let (registration, socket) = Registration::own(bound, options, worker);
-    Ok(Opened::OwnSocket(registration, socket))
+    let (registration, socket) = Registration::local(bound, options, runtime.cloned());
+    Ok(OpenedSocket::Local(registration, socket))
 }
 
-fn check(
-    address: &Address,
-    serves: fn(&Address) -> bool,
-    what: &'static str,
-    options: &ListenOptions,
-) -> Result<(), Error> {
-    let given = matches!(address, Address::Inherited(_));
-    if !given && !serves(address) {
-        return Err(wrong_kind(address, what));
+fn validate<K: AddressKind>(address: &Address, options: &ListenOptions) -> Result<(), Error> {
+    let inherited = matches!(address, Address::Inherited(_));
+    if !inherited && !K::fits(address) {
+        return Err(wrong_kind::<K>(address));
     }
     if options.data.as_ref().is_some_and(|data| data.len() > LISTEN_DATA_BYTES_MAX) {
         let why = format!("more than {LISTEN_DATA_BYTES_MAX} bytes");
         return Err(Error::Option("data", why));
     }
     if options.max_connections == Some(0) {
-        return Err(Error::Option("max_connections", "0 would be none at all".to_owned()));
+        let why = "the minimum is 1".to_owned();
+        return Err(Error::Option("max_connections", why));
     }
     Ok(())
 }
 
-/// The primary has something else there.
-fn other_kind(registration: &Registration, what: &str) -> Error {
-    wrong_kind(registration.address(), what)
+fn wrong_kind<K: AddressKind>(address: &Address) -> Error {
+    Error::Option("address", format!("{address} is not {}", K::KIND))
 }
 
-fn wrong_kind(address: &Address, what: &str) -> Error {
-    Error::Option("address", format!("{address} is not {what}"))
-}
-
-/// A path means the same in the primary.
+/// Makes the path of an address absolute: the primary may have another working directory.
 fn absolute(address: Address) -> Result<Address, Error> {
     let path = |path: &Path| {
         std::path::absolute(path).map_err(|error| Error::Listen(address.clone(), error))

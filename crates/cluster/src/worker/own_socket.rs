@@ -1,8 +1,8 @@
-//! A worker's own listening socket, beside its hand-off queue: the policy `ReusePort`.
+//! A worker's own listening socket beside its hand-off queue, for the policy `ReusePort`.
 //!
-//! The socket is the primary's as well, which accepts from it in our stead when we do not, and
-//! sends what it accepted on the queue, as it does with what others have left. The end of the
-//! queue is the end of both: from then on the primary accepts.
+//! The primary holds the socket, too. When this worker does not accept, the primary accepts on its
+//! behalf and sends the connections through a queue, as it does with the connections of sockets
+//! whose worker is gone. The end of the queue ends both sources: from then on the primary accepts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,40 +18,48 @@ use crate::bind::is_of_the_connection;
 use crate::error::Error;
 use crate::protocol::hand_off_queue::{Connection, QueueReader};
 
+/// A listening socket and a hand-off queue, read in turns.
 #[derive(Debug)]
 pub(crate) struct OwnSocket {
-    /// Readable when there is a connection in one of the two.
-    either: Either,
+    /// Readable while a connection waits in the socket or in the queue.
+    readiness: Either,
     socket: OwnedFd,
     queue: QueueReader,
-    /// It is the socket's turn: after one from the queue, and as long as the socket has one that we
-    /// have no descriptor for. Meanwhile the queue stays unread, by which the primary sees it.
+    /// Set when the next turn is the socket's: after a connection from the queue, and while the
+    /// socket has a connection for which no descriptor is left. The queue stays unread in that
+    /// time, from which the primary learns that this worker does not accept.
     socket_first: AtomicBool,
-    /// The primary has ended the socket, for all who have it.
-    ended: AtomicBool,
-    primary: u32,
+    /// Set when the primary has shut the socket down, for all processes that hold it.
+    socket_ended: AtomicBool,
+    primary_pid: u32,
 }
 
 impl OwnSocket {
     pub(crate) fn new(socket: OwnedFd, queue: OwnedFd) -> io::Result<Self> {
         let queue = QueueReader::new(queue);
-        let either = Either::new(socket.as_fd(), queue.as_fd())?;
-        let (socket_first, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { either, socket, queue, socket_first, ended, primary: parent_id() })
+        let readiness = Either::new(socket.as_fd(), queue.as_fd())?;
+        let (socket_first, socket_ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        let primary_pid = parent_id();
+        Ok(Self { readiness, socket, queue, socket_first, socket_ended, primary_pid })
     }
 
-    /// Takes the next connection, if there is one; [`Error::Closed`] when none will come.
+    /// Accepts the next connection without waiting; `None` when no connection waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when no further connection will arrive; [`Error::Os`] with `EMFILE` when
+    /// no descriptor is left.
     pub(crate) fn accept(&self) -> Result<Option<Connection>, Error> {
         let (socket, queue) = (self.socket.as_fd(), self.queue.as_fd());
         let wanted = [(queue, Interest::READABLE), (socket, Interest::READABLE)];
-        // One look for both.
+        // One poll for both: a failed accept on an empty socket costs far more than a poll.
         let ready = poll::wait(&wanted, Some(Duration::ZERO));
         let ready = ready.map_err(|source| Error::Os("poll", source))?;
         let (queue, socket) =
-            (ready[0].any(), ready[1].any() && !self.ended.load(Ordering::Relaxed));
+            (ready[0].any(), ready[1].any() && !self.socket_ended.load(Ordering::Relaxed));
         let socket_first = socket && self.socket_first.swap(false, Ordering::Relaxed);
         if socket_first {
-            if let Some(connection) = self.accept_itself()? {
+            if let Some(connection) = self.accept_from_socket()? {
                 return Ok(Some(connection));
             }
         }
@@ -62,27 +70,32 @@ impl OwnSocket {
                     self.socket_first.store(true, Ordering::Relaxed);
                     return Ok(connection);
                 }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return self.last(),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return self.accept_after_queue();
+                }
                 Err(source) => return Err(Error::Os("recvmsg", source)),
             }
         }
-        if socket && !socket_first { self.accept_itself() } else { Ok(None) }
+        if socket && !socket_first { self.accept_from_socket() } else { Ok(None) }
     }
 
-    /// The queue is at its end. When the primary is gone nobody else takes what the socket has.
-    fn last(&self) -> Result<Option<Connection>, Error> {
+    /// Accepts from the socket after the queue has ended.
+    ///
+    /// While the primary lives it accepts the socket's connections, and the listener is closed. If
+    /// the primary is gone, no other process would.
+    fn accept_after_queue(&self) -> Result<Option<Connection>, Error> {
         let hung_up = poll::wait(&[(self.queue.as_fd(), Interest::HANGUP)], Some(Duration::ZERO));
         if !hung_up.is_ok_and(|ready| ready[0].any()) {
             return Err(Error::Closed);
         }
-        if parent_id() != self.primary {
-            // Nobody who comes from now on would be served.
+        if parent_id() != self.primary_pid {
+            // No process will serve a client that connects from now on.
             let _ = sys::socket::stop_connects(self.socket.as_fd());
         }
-        self.accept_itself()?.map_or(Err(Error::Closed), |connection| Ok(Some(connection)))
+        self.accept_from_socket()?.map_or(Err(Error::Closed), |connection| Ok(Some(connection)))
     }
 
-    fn accept_itself(&self) -> Result<Option<Connection>, Error> {
+    fn accept_from_socket(&self) -> Result<Option<Connection>, Error> {
         loop {
             let error = match sys::socket::accept(self.socket.as_fd()) {
                 Ok((socket, peer)) => {
@@ -94,10 +107,11 @@ impl OwnSocket {
             };
             match error.raw_os_error() {
                 Some(errno::EAGAIN) => return Ok(None),
+                // The answer of `accept4(2)` on a socket that was shut down.
                 Some(errno::EINVAL) => {
-                    self.ended.store(true, Ordering::Relaxed);
-                    // Fails the second time.
-                    let _ = self.either.leave_out(self.socket.as_fd());
+                    self.socket_ended.store(true, Ordering::Relaxed);
+                    // Fails if another thread has removed the socket before.
+                    let _ = self.readiness.leave_out(self.socket.as_fd());
                     return Ok(None);
                 }
                 Some(errno) if is_of_the_connection(errno) => {}
@@ -112,7 +126,7 @@ impl OwnSocket {
 
 impl AsFd for OwnSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.either.as_fd()
+        self.readiness.as_fd()
     }
 }
 
@@ -123,30 +137,33 @@ mod tests {
     use std::net::TcpStream;
 
     #[test]
-    fn queue_and_socket_take_turns_and_the_end_of_one_is_not_that_of_the_other() {
+    fn queue_and_socket_take_turns_and_the_queue_goes_on_after_the_socket_has_ended() {
         let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
-        let (queue, end) = HandOffQueue::new().unwrap();
-        let own = OwnSocket::new(socket, end).unwrap();
+        let (queue, worker_end) = HandOffQueue::new().unwrap();
+        let own = OwnSocket::new(socket, worker_end).unwrap();
         let readable = || poll::readable(own.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(own.accept().unwrap().is_none() && !readable());
 
         let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
-        // Of the four, two come by the queue.
+        // Two of the four connections arrive through the queue.
         for _ in 0..2 {
             let (socket, peer) = sys::socket::accept(shared.as_fd()).unwrap();
             queue.send(&Connection { socket, peer }).unwrap();
         }
         assert!(readable());
         let port = |client: &TcpStream| client.local_addr().unwrap().port();
-        let took: Vec<_> =
+        let order: Vec<_> =
             (0..4).map(|_| own.accept().unwrap().unwrap().peer.unwrap().port()).collect();
-        assert_eq!(took, [0, 2, 1, 3].map(|at: usize| port(&clients[at])));
+        assert_eq!(order, [0, 2, 1, 3].map(|at: usize| port(&clients[at])));
         assert!(own.accept().unwrap().is_none() && !readable());
 
         sys::socket::shutdown_both(shared.as_fd()).unwrap();
-        assert!(own.accept().unwrap().is_none() && !readable(), "it is not heard any more");
+        assert!(
+            own.accept().unwrap().is_none() && !readable(),
+            "the socket is not watched any more"
+        );
         let (one, _other) = sys::socket::pair_stream().unwrap();
         queue.send(&Connection { socket: one, peer: None }).unwrap();
         assert!(readable() && own.accept().unwrap().is_some());
@@ -155,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_socket_has_is_taken_when_the_primary_is_gone() {
+    fn connections_of_the_socket_are_accepted_when_the_primary_is_gone() {
         let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
-        let (queue, end) = HandOffQueue::new().unwrap();
-        let own = OwnSocket::new(socket, end).unwrap();
+        let (queue, worker_end) = HandOffQueue::new().unwrap();
+        let own = OwnSocket::new(socket, worker_end).unwrap();
         let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
         drop(queue);
         assert!(own.accept().unwrap().is_some() && own.accept().unwrap().is_some());

@@ -1,4 +1,4 @@
-//! A place to listen or to be bound at, as long as somebody is there.
+//! The registration of a listener or datagram socket with the primary.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,34 +7,36 @@ use crate::bind::{Bound, SocketFile};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::ToPrimary;
-use crate::worker::Worker;
-use crate::worker::runtime::{Granted, Runtime};
+use crate::worker::pending_grants::GrantedSource;
+use crate::worker::runtime::Runtime;
 
-/// What a listener and a datagram socket have in common: their address, and whoever has to know
-/// of them. Dropping it says that nobody is there any more.
+/// What a listener and a datagram socket have in common: an address, and the worker that serves
+/// it. `drop` reports to the primary that the address is closed in this worker.
 #[derive(Debug)]
 pub(crate) struct Registration {
     address: Address,
     data: Option<Vec<u8>>,
+    /// `None` in a process that is no worker.
     worker: Option<Arc<Runtime>>,
-    /// By which the primary knows it; `None` for a socket of our own.
+    /// The primary's number of the grant; `None` for a socket that this process opened.
     key: Option<u32>,
+    /// Removes the file of a Unix socket that this process opened.
     _file: Option<SocketFile>,
 }
 
 impl Registration {
-    /// By the primary.
-    pub(crate) fn of(offer: &mut Granted, worker: &Worker) -> Self {
-        let (key, address, data) = match offer {
-            Granted::Granted(granted) => (granted.key, &granted.address, granted.data.take()),
-            Granted::NodeQueue { key, address, .. } => (*key, &*address, None),
+    /// Makes the registration for a source that the primary granted.
+    pub(crate) fn granted(source: &mut GrantedSource, worker: Arc<Runtime>) -> Self {
+        let (key, address, data) = match source {
+            GrantedSource::Descriptor(grant) => (grant.key, &grant.address, grant.data.take()),
+            GrantedSource::NodeQueue { key, address, .. } => (*key, &*address, None),
         };
-        let (address, worker) = (address.clone(), Some(worker.runtime().clone()));
+        let (address, worker) = (address.clone(), Some(worker));
         Self { address, data, worker, key: Some(key), _file: None }
     }
 
-    /// On a socket of our own, which is the second value.
-    pub(crate) fn own(
+    /// Makes the registration for a socket that this process opened, and returns the socket.
+    pub(crate) fn local(
         bound: Bound,
         options: &ListenOptions,
         worker: Option<Arc<Runtime>>,
@@ -44,10 +46,10 @@ impl Registration {
         (Self { address, data, worker, key: None, _file: file }, socket)
     }
 
-    /// Tells the primary, where there is one, that somebody is there.
+    /// Reports to the primary, if there is one, that this worker serves the address.
     pub(crate) fn register(&self) {
         let Some(worker) = &self.worker else { return };
-        worker.tell(match self.key {
+        worker.send_to_primary(match self.key {
             Some(key) => ToPrimary::Listening { key },
             None => ToPrimary::ListensAlone { address: self.address.clone() },
         });
@@ -69,7 +71,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let (Some(worker), Some(key)) = (&self.worker, self.key) {
-            worker.tell(ToPrimary::Close { key });
+            worker.send_to_primary(ToPrimary::Close { key });
         }
     }
 }

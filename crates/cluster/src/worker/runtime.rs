@@ -1,75 +1,49 @@
-//! The worker's runtime: its way to the primary, and its end.
+//! The worker's runtime: the channel to the primary, and what arrives on it.
+//!
+//! Messages to the primary are sent by whichever thread has something to report. Messages from the
+//! primary are handled on the reactor's thread, where nothing blocks and no user code runs.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use child_process::Parent;
-use crossbeam_channel::{Receiver, Sender};
 use reactor::{Source, Turn};
 
+use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::protocol::message::{ListenGrant, ToPrimary, ToWorker};
-use crate::worker::draining::{DRAIN_READ_MS_MAX, Drain};
+use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::message::{ToPrimary, ToWorker};
+use crate::worker::deadlines::Deadlines;
+use crate::worker::draining::Drain;
 use crate::worker::node_primary::NodePrimary;
-use crate::worker::node_queue::NodeQueue;
+use crate::worker::pending_grants::{GrantedSource, PendingGrants};
+use crate::worker::user_messages::UserMessages;
+use crate::worker_state::WorkerState;
 
-pub(super) type OnDisconnect = Box<dyn FnOnce() + Send>;
-pub(super) type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
+type OnDisconnect = Box<dyn FnOnce() + Send>;
+type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
 
-/// Who gets the primary's messages.
-pub(super) enum Sink {
-    Queue(Sender<ipc::Message>),
-    Callback(Box<dyn Fn(ipc::Message) + Send>),
-}
-
-impl Sink {
-    pub(super) fn put(&self, message: ipc::Message) {
-        match self {
-            // Refused where the receiver was dropped: nobody wants messages.
-            Self::Queue(queue) => drop(queue.send(message)),
-            Self::Callback(call) => call(message),
-        }
-    }
-}
-
-/// Who waits for which answer.
-pub(super) type Requests = HashMap<u32, Sender<Result<Granted, i32>>>;
-
-/// What a wish to listen comes to.
-#[derive(Debug)]
-pub(crate) enum Granted {
-    /// A descriptor to accept from.
-    Granted(ListenGrant),
-    /// Where the connections of a Node primary come in.
-    NodeQueue { key: u32, address: Address, node_queue: Arc<NodeQueue> },
-}
-
+/// What all handles, listeners and guards of this process's worker share.
 pub(crate) struct Runtime {
-    pub(super) id: u32,
-    pub(super) parent: &'static Parent,
-    /// The primary, where it is a Node program.
-    pub(super) node_primary: Option<NodePrimary>,
-    pub(super) next_request: AtomicU32,
-    /// Wishes to listen that the primary has not answered; `None` once its channel is closed.
-    pub(super) requests: Mutex<Option<Requests>>,
-    pub(super) messages: Mutex<Option<Sink>>,
-    /// What came and comes, until somebody takes it.
-    pub(super) unread: Mutex<Option<Receiver<ipc::Message>>>,
-    /// Called when the channel is closed; `None` when it has been.
-    pub(super) on_disconnect: Mutex<Option<Vec<OnDisconnect>>>,
-    pub(super) on_error: Mutex<Vec<OnError>>,
-    pub(super) drain: Arc<Drain>,
-    /// It has listened once.
-    pub(super) listened: AtomicBool,
-    /// Its end was asked for.
-    pub(super) wanted: AtomicBool,
-    pub(super) orphan_drain_ms: AtomicU64,
-    pub(super) orphaned: OnceLock<Instant>,
-    pub(super) began: OnceLock<Instant>,
-    pub(super) clock: OnceLock<reactor::Handle>,
+    id: u32,
+    parent: &'static Parent,
+    /// The session with the primary, if it is a Node program.
+    node_primary: Option<NodePrimary>,
+    pending_grants: PendingGrants,
+    messages: UserMessages,
+    /// Called when the channel closes; `None` once they have been called.
+    on_disconnect: Mutex<Option<Vec<OnDisconnect>>>,
+    on_error: Mutex<Vec<OnError>>,
+    drain: Arc<Drain>,
+    deadlines: Deadlines,
+    /// Set by the first listener or socket of this worker.
+    listened: AtomicBool,
+    /// Set when either side has asked for the worker's end.
+    exited_after_disconnect: AtomicBool,
+    /// The handle of the [`DeadlineTimer`], set when it is on the reactor.
+    timer: OnceLock<reactor::Handle>,
 }
 
 impl fmt::Debug for Runtime {
@@ -79,54 +53,106 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    pub(crate) fn drain(&self) -> &Arc<Drain> {
-        &self.drain
+    /// Starts the runtime and reports the worker as online.
+    ///
+    /// # Panics
+    ///
+    /// No descriptor is left for the drain, or no thread for the reactor.
+    pub(super) fn start(id: u32, parent: &'static Parent) -> Arc<Self> {
+        let runtime = Arc::new(Self {
+            id,
+            parent,
+            node_primary: parent.is_node().then(NodePrimary::default),
+            pending_grants: PendingGrants::new(),
+            messages: UserMessages::new(),
+            on_disconnect: Mutex::new(Some(Vec::new())),
+            on_error: Mutex::default(),
+            drain: Arc::new(Drain::new().expect("a worker starts with descriptors to spare")),
+            deadlines: Deadlines::new(),
+            listened: AtomicBool::new(false),
+            exited_after_disconnect: AtomicBool::new(false),
+            timer: OnceLock::new(),
+        });
+        let reactor = reactor::reactor().expect("a worker starts with a thread to spare");
+        // Before the first event can arrive: a drain that begins wakes the timer.
+        let timer = reactor.add(DeadlineTimer(runtime.clone()));
+        runtime.timer.get_or_init(|| timer);
+        let receiving = runtime.clone();
+        parent.subscribe(move |event| receiving.receive(event));
+        runtime.send_to_primary(ToPrimary::Online);
+        runtime
     }
 
-    pub(crate) fn tell(&self, message: ToPrimary) {
+    /// Requests an address from the primary, and blocks until the answer arrives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] with the primary's errno; [`Error::Closed`] once the worker drains or the
+    /// channel is closed.
+    pub(super) fn request_listen(
+        &self,
+        address: &Address,
+        options: &ListenOptions,
+    ) -> Result<GrantedSource, Error> {
+        if self.drain.has_begun() {
+            return Err(Error::Closed);
+        }
+        let (request, reply) = self.pending_grants.add().ok_or(Error::Closed)?;
+        self.send_to_primary(ToPrimary::Listen {
+            request,
+            address: address.clone(),
+            options: options.clone(),
+        });
+        reply.recv().map_err(|_| Error::Closed)?.map_err(|errno| {
+            if errno == sys::errno::ECANCELED {
+                return Error::Closed;
+            }
+            Error::Listen(address.clone(), std::io::Error::from_raw_os_error(errno))
+        })
+    }
+
+    /// Sends a message of the cluster's protocol, in the language of this worker's primary.
+    ///
+    /// A message on a closed channel is dropped: the disconnect arrives as an event of its own.
+    pub(crate) fn send_to_primary(&self, message: ToPrimary) {
         if let ToPrimary::Listening { .. } | ToPrimary::ListensAlone { .. } = message {
             self.listened.store(true, Ordering::Release);
         }
         if let Some(node_primary) = &self.node_primary {
-            return self.tell_node(node_primary, message);
+            return self.send_to_node(node_primary, message);
         }
         if let Err(failed) = self.parent.send_internal(message) {
             if let ToPrimary::Listen { request, .. } = failed.value {
-                self.not_asked(request, &failed.error);
+                self.fail_request(request, &failed.error);
             }
         }
     }
 
-    /// A wish that could not be told: nobody would answer it.
-    pub(super) fn not_asked(&self, request: u32, error: &ipc::Error) {
+    /// Completes a listen request that could not be sent, because no answer would come.
+    pub(super) fn fail_request(&self, request: u32, error: &ipc::Error) {
         let closed = matches!(error, ipc::Error::Closed);
         let errno = if closed { sys::errno::ECANCELED } else { sys::errno::ENOBUFS };
-        self.answer(request, Err(errno));
+        self.pending_grants.complete(request, Err(errno));
     }
 
-    /// Hears the parent, on the loop.
-    pub(super) fn receive(&self, event: child_process::Event) {
+    /// Handles an event of the channel, on the reactor's thread.
+    fn receive(&self, event: child_process::Event) {
         use child_process::Event as E;
         match event {
             E::Internal(message) => self.receive_internal(message),
-            E::Message(message) => {
-                let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(messages) = messages.as_ref() {
-                    messages.put(message);
-                }
-            }
+            E::Message(message) => self.messages.push(message),
             E::Error(error) => {
                 let error = Arc::new(error);
                 let calls = self.on_error.lock().unwrap_or_else(PoisonError::into_inner);
                 calls.iter().for_each(|call| call(error.clone()));
             }
             E::Disconnect => {
-                self.end_node_primary();
-                *self.requests() = None;
-                *self.messages.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                self.orphaned.get_or_init(Instant::now);
+                self.finish_node_queues();
+                self.pending_grants.close();
+                self.messages.close();
+                self.deadlines.set_orphaned();
                 self.begin_drain();
-                let calls = self.on_disconnect().take();
+                let calls = self.disconnect_callbacks().take();
                 calls.into_iter().flatten().for_each(reactor::callback::call);
             }
             _ => {}
@@ -139,82 +165,139 @@ impl Runtime {
         }
         match message.decode() {
             Ok(ToWorker::Listen { request, result }) => {
-                self.answer(request, result.map(Granted::Granted));
+                self.pending_grants.complete(request, result.map(GrantedSource::Descriptor));
             }
-            // A primary that cannot be understood is as good as gone.
+            // The worker cannot work with a primary whose messages it cannot decode.
             Ok(ToWorker::Disconnect) | Err(_) => {
-                self.wanted.store(true, Ordering::Release);
+                self.set_exited_after_disconnect();
                 self.begin_drain();
             }
         }
     }
 
-    pub(super) fn answer(&self, request: u32, result: Result<Granted, i32>) {
-        let reply = self.requests().as_mut().and_then(|requests| requests.remove(&request));
-        if let Some(reply) = reply {
-            let _ = reply.send(result);
+    pub(super) fn on_error(&self, call: impl FnMut(Arc<child_process::Error>) + Send + 'static) {
+        let call = reactor::callback::each(call);
+        let mut calls = self.on_error.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push(Box::new(call));
+    }
+
+    pub(super) fn on_disconnect(&self, call: impl FnOnce() + Send + 'static) {
+        match &mut *self.disconnect_callbacks() {
+            Some(calls) => calls.push(Box::new(call)),
+            None => reactor::callback::call(call),
         }
+    }
+
+    pub(super) fn set_exited_after_disconnect(&self) {
+        self.exited_after_disconnect.store(true, Ordering::Release);
     }
 
     pub(super) fn begin_drain(&self) {
         self.drain.begin();
-        self.began.get_or_init(Instant::now);
-        if let Some(clock) = self.clock.get() {
-            clock.wake();
+        self.deadlines.set_drain_begun();
+        self.wake_timer();
+    }
+
+    /// Has the [`DeadlineTimer`] compute its next deadline again.
+    pub(super) fn wake_timer(&self) {
+        if let Some(timer) = self.timer.get() {
+            timer.wake();
         }
     }
 
-    /// A Node primary sends nothing more.
-    fn end_node_primary(&self) {
+    /// Marks the queues of a Node primary as complete: no further connection will arrive.
+    fn finish_node_queues(&self) {
         if let Some(node_primary) = &self.node_primary {
-            node_primary.end();
+            node_primary.finish_queues();
         }
     }
 
-    pub(super) fn on_disconnect(&self) -> MutexGuard<'_, Option<Vec<OnDisconnect>>> {
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn parent(&self) -> &'static Parent {
+        self.parent
+    }
+
+    pub(super) fn node_primary(&self) -> Option<&NodePrimary> {
+        self.node_primary.as_ref()
+    }
+
+    pub(super) fn pending_grants(&self) -> &PendingGrants {
+        &self.pending_grants
+    }
+
+    pub(super) fn messages(&self) -> &UserMessages {
+        &self.messages
+    }
+
+    pub(super) fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    pub(crate) fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    pub(super) fn exited_after_disconnect(&self) -> bool {
+        self.exited_after_disconnect.load(Ordering::Acquire)
+    }
+
+    pub(super) fn state(&self) -> WorkerState {
+        if !self.parent.connected() {
+            WorkerState::Disconnected
+        } else if self.drain.has_begun() {
+            WorkerState::Disconnecting
+        } else if self.listened.load(Ordering::Acquire) {
+            WorkerState::Listening
+        } else {
+            WorkerState::Online
+        }
+    }
+
+    fn disconnect_callbacks(&self) -> MutexGuard<'_, Option<Vec<OnDisconnect>>> {
         self.on_disconnect.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn requests(&self) -> MutexGuard<'_, Option<Requests>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When an orphan has to be gone.
-    fn orphan_deadline(&self) -> Option<Instant> {
-        let ms = self.orphan_drain_ms.load(Ordering::Relaxed);
-        self.orphaned.get()?.checked_add(Duration::from_millis(ms))
-    }
-
-    /// When a drain no longer waits for queues that nobody reads.
-    fn read_deadline(&self) -> Option<Instant> {
-        self.began.get()?.checked_add(Duration::from_millis(DRAIN_READ_MS_MAX))
     }
 }
 
-/// Keeps a worker's deadlines on the loop.
-pub(super) struct Clock(pub(super) Arc<Runtime>);
+/// The reactor source that keeps a worker's deadlines.
+struct DeadlineTimer(Arc<Runtime>);
 
-impl Source for Clock {
+impl DeadlineTimer {
+    /// Ends a drain that has waited long enough for unread queues.
+    fn end_overdue_drain(&self, now: Instant) {
+        let runtime = &self.0;
+        if runtime.deadlines.drain_read().is_some_and(|at| at <= now) {
+            runtime.drain.set_reached();
+            runtime.finish_node_queues();
+        }
+    }
+
+    /// Declines the connections that were held over a limit for long enough. Returns the time at
+    /// which the next of them is due.
+    fn decline_overdue(&self, now: Instant) -> Option<Instant> {
+        let node_primary = self.0.node_primary.as_ref()?;
+        self.0.decline_overdue(node_primary, now);
+        node_primary.next_deadline()
+    }
+}
+
+impl Source for DeadlineTimer {
     fn event(&mut self, _event: reactor::Event, turn: &mut Turn<'_>) {
         let now = turn.now();
-        let read = self.0.read_deadline().filter(|at| *at > now);
-        if read.is_none() && self.0.began.get().is_some() {
-            self.0.drain.force();
-            self.0.end_node_primary();
-        }
-        let orphan = self.0.orphan_deadline();
-        if orphan.is_some_and(|at| at <= now) {
-            // Exit handlers may wait for the loop, so they run elsewhere.
+        self.end_overdue_drain(now);
+        let orphan_exit = self.0.deadlines.orphan_exit();
+        if orphan_exit.is_some_and(|at| at <= now) {
+            // Exit handlers may wait for the reactor, so they must not run on its thread.
             let exit = std::thread::Builder::new().spawn(|| std::process::exit(0));
             if exit.is_err() {
                 std::process::abort();
             }
             return turn.remove();
         }
-        let due = self.0.node_primary.as_ref().and_then(|node_primary| {
-            self.0.decline_overdue(node_primary, now);
-            node_primary.due()
-        });
-        turn.set_deadline(read.into_iter().chain(orphan).chain(due).min());
+        let drain_read = self.0.deadlines.drain_read().filter(|at| *at > now);
+        let declining = self.decline_overdue(now);
+        turn.set_deadline(drain_read.into_iter().chain(orphan_exit).chain(declining).min());
     }
 }

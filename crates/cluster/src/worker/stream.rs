@@ -1,4 +1,4 @@
-//! The kinds of streams that listeners give.
+//! The types of streams that listeners return.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -8,38 +8,41 @@ use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixStream};
 
 use crate::protocol::address::Address;
 use crate::protocol::record::no_address;
+use crate::worker::address_kind::AddressKind;
 
-/// A kind of stream that a [`Listener`](crate::Listener) gives: [`TcpStream`] or [`UnixStream`].
+/// A stream type that a [`Listener`](crate::Listener) can return: [`TcpStream`] or
+/// [`UnixStream`].
+///
+/// The trait is sealed: other crates cannot implement it.
 pub trait Stream: private::Sealed + From<OwnedFd> + AsFd + Send + 'static {}
 
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
 pub(crate) mod private {
-    use super::{Address, SocketAddr, io};
+    use super::{Address, AddressKind, SocketAddr, io};
 
-    /// What the crate has to know of a stream.
-    pub trait Sealed: Sized {
-        /// What is told of the other end.
+    /// What listeners need beyond the descriptor of a stream.
+    pub trait Sealed: AddressKind + Sized {
+        /// The type of the peer's address.
         type Peer: Send;
-        /// What it is accepted at.
-        const WHAT: &'static str;
-        /// It is accepted at such an address.
-        fn serves(address: &Address) -> bool;
-        /// Who is at the other end; `known` came with the connection.
+        /// Returns the peer's address; `known` is the address that arrived with the connection.
         fn peer(&self, known: Option<SocketAddr>) -> io::Result<Self::Peer>;
-        /// This end's address as the peer's type.
+        /// Converts the listener's address to the type of the peer's.
         fn local(address: &Address) -> io::Result<Self::Peer>;
+    }
+}
+
+impl AddressKind for TcpStream {
+    const KIND: &'static str = "a TCP address";
+
+    fn fits(address: &Address) -> bool {
+        matches!(address, Address::Tcp { .. })
     }
 }
 
 impl private::Sealed for TcpStream {
     type Peer = SocketAddr;
-    const WHAT: &'static str = "a TCP address";
-
-    fn serves(address: &Address) -> bool {
-        matches!(address, Address::Tcp { .. })
-    }
 
     fn peer(&self, known: Option<SocketAddr>) -> io::Result<SocketAddr> {
         Ok(known.unwrap_or_else(no_address))
@@ -53,13 +56,16 @@ impl private::Sealed for TcpStream {
     }
 }
 
-impl private::Sealed for UnixStream {
-    type Peer = UnixSocketAddr;
-    const WHAT: &'static str = "a Unix stream address";
+impl AddressKind for UnixStream {
+    const KIND: &'static str = "a Unix stream address";
 
-    fn serves(address: &Address) -> bool {
+    fn fits(address: &Address) -> bool {
         matches!(address, Address::UnixPath(_) | Address::UnixAbstract(_))
     }
+}
+
+impl private::Sealed for UnixStream {
+    type Peer = UnixSocketAddr;
 
     fn peer(&self, _known: Option<SocketAddr>) -> io::Result<UnixSocketAddr> {
         self.peer_addr()

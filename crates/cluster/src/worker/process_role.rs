@@ -1,0 +1,95 @@
+//! The role of this process: a primary's worker, or a program that nobody started as a worker.
+
+use std::sync::OnceLock;
+
+use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
+use crate::worker::Worker;
+use crate::worker::runtime::Runtime;
+
+impl Worker {
+    /// Returns this process's worker if a primary started the process, and `None` otherwise.
+    ///
+    /// The first call starts the worker's runtime and reports the worker to its primary as
+    /// `online`; a worker should call it early in `main`. The environment variable
+    /// `NODE_UNIQUE_ID` decides. It is removed from the environment before `main` runs, so
+    /// processes that this process starts are no workers.
+    ///
+    /// ```
+    /// match cluster::Worker::current() {
+    ///     Some(worker) => println!("worker {}", worker.id()),
+    ///     None => println!("no worker"),
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// The process was started as a worker, and has no descriptor or thread left for the runtime,
+    /// or the channel that the environment names cannot be used.
+    #[must_use]
+    #[doc(alias = "isWorker")]
+    pub fn current() -> Option<Self> {
+        static CURRENT: OnceLock<Option<Worker>> = OnceLock::new();
+        CURRENT.get_or_init(from_environment).clone()
+    }
+}
+
+fn from_environment() -> Option<Worker> {
+    let number = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
+    let id = number(UNIQUE_ID).or_else(|| number(UNIQUE_NO))?;
+    let Some(parent) = child_process::parent() else {
+        // A worker that ran on as a primary would start workers of its own, and those in turn.
+        assert!(
+            sys::startup::taken("BROOD_CHANNEL").is_none(),
+            "started as worker {id}, but the channel to the primary cannot be used"
+        );
+        return None;
+    };
+    if let Some(stderr) = sys::startup::take_descriptor(STDERR) {
+        // Until here descriptor 2 was a pipe to the primary. A worker that kept the pipe would die
+        // of a message to its standard error once the primary is gone.
+        let _ = sys::fd::replace_stderr(stderr);
+    }
+    Some(Worker(Runtime::start(id, parent)))
+}
+
+/// Returns whether this process is a primary or can become one: no primary started it as a
+/// worker.
+///
+/// ```
+/// assert!(cluster::is_primary() && !cluster::is_worker());
+/// ```
+///
+/// Node: `cluster.isPrimary`. Like [`Worker::current`], the call starts a worker's runtime.
+///
+/// # Panics
+///
+/// See [`Worker::current`].
+#[must_use]
+#[doc(alias = "isPrimary")]
+pub fn is_primary() -> bool {
+    !is_worker()
+}
+
+/// Returns the same as [`is_primary`]. Node: `cluster.isMaster`.
+///
+/// # Panics
+///
+/// See [`Worker::current`].
+#[must_use]
+#[doc(alias = "isMaster")]
+pub fn is_master() -> bool {
+    is_primary()
+}
+
+/// Returns whether a primary started this process as a worker. Node: `cluster.isWorker`.
+///
+/// Like [`Worker::current`], the call starts a worker's runtime.
+///
+/// # Panics
+///
+/// See [`Worker::current`].
+#[must_use]
+#[doc(alias = "isWorker")]
+pub fn is_worker() -> bool {
+    Worker::current().is_some()
+}
