@@ -42,7 +42,7 @@ mod turn;
 mod wake;
 
 pub use driver::{Reactor, on_loop, reactor};
-pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Event, Key, Source};
+pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Event, Source, Token};
 pub use sys::poll::Interest;
 pub use turn::{READ_BUFFER_BYTES, Turn};
 pub use wake::Handle;

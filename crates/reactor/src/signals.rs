@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::source::{Event, Key, Source};
+use crate::source::{Event, Source, Token};
 use crate::turn::Turn;
 use crate::{Handle, Interest, reactor};
 
@@ -81,7 +81,7 @@ impl Source for Watcher {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::Start => {
-                let watched = turn.register(self.watch.as_fd(), Key(0), Interest::READABLE);
+                let watched = turn.register(self.watch.as_fd(), Token(0), Interest::READABLE);
                 if watched.is_err() {
                     // Over the user's limit of watches. A closed channel says so, and signals
                     // that nobody would hear get their usual effect back.

@@ -13,7 +13,7 @@ pub const BYTES_PER_TURN: usize = 256 * 1024;
 
 /// Names one descriptor of a source; the source chooses it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key(pub u32);
+pub struct Token(pub u32);
 
 /// What happened. Deliberately exhaustive: a source answers every kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,7 @@ pub enum Event {
     /// news happen. Hang-ups and errors count as readable and writable.
     Ready {
         /// The descriptor, as it was registered.
-        key: Key,
+        token: Token,
         /// A read would not block.
         readable: bool,
         /// A write would not block.

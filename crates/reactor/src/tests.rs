@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::{Event, Handle, Interest, Key, Reactor, Source, Turn, on_loop, reactor};
+use crate::{Event, Handle, Interest, Reactor, Source, Token, Turn, on_loop, reactor};
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -48,27 +48,27 @@ fn assert_closed<T: std::fmt::Debug>(told: &Receiver<T>) {
     assert_eq!(answer.unwrap_err(), crossbeam_channel::RecvTimeoutError::Disconnected);
 }
 
-fn ready(key: u32, readable: bool, writable: bool) -> Event {
-    Event::Ready { key: Key(key), readable, writable }
+fn ready(token: u32, readable: bool, writable: bool) -> Event {
+    Event::Ready { token: Token(token), readable, writable }
 }
 
-/// Registers the reading end of a pipe under key 7 and tells what comes.
+/// Registers the reading end of a pipe under token 7 and tells what comes.
 fn add_reader(reader: PipeReader) -> (Handle, Receiver<Event>) {
     add_teller(move |event, turn| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(7), Interest::READABLE).unwrap();
+            turn.register(reader.as_fd(), Token(7), Interest::READABLE).unwrap();
         }
     })
 }
 
 #[test]
-fn bytes_and_the_end_of_a_pipe_are_told_with_the_key() {
+fn bytes_and_the_end_of_a_pipe_are_told_with_the_token() {
     let (reader, mut writer) = io::pipe().unwrap();
     let (handle, told) = add_reader(reader);
     writer.write_all(b"x").unwrap();
     assert_eq!(next(&told), ready(7, true, false));
     drop(writer);
-    assert!(matches!(next(&told), Event::Ready { key: Key(7), readable: true, .. }));
+    assert!(matches!(next(&told), Event::Ready { token: Token(7), readable: true, .. }));
     handle.remove();
     assert_closed(&told);
 }
@@ -78,7 +78,7 @@ fn a_hang_up_alone_is_told_without_the_bytes_before_it() {
     let (reader, mut writer) = io::pipe().unwrap();
     let (handle, told) = add_teller(move |event, turn| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(3), Interest::HANGUP).unwrap();
+            turn.register(reader.as_fd(), Token(3), Interest::HANGUP).unwrap();
         }
     });
     writer.write_all(b"x").unwrap();
@@ -87,7 +87,7 @@ fn a_hang_up_alone_is_told_without_the_bytes_before_it() {
     handle.wake();
     assert_eq!(next(&told), Event::Wake);
     drop(writer);
-    assert!(matches!(next(&told), Event::Ready { key: Key(3), readable: true, .. }));
+    assert!(matches!(next(&told), Event::Ready { token: Token(3), readable: true, .. }));
     handle.remove();
     assert_closed(&told);
 }
@@ -110,7 +110,7 @@ fn a_spurious_wake_up_finds_nothing_and_harms_nothing() {
         let tell = tell.clone();
         add(move |event, turn| match event {
             Event::Start => {
-                turn.register(both[mine].as_fd(), Key(0), Interest::READABLE).unwrap();
+                turn.register(both[mine].as_fd(), Token(0), Interest::READABLE).unwrap();
             }
             _ => tell.send(both.iter_mut().map(take_if_there).sum()).unwrap(),
         });
@@ -298,7 +298,7 @@ fn a_panic_removes_the_source_and_the_loop_goes_on() {
     let handle = add(move |event, turn| {
         let _held = &tell;
         match event {
-            Event::Start => turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap(),
+            Event::Start => turn.register(reader.as_fd(), Token(0), Interest::READABLE).unwrap(),
             _ => panic!("expected by a test"),
         }
     });
@@ -341,12 +341,12 @@ fn a_reused_descriptor_number_gets_no_news_of_the_old_one() {
     let (handle, told) = add_teller(move |event, turn| match event {
         Event::Start => {
             let first = ends.last().unwrap();
-            turn.register(first.as_fd(), Key(1), Interest::READABLE).unwrap();
+            turn.register(first.as_fd(), Token(1), Interest::READABLE).unwrap();
         }
         Event::Wake => {
             turn.deregister(ends.pop().unwrap().as_fd()).unwrap();
             let second = ends.last().unwrap().try_clone().unwrap();
-            turn.register(second.as_fd(), Key(2), Interest::READABLE).unwrap();
+            turn.register(second.as_fd(), Token(2), Interest::READABLE).unwrap();
             ends.push(second);
         }
         _ => {}
@@ -368,7 +368,7 @@ fn a_removed_source_does_not_take_the_number_of_another_with_it() {
     let (careless, told) = add_teller(move |event, turn| match event {
         Event::Start => {
             let fd = held.as_ref().unwrap().as_fd();
-            turn.register(fd, Key(1), Interest::READABLE).unwrap();
+            turn.register(fd, Token(1), Interest::READABLE).unwrap();
         }
         _ => drop(held.take()),
     });
@@ -397,13 +397,13 @@ fn only_the_owner_may_change_a_registration_and_asking_anew_tells_again() {
         Event::Start => {
             let error = turn.deregister(stranger.as_fd()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
-            turn.register(reader.as_fd(), Key(1), Interest::READABLE).unwrap();
-            let twice = turn.register(reader.as_fd(), Key(1), Interest::READABLE);
+            turn.register(reader.as_fd(), Token(1), Interest::READABLE).unwrap();
+            let twice = turn.register(reader.as_fd(), Token(1), Interest::READABLE);
             assert_eq!(twice.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         }
         Event::Ready { .. } if asked == 0 => {
             asked += 1;
-            turn.reregister(reader.as_fd(), Key(2), Interest::READABLE).unwrap();
+            turn.reregister(reader.as_fd(), Token(2), Interest::READABLE).unwrap();
         }
         _ => {}
     });
@@ -420,7 +420,7 @@ fn an_idle_loop_makes_no_turns() {
     let (reader, writer) = io::pipe().unwrap();
     let handle = reactor.add(Probe(move |event, turn: &mut Turn<'_>| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap();
+            turn.register(reader.as_fd(), Token(0), Interest::READABLE).unwrap();
             // Far away: waiting for it takes one turn, not one per second.
             turn.set_deadline(Some(turn.now() + Duration::from_secs(3600)));
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::Interest;
 use crate::readiness::Readiness;
-use crate::source::Key;
+use crate::source::Token;
 use crate::wake::SourceId;
 
 /// The size of the loop's buffer for reading, [`Turn::read_buffer`].
@@ -38,7 +38,7 @@ impl Turn<'_> {
         self.now
     }
 
-    /// Watches `fd`; its news come as [`Event::Ready`](crate::Event::Ready) with `key`.
+    /// Watches `fd`; its news come as [`Event::Ready`](crate::Event::Ready) with `token`.
     ///
     /// Edge-triggered. What is ready already is told in the next turn. The source keeps the
     /// descriptor open until it has called [`deregister`](Self::deregister) or is dropped.
@@ -47,11 +47,16 @@ impl Turn<'_> {
     ///
     /// `EEXIST` when it is registered already, `EPERM` for a file that cannot be watched (a
     /// regular file), `ENOSPC` over the user's limit of watches.
-    pub fn register(&mut self, fd: BorrowedFd<'_>, key: Key, interest: Interest) -> io::Result<()> {
-        self.readiness.register(self.source, fd, key, interest)
+    pub fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.readiness.register(self.source, fd, token, interest)
     }
 
-    /// Changes key and interest of a registered descriptor, and asks anew: what is ready now is
+    /// Changes token and interest of a registered descriptor, and asks anew: what is ready now is
     /// told in the next turn, even if it was told before.
     ///
     /// # Errors
@@ -60,10 +65,10 @@ impl Turn<'_> {
     pub fn reregister(
         &mut self,
         fd: BorrowedFd<'_>,
-        key: Key,
+        token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        self.readiness.reregister(self.source, fd, key, interest)
+        self.readiness.reregister(self.source, fd, token, interest)
     }
 
     /// Watches `fd` no longer; news already collected for it are dropped.

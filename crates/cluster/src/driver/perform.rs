@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use reactor::{Interest, Key as Token, Turn};
+use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
