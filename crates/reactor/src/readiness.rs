@@ -16,8 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Poll, Waker};
 
 use crate::Interest;
-use crate::source::{Event, Token};
-use crate::wake::SourceId;
+use crate::event::{Event, SourceId, Token};
 
 /// The name of a registration in mio. [`Token`] is the name that the source has given it.
 type RegistrationId = mio::Token;
