@@ -4,7 +4,7 @@ use crate::Error;
 use crate::files::{Root, read_short, read_whole};
 use crate::groups::{Place, cpu_quota, place, short};
 use crate::parse::cgroup::{self, CpuQuota, Version};
-use crate::parse::list;
+use crate::parse::cpu_list;
 use crate::parse::pressure::{Stalls, stalls};
 use std::io;
 use std::path::Path;
@@ -173,7 +173,7 @@ fn cpu_set(place: &Place) -> Option<Vec<u32>> {
     place.levels.iter().find_map(|level| {
         names.iter().find_map(|name| {
             // As long as the machine is large: a part of it could name a CPU that is not there.
-            list::cpus(&read_whole(&level.join(name)).ok()?)
+            cpu_list::cpus(&read_whole(&level.join(name)).ok()?)
         })
     })
 }

@@ -3,8 +3,9 @@
 //! Pure.
 
 pub(crate) mod cgroup;
+pub(crate) mod cpu_list;
 pub(crate) mod cpuinfo;
-pub(crate) mod list;
+
 pub(crate) mod meminfo;
 pub(crate) mod pressure;
 pub(crate) mod stat;
