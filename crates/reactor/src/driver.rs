@@ -111,7 +111,7 @@ impl Driver {
             let waited = self.readiness.wait(timeout, &mut ready);
             waited.expect("our epoll descriptor is open, and only a signal can end the wait");
             self.mailbox.turns.fetch_add(1, Ordering::Relaxed);
-            // Taken before any event is delivered: a source that asks again in this turn waits
+            // The list is taken before any event is delivered: a source that asks again in this turn waits
             // for the next one.
             let again = mem::take(&mut self.again);
             self.mailbox.take(&mut commands);
