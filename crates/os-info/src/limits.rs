@@ -44,8 +44,9 @@ pub struct MemoryLimit {
     /// cgroup v2 has this limit.
     pub high_bytes: Option<u64>,
     /// The number of bytes in use, caches included. The number belongs to the group with the
-    /// strictest visible limit, or to the process's own group where no limit is visible. With cgroup
-    /// v1, `max_bytes` may come from a group outside of the container, whose usage is not visible.
+    /// strictest visible limit, or to the process's own group where no limit is visible. With
+    /// cgroup v1, `max_bytes` may come from a group outside of the container, whose usage is not
+    /// visible.
     pub current_bytes: Option<u64>,
 }
 

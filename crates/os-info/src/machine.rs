@@ -62,7 +62,8 @@ pub fn release() -> Result<String, Error> {
     Ok(text(names()?.release))
 }
 
-/// Returns the version of the kernel: `#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC 2024`.
+/// Returns the version of the kernel: `#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC
+/// 2024`.
 ///
 /// # Errors
 ///

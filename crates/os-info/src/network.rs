@@ -51,7 +51,8 @@ impl InterfaceAddress {
         if self.address.is_ipv4() { "IPv4" } else { "IPv6" }
     }
 
-    /// Returns the address with its prefix length: `192.0.2.2/24`. `None` where the netmask has gaps.
+    /// Returns the address with its prefix length: `192.0.2.2/24`. `None` where the netmask has
+    /// gaps.
     ///
     /// Node: overlooks a gap that `::` stands for, and returns a prefix of 16 bits for `::ffff`.
     #[must_use]
@@ -67,8 +68,8 @@ impl InterfaceAddress {
     }
 }
 
-/// Serializes in Node's shape: `address`, `netmask`, `family`, `mac`, `internal`, `cidr`, and `scopeid` for
-/// IPv6.
+/// Serializes in Node's shape: `address`, `netmask`, `family`, `mac`, `internal`, `cidr`, and
+/// `scopeid` for IPv6.
 #[cfg(feature = "serde")]
 impl serde::Serialize for InterfaceAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -111,8 +111,8 @@ impl Driver {
             let waited = self.readiness.wait(timeout, &mut ready);
             waited.expect("our epoll descriptor is open, and only a signal can end the wait");
             self.mailbox.turns.fetch_add(1, Ordering::Relaxed);
-            // The list is taken before any event is delivered: a source that asks again in this turn waits
-            // for the next one.
+            // The list is taken before any event is delivered: a source that asks again in this
+            // turn waits for the next one.
             let again = mem::take(&mut self.again);
             self.mailbox.take(&mut commands);
             for command in commands.drain(..) {
