@@ -1,7 +1,7 @@
-//! An HTTP server on one port, served by several worker processes that are kept alive.
+//! An HTTP server: several worker processes share one port, and dead workers are replaced.
 //!
-//! The same program is primary and worker. The primary opens the port, deals the connections in
-//! turn and starts a new worker wherever one dies; the workers answer with axum.
+//! The same program is primary and worker. The primary opens the port, dispatches the connections
+//! in turn and starts a new worker in the place of each dead one. The workers answer with axum.
 //!
 //! ```text
 //! cargo run --release --example http_cluster -- [--port 8000 | --unix PATH|@NAME] [--workers N]
@@ -9,14 +9,20 @@
 //!                                               [--delay-ms 0] [--no-restart]
 //! ```
 //!
-//! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)`. Then, from
-//! another terminal: `curl http://127.0.0.1:8000/` is answered by the workers in turn, and
-//! `curl http://127.0.0.1:8000/crash` kills the one it reaches, which is replaced at once.
-//! `kill -HUP` of the primary replaces all workers without refusing anybody, and says `reloaded`.
-//! With `--unix /tmp/app.sock` it is `curl --unix-socket /tmp/app.sock http://localhost/`.
-//! Ctrl-C ends it: what is being answered is answered first. A second Ctrl-C does not wait.
+//! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)`. Then use
+//! another terminal:
+//!
+//! - `curl http://127.0.0.1:8000/` gets an answer from the workers in turn.
+//! - `curl http://127.0.0.1:8000/crash` kills the worker that it reaches; the primary replaces the
+//!   worker at once.
+//! - `kill -HUP PID` of the primary replaces all workers without refusing a connection, and prints
+//!   `reloaded`.
+//! - `curl --unix-socket /tmp/app.sock http://localhost/` is the client with `--unix /tmp/app.sock`.
+//!
+//! Ctrl-C ends the program after the requests in progress have been answered. A second Ctrl-C ends
+//! it at once.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -52,26 +58,26 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Asked to end before it had begun.
+        // The end was requested before the start was complete, which is no failure.
         Err(Error::Closed) => ExitCode::SUCCESS,
         Err(Error::Interrupted(signal)) => {
             ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
         }
-        // The primary names the address that could not be had, once for all its workers.
+        // The primary reports an address that cannot be opened, once for all its workers.
         Err(Error::Listen(..)) if Worker::current().is_some() => ExitCode::FAILURE,
         Err(error) => {
-            tell(std::io::stderr(), &format!("http_cluster: {}", error.with_causes()));
+            write_line(std::io::stderr(), &format!("http_cluster: {}", error.with_causes()));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Writes a line. A server outlives whoever read its log.
-fn tell(mut to: impl Write, line: &str) {
+/// Writes a line, and ignores errors: the server continues after the reader of its log has gone.
+fn write_line(mut to: impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
-/// The primary: starts the workers, tells what happens, waits for the end.
+/// Runs the primary: starts the workers, prints the events, and waits for the end.
 fn supervise(options: &Options) -> Result<(), Error> {
     let restart = if options.restart { Restart::Always } else { Restart::Never };
     let primary = Primary::builder()
@@ -89,21 +95,21 @@ fn supervise(options: &Options) -> Result<(), Error> {
         address => address.map_or_else(String::new, |address| address.to_string()),
     };
     let (workers, pid) = (options.workers, std::process::id());
-    tell(
+    write_line(
         std::io::stdout(),
         &format!("listening on {address} with {workers} workers (primary pid {pid})"),
     );
-    // Ends when the last worker has.
+    // The loop ends with the last worker.
     for event in events {
         match event {
             Event::Message(..) => {}
-            event => tell(std::io::stderr(), &event.to_string()),
+            event => write_line(std::io::stderr(), &event.to_string()),
         }
     }
     primary.wait()
 }
 
-/// A worker: an ordinary axum server, but for where its listener comes from.
+/// Runs a worker: an ordinary axum server whose listener comes from the primary.
 fn serve(worker: &Worker, options: &Options) -> Result<(), Error> {
     let (id, pid) = (worker.id(), std::process::id());
     let delay = Duration::from_millis(options.delay_ms);
@@ -142,7 +148,7 @@ where
 
 struct Options {
     port: u16,
-    /// A Unix socket in the place of a port.
+    /// The Unix socket to listen on in the place of a port.
     unix: Option<Address>,
     workers: u32,
     policy: Policy,
@@ -151,7 +157,7 @@ struct Options {
 }
 
 impl Options {
-    /// Reads the flags; `None` when help was asked for.
+    /// Reads the flags. Returns `None` for `--help`.
     fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
         let mut options = Self {
@@ -197,7 +203,7 @@ impl Options {
     }
 }
 
-/// Reads a number between two bounds, or says what is wrong with it.
+/// Reads a number between two bounds, both included. The error is a text for the user.
 fn number<N>(flag: &str, text: &str, least: N, most: N) -> Result<N, String>
 where
     N: std::str::FromStr + PartialOrd + std::fmt::Display,

@@ -1,4 +1,6 @@
-//! A Rust program as the child of a Node program: what `child_process.fork` starts.
+//! A Rust program as the child of a Node program that calls `child_process.fork`.
+//!
+//! Build the example with `cargo build --example node_child` and run a Node program that forks it:
 //!
 //! ```text
 //! $ cat parent.js
@@ -10,11 +12,11 @@
 //! { hello: 'rust' }
 //! ```
 //!
-//! It sends every message back. A `net.Socket` that comes with one is answered with
-//! `hello from rust` and closed, and so is every connection that a `net.Server` accepts from then
-//! on. The message `"server"` makes it send a listening TCP server, `"exit"` makes it disconnect
-//! and exit with 0. Its arguments do not matter.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its user")]
+//! You will see that the child sends every message back. It answers a `net.Socket` that comes with
+//! a message with `hello from rust` and closes the socket. It does the same for every connection to
+//! a `net.Server` that comes with a message. After the message `"server"` the child sends a
+//! listening TCP server; after `"exit"` it disconnects and exits with 0. Arguments are ignored.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::error::Error;
 use std::io::Write;
@@ -33,9 +35,7 @@ const HELLO: &[u8] = b"hello from rust\n";
 
 fn main() -> ExitCode {
     let Some(parent) = parent() else {
-        eprintln!(
-            "node_child: this program is forked by a Node program; see the head of its source"
-        );
+        eprintln!("node_child: a Node program must fork this program; see the head of its source");
         return ExitCode::from(2);
     };
     for event in parent.events() {
@@ -52,25 +52,26 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// False when that was the last one.
+/// Answers one message. Returns false after the last one.
 fn answer(parent: &Parent, mut message: Message) -> Result<bool, Box<dyn Error>> {
     if let Some(handle) = message.take_handle() {
         greet(handle)?;
     }
-    // V8's format says more than JSON: it is sent back as it came.
+    // V8's format has more types than JSON, so the value is sent back without conversion.
     if message.serialization() == Serialization::Advanced {
         let value: Value = message.decode()?;
         let word = match value.root() {
             Item::String(text) => text.to_str(),
             _ => None,
         };
-        return say(parent, word.as_deref(), value);
+        return reply(parent, word.as_deref(), value);
     }
     let value: Json = message.decode()?;
-    say(parent, value.as_str().map(str::to_owned).as_deref(), value)
+    reply(parent, value.as_str().map(str::to_owned).as_deref(), value)
 }
 
-fn say<T>(parent: &Parent, word: Option<&str>, value: T) -> Result<bool, Box<dyn Error>>
+/// Performs the command `word`, or sends the value back. Returns false after the last message.
+fn reply<T>(parent: &Parent, word: Option<&str>, value: T) -> Result<bool, Box<dyn Error>>
 where
     T: serde::Serialize,
 {
@@ -88,7 +89,7 @@ where
     Ok(true)
 }
 
-/// Waits while Node reads more slowly than it writes.
+/// Sends a value. Waits while the channel is full, because Node reads more slowly than it writes.
 fn send<T: serde::Serialize>(parent: &Parent, mut value: T) -> Result<(), ipc::Error> {
     loop {
         match parent.send(value) {
@@ -100,22 +101,25 @@ fn send<T: serde::Serialize>(parent: &Parent, mut value: T) -> Result<(), ipc::E
     }
 }
 
-/// Everything that comes from Node is non-blocking: a short answer fits, a server is waited for.
+/// Answers the connection, or all connections of the server.
+///
+/// Handles from Node are non-blocking. The short answer fits into the socket's buffer, and a server
+/// needs a wait for its next connection.
 fn greet(handle: AnyHandle) -> std::io::Result<()> {
     match handle {
         AnyHandle::TcpStream(mut socket) => socket.write_all(HELLO),
         AnyHandle::UnixStream(mut socket) => socket.write_all(HELLO),
         AnyHandle::TcpListener(listener) => {
-            serve(listener, |listener| listener.accept().map(|(it, _)| it))
+            serve(listener, |listener| listener.accept().map(|(socket, _)| socket))
         }
         AnyHandle::UnixListener(listener) => {
-            serve(listener, |listener| listener.accept().map(|(it, _)| it))
+            serve(listener, |listener| listener.accept().map(|(socket, _)| socket))
         }
         _ => Ok(()),
     }
 }
 
-/// Greets whoever comes, on a thread that lives as long as the program.
+/// Answers every connection, on a thread that lives as long as the program.
 fn serve<L, S>(
     listener: L,
     accept: impl Fn(&L) -> std::io::Result<S> + Send + 'static,
@@ -126,7 +130,7 @@ where
 {
     thread::Builder::new().spawn(move || {
         while sys::poll::readable(listener.as_fd(), None).unwrap_or(false) {
-            // Somebody else may have been faster: Node still has the server, too.
+            // Node still has the server, too, and may have accepted the connection first.
             if let Ok(mut socket) = accept(&listener) {
                 let _ = socket.write_all(HELLO);
             }

@@ -1,20 +1,22 @@
-//! A Rust primary for a Node application, which needs no change.
+//! A Rust primary for an unmodified Node application.
 //!
-//! The application calls `listen` as it always does; in a worker of a cluster that comes to the
-//! primary, which opens the port once and deals the connections. Workers that die are replaced,
-//! and what they had not taken goes to the others.
+//! The application calls `listen` as usual. In a worker of a cluster, Node passes the call on to
+//! the primary, which opens the port once and dispatches the connections. The primary replaces
+//! workers that die, and dispatches the connections that they had not accepted to the others.
 //!
 //! ```text
 //! cargo run --release --example node_cluster -- APP.js [--workers N] [--policy rr|none] [-- ARGS…]
 //! ```
 //!
 //! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)` for an
-//! application on port 8000, and on standard error a line for everything that happens to a worker,
-//! `fork 1`, `online 1`, `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`. What stands behind `--` is
-//! for the application. `NODE=PATH` names another Node than the one in `PATH`. SIGTERM or Ctrl-C
-//! ends it: what is being answered is answered first. A second one does not wait.
+//! application on port 8000, and on standard error a line for each event of a worker: `fork 1`,
+//! `online 1`, `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`. Arguments after `--` are for the
+//! application. The environment variable `NODE=PATH` selects another Node than the one in `PATH`.
+//!
+//! SIGTERM or Ctrl-C ends the program after the requests in progress have been answered. A second
+//! signal ends it at once.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,20 +39,20 @@ fn main() -> ExitCode {
     };
     match supervise(options) {
         Ok(()) => ExitCode::SUCCESS,
-        // Asked to end before it had begun.
+        // The end was requested before the start was complete, which is no failure.
         Err(Error::Closed) => ExitCode::SUCCESS,
         Err(Error::Interrupted(signal)) => {
             ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
         }
         Err(error) => {
-            tell(std::io::stderr(), &format!("node_cluster: {}", error.with_causes()));
+            write_line(std::io::stderr(), &format!("node_cluster: {}", error.with_causes()));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Writes a line. A server outlives whoever read its log.
-fn tell(mut to: impl Write, line: &str) {
+/// Writes a line, and ignores errors: the server continues after the reader of its log has gone.
+fn write_line(mut to: impl Write, line: &str) {
     let _ = writeln!(to, "{line}");
 }
 
@@ -75,14 +77,14 @@ fn supervise(options: Options) -> Result<(), Error> {
             let pid = std::process::id();
             let line =
                 format!("listening on http://{address} with {workers} workers (primary pid {pid})");
-            tell(std::io::stdout(), &line);
+            write_line(std::io::stdout(), &line);
             Ok(())
         });
-        // Ends when the last worker has.
+        // The loop ends with the last worker.
         for event in events {
             match event {
                 Event::Message(..) => {}
-                event => tell(std::io::stderr(), &event.to_string()),
+                event => write_line(std::io::stderr(), &event.to_string()),
             }
         }
         ready.join().unwrap_or(Ok(())).and_then(|()| primary.wait())
@@ -97,7 +99,7 @@ struct Options {
 }
 
 impl Options {
-    /// Reads the flags; `None` when help was asked for.
+    /// Reads the flags. Returns `None` for `--help`.
     fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
         let mut options = Self {

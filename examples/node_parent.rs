@@ -1,15 +1,15 @@
-//! A Rust program forks a Node script and talks with it, in JSON or in V8's format.
+//! A Rust program that forks a Node script and exchanges messages with it, in JSON or V8's format.
 //!
 //! ```text
 //! cargo run --example node_parent -- SCRIPT [--serialization json|advanced]
 //! ```
 //!
-//! Each line of standard input is a JSON value that is sent to the script; each message from it is
-//! a JSON line on standard output. One that came with a handle is
-//! `{"message":…,"handle":{"$handle":"tcp-socket"}}` (or `tcp-server`, `udp`, `unix-socket`,
-//! `unix-server`), and a connection is answered with `hello from rust` and closed. The end of
-//! standard input disconnects. The last line on standard error is `exit CODE` or `exit SIGNAL`, and
-//! the exit code is the script's.
+//! Each line of standard input is a JSON value, which the program sends to the script. You will see
+//! each message from the script as a JSON line on standard output. A message with a handle is
+//! printed as `{"message":…,"handle":{"$handle":"tcp-socket"}}` (or `tcp-server`, `udp`,
+//! `unix-socket`, `unix-server`); the program answers a connection with `hello from rust` and
+//! closes it. The end of standard input disconnects the channel. The last line on standard error is
+//! `exit CODE` or `exit SIGNAL`, and the exit code is that of the script.
 //!
 //! ```text
 //! $ cat double.js
@@ -19,7 +19,7 @@
 //! 3
 //! exit 0
 //! ```
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its user")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -33,7 +33,8 @@ use ipc::advanced::{Entry, Item, Key, Node, NodeId, Text, Value};
 use ipc::{AnyHandle, Message, Serialization};
 use serde_json::{Map, Value as Json, json};
 
-/// Longer arrays with gaps are shown as objects.
+/// The maximum length of an array with gaps that is printed as an array; longer ones become
+/// objects.
 const GAPS_MAX: u32 = 65_536;
 
 const USAGE: &str = "usage: node_parent SCRIPT [--serialization json|advanced]";
@@ -74,19 +75,20 @@ fn run(script: &str, serialization: Serialization) -> Result<ExitStatus, Box<dyn
     let child = fork.serialization(serialization).spawn()?;
     let events = child.events();
     let mut lines = lines();
-    // A line that the channel is too full for: the script reads more slowly than we do.
-    let mut waiting: Option<Json> = None;
+    // The line that did not fit into the channel, because the script reads more slowly than this
+    // program.
+    let mut unsent: Option<Json> = None;
     loop {
-        if let Some(value) = waiting.take() {
-            waiting = send(&child, value);
+        if let Some(value) = unsent.take() {
+            unsent = send(&child, value);
         }
-        let open = if waiting.is_none() { &lines } else { &never() };
+        let open = if unsent.is_none() { &lines } else { &never() };
         select! {
             recv(open) -> line => match line {
-                Ok(value) => waiting = send(&child, value),
+                Ok(value) => unsent = send(&child, value),
                 Err(_) => {
                     lines = never();
-                    // It may have disconnected before us.
+                    // The call fails when the script has disconnected first.
                     let _ = child.disconnect();
                 }
             },
@@ -96,19 +98,19 @@ fn run(script: &str, serialization: Serialization) -> Result<ExitStatus, Box<dyn
                 Event::Close(status) => return Ok(status),
                 _ => {}
             },
-            default(if waiting.is_some() { Duration::from_millis(5) } else { Duration::MAX }) => {}
+            default(if unsent.is_some() { Duration::from_millis(5) } else { Duration::MAX }) => {}
         }
     }
 }
 
-/// The values of standard input.
+/// Returns a channel with the values of standard input.
 fn lines() -> Receiver<Json> {
     let (sender, receiver) = bounded(0);
     thread::spawn(move || {
         for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
             let Ok(line) = line else { return };
             match serde_json::from_str(&line) {
-                // Nobody wants it any more once the script has ended.
+                // The send fails once the script has ended, when the value is of no use.
                 Ok(value) => drop(sender.send(value)),
                 Err(error) => eprintln!("node_parent: line {number} is no JSON: {error}"),
             }
@@ -117,7 +119,7 @@ fn lines() -> Receiver<Json> {
     receiver
 }
 
-/// Gives the value back when the channel is full.
+/// Sends a value. Returns the value when the channel is full.
 fn send(child: &Child, value: Json) -> Option<Json> {
     match child.send(value) {
         Ok(_) => None,
@@ -129,11 +131,12 @@ fn send(child: &Child, value: Json) -> Option<Json> {
     }
 }
 
+/// Prints a message, and answers the connection that came with it.
 fn show(mut message: Message) -> std::io::Result<()> {
     let handle = message.take_handle();
     let value = match message.serialization() {
         Serialization::Json => message.decode::<Json>(),
-        _ => message.decode::<Value>().map(|value| shown(&value, value.root(), &mut Vec::new())),
+        _ => message.decode::<Value>().map(|value| to_json(&value, value.root(), &mut Vec::new())),
     };
     let value = match value {
         Ok(value) => value,
@@ -147,7 +150,7 @@ fn show(mut message: Message) -> std::io::Result<()> {
         Some(handle) => json!({"message": value, "handle": {"$handle": handle.name()}}),
     };
     writeln!(std::io::stdout(), "{line}")?;
-    // A client that has left already is not our concern.
+    // The write fails when the client has closed the connection, which is no error here.
     let _ = match handle {
         Some(AnyHandle::TcpStream(mut socket)) => socket.write_all(b"hello from rust\n"),
         Some(AnyHandle::UnixStream(mut socket)) => socket.write_all(b"hello from rust\n"),
@@ -156,12 +159,13 @@ fn show(mut message: Message) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A JavaScript value as JSON, with something readable for what JSON cannot say. `around` are the
-/// objects it lies in.
-fn shown(value: &Value, item: &Item, around: &mut Vec<NodeId>) -> Json {
+/// Converts a JavaScript value to JSON, with a readable text for values that JSON lacks.
+///
+/// `parents` are the objects that contain the value.
+fn to_json(value: &Value, item: &Item, parents: &mut Vec<NodeId>) -> Json {
     let id = match item {
         Item::Undefined | Item::Null => return Json::Null,
-        Item::Bool(it) => return json!(it),
+        Item::Bool(value) => return json!(value),
         Item::Int(number) => return json!(number),
         Item::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
             return json!(*number as i64);
@@ -173,56 +177,59 @@ fn shown(value: &Value, item: &Item, around: &mut Vec<NodeId>) -> Json {
         Item::String(text) => return json!(text.to_string()),
         Item::Object(id) => *id,
     };
-    if around.contains(&id) {
+    if parents.contains(&id) {
         return json!("[circular]");
     }
-    around.push(id);
-    let json = shown_node(value, value.node(id), around);
-    around.pop();
+    parents.push(id);
+    let json = node_to_json(value, value.node(id), parents);
+    parents.pop();
     json
 }
 
-fn shown_node(value: &Value, node: &Node, around: &mut Vec<NodeId>) -> Json {
+fn node_to_json(value: &Value, node: &Node, parents: &mut Vec<NodeId>) -> Json {
     let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string);
     match node {
-        // An array with gaps, or one that V8 is not sure has none.
+        // An array with gaps, or an array that V8 does not know to be without gaps.
         Node::Sparse { length, entries } if *length <= GAPS_MAX => {
             let mut items = vec![Json::Null; *length as usize];
             for Entry { key, item } in entries {
                 if let Key::Index(at) = key {
                     if let Some(slot) = items.get_mut(*at as usize) {
-                        *slot = shown(value, item, around);
+                        *slot = to_json(value, item, parents);
                     }
                 }
             }
             items.into()
         }
         Node::Object(entries) | Node::Sparse { entries, .. } => {
-            let fields =
-                entries.iter().map(|it| (it.key.to_string(), shown(value, &it.item, around)));
+            let fields = entries
+                .iter()
+                .map(|entry| (entry.key.to_string(), to_json(value, &entry.item, parents)));
             Json::Object(fields.collect::<Map<_, _>>())
         }
         Node::Array { items, .. } => {
             let items = items.iter().map(|item| item.as_ref().unwrap_or(&Item::Null));
-            items.map(|item| shown(value, item, around)).collect()
+            items.map(|item| to_json(value, item, parents)).collect()
         }
         Node::Map(pairs) => pairs
             .iter()
-            .map(|(key, item)| json!([shown(value, key, around), shown(value, item, around)]))
+            .map(|(key, item)| json!([to_json(value, key, parents), to_json(value, item, parents)]))
             .collect(),
-        Node::Set(items) => items.iter().map(|item| shown(value, item, around)).collect(),
-        Node::Date(number) | Node::Number(number) => shown(value, &Item::Double(*number), around),
+        Node::Set(items) => items.iter().map(|item| to_json(value, item, parents)).collect(),
+        Node::Date(number) | Node::Number(number) => {
+            to_json(value, &Item::Double(*number), parents)
+        }
         Node::RegExp { source, .. } => json!(format!("/{source}/")),
-        Node::Boolean(it) => json!(it),
+        Node::Boolean(value) => json!(value),
         Node::String(text) => json!(text.to_string()),
-        Node::BigInt(number) => shown(value, &Item::BigInt(number.clone()), around),
+        Node::BigInt(number) => to_json(value, &Item::BigInt(number.clone()), parents),
         Node::Error { kind, message, stack, .. } => {
             json!({"name": kind.name(), "message": text(message), "stack": text(stack)})
         }
         Node::ArrayBuffer(bytes) | Node::View { bytes, .. } => {
             json!({"type": "Buffer", "data": bytes})
         }
-        Node::Host(item) => shown(value, item, around),
+        Node::Host(item) => to_json(value, item, parents),
         _ => Json::Null,
     }
 }

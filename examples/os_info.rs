@@ -1,14 +1,14 @@
-//! What this machine is, and what the container allows of it.
+//! The facts about this machine, and the limits of the container.
 //!
 //! ```text
 //! cargo run --example os_info             # a table for people; measures CPU use for one second
 //! cargo run --example os_info -- --json   # one JSON object, with the keys of Node's `os`
 //! ```
 //!
-//! You will see the host beside the container: a machine of 64 CPUs may grant 1.5 of them, and
-//! half of its memory. The bars show memory that is in use, and how busy each core was.
+//! You will see the host beside the container: a container on a machine of 64 CPUs may get 1.5 of
+//! them, and half of the memory. The bars show the memory in use and the load of each core.
 //!
-//! The JSON is what Node says, so that the two can be compared:
+//! The JSON has Node's keys and values, so that the two can be compared:
 //!
 //! ```text
 //! node -p 'JSON.stringify({ cpus: os.cpus(), networkInterfaces: os.networkInterfaces() })'
@@ -26,49 +26,49 @@ const USAGE: &str = "usage: os_info [--json]\n\n  \
     without a flag: a table, with CPU use over one second\n  \
     --json          one JSON object, with the keys of Node's os module";
 
-/// How long CPU use is measured.
+/// The time over which CPU use is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many characters a bar has.
+/// The length of a bar in characters.
 const BAR: usize = 32;
 
 fn main() -> ExitCode {
-    let mut ask: fn() -> Result<String, Error> = table;
+    let mut report: fn() -> Result<String, Error> = table;
     for arg in std::env::args_os().skip(1) {
         match arg.to_str() {
-            Some("--json") => ask = || as_json().map(|object| object.to_string() + "\n"),
+            Some("--json") => report = || as_json().map(|object| object.to_string() + "\n"),
             Some("--help" | "-h") => {
-                ask = || Ok(format!("{USAGE}\n"));
+                report = || Ok(format!("{USAGE}\n"));
                 break;
             }
             _ => {
-                say(&format!("unknown argument {}\n\n{USAGE}", arg.to_string_lossy()));
+                print_error(&format!("unknown argument {}\n\n{USAGE}", arg.to_string_lossy()));
                 return ExitCode::from(2);
             }
         }
     }
-    match ask() {
+    match report() {
         Ok(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
-            // Whoever read it (`| head`) has seen enough.
+            // The reader (`| head`) needs no more output.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                say(&error.to_string());
+                print_error(&error.to_string());
                 ExitCode::FAILURE
             }
         },
         Err(error) => {
             let why = std::error::Error::source(&error);
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            say(&format!("{error}{why}"));
+            print_error(&format!("{error}{why}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says what went wrong; where nobody hears it, the exit code still tells.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "os_info: {what}");
+/// Prints an error. A failure to print is ignored, because the exit code also shows the error.
+fn print_error(text: &str) {
+    let _ = writeln!(io::stderr(), "os_info: {text}");
 }
 
 fn as_json() -> Result<Value, Error> {
@@ -108,7 +108,7 @@ fn as_json() -> Result<Value, Error> {
             "signals": table(constants::SIGNALS),
             "priority": table(constants::PRIORITIES),
         },
-        // Beyond Node.
+        // Node has no keys for these.
         "limits": os_info::limits().ok(),
         "pressure": os_info::pressure(),
     }))
@@ -225,7 +225,7 @@ fn cores(out: &mut String, usage: &SystemUsage, system: &mut System) -> Result<(
     let mut last = "";
     for cpu in cpus {
         let busy = usage.cpus.iter().find(|usage| usage.id == cpu.id).map_or(0.0, |cpu| cpu.busy);
-        // The same model again and again is no news.
+        // A model is printed once, not for each core.
         let model = if cpu.model == last { "" } else { cpu.model.as_str() };
         let speed =
             if cpu.speed_mhz > 0 { format!("{} MHz", cpu.speed_mhz) } else { String::new() };
@@ -277,13 +277,13 @@ fn duration(time: Duration) -> String {
     }
 }
 
-/// `0-3,8`: the way the kernel writes it.
+/// Writes a list of CPUs as the kernel does: `0-3,8`.
 fn ranges(cpus: &[u32]) -> String {
     let mut text = String::new();
     for run in cpus.chunk_by(|a, b| a + 1 == *b) {
         let comma = if text.is_empty() { "" } else { "," };
         let _ = match run {
-            [one] => write!(text, "{comma}{one}"),
+            [cpu] => write!(text, "{comma}{cpu}"),
             _ => write!(text, "{comma}{}-{}", run[0], run[run.len() - 1]),
         };
     }

@@ -1,14 +1,13 @@
-//! A parent accepts TCP connections and passes each one to a child, inside a typed message; the
-//! child answers it.
+//! A parent that accepts TCP connections and passes each to a child, inside a typed message.
 //!
 //! ```text
 //! cargo run --example pass_socket -- [CONNECTIONS]
 //! ```
 //!
 //! You will see the address, and one line per connection that the child has answered. The example
-//! connects to itself so often (default 3) and ends; with 0 it waits for your own connections
-//! (`nc 127.0.0.1 PORT`).
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its user")]
+//! connects to itself `CONNECTIONS` times (default 3) and ends. With 0 it waits for your
+//! connections (`nc 127.0.0.1 PORT`) and does not end.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -20,7 +19,7 @@ use child_process::{Event, Fork, Module};
 use ipc::Handle;
 use serde::{Deserialize, Serialize};
 
-/// What the parent sends: a socket as a field like any other.
+/// A message of the parent. The socket is a field like any other.
 #[derive(Serialize, Deserialize)]
 struct Visitor {
     number: u32,
@@ -28,7 +27,7 @@ struct Visitor {
     stream: Handle<TcpStream>,
 }
 
-/// What the child answers.
+/// The answer of the child.
 #[derive(Serialize, Deserialize)]
 struct Served {
     number: u32,
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
         Some(Ok(count)) => count,
         Some(Err(_)) => {
             eprintln!(
-                "pass_socket: the number of connections is a number; \
+                "pass_socket: CONNECTIONS must be a number; \
                        usage: pass_socket [CONNECTIONS]"
             );
             return ExitCode::from(2);
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The parent: accepts, passes on, reports.
+/// Runs the parent: accepts connections, passes them to the child, and prints the answers.
 fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
     let child = Fork::new(Module::current_exe("greeter")).spawn()?;
     let events = child.events();
@@ -68,7 +67,7 @@ fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
     for (stream, number) in listener.incoming().zip(1..) {
         let stream = stream?;
         let from = stream.peer_addr()?;
-        // The stream is the child's once this returns: the parent keeps no copy.
+        // The stream belongs to the child once `send` returns: the parent keeps no copy.
         child.send(Visitor { number, from, stream: Handle::new(stream) })?;
         let message = events.iter().find_map(|event| match event {
             Event::Message(message) => Some(message),
@@ -89,11 +88,11 @@ fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
 fn visit(address: SocketAddr) -> std::io::Result<()> {
     let mut greeting = String::new();
     TcpStream::connect(address)?.read_to_string(&mut greeting)?;
-    print!("  a client was told: {greeting}");
+    print!("  a client received: {greeting}");
     Ok(())
 }
 
-/// The child: greets every connection it is handed.
+/// Runs the child: answers every connection that it receives.
 fn greeter() {
     let parent = child_process::parent().expect("this module is only ever forked");
     for event in parent.events() {
@@ -101,7 +100,7 @@ fn greeter() {
         let Ok(visitor) = message.decode::<Visitor>() else { continue };
         let pid = std::process::id();
         let mut stream = visitor.stream.into_inner();
-        // A client that has left already is not our concern.
+        // The write fails when the client has closed the connection, which is no error here.
         let _ = writeln!(stream, "hello {}, here is process {pid}", visitor.from);
         if parent.send(Served { number: visitor.number, pid }).is_err() {
             break;

@@ -1,13 +1,13 @@
-//! A pool of forked workers counts primes over ranges, with a progress bar.
+//! A pool of forked workers that counts primes, with a progress bar.
 //!
 //! ```text
 //! cargo run --release --example pool -- [--below N] [--workers N] [--kill]
 //! ```
 //!
-//! You will see the bar, the total, and how much faster the pool was than one process. With
-//! `--kill`, one worker is killed in the middle: that costs only the range it was working on,
-//! which is given out again.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its user")]
+//! You will see the bar, the number of primes, and the speed-up over one process. With `--kill` the
+//! program kills one worker in the middle. Only the range of that worker is lost, and another
+//! worker counts it again.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
@@ -23,10 +23,10 @@ use sys::signal::Signal;
 
 const USAGE: &str = "usage: pool [--below N] [--workers N] [--kill]";
 
-/// How many numbers a range has.
+/// The size of a range.
 const RANGE: u64 = 50_000;
 
-/// What a worker answers for one range.
+/// The answer of a worker for one range.
 #[derive(Serialize, Deserialize)]
 struct Counted {
     primes: u64,
@@ -83,7 +83,7 @@ impl Options {
     }
 }
 
-/// One worker, and the range it works on.
+/// A worker, and the range that it works on.
 struct Worker {
     child: Child,
     events: Receiver<Event>,
@@ -104,7 +104,7 @@ struct Pool {
     total: usize,
     done: usize,
     primes: u64,
-    /// What all ranges took together: the time one process would have needed.
+    /// The sum of the times of all ranges, which one process would have needed.
     work: Duration,
 }
 
@@ -122,7 +122,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut victim = options.kill.then(|| pool.workers.keys().next().copied()).flatten();
     while pool.done < pool.total {
         let (pid, event) = pool.next_event()?;
-        pool.take(pid, event)?;
+        pool.handle(pid, event)?;
         if let Some(pid) = victim.take_if(|_| pool.done >= pool.total / 2) {
             if let Some(worker) = pool.workers.get(&pid) {
                 worker.child.kill(Signal::KILL)?;
@@ -141,20 +141,20 @@ impl Pool {
         let worker = Worker::start()?;
         let pid = worker.child.pid();
         self.workers.insert(pid, worker);
-        self.give_work(pid)
+        self.dispatch(pid)
     }
 
-    fn give_work(&mut self, pid: u32) -> Result<(), Box<dyn Error>> {
+    fn dispatch(&mut self, pid: u32) -> Result<(), Box<dyn Error>> {
         let Some(worker) = self.workers.get_mut(&pid) else { return Ok(()) };
         if let Some(range) = self.waiting.pop_front() {
-            // A worker that died meanwhile is noticed by its exit, which gives the range back.
+            // The send fails when the worker has died. Its exit event then returns the range.
             let _ = worker.child.send((range.start, range.end));
             worker.range = Some(range);
         }
         Ok(())
     }
 
-    /// Waits for whatever happens next to any worker.
+    /// Waits for the next event of any worker.
     fn next_event(&self) -> Result<(u32, Event), Box<dyn Error>> {
         let all: Vec<_> = self.workers.iter().collect();
         let mut select = Select::new();
@@ -166,7 +166,7 @@ impl Pool {
         Ok((*pid, operation.recv(&worker.events)?))
     }
 
-    fn take(&mut self, pid: u32, event: Event) -> Result<(), Box<dyn Error>> {
+    fn handle(&mut self, pid: u32, event: Event) -> Result<(), Box<dyn Error>> {
         match event {
             Event::Message(message) => {
                 let counted: Counted = message.decode()?;
@@ -177,9 +177,9 @@ impl Pool {
                 if let Some(worker) = self.workers.get_mut(&pid) {
                     worker.range = None;
                 }
-                self.give_work(pid)
+                self.dispatch(pid)
             }
-            // Everything it had sent has come before: only the range in its hands is lost.
+            // `Close` follows after all messages of the worker, so only its current range is lost.
             Event::Close(status) => {
                 let lost = self.workers.remove(&pid).and_then(|worker| worker.range);
                 eprintln!("\nworker {pid} ended ({status}); its range is given out again");
@@ -205,7 +205,7 @@ impl Pool {
     }
 }
 
-/// The worker: counts one range after the other.
+/// Runs a worker: counts one range after the other.
 fn count_ranges() {
     let parent = child_process::parent().expect("this module is only ever forked");
     for event in parent.events() {

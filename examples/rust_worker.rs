@@ -1,6 +1,6 @@
 //! An HTTP server in Rust as a worker of a Node primary, beside Node workers or alone.
 //!
-//! A Node program forks it like a script, with another executable:
+//! A Node program forks the server like a script, with another executable:
 //!
 //! ```js
 //! const cluster = require('cluster');
@@ -13,11 +13,11 @@
 //! rust_worker [PORT]        (default 8000)
 //! ```
 //!
-//! You will see that `curl http://127.0.0.1:8000/` is answered by `hello from rust worker 1 (pid …)`.
-//! `worker.disconnect()` in the primary ends it: what is being answered is answered first. Started
-//! by hand it serves alone, and by a Rust primary as one of its workers.
+//! You will see that `curl http://127.0.0.1:8000/` prints `hello from rust worker 1 (pid …)`.
+//! `worker.disconnect()` in the primary ends the worker after the requests in progress have been
+//! answered. The program also runs by hand, as a single server, and as a worker of a Rust primary.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::process::ExitCode;
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     match serve(port) {
-        // Asked to end before it had begun.
+        // The primary ended the worker before it listened.
         Ok(()) | Err(Error::Closed) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rust_worker: {error}");

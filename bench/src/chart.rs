@@ -1,7 +1,7 @@
-//! A measure as an SVG picture: bars, a group for each row, or lines along an axis.
+//! Charts of measures in SVG: bars in a group for each row, or lines along an axis.
 //!
-//! Ours is the thick red one, peers are thinner, a limit is grey. Drawn by plotters; what it says
-//! goes wrong never does for a picture in memory.
+//! Our line is thick and red, the lines of peers are thinner, and a limit is grey. plotters draws
+//! the charts; its errors cannot occur for a picture in memory.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
@@ -11,7 +11,7 @@ use crate::report::{Chart, Measure, Role, Row, Unit};
 use crate::stats::Better;
 
 const WIDTH: u32 = 760;
-/// Of a picture with lines; bars take what they need.
+/// The height of a chart with lines. A chart with bars is as high as its bars.
 const HEIGHT: u32 = 400;
 const BAR: u32 = 30;
 const LABEL: u32 = 30;
@@ -30,7 +30,7 @@ const PEERS: [RGBColor; 6] = [
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// One contender's points: place on the axis and median.
+/// The points of one contender: the place on the axis, and the median.
 struct Line<'a> {
     name: &'a str,
     role: Role,
@@ -38,7 +38,7 @@ struct Line<'a> {
     points: Vec<(f64, f64)>,
 }
 
-/// The picture; `None` when the measure has none or no figures.
+/// Draws the chart. Returns `None` when the measure has no chart or no figures.
 pub fn draw(measure: &Measure) -> Option<String> {
     let lines = lines(measure);
     let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|p| p.1).collect();
@@ -58,7 +58,7 @@ pub fn draw(measure: &Measure) -> Option<String> {
             let right = along.clone().reduce(f64::max)?;
             let left = along.reduce(f64::min)?;
             let right = if right > left { right } else { left + 1.0 };
-            // A logarithm has no zero, and a picture wants room above.
+            // A logarithm has no zero, and the chart needs room above the lines.
             let (y, high) = (low / 2.0, top * 2.0);
             let (x, linear) = (left.max(f64::MIN_POSITIVE), 0.0..top * 1.1);
             match (log_x, log_y) {
@@ -112,7 +112,7 @@ fn groups(measure: &Measure) -> impl Iterator<Item = Group<'_>> {
     measure.rows.iter().map(move |row| Group { row, has_label })
 }
 
-/// Lying bars, so that long names have room.
+/// Draws horizontal bars, so that long names have room.
 fn bars(area: &Area<'_>, measure: &Measure, lines: &[Line<'_>], top: f64) -> Drawn {
     area.fill(&WHITE)?;
     area.draw(&Text::new(title(measure), (16, 12), (FONT, 18)))?;
@@ -172,7 +172,7 @@ where
             .label(line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
     }
-    // Where the lines are not.
+    // The legend is placed where the lines are not.
     let ends =
         lines.iter().filter_map(|line| Some((line.points.first()?.1, line.points.last()?.1)));
     let falls = ends.filter(|(first, last)| first > last).count() * 2 > lines.len();
@@ -180,7 +180,7 @@ where
         true => SeriesLabelPosition::UpperRight,
         false => SeriesLabelPosition::UpperLeft,
     };
-    // Once more, so that nobody else's line hides it.
+    // Our line is drawn again, so that no other line hides it.
     if let Some(line) = lines.iter().find(|line| line.role == Role::Ours) {
         let series = LineSeries::new(line.points.iter().copied(), line.color.stroke_width(4));
         chart.draw_series(series)?;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_picture_names_every_contender() {
+    fn every_kind_of_chart_names_every_contender() {
         let lines = |log_x, log_y| Chart::Lines { log_x, log_y };
         for (chart, places) in [
             (Chart::Bars, &[1.0][..]),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_no_picture() {
+    fn a_measure_without_figures_has_no_chart() {
         assert!(draw(&measure(Chart::Bars, &[])).is_none());
         assert!(draw(&measure(Chart::None, &[1.0])).is_none());
     }

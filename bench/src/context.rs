@@ -1,8 +1,8 @@
-//! Running contenders in turn.
+//! The comparison of contenders, which run in turn.
 //!
-//! [`Context::compare`] warms each one up, then runs rounds: A B C, C B A, A B C … Each round of
-//! a contender gives one or more samples. A contender that fails is absent from then on, with its
-//! reason; the others go on.
+//! [`Context::compare`] warms each contender up, then runs rounds: A B C, C B A, A B C … Each round
+//! of a contender yields one or more samples. A contender that fails is absent from then on, with
+//! its reason; the others continue.
 
 use std::cell::Cell as Mutable;
 use std::io::{IsTerminal, Write, stderr};
@@ -12,21 +12,21 @@ use crate::node::Node;
 use crate::report::{Cell, Outcome, Role, Row};
 use crate::stats::{Better, Ratio, Summary};
 
-/// A comparison that takes longer than this ends once it has [`ROUNDS_MIN`] rounds.
+/// The time limit of a comparison. After it the comparison ends once it has [`ROUNDS_MIN`] rounds.
 const TIME_FULL: Duration = Duration::from_secs(12);
 const TIME_QUICK: Duration = Duration::from_secs(4);
 const ROUNDS_MIN: usize = 3;
 
-/// What a topic is given.
+/// The settings and tools of a topic.
 pub struct Context {
-    /// Fewer rounds, smaller sizes.
+    /// Whether to run fewer rounds with smaller sizes.
     pub quick: bool,
-    /// Node, or why it is absent.
+    /// Node, or the reason why Node is absent.
     pub node: Result<Node, String>,
     pub progress: Progress,
 }
 
-/// One way to do the thing that is measured.
+/// One way to do the measured task.
 pub struct Contender<'a> {
     name: String,
     role: Role,
@@ -34,14 +34,16 @@ pub struct Contender<'a> {
 }
 
 enum Run<'a> {
-    /// One round: gives its samples.
+    /// Runs one round, and returns its samples.
     Round(Box<dyn FnMut() -> Result<Vec<f64>, String> + 'a>),
     Absent(String),
 }
 
 impl<'a> Contender<'a> {
-    /// A contender whose round is `run`: it gives one or more samples in the measure's unit
-    /// (nanoseconds, a rate, bytes), all of the same kind.
+    /// Creates a contender whose round is `run`.
+    ///
+    /// `run` returns one or more samples of the same kind, in the measure's unit (nanoseconds, a
+    /// rate, bytes).
     pub fn new<E: ToString>(
         role: Role,
         name: impl Into<String>,
@@ -51,13 +53,13 @@ impl<'a> Contender<'a> {
         Self { name: name.into(), role, run }
     }
 
-    /// One that is not there, and why.
+    /// Creates a contender that is absent for the reason `why`.
     pub fn absent(role: Role, name: impl Into<String>, why: impl Into<String>) -> Self {
         Self { name: name.into(), role, run: Run::Absent(why.into()) }
     }
 }
 
-/// Calls `once` so many times and gives the nanoseconds of each.
+/// Calls `once` `times` times, and returns the nanoseconds of each call.
 pub fn time_each<E>(times: usize, mut once: impl FnMut() -> Result<(), E>) -> Result<Vec<f64>, E> {
     (0..times)
         .map(|_| {
@@ -73,18 +75,20 @@ impl Context {
         Self { quick, node: Node::find(), progress: Progress::default() }
     }
 
-    /// How many rounds a comparison has.
+    /// Returns the number of rounds of a comparison.
     pub fn rounds(&self) -> usize {
         if self.quick { 5 } else { 15 }
     }
 
-    /// One of two, by `--quick`.
+    /// Returns one of two values, by `--quick`.
     pub fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// Runs the contenders in turn and compares the first of ours with all others. `what` is
-    /// shown meanwhile; `label` and `at` say where on the measure's axis this is.
+    /// Runs the contenders in turn, and compares the first of ours with all others.
+    ///
+    /// `what` is the text of the progress bar; `label` and `at` are the place on the measure's
+    /// axis.
     pub fn compare(
         &self,
         what: &str,
@@ -92,27 +96,27 @@ impl Context {
         better: Better,
         contenders: Vec<Contender<'_>>,
     ) -> Row {
-        let mut lanes: Vec<Lane<'_>> = contenders.into_iter().map(Lane::new).collect();
+        let mut all: Vec<Series<'_>> = contenders.into_iter().map(Series::new).collect();
         let rounds = self.rounds();
-        let steps = (rounds + 1) * lanes.len();
+        let steps = (rounds + 1) * all.len();
         let mut step = 0;
         let begin = Instant::now();
         // Round 0 is the warm-up.
         for round in 0..=rounds {
-            // Slow contenders get fewer rounds: the whole shall end in time.
+            // Slow contenders get fewer rounds, so that the comparison ends in time.
             if round > ROUNDS_MIN && begin.elapsed() > self.pick(TIME_QUICK, TIME_FULL) {
                 break;
             }
-            let count = lanes.len();
-            for place in 0..count {
-                let place = if round % 2 == 0 { place } else { count - 1 - place };
-                let lane = &mut lanes[place];
-                self.progress.show(what, label, &lane.contender.name, step, steps);
-                lane.round(round > 0);
+            let count = all.len();
+            for index in 0..count {
+                let index = if round % 2 == 0 { index } else { count - 1 - index };
+                let series = &mut all[index];
+                self.progress.show(what, label, &series.contender.name, step, steps);
+                series.round(round > 0);
                 step += 1;
             }
         }
-        let mut cells: Vec<Cell> = lanes.into_iter().map(Lane::into_cell).collect();
+        let mut cells: Vec<Cell> = all.into_iter().map(Series::into_cell).collect();
         rate(&mut cells, better);
         Row { at, label: label.to_owned(), cells }
     }
@@ -123,19 +127,20 @@ fn rate(cells: &mut [Cell], better: Better) {
     let ours = cells.iter().find(|cell| cell.role == Role::Ours);
     let Some(ours) = ours.and_then(Cell::summary).cloned() else { return };
     let first = cells.iter().position(|cell| cell.role == Role::Ours);
-    for (place, cell) in cells.iter_mut().enumerate() {
-        if Some(place) != first {
+    for (index, cell) in cells.iter_mut().enumerate() {
+        if Some(index) != first {
             cell.ratio = cell.summary().and_then(|peer| Ratio::of(&ours, peer, better));
         }
     }
 }
 
-struct Lane<'a> {
+/// A contender and the samples of its rounds.
+struct Series<'a> {
     contender: Contender<'a>,
     rounds: Vec<Vec<f64>>,
 }
 
-impl<'a> Lane<'a> {
+impl<'a> Series<'a> {
     fn new(contender: Contender<'a>) -> Self {
         Self { contender, rounds: Vec::new() }
     }
@@ -153,14 +158,14 @@ impl<'a> Lane<'a> {
         let outcome = match (self.contender.run, Summary::of(&self.rounds)) {
             (Run::Absent(why), _) => Outcome::Absent(why),
             (Run::Round(_), Some(summary)) => Outcome::Measured(summary),
-            (Run::Round(_), None) => Outcome::Absent("gave no samples".to_owned()),
+            (Run::Round(_), None) => Outcome::Absent("returned no samples".to_owned()),
         };
         let Contender { name, role, .. } = self.contender;
         Cell { contender: name, role, outcome, ratio: None }
     }
 }
 
-/// A bar on standard error, where that is a terminal.
+/// A progress bar on standard error, if standard error is a terminal.
 #[derive(Default)]
 pub struct Progress {
     shown: Mutable<bool>,
@@ -185,7 +190,7 @@ impl Progress {
         self.shown.set(true);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn done(&self) {
         if self.shown.take() {
             eprint!("\r\x1b[2K");

@@ -1,7 +1,8 @@
-//! A process that holds idle children, in a role of its own so that nothing else is in its
-//! memory: `bench role idle KIND COUNT` starts them, then answers each line on standard input with
-//! three numbers: how much its resident memory has grown, in bytes, how often its threads were
-//! woken during the next [`WATCH`], and how much its heap has grown.
+//! A process that holds idle children, in a role of its own so that nothing else is in its memory.
+//!
+//! `bench role idle KIND COUNT` starts the children, then answers each line on standard input with
+//! three numbers: the growth of its resident memory in bytes, the number of wake-ups of its threads
+//! during the next [`WATCH`], and the growth of its heap in bytes.
 
 use std::fs;
 use std::io::BufRead;
@@ -15,7 +16,7 @@ use child_process::{Event, Fork, Module, Signal};
 pub const ROLE: &str = "idle";
 /// The module that a forked child runs.
 pub const MODULE: &str = "idle-child";
-/// How long wake-ups are counted.
+/// The time over which wake-ups are counted.
 pub const WATCH: Duration = Duration::from_millis(500);
 
 type Done<T> = Result<T, Box<dyn std::error::Error>>;
@@ -31,7 +32,7 @@ pub fn role() {
 fn serve(args: &[String]) -> Done<()> {
     let count = args[1].parse()?;
     let before = Before { resident: resident()?, heap: heap() };
-    // Held until the end of input.
+    // The children are held until the end of input.
     let _children: Box<dyn std::any::Any> = match args[0].as_str() {
         "brood" => Box::new(brood(count)?),
         "brood-fork" => Box::new(brood_fork(count)?),
@@ -54,13 +55,13 @@ fn serve(args: &[String]) -> Done<()> {
 }
 
 fn answer((resident, heap): (u64, usize), switches_before: u64) -> Done<()> {
-    // The end of our own waiting is one of them.
+    // The end of this wait is one of the switches.
     let woken = switches()?.saturating_sub(switches_before + 1);
     println!("[{resident},{woken},{heap}]");
     Ok(())
 }
 
-/// How it was before the first child.
+/// The memory before the first child.
 #[derive(Clone, Copy)]
 struct Before {
     resident: u64,
@@ -73,9 +74,9 @@ impl Before {
     }
 }
 
-/// Bytes that the allocator has given out.
+/// Returns the number of allocated bytes.
 pub fn heap() -> usize {
-    // SAFETY: the call takes nothing and answers with numbers.
+    // SAFETY: the call takes nothing and returns numbers.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
 }
@@ -90,7 +91,7 @@ fn brood(count: usize) -> Done<Vec<child_process::Child>> {
     (0..count).map(start).collect()
 }
 
-/// Each has said its first word and is silent since.
+/// Forks children, each of which has sent its first message and is silent since.
 fn brood_fork(count: usize) -> Done<Vec<child_process::Child>> {
     let start = |_| {
         let mut fork = Fork::new(Module::current_exe(MODULE));
@@ -103,7 +104,7 @@ fn brood_fork(count: usize) -> Done<Vec<child_process::Child>> {
     (0..count).map(start).collect()
 }
 
-/// What a forked child does: says one word, and waits for the end of its channel.
+/// Runs a forked child: sends one message, and waits for the end of its channel.
 pub fn module() {
     let parent = child_process::parent().expect("it was forked");
     let events = parent.events();
@@ -111,7 +112,7 @@ pub fn module() {
     let _ = events.iter().find(|event| matches!(event, Event::Disconnect));
 }
 
-/// Children of std, which are not killed by themselves.
+/// Children of std, which kills none of them on drop.
 struct Killed(Vec<std::process::Child>);
 
 impl Drop for Killed {
@@ -134,7 +135,7 @@ fn of_std(count: usize) -> Done<Killed> {
     Ok(children)
 }
 
-/// One task waits for each child, as a program would.
+/// Starts a task for each child that waits for it, as a program would.
 async fn of_tokio(count: usize, before: Before) -> Done<()> {
     for _ in 0..count {
         let mut command = tokio::process::Command::new("/bin/sleep");
@@ -167,7 +168,7 @@ fn resident() -> Done<u64> {
     Ok(pages * 4096)
 }
 
-/// How often our threads gave up the processor to wait, and so were woken.
+/// Returns the number of voluntary context switches of all threads: each one ends with a wake-up.
 pub fn switches() -> Done<u64> {
     let mut sum = 0;
     for thread in fs::read_dir("/proc/self/task")? {

@@ -1,8 +1,9 @@
-//! Our own load generator, and what a server and its children cost meanwhile.
+//! Our load generator, and the cost of a server and its children.
 //!
-//! A fixed number of clients, each of which sends its next request when it has the answer to the
-//! last one, on one thread. On two processors the clients take as much as the servers: the rate
-//! tells how both do together, the processor time of the servers' processes is theirs alone.
+//! One thread runs a fixed number of clients. Each client sends its next request after the answer
+//! to the last one. On two processors the clients take as much time as the servers. The rate
+//! therefore shows both together; the processor time of the servers' processes belongs to the
+//! servers alone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,20 +16,20 @@ use tokio::net::TcpStream;
 
 use crate::stats::quantile;
 
-/// What a load has shown.
+/// The results of a load.
 #[derive(Debug, Default)]
 pub struct Load {
     pub requests: u64,
     pub failed: u64,
     pub seconds: f64,
-    /// Answers by the worker that gave them.
+    /// The number of answers by worker.
     pub by_worker: BTreeMap<String, u64>,
-    /// How long a request took, in nanoseconds, where the generator knows.
+    /// The time of a request in nanoseconds, if the generator measures it.
     pub p50: Option<f64>,
     pub p99: Option<f64>,
 }
 
-/// How clients use their connections.
+/// The use of connections by the clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Connections {
     /// One connection for all requests of a client.
@@ -37,7 +38,7 @@ pub enum Connections {
     New,
 }
 
-/// Loads `address` with so many clients for so long, or until there are `most` answers.
+/// Loads `address` with `clients` clients until the time is over or there are `most` answers.
 pub fn run(
     address: SocketAddr,
     clients: usize,
@@ -69,12 +70,12 @@ pub fn run(
     Ok(load)
 }
 
-/// Makes one request on a connection of its own and gives the body.
+/// Makes one request on a connection of its own, and returns the body.
 pub async fn ask_once(address: SocketAddr) -> io::Result<String> {
     ask(address, &mut None, Connections::New).await
 }
 
-/// With the nanoseconds of each answer.
+/// Runs one client, and returns the nanoseconds of each answer.
 async fn client(
     address: SocketAddr,
     (until, most): (Instant, u64),
@@ -88,7 +89,7 @@ async fn client(
             break;
         }
         let asked = ask(address, &mut kept, connections);
-        // A server that hangs is a failure, not a benchmark that never ends.
+        // A server that hangs counts as a failure, so that the benchmark ends.
         let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
         match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(worker) => {
@@ -134,18 +135,19 @@ async fn ask(
     Ok(body)
 }
 
-/// The body, once it is there: our servers end it with a line break, in one chunk or by length.
+/// Returns the body, once it is complete. The servers end it with a line break, and send it in one
+/// chunk or with a length.
 fn body(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (_, tail) = text.split_once("\r\n\r\n")?;
-    // Node without a length: chunked, which ends with an empty chunk.
+    // Node sends no length. A chunked body ends with an empty chunk.
     let chunked = text.contains("chunked");
     let whole = if chunked { tail.ends_with("0\r\n\r\n") } else { tail.ends_with('\n') };
     let line = tail.lines().find(|line| line.starts_with("hello"));
     whole.then(|| line.unwrap_or_default().to_owned())
 }
 
-/// The processor time, in nanoseconds, of `root` alone and of it with all its descendants.
+/// Returns the processor time, in nanoseconds, of `root` alone and of `root` with all descendants.
 pub fn processor_time(root: u32) -> (f64, f64) {
     let mut family = vec![root];
     let parents = parents();
@@ -159,19 +161,19 @@ pub fn processor_time(root: u32) -> (f64, f64) {
     (times[0], times.iter().sum())
 }
 
-/// Resident memory of one process, in bytes.
+/// Returns the resident memory of one process, in bytes.
 pub fn resident(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: f64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * 4096.0)
 }
 
-/// The children of a process.
+/// Returns the children of a process.
 pub fn children(parent: u32) -> Vec<u32> {
     parents().into_iter().filter(|pair| pair.1 == parent).map(|pair| pair.0).collect()
 }
 
-/// Every process with its parent.
+/// Returns every process with its parent.
 fn parents() -> Vec<(u32, u32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -183,7 +185,7 @@ fn parents() -> Vec<(u32, u32)> {
     .collect()
 }
 
-/// Of all its threads, from the scheduler's own books.
+/// Returns the processor time of all threads of a process, as the scheduler counts it.
 fn one(pid: u32) -> f64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let times = threads.filter_map(|thread| {

@@ -1,4 +1,4 @@
-//! The machine, the versions, the date: without them no figure means anything.
+//! The machine, the versions and the date, which every figure depends on.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::report::Machine;
 
-/// The peers and libraries whose versions are named.
+/// The peers and libraries whose versions are listed.
 const CRATES: &[&str] =
     &["tokio", "axum", "hyper", "ipc-channel", "sysinfo", "num_cpus", "bincode", "mio"];
 
@@ -39,14 +39,14 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// It tells its version on standard error.
+/// Returns the version of nginx, which nginx prints on standard error.
 fn nginx() -> Option<String> {
     let output = Command::new("nginx").arg("-v").output().ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     Some(text.rsplit('/').next()?.trim().to_owned())
 }
 
-/// Its exit code for the version is 1.
+/// Returns the version of wrk, whose exit code is 1 then.
 fn wrk() -> Option<String> {
     let output = Command::new("wrk").arg("-v").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -68,7 +68,7 @@ fn memory() -> Option<String> {
     Some(format!("{:.1} GiB", kib / 1024.0 / 1024.0))
 }
 
-/// The versions in our own lock file.
+/// Returns the versions in the lock file of the benchmarks.
 fn crates() -> String {
     let lock = include_str!("../Cargo.lock");
     let version = |name: &str| {
@@ -84,7 +84,7 @@ fn date() -> String {
     format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", now / 3600 % 24, now / 60 % 60)
 }
 
-/// The date of a day counted from 1970, by walking over years and months.
+/// Returns the date of a day counted from 1970. The function walks over years and months.
 fn civil(days: i64) -> (i64, u32, i64) {
     let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let (mut year, mut days) = (1970, days);

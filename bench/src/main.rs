@@ -1,17 +1,17 @@
-//! brood beside its peers: measured in the same run, interleaved, after a warm-up.
+//! Benchmarks of brood beside its peers, interleaved in the same run, after a warm-up.
 //!
 //! ```text
 //! cargo run --release --manifest-path bench/Cargo.toml -- \
 //!     [spawn|fork|ipc|os|cluster|all] [--quick] [--json FILE] [--out DIR]
 //! ```
 //!
-//! Prints a table per topic. `--json` writes the same for machines. `--out` writes
+//! The program prints a table per topic. `--json` writes the same as JSON. `--out` writes
 //! `DIR/BENCHMARKS.md` with its charts in `DIR/docs/bench/`, where topics that were measured
-//! earlier keep their figures; `--out .` in the project's folder renews the one that is shown.
+//! earlier keep their figures. `--out .` in the project's folder updates the published page.
 //!
 //! A topic is one file in `topic/` with `fn run(context: &Context) -> Topic` and one line in
-//! `topic::ALL`. It describes contenders; [`context::Context::compare`] runs them in turn and
-//! does the arithmetic. A peer that is not there is named with the reason, never left out.
+//! `topic::ALL`. The topic describes contenders; [`context::Context::compare`] runs them in turn
+//! and does the arithmetic. An absent peer is listed with the reason, never left out.
 
 mod chart;
 mod context;
@@ -36,9 +36,9 @@ use options::Options;
 use report::Report;
 
 fn main() -> ExitCode {
-    // Some topics start this program again.
+    // Some topics start this program as another process.
     child_process::run_modules(topic::MODULES);
-    if let Some(code) = topic::play_role() {
+    if let Some(code) = topic::run_role() {
         return code;
     }
     let options = match Options::parse(std::env::args().skip(1)) {

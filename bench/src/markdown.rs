@@ -1,7 +1,7 @@
-//! BENCHMARKS.md: written from the figures, never by hand.
+//! BENCHMARKS.md, which this module generates from the figures.
 //!
-//! Each topic's figures lie beside its charts as JSON, with the machine they were taken on. The
-//! page is made from all of them, so that measuring one topic anew keeps the others.
+//! The figures of each topic are stored beside its charts as JSON, with the machine of the run. The
+//! page contains all of them, so that a new run of one topic keeps the others.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,42 +18,42 @@ use crate::topic;
 /// The folder beside BENCHMARKS.md.
 const FOLDER: &str = "docs/bench";
 
-/// Writes the figures of `report`, their charts, and the page with all figures there are.
+/// Writes the figures of `report`, their charts, and the page with all figures.
 pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
-    let beside = folder.join(FOLDER);
-    fs::create_dir_all(&beside)?;
+    let charts = folder.join(FOLDER);
+    fs::create_dir_all(&charts)?;
     for topic in &report.topics {
         let alone = serde_json::json!({
             "machine": report.machine, "quick": report.quick, "topics": [topic],
         });
-        let file = beside.join(format!("{}.json", topic.name));
+        let file = charts.join(format!("{}.json", topic.name));
         fs::write(file, format!("{}\n", serde_json::to_string(&alone)?))?;
     }
     let mut reports: Vec<Report> = Vec::new();
     for entry in topic::ALL {
-        match fs::read(beside.join(format!("{}.json", entry.name))) {
+        match fs::read(charts.join(format!("{}.json", entry.name))) {
             Ok(bytes) => reports.push(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    // All of them anew, so that every picture is drawn in the same way.
+    // All charts are drawn again, so that they have the same style.
     for topic in reports.iter().flat_map(|report| &report.topics) {
-        draw(&beside, topic)?;
+        draw(&charts, topic)?;
     }
     fs::write(folder.join("BENCHMARKS.md"), page(&reports))
 }
 
-fn draw(beside: &Path, topic: &Topic) -> io::Result<()> {
+fn draw(charts: &Path, topic: &Topic) -> io::Result<()> {
     for measure in &topic.measures {
         if let Some(picture) = chart::draw(measure) {
-            fs::write(beside.join(chart_name(topic, measure)), picture)?;
+            fs::write(charts.join(chart_name(topic, measure)), picture)?;
         }
     }
     Ok(())
 }
 
-/// From the title, so that a page of others can name it.
+/// Returns the file name of a chart. It follows from the title, so that other pages can link to it.
 fn chart_name(topic: &Topic, measure: &Measure) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let words: String = measure.title.chars().map(plain).collect();
@@ -64,15 +64,16 @@ fn chart_name(topic: &Topic, measure: &Measure) -> String {
 fn page(reports: &[Report]) -> String {
     let mut page = String::from(
         "# Benchmarks\n\n\
-         Written by `cargo run --release --manifest-path bench/Cargo.toml -- all --out .`; no \
-         figure is typed by hand.\n\n\
+         `cargo run --release --manifest-path bench/Cargo.toml -- all --out .` writes this page; \
+         no figure is typed by hand.\n\n\
          Contenders run in turn (A B C, C B A, …) after a warm-up, in the same run on the same \
-         machine. *median* is the median over the rounds, *p50* and *p99* are over all single \
-         samples where a round has several, *± rounds* is half the distance between the \
-         quartiles of the rounds. *ours is* compares the first of ours with that contender round \
-         by round: over 1 is good for us, whatever is measured; when the rounds do not agree on \
-         who is better, it says so. A peer that was not there is named. A target is *within the \
-         noise* when the quartiles of its rounds lie on both sides of it.\n",
+         machine. *median* is the median over the rounds. *p50* and *p99* cover all single \
+         samples where a round has several. *± rounds* is half the distance between the \
+         quartiles of the rounds. *ours is* compares the first of our contenders with the \
+         contender of the row, round by round. A value over 1 is good for us in every table. The \
+         column says *too noisy* when the rounds disagree about the better contender. An absent \
+         peer is listed with the reason. A target is *within the noise* when the quartiles of its rounds \
+         lie on both sides of it.\n",
     );
     for report in reports {
         for topic in &report.topics {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_every_figure_and_names_who_is_absent() {
+    fn the_page_has_every_figure_and_names_absent_contenders() {
         let page = page(&[report()]);
         for text in ["## It", "A note.", "| ours | 2.00 µs |", "absent: not installed", "kernel: 6"]
         {

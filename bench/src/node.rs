@@ -1,15 +1,15 @@
-//! Node as a peer: a script of ours that measures itself, one request per line.
+//! Node as a peer, with scripts that measure themselves.
 //!
-//! A script reads a JSON value per line, does what it says, and answers with one line of JSON,
-//! an array of numbers. So Node's figures are taken inside of Node, without our pipe in them,
-//! and still in turn with everybody else's.
+//! A script reads a request per line, a JSON value, performs it, and answers with one line of JSON,
+//! an array of numbers. The figures of Node are therefore measured inside of Node, without the cost
+//! of our pipe, and still in turn with the other contenders.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// How long a script may take for one request.
+/// The maximum time of a script for one request.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// An installed Node.
@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 pub struct Node;
 
 impl Node {
-    /// Node, or why there is none.
+    /// Finds Node. The error is the reason why Node is absent.
     pub fn find() -> Result<Self, String> {
         let output = Command::new("node").arg("--version").output();
         let output = output.map_err(|error| format!("node is not installed ({error})"))?;
@@ -29,12 +29,12 @@ impl Node {
         Self::run(Command::new("node").args(["-e", script]))
     }
 
-    /// Starts a script that lies in a file.
+    /// Starts a script from a file.
     pub fn start_file(self, file: &str, variables: &[(&str, &str)]) -> Result<Script, String> {
         Self::run(Command::new("node").arg(file).envs(variables.iter().copied()))
     }
 
-    /// Starts any program that answers lines in this way.
+    /// Starts any program that answers requests in this way.
     pub fn run(command: &mut Command) -> Result<Script, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
@@ -48,7 +48,7 @@ impl Node {
     }
 }
 
-/// A running script. Dropping it ends it.
+/// A running script. Dropping the value ends the script.
 #[derive(Debug)]
 pub struct Script {
     child: Child,
@@ -57,11 +57,11 @@ pub struct Script {
 }
 
 impl Script {
-    /// Sends one request and gives the numbers of the answer.
+    /// Sends one request, and returns the numbers of the answer.
     pub fn ask(&mut self, request: &serde_json::Value) -> Result<Vec<f64>, String> {
         let input = self.input.as_mut().expect("open until drop");
         writeln!(input, "{request}").map_err(|error| error.to_string())?;
-        // One that hangs is absent, not a benchmark that never ends.
+        // A script that hangs is absent, so that the benchmark ends.
         let answers = sys::poll::readable(self.output.get_ref().as_fd(), Some(ANSWER_MAX));
         if !answers.map_err(|error| error.to_string())? {
             return Err(format!("no answer within {ANSWER_MAX:?}"));
@@ -74,7 +74,8 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // The end of its input ends it, and lets it clean up; the kill is for one that hangs.
+        // The end of its input ends the script and lets it clean up. The kill is for a script that
+        // hangs.
         drop(self.input.take());
         let ended = sys::pidfd::PidFd::open(self.child.id())
             .and_then(|child| sys::poll::readable(child.as_fd(), Some(Duration::from_secs(5))));

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::topic;
 
-/// What was asked for.
+/// The options of a run.
 #[derive(Debug)]
 pub struct Options {
-    /// Names of topics.
+    /// The names of the topics.
     pub topics: Vec<&'static str>,
-    /// Fewer rounds and smaller sizes: to see that it works, not to publish.
+    /// Whether to run fewer rounds with smaller sizes. The figures are not for publication.
     pub quick: bool,
     pub json: Option<PathBuf>,
     pub out: Option<PathBuf>,
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_named() {
+    fn an_unknown_argument_is_named() {
         assert_eq!(parse("spwan").unwrap_err(), "no topic or option \"spwan\"");
         assert_eq!(parse("--json").unwrap_err(), "--json needs a path");
     }

@@ -1,12 +1,14 @@
-//! What a run has found: topics of measures of rows of cells.
+//! The report of a run: topics with measures, rows and cells.
 //!
-//! Plain data, written and read as JSON. Pure.
+//! The types are plain data, written and read as JSON.
+//!
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{Better, Ratio, Summary};
 
-/// Everything of one run.
+/// The results of one run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     pub machine: Machine,
@@ -14,26 +16,26 @@ pub struct Report {
     pub topics: Vec<Topic>,
 }
 
-/// Where and when: name and value each.
+/// The facts about machine and time, each with name and value.
 pub type Machine = Vec<(String, String)>;
 
-/// One subject, such as `spawn`.
+/// One subject of measurement, such as `spawn`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Topic {
     pub name: String,
     pub title: String,
-    /// What one must know to read the figures, a paragraph each.
+    /// The explanations of the figures, one paragraph each.
     pub notes: Vec<String>,
     pub measures: Vec<Measure>,
 }
 
-/// One table: contenders side by side, at one or several places of an axis.
+/// A table with contenders side by side, at one or several places of an axis.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measure {
     pub title: String,
     pub unit: Unit,
     pub better: Better,
-    /// What changes from row to row, such as `resident MiB`. Empty with only one row.
+    /// The quantity that changes from row to row, such as `resident MiB`. Empty with one row only.
     pub axis: String,
     pub chart: Chart,
     pub rows: Vec<Row>,
@@ -42,21 +44,21 @@ pub struct Measure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     Nanoseconds,
-    /// So many a second.
+    /// A rate per second.
     PerSecond,
     BytesPerSecond,
     Bytes,
     /// A plain number.
     Count,
-    /// A part of one, shown as a percentage.
+    /// A fraction, printed as a percentage.
     Part,
 }
 
-/// How a measure is drawn.
+/// The chart of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Chart {
     None,
-    /// One bar per contender; for measures of one row.
+    /// One bar per contender, for measures of one row.
     Bars,
     /// One line per contender along the axis.
     Lines {
@@ -69,7 +71,7 @@ pub enum Chart {
 pub struct Row {
     /// The place on the axis.
     pub at: f64,
-    /// The same in words.
+    /// The label of the place.
     pub label: String,
     pub cells: Vec<Cell>,
 }
@@ -79,23 +81,23 @@ pub struct Cell {
     pub contender: String,
     pub role: Role,
     pub outcome: Outcome,
-    /// Ours against this one.
+    /// The ratio of our figure to this one.
     pub ratio: Option<Ratio>,
 }
 
-/// What a contender is to us.
+/// The part of a contender in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     Ours,
     Peer,
-    /// What the kernel allows at best; nobody can beat it.
+    /// The best that the kernel allows. No contender can be faster.
     Limit,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Outcome {
     Measured(Summary),
-    /// Why there is no figure.
+    /// The reason why there is no figure.
     Absent(String),
 }
 
@@ -112,7 +114,7 @@ impl Measure {
         self
     }
 
-    /// The contenders, in the order in which they first appear.
+    /// Returns the contenders, in the order in which they first appear.
     pub fn contenders(&self) -> Vec<(&str, Role)> {
         let mut names: Vec<(&str, Role)> = Vec::new();
         for cell in self.rows.iter().flat_map(|row| &row.cells) {
@@ -140,7 +142,7 @@ impl Cell {
 }
 
 impl Unit {
-    /// The value for people, with three significant digits.
+    /// Formats the value for people, with three significant digits.
     pub fn show(self, value: f64) -> String {
         match self {
             Self::Nanoseconds => scaled(value, 1000.0, &["ns", "µs", "ms", "s"]),
@@ -163,7 +165,7 @@ fn scaled(value: f64, step: f64, names: &[&str]) -> String {
     format!("{} {}", digits(value), names[at])
 }
 
-/// Three significant digits, and no more than two behind the point.
+/// Formats a number with three significant digits, at most two of them behind the point.
 pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 99.95 || size == 0.0 => format!("{value:.0}"),

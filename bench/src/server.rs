@@ -1,7 +1,7 @@
-//! The servers of the topic `cluster`: this program again, in a role, one kind of server each.
+//! The servers of topic `cluster`, each a role of this program.
 //!
-//! `bench role server KIND WORKERS` serves `hello from worker ID pid PID` over axum on a free port of the
-//! loopback and prints the port once every worker listens.
+//! `bench role server KIND WORKERS` serves `hello from worker ID pid PID` over axum on a free port
+//! of the loopback and prints the port once every worker listens.
 
 #[path = "server/bare.rs"]
 mod bare;
@@ -18,7 +18,7 @@ use cluster::{AsyncListener, Policy, Primary, Worker};
 /// The name of the role.
 pub const ROLE: &str = "server";
 
-/// Where a worker finds the listener that it shares.
+/// The descriptor number of the shared listener in a worker.
 const SHARED: i32 = 3;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -59,7 +59,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Ours: the primary deals the connections.
+/// Runs the server of brood, whose primary dispatches the connections.
 fn brood(workers: &str, policy: Policy) -> Done {
     if let Some(worker) = Worker::current() {
         let listener = worker.listen(loopback(0))?;
@@ -73,7 +73,8 @@ fn brood(workers: &str, policy: Policy) -> Done {
     supervise(Primary::builder().workers(workers.parse()?).policy(policy).args(args))
 }
 
-/// Ours, with Node workers: the script is a worker of whoever started it.
+/// Runs the server of brood with Node workers. The script is a worker of the primary that starts
+/// it.
 fn brood_node(workers: &str, script: &str) -> Done {
     supervise(Primary::builder().exec(script).workers(workers.parse()?))
 }
@@ -88,7 +89,7 @@ fn supervise(builder: cluster::Builder) -> Done {
     Ok(())
 }
 
-/// One process, as many threads as the others have workers.
+/// Runs one process, with as many threads as the others have workers.
 fn threads(workers: &str) -> Done {
     let threads = workers.parse()?;
     let runtime =
@@ -100,7 +101,7 @@ fn threads(workers: &str) -> Done {
     })
 }
 
-/// Processes that share one listening socket and nothing else.
+/// Runs processes that share one listening socket and nothing else.
 fn shared(workers: &str) -> Done {
     let listener = TcpListener::bind(loopback(0))?;
     listener.set_nonblocking(true)?;
@@ -117,7 +118,7 @@ fn shared(workers: &str) -> Done {
 }
 
 fn shared_worker(id: &str) -> Done {
-    // SAFETY: the parent has put the listener there, and nothing else here uses that number.
+    // SAFETY: the parent has placed the listener there, and nothing else here uses that number.
     let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(SHARED) });
     one_thread(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -126,9 +127,9 @@ fn shared_worker(id: &str) -> Done {
     })
 }
 
-/// Processes with a listening socket each, between which the kernel chooses.
+/// Runs processes with a listening socket each, among which the kernel chooses.
 fn reuse_port(workers: &str) -> Done {
-    // Bound and never listening: it keeps the port.
+    // This socket is bound and never listens. It reserves the port.
     let holder = tokio::net::TcpSocket::new_v4()?;
     holder.set_reuseport(true)?;
     holder.bind(loopback(0))?;
@@ -157,12 +158,12 @@ fn reuse_port_worker(id: &str, port: &str) -> Done {
     })
 }
 
-/// Starts a worker and waits until it listens.
+/// Starts a worker, and waits until it listens.
 fn start(
     command: &mut child_process::Command,
 ) -> Result<child_process::Child, Box<dyn std::error::Error>> {
     use child_process::{Signal, Stdio};
-    // Nobody is left behind when the server is killed.
+    // The worker ends when the server is killed.
     command.parent_death_signal(Signal::KILL);
     command.stdin(Stdio::null()).stdout(Stdio::pipe()).stderr(Stdio::inherit());
     let mut child = command.spawn()?;

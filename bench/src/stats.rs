@@ -1,25 +1,26 @@
-//! What many samples say: medians, percentiles, spread, and whether a difference is one.
+//! Statistics of samples: medians, percentiles, spread, and the significance of a difference.
 //!
-//! A contender runs in rounds, interleaved with the others. Its figure is the median of its
-//! rounds' medians; its spread is how far the rounds lie apart. Two contenders are compared round
-//! by round, because what disturbs the machine disturbs neighbours in time alike.
+//! A contender runs in rounds, interleaved with the others. Its figure is the median of the medians
+//! of its rounds; its spread is the distance between the rounds. Two contenders are compared round
+//! by round, because a disturbance of the machine affects neighbours in time alike.
 //!
 //! Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// A ratio nearer to 1 than this is called equal.
+/// The distance from 1 below which a ratio counts as equal.
 const EQUAL: f64 = 0.05;
 
-/// What one contender's samples say.
+/// The summary of one contender's samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The median of the rounds' medians.
+    /// The median of the medians of the rounds.
     pub median: f64,
-    /// Percentiles of all samples together.
+    /// The median of all samples together.
     pub p50: f64,
+    /// The 99th percentile of all samples together.
     pub p99: f64,
-    /// Half the distance of the rounds' quartiles, as a part of the median.
+    /// Half the distance between the quartiles of the rounds, as a part of the median.
     pub spread: f64,
     pub samples: usize,
     /// The median of each round.
@@ -27,7 +28,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Sums up the samples of each round. `None` without samples.
+    /// Summarizes the samples of each round. Returns `None` without samples.
     pub fn of(rounds: &[Vec<f64>]) -> Option<Self> {
         let medians: Vec<f64> = rounds.iter().filter_map(|round| quantile(round, 0.5)).collect();
         let all: Vec<f64> = rounds.concat();
@@ -44,20 +45,21 @@ impl Summary {
     }
 }
 
-/// Which direction is good.
+/// The direction that is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Better {
     Lower,
     Higher,
 }
 
-/// How ours compares with a peer's.
+/// The comparison of our figure with that of a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// How many times better ours is: over 1 is good for us, whatever is measured.
+    /// The factor by which our figure is better. A value over 1 is good for us with every unit.
     pub times: f64,
-    /// Quartiles of that over the rounds.
+    /// The lower quartile of the factor over the rounds.
     pub low: f64,
+    /// The upper quartile of the factor over the rounds.
     pub high: f64,
     pub verdict: Verdict,
 }
@@ -67,12 +69,12 @@ pub enum Verdict {
     Better,
     Worse,
     Equal,
-    /// The rounds do not agree on who is better.
+    /// The rounds disagree about the better contender.
     TooNoisy,
 }
 
 impl Ratio {
-    /// Compares round by round. `None` without rounds, or with a zero to divide by.
+    /// Compares round by round. Returns `None` without rounds, or with zero as the divisor.
     pub fn of(ours: &Summary, peer: &Summary, better: Better) -> Option<Self> {
         let pairs = ours.rounds.iter().zip(&peer.rounds);
         let ratios: Vec<f64> = pairs
@@ -97,7 +99,7 @@ impl Ratio {
     }
 }
 
-/// The value below which this part of the samples lies, between neighbours in proportion.
+/// Returns the value below which the fraction `part` of the samples lies, interpolated linearly.
 pub fn quantile(samples: &[f64], part: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

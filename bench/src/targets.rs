@@ -1,14 +1,14 @@
-//! What the figures shall reach, and whether they do.
+//! The targets of the figures, and the verdicts about them.
 //!
 //! A target compares ours with another contender of the same measure, round by round, or with a
-//! number. One table for all topics, so that it can be read beside the goals it was taken from.
+//! number. One table holds the targets of all topics.
 //!
 //! Pure.
 
 use crate::report::{Measure, Topic, digits};
 use crate::stats::{Summary, quantile};
 
-/// One goal.
+/// A target.
 #[derive(Debug)]
 pub struct Target {
     pub topic: &'static str,
@@ -21,12 +21,12 @@ pub struct Target {
     pub bound: Bound,
 }
 
-/// What ours is divided by.
+/// The divisor of our figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Against {
     /// Another contender of the same row.
     Contender(&'static str),
-    /// Nothing: the figure itself.
+    /// No divisor: the figure itself counts.
     Nothing,
 }
 
@@ -39,7 +39,7 @@ pub enum Bound {
 /// The head of the table of verdicts.
 pub const HEAD: [&str; 4] = ["target", "to reach", "measured", ""];
 
-/// What became of the targets of a topic: a line each.
+/// Returns the verdict about each target of a topic.
 pub fn verdicts(topic: &Topic) -> Vec<[String; 4]> {
     let of_topic = ALL.iter().filter(|target| target.topic == topic.name);
     of_topic.map(|target| target.line(topic)).collect()
@@ -75,7 +75,7 @@ impl Target {
         }
     }
 
-    /// The figure of each round.
+    /// Returns the figure of each round.
     fn rounds(&self, measure: &Measure) -> Result<Vec<f64>, &'static str> {
         let summary = |label: &str, contender: &str| -> Result<&Summary, &'static str> {
             let mut rows = measure.rows.iter().rev();
@@ -105,7 +105,7 @@ impl Target {
     }
 }
 
-/// A target against another contender.
+/// Returns a target against another contender.
 const fn to(
     place: (&'static str, &'static str, &'static str),
     ours: &'static str,
@@ -116,7 +116,7 @@ const fn to(
     Target { topic, measure, row, ours, against: Against::Contender(other), bound }
 }
 
-/// A target for the figure itself.
+/// Returns a target for the figure itself.
 const fn alone(
     place: (&'static str, &'static str, &'static str),
     ours: &'static str,
@@ -141,7 +141,7 @@ const BATCHED: &str = "One way, 64 typed bytes, many per system call";
 const EACH: &str = "One way, 64 typed bytes, one call each";
 const LARGE: &str = "One way, large payloads";
 const SHARED: &str = "16 MiB of shared memory handed over, and its first page read";
-const END_HEAP: &str = "Heap of an idle end on the loop (its limit is 4096)";
+const ENDPOINT_HEAP: &str = "Heap of an idle endpoint on the loop (its limit is 4096)";
 const CPUS: &str = "CPUs, by the reader that stays open";
 const AVAILABLE: &str = "Available memory, by the reader that stays open";
 const PARALLELISM: &str = "Available parallelism, by the reader that stays open";
@@ -161,7 +161,7 @@ const MEM: &str = "brood, shared memory";
 const STREAM: &str = "UnixStream, read into 1 MiB";
 const TYPED: &str = "ipc-channel, typed bytes";
 
-/// All of them.
+/// All targets.
 pub const ALL: &[Target] = &[
     to(("spawn", PLAIN, "0 MiB"), "brood", "C posix_spawn", AtMost(1.05)),
     to(("spawn", PLAIN, ""), "brood", "C posix_spawn", AtMost(1.05)),
@@ -195,7 +195,7 @@ pub const ALL: &[Target] = &[
     to(("ipc", SHARED, "answered each time"), MEM, ANY, AtMost(3.0)),
     to(("ipc", "Descriptors passed", "1"), "brood", "sendmsg", AtLeast(0.9)),
     to(("ipc", "Descriptors passed", "16"), "brood", "sendmsg", AtLeast(0.9)),
-    alone(("ipc", END_HEAP, ""), "brood", AtMost(4096.0)),
+    alone(("ipc", ENDPOINT_HEAP, ""), "brood", AtMost(4096.0)),
     to(("ipc", SCRIPT_TRIP, "two free cores"), "brood to Node", "Node to Node", AtMost(1.0)),
     to(("os", "CPUs: model, speed, times", ""), "os_info::cpus", "Node", AtMost(0.7)),
     to(("os", CPUS, ""), "System::cpus", "Node", AtMost(0.4)),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_stays_open() {
+    fn targets_without_figures_stay_open() {
         let lines = verdicts(&topic(&[("brood", &[1.0])]));
         assert_eq!(lines[0][2..], ["a contender was absent", "open"]);
         assert!(lines.iter().any(|line| line[2] == "not measured"));

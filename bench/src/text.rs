@@ -1,4 +1,4 @@
-//! A report as text: aligned tables for a terminal.
+//! The report as text, with aligned tables for a terminal.
 //!
 //! Pure.
 
@@ -33,14 +33,14 @@ pub fn topic(topic: &Topic) -> String {
     text
 }
 
-/// The cells of a measure's table, the header first.
+/// Returns the cells of a measure's table, with the header first.
 pub fn table(measure: &Measure) -> Vec<Vec<String>> {
     let head = ["", "", "median", "p50", "p99", "± rounds", "ours is"];
     let mut lines = vec![head.map(String::from).to_vec()];
     measure.axis.clone_into(&mut lines[0][0]);
     for row in &measure.rows {
-        for (place, cell) in row.cells.iter().enumerate() {
-            let label = if place == 0 { row.label.clone() } else { String::new() };
+        for (index, cell) in row.cells.iter().enumerate() {
+            let label = if index == 0 { row.label.clone() } else { String::new() };
             lines.push(line(measure, label, cell));
         }
     }
@@ -75,7 +75,7 @@ fn line(measure: &Measure, label: String, cell: &Cell) -> Vec<String> {
     }
 }
 
-/// A ratio in words.
+/// Formats a ratio in words.
 pub fn ratio(ratio: &Ratio) -> String {
     let times = format!("{} ×", digits(ratio.times));
     match ratio.verdict {
@@ -98,7 +98,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     for line in lines {
         let mut row = String::new();
         for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-            // Words to the left, figures to the right.
+            // Words are aligned to the left, figures to the right.
             let _ = match column {
                 0 | 1 | 6 => write!(row, "{cell:<width$}  "),
                 _ if cell.starts_with("absent") => write!(row, "{cell}"),

@@ -1,6 +1,6 @@
-//! `wrk`, where it is installed: a load generator that many know.
+//! The load generator `wrk`, where it is installed.
 //!
-//! It tells no worker's share of the answers; for that our own generator is used.
+//! `wrk` does not report the share of each worker. Our own generator measures it.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::load::{Connections, Load};
 
-/// Whether it can be used.
+/// Returns whether `wrk` is installed.
 pub fn is_installed() -> bool {
     let quiet = Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok()
 }
 
-/// Loads `address` on one thread with so many clients. It ends by itself.
+/// Loads `address` on one thread with `clients` clients, and waits for the end.
 ///
 /// # Errors
 ///
-/// It does not start, or says something unexpected.
+/// `wrk` does not start, or prints an unexpected text.
 pub fn run(
     address: SocketAddr,
     clients: usize,
@@ -26,7 +26,7 @@ pub fn run(
     connections: Connections,
 ) -> Result<Load, String> {
     let mut command = Command::new("wrk");
-    // Whole seconds are all it takes.
+    // `wrk` accepts whole seconds only.
     let seconds = time.as_secs().max(1);
     command.args(["-t1", "--latency", "--timeout", "5s"]);
     command.args([format!("-c{clients}"), format!("-d{seconds}s")]);
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_says_is_understood() {
+    fn its_output_is_understood() {
         let text = "Running 1s test @ http://127.0.0.1:1/\n  Latency Distribution\n     50%  616.00us\n     \
                     99%    1.85ms\n  51842 requests in 1.10s, 6.82MB read\n  \
                     Socket errors: connect 0, read 2, write 1, timeout 0\nRequests/sec:  47112.06\n";

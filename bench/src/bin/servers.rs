@@ -1,7 +1,7 @@
-//! The servers of the topic `cluster` and nothing else: a program of the size that a user's has.
+//! The servers of topic `cluster` alone, in a program of the size of a user's program.
 //!
-//! `servers role server KIND WORKERS`, as of the benchmarks' own program, whose charts and peers
-//! would be counted as memory of a primary.
+//! `servers role server KIND WORKERS` serves like the same role of `bench`. The charts and peers in
+//! `bench` would count as memory of a primary.
 
 #[path = "../server.rs"]
 mod server;

@@ -1,8 +1,9 @@
-//! Connections handed over by system calls alone: accept, a message with the descriptor, close.
+//! Dispatch by system calls alone: accept, a message with the descriptor, close.
 //!
-//! Nothing that is ours is left: nobody is looked at before a connection is dealt to him, nothing
-//! is counted, timed or read back, a worker's death is not noticed. So this is what dealing in
-//! rotation costs at the least, and what it costs more than a shared listener is the kernel's.
+//! The server has no code of brood. It polls no worker before it dispatches a connection, counts,
+//! times and reclaims nothing, and does not notice the death of a worker. The server is therefore
+//! the minimum cost of dispatching in rotation, and its extra cost over a shared listener is the
+//! kernel's.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::{Done, ROLE, SHARED, app, loopback, one_thread, start};
 
-/// As long as a record of ours.
+/// A message as long as a record of brood.
 const RECORD: [u8; 32] = [1; 32];
 
 pub fn primary(workers: &str) -> Done {
@@ -30,7 +31,7 @@ pub fn primary(workers: &str) -> Done {
     }
     println!("{}", listener.local_addr()?.port());
     for queue in queues.iter().cycle() {
-        // Both block until they can.
+        // Both calls block until they succeed.
         let (connection, _) = sys::socket::accept(listener.as_fd())?;
         scm::send_blocking(queue.as_fd(), &[IoSlice::new(&RECORD)], &[connection.as_fd()])?;
     }
@@ -39,7 +40,7 @@ pub fn primary(workers: &str) -> Done {
 
 #[allow(deprecated, reason = "the successor is `unsafe`; the queue owns one descriptor for good")]
 pub fn worker(id: &str) -> Done {
-    // SAFETY: the parent has put the queue there, and nothing else here uses that number.
+    // SAFETY: the parent has placed the queue there, and nothing else here uses that number.
     let queue = unsafe { OwnedFd::from_raw_fd(SHARED) };
     one_thread(async {
         let queue = Queue(AsyncFd::new(queue)?);
@@ -72,7 +73,7 @@ impl Listener for Queue {
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         match self.take().await {
             Ok(stream) => (stream, loopback(0)),
-            // The primary is gone.
+            // The primary has ended.
             Err(_) => std::process::exit(0),
         }
     }

@@ -1,15 +1,15 @@
-//! Memory that is really there: what makes a `fork` slow.
+//! Resident memory of the parent, which makes a `fork` slow.
 
 use crate::context::Context;
 
-/// So many bytes, each page touched.
+/// Memory of which every page has been touched.
 #[derive(Debug, Default)]
 pub struct Ballast(Vec<u8>);
 
 impl Ballast {
     const PAGE: usize = 4096;
 
-    /// Holds `mib` MiB from now on.
+    /// Replaces the memory by `mib` MiB.
     pub fn hold(&mut self, mib: usize) {
         self.0 = Vec::new();
         self.0 = vec![0; mib << 20];
@@ -20,7 +20,8 @@ impl Ballast {
     }
 }
 
-/// Up to 2 GiB, twice (ours and Node's), and no more than half of what is free.
+/// Returns the sizes in MiB: up to 2 GiB, held twice (here and in Node), and at most half of the
+/// available memory.
 pub fn sizes(context: &Context) -> Vec<usize> {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let free = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

@@ -1,4 +1,4 @@
-//! Worker processes on one port, beside other ways to use all processors.
+//! Topic `cluster`: worker processes on one port, beside other ways to use all processors.
 
 use std::cell::RefCell;
 use std::process::Command;
@@ -19,58 +19,58 @@ use crate::wrk;
 
 const CLIENTS: usize = 32;
 const WORKERS: u32 = 2;
-/// How many connections the evenness is taken over, and how long they may take.
+/// The number of connections over which the evenness is measured, and the time limit for them.
 const EVEN: u64 = 20_000;
 const EVEN_MAX: Duration = Duration::from_secs(4);
 const KILL: &str = "From the kill of a worker to the first answer of its replacement";
 
-/// Dealing by system calls alone.
+/// The contender that dispatches with system calls alone.
 const BARE: &str = "axum, bare accept and sendmsg";
 
-/// The servers: what they are called, what they are to us, which role they play, how they work.
+/// The servers: the name, the part in the comparison, the role of the process, the kind of server.
 const NATIVE: [(&str, Role, &str, Kind); 7] = [
-    ("brood, round robin", Role::Ours, "brood", Kind::Dealt),
+    ("brood, round robin", Role::Ours, "brood", Kind::Dispatched),
     ("brood, shared listener", Role::Ours, "brood-none", Kind::Workers),
     ("brood, own sockets", Role::Ours, "brood-reuse-port", Kind::Workers),
     ("axum, one process", Role::Peer, "threads", Kind::Threads),
     ("axum, plain shared listener", Role::Peer, "shared", Kind::Workers),
     ("axum, SO_REUSEPORT", Role::Peer, "reuse-port", Kind::Workers),
-    (BARE, Role::Limit, "bare", Kind::Dealt),
+    (BARE, Role::Limit, "bare", Kind::Dispatched),
 ];
 
-/// How a server is built.
+/// The design of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// A primary accepts, and deals the connections to its workers.
-    Dealt,
-    /// Workers accept for themselves.
+    /// A primary accepts, and dispatches the connections to its workers.
+    Dispatched,
+    /// Workers accept by themselves.
     Workers,
-    /// One process.
+    /// One process serves with several threads.
     Threads,
 }
 
-/// What one load on one server has shown.
+/// The results of one load on one server.
 #[derive(Debug)]
 struct Seen {
     load: Load,
-    /// Nanoseconds of processor time, of the first process and of all.
+    /// The processor time of the first process, and of all processes, in nanoseconds.
     first: f64,
     all: f64,
 }
 
 impl Seen {
-    /// How far the workers' shares lie apart, as a part of the mean.
+    /// Returns the distance between the largest and the smallest share, as a part of the mean.
     fn unevenness(&self) -> f64 {
         let counts: Vec<f64> = self.load.by_worker.values().map(|&n| n as f64).collect();
         let most = counts.iter().copied().fold(0.0, f64::max);
         let least = counts.iter().copied().fold(f64::INFINITY, f64::min);
-        // A worker that never answered has no count at all.
+        // A worker that never answered is missing from the counts.
         let least = if counts.len() < WORKERS as usize { 0.0 } else { least };
         (most - least) / (self.load.requests as f64 / f64::from(WORKERS))
     }
 }
 
-/// A figure of a round, if servers of this kind have it.
+/// Extracts a figure from a round, if servers of this kind have the figure.
 type Value = fn(Kind, &Seen) -> Option<f64>;
 
 pub fn run(context: &Context) -> Topic {
@@ -85,7 +85,7 @@ pub fn run(context: &Context) -> Topic {
     let mut measures = loads(context, &servers, tool);
     measures.push(evenness(context, &servers));
     let mut replaced = Measure::new(KILL, Unit::Nanoseconds, Better::Lower);
-    let rounds = servers.iter().map(Lane::replaces).collect();
+    let rounds = servers.iter().map(ServerRuns::replaces).collect();
     replaced.rows.push(context.compare("cluster, kill", ("", 0.0), Better::Lower, rounds));
     measures.push(replaced);
     drop((servers, nginx));
@@ -101,21 +101,21 @@ pub fn run(context: &Context) -> Topic {
     }
 }
 
-fn servers(file: Result<&String, String>, nginx: Result<Server, String>) -> Vec<Lane> {
+fn servers(file: Result<&String, String>, nginx: Result<Server, String>) -> Vec<ServerRuns> {
     let native = NATIVE.iter().map(|&(name, role, server, kind)| {
-        Lane::new(name, role, kind, Server::native(server, WORKERS, &[]))
+        ServerRuns::new(name, role, kind, Server::native(server, WORKERS, &[]))
     });
-    let mut servers: Vec<Lane> = native.collect();
+    let mut servers: Vec<ServerRuns> = native.collect();
     let ours = file.clone().and_then(|file| Server::native("brood-node", WORKERS, &[file]));
     let theirs = file
         .and_then(|file| Server::start(Command::new("node").args([file, &WORKERS.to_string()])));
-    servers.push(Lane::new("brood, Node workers", Role::Ours, Kind::Dealt, ours));
-    servers.push(Lane::new("Node cluster", Role::Peer, Kind::Dealt, theirs));
-    servers.push(Lane::new("nginx", Role::Peer, Kind::Workers, nginx));
+    servers.push(ServerRuns::new("brood, Node workers", Role::Ours, Kind::Dispatched, ours));
+    servers.push(ServerRuns::new("Node cluster", Role::Peer, Kind::Dispatched, theirs));
+    servers.push(ServerRuns::new("nginx", Role::Peer, Kind::Workers, nginx));
     servers
 }
 
-/// What loads the servers.
+/// The load generator.
 #[derive(Clone, Copy, Debug)]
 enum Tool {
     Wrk,
@@ -128,22 +128,22 @@ impl Tool {
     }
 }
 
-/// Everything that is read from the two kinds of load.
-fn loads(context: &Context, servers: &[Lane], tool: Tool) -> Vec<Measure> {
+/// Returns all measures that the two kinds of load give.
+fn loads(context: &Context, servers: &[ServerRuns], tool: Tool) -> Vec<Measure> {
     let per_second: Value = |_, seen| Some(seen.load.requests as f64 / seen.load.seconds);
     let each: Value = |_, seen| Some(seen.all / seen.load.requests as f64);
     let first: Value =
-        |kind, seen| (kind == Kind::Dealt).then(|| seen.first / seen.load.requests as f64);
+        |kind, seen| (kind == Kind::Dispatched).then(|| seen.first / seen.load.requests as f64);
     let failed: Value = |_, seen| Some(seen.load.failed as f64);
     let (lower, higher) = (Better::Lower, Better::Higher);
     let mut measures = Vec::new();
     let mut take = |title: &str, unit, better, value, from: Option<Connections>| {
         let mut measure = Measure::new(title, unit, better);
         if let Some(connections) = from {
-            servers.iter().for_each(Lane::forget);
+            servers.iter().for_each(ServerRuns::forget);
             load_in_turn(context, title, (connections, tool), servers);
         }
-        let replayed = servers.iter().map(|lane| lane.replay(value)).collect();
+        let replayed = servers.iter().map(|runs| runs.replay(value)).collect();
         measure.rows.push(context.compare("cluster", ("", 0.0), better, replayed));
         measures.push(measure);
     };
@@ -162,15 +162,15 @@ fn loads(context: &Context, servers: &[Lane], tool: Tool) -> Vec<Measure> {
     measures
 }
 
-/// By our own generator, which sees who answers.
-fn evenness(context: &Context, servers: &[Lane]) -> Measure {
+/// Measures the evenness with our own generator, which records the worker of each answer.
+fn evenness(context: &Context, servers: &[ServerRuns]) -> Measure {
     let mut measure = Measure::new("Unevenness of new connections", Unit::Part, Better::Lower);
-    let lanes = servers.iter().map(|lane| match &lane.server {
-        Err(why) => Contender::absent(lane.role, lane.name, why.clone()),
-        Ok(_) if lane.kind == Kind::Threads => {
-            Contender::absent(lane.role, lane.name, "it has no worker processes")
+    let contenders = servers.iter().map(|runs| match &runs.server {
+        Err(why) => Contender::absent(runs.role, runs.name, why.clone()),
+        Ok(_) if runs.kind == Kind::Threads => {
+            Contender::absent(runs.role, runs.name, "it has no worker processes")
         }
-        Ok(server) => Contender::new(lane.role, lane.name, || {
+        Ok(server) => Contender::new(runs.role, runs.name, || {
             let until = (EVEN_MAX, context.pick(EVEN / 10, EVEN));
             let load = load::run(server.address, CLIENTS, until, Connections::New)
                 .map_err(|error| error.to_string())?;
@@ -180,52 +180,55 @@ fn evenness(context: &Context, servers: &[Lane]) -> Measure {
             }
         }),
     });
-    let lanes = lanes.collect();
-    measure.rows.push(context.compare("cluster, evenness", ("", 0.0), Better::Lower, lanes));
+    let contenders = contenders.collect();
+    measure.rows.push(context.compare("cluster, evenness", ("", 0.0), Better::Lower, contenders));
     measure
 }
 
 fn notes(tool: Tool) -> Vec<String> {
     let generator = match tool {
-        Tool::Wrk => "`wrk` (one thread) makes the load; evenness is taken by our own generator",
-        Tool::Ours => "Our own load generator (one thread) makes the load; wrk is absent",
+        Tool::Wrk => {
+            "`wrk` (one thread) generates the load; our own generator measures the evenness"
+        }
+        Tool::Ours => "Our own load generator (one thread) generates the load; wrk is absent",
     };
     vec![
         format!(
-            "{WORKERS} workers answer `GET /` with a line, over axum and hyper; Node's over \
-             `http`, nginx by `return`, which is no program of anybody. The Node workers under our \
-             primary run the same script as Node's cluster. `axum, one process` has {WORKERS} \
-             threads. Behind `bare accept and sendmsg` is a loop that accepts a connection, sends it to \
-             the next worker and closes it: what dealing in rotation costs at the least. {generator}. {CLIENTS} clients send the next request when they have the \
-             answer."
+            "{WORKERS} workers answer `GET /` with a line. Rust workers use axum and hyper, Node \
+             workers use `http`, and nginx uses `return` without an application. The Node workers \
+             under our primary run the same script as Node's cluster. `axum, one process` has \
+             {WORKERS} threads. `bare accept and sendmsg` is a loop that accepts a connection, \
+             sends it to the next worker and closes it, which is the minimum cost of dispatching \
+             in rotation. {generator}. {CLIENTS} clients send the next request after each answer."
         ),
-        "With few processors the clients decide the rate. The processor time of the server's \
-         processes, taken from the scheduler's books, does not depend on that. Unevenness is the \
-         distance between the busiest and the idlest worker, as a part of the mean, over 20,000 \
-         connections (fewer where they take longer than 4 s)."
+        "With few processors, the clients limit the rate. The processor time of the server's \
+         processes, as the scheduler counts it, does not depend on the clients. Unevenness is the \
+         distance between the busiest and the least busy worker, as a part of the mean, over \
+         20,000 connections (fewer where they take longer than 4 s)."
             .to_owned(),
     ]
 }
 
-/// All rounds of one kind of load, the servers in turn. The rounds are kept, and read by each
-/// measure: one load gives all its figures.
-fn load_in_turn(context: &Context, title: &str, how: (Connections, Tool), servers: &[Lane]) {
-    // `wrk` takes whole seconds.
+/// Runs all rounds of one kind of load, with the servers in turn.
+///
+/// The results are kept for the measures, so that one load gives all its figures.
+fn load_in_turn(context: &Context, title: &str, how: (Connections, Tool), servers: &[ServerRuns]) {
+    // `wrk` accepts whole seconds only.
     let time = Duration::from_secs(1);
     let rounds = context.pick(4, 10);
     for round in 0..rounds {
         for place in 0..servers.len() {
             let place = if round % 2 == 0 { place } else { servers.len() - 1 - place };
-            let lane = &servers[place];
+            let runs = &servers[place];
             let step = round * servers.len() + place;
-            context.progress.show("cluster", title, lane.name, step, rounds * servers.len());
-            lane.load(time, how);
+            context.progress.show("cluster", title, runs.name, step, rounds * servers.len());
+            runs.load(time, how);
         }
     }
 }
 
-/// A server with what it has shown.
-struct Lane {
+/// A server and the results of its rounds.
+struct ServerRuns {
     name: &'static str,
     role: Role,
     kind: Kind,
@@ -233,7 +236,7 @@ struct Lane {
     seen: RefCell<Vec<Result<Seen, String>>>,
 }
 
-impl Lane {
+impl ServerRuns {
     fn new(name: &'static str, role: Role, kind: Kind, server: Result<Server, String>) -> Self {
         Self { name, role, kind, server, seen: RefCell::default() }
     }
@@ -260,7 +263,7 @@ impl Lane {
         self.seen.borrow_mut().push(seen);
     }
 
-    /// A contender that gives `value` of each kept round, the warm-up first.
+    /// Returns a contender that yields `value` of each kept round; the first is the warm-up.
     fn replay(&self, value: Value) -> Contender<'_> {
         if let Err(why) = &self.server {
             return Contender::absent(self.role, self.name, why.clone());
@@ -271,18 +274,18 @@ impl Lane {
             match self.seen.borrow().get(round - 1) {
                 Some(Ok(seen)) => match value(self.kind, seen) {
                     Some(value) => Ok(vec![value]),
-                    None => Err("it has no such thing".to_owned()),
+                    None => Err("it has no such figure".to_owned()),
                 },
                 Some(Err(why)) => Err(why.clone()),
-                // Fewer rounds than other measures have.
+                // The load had fewer rounds than the comparison asks for.
                 None => Ok(Vec::new()),
             }
         })
     }
 }
 
-impl Lane {
-    /// A contender that kills a worker in each round; for those that replace it.
+impl ServerRuns {
+    /// Returns a contender that kills a worker in each round, for servers that replace workers.
     fn replaces(&self) -> Contender<'_> {
         match &self.server {
             Err(why) => Contender::absent(self.role, self.name, why.clone()),
@@ -290,7 +293,7 @@ impl Lane {
                 Contender::absent(self.role, self.name, "it has no worker processes")
             }
             Ok(_) if self.role != Role::Ours && self.name.starts_with("axum") => {
-                Contender::absent(self.role, self.name, "nobody replaces its workers")
+                Contender::absent(self.role, self.name, "its workers are not replaced")
             }
             Ok(server) => Contender::new(self.role, self.name, || server.replace_one()),
         }

@@ -1,4 +1,4 @@
-//! From fork to the child's first message, against resident memory.
+//! Topic `fork`: the time from fork to the first message of the child, by resident memory.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -16,12 +16,12 @@ use crate::node::Script;
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
 
-/// The module that our child runs.
+/// The module that the child of brood runs.
 pub const MODULE: &str = "first-message";
-/// The role that a child of `std::process` plays.
+/// The role of the child of `std::process`.
 pub const ROLE: &str = "first-byte";
 
-/// Where a child of `std::process` finds its socket.
+/// The descriptor number at which the child of `std::process` has its socket.
 const NUMBER: i32 = 3;
 
 pub fn run(context: &Context) -> Topic {
@@ -53,10 +53,10 @@ pub fn run(context: &Context) -> Topic {
         name: "fork".to_owned(),
         title: "A child with a channel".to_owned(),
         notes: vec![
-            "From the call until the child's first message is in the parent's hands. The child \
-             is the same program: this one for the native contenders, Node for Node. The \
-             child of `std::process` was given a bare socket in `pre_exec` and writes one byte: \
-             no frames, no hello, no events."
+            "The time from the call until the parent has received the first message of the child. \
+             The child runs the same program as the parent: this one for the native contenders, \
+             Node for Node. The child of `std::process` gets a bare socket in `pre_exec` and \
+             writes one byte, without frames, handshake and events."
                 .to_owned(),
         ],
         measures: vec![measure],
@@ -113,7 +113,7 @@ fn ours() -> Result<f64, Box<dyn std::error::Error>> {
     time
 }
 
-/// What our child does: says one word, and ends with its channel.
+/// Runs the child of brood: sends one message, and ends with its channel.
 pub fn module() {
     let parent = child_process::parent().expect("it was forked");
     let events = parent.events();
@@ -149,7 +149,7 @@ fn bare() -> std::io::Result<f64> {
     Ok(time)
 }
 
-/// What that child does: writes one byte, and ends with the socket.
+/// Runs the child of `std::process`: writes one byte, and ends with the socket.
 pub fn role() {
     // SAFETY: the parent has put a socket there, and nothing else here uses that number.
     let mut socket = unsafe { UnixStream::from_raw_fd(NUMBER) };

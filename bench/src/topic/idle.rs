@@ -1,4 +1,4 @@
-//! What idle children cost their parent: memory and wake-ups.
+//! Topic `idle`: the memory and the wake-ups that idle children cost their parent.
 
 use std::cell::RefCell;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::node::{Node, Script};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
 
-/// Who holds the children; what it is to us; what the role calls it.
+/// The holders of children: the name, the part in the comparison, the kind in the role.
 const KINDS: [(&str, Role, &str); 4] = [
     ("brood", Role::Ours, "brood"),
     ("brood, with channels", Role::Ours, "brood-fork"),
@@ -22,13 +22,13 @@ const KINDS: [(&str, Role, &str); 4] = [
     ("tokio::process", Role::Peer, "tokio"),
 ];
 
-/// What a round has shown: bytes per child, wake-ups a second, and bytes of heap per child where
-/// that can be seen.
+/// The figures of a round: bytes per child, wake-ups per second, and bytes of heap per child where
+/// the heap can be measured.
 type Figures = Vec<Shown>;
 type Shown = (f64, f64, Option<f64>);
 
-/// A holder of children, and what its rounds have shown so far.
-struct Lane {
+/// A holder of children, and the figures of its rounds so far.
+struct HolderRuns {
     name: &'static str,
     role: Role,
     holder: Result<Holder, String>,
@@ -37,7 +37,7 @@ struct Lane {
 
 enum Holder {
     Native(Script),
-    /// Its growth, which it tells once.
+    /// A Node script, and the growth of its memory, which it reports once.
     Node(Script, f64),
 }
 
@@ -59,44 +59,44 @@ pub fn run(context: &Context) -> Topic {
     for count in [1, 100, 1000] {
         let what = format!("idle, {count} children: starting");
         context.progress.show(&what, "", "", 0, 1);
-        let mut lanes = lanes(context, count);
+        let mut holders = holders(context, count);
         let label = count.to_string();
         let place = (label.as_str(), f64::from(count));
-        let rounds = lanes.iter_mut().map(|lane| lane.measured(count)).collect();
+        let rounds = holders.iter_mut().map(|holder| holder.measured(count)).collect();
         memory.rows.push(context.compare("idle", place, Better::Lower, rounds));
-        let again = lanes.iter().map(Lane::replayed).collect();
+        let again = holders.iter().map(HolderRuns::replayed).collect();
         wakes.rows.push(context.compare("idle", place, Better::Lower, again));
-        let again = lanes.iter().map(Lane::replayed_heap).collect();
+        let again = holders.iter().map(HolderRuns::replayed_heap).collect();
         heap.rows.push(context.compare("idle", place, Better::Lower, again));
     }
     Topic {
         name: "idle".to_owned(),
         title: "Idle children".to_owned(),
         notes: vec![
-            "A fresh process holds so many children that do nothing (`sleep`; with channels: \
-             forked modules that have said one word). Memory is how much its resident size grew, \
-             divided by their number: with one child that is what the library itself needs. \
-             Wake-ups are voluntary context switches of all its threads in half a second, without \
-             the one that ends the watching; where a runtime does the watching, up to 2 a second \
-             are its timer's."
+            "A fresh process holds idle children (`sleep`; with channels: forked modules that have \
+             sent one message). Memory is the growth of its resident size, divided by the number \
+             of children; with one child the figure is the need of the library itself. Wake-ups \
+             are the voluntary context switches of all its threads in half a second, without the \
+             switch that ends the measurement. Where a runtime measures, up to 2 per second \
+             belong to its timer."
                 .to_owned(),
-            "At last, children that all end at once: from the end of their input to the last exit \
-             in the parent's hands. The limit starts them with the same engine and calls `waitid` \
-             for one after the other."
+            "The last table is about children that all end at once. It shows the time from the end \
+             of their input until the parent has received the last exit. The limit starts the \
+             children with the same engine and calls `waitid` for one after the other."
                 .to_owned(),
         ],
         measures: vec![memory, heap, wakes, crowd::measure(context)],
     }
 }
 
-fn lanes(context: &Context, count: u32) -> Vec<Lane> {
-    let mut lanes: Vec<Lane> = KINDS
+fn holders(context: &Context, count: u32) -> Vec<HolderRuns> {
+    let mut holders: Vec<HolderRuns> = KINDS
         .iter()
-        .map(|&(name, role, kind)| Lane::new(name, role, native(kind, count)))
+        .map(|&(name, role, kind)| HolderRuns::new(name, role, native(kind, count)))
         .collect();
     let node = context.node.clone().and_then(|node| of_node(node, count));
-    lanes.push(Lane::new("Node spawn", Role::Peer, node));
-    lanes
+    holders.push(HolderRuns::new("Node spawn", Role::Peer, node));
+    holders
 }
 
 fn native(kind: &str, count: u32) -> Result<Holder, String> {
@@ -112,12 +112,12 @@ fn of_node(node: Node, count: u32) -> Result<Holder, String> {
     Ok(Holder::Node(script, grown))
 }
 
-impl Lane {
+impl HolderRuns {
     fn new(name: &'static str, role: Role, holder: Result<Holder, String>) -> Self {
         Self { name, role, holder, seen: Rc::default() }
     }
 
-    /// Runs rounds, keeps what they show, and gives the memory.
+    /// Returns a contender that runs rounds, keeps their figures, and yields the memory.
     fn measured(&mut self, count: u32) -> Contender<'_> {
         let seen = Rc::clone(&self.seen);
         match &mut self.holder {
@@ -133,15 +133,17 @@ impl Lane {
         }
     }
 
-    /// Gives the wake-ups of the same rounds.
+    /// Returns a contender that yields the wake-ups of the same rounds.
     fn replayed(&self) -> Contender<'_> {
         self.replay(|figures| Some(figures.1))
     }
 
-    /// Gives the heap of the same rounds.
+    /// Returns a contender that yields the heap of the same rounds.
     fn replayed_heap(&self) -> Contender<'_> {
         match &self.holder {
-            Ok(Holder::Node(..)) => Contender::absent(self.role, self.name, "not to be seen"),
+            Ok(Holder::Node(..)) => {
+                Contender::absent(self.role, self.name, "its heap cannot be measured")
+            }
             _ => self.replay(|figures| figures.2),
         }
     }
@@ -154,7 +156,7 @@ impl Lane {
         Contender::new(self.role, self.name, move || {
             round += 1;
             let seen = self.seen.borrow();
-            // Fewer rounds than others have, when time ran out.
+            // The time limit may have cut the number of rounds.
             Ok::<_, String>(seen.get(round - 1).and_then(figure).into_iter().collect())
         })
     }

@@ -1,4 +1,4 @@
-//! Messages between two processes: round trips, streams, large payloads, descriptors.
+//! Topic `ipc`: messages between two processes. Round trips, streams, large payloads, descriptors.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,16 +10,16 @@ use ipc::{Channel, Options};
 use ipc_channel::ipc as peer;
 use serde::{Deserialize, Serialize};
 
-mod far;
 mod idle;
 mod large;
 mod passed;
 mod place;
+mod remote;
 mod script;
 mod sizes;
 
-pub use far::role;
 use place::Place;
+pub use remote::role;
 
 use crate::context::{Contender, Context};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
@@ -28,35 +28,35 @@ use crate::stats::Better;
 /// The role of the other process.
 pub const ROLE: &str = "message-peer";
 
-/// What our frame of a [`Ping`] is long: raw contenders move as many bytes.
+/// The length of our frame of a [`Ping`]. Raw contenders move the same number of bytes.
 const RAW: usize = 72;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// 64 bytes of payload; the first says when to answer.
+/// A payload of 64 bytes. The first number is 1 when the sender wants an answer.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Ping([u64; 8]);
 
-/// The other process and our end of its channel.
-struct Far {
+/// The other process, and our endpoint of its channel.
+struct Remote {
     child: Child,
     socket: Option<UnixStream>,
 }
 
-impl Far {
-    /// On a core of its own, where there are two.
-    fn start(kind: &str, extra: &str) -> Result<Far, Failure> {
-        Far::start_on(Place::Apart, kind, extra)
+impl Remote {
+    /// Starts the process on a core of its own, where there are two.
+    fn start(kind: &str, extra: &str) -> Result<Remote, Failure> {
+        Remote::start_on(Place::Apart, kind, extra)
     }
 
-    fn start_on(place: Place, kind: &str, extra: &str) -> Result<Far, Failure> {
+    fn start_on(place: Place, kind: &str, extra: &str) -> Result<Remote, Failure> {
         let (ours, theirs) = UnixStream::pair()?;
-        let core = place.far()?.to_string();
+        let core = place.remote_core()?.to_string();
         let child = Command::new(std::env::current_exe()?)
             .args(["role", ROLE, kind, extra, &core])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
-        Ok(Far { child, socket: Some(ours) })
+        Ok(Remote { child, socket: Some(ours) })
     }
 
     fn channel<S, R>(&mut self, awake: bool) -> Result<Channel<S, R>, Failure> {
@@ -65,7 +65,7 @@ impl Far {
     }
 }
 
-impl Drop for Far {
+impl Drop for Remote {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -81,10 +81,10 @@ pub fn run(context: &Context) -> Topic {
         name: "ipc".to_owned(),
         title: "Messages between two processes".to_owned(),
         notes: vec![
-            "The other process is this program again, each of the two on a core of its own unless \
-             the row says otherwise: where the kernel places them changes a round trip fivefold. \
-             Raw contenders move the same bytes over a `UnixStream`, without types, frames or \
-             checks."
+            "The other process runs this program, too. Each of the two processes has a core of its \
+             own unless the row says otherwise, because the placement by the kernel changes a \
+             round trip fivefold. Raw contenders move the same bytes over a `UnixStream`, without \
+             types, frames or checks."
                 .to_owned(),
         ],
         measures: vec![
@@ -102,7 +102,7 @@ pub fn run(context: &Context) -> Topic {
     }
 }
 
-/// A contender whose round is made once its other process stands.
+/// Returns a contender with the state `made`, or an absent contender with the reason.
 fn contender<'a, T: 'a>(
     role: Role,
     name: &str,
@@ -130,20 +130,20 @@ fn rate(amount: f64, act: impl FnOnce() -> Result<(), Failure>) -> Result<Vec<f6
     Ok(vec![amount / begin.elapsed().as_secs_f64()])
 }
 
-fn ours_echo(place: Place, awake: bool) -> Result<(Far, Channel<Ping, Ping>), Failure> {
-    let mut far = Far::start_on(place, "echo", if awake { "awake" } else { "" })?;
-    let channel = far.channel(awake)?;
-    Ok((far, channel))
+fn ours_echo(place: Place, awake: bool) -> Result<(Remote, Channel<Ping, Ping>), Failure> {
+    let mut remote = Remote::start_on(place, "echo", if awake { "awake" } else { "" })?;
+    let channel = remote.channel(awake)?;
+    Ok((remote, channel))
 }
 
-type PeerEnds = (Far, peer::IpcSender<Ping>, peer::IpcReceiver<Ping>);
+type PeerChannels = (Remote, peer::IpcSender<Ping>, peer::IpcReceiver<Ping>);
 
-fn peer_far(place: Place, kind: &str) -> Result<PeerEnds, Failure> {
+fn peer_remote(place: Place, kind: &str) -> Result<PeerChannels, Failure> {
     let (server, name) =
         peer::IpcOneShotServer::<(peer::IpcSender<Ping>, peer::IpcReceiver<Ping>)>::new()?;
-    let far = Far::start_on(place, kind, &name)?;
+    let remote = Remote::start_on(place, kind, &name)?;
     let (_, (sender, receiver)) = server.accept()?;
-    Ok((far, sender, receiver))
+    Ok((remote, sender, receiver))
 }
 
 fn round_trips(context: &Context) -> Measure {
@@ -155,8 +155,8 @@ fn round_trips(context: &Context) -> Measure {
         ("one core", Place::Together, false),
         ("beside a busy process", Place::Apart, true),
     ] {
-        // It computes on the core of the other process.
-        let busy = busy.then(|| Far::start_on(place, "burn", ""));
+        // The busy process runs on the core of the other process.
+        let busy = busy.then(|| Remote::start_on(place, "burn", ""));
         let contenders = trips(context, place);
         measure.rows.push(context.compare("ipc", (label, 0.0), Better::Lower, contenders));
         drop(busy);
@@ -179,9 +179,9 @@ fn trips(context: &Context, place: Place) -> Vec<Contender<'static>> {
     let asleep = contender(Role::Ours, "brood, asleep", ends, move |ends| trip(&ends.1));
     let ends = ours_echo(place, true);
     let awake = contender(Role::Ours, "brood, adaptive", ends, move |ends| trip(&ends.1));
-    let far = Far::start_on(place, "raw-echo", "");
-    let raw = contender(Role::Peer, "UnixStream", far, move |far| {
-        let mut stream = far.socket.as_ref().ok_or("taken")?;
+    let remote = Remote::start_on(place, "raw-echo", "");
+    let raw = contender(Role::Peer, "UnixStream", remote, move |remote| {
+        let mut stream = remote.socket.as_ref().ok_or("taken")?;
         let mut bytes = [1; RAW];
         per_each(times, || {
             for _ in 0..times {
@@ -191,7 +191,7 @@ fn trips(context: &Context, place: Place) -> Vec<Contender<'static>> {
             Ok(())
         })
     });
-    let ends = peer_far(place, "peer-echo");
+    let ends = peer_remote(place, "peer-echo");
     let ipc = contender(Role::Peer, "ipc-channel", ends, move |ends| {
         per_each(times, || {
             for _ in 0..times {
@@ -204,7 +204,7 @@ fn trips(context: &Context, place: Place) -> Vec<Contender<'static>> {
     vec![asleep, awake, raw, ipc]
 }
 
-/// Sends `times` pings, the last of which asks for an answer.
+/// Sends `times` pings. The last one asks for an answer.
 fn pings<E: Into<Failure>>(
     times: usize,
     mut send: impl FnMut(Ping) -> Result<(), E>,
@@ -224,9 +224,9 @@ fn stream(context: &Context) -> Measure {
         Better::Higher,
     )
     .along("case", Chart::Bars);
-    let ours = Far::start("sink", "").and_then(|mut far| {
-        let channel = far.channel::<Ping, Ping>(true)?;
-        Ok((far, channel))
+    let ours = Remote::start("sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Ping, Ping>(true)?;
+        Ok((remote, channel))
     });
     let feed = contender(Role::Ours, "brood, feed", ours, move |ends| {
         rate(amount, || {
@@ -236,9 +236,9 @@ fn stream(context: &Context) -> Measure {
             Ok(())
         })
     });
-    let ours = Far::start("sink", "").and_then(|mut far| {
-        let channel = far.channel::<Ping, Ping>(true)?;
-        Ok((far, channel.events()?))
+    let ours = Remote::start("sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Ping, Ping>(true)?;
+        Ok((remote, channel.events()?))
     });
     let link = contender(Role::Ours, "brood, on the loop", ours, move |ends| {
         let (outlet, events) = &ends.1;
@@ -257,7 +257,7 @@ fn stream(context: &Context) -> Measure {
         })
     });
     let ipc =
-        contender(Role::Peer, "ipc-channel", peer_far(Place::Apart, "peer-sink"), move |ends| {
+        contender(Role::Peer, "ipc-channel", peer_remote(Place::Apart, "peer-sink"), move |ends| {
             rate(amount, || {
                 pings(times, |ping| ends.1.send(ping))?;
                 ends.2.recv()?;
@@ -275,9 +275,9 @@ fn stream_each(context: &Context) -> Measure {
     let mut measure =
         Measure::new("One way, 64 typed bytes, one call each", Unit::PerSecond, Better::Higher)
             .along("case", Chart::Bars);
-    let ours = Far::start("sink", "").and_then(|mut far| {
-        let channel = far.channel::<Ping, Ping>(true)?;
-        Ok((far, channel))
+    let ours = Remote::start("sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Ping, Ping>(true)?;
+        Ok((remote, channel))
     });
     let each = contender(Role::Ours, "brood, send", ours, move |ends| {
         rate(amount, || {
@@ -286,8 +286,8 @@ fn stream_each(context: &Context) -> Measure {
             Ok(())
         })
     });
-    let raw = contender(Role::Peer, "UnixStream", Far::start("raw-sink", ""), move |far| {
-        let mut stream = far.socket.as_ref().ok_or("taken")?;
+    let raw = contender(Role::Peer, "UnixStream", Remote::start("raw-sink", ""), move |remote| {
+        let mut stream = remote.socket.as_ref().ok_or("taken")?;
         rate(amount, || {
             for left in (0..times).rev() {
                 stream.write_all(&[u8::from(left == 0); RAW])?;

@@ -1,4 +1,4 @@
-//! What one question about the machine costs.
+//! Topic `os`: the cost of one question about the machine.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use crate::node::Script;
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
 
-/// How many samples a round gives; each is the mean of a batch of calls.
+/// The number of samples in a round. Each is the mean of a batch of calls.
 const BATCHES: usize = 4;
 
 pub fn run(context: &Context) -> Topic {
@@ -32,10 +32,10 @@ pub fn run(context: &Context) -> Topic {
         title: "Asking about the machine".to_owned(),
         notes: vec![
             "Time per call; each sample is the mean of a batch. `System` is the reader that keeps \
-             its files open; the free functions open and close what they read. std and num_cpus \
-             round a CPU quota differently from brood (up); num_cpus reads it once per process. \
-             Node 20 does not look for one, and finds no speed of CPUs on virtual machines, for \
-             which brood also reads `/proc/cpuinfo`."
+             its files open; the free functions open and close their files. std and num_cpus \
+             round a CPU quota differently from brood, which rounds up; num_cpus reads the quota \
+             once per process. Node 20 ignores quotas, and reports no speed of CPUs on virtual \
+             machines, for which brood also reads `/proc/cpuinfo`."
                 .to_owned(),
         ],
         measures,

@@ -1,4 +1,4 @@
-//! From spawn to exit of `/bin/true`, against resident memory and options.
+//! Topic `spawn`: the time from spawn to exit of `/bin/true`, by resident memory and options.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -19,25 +19,25 @@ use crate::node::{Node, Script};
 use crate::report::{Chart, Measure, Role, Topic, Unit};
 use crate::stats::Better;
 
-/// Nobody, on every Linux.
+/// The user `nobody`, on every Linux.
 const NOBODY: u32 = 65534;
 
-/// The role of a process that holds nothing and spawns for us.
+/// The role of the small process that spawns on request.
 pub const ROLE: &str = "small-spawner";
 const ENGINE: &str = "brood, its engine alone";
 const SMALL: &str = "brood in a small process";
-/// The limit of open files that a child is given.
+/// The limit of open files of a child.
 const FILES: u64 = 4096;
 
-/// What is asked of the spawn.
+/// The options of a spawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Options {
     Plain,
-    /// Standard streams are pipes.
+    /// Pipes as the standard streams.
     Pipes,
     /// An extra descriptor, a working directory, a process group.
     Several,
-    /// All that a server asks for: another user and group, three extra descriptors, a working
+    /// The options of a server: another user and group, three extra descriptors, a working
     /// directory, a process group, a limit, a signal mask.
     All,
 }
@@ -54,7 +54,7 @@ impl Options {
         }
     }
 
-    /// What the script calls it.
+    /// Returns the name of the options in the script.
     fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -75,7 +75,7 @@ pub fn run(context: &Context) -> Topic {
         .into();
     let mut ballast = Ballast::default();
     let mut node = start_node(context);
-    // The same in a process that holds nothing, to see what our own memory costs.
+    // The same spawns in a process without ballast show the cost of the parent's memory.
     let mut small = start_small();
     let null = File::open("/dev/null").expect("every Linux has it");
     for mib in sizes(context) {
@@ -102,12 +102,12 @@ pub fn run(context: &Context) -> Topic {
         name: "spawn".to_owned(),
         title: "Starting a program".to_owned(),
         notes: vec![
-            "From the call to the end of `/bin/true`, waited for. The parent holds so much \
-             touched memory, Node as much of its own. A `fork` copies the page tables of all of \
-             it; an engine that borrows memory (vfork) does not. `brood in a small process` is \
-             the same call at the same time in a process that holds nothing."
+            "The time from the call until the exit of `/bin/true` has been reaped. The parent has \
+             touched the memory of the row, Node as much of its own. A `fork` copies the page \
+             tables of all this memory; an engine that borrows memory (vfork) does not. `brood in \
+             a small process` is the same call at the same time in a process without that memory."
                 .to_owned(),
-            "What a peer has no option for is set in `pre_exec` (std, tokio), or left out: C \
+            "Where a peer lacks an option, `pre_exec` sets it (std, tokio), or it is left out: C \
              `posix_spawn` changes no user and no limit, Node sets no limit and no mask."
                 .to_owned(),
         ],
@@ -129,7 +129,7 @@ fn contenders<'a>(
     // SAFETY: the call has no arguments and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     if options == Options::All && !root {
-        let why = "changing the user takes root";
+        let why = "changing the user needs root";
         return vec![Contender::absent(Role::Ours, "brood", why)];
     }
     let plan = plan(options, null);
@@ -220,7 +220,7 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
     plan
 }
 
-/// As one would with std: what it has no option for goes into `pre_exec`.
+/// Returns the command of std. `pre_exec` sets the options that std lacks.
 fn command(options: Options, null: &File) -> Command {
     let mut command = Command::new("/bin/true");
     let stdio = || match options {
@@ -244,7 +244,7 @@ fn command(options: Options, null: &File) -> Command {
     command
 }
 
-/// In the child of std: the descriptors, and where asked for a limit and a mask.
+/// Prepares the child of std: sets the descriptors, and on request a limit and a mask.
 fn prepare(number: i32, extra: std::ops::Range<i32>, all: bool) -> io::Result<()> {
     let done = |code: libc::c_int| match code {
         -1 => Err(io::Error::last_os_error()),
@@ -270,14 +270,14 @@ fn prepare(number: i32, extra: std::ops::Range<i32>, all: bool) -> io::Result<()
     done(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut()) })
 }
 
-/// The role of the small process: it reads how many, and which options, and answers with the
+/// Runs the small process: reads the number of spawns and their options, and answers with the
 /// nanoseconds of each.
 pub fn role() {
     let null = File::open("/dev/null").expect("every Linux has it");
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         let request: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         let all = [Options::Plain, Options::Pipes, Options::Several, Options::All];
-        let options = all.into_iter().find(|one| request["options"] == one.name());
+        let options = all.into_iter().find(|options| request["options"] == options.name());
         let times = request["spawn"].as_u64().and_then(|times| usize::try_from(times).ok());
         let (Some(options), Some(times)) = (options, times) else { return };
         let Ok(times) = time_each(times, || ours(options, &null)) else { return };
@@ -304,7 +304,7 @@ fn of_small<'a>(
     }
 }
 
-/// How fast the output of a child is read.
+/// Measures the rate at which the output of a child is read.
 fn reading(context: &Context) -> Measure {
     let mut measure =
         Measure::new("Reading what `yes` writes", Unit::BytesPerSecond, Better::Higher);
@@ -399,7 +399,7 @@ fn posix_spawn(options: Options, null: &File) -> io::Result<()> {
     }
     let arguments = [c"true".as_ptr().cast_mut(), ptr::null_mut()];
     let (mut pid, path) = (0, c"/bin/true".as_ptr());
-    // SAFETY: nobody changes the environment while we measure.
+    // SAFETY: no thread changes the environment during the measurement.
     let environment = unsafe { environ };
     // SAFETY: every pointer is valid, `arguments` and the environment end with null.
     check(unsafe {
@@ -410,14 +410,14 @@ fn posix_spawn(options: Options, null: &File) -> io::Result<()> {
     // SAFETY: initialised above, and not used any more.
     unsafe { libc::posix_spawnattr_destroy(&mut attributes) };
     let mut status = 0;
-    // SAFETY: a child of ours that nobody else waits for, and a writable place.
+    // SAFETY: a child of ours that no other thread waits for, and a writable place.
     match unsafe { libc::waitpid(pid, &mut status, 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// These calls give the error number itself.
+/// Converts the result of a call that returns the error number itself.
 fn check(code: libc::c_int) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }

@@ -7,14 +7,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reactor::{Event, Interest, Key, Source, Turn};
+use reactor::{Event, Interest, Source, Token, Turn};
 
 use crate::error::Error;
 use crate::process::{RECHECK_MAX, RECHECK_MIN};
 use crate::shared::Shared;
 
 /// The pidfd; outputs have their index.
-const PIDFD: Key = Key(u32::MAX);
+const PIDFD: Token = Token(u32::MAX);
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -79,7 +79,7 @@ impl Driver {
                 continue;
             }
             self.watched.push(index);
-            if let Err(error) = turn.register(pipe.as_fd(), Key(index as u32), Interest::HANGUP) {
+            if let Err(error) = turn.register(pipe.as_fd(), Token(index as u32), Interest::HANGUP) {
                 self.shared.report(Error::Os("watching an output", error));
                 self.shared.output_ended(index);
             }
@@ -101,8 +101,8 @@ impl Source for Driver {
                     self.shared.report(Error::Os("watching a process", error));
                 }
             }
-            Event::Ready { key: PIDFD, .. } => self.check(true, now),
-            Event::Ready { key, .. } => self.shared.output_ended(key.0 as usize),
+            Event::Ready { token: PIDFD, .. } => self.check(true, now),
+            Event::Ready { token, .. } => self.shared.output_ended(token.0 as usize),
             Event::Deadline => self.deadline(now),
             Event::Wake | Event::Again => {}
         }

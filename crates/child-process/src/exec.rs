@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use reactor::{BYTES_PER_TURN, Event, Interest, Key, READ_BUFFER_BYTES, Source, Turn, reactor};
+use reactor::{BYTES_PER_TURN, Event, Interest, READ_BUFFER_BYTES, Source, Token, Turn, reactor};
 use sys::pidfd::PidFd;
 
 use crate::capture::{Capture, End, OUTPUTS, Output, run};
@@ -81,10 +81,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const STDIN: Key = Key(2);
-const PIDFD: Key = Key(3);
+const STDIN: Token = Token(2);
+const PIDFD: Token = Token(3);
 
-/// A [`Capture`] on the loop. Outputs have keys 0 and 1.
+/// A [`Capture`] on the loop. Outputs have tokens 0 and 1.
 struct Collector {
     capture: Capture,
     /// A number of its own for the same process: the child's driver may watch the other one.
@@ -101,7 +101,7 @@ impl Collector {
     fn start(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for stream in OUTPUTS {
             if let Some(fd) = self.capture.descriptor(End::Output(stream)) {
-                turn.register(fd, Key(stream as u32), Interest::READABLE)?;
+                turn.register(fd, Token(stream as u32), Interest::READABLE)?;
             }
         }
         if let Some(fd) = self.capture.descriptor(End::Stdin) {
@@ -144,9 +144,9 @@ impl Source for Collector {
                     self.capture.fail("watching a child", error);
                 }
             }
-            Event::Ready { key: STDIN, .. } => self.write(),
-            Event::Ready { key: PIDFD, .. } => self.recheck_at = Some(now + RECHECK_MIN),
-            Event::Ready { key, .. } => self.read(OUTPUTS[key.0 as usize & 1], turn),
+            Event::Ready { token: STDIN, .. } => self.write(),
+            Event::Ready { token: PIDFD, .. } => self.recheck_at = Some(now + RECHECK_MIN),
+            Event::Ready { token, .. } => self.read(OUTPUTS[token.0 as usize & 1], turn),
             Event::Again => {
                 for stream in OUTPUTS {
                     if self.unfinished[stream as usize] {

@@ -12,14 +12,14 @@ use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::scratch;
 use crate::wire::{self, Read};
-use reactor::{BYTES_PER_TURN, Event, Interest, Key, Source, Turn};
+use reactor::{BYTES_PER_TURN, Event, Interest, Source, Token, Turn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const SOCKET: Key = Key(0);
+const SOCKET: Token = Token(0);
 
 /// How long a Node peer is listened to after we have left: it may be starting, or busy.
 const LINGER_MAX: Duration = Duration::from_secs(10);

@@ -3,13 +3,13 @@
 
 use crate::outbox::Outbox;
 use crate::wire;
-use reactor::{Event, Interest, Key, Source, Turn};
+use reactor::{Event, Interest, Source, Token, Turn};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-const SOCKET: Key = Key(0);
+const SOCKET: Token = Token(0);
 
 /// How soon a write is tried again after a shortage that no readiness tells the end of.
 pub(crate) const RETRY: Duration = Duration::from_millis(2);

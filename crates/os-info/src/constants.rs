@@ -1,9 +1,9 @@
-//! The numbers that programs know by name.
+//! Constants: line ending, null device, priorities, signals and errors by name.
 
-/// What ends a line of text here.
+/// The end of a line of text on this platform.
 pub const EOL: &str = "\n";
 
-/// The path of the file that forgets.
+/// The path of the null device, which discards all bytes written to it.
 #[doc(alias = "devNull")]
 pub const DEV_NULL: &str = "/dev/null";
 
@@ -17,34 +17,36 @@ pub const PRIORITIES: &[(&str, i32)] = &[
     ("PRIORITY_HIGHEST", priority::HIGHEST),
 ];
 
-/// The named levels of priority, one by one.
+/// The named levels of priority as separate constants.
+///
+/// Levels above normal need a privilege. See `setpriority(2)`.
 pub mod priority {
-    /// Runs when nobody else wants to.
+    /// The lowest priority: the process runs when no other one needs the CPU.
     #[doc(alias = "PRIORITY_LOW")]
     pub const LOW: i32 = 19;
-    /// Less than usual.
+    /// Less CPU time than a normal process.
     #[doc(alias = "PRIORITY_BELOW_NORMAL")]
     pub const BELOW_NORMAL: i32 = 10;
-    /// What a process starts with.
+    /// The default priority of a process.
     #[doc(alias = "PRIORITY_NORMAL")]
     pub const NORMAL: i32 = 0;
-    /// More than usual; needs a right to it, as all that follow.
+    /// More CPU time than a normal process.
     #[doc(alias = "PRIORITY_ABOVE_NORMAL")]
     pub const ABOVE_NORMAL: i32 = -7;
-    /// Much more than usual.
+    /// Much more CPU time than a normal process.
     #[doc(alias = "PRIORITY_HIGH")]
     pub const HIGH: i32 = -14;
-    /// As much as there is.
+    /// The highest priority.
     #[doc(alias = "PRIORITY_HIGHEST")]
     pub const HIGHEST: i32 = -20;
 }
 
-/// The option by which a UDP port is shared, as Node lists it.
+/// The option that shares a UDP port, as Node lists it.
 pub const UV_UDP_REUSEADDR: i32 = 4;
 
 pub use sys::host::constants::{DLOPEN, ERRNO, SIGNALS};
 
-/// The number of the signal with this name.
+/// Returns the number of the signal `name`.
 ///
 /// ```
 /// assert_eq!(os_info::constants::signal("SIGTERM"), Some(15));
@@ -55,7 +57,7 @@ pub fn signal(name: &str) -> Option<i32> {
     find(SIGNALS, name)
 }
 
-/// The error number with this name.
+/// Returns the error number `name`.
 ///
 /// ```
 /// assert_eq!(os_info::constants::errno("ENOENT"), Some(2));

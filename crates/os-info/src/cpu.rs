@@ -1,54 +1,56 @@
-//! The processors: what they are and what they did.
+//! The CPUs: models, speeds and times.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use crate::Error;
 use crate::files::{Root, read_record, read_short};
 use crate::parse::{cpuinfo, stat};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 /// One CPU that is online.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Cpu {
-    /// Its number; offline CPUs leave gaps.
+    /// The number of the CPU. The numbers of offline CPUs are missing from the list.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub id: u32,
-    /// What it is called: `AMD EPYC`; `unknown` where the kernel does not say.
+    /// The name of the model: `AMD EPYC`; `unknown` where the kernel does not report a name.
     pub model: String,
-    /// Its speed at this moment in MHz; 0 where the kernel does not say.
+    /// The current speed in MHz; 0 where the kernel does not report a speed.
     ///
-    /// Node: 20 says 0 on most virtual machines, where no driver scales the speed. Here the one
-    /// that `/proc/cpuinfo` names stands in; on x86 that of the first CPU for all.
+    /// Node: version 20 returns 0 on most virtual machines, where no driver scales the speed. This
+    /// crate then returns the speed from `/proc/cpuinfo`; on x86 the speed of the first CPU stands
+    /// for all.
     #[cfg_attr(feature = "serde", serde(rename = "speed"))]
     pub speed_mhz: u32,
-    /// What it did since the system started.
+    /// The time that the CPU has spent in each mode since the system started.
     pub times: CpuTimes,
 }
 
-/// What a CPU did since the system started, in milliseconds.
+/// The time that a CPU has spent in each mode since the system started, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CpuTimes {
-    /// Ran programs.
+    /// Time in user mode.
     #[cfg_attr(feature = "serde", serde(rename = "user"))]
     pub user_ms: u64,
-    /// Ran programs of low priority.
+    /// Time in user mode with low priority.
     #[cfg_attr(feature = "serde", serde(rename = "nice"))]
     pub nice_ms: u64,
-    /// Ran the kernel.
+    /// Time in the kernel.
     #[cfg_attr(feature = "serde", serde(rename = "sys"))]
     pub sys_ms: u64,
-    /// Had nothing to do.
+    /// Time without a task to run.
     #[cfg_attr(feature = "serde", serde(rename = "idle"))]
     pub idle_ms: u64,
-    /// Served interrupts.
+    /// Time in interrupt handlers.
     #[cfg_attr(feature = "serde", serde(rename = "irq"))]
     pub irq_ms: u64,
 }
 
-/// Lists the CPUs that are online, whatever this program may use of them.
+/// Lists the CPUs that are online, including those that this program may not use.
 ///
 /// ```
 /// let cpus = os_info::cpus()?;
@@ -58,10 +60,10 @@ pub struct CpuTimes {
 ///
 /// # Errors
 ///
-/// `ENOENT` or `EACCES` from `/proc/stat` where that is missing; [`Error::Malformed`] where it
-/// names no CPU. Without `/proc/cpuinfo` models are `unknown`.
+/// `ENOENT` or `EACCES` from `/proc/stat` where the file is missing; [`Error::Malformed`] where it
+/// names no CPU. Without `/proc/cpuinfo` the models are `unknown`.
 ///
-/// Node: answers an empty list instead of an error.
+/// Node: returns an empty list instead of an error.
 pub fn cpus() -> Result<Vec<Cpu>, Error> {
     let root = Root::default();
     let mut cpus = Vec::new();
@@ -69,18 +71,18 @@ pub fn cpus() -> Result<Vec<Cpu>, Error> {
     let file = File::open(root.at(STAT)).map_err(|error| Error::os(STAT, error))?;
     read_record(&file, &mut stat).map_err(|error| Error::os(STAT, error))?;
     update(&mut cpus, &stat)?;
-    Kinds::read(&root, &cpus).apply(&mut cpus);
+    Models::read(&root, &cpus).apply(&mut cpus);
     Ok(cpus)
 }
 
 pub(crate) const STAT: &str = "/proc/stat";
 
-/// Brings the times up to date. Says whether the CPUs are still the same ones.
+/// Updates the times of `cpus`. Returns whether the list still names the same CPUs.
 pub(crate) fn update(cpus: &mut Vec<Cpu>, stat: &[u8]) -> Result<bool, Error> {
-    let clock = Clock::of_system();
+    let rate = TickRate::of_system();
     let (mut count, mut same) = (0, true);
     stat::cpus(stat, |id, ticks| {
-        let times = times(ticks, clock);
+        let times = times(ticks, rate);
         match cpus.get_mut(count) {
             Some(cpu) if cpu.id == id => cpu.times = times,
             _ => {
@@ -99,21 +101,21 @@ pub(crate) fn update(cpus: &mut Vec<Cpu>, stat: &[u8]) -> Result<bool, Error> {
     Ok(same)
 }
 
-fn times(ticks: stat::Ticks, clock: Clock) -> CpuTimes {
+fn times(ticks: stat::Ticks, rate: TickRate) -> CpuTimes {
     CpuTimes {
-        user_ms: clock.ms(ticks.user),
-        nice_ms: clock.ms(ticks.nice),
-        sys_ms: clock.ms(ticks.system),
-        idle_ms: clock.ms(ticks.idle),
-        irq_ms: clock.ms(ticks.irq),
+        user_ms: rate.ms(ticks.user),
+        nice_ms: rate.ms(ticks.nice),
+        sys_ms: rate.ms(ticks.system),
+        idle_ms: rate.ms(ticks.idle),
+        irq_ms: rate.ms(ticks.irq),
     }
 }
 
-/// How long a tick is: mostly 10 ms. A constant of the running kernel.
+/// The number of ticks per second: mostly 100. A constant of the running kernel.
 #[derive(Clone, Copy)]
-pub(crate) struct Clock(u64);
+pub(crate) struct TickRate(u64);
 
-impl Clock {
+impl TickRate {
     pub(crate) fn of_system() -> Self {
         Self(sys::host::ticks_per_second())
     }
@@ -126,17 +128,18 @@ impl Clock {
     }
 }
 
-/// What does not change from call to call: models, and where the speed is read.
+/// The facts about CPUs that stay the same between calls: the models, and the files with speeds.
 #[derive(Debug)]
-pub(crate) struct Kinds {
-    kinds: Vec<cpuinfo::Kind>,
-    /// For each CPU the kernel's file with its speed, where a driver scales it.
+pub(crate) struct Models {
+    models: Vec<cpuinfo::Model>,
+    /// For each CPU the kernel's file with the speed, where a driver scales the speed.
     speeds: Vec<Option<File>>,
 }
 
-impl Kinds {
+impl Models {
     pub(crate) fn read(root: &Root, cpus: &[Cpu]) -> Self {
-        // All CPUs are scaled, or none: on nearly every virtual machine.
+        // A driver scales all CPUs or none. On nearly every virtual machine it scales none, and
+        // one check saves one failed `open` per CPU.
         let scaled = cpus.first().is_some_and(|cpu| {
             root.at(format!("/sys/devices/system/cpu/cpu{}/cpufreq", cpu.id)).exists()
         });
@@ -145,28 +148,28 @@ impl Kinds {
             File::open(root.at(name)).ok()
         };
         let speeds = cpus.iter().map(|cpu| scaled.then(|| open(cpu)).flatten()).collect();
-        Self { kinds: kinds(root, cpus), speeds }
+        Self { models: models(root, cpus), speeds }
     }
 
-    /// Writes models and speeds into the CPUs these were read for.
+    /// Writes models and speeds into `cpus`, the list that they were read for.
     pub(crate) fn apply(&self, cpus: &mut [Cpu]) {
-        // Some kernels name the model once, for all.
+        // Some kernels name the model once, for all CPUs.
         let mut last = None;
-        for (place, cpu) in cpus.iter_mut().enumerate() {
-            let kind = match self.kinds.get(place) {
-                Some(kind) if kind.id == cpu.id => Some(kind),
-                _ => self.kinds.iter().find(|kind| kind.id == cpu.id),
+        for (index, cpu) in cpus.iter_mut().enumerate() {
+            let model = match self.models.get(index) {
+                Some(model) if model.id == cpu.id => Some(model),
+                _ => self.models.iter().find(|model| model.id == cpu.id),
             };
-            let model = kind.and_then(|kind| kind.model.as_deref());
-            last = model.or(last);
+            let name = model.and_then(|model| model.name.as_deref());
+            last = name.or(last);
             cpu.model.clear();
             cpu.model.push_str(last.unwrap_or("unknown"));
-            cpu.speed_mhz = kind.and_then(|kind| kind.speed_mhz).map_or(0, |speed| speed as u32);
+            cpu.speed_mhz = model.and_then(|model| model.speed_mhz).map_or(0, |speed| speed as u32);
         }
         self.apply_speeds(cpus);
     }
 
-    /// Reads the speeds anew where a driver scales them.
+    /// Reads the speeds again where a driver scales them.
     pub(crate) fn apply_speeds(&self, cpus: &mut [Cpu]) {
         for (cpu, file) in cpus.iter_mut().zip(&self.speeds) {
             let Some(file) = file else { continue };
@@ -180,24 +183,24 @@ impl Kinds {
     }
 }
 
-/// Reads `/proc/cpuinfo`: on x86 no more than the first CPU of it.
+/// Reads `/proc/cpuinfo`: on x86 only the first CPU, elsewhere the whole file.
 ///
-/// There the kernel writes a kilobyte and a half for each CPU, slower than all else that is asked
-/// here, and refuses to run CPUs of different models. So the first one's model stands for all, and
-/// so does its speed, which is used where no driver scales it.
-fn kinds(root: &Root, cpus: &[Cpu]) -> Vec<cpuinfo::Kind> {
+/// On x86 the kernel writes 1.5 KiB for each CPU, which takes longer than every other read of this
+/// crate, and refuses to run CPUs of different models. The model of the first CPU therefore stands
+/// for all, and so does its speed, which is used where no driver scales the speed.
+fn models(root: &Root, cpus: &[Cpu]) -> Vec<cpuinfo::Model> {
     const PATH: &str = "/proc/cpuinfo";
     if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
         let mut start = [0; 1024];
         let start = read_short(&root.at(PATH), &mut start).unwrap_or_default();
-        // The last line may be cut off.
+        // The buffer may end inside of a line.
         let end = start.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
-        let first = cpuinfo::kinds(&start[..end]).into_iter().next();
-        let first = first.filter(|kind| kind.model.is_some() && kind.speed_mhz.is_some());
+        let first = cpuinfo::models(&start[..end]).into_iter().next();
+        let first = first.filter(|model| model.name.is_some() && model.speed_mhz.is_some());
         if let Some(first) = first {
-            let same = |cpu: &Cpu| cpuinfo::Kind { id: cpu.id, ..first.clone() };
+            let same = |cpu: &Cpu| cpuinfo::Model { id: cpu.id, ..first.clone() };
             return cpus.iter().map(same).collect();
         }
     }
-    cpuinfo::kinds(&root.read(PATH).unwrap_or_default())
+    cpuinfo::models(&root.read(PATH).unwrap_or_default())
 }

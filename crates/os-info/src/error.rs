@@ -1,42 +1,42 @@
-//! The one error of this crate.
+//! The error type of this crate.
 
 use std::error;
 use std::fmt;
 use std::io;
 
-/// Why the system did not answer.
+/// The reason why a question about the system has no answer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused this call, or to read this file.
+    /// A system call failed, or a file of the kernel could not be read.
     Os {
         /// The call (`getpriority`) or the file (`/proc/stat`).
         call: &'static str,
-        /// What it answered.
+        /// The error that the kernel returned.
         error: io::Error,
     },
-    /// The kernel's file does not hold what it should.
+    /// A file of the kernel does not have the expected content.
     Malformed {
         /// The file: `/proc/stat`.
         file: &'static str,
     },
-    /// A text is not UTF-8.
+    /// A text from the kernel is not UTF-8.
     NotUtf8 {
-        /// The call that gave it: `uname`.
+        /// The call that returned the text: `uname`.
         call: &'static str,
-        /// The text as it is.
+        /// The bytes of the text, unchanged.
         bytes: Vec<u8>,
     },
-    /// A variable of the environment is set, but empty.
+    /// An environment variable is set, but empty.
     Empty {
         /// The variable: `HOME`.
         variable: &'static str,
     },
-    /// A priority is not between −20 and 19; nothing was changed.
+    /// The requested priority is not between −20 and 19. No priority was changed.
     OutOfRange {
-        /// The call that would have been made: `setpriority`.
+        /// The call that the check prevented: `setpriority`.
         call: &'static str,
-        /// The number that was asked for.
+        /// The requested priority.
         value: i32,
     },
 }
@@ -46,7 +46,7 @@ impl Error {
         Self::Os { call, error }
     }
 
-    /// The name that Node gives this error: `ENOENT`, `EPERM`, `ERR_OUT_OF_RANGE`, …
+    /// Returns Node's name for this error: `ENOENT`, `EPERM`, `ERR_OUT_OF_RANGE`, …
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -58,8 +58,10 @@ impl Error {
         }
     }
 
-    /// The kernel's number for this error; where the kernel did not fail, the one that says it
-    /// best: `EILSEQ` for a text, `EINVAL` for a value, `EBADMSG` for a file.
+    /// Returns the kernel's number for this error.
+    ///
+    /// Where no call failed, the closest number stands in: `EILSEQ` for a text that is not UTF-8,
+    /// `EINVAL` for a value, `EBADMSG` for a malformed file.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -70,7 +72,7 @@ impl Error {
         }
     }
 
-    /// The call, file or variable that gave no answer: `getpriority`, `/proc/stat`, `HOME`.
+    /// Returns the call, file or variable that failed: `getpriority`, `/proc/stat`, `HOME`.
     #[must_use]
     pub fn call(&self) -> &'static str {
         match self {
@@ -87,13 +89,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Os { call, .. } => write!(f, "{call} failed with {}", self.code()),
-            Self::Malformed { file } => write!(f, "{file} does not hold what it should"),
+            Self::Malformed { file } => write!(f, "{file} does not have the expected content"),
             Self::NotUtf8 { call, bytes } => {
                 write!(f, "{call} gave a text that is not UTF-8: {}", bytes.escape_ascii())
             }
             Self::Empty { variable } => write!(f, "{variable} is set, but empty"),
             Self::OutOfRange { call, value } => {
-                write!(f, "{call} takes a priority from -20 to 19, not {value}")
+                write!(f, "{call} needs a priority from -20 to 19, not {value}")
             }
         }
     }

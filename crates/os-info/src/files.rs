@@ -1,15 +1,16 @@
-//! Reading the kernel's files, below `/` or below another directory that has `proc` and `sys`.
+//! Reading of the kernel's files, below `/` or below another directory with `proc` and `sys`.
 
-use crate::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The longest file that is read: `/proc/cpuinfo` of 8192 CPUs is shorter.
+use crate::Error;
+
+/// The maximum size of a file that is read. `/proc/cpuinfo` of 8192 CPUs is shorter.
 const FILE_BYTES_MAX: usize = 32 << 20;
 
-/// The directory that `proc` and `sys` are in.
+/// The directory that contains `proc` and `sys`.
 #[derive(Clone, Debug)]
 pub(crate) struct Root(PathBuf);
 
@@ -18,13 +19,13 @@ impl Root {
         Self(directory.into())
     }
 
-    /// Where `path`, which begins with a slash, is.
+    /// Returns the location of `path`, which begins with a slash, below this directory.
     pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Reads the whole of `path`, which the kernel is expected to have.
+    /// Reads the whole file `path`.
     pub(crate) fn read(&self, path: &'static str) -> Result<Vec<u8>, Error> {
         read_whole(&self.at(path)).map_err(|error| Error::os(path, error))
     }
@@ -36,8 +37,9 @@ impl Default for Root {
     }
 }
 
-/// Reads the short file at `path`, which the kernel writes in one piece, into `buffer`: what fits
-/// of it.
+/// Reads the start of the file at `path`, as far as `buffer` has room.
+///
+/// One read suffices, because the kernel writes these short files in one piece.
 pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut file = File::open(path)?;
     loop {
@@ -49,27 +51,28 @@ pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'
     }
 }
 
-/// Reads the file at `path`, however long it is.
+/// Reads the whole file at `path`.
 ///
 /// # Errors
 ///
-/// `EFBIG` for one that is longer than any of the kernel's.
+/// `EFBIG` for a file over [`FILE_BYTES_MAX`].
 pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     read_from_start(&File::open(path)?, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Reads an open file from its start to its end, whatever was read from it before.
+/// Reads an open file from its start to its end; earlier reads do not matter.
 ///
-/// The kernel makes most files of `/proc` anew on each read from the start, so that a kept
-/// descriptor saves opening and closing, not freshness.
+/// The kernel generates most files of `/proc` again on each read from the start. A descriptor that
+/// stays open therefore saves the opening and closing, and the content is still current.
 pub(crate) fn read_from_start(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
     fill(file, bytes, false)
 }
 
-/// As [`read_from_start`], for the files that the kernel writes in one piece (`/proc/stat`,
-/// `/proc/meminfo`, `/proc/self/cgroup`): a read that leaves room has got all of it.
+/// Reads like [`read_from_start`] a file that the kernel writes in one piece (`/proc/stat`,
+/// `/proc/meminfo`, `/proc/self/cgroup`). A read that leaves room in the buffer has reached the
+/// end, which saves one call.
 pub(crate) fn read_record(file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
     fill(file, bytes, true)
 }

@@ -1,34 +1,38 @@
-//! Where the control groups of this process are, and what their files hold.
+//! Control groups: the directories of this process's groups, and the values in their files.
 
-use crate::files::{Root, read_short};
-use crate::parse::cgroup::{self, CpuQuota, Group, Mount, Version};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The group that rules over one controller.
+use crate::files::{Root, read_short};
+use crate::parse::cgroup::{self, CpuQuota, Group, Mount, Version};
+
+/// The group of this process for one controller, with its visible parents.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct GroupPath {
     pub(crate) version: Version,
-    /// The directories of the group and of all its visible parents, the group's own first.
+    /// The directories of the group and of all its visible parents, from the group outwards.
     pub(crate) levels: Vec<PathBuf>,
 }
 
-/// Finds the group for `controller`, given the bytes of `/proc/self/cgroup`; nothing where no
-/// such hierarchy is mounted.
-pub(crate) fn place(root: &Root, membership: &[u8], controller: &str) -> Option<Place> {
+/// Finds the group for `controller`; `membership` has the bytes of `/proc/self/cgroup`.
+///
+/// Returns `None` where no hierarchy with the controller is mounted.
+pub(crate) fn find(root: &Root, membership: &[u8], controller: &str) -> Option<GroupPath> {
     let group = cgroup::group(membership, controller)?;
     let mount = usual_mount(root, &group, controller).or_else(|| {
         let mountinfo = root.read("/proc/self/mountinfo").ok()?;
         let mount = cgroup::mount(&mountinfo, &group, controller)?;
         Some(Mount { point: root.at(&mount.point), ..mount })
     })?;
-    Some(Place { version: group.version, levels: cgroup::levels(group.path, &mount) })
+    Some(GroupPath { version: group.version, levels: cgroup::levels(group.path, &mount) })
 }
 
-/// Where nearly every system mounts its groups, if this one does: mountinfo can be long, and is
-/// then the dearest part of a call.
+/// Returns the mount at the usual location, if the group is there.
+///
+/// This check saves reading mountinfo, which can be long and is then the most expensive part of a
+/// call.
 fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount> {
     let base = root.at("/sys/fs/cgroup");
     let points = match group.version {
@@ -45,15 +49,15 @@ fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount
     })
 }
 
-/// The strictest CPU quota on the path of the group in `membership`.
+/// Returns the strictest CPU quota on the path of the group in `membership`.
 pub(crate) fn cpu_quota(root: &Root, membership: &[u8]) -> Option<CpuQuota> {
-    let place = place(root, membership, "cpu")?;
-    let quotas = place.levels.iter().filter_map(|level| match place.version {
-        Version::V2 => cgroup::cpu_max(&short(level, CPU_MAX)?),
+    let path = find(root, membership, "cpu")?;
+    let quotas = path.levels.iter().filter_map(|level| match path.version {
+        Version::V2 => cgroup::cpu_max(&read_value(level, CPU_MAX)?),
         Version::V1 => {
-            let quota = short(level, CFS_QUOTA)?;
+            let quota = read_value(level, CFS_QUOTA)?;
             cgroup::limit(&quota)?;
-            cgroup::cfs(&quota, &short(level, "cpu.cfs_period_us")?)
+            cgroup::cfs(&quota, &read_value(level, "cpu.cfs_period_us")?)
         }
     });
     quotas.reduce(CpuQuota::stricter)
@@ -62,19 +66,19 @@ pub(crate) fn cpu_quota(root: &Root, membership: &[u8]) -> Option<CpuQuota> {
 const CPU_MAX: &str = "cpu.max";
 const CFS_QUOTA: &str = "cpu.cfs_quota_us";
 
-/// What the file `name` of a group holds; nothing where it is missing or may not be read.
-pub(crate) fn short(level: &Path, name: &str) -> Option<Vec<u8>> {
+/// Reads the short file `name` of a group; `None` where the file is missing or not readable.
+pub(crate) fn read_value(level: &Path, name: &str) -> Option<Vec<u8>> {
     let mut buffer = [0; 128];
     Some(read_short(&level.join(name), &mut buffer).ok()?.to_vec())
 }
 
-/// The files with the CPU quota of one group and its parents, kept open.
+/// The open files with the CPU quotas of one group and its parents.
 #[derive(Debug)]
 pub(crate) struct QuotaFiles {
-    /// What `/proc/self/cgroup` held when they were opened.
+    /// The content of `/proc/self/cgroup` when the files were opened.
     membership: Vec<u8>,
     levels: Vec<(File, Option<File>)>,
-    /// Where a quota file was missing and would be the first to appear; two at most.
+    /// The paths, at most two, at which a missing quota file would appear first.
     absent: Vec<PathBuf>,
 }
 
@@ -82,21 +86,21 @@ impl QuotaFiles {
     pub(crate) fn open(root: &Root, membership: &[u8]) -> Self {
         let mut files =
             Self { membership: membership.to_vec(), levels: Vec::new(), absent: Vec::new() };
-        let Some(place) = place(root, membership, "cpu") else { return files };
-        let name = match place.version {
+        let Some(path) = find(root, membership, "cpu") else { return files };
+        let name = match path.version {
             Version::V1 => CFS_QUOTA,
             Version::V2 => CPU_MAX,
         };
         let open = |level: &PathBuf| {
             let quota = File::open(level.join(name)).ok()?;
-            Some(match place.version {
+            Some(match path.version {
                 Version::V1 => (quota, Some(File::open(level.join("cpu.cfs_period_us")).ok()?)),
                 Version::V2 => (quota, None),
             })
         };
-        // From the outermost group inwards, as a controller is enabled: a group without the file
-        // outside of one that has it is the root of all, which never gets one.
-        for level in place.levels.iter().rev() {
+        // Controllers are enabled from the outermost group inwards. A group without the file that
+        // encloses a group with the file is therefore the root, which never gets the file.
+        for level in path.levels.iter().rev() {
             match open(level) {
                 Some(opened) => {
                     files.absent.clear();
@@ -105,17 +109,22 @@ impl QuotaFiles {
                 None => files.absent.push(level.join(name)),
             }
         }
-        // Where no group has one, the outermost may be that root: then the next is the first.
+        // Where no group has the file, the outermost group may be the root. The next group is then
+        // the first to get the file.
         files.absent.truncate(if files.levels.is_empty() { 2 } else { 1 });
         files
     }
 
-    /// Whether these are still all the files of the group in `membership`: the process was not
-    /// moved, and none was added, as when somebody enables the controller.
-    pub(crate) fn belong_to(&self, membership: &[u8]) -> bool {
+    /// Returns whether these are still all quota files of the group in `membership`.
+    ///
+    /// The answer is no when the process was moved to another group, or when the controller was
+    /// enabled and a file was added.
+    pub(crate) fn are_current_for(&self, membership: &[u8]) -> bool {
         self.membership == membership && !self.absent.iter().any(|file| File::open(file).is_ok())
     }
 
+    /// Reads the strictest quota.
+    ///
     /// # Errors
     ///
     /// `ENODEV` when a group was removed.
@@ -140,7 +149,7 @@ impl QuotaFiles {
     }
 }
 
-/// One read: the kernel gives these short files whole or not at all.
+/// Reads a short file with one call, because the kernel returns these files whole or not at all.
 fn read_start<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let length = file.read_at(buffer, 0)?;
     Ok(&buffer[..length])

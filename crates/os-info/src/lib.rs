@@ -1,8 +1,8 @@
-//! Node's `os` module for Rust, and what the container really allows.
+//! Node's `os` module for Rust, and the limits of the container.
 //!
-//! Every function asks the system when it is called: no subprocess, no global state, cheap enough
-//! to be called in a loop. Names are Node's in Rust's spelling; answers are Node's, except where
-//! a line that begins with "Node:" says otherwise and why.
+//! Every function asks the system when it is called. No function starts a subprocess or keeps
+//! global state, and all are cheap enough for a loop. Names are Node's in Rust's spelling. Results
+//! are Node's, except where a line that begins with "Node:" states a difference and its reason.
 //!
 //! ```
 //! let host = os_info::totalmem()?;
@@ -23,9 +23,11 @@
 //!   [`freemem`], [`network_interfaces`]
 //! - The user: [`user_info`], [`homedir`], [`tmpdir`], [`get_priority`], [`set_priority`]
 //! - The container: [`available_parallelism`], [`limits`](fn@limits), [`pressure`]
-//! - Often: [`System`] keeps files open, [`SystemSnapshot`] tells what happened between two looks.
+//! - Repeated calls: [`System`] keeps files open, and two [`SystemSnapshot`]s give the usage of the
+//!   time between them.
 //!
-//! With the feature `serde` all results are `Serialize`; those that Node has, in Node's shapes.
+//! With the feature `serde` all results are `Serialize`. Results that Node has serialize in Node's
+//! shapes.
 
 pub mod constants;
 mod cpu;

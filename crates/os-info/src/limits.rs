@@ -1,68 +1,71 @@
-//! What the container allows, beside what the host has.
+//! The limits of the container, and the pressure of container and host.
 
-use crate::Error;
-use crate::files::{Root, read_short, read_whole};
-use crate::groups::{Place, cpu_quota, place, short};
-use crate::parse::cgroup::{self, CpuQuota, Version};
-use crate::parse::list;
-use crate::parse::pressure::{Stalls, stalls};
 use std::io;
 use std::path::Path;
 
-/// What the control groups of this process allow it. Nothing stands for "no limit".
+use crate::Error;
+use crate::files::{Root, read_short, read_whole};
+use crate::groups::{GroupPath, cpu_quota, find, read_value};
+use crate::parse::cgroup::{self, CpuQuota, Version};
+use crate::parse::cpu_list;
+use crate::parse::pressure::{Stalls, stalls};
+
+/// The limits that the control groups of this process set. `None` means that there is no limit.
 ///
-/// Of each limit the strictest on the path from the process's own group to the root counts, as
-/// far as the container sees it.
+/// Each value is the strictest one on the path from the process's own group to the root, as far as
+/// the container can see the path.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Limits {
-    /// How much CPU time there is.
+    /// The limit of CPU time.
     pub cpu_quota: Option<CpuQuota>,
-    /// The numbers of the CPUs that may be used; nothing where the kernel has no such controller.
+    /// The numbers of the CPUs that the process may use; `None` where the kernel has no such
+    /// controller.
     pub cpu_set: Option<Vec<u32>>,
-    /// How much memory there is.
+    /// The limits of memory.
     pub memory: MemoryLimit,
-    /// How many processes and threads there may be.
+    /// The maximum number of processes and threads.
     pub pids_max: Option<u64>,
-    /// How many there are, in the group whose limit this is.
+    /// The current number of processes and threads in the group that sets `pids_max`.
     pub pids_current: Option<u64>,
-    /// How much the tasks of this process's own group wait.
+    /// The pressure on the tasks of this process's own group.
     pub pressure: Pressure,
 }
 
-/// How much memory the control groups allow.
+/// The memory limits of the control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemoryLimit {
-    /// Over this many bytes, a process is killed.
+    /// The hard limit in bytes. Above it the kernel kills a process.
     pub max_bytes: Option<u64>,
-    /// Over this many bytes, processes are slowed down and memory is taken back. Only cgroup v2
-    /// has it.
+    /// The soft limit in bytes. Above it the kernel slows processes down and reclaims memory. Only
+    /// cgroup v2 has this limit.
     pub high_bytes: Option<u64>,
-    /// How many bytes are in use: in the group of the strictest limit that can be seen, or in the
-    /// process's own where there is none. Caches count. With cgroup v1 `max_bytes` may be that of
-    /// a group further out, whose use cannot be seen.
+    /// The number of bytes in use, caches included. The number belongs to the group with the
+    /// strictest visible limit, or to the process's own group where no limit is visible. With
+    /// cgroup v1, `max_bytes` may come from a group outside of the container, whose usage is not
+    /// visible.
     pub current_bytes: Option<u64>,
 }
 
-/// How much tasks wait for what they need. Nothing where the kernel does not say.
+/// The time that tasks wait for resources. `None` where the kernel does not report the pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Pressure {
-    /// For a CPU.
+    /// The pressure on CPUs.
     pub cpu: Option<Stalls>,
-    /// For memory.
+    /// The pressure on memory.
     pub memory: Option<Stalls>,
-    /// For disks.
+    /// The pressure on disks.
     pub io: Option<Stalls>,
 }
 
-/// Says what the container allows this process.
+/// Returns the limits that the container sets for this process.
 ///
-/// Works with cgroup v1, v2 and both at once; nothing is cached.
+/// The function works with cgroup v1, v2 and both at once. Nothing is cached.
 ///
 /// ```
 /// let limits = os_info::limits()?;
@@ -73,15 +76,16 @@ pub struct Pressure {
 ///
 /// # Errors
 ///
-/// `ENOENT` or `EACCES` from `/proc/self/cgroup` where `/proc` is missing. A kernel without
-/// control groups limits nothing, which is no error.
+/// `ENOENT` or `EACCES` from `/proc/self/cgroup` where `/proc` is missing. On a kernel without
+/// control groups the result has no limits, which is no error.
 pub fn limits() -> Result<Limits, Error> {
     limits_below(&Root::default())
 }
 
-/// How much the tasks of the whole host wait.
+/// Returns the pressure on the tasks of the whole host.
 ///
-/// Nothing in it where the kernel does not say (older than 4.20, or told not to).
+/// All fields are `None` where the kernel does not report the pressure: before version 4.20, or
+/// where it is switched off.
 #[must_use]
 pub fn pressure() -> Pressure {
     pressure_below(&Root::default())
@@ -101,79 +105,84 @@ pub(crate) fn limits_below(root: &Root) -> Result<Limits, Error> {
         }
         Err(error) => return Err(error),
     };
-    let of = |controller| place(root, &membership, controller);
-    let pids_place = of("pids");
-    let pids = pids_place.as_ref().and_then(|place| strictest(place, "pids.max", cgroup::limit));
-    let own = |place: Place| place.levels.into_iter().next();
+    let group = |controller| find(root, &membership, controller);
+    let pids_group = group("pids");
+    let pids = pids_group.as_ref().and_then(|path| strictest(path, "pids.max", cgroup::limit));
+    let own = |path: GroupPath| path.levels.into_iter().next();
     Ok(Limits {
         cpu_quota: cpu_quota(root, &membership),
-        cpu_set: of("cpuset").and_then(|place| cpu_set(&place)),
-        memory: of("memory").map_or_else(MemoryLimit::default, |place| memory(&place)),
+        cpu_set: group("cpuset").and_then(|path| cpu_set(&path)),
+        memory: group("memory").map_or_else(MemoryLimit::default, |path| memory(&path)),
         pids_max: pids.map(|(max, _)| max),
-        pids_current: pids.and_then(|(_, level)| cgroup::limit(&short(level, "pids.current")?)),
-        // Pressure is a matter of v2 alone, whatever v1 rules over.
-        pressure: of("pressure").and_then(own).map_or_else(Pressure::default, |level| {
+        pids_current: pids
+            .and_then(|(_, level)| cgroup::limit(&read_value(level, "pids.current")?)),
+        // No hierarchy of v1 has a controller of this name, so that the lookup finds the group of
+        // v2, the only version with pressure files.
+        pressure: group("pressure").and_then(own).map_or_else(Pressure::default, |level| {
             pressure_of(|name| level.join(format!("{name}.pressure")))
         }),
     })
 }
 
-/// The smallest value on the path, and the group that has it. Of equal ones the outermost: what
-/// it uses counts the others' use.
+/// Returns the smallest value on the path, and the group that has it.
+///
+/// Among equal values the outermost group wins, because its usage includes that of the others.
 fn strictest<'a>(
-    place: &'a Place,
+    path: &'a GroupPath,
     name: &str,
     read: impl Fn(&[u8]) -> Option<u64>,
 ) -> Option<(u64, &'a Path)> {
-    let values = place.levels.iter().rev();
-    values
-        .filter_map(|level| Some((read(&short(level, name)?)?, level.as_path())))
+    let outermost_first = path.levels.iter().rev();
+    outermost_first
+        .filter_map(|level| Some((read(&read_value(level, name)?)?, level.as_path())))
         .min_by_key(|(value, _)| *value)
 }
 
-fn memory(place: &Place) -> MemoryLimit {
-    let (max, high, current) = match place.version {
+fn memory(path: &GroupPath) -> MemoryLimit {
+    let (max, high, current) = match path.version {
         Version::V2 => (
-            strictest(place, "memory.max", cgroup::limit),
-            strictest(place, "memory.high", cgroup::limit),
+            strictest(path, "memory.max", cgroup::limit),
+            strictest(path, "memory.high", cgroup::limit),
             "memory.current",
         ),
         Version::V1 => (
-            strictest(place, "memory.limit_in_bytes", cgroup::limit_v1),
+            strictest(path, "memory.limit_in_bytes", cgroup::limit_v1),
             None,
             "memory.usage_in_bytes",
         ),
     };
-    let used = |level: &Path| cgroup::limit(&short(level, current)?);
+    let used = |level: &Path| cgroup::limit(&read_value(level, current)?);
     MemoryLimit {
-        max_bytes: [max.map(|(max, _)| max), hierarchical(place)].into_iter().flatten().min(),
+        max_bytes: [max.map(|(max, _)| max), hierarchical(path)].into_iter().flatten().min(),
         high_bytes: high.map(|(high, _)| high),
         current_bytes: match max {
             Some((_, level)) => used(level),
-            // The nearest that counts: a group may leave it to its parent.
-            None => place.levels.iter().find_map(|level| used(level)),
+            // A group may leave the accounting to its parent: the nearest group with a count wins.
+            None => path.levels.iter().find_map(|level| used(level)),
         },
     }
 }
 
-/// The kernel's own word on the strictest limit of v1, which knows of parents outside of what
-/// the container sees.
-fn hierarchical(place: &Place) -> Option<u64> {
+/// Returns the strictest limit of v1 as the kernel reports it, which includes parents outside of
+/// the container's view.
+fn hierarchical(path: &GroupPath) -> Option<u64> {
     let mut buffer = [0; 8192];
-    let file = place.levels.first()?.join("memory.stat");
+    let file = path.levels.first()?.join("memory.stat");
     let stat = read_short(&file, &mut buffer).ok()?;
     let mut lines = stat.split_inclusive(|byte| *byte == b'\n');
     let value = lines.find_map(|line| line.strip_prefix(b"hierarchical_memory_limit "))?;
     cgroup::limit_v1(value)
 }
 
-fn cpu_set(place: &Place) -> Option<Vec<u32>> {
-    // A group that never set its own has an empty file; then its nearest parent's holds.
+fn cpu_set(path: &GroupPath) -> Option<Vec<u32>> {
+    // A group without a CPU set of its own has an empty file. The set of its nearest parent then
+    // applies.
     let names = ["cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"];
-    place.levels.iter().find_map(|level| {
+    path.levels.iter().find_map(|level| {
         names.iter().find_map(|name| {
-            // As long as the machine is large: a part of it could name a CPU that is not there.
-            list::cpus(&read_whole(&level.join(name)).ok()?)
+            // The file is as long as the machine is large, and a part of it could end in a wrong
+            // CPU number.
+            cpu_list::cpus(&read_whole(&level.join(name)).ok()?)
         })
     })
 }

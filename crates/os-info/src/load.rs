@@ -1,9 +1,10 @@
-//! How long the system runs, and how much it has to do.
+//! The uptime and the load of the system.
 
-use crate::Error;
 use std::time::Duration;
 
-/// How long the system runs, the time it slept included.
+use crate::Error;
+
+/// Returns the time since the system started, including the time in suspend.
 ///
 /// ```
 /// println!("up {} s", os_info::uptime()?.as_secs());
@@ -12,26 +13,29 @@ use std::time::Duration;
 ///
 /// # Errors
 ///
-/// What `clock_gettime(2)` answers, which on Linux never failed yet.
+/// The error of `clock_gettime(2)`. On Linux the call is not known to fail.
 ///
-/// Node: reads `/proc/uptime`, which has two decimals.
+/// Node: reads `/proc/uptime`, which has two decimals only.
 pub fn uptime() -> Result<Duration, Error> {
     sys::host::uptime().map_err(|error| Error::os("clock_gettime", error))
 }
 
-/// The load of the host: how many tasks ran or waited, averaged over 1, 5 and 15 minutes.
+/// Returns the load of the host: the average number of tasks that ran or waited, over 1, 5 and 15
+/// minutes.
 ///
-/// Two decimals, rounded as the kernel rounds them for `/proc/loadavg`.
+/// The values have two decimals, rounded as the kernel rounds them for `/proc/loadavg`.
 ///
 /// # Errors
 ///
-/// What `sysinfo(2)` answers.
+/// The error of `sysinfo(2)`.
 pub fn loadavg() -> Result<[f64; 3], Error> {
     let load = sys::host::load().map_err(|error| Error::os("sysinfo", error))?;
     Ok(load.loads.map(two_decimals))
 }
 
-/// The kernel counts in parts of 2048, adds half a hundredth and cuts off; `sysinfo` gives the
+/// Rounds a load of `sysinfo(2)` to two decimals as the kernel does for `/proc/loadavg`.
+///
+/// The kernel counts in units of 1/2048, adds half a hundredth and truncates. `sysinfo` returns the
 /// same number times 32.
 fn two_decimals(load: u64) -> f64 {
     let parts = load / 32 + 2048 / 200;
@@ -52,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_passes() {
+    fn the_uptime_grows() {
         let before = uptime().unwrap();
         assert!(before > Duration::ZERO && uptime().unwrap() >= before);
     }

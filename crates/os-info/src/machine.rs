@@ -1,8 +1,8 @@
-//! What this machine is and what it is called.
+//! The machine: architecture, kernel and host name.
 
 use crate::Error;
 
-/// The processor architecture this program was built for, in Node's words: `x64`, `arm64`, …
+/// Returns the CPU architecture of this program, with Node's name: `x64`, `arm64`, …
 ///
 /// ```
 /// assert_eq!(os_info::arch() == "x64", cfg!(target_arch = "x86_64"));
@@ -26,61 +26,62 @@ pub const fn arch() -> &'static str {
     } else if cfg!(target_arch = "powerpc") {
         "ppc"
     } else {
-        // arm, mips, riscv64, s390x: the same in both languages.
+        // Node and Rust have the same name for arm, mips, riscv64 and s390x.
         std::env::consts::ARCH
     }
 }
 
-/// The operating system this program was built for: `linux`.
+/// Returns the operating system of this program: `linux`.
 #[must_use]
 pub const fn platform() -> &'static str {
     "linux"
 }
 
-/// The order of bytes in a number: `LE` or `BE`.
+/// Returns the byte order of this program: `LE` or `BE`.
 #[must_use]
 pub const fn endianness() -> &'static str {
     if cfg!(target_endian = "little") { "LE" } else { "BE" }
 }
 
-/// The kernel's name: `Linux`.
+/// Returns the name of the kernel: `Linux`.
 ///
 /// # Errors
 ///
-/// What `uname(2)` answers, which never failed yet; so with the three that follow.
+/// The error of `uname(2)`. The call is not known to fail.
 #[doc(alias = "type")]
 pub fn os_type() -> Result<String, Error> {
     Ok(text(names()?.system))
 }
 
-/// The kernel's release: `6.8.0-45-generic`.
+/// Returns the release of the kernel: `6.8.0-45-generic`.
 ///
 /// # Errors
 ///
-/// As [`os_type`].
+/// The same as for [`os_type`].
 pub fn release() -> Result<String, Error> {
     Ok(text(names()?.release))
 }
 
-/// The kernel's version: `#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC 2024`.
+/// Returns the version of the kernel: `#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC
+/// 2024`.
 ///
 /// # Errors
 ///
-/// As [`os_type`].
+/// The same as for [`os_type`].
 pub fn version() -> Result<String, Error> {
     Ok(text(names()?.version))
 }
 
-/// The machine's kind as the kernel names it: `x86_64`, `aarch64`.
+/// Returns the kernel's name for the kind of machine: `x86_64`, `aarch64`.
 ///
 /// # Errors
 ///
-/// As [`os_type`].
+/// The same as for [`os_type`].
 pub fn machine() -> Result<String, Error> {
     Ok(text(names()?.machine))
 }
 
-/// The name of this host.
+/// Returns the name of this host.
 ///
 /// ```
 /// println!("on {}", os_info::hostname()?);
@@ -89,10 +90,10 @@ pub fn machine() -> Result<String, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::NotUtf8`], which holds the name as it is, where it is not text. What `uname(2)`
-/// answers.
+/// [`Error::NotUtf8`] with the bytes of the name when the name is not UTF-8, or the error of
+/// `uname(2)`.
 ///
-/// Node: puts replacement characters into a name that is not UTF-8, so that it names no host.
+/// Node: puts replacement characters into a name that is not UTF-8. The result names no host.
 pub fn hostname() -> Result<String, Error> {
     hostname_of(names()?.node)
 }
@@ -106,7 +107,7 @@ fn names() -> Result<sys::host::Names, Error> {
     sys::host::names().map_err(|error| Error::os("uname", error))
 }
 
-/// The kernel's own words are ASCII.
+/// Converts a text of the kernel. The kernel's own names are ASCII.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_name_that_is_not_utf8_is_an_error_that_holds_it() {
+    fn a_host_name_that_is_not_utf8_is_an_error_with_its_bytes() {
         let error = hostname_of(b"h\xffst".to_vec()).unwrap_err();
         assert_eq!((error.code(), error.call()), ("EILSEQ", "uname"));
         assert_eq!(error.to_string(), "uname gave a text that is not UTF-8: h\\xffst");

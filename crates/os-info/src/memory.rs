@@ -1,43 +1,48 @@
 //! The memory of the host.
 
+use std::path::Path;
+
 use crate::Error;
 use crate::files::read_short;
 use crate::parse::meminfo;
-use std::path::Path;
 
-/// The memory of the host, in bytes. What the container may use of it is in
-/// [`Limits`](crate::Limits).
+/// The memory of the host, in bytes.
+///
+/// [`Limits`](crate::Limits) has the share that the container may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Memory {
-    /// All of it.
+    /// The total memory.
     pub total_bytes: u64,
-    /// What nothing uses.
+    /// The memory that nothing uses.
     pub free_bytes: u64,
-    /// What programs can have, mostly more than what is free: caches give way.
+    /// The memory that programs can allocate. Mostly more than the free memory, because the kernel
+    /// can reclaim caches.
     pub available_bytes: u64,
-    /// All swap space.
+    /// The total swap space.
     pub swap_total_bytes: u64,
-    /// Swap space that nothing uses.
+    /// The swap space that nothing uses.
     pub swap_free_bytes: u64,
 }
 
-/// How many bytes of memory the host has.
+/// Returns the total memory of the host in bytes.
 ///
 /// # Errors
 ///
-/// What `sysinfo(2)` answers.
+/// The error of `sysinfo(2)`.
 ///
-/// Node: reads `/proc/meminfo`; LXCFS mounts another one there, with the container's limit. Here
-/// that limit is in [`limits`](crate::limits).
+/// Node: reads `/proc/meminfo`. LXCFS mounts a file there that states the container's limit. In
+/// this crate [`limits`](crate::limits) returns that limit.
 pub fn totalmem() -> Result<u64, Error> {
     Ok(load()?.memory_total)
 }
 
-/// How many bytes of the host's memory programs can have: caches that would give way count.
+/// Returns the memory of the host that programs can allocate, in bytes. Caches that the kernel can
+/// reclaim count.
 ///
-/// Without a readable `/proc/meminfo`, and with kernels before 3.14, what nothing uses.
+/// Without a readable `/proc/meminfo`, and with kernels before 3.14, the result is the memory that
+/// nothing uses.
 ///
 /// ```
 /// assert!(os_info::freemem()? <= os_info::totalmem()?);
@@ -46,9 +51,9 @@ pub fn totalmem() -> Result<u64, Error> {
 ///
 /// # Errors
 ///
-/// What `sysinfo(2)` answers.
+/// The error of `sysinfo(2)`.
 pub fn freemem() -> Result<u64, Error> {
-    // The line stands among the first three: no need to copy the rest.
+    // The line is one of the first three, so that the rest need not be copied.
     let mut buffer = [0; 256];
     let meminfo = read_short(Path::new("/proc/meminfo"), &mut buffer);
     available_or_free(meminfo.ok().and_then(meminfo::available))
@@ -61,7 +66,8 @@ pub(crate) fn available_or_free(available: Option<u64>) -> Result<u64, Error> {
     }
 }
 
-/// All of `/proc/meminfo`; a missing line is 0, but total and free are the kernel's own.
+/// Reads `/proc/meminfo`. A missing swap line counts as 0 and missing available memory as the free
+/// memory. The lines with total and free memory are required.
 pub(crate) fn from_meminfo(bytes: &[u8]) -> Result<Memory, Error> {
     let found = meminfo::all(bytes);
     let malformed = || Error::Malformed { file: "/proc/meminfo" };

@@ -1,17 +1,19 @@
-//! The addresses by which this machine is reached.
+//! The network interfaces of this machine and their addresses.
+
+use std::net::IpAddr;
+
+use sys::host::interfaces::{Value, addresses};
 
 use crate::Error;
-use std::net::IpAddr;
-use sys::host::interfaces::{Value, addresses};
 
 /// A network interface that is up and running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NetworkInterface {
-    /// Its name: `eth0`.
+    /// The name of the interface: `eth0`.
     pub name: String,
-    /// Its addresses, in the kernel's order.
+    /// The addresses of the interface, in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
 }
 
@@ -21,15 +23,18 @@ pub struct NetworkInterface {
 pub struct InterfaceAddress {
     /// The address.
     pub address: IpAddr,
-    /// Which bits of it name the network.
+    /// The mask of the address bits that name the network.
     pub netmask: IpAddr,
-    /// The interface's hardware address; zeros where it has none, or one of another length.
+    /// The hardware address of the interface; zeros where the interface has none, or one that is
+    /// not six bytes long.
     pub mac: [u8; 6],
-    /// Whether it is the loopback interface, which no other machine reaches.
+    /// Whether the interface is a loopback interface, which no other machine reaches.
     pub internal: bool,
-    /// How many bits name the network, where they are the first ones: the 24 of `192.0.2.2/24`.
+    /// The number of bits that name the network: the 24 of `192.0.2.2/24`. `None` where the netmask
+    /// has gaps.
     pub prefix_bits: Option<u32>,
-    /// The scope of an IPv6 address: the number of its interface for a link-local one, or 0.
+    /// The scope of an IPv6 address: the number of the interface for a link-local address, else 0.
+    /// `None` for IPv4.
     #[doc(alias = "scopeid")]
     pub scope_id: Option<u32>,
 }
@@ -40,21 +45,22 @@ impl InterfaceAddress {
         Self { address, netmask, mac, internal, prefix_bits: prefix_bits(netmask), scope_id }
     }
 
-    /// `IPv4` or `IPv6`.
+    /// Returns the family of the address: `IPv4` or `IPv6`.
     #[must_use]
     pub fn family(&self) -> &'static str {
         if self.address.is_ipv4() { "IPv4" } else { "IPv6" }
     }
 
-    /// The address with its network: `192.0.2.2/24`; nothing where the netmask has gaps.
+    /// Returns the address with its prefix length: `192.0.2.2/24`. `None` where the netmask has
+    /// gaps.
     ///
-    /// Node: overlooks a gap that `::` stands for, and gives `::ffff` 16 bits of prefix.
+    /// Node: overlooks a gap that `::` stands for, and returns a prefix of 16 bits for `::ffff`.
     #[must_use]
     pub fn cidr(&self) -> Option<String> {
         self.prefix_bits.map(|bits| format!("{}/{bits}", text(self.address)))
     }
 
-    /// The hardware address as text: `02:fc:00:00:00:01`.
+    /// Returns the hardware address as text: `02:fc:00:00:00:01`.
     #[must_use]
     pub fn mac_text(&self) -> String {
         let [a, b, c, d, e, f] = self.mac;
@@ -62,8 +68,8 @@ impl InterfaceAddress {
     }
 }
 
-/// Node's shape: `address`, `netmask`, `family`, `mac`, `internal`, `cidr`, and `scopeid` for
-/// IPv6.
+/// Serializes in Node's shape: `address`, `netmask`, `family`, `mac`, `internal`, `cidr`, and
+/// `scopeid` for IPv6.
 #[cfg(feature = "serde")]
 impl serde::Serialize for InterfaceAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -95,7 +101,7 @@ impl serde::Serialize for InterfaceAddress {
 ///
 /// # Errors
 ///
-/// What `getifaddrs(3)` answers.
+/// The error of `getifaddrs(3)`.
 #[doc(alias = "networkInterfaces")]
 pub fn network_interfaces() -> Result<Vec<NetworkInterface>, Error> {
     let mut links: Vec<(Vec<u8>, [u8; 6])> = Vec::new();
@@ -103,7 +109,7 @@ pub fn network_interfaces() -> Result<Vec<NetworkInterface>, Error> {
     addresses(|entry| match entry.value {
         Value::Link(mac) => links.push((entry.name.to_vec(), mac)),
         Value::Ip(address, netmask, scope) => {
-            // An alias, `eth0:1`, has the hardware address of its interface.
+            // An alias such as `eth0:1` has the hardware address of its interface.
             let base = entry.name.split(|byte| *byte == b':').next().unwrap_or_default();
             let link = links.iter().find(|(name, _)| name == base);
             let mac = link.map_or([0; 6], |(_, mac)| *mac);
@@ -121,11 +127,13 @@ pub fn network_interfaces() -> Result<Vec<NetworkInterface>, Error> {
     Ok(found)
 }
 
-/// The address as `inet_ntop(3)` writes it: an IPv6 address that holds one of IPv4 in its last 32
-/// bits alone has these dotted, which the standard library does for `::ffff:192.0.2.2` only.
+/// Writes the address as `inet_ntop(3)` does.
+///
+/// `inet_ntop` writes the last 32 bits of an IPv6 address with dots when all other bits are zero.
+/// The standard library does so for addresses such as `::ffff:192.0.2.2` only.
 fn text(address: IpAddr) -> String {
     match address {
-        // Of `::`, `::1` and its like, zeros are most: they stay short.
+        // Addresses below 2¹⁶, such as `::` and `::1`, have no dots.
         IpAddr::V6(six) if (1 << 16..1 << 32).contains(&six.to_bits()) => {
             let [.., a, b, c, d] = six.octets();
             format!("::{a}.{b}.{c}.{d}")
@@ -134,7 +142,7 @@ fn text(address: IpAddr) -> String {
     }
 }
 
-/// The ones at the start of the mask, where nothing but zeros follows.
+/// Returns the number of leading ones of the mask, if only zeros follow.
 fn prefix_bits(mask: IpAddr) -> Option<u32> {
     let (bits, width) = match mask {
         IpAddr::V4(mask) => (u128::from(mask.to_bits()) << 96, 32),

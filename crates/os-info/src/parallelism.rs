@@ -1,20 +1,23 @@
-//! How many threads are worth starting.
+//! The number of threads that can run at the same time.
+
+use std::num::NonZeroUsize;
 
 use crate::files::{Root, read_short};
 use crate::groups;
-use std::num::NonZeroUsize;
 
-/// Says how many threads of this program can run at the same time: how many workers to start.
+/// Returns the number of threads of this program that can run at the same time.
 ///
-/// That is the number of CPUs the calling thread may run on (its affinity, in which the CPU set
-/// of a container is contained), or the CPU quota of the control group, if that is less. The
-/// strictest quota of the group and its visible parents counts, with cgroup v1, v2 and both.
-/// A quota is **rounded up**: with 1.5 CPUs the answer is 2, because rounded down a third of
-/// what was granted could never be used. Where the kernel will not say (a sandbox without
-/// `/proc`), what is missing limits nothing. Nothing is cached: a changed quota shows at once.
-/// A program that asks often does so through [`System`](crate::System).
+/// The result is a good number of workers. The function takes the smaller of two numbers: the CPUs
+/// that the calling thread may run on (its affinity, which includes the CPU set of a container),
+/// and the CPU quota of the control group. The strictest quota of the group and its visible parents
+/// counts, with cgroup v1, v2 and both.
 ///
-/// Node: 20 counts the affinity alone. The standard library rounds the quota down.
+/// A quota is **rounded up**: 1.5 CPUs give 2, because rounding down would leave a third of the
+/// quota unused. A limit that the kernel does not report (in a sandbox without `/proc`) does not
+/// count. Nothing is cached, so a changed quota takes effect at once. Programs that call often use
+/// [`System`](crate::System).
+///
+/// Node: version 20 counts the affinity alone. The standard library rounds the quota down.
 ///
 /// ```
 /// let workers = os_info::available_parallelism();
@@ -24,14 +27,15 @@ use std::num::NonZeroUsize;
 #[must_use]
 pub fn available_parallelism() -> NonZeroUsize {
     let cpus = affinity();
-    // No quota can make this less.
+    // No quota can lower the result further, so the files need not be read.
     if cpus == NonZeroUsize::MIN {
         return cpus;
     }
-    within(cpus, quota(&Root::default()))
+    limited_by_quota(cpus, quota(&Root::default()))
 }
 
-/// The quota of this process's group; nothing where there is none, or the kernel does not say.
+/// Returns the quota of this process's group; `None` without a quota, or where the kernel reports
+/// none.
 fn quota(root: &Root) -> Option<crate::CpuQuota> {
     const MEMBERSHIP: &str = "/proc/self/cgroup";
     let mut buffer = [0; 8192];
@@ -39,17 +43,19 @@ fn quota(root: &Root) -> Option<crate::CpuQuota> {
     if start.len() < 8192 {
         return groups::cpu_quota(root, start);
     }
-    // Deep groups have long names, and there may be more than what fits.
+    // The list filled the buffer, and the rest of it may name the group: groups that are nested
+    // deeply have long names.
     groups::cpu_quota(root, &root.read(MEMBERSHIP).ok()?)
 }
 
-/// The smaller of the CPUs and what the quota keeps busy.
-pub(crate) fn within(cpus: NonZeroUsize, quota: Option<crate::CpuQuota>) -> NonZeroUsize {
+/// Returns the smaller of the CPUs and the CPUs that the quota can keep busy.
+pub(crate) fn limited_by_quota(cpus: NonZeroUsize, quota: Option<crate::CpuQuota>) -> NonZeroUsize {
     let quota = quota.and_then(|quota| NonZeroUsize::new(quota.parallelism()));
     quota.map_or(cpus, |quota| cpus.min(quota))
 }
 
-/// The CPUs this thread may run on; all that are online where the kernel does not say.
+/// Returns the number of CPUs that this thread may run on, or of all CPUs that are online where the
+/// kernel does not report the affinity.
 pub(crate) fn affinity() -> NonZeroUsize {
     let count = sys::host::affinity_count().or_else(|_| sys::host::cpus_online());
     count.ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)

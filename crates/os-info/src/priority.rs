@@ -1,18 +1,20 @@
 //! The scheduling priority of processes.
 
-use crate::Error;
 use std::fs;
 use std::io;
 
-/// How often the threads of one process are looked through: those that start meanwhile are
-/// found by the next look.
+use crate::Error;
+
+/// The maximum number of scans of the threads of one process. The next scan finds the threads that
+/// started during the last one.
 const SCANS_MAX: u32 = 32;
 
-/// The priority of process `pid`, from −20 (most) to 19 (least); 0 is this process.
+/// Returns the priority of process `pid`, from −20 (highest) to 19 (lowest); 0 is this process.
 ///
-/// Linux has a priority per thread; this is the main thread's.
+/// Linux has a priority per thread. The result is the priority of the main thread.
 ///
-/// Node: with 0, the calling thread's, which differs in a worker thread that changed its own.
+/// Node: with 0, returns the priority of the calling thread, which differs in a worker thread that
+/// changed its own.
 ///
 /// ```
 /// let before = os_info::get_priority(0)?;
@@ -22,27 +24,27 @@ const SCANS_MAX: u32 = 32;
 ///
 /// # Errors
 ///
-/// `ESRCH` from `getpriority` when there is no such process.
+/// `ESRCH` from `getpriority` when the process does not exist.
 #[doc(alias = "getPriority")]
 pub fn get_priority(pid: u32) -> Result<i32, Error> {
     let pid = if pid == 0 { std::process::id() } else { pid };
     sys::host::user::priority(pid).map_err(|error| Error::os("getpriority", error))
 }
 
-/// Sets the priority of process `pid`, from −20 (most) to 19 (least); 0 is this process.
+/// Sets the priority of process `pid`, from −20 (highest) to 19 (lowest); 0 is this process.
 ///
-/// All threads of the process get it, and threads that they start later inherit it. Where
-/// `/proc` is missing, the main thread alone gets it. [`constants::priority`] has Node's levels.
+/// The priority applies to all threads of the process, and later threads inherit it. Where `/proc`
+/// is missing, it applies to the main thread only. [`constants::priority`] has Node's levels.
 ///
 /// # Errors
 ///
-/// [`Error::OutOfRange`] before anything is tried. From `setpriority`: `ESRCH` when there is no
-/// such process, `EACCES` without the right to more priority, `EPERM` for another user's process,
+/// [`Error::OutOfRange`] before any call. From `setpriority`: `ESRCH` when the process does not
+/// exist, `EACCES` without the privilege to raise the priority, `EPERM` for another user's process,
 /// `EAGAIN` when threads start faster than they can be changed. Threads that were changed before
 /// an error stay changed.
 ///
-/// Node: changes one thread alone, the main one (with 0, the calling one), and not those of its
-/// workers and its pool.
+/// Node: changes one thread only, the main thread (with 0, the calling thread). The threads of its
+/// workers and its pool keep their priority.
 ///
 /// [`constants::priority`]: crate::constants::priority
 #[doc(alias = "setPriority")]
@@ -53,17 +55,19 @@ pub fn set_priority(pid: u32, priority: i32) -> Result<(), Error> {
     let pid = if pid == 0 { std::process::id() } else { pid };
     sys::host::user::set_priority(pid, priority)
         .map_err(|error| Error::os("setpriority", error))?;
-    // A thread that was not listed yet may be the child of one that was not changed yet.
-    let mut last = Scan::Settled;
+    // A thread that starts during a scan may inherit the old priority from a thread that the scan
+    // has not changed yet, and may be missing from its list.
+    let mut last = Scan::Complete;
     for _ in 0..SCANS_MAX {
         last = scan(pid, priority).map_err(|error| Error::os("setpriority", error))?;
-        if last == Scan::Settled {
+        if last == Scan::Complete {
             break;
         }
     }
     match last {
-        // Threads that come and go all the time are no failure, if none was found unchanged.
-        Scan::Settled | Scan::Ended => Ok(()),
+        // Threads that start and end all the time are no failure, as long as the last scan found
+        // none with another priority.
+        Scan::Complete | Scan::Ended => Ok(()),
         Scan::Changed => {
             let error = io::Error::from_raw_os_error(sys::errno::EAGAIN);
             Err(Error::os("setpriority", error))
@@ -71,25 +75,25 @@ pub fn set_priority(pid: u32, priority: i32) -> Result<(), Error> {
     }
 }
 
-/// What one look at all threads of a process found, the most important last.
+/// The result of one scan of all threads of a process, in ascending order of importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scan {
-    /// All have the priority, and so will their children.
-    Settled,
-    /// A thread ended before it was looked at: its children may not have been listed.
+    /// All threads have the priority, and their children will inherit it.
+    Complete,
+    /// A thread ended before the scan reached it. Its children may be missing from the list.
     Ended,
     /// A thread had another priority.
     Changed,
 }
 
-/// Gives `priority` to the threads that do not have it.
+/// Sets `priority` for the threads that have another one.
 ///
-/// The number of a thread says nothing about what was done before: the kernel uses it again.
+/// A scan does not remember threads of earlier scans, because the kernel reuses their numbers.
 fn scan(pid: u32, priority: i32) -> io::Result<Scan> {
-    let mut found = Scan::Settled;
+    let mut found = Scan::Complete;
     for thread in threads(pid) {
         let one = match sys::host::user::priority(thread) {
-            Ok(has) if has == priority => Ok(Scan::Settled),
+            Ok(has) if has == priority => Ok(Scan::Complete),
             Ok(_) => sys::host::user::set_priority(thread, priority).map(|()| Scan::Changed),
             Err(error) => Err(error),
         };

@@ -1,19 +1,19 @@
-//! Two looks at the system, and what happened between them.
+//! Snapshots of the system's counters, and the usage between two of them.
 //!
 //! Pure.
 
-use crate::memory::Memory;
 use std::time::Duration;
 
-/// What the system's counters said at one moment. See
-/// [`System::snapshot`](crate::System::snapshot).
+use crate::memory::Memory;
+
+/// The counters of the system at one moment. See [`System::snapshot`](crate::System::snapshot).
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SystemSnapshot {
-    /// When this was: the time since the system started.
+    /// The moment of the snapshot, as the time since the system started.
     pub uptime: Duration,
-    /// Every CPU that was online.
+    /// The CPUs that were online.
     pub cpus: Vec<CpuSample>,
     /// The memory of the host.
     pub memory: Memory,
@@ -21,69 +21,70 @@ pub struct SystemSnapshot {
     pub load: [f64; 3],
 }
 
-/// What one CPU has done since the system started, in milliseconds.
+/// The time that one CPU has spent in each mode since the system started, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CpuSample {
-    /// The CPU's number.
+    /// The number of the CPU.
     pub id: u32,
-    /// Programs.
+    /// Time in user mode.
     pub user_ms: u64,
-    /// Programs of low priority.
+    /// Time in user mode with low priority.
     pub nice_ms: u64,
-    /// The kernel.
+    /// Time in the kernel.
     pub system_ms: u64,
-    /// Nothing.
+    /// Time without a task to run.
     pub idle_ms: u64,
-    /// Nothing, while a task waited for a disk.
+    /// Time without a task to run, while a task waited for a disk.
     pub iowait_ms: u64,
-    /// Interrupts.
+    /// Time in interrupt handlers.
     pub irq_ms: u64,
-    /// What interrupts left to do.
+    /// Time in the deferred work of interrupts.
     pub softirq_ms: u64,
-    /// Other virtual machines, on the CPU that was promised to this one.
+    /// Time that the hypervisor spent on other virtual machines.
     pub steal_ms: u64,
 }
 
-/// What happened between two [`SystemSnapshot`]s.
+/// The usage of the system between two [`SystemSnapshot`]s.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SystemUsage {
-    /// The time between the two.
+    /// The time between the two snapshots.
     pub interval: Duration,
-    /// The busy share of all CPUs together: 0 to 1.
+    /// The busy share of all CPUs together, from 0 to 1.
     pub cpu: f64,
-    /// Every CPU that was online both times.
+    /// The CPUs that were online at both moments.
     pub cpus: Vec<CpuUsage>,
     /// The memory at the later moment.
     pub memory: Memory,
-    /// How many bytes more can be had than before.
+    /// The growth of the available memory, in bytes.
     pub memory_available_change_bytes: i64,
     /// The load at the later moment.
     pub load: [f64; 3],
-    /// How much higher it is than before.
+    /// The growth of the load.
     pub load_change: [f64; 3],
 }
 
-/// How busy one CPU was.
+/// The usage of one CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CpuUsage {
-    /// The CPU's number.
+    /// The number of the CPU.
     pub id: u32,
-    /// The busy share of the interval: 0 to 1. Waiting for a disk is not busy, time taken by
-    /// other virtual machines is.
+    /// The busy share of the interval, from 0 to 1. Waiting for a disk does not count as busy; time
+    /// of other virtual machines does.
     pub busy: f64,
 }
 
 impl SystemSnapshot {
-    /// Says what happened since `earlier`.
+    /// Returns the usage of the system since `earlier`.
     ///
-    /// A CPU that went away or came meanwhile is left out. Counters that ran backwards, as some
-    /// kernels let them, count as standing still. Without any counted time the CPUs were idle.
+    /// A CPU that went offline or came online in between is left out. A counter that ran backwards,
+    /// as happens with some kernels, counts as unchanged. Without any counted time the CPUs were
+    /// idle.
     ///
     /// ```
     /// use os_info::System;
@@ -121,7 +122,7 @@ impl SystemSnapshot {
 }
 
 impl CpuSample {
-    /// Busy and idle milliseconds since `before`.
+    /// Returns the busy and the idle milliseconds since `before`.
     fn busy_and_idle_since(&self, before: &Self) -> (u64, u64) {
         let column = |of: fn(&Self) -> u64| of(self).saturating_sub(of(before));
         let sum = |columns: &[fn(&Self) -> u64]| {
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn use_is_counted_per_core_and_in_total() {
+    fn usage_is_counted_per_core_and_in_total() {
         let before = snapshot(10, vec![cpu(0, 1000, 1000), cpu(1, 0, 0)]);
         let after = snapshot(11, vec![cpu(0, 1750, 1250), cpu(1, 0, 1000)]);
         let usage = after.since(&before);

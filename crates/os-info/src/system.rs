@@ -1,6 +1,10 @@
-//! A reader that keeps what it has opened.
+//! A reader of the system that keeps its files open.
 
-use crate::cpu::{self, Clock, Cpu, Kinds, STAT};
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::cpu::{self, Cpu, Models, STAT, TickRate};
 use crate::files::{Root, read_record};
 use crate::groups::QuotaFiles;
 use crate::limits::{self, Limits, Pressure};
@@ -8,18 +12,16 @@ use crate::memory::{self, Memory};
 use crate::parse::{cgroup, meminfo, stat};
 use crate::snapshot::{CpuSample, SystemSnapshot};
 use crate::{Error, parallelism};
-use std::fs::File;
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
-/// A reader for programs that ask often: it keeps descriptors, paths and buffers, so that a call
-/// is little more than one read.
+/// A reader of the system for programs that call often.
 ///
-/// Files are opened when they are first needed; making one costs nothing and cannot fail. What
-/// changes is read on every call. What is kept is which models the CPUs have, until other CPUs
-/// are online, and the speed of those whose speed no driver scales.
+/// The reader keeps descriptors, paths and buffers, so that a call is little more than one read.
+/// Files are opened on first use; creating a reader costs nothing and cannot fail. Values that
+/// change are read on every call. The reader remembers the models of the CPUs, until other CPUs are
+/// online, and the speed of CPUs whose speed no driver scales.
 ///
-/// One must not be used on both sides of a fork: its files know the process that opened them.
+/// A reader must not be used on both sides of a fork, because the kernel's files belong to the
+/// process that opened them.
 ///
 /// ```
 /// let mut system = os_info::System::new();
@@ -34,20 +36,20 @@ use std::path::PathBuf;
 pub struct System {
     root: Root,
     buffer: Vec<u8>,
-    stat: Kept,
-    meminfo: Kept,
-    membership: Kept,
+    stat: OpenFile,
+    meminfo: OpenFile,
+    membership: OpenFile,
     quota: Option<QuotaFiles>,
     cpus: Vec<Cpu>,
-    kinds: Option<Kinds>,
+    models: Option<Models>,
 }
 
-/// A file that stays open.
+/// A file that is opened on first use and stays open.
 #[derive(Debug, Default)]
-struct Kept(Option<File>);
+struct OpenFile(Option<File>);
 
-impl Kept {
-    fn open(&mut self, root: &Root, path: &'static str) -> Result<&File, Error> {
+impl OpenFile {
+    fn get(&mut self, root: &Root, path: &'static str) -> Result<&File, Error> {
         if self.0.is_none() {
             let file = File::open(root.at(path)).map_err(|error| Error::os(path, error))?;
             self.0 = Some(file);
@@ -57,49 +59,51 @@ impl Kept {
 }
 
 impl System {
-    /// A reader of this system.
+    /// Creates a reader of this system.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A reader of the system whose `proc` and `sys` are below `root`: the host's, as monitoring
-    /// containers mount it, or a recorded one.
+    /// Creates a reader of the system whose `proc` and `sys` are below `root`.
     ///
-    /// What is no file is of this process and machine all the same: the affinity, which is that of
-    /// the calling thread, and memory where `meminfo` cannot be read.
+    /// `root` can be the mount of the host's files in a monitoring container, or a recorded system.
+    /// Values that come from no file are those of this process and machine: the affinity of the
+    /// calling thread, and the memory where `meminfo` cannot be read.
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: Root::new(root), ..Self::default() }
     }
 
-    /// As [`cpus`](crate::cpus()). The list is valid until the next call.
+    /// Lists the CPUs that are online, like [`cpus`](crate::cpus()).
+    ///
+    /// The list is valid until the next call.
     ///
     /// # Errors
     ///
-    /// As [`cpus`](crate::cpus()).
+    /// The same as for [`cpus`](crate::cpus()).
     pub fn cpus(&mut self) -> Result<&[Cpu], Error> {
         self.read_stat()?;
         let same = cpu::update(&mut self.cpus, &self.buffer)?;
-        match &self.kinds {
-            Some(kinds) if same => kinds.apply_speeds(&mut self.cpus),
+        match &self.models {
+            Some(models) if same => models.apply_speeds(&mut self.cpus),
             _ => {
-                let kinds = Kinds::read(&self.root, &self.cpus);
-                kinds.apply(&mut self.cpus);
-                self.kinds = Some(kinds);
+                let models = Models::read(&self.root, &self.cpus);
+                models.apply(&mut self.cpus);
+                self.models = Some(models);
             }
         }
         Ok(&self.cpus)
     }
 
-    /// As [`freemem`](crate::freemem).
+    /// Returns the memory that programs can allocate, like [`freemem`](crate::freemem).
     ///
     /// # Errors
     ///
-    /// As [`freemem`](crate::freemem).
+    /// The same as for [`freemem`](crate::freemem).
     pub fn freemem(&mut self) -> Result<u64, Error> {
         let mut buffer = [0; 256];
-        let file = self.meminfo.open(&self.root, MEMINFO).ok();
+        let file = self.meminfo.get(&self.root, MEMINFO).ok();
         let read = file.and_then(|file| {
             let length = std::os::unix::fs::FileExt::read_at(file, &mut buffer, 0).ok()?;
             meminfo::available(&buffer[..length])
@@ -107,36 +111,38 @@ impl System {
         memory::available_or_free(read)
     }
 
-    /// The memory of the host.
+    /// Returns the memory of the host.
     ///
     /// # Errors
     ///
-    /// `ENOENT` or `EACCES` from `/proc/meminfo` where that is missing; [`Error::Malformed`]
-    /// where it does not name total and free memory.
+    /// `ENOENT` or `EACCES` from `/proc/meminfo` where the file is missing; [`Error::Malformed`]
+    /// where it does not state total and free memory.
     pub fn memory(&mut self) -> Result<Memory, Error> {
-        let file = self.meminfo.open(&self.root, MEMINFO)?;
+        let file = self.meminfo.get(&self.root, MEMINFO)?;
         read_record(file, &mut self.buffer).map_err(|error| Error::os(MEMINFO, error))?;
         memory::from_meminfo(&self.buffer)
     }
 
-    /// As [`available_parallelism`](crate::available_parallelism); follows the process when it
-    /// is moved to another group.
+    /// Returns the number of threads that can run at the same time, like
+    /// [`available_parallelism`](crate::available_parallelism).
+    ///
+    /// The result follows the process when it is moved to another group.
     #[must_use]
     pub fn available_parallelism(&mut self) -> NonZeroUsize {
         let cpus = parallelism::affinity();
         if cpus == NonZeroUsize::MIN {
             return cpus;
         }
-        parallelism::within(cpus, self.cpu_quota())
+        parallelism::limited_by_quota(cpus, self.cpu_quota())
     }
 
     fn cpu_quota(&mut self) -> Option<cgroup::CpuQuota> {
-        let file = self.membership.open(&self.root, "/proc/self/cgroup").ok()?;
+        let file = self.membership.get(&self.root, "/proc/self/cgroup").ok()?;
         read_record(file, &mut self.buffer).ok()?;
-        // Opened anew when the process was moved, or when its group was removed and made again
-        // under the same name.
+        // The files are opened again when the process was moved, or when its group was removed and
+        // created again under the same name. The second case shows only when a read fails.
         for _ in 0..2 {
-            let known = self.quota.take().filter(|files| files.belong_to(&self.buffer));
+            let known = self.quota.take().filter(|files| files.are_current_for(&self.buffer));
             let files = known.unwrap_or_else(|| QuotaFiles::open(&self.root, &self.buffer));
             if let Ok(quota) = files.quota() {
                 self.quota = Some(files);
@@ -146,41 +152,41 @@ impl System {
         None
     }
 
-    /// As [`limits`](crate::limits).
+    /// Returns the limits of the container, like [`limits`](crate::limits).
     ///
     /// # Errors
     ///
-    /// As [`limits`](crate::limits).
+    /// The same as for [`limits`](crate::limits).
     pub fn limits(&self) -> Result<Limits, Error> {
         limits::limits_below(&self.root)
     }
 
-    /// As [`pressure`](crate::pressure).
+    /// Returns the pressure of the whole host, like [`pressure`](crate::pressure).
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         limits::pressure_below(&self.root)
     }
 
-    /// Takes all counters at this moment; [`SystemSnapshot::since`] compares two.
+    /// Reads all counters at this moment. [`SystemSnapshot::since`] compares two snapshots.
     ///
     /// # Errors
     ///
-    /// What reading `/proc/stat` and `/proc/meminfo` answers.
+    /// The errors of reading `/proc/stat` and `/proc/meminfo`.
     pub fn snapshot(&mut self) -> Result<SystemSnapshot, Error> {
         self.read_stat()?;
-        let clock = Clock::of_system();
+        let rate = TickRate::of_system();
         let mut cpus = Vec::with_capacity(self.cpus.len());
         stat::cpus(&self.buffer, |id, ticks| {
             cpus.push(CpuSample {
                 id,
-                user_ms: clock.ms(ticks.user),
-                nice_ms: clock.ms(ticks.nice),
-                system_ms: clock.ms(ticks.system),
-                idle_ms: clock.ms(ticks.idle),
-                iowait_ms: clock.ms(ticks.iowait),
-                irq_ms: clock.ms(ticks.irq),
-                softirq_ms: clock.ms(ticks.softirq),
-                steal_ms: clock.ms(ticks.steal),
+                user_ms: rate.ms(ticks.user),
+                nice_ms: rate.ms(ticks.nice),
+                system_ms: rate.ms(ticks.system),
+                idle_ms: rate.ms(ticks.idle),
+                iowait_ms: rate.ms(ticks.iowait),
+                irq_ms: rate.ms(ticks.irq),
+                softirq_ms: rate.ms(ticks.softirq),
+                steal_ms: rate.ms(ticks.steal),
             });
         });
         if cpus.is_empty() {
@@ -191,7 +197,7 @@ impl System {
     }
 
     fn read_stat(&mut self) -> Result<(), Error> {
-        let file = self.stat.open(&self.root, STAT)?;
+        let file = self.stat.get(&self.root, STAT)?;
         read_record(file, &mut self.buffer).map_err(|error| Error::os(STAT, error))
     }
 }

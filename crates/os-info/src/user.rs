@@ -1,32 +1,34 @@
-//! The user this program runs as, and the user's places.
+//! The user of this program, and the user's directories.
 
-use crate::Error;
 #[cfg(feature = "serde")]
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The user this program runs as.
+use crate::Error;
+
+/// The user of this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UserInfo {
-    /// The effective user's number.
+    /// The number of the effective user.
     pub uid: u32,
-    /// The number of the user's group.
+    /// The number of the user's group: the primary group in the user database, or the effective
+    /// group without an entry.
     pub gid: u32,
-    /// The login name; nothing where the user database has no entry for the number.
+    /// The login name; `None` where the user database has no entry for the number.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
     pub username: Option<OsString>,
-    /// The home directory of the user database; nothing where it has no entry, or an empty one.
+    /// The home directory in the user database; `None` without an entry, or with an empty one.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
     pub homedir: Option<PathBuf>,
-    /// The login shell; nothing where there is none.
+    /// The login shell; `None` without an entry, or with an empty one.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))]
     pub shell: Option<PathBuf>,
 }
 
-/// Text where it is text, with replacement characters where it is not.
+/// Serializes as text, with replacement characters where the value is not UTF-8.
 #[cfg(feature = "serde")]
 fn as_text<S: serde::Serializer>(
     value: &Option<impl AsRef<OsStr>>,
@@ -36,10 +38,10 @@ fn as_text<S: serde::Serializer>(
     serde::Serialize::serialize(&text, serializer)
 }
 
-/// Looks the effective user up in the user database. The environment is not asked.
+/// Looks up the effective user in the user database. The environment is not used.
 ///
-/// A number without an entry, as containers have it, is no error: the numbers are there, the
-/// names are not.
+/// A number without an entry, as is common in containers, is no error: the result then has the
+/// numbers without the names.
 ///
 /// ```
 /// let user = os_info::user_info()?;
@@ -52,10 +54,10 @@ fn as_text<S: serde::Serializer>(
 ///
 /// # Errors
 ///
-/// What `getpwuid_r(3)` answers where the database cannot be read.
+/// The error of `getpwuid_r(3)` where the database cannot be read.
 ///
-/// Node: throws for a number without an entry, and answers an empty home directory or shell with
-/// the empty text.
+/// Node: throws for a number without an entry, and returns the empty text for an empty home
+/// directory or shell.
 #[doc(alias = "userInfo")]
 pub fn user_info() -> Result<UserInfo, Error> {
     let (uid, gid) = sys::host::user::effective_ids();
@@ -77,15 +79,16 @@ fn of_entry(user: sys::host::user::User) -> UserInfo {
     }
 }
 
-/// The user's home directory: `HOME`, or else that of the user database. Need not be UTF-8, and
-/// need not exist.
+/// Returns the home directory of the user: `HOME`, or else the entry of the user database.
+///
+/// The path need not be UTF-8, and the directory need not exist.
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] when `HOME` is set to nothing; `ENOENT` from `getpwuid_r` when it is not set
-/// and the user has no entry, or one without a home.
+/// [`Error::Empty`] when `HOME` is set to the empty text; `ENOENT` from `getpwuid_r` when `HOME` is
+/// not set and the user has no entry, or an entry without a home.
 ///
-/// Node: answers an empty `HOME`, or an empty entry, with the empty text; every path made of it
+/// Node: returns the empty text for an empty `HOME` or an empty entry. Every path made of it
 /// silently leads to the current directory.
 pub fn homedir() -> Result<PathBuf, Error> {
     match std::env::var_os("HOME") {
@@ -97,9 +100,11 @@ pub fn homedir() -> Result<PathBuf, Error> {
     user_info()?.homedir.ok_or_else(|| Error::os("getpwuid_r", missing()))
 }
 
-/// The directory for temporary files: the first of `TMPDIR`, `TMP` and `TEMP` that is not empty,
-/// or `/tmp`. One slash at its end is taken off. Programs with more rights than their user has
-/// (setuid) do not ask the environment. The directory need not exist.
+/// Returns the directory for temporary files.
+///
+/// The result is the first of `TMPDIR`, `TMP` and `TEMP` that is not empty, or `/tmp`. One slash at
+/// its end is removed. A program with more privileges than its user (setuid) ignores the
+/// environment. The directory need not exist.
 ///
 /// ```
 /// let file = os_info::tmpdir().join("draft");
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slash_is_taken_off_and_empty_variables_count_as_missing() {
+    fn one_slash_is_removed_and_empty_variables_count_as_missing() {
         for (given, expected) in [
             (&["/a/b/"][..], "/a/b"),
             (&["/a/b//"], "/a/b/"),

@@ -1,18 +1,20 @@
-//! Priorities. What changes a process is done by copies of this program.
+//! Tests of priorities. Copies of this program run the tests that change a process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
-use os_info::{Error, constants::priority, get_priority, set_priority};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use os_info::{Error, constants::priority, get_priority, set_priority};
+
 const ROLE: &str = "OS_INFO_TEST_ROLE";
 
-/// Runs the test `name` again, as another process and user.
-fn again(name: &str, uid: Option<u32>) -> Option<bool> {
+/// Runs the test `name` in another process, as user `uid` if given. Returns whether it passed, or
+/// `None` where the user cannot run it.
+fn run_in_process(name: &str, uid: Option<u32>) -> Option<bool> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture"]).env(ROLE, name);
     if let Some(uid) = uid {
@@ -31,12 +33,13 @@ fn is_role() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
-/// The priority of each thread of this process.
+/// Returns the priority of each thread of this process.
 fn priorities() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    // One that ended since has no file any more.
+    // A thread that has ended in between has no file any more.
     let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    // Field 19, counted from behind the name, which is field 2.
+    // The priority is field 19. Fields are counted from behind the name, field 2, which may contain
+    // blanks.
     let field = |stat: String| {
         let after = stat.rsplit_once(')').unwrap().1.to_owned();
         after.split_ascii_whitespace().nth(16).unwrap().to_owned()
@@ -45,17 +48,17 @@ fn priorities() -> Vec<String> {
 }
 
 #[test]
-fn a_priority_out_of_range_is_refused_before_anything_is_tried() {
+fn a_priority_out_of_range_is_refused_before_any_call() {
     for value in [-21, 20, i32::MIN, i32::MAX] {
         let error = set_priority(0, value).unwrap_err();
-        assert!(matches!(error, Error::OutOfRange { value: said, .. } if said == value));
+        assert!(matches!(error, Error::OutOfRange { value: reported, .. } if reported == value));
         assert_eq!((error.code(), error.call()), ("ERR_OUT_OF_RANGE", "setpriority"));
         assert!(error.to_string().contains("from -20 to 19"));
     }
 }
 
 #[test]
-fn a_missing_process_is_said_with_errno_and_call() {
+fn a_missing_process_is_reported_with_errno_and_call() {
     for missing in [i32::MAX as u32, u32::MAX] {
         for (error, call) in [
             (get_priority(missing).unwrap_err(), "getpriority"),
@@ -70,7 +73,7 @@ fn a_missing_process_is_said_with_errno_and_call() {
 #[test]
 fn every_thread_gets_the_priority() {
     if !is_role() {
-        assert_eq!(again("every_thread_gets_the_priority", None), Some(true));
+        assert_eq!(run_in_process("every_thread_gets_the_priority", None), Some(true));
         return;
     }
     let (ready, started) = mpsc::channel();
@@ -100,10 +103,10 @@ fn every_thread_gets_the_priority() {
 fn threads_that_come_and_go_meanwhile_get_the_priority() {
     const NAME: &str = "threads_that_come_and_go_meanwhile_get_the_priority";
     if !is_role() {
-        assert_eq!(again(NAME, None), Some(true));
+        assert_eq!(run_in_process(NAME, None), Some(true));
         return;
     }
-    /// A thread that starts the next one and ends, until it is told to stay.
+    /// Starts a thread that starts the next one and ends, until `stay` is set.
     fn chain(stay: Arc<Mutex<bool>>, stays: mpsc::Sender<()>, held: Arc<Mutex<()>>) {
         thread::spawn(move || {
             if *stay.lock().unwrap() {
@@ -135,7 +138,7 @@ fn threads_that_come_and_go_meanwhile_get_the_priority() {
 fn a_foreign_process_and_more_than_allowed_are_refused() {
     if !is_role() {
         let nobody = (os_info::user_info().unwrap().uid == 0).then_some(65534);
-        let done = again("a_foreign_process_and_more_than_allowed_are_refused", nobody);
+        let done = run_in_process("a_foreign_process_and_more_than_allowed_are_refused", nobody);
         assert_ne!(done, Some(false));
         return;
     }

@@ -1,15 +1,17 @@
-//! Whole recorded systems: `proc` and `sys` of many shapes, below a directory of their own.
+//! Tests with whole recorded systems: `proc` and `sys` of many shapes, each below a directory of
+//! its own.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use os_info::System;
 use std::fs;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A directory with a `proc` and a `sys`; removed when dropped.
+use os_info::System;
+
+/// A directory with a `proc` and a `sys`, removed on drop.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -44,7 +46,7 @@ impl Drop for Tree {
 const STAT: &str = include_str!("../recorded/stat/two-cpus");
 const V2_MOUNT: &str = "31 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
 
-/// A service in a slice, with cgroup v2 alone.
+/// Returns the files of a service in a slice, with cgroup v2 only.
 fn nested_v2() -> Tree {
     Tree::new(&[
         ("proc/self/cgroup", "0::/a/b/c\n"),
@@ -80,7 +82,7 @@ fn the_strictest_limit_on_the_path_counts() {
     assert_eq!(limits.cpu_set, Some(vec![0, 2, 3]));
     assert_eq!(limits.memory.max_bytes, Some(1_000_000));
     assert_eq!(limits.memory.high_bytes, Some(800_000));
-    // Of the group whose limit it is: its siblings use it, too.
+    // The usage is that of the group that sets the limit, because its other groups count, too.
     assert_eq!(limits.memory.current_bytes, Some(500_000));
     assert_eq!((limits.pids_max, limits.pids_current), (Some(100), Some(9)));
     let pressure = limits.pressure.cpu.unwrap();
@@ -94,14 +96,14 @@ fn a_quota_of_one_and_a_half_gives_two_threads_where_there_are_two_cpus() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     let tree = nested_v2();
     let mut system = tree.system();
-    let mut asked = |quota: &str| {
+    let mut parallelism = |quota: &str| {
         tree.write("sys/fs/cgroup/a/cpu.max", quota);
         system.available_parallelism().get()
     };
-    assert_eq!(asked("150000 100000\n"), 2.min(cpus));
-    // The same files, read again: a changed quota shows at once.
-    assert_eq!(asked("20000 100000\n"), 1);
-    assert_eq!(asked("garbage\n"), 4.min(cpus));
+    assert_eq!(parallelism("150000 100000\n"), 2.min(cpus));
+    // The same files are read again, so that a changed quota takes effect at once.
+    assert_eq!(parallelism("20000 100000\n"), 1);
+    assert_eq!(parallelism("garbage\n"), 4.min(cpus));
 }
 
 #[test]
@@ -118,9 +120,10 @@ fn a_process_that_moves_to_another_group_has_its_limits() {
 }
 
 #[test]
-fn a_quota_that_appears_while_the_process_runs_shows_at_once() {
+fn a_quota_that_appears_while_the_process_runs_takes_effect_at_once() {
     let cpus = std::thread::available_parallelism().unwrap().get();
-    // Which group gets the first file, and which the second: the controller comes from outside.
+    // Each row names the group that gets the first file, and the one that gets the second. The
+    // controller is enabled from the outside inwards.
     for (path, first, second) in [
         ("0::/\n", "cpu.max", None),
         ("0::/a\n", "a/cpu.max", None),
@@ -174,7 +177,7 @@ fn v1_has_a_hierarchy_for_each_controller() {
     let limits = tree.system().limits().unwrap();
     assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.5);
     assert_eq!(tree.system().available_parallelism().get(), 1);
-    // A parent outside of the view is stricter; only the kernel's own sum knows of it.
+    // A parent outside of the view is stricter. Only the kernel's own summary includes it.
     assert_eq!(limits.memory.max_bytes, Some(3_000_000));
     assert_eq!(limits.memory.current_bytes, Some(4_000_000));
     assert_eq!((limits.memory.high_bytes, limits.pids_max), (None, None));
@@ -182,7 +185,7 @@ fn v1_has_a_hierarchy_for_each_controller() {
 }
 
 #[test]
-fn a_hybrid_system_has_its_groups_at_unusual_places() {
+fn a_hybrid_system_may_mount_its_groups_at_unusual_paths() {
     let tree = Tree::new(&[
         ("proc/self/cgroup", "1:memory:/job\n0::/job\n"),
         (
@@ -197,13 +200,13 @@ fn a_hybrid_system_has_its_groups_at_unusual_places() {
         ("sys/fs/cgroup/unified/job/memory.max", "1\n"),
     ]);
     let limits = tree.system().limits().unwrap();
-    assert_eq!(limits.memory.max_bytes, Some(777), "v1 rules over memory here");
+    assert_eq!(limits.memory.max_bytes, Some(777), "v1 has the memory controller here");
     assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.1);
     assert_eq!(tree.system().available_parallelism().get(), 1);
 }
 
 #[test]
-fn a_list_of_cpus_is_read_whole_however_long_it_is() {
+fn a_long_list_of_cpus_is_read_whole() {
     let cpus: Vec<u32> = (0..8192).step_by(2).collect();
     let list = cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let tree = Tree::new(&[
@@ -244,7 +247,7 @@ fn without_control_groups_nothing_is_limited() {
 }
 
 #[test]
-fn without_proc_errors_name_the_file_and_freemem_asks_the_kernel() {
+fn without_proc_errors_name_the_file_and_freemem_uses_a_call() {
     let tree = Tree::new(&[]);
     let mut system = tree.system();
     for (error, call) in [
@@ -294,7 +297,7 @@ fn models_and_speeds_follow_the_cpus_that_are_online() {
     assert_eq!(cpus[1].times.idle_ms, 1_977_830);
     tree.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "600000\n");
     assert_eq!(system.cpus().unwrap()[1].speed_mhz, 600);
-    // CPU 0 goes offline: what is known of CPU 1 stays with it.
+    // CPU 0 goes offline. The values of CPU 1 stay with CPU 1.
     tree.write("proc/stat", "cpu 1 1 1 1\ncpu1 1 2 3 4 5 6\n");
     tree.write("proc/cpuinfo", "processor : 1\nmodel name : Other\n");
     let cpus = system.cpus().unwrap();

@@ -1,4 +1,5 @@
-//! The shapes that the feature `serde` gives to results: Node's, where Node has them.
+//! Tests of the shapes that the feature `serde` gives to results. Results that Node has serialize
+//! in Node's shapes.
 
 #![cfg(feature = "serde")]
 #![allow(clippy::unwrap_used, reason = "test code")]
@@ -11,7 +12,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn what_node_has_has_its_keys() {
+fn results_that_node_has_have_its_keys() {
     let cpus = json!(os_info::cpus().unwrap());
     assert_eq!(keys(&cpus[0]), ["model", "speed", "times"]);
     assert_eq!(keys(&cpus[0]["times"]), ["idle", "irq", "nice", "sys", "user"]);
@@ -29,7 +30,7 @@ fn what_node_has_has_its_keys() {
 }
 
 #[test]
-fn what_is_beyond_node_says_its_units() {
+fn results_beyond_node_name_their_units() {
     let mut system = System::new();
     let before = system.snapshot().unwrap();
     let usage = json!(system.snapshot().unwrap().since(&before));

@@ -1,9 +1,9 @@
-//! The callback thread: where user code runs when it asked for callbacks.
+//! The callback thread, which runs the callbacks of users.
 //!
-//! One thread, `brood-callbacks`, started on first use. Jobs run in the order in which they were
-//! given. Nothing inside this project waits for it, so a slow callback delays only other
-//! callbacks. A job that panics is reported (the panic hook of the program prints it, then
-//! [`on_panic`]'s hook is called) and the next one runs.
+//! The process has one such thread, `brood-callbacks`, started on first use. Jobs run in the order
+//! of their submission. Nothing inside this project waits for the thread, so a slow callback
+//! delays only other callbacks. When a job panics, the panic hook of the program prints the
+//! panic, the hook of [`on_panic`] is called, and the next job runs.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -22,32 +22,33 @@ thread_local! {
     static ON_CALLBACK_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `job` on the callback thread, after the ones given before. Does not wait.
+/// Runs `job` on the callback thread, after all jobs submitted before. Does not wait.
 ///
-/// The queue has no bound of its own: what feeds it (messages) is bounded by credit.
+/// The queue has no bound of its own. Its input, messages, is bounded by credit.
 ///
 /// ```
-/// let (done, heard) = crossbeam_channel::unbounded();
-/// reactor::callback::call(move || done.send(reactor::callback::on_callback_thread()).unwrap());
-/// assert_eq!(heard.recv(), Ok(true));
+/// let (sender, receiver) = crossbeam_channel::unbounded();
+/// reactor::callback::call(move || sender.send(reactor::callback::on_callback_thread()).unwrap());
+/// assert_eq!(receiver.recv(), Ok(true));
 /// ```
 pub fn call(job: impl FnOnce() + Send + 'static) {
     let queue = queue();
-    // Cannot fail: the queue keeps a receiver of its own.
-    let _ = queue.jobs.send(Box::new(job));
+    // The send cannot fail, because the queue keeps a receiver of its own.
+    let _ = queue.sender.send(Box::new(job));
     queue.start();
 }
 
-/// A function that has `action` called, on the callback thread, with each value it is given: one after
-/// the other, in the order in which they were given, the ones after a panic as well. `action` is
-/// dropped there, too.
+/// Returns a function that passes its argument to `action`, which runs on the callback thread.
+///
+/// The calls of `action` run one after the other, in the order of the arguments; a panic in one
+/// does not stop the later ones. `action` is dropped on the callback thread, too.
 ///
 /// ```
-/// let (tell, heard) = crossbeam_channel::unbounded();
-/// let each = reactor::callback::each(move |number: u32| tell.send(number * 2).unwrap());
+/// let (sender, receiver) = crossbeam_channel::unbounded();
+/// let each = reactor::callback::each(move |number: u32| sender.send(number * 2).unwrap());
 /// each(1);
 /// each(2);
-/// assert_eq!(heard.iter().take(2).collect::<Vec<_>>(), [2, 4]);
+/// assert_eq!(receiver.iter().take(2).collect::<Vec<_>>(), [2, 4]);
 /// ```
 pub fn each<T: Send + 'static>(
     action: impl FnMut(T) + Send + 'static,
@@ -63,8 +64,8 @@ pub fn each<T: Send + 'static>(
     }
 }
 
-/// What is called for each value. It is dropped where it is called: what it holds may be user code
-/// as well.
+/// The action of [`each`]. It is dropped on the thread that calls it, because the values it holds
+/// may run user code in their `drop` as well.
 struct Action<F: Send + 'static>(Option<Arc<Mutex<F>>>);
 
 impl<F: Send + 'static> Drop for Action<F> {
@@ -74,49 +75,52 @@ impl<F: Send + 'static> Drop for Action<F> {
     }
 }
 
-/// Whether the caller runs on the callback thread, where waiting for something that only a later
-/// callback could bring would be a deadlock.
+/// Returns whether the caller runs on the callback thread.
+///
+/// Waiting there for the effect of a later callback would be a deadlock.
 #[must_use]
 pub fn on_callback_thread() -> bool {
     ON_CALLBACK_THREAD.get()
 }
 
-/// Has `hook` called, on the callback thread, with the payload of each panic of a job. Replaces
-/// the hook from before.
+/// Sets the hook that is called, on the callback thread, with the payload of each panic of a job.
+///
+/// The new hook replaces the previous one.
 pub fn on_panic(hook: impl Fn(&(dyn Any + Send)) + Send + Sync + 'static) {
     *HOOK.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
 }
 
 struct Queue {
-    jobs: Sender<Job>,
-    waiting: Receiver<Job>,
-    running: Mutex<bool>,
+    sender: Sender<Job>,
+    receiver: Receiver<Job>,
+    started: Mutex<bool>,
 }
 
 fn queue() -> &'static Queue {
     static QUEUE: OnceLock<Queue> = OnceLock::new();
     QUEUE.get_or_init(|| {
-        let (jobs, waiting) = unbounded();
-        Queue { jobs, waiting, running: Mutex::new(false) }
+        let (sender, receiver) = unbounded();
+        Queue { sender, receiver, started: Mutex::new(false) }
     })
 }
 
 impl Queue {
-    /// Starts the thread. When there are too many threads now, the job waits and the next call
-    /// tries again.
+    /// Starts the thread, unless it runs already.
+    ///
+    /// When the process has too many threads, the job stays queued and the next call tries again.
     fn start(&self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*running {
-            let waiting = self.waiting.clone();
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*started {
+            let receiver = self.receiver.clone();
             let thread = thread::Builder::new().name("brood-callbacks".to_owned());
-            *running = thread.spawn(move || run(&waiting)).is_ok();
+            *started = thread.spawn(move || run(&receiver)).is_ok();
         }
     }
 }
 
-fn run(waiting: &Receiver<Job>) {
+fn run(jobs: &Receiver<Job>) {
     ON_CALLBACK_THREAD.set(true);
-    for job in waiting {
+    for job in jobs {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
             // A hook that panics must not end the thread either.
             let _ = catch_unwind(AssertUnwindSafe(|| report(&*panic)));
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn jobs_run_in_order_and_a_panic_is_reported_without_stopping_the_next() {
-        let (done, heard) = unbounded();
+        let (done, results) = unbounded();
         let panics = done.clone();
         on_panic(move |payload| {
             let text = payload.downcast_ref::<&str>().copied().unwrap_or_default();
@@ -149,8 +153,8 @@ mod tests {
         }
         call(|| panic!("expected by a test"));
         call(move || done.send("after".to_owned()).unwrap());
-        let heard: Vec<String> = heard.iter().take(5).collect();
-        assert_eq!(heard, ["0", "1", "2", "expected by a test", "after"]);
+        let results: Vec<String> = results.iter().take(5).collect();
+        assert_eq!(results, ["0", "1", "2", "expected by a test", "after"]);
         assert!(!on_callback_thread());
     }
 }

@@ -1,4 +1,4 @@
-//! Deadlines: at most one per owner, the earliest first.
+//! Deadlines: a queue with at most one deadline per owner, the earliest first.
 //!
 //! Pure.
 
@@ -9,21 +9,21 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Deadlines<O> {
     queue: BTreeSet<(Instant, O)>,
-    of: BTreeMap<O, Instant>,
+    by_owner: BTreeMap<O, Instant>,
 }
 
 impl<O: Copy + Ord> Deadlines<O> {
     pub(crate) fn new() -> Self {
-        Self { queue: BTreeSet::new(), of: BTreeMap::new() }
+        Self { queue: BTreeSet::new(), by_owner: BTreeMap::new() }
     }
 
-    /// Sets, moves or (with `None`) forgets the deadline of `owner`.
+    /// Sets or moves the deadline of `owner`, or clears it (`None`).
     pub(crate) fn set(&mut self, owner: O, at: Option<Instant>) {
         let old = match at {
-            Some(at) => self.of.insert(owner, at),
-            None => self.of.remove(&owner),
+            Some(at) => self.by_owner.insert(owner, at),
+            None => self.by_owner.remove(&owner),
         };
-        // The same again is what a busy source says in every turn.
+        // A busy source sets the same deadline in every turn; the queue is then left alone.
         if old == at {
             return;
         }
@@ -33,7 +33,7 @@ impl<O: Copy + Ord> Deadlines<O> {
         }
     }
 
-    /// Takes every owner whose deadline is at or before `now`, the earliest first.
+    /// Removes and returns every owner whose deadline is at or before `now`, the earliest first.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<O> {
         let mut due = Vec::new();
         while let Some(&(at, owner)) = self.queue.first() {
@@ -46,7 +46,7 @@ impl<O: Copy + Ord> Deadlines<O> {
         due
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|&(at, _)| at)
     }
@@ -67,11 +67,11 @@ mod tests {
         }
         assert_eq!(deadlines.take_due(at(now)), due);
         assert_eq!(deadlines.next(), next.map(at));
-        assert_eq!(deadlines.queue.len(), deadlines.of.len());
+        assert_eq!(deadlines.queue.len(), deadlines.by_owner.len());
     }
 
     #[test]
-    fn due_ones_come_earliest_first_and_once() {
+    fn due_owners_come_once_and_the_earliest_first() {
         check(&[], 5, &[], None);
         check(&[(1, Some(5))], 4, &[], Some(5));
         check(&[(1, Some(5))], 5, &[1], None);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_deadline_replaces_the_old_one_and_none_forgets_it() {
+    fn a_new_deadline_replaces_the_old_one_and_none_clears_it() {
         check(&[(1, Some(5)), (1, Some(8))], 6, &[], Some(8));
         check(&[(1, Some(8)), (1, Some(5))], 6, &[1], None);
         check(&[(1, Some(5)), (1, Some(5))], 5, &[1], None);

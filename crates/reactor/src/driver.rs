@@ -1,10 +1,10 @@
-//! The loop's thread: wait, name what happened, let each source answer.
+//! The thread of the loop: it waits for events and delivers them to the sources.
 //!
-//! One turn, in this order: commands from other threads (and from the turn before), readiness,
-//! deadlines that are due, and the sources that asked for another go in an *earlier* turn. So
-//! whoever asks again and again comes last each time and costs the others no turn.
+//! One turn has four steps, in this order: commands from other threads (and from the previous
+//! turn), readiness, deadlines that are due, and the sources that asked for another event in an
+//! *earlier* turn. A source that always asks for another event therefore comes last in each turn,
+//! and costs the others no turn.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem;
@@ -15,21 +15,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadlines::Deadlines;
+use crate::event::{Event, SourceId};
 use crate::readiness::Readiness;
-use crate::source::{Event, Source};
-use crate::turn::{Asked, READ_BUFFER_BYTES, Turn};
-use crate::wake::{Command, Handle, Mailbox, SourceId};
+use crate::source::Source;
+use crate::turn::{READ_BUFFER_BYTES, Requests, Turn};
+use crate::wake::{Command, Handle, Mailbox, mark_loop_thread};
 
-/// The loop. There is one per process: [`reactor()`].
+/// The loop. Each process has one, which [`reactor()`] returns.
 #[derive(Debug)]
 pub struct Reactor {
     mailbox: Arc<Mailbox>,
 }
 
-/// The process's loop, started on first use.
+/// Returns the loop of this process, and starts it on first use.
 ///
 /// The thread and its two descriptors (epoll and eventfd, close-on-exec) stay until the process
-/// ends. A child made by a bare `fork(2)` has no loop thread and must not use it.
+/// ends. A child made by a bare `fork(2)` has no loop thread and must not use the loop.
 ///
 /// # Errors
 ///
@@ -48,18 +49,8 @@ pub fn reactor() -> io::Result<&'static Reactor> {
     Ok(INSTANCE.get_or_init(|| reactor))
 }
 
-thread_local! {
-    static ON_LOOP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the caller runs on the loop, where it must not block.
-#[must_use]
-pub fn on_loop() -> bool {
-    ON_LOOP.get()
-}
-
 impl Reactor {
-    /// A loop of its own; the crate's tests count its turns.
+    /// Starts a separate loop. The tests of this crate count the turns of theirs.
     pub(crate) fn start() -> io::Result<Self> {
         let (readiness, waker) = Readiness::new()?;
         let mailbox = Arc::new(Mailbox::new(waker));
@@ -75,16 +66,19 @@ impl Reactor {
         Ok(Self { mailbox })
     }
 
-    /// Puts `source` on the loop, from any thread, and does not wait: [`Event::Start`] comes
-    /// soon, on the loop, and before anything else.
+    /// Adds `source` to the loop, from any thread, and does not wait.
+    ///
+    /// The loop soon delivers [`Event::Start`], before every other event of the source.
     pub fn add(&self, source: impl Source) -> Handle {
         let handle = self.mailbox.handle();
         self.mailbox.send(Command::Add(Box::new(source), handle.clone()));
         handle
     }
 
-    /// How many turns the loop has made. It stands still while nothing happens: for tests and
-    /// measurements of idle wake-ups.
+    /// Returns the number of turns that the loop has made.
+    ///
+    /// The number stands still while nothing happens. Tests and measurements of idle wake-ups use
+    /// it.
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.mailbox.turns.load(Ordering::Relaxed)
@@ -95,43 +89,45 @@ struct Driver {
     mailbox: Arc<Mailbox>,
     readiness: Readiness,
     deadlines: Deadlines<SourceId>,
-    sources: BTreeMap<SourceId, Place>,
+    sources: BTreeMap<SourceId, Entry>,
     again: Vec<SourceId>,
     buffer: Vec<u8>,
 }
 
-/// A source where it lives.
-struct Place {
+/// A source on the loop.
+struct Entry {
     source: Box<dyn Source>,
     handle: Handle,
-    /// It stands in `Driver::again`.
+    /// Whether `Driver::again` contains the source.
     again: bool,
 }
 
 impl Driver {
     fn run(mut self) {
-        ON_LOOP.set(true);
-        let (mut news, mut commands) = (Vec::new(), Vec::new());
+        mark_loop_thread();
+        let (mut ready, mut commands) = (Vec::new(), Vec::new());
         loop {
             let timeout = self.timeout();
-            let waited = self.readiness.wait(timeout, &mut news);
+            let waited = self.readiness.wait(timeout, &mut ready);
             waited.expect("our epoll descriptor is open, and only a signal can end the wait");
             self.mailbox.turns.fetch_add(1, Ordering::Relaxed);
+            // The list is taken before any event is delivered: a source that asks again in this
+            // turn waits for the next one.
             let again = mem::take(&mut self.again);
             self.mailbox.take(&mut commands);
             for command in commands.drain(..) {
                 self.perform(command);
             }
-            for (source, event) in news.drain(..) {
-                self.tell(source, event);
+            for (source, event) in ready.drain(..) {
+                self.deliver(source, event);
             }
             for source in self.deadlines.take_due(Instant::now()) {
-                self.tell(source, Event::Deadline);
+                self.deliver(source, Event::Deadline);
             }
             for source in again {
-                if let Some(place) = self.sources.get_mut(&source) {
-                    place.again = false;
-                    self.tell(source, Event::Again);
+                if let Some(entry) = self.sources.get_mut(&source) {
+                    entry.again = false;
+                    self.deliver(source, Event::Again);
                 }
             }
         }
@@ -148,51 +144,52 @@ impl Driver {
         match command {
             Command::Add(source, handle) => {
                 let id = handle.id;
-                self.sources.insert(id, Place { source, handle, again: false });
-                self.tell(id, Event::Start);
+                self.sources.insert(id, Entry { source, handle, again: false });
+                self.deliver(id, Event::Start);
             }
             Command::Wake(id) => {
-                if let Some(place) = self.sources.get(&id) {
-                    place.handle.told();
-                    self.tell(id, Event::Wake);
+                if let Some(entry) = self.sources.get(&id) {
+                    entry.handle.mark_delivered();
+                    self.deliver(id, Event::Wake);
                 }
             }
             Command::Remove(id) => self.remove(id),
         }
     }
 
-    /// Lets one source answer one event, and does what it asked for.
-    fn tell(&mut self, id: SourceId, event: Event) {
-        let Some(place) = self.sources.get_mut(&id) else { return };
+    /// Delivers one event to one source, and performs the requests of the source.
+    fn deliver(&mut self, id: SourceId, event: Event) {
+        let Some(entry) = self.sources.get_mut(&id) else { return };
         let mut turn = Turn {
             source: id,
             now: Instant::now(),
             readiness: &mut self.readiness,
             buffer: &mut self.buffer,
-            asked: Asked::default(),
+            requests: Requests::default(),
         };
         // Unwind safe: after a panic the source is dropped, and the loop's own tables change only
         // in calls that do not run code of the source.
-        let answer = catch_unwind(AssertUnwindSafe(|| place.source.event(event, &mut turn)));
-        let asked = turn.asked;
-        if answer.is_err() || asked.remove {
+        let result = catch_unwind(AssertUnwindSafe(|| entry.source.event(event, &mut turn)));
+        let requests = turn.requests;
+        if result.is_err() || requests.remove {
             self.remove(id);
             return;
         }
-        if asked.again && !place.again {
-            place.again = true;
+        if requests.again && !entry.again {
+            entry.again = true;
             self.again.push(id);
         }
-        if let Some(at) = asked.deadline {
+        if let Some(at) = requests.deadline {
             self.deadlines.set(id, at);
         }
     }
 
     fn remove(&mut self, id: SourceId) {
-        let Some(place) = self.sources.remove(&id) else { return };
+        let Some(entry) = self.sources.remove(&id) else { return };
         self.deadlines.set(id, None);
         self.readiness.release(id);
-        // The panic has been reported by the panic hook; the source is gone either way.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(place)));
+        // A panic in the drop is reported by the panic hook and must not end the loop. The source
+        // is gone either way.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(entry)));
     }
 }

@@ -1,18 +1,18 @@
 //! The one mio loop of brood: readiness, deadlines, wake-ups, signals.
 //!
-//! [`reactor()`] gives the process's loop: one thread, `brood-loop`, started on first use. A
-//! [`Source`] is a small machine that lives on it: it registers descriptors, sets a deadline, is
-//! woken through its [`Handle`] from any thread, and gets everything as an [`Event`], one at a
-//! time. User code never runs there: what a user is to run goes through [`callback::call`], and
-//! [`signals::Signals`] brings signals as values.
+//! [`reactor()`] returns the loop of the process: one thread, `brood-loop`, started on first use.
+//! A [`Source`] is a small state machine on the loop. A source registers descriptors, sets a
+//! deadline and is woken through its [`Handle`] from any thread; the loop delivers each of these
+//! as an [`Event`], one at a time. User code never runs on the loop: [`callback::call`] runs it on
+//! a thread of its own, and [`signals::Signals`] delivers signals as values.
 //!
-//! What always holds: an idle loop makes no wake-ups; a source that panics is removed and the
-//! loop goes on; a source that asks for more turns never keeps the others from theirs.
+//! Three invariants hold. An idle loop makes no wake-ups. A source that panics is removed, and the
+//! loop continues. A source that asks for more events never delays the others by a turn.
 //!
 //! ```
 //! use reactor::{Event, Source, Turn, reactor};
 //!
-//! /// Tells each wake-up to a channel.
+//! /// Sends a text to a channel at each wake-up.
 //! struct Bell(crossbeam_channel::Sender<&'static str>);
 //!
 //! impl Source for Bell {
@@ -24,10 +24,10 @@
 //!     }
 //! }
 //!
-//! let (rings, heard) = crossbeam_channel::unbounded();
-//! let bell = reactor()?.add(Bell(rings));
+//! let (sender, receiver) = crossbeam_channel::unbounded();
+//! let bell = reactor()?.add(Bell(sender));
 //! bell.wake();
-//! assert_eq!(heard.recv(), Ok("ding"));
+//! assert_eq!(receiver.recv(), Ok("ding"));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -36,16 +36,18 @@ pub mod signals;
 
 mod deadlines;
 mod driver;
+mod event;
 mod readiness;
 mod source;
 mod turn;
 mod wake;
 
-pub use driver::{Reactor, on_loop, reactor};
-pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Event, Key, Source};
+pub use driver::{Reactor, reactor};
+pub use event::{Event, Token};
+pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Source};
 pub use sys::poll::Interest;
 pub use turn::{READ_BUFFER_BYTES, Turn};
-pub use wake::Handle;
+pub use wake::{Handle, on_loop};
 
 #[cfg(test)]
 mod tests;

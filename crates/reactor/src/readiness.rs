@@ -1,11 +1,11 @@
-//! Readiness: which descriptor belongs to which source, and waiting for news of any of them.
+//! Readiness: the table of registered descriptors, and the wait for their events.
 //!
-//! The only file that speaks to mio's poll. mio wants descriptor numbers; they are kept here as
-//! plain numbers for one purpose, to deregister what a removed source left registered, and are
-//! used only while the table says that the number is still that source's.
+//! This file is the only user of mio's poll. mio takes descriptor numbers. The table keeps them as
+//! plain numbers for one purpose: to deregister the descriptors that a removed source left
+//! registered. A number is used only while the table says that it still belongs to that source.
 //!
-//! Every registration has a token that is never used again, so that news which epoll had already
-//! collected for a descriptor that is gone find no receiver.
+//! Every registration has an id that is never reused. An event that epoll has already collected
+//! for a deregistered descriptor therefore matches no registration and is dropped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,30 +13,32 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Waker};
 
 use crate::Interest;
-use crate::source::{Event, Key};
-use crate::wake::SourceId;
+use crate::event::{Event, SourceId, Token};
 
-const WAKER: Token = Token(usize::MAX);
+/// The name of a registration in mio. [`Token`] is the name that the source has given it.
+type RegistrationId = mio::Token;
+
+const WAKER: RegistrationId = mio::Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Readiness {
     poll: Poll,
     events: Events,
-    next: usize,
-    entries: BTreeMap<Token, Entry>,
-    tokens: BTreeMap<SourceId, Vec<Token>>,
-    /// The registration that a descriptor number stands for now.
-    owners: BTreeMap<i32, Token>,
+    next_id: usize,
+    registrations: BTreeMap<RegistrationId, Registration>,
+    by_source: BTreeMap<SourceId, Vec<RegistrationId>>,
+    /// The current registration of each descriptor number.
+    by_number: BTreeMap<i32, RegistrationId>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Registration {
     source: SourceId,
-    key: Key,
+    token: Token,
     number: i32,
 }
 
@@ -47,31 +49,32 @@ impl Readiness {
         let readiness = Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            next: 0,
-            entries: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            next_id: 0,
+            registrations: BTreeMap::new(),
+            by_source: BTreeMap::new(),
+            by_number: BTreeMap::new(),
         };
         Ok((readiness, waker))
     }
 
-    /// Waits for news, and gives them to the sources that own the descriptors.
+    /// Waits for events, and adds them to `ready` with the source that owns the descriptor.
     pub(crate) fn wait(
         &mut self,
         timeout: Option<Duration>,
-        news: &mut Vec<(SourceId, Event)>,
+        ready: &mut Vec<(SourceId, Event)>,
     ) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
-            // A signal: as good as a wake-up without news.
+            // A signal interrupted the wait. The turn is then one without ready descriptors.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
         for event in &self.events {
-            let Some(entry) = self.entries.get(&event.token()) else { continue };
+            let Some(registration) = self.registrations.get(&event.token()) else { continue };
             let both = event.is_error();
             let readable = both || event.is_readable() || event.is_read_closed();
             let writable = both || event.is_writable() || event.is_write_closed();
-            news.push((entry.source, Event::Ready { key: entry.key, readable, writable }));
+            let event = Event::Ready { token: registration.token, readable, writable };
+            ready.push((registration.source, event));
         }
         Ok(())
     }
@@ -80,19 +83,20 @@ impl Readiness {
         &mut self,
         source: SourceId,
         fd: BorrowedFd<'_>,
-        key: Key,
+        token: Token,
         interest: Interest,
     ) -> io::Result<()> {
         let number = fd.as_raw_fd();
-        let token = Token(self.next);
-        self.poll.registry().register(&mut SourceFd(&number), token, mio_interest(interest))?;
-        self.next += 1;
-        // Whoever had this number closed it without telling.
-        if let Some(stale) = self.owners.insert(number, token) {
+        let id = mio::Token(self.next_id);
+        self.poll.registry().register(&mut SourceFd(&number), id, mio_interest(interest))?;
+        self.next_id += 1;
+        // The kernel accepted the number, so its previous owner has closed it without
+        // deregistering it.
+        if let Some(stale) = self.by_number.insert(number, id) {
             self.forget(stale);
         }
-        self.entries.insert(token, Entry { source, key, number });
-        self.tokens.entry(source).or_default().push(token);
+        self.registrations.insert(id, Registration { source, token, number });
+        self.by_source.entry(source).or_default().push(id);
         Ok(())
     }
 
@@ -100,51 +104,56 @@ impl Readiness {
         &mut self,
         source: SourceId,
         fd: BorrowedFd<'_>,
-        key: Key,
+        token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        let (token, number) = self.owned(source, fd)?;
-        self.poll.registry().reregister(&mut SourceFd(&number), token, mio_interest(interest))?;
-        if let Some(entry) = self.entries.get_mut(&token) {
-            entry.key = key;
+        let (id, number) = self.find(source, fd)?;
+        self.poll.registry().reregister(&mut SourceFd(&number), id, mio_interest(interest))?;
+        if let Some(registration) = self.registrations.get_mut(&id) {
+            registration.token = token;
         }
         Ok(())
     }
 
     pub(crate) fn deregister(&mut self, source: SourceId, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let (token, number) = self.owned(source, fd)?;
-        self.owners.remove(&number);
-        self.forget(token);
+        let (id, number) = self.find(source, fd)?;
+        self.by_number.remove(&number);
+        self.forget(id);
         self.poll.registry().deregister(&mut SourceFd(&number))
     }
 
-    /// Deregisters whatever `source` still has. Closing is not enough: a descriptor that another
-    /// process shares would stay in the epoll set.
+    /// Deregisters every descriptor of `source`.
+    ///
+    /// Closing the descriptors is not enough: epoll watches the open file description, which stays
+    /// in the set while another process or a clone keeps it open.
     pub(crate) fn release(&mut self, source: SourceId) {
-        for token in self.tokens.remove(&source).unwrap_or_default() {
-            let Some(entry) = self.entries.remove(&token) else { continue };
-            if self.owners.get(&entry.number) == Some(&token) {
-                self.owners.remove(&entry.number);
-                // Fails when the source has closed it: then there is nothing to do.
-                let _ = self.poll.registry().deregister(&mut SourceFd(&entry.number));
+        for id in self.by_source.remove(&source).unwrap_or_default() {
+            let Some(registration) = self.registrations.remove(&id) else { continue };
+            if self.by_number.get(&registration.number) == Some(&id) {
+                self.by_number.remove(&registration.number);
+                // The call fails when the source has closed the descriptor. Nothing is left to
+                // deregister then.
+                let _ = self.poll.registry().deregister(&mut SourceFd(&registration.number));
             }
         }
     }
 
-    /// Whether this descriptor, by number, is registered by this source.
-    fn owned(&self, source: SourceId, fd: BorrowedFd<'_>) -> io::Result<(Token, i32)> {
+    /// Finds the registration of `fd`, by its number, if `source` made it.
+    fn find(&self, source: SourceId, fd: BorrowedFd<'_>) -> io::Result<(RegistrationId, i32)> {
         let number = fd.as_raw_fd();
-        let token = self.owners.get(&number).copied();
-        token
-            .filter(|token| self.entries.get(token).is_some_and(|entry| entry.source == source))
-            .map(|token| (token, number))
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not registered here"))
+        let is_of_source = |id: &RegistrationId| {
+            self.registrations.get(id).is_some_and(|registration| registration.source == source)
+        };
+        let id = self.by_number.get(&number).copied().filter(is_of_source);
+        id.map(|id| (id, number)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, "the source has not registered the descriptor")
+        })
     }
 
-    fn forget(&mut self, token: Token) {
-        let Some(entry) = self.entries.remove(&token) else { return };
-        if let Some(tokens) = self.tokens.get_mut(&entry.source) {
-            tokens.retain(|&kept| kept != token);
+    fn forget(&mut self, id: RegistrationId) {
+        let Some(registration) = self.registrations.remove(&id) else { return };
+        if let Some(ids) = self.by_source.get_mut(&registration.source) {
+            ids.retain(|&kept| kept != id);
         }
     }
 }
@@ -154,7 +163,8 @@ fn mio_interest(interest: Interest) -> mio::Interest {
         (true, true) => mio::Interest::READABLE | mio::Interest::WRITABLE,
         (false, true) => mio::Interest::WRITABLE,
         (true, false) => mio::Interest::READABLE,
-        // Nothing our kinds of descriptors ever have: what is left are hang-ups and errors.
+        // Only hang-ups and errors are wanted, which epoll always reports. mio has no empty
+        // interest, and the descriptors used here never have priority data.
         (false, false) => mio::Interest::PRIORITY,
     }
 }

@@ -1,7 +1,7 @@
 //! Signals as values: opt-in, delivered through the loop.
 //!
-//! Limits: [`SIGNALS_QUEUED_MAX`] signals wait for a slow reader; later ones are dropped, as the
-//! kernel merges signals that come too fast.
+//! Limits: [`SIGNALS_QUEUED_MAX`] signals are queued for a slow receiver. Later signals are
+//! dropped, as the kernel merges signals that arrive too fast.
 
 use std::fmt;
 use std::io;
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sys::signal::{Signal, SignalWatch};
 
-use crate::source::{Event, Key, Source};
+use crate::event::{Event, Token};
+use crate::source::Source;
 use crate::turn::Turn;
 use crate::{Handle, Interest, reactor};
 
-/// How many signals wait for their receiver at most.
+/// The maximum number of signals that are queued for the receiver.
 pub const SIGNALS_QUEUED_MAX: usize = 1024;
 
-/// Some signals, taken from their usual effect for as long as this lives.
+/// A subscription to some signals, which lose their usual effect while this value lives.
 ///
-/// No signal is taken that was not asked for. Dropping it puts back at once what was there before
-/// and closes the channel.
+/// Other signals keep their effect. Dropping the value restores the previous handlers at once and
+/// closes the channel.
 ///
 /// ```
 /// use reactor::signals::Signals;
@@ -43,7 +44,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// As [`SignalWatch::new`] and [`reactor()`].
+    /// The errors of [`SignalWatch::new`] and [`reactor()`].
     pub fn new(signals: &[Signal]) -> io::Result<Self> {
         let reactor = reactor()?;
         let watch = Arc::new(SignalWatch::new(signals)?);
@@ -52,7 +53,9 @@ impl Signals {
         Ok(Self { watch, receiver, source })
     }
 
-    /// Where the signals arrive, in the order in which the loop saw them. For `select!`.
+    /// Returns the channel of the signals, in the order in which the loop read them.
+    ///
+    /// The receiver works with `crossbeam_channel::select!`.
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Signal> {
         &self.receiver
@@ -81,10 +84,10 @@ impl Source for Watcher {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::Start => {
-                let watched = turn.register(self.watch.as_fd(), Key(0), Interest::READABLE);
+                let watched = turn.register(self.watch.as_fd(), Token(0), Interest::READABLE);
                 if watched.is_err() {
-                    // Over the user's limit of watches. A closed channel says so, and signals
-                    // that nobody would hear get their usual effect back.
+                    // The user has no watches left. The signals would never be delivered, so they
+                    // get their usual effect back. The closed channel shows the failure.
                     self.watch.restore();
                     turn.remove();
                 }

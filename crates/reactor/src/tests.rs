@@ -1,4 +1,5 @@
-//! The loop with real descriptors and threads. Every wait ends: a message, or `WAIT_MAX`.
+//! Tests of the loop with real descriptors and threads. Every wait readers with a message or after
+//! `WAIT_MAX`.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::{Event, Handle, Interest, Key, Reactor, Source, Turn, on_loop, reactor};
+use crate::{Event, Handle, Interest, Reactor, Source, Token, Turn, on_loop, reactor};
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -26,70 +27,71 @@ fn add(source: impl FnMut(Event, &mut Turn<'_>) + Send + 'static) -> Handle {
     reactor().unwrap().add(Probe(source))
 }
 
-/// A source that tells every event to a channel, which closes when the source is dropped.
-fn add_teller(
+/// Adds a source that sends every event to a channel. The channel closes when the source is
+/// dropped.
+fn add_recorder(
     mut also: impl FnMut(Event, &mut Turn<'_>) + Send + 'static,
 ) -> (Handle, Receiver<Event>) {
-    let (tell, told) = unbounded();
+    let (sender, events) = unbounded();
     let handle = add(move |event, turn| {
         also(event, turn);
-        let _ = tell.send(event);
+        let _ = sender.send(event);
     });
-    assert_eq!(next(&told), Event::Start);
-    (handle, told)
+    assert_eq!(next(&events), Event::Start);
+    (handle, events)
 }
 
-fn next<T>(told: &Receiver<T>) -> T {
-    told.recv_timeout(WAIT_MAX).unwrap()
+fn next<T>(events: &Receiver<T>) -> T {
+    events.recv_timeout(WAIT_MAX).unwrap()
 }
 
-fn assert_closed<T: std::fmt::Debug>(told: &Receiver<T>) {
-    let answer = told.recv_timeout(WAIT_MAX);
+fn assert_closed<T: std::fmt::Debug>(events: &Receiver<T>) {
+    let answer = events.recv_timeout(WAIT_MAX);
     assert_eq!(answer.unwrap_err(), crossbeam_channel::RecvTimeoutError::Disconnected);
 }
 
-fn ready(key: u32, readable: bool, writable: bool) -> Event {
-    Event::Ready { key: Key(key), readable, writable }
+fn ready(token: u32, readable: bool, writable: bool) -> Event {
+    Event::Ready { token: Token(token), readable, writable }
 }
 
-/// Registers the reading end of a pipe under key 7 and tells what comes.
+/// Adds a source that registers the reading end of a pipe under token 7 and records its events.
 fn add_reader(reader: PipeReader) -> (Handle, Receiver<Event>) {
-    add_teller(move |event, turn| {
+    add_recorder(move |event, turn| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(7), Interest::READABLE).unwrap();
+            turn.register(reader.as_fd(), Token(7), Interest::READABLE).unwrap();
         }
     })
 }
 
 #[test]
-fn bytes_and_the_end_of_a_pipe_are_told_with_the_key() {
+fn bytes_and_the_end_of_a_pipe_are_reported_with_the_token() {
     let (reader, mut writer) = io::pipe().unwrap();
-    let (handle, told) = add_reader(reader);
+    let (handle, events) = add_reader(reader);
     writer.write_all(b"x").unwrap();
-    assert_eq!(next(&told), ready(7, true, false));
+    assert_eq!(next(&events), ready(7, true, false));
     drop(writer);
-    assert!(matches!(next(&told), Event::Ready { key: Key(7), readable: true, .. }));
+    assert!(matches!(next(&events), Event::Ready { token: Token(7), readable: true, .. }));
     handle.remove();
-    assert_closed(&told);
+    assert_closed(&events);
 }
 
 #[test]
-fn a_hang_up_alone_is_told_without_the_bytes_before_it() {
+fn a_hang_up_alone_is_reported_without_the_bytes_before_it() {
     let (reader, mut writer) = io::pipe().unwrap();
-    let (handle, told) = add_teller(move |event, turn| {
+    let (handle, events) = add_recorder(move |event, turn| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(3), Interest::HANGUP).unwrap();
+            turn.register(reader.as_fd(), Token(3), Interest::HANGUP).unwrap();
         }
     });
     writer.write_all(b"x").unwrap();
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     drop(writer);
-    assert!(matches!(next(&told), Event::Ready { key: Key(3), readable: true, .. }));
+    assert!(matches!(next(&events), Event::Ready { token: Token(3), readable: true, .. }));
     handle.remove();
-    assert_closed(&told);
+    assert_closed(&events);
 }
 
 #[test]
@@ -103,16 +105,17 @@ fn a_spurious_wake_up_finds_nothing_and_harms_nothing() {
             wait.recv_timeout(WAIT_MAX).unwrap();
         }
     });
-    // Whoever is told first takes the bytes of both, so that the other's news are spurious.
-    let (tell, told) = unbounded();
+    // The source that gets its event first takes the bytes of both, so that the event of the
+    // other source is spurious.
+    let (sender, events) = unbounded();
     for mine in 0..2 {
         let mut both: Vec<_> = readers.iter().map(|fd| fd.try_clone().unwrap()).collect();
-        let tell = tell.clone();
+        let sender = sender.clone();
         add(move |event, turn| match event {
             Event::Start => {
-                turn.register(both[mine].as_fd(), Key(0), Interest::READABLE).unwrap();
+                turn.register(both[mine].as_fd(), Token(0), Interest::READABLE).unwrap();
             }
-            _ => tell.send(both.iter_mut().map(take_if_there).sum()).unwrap(),
+            _ => sender.send(both.iter_mut().map(take_if_there).sum()).unwrap(),
         });
     }
     for _ in 0..3 {
@@ -122,7 +125,7 @@ fn a_spurious_wake_up_finds_nothing_and_harms_nothing() {
             writer.write_all(b"x").unwrap();
         }
         go.send(()).unwrap();
-        let taken: [usize; 2] = [next(&told), next(&told)];
+        let taken: [usize; 2] = [next(&events), next(&events)];
         assert_eq!(taken, [2, 0]);
     }
 }
@@ -135,7 +138,7 @@ fn take_if_there(reader: &mut PipeReader) -> usize {
 }
 
 #[test]
-fn asking_again_and_again_leaves_the_others_their_turn() {
+fn a_source_that_asks_again_and_again_leaves_the_others_their_turn() {
     let greedy_turns = Arc::new(AtomicUsize::new(0));
     let turns = Arc::clone(&greedy_turns);
     let greedy = add(move |_, turn| {
@@ -143,12 +146,12 @@ fn asking_again_and_again_leaves_the_others_their_turn() {
         turn.again();
     });
     let (reader, mut writer) = io::pipe().unwrap();
-    let (modest, told) = add_reader(reader);
+    let (modest, events) = add_reader(reader);
     for _ in 0..100 {
         modest.wake();
-        assert_eq!(next(&told), Event::Wake);
+        assert_eq!(next(&events), Event::Wake);
         writer.write_all(b"x").unwrap();
-        assert_eq!(next(&told), ready(7, true, false));
+        assert_eq!(next(&events), ready(7, true, false));
     }
     assert!(greedy_turns.load(Ordering::Relaxed) > 100);
     greedy.remove();
@@ -157,62 +160,62 @@ fn asking_again_and_again_leaves_the_others_their_turn() {
 
 #[test]
 fn two_sources_that_ask_again_alternate() {
-    let (tell, told) = unbounded();
-    let teller = |name: char, tell: Sender<char>| {
+    let (sender, events) = unbounded();
+    let greedy = |name: char, sender: Sender<char>| {
         move |event: Event, turn: &mut Turn<'_>| {
             if matches!(event, Event::Wake | Event::Again) {
                 turn.again();
-                // Asking twice in one event is asking once.
+                // Two requests in one event count as one.
                 turn.again();
-                if tell.send(name).is_err() {
+                if sender.send(name).is_err() {
                     turn.remove();
                 }
             }
         }
     };
-    let (a, b) = (add(teller('a', tell.clone())), add(teller('b', tell)));
+    let (a, b) = (add(greedy('a', sender.clone())), add(greedy('b', sender)));
     a.wake();
     b.wake();
-    let heard: Vec<char> = told.iter().skip_while(|&name| name == 'a').take(100).collect();
-    assert!(heard.chunks(2).all(|pair| pair == ['b', 'a']), "{heard:?}");
+    let names: Vec<char> = events.iter().skip_while(|&name| name == 'a').take(100).collect();
+    assert!(names.chunks(2).all(|pair| pair == ['b', 'a']), "{names:?}");
 }
 
 #[test]
-fn a_deadline_is_told_once_and_not_early_and_the_last_one_set_counts() {
-    let (tell, told) = unbounded();
+fn a_deadline_comes_once_and_not_early_and_the_last_one_set_counts() {
+    let (sender, events) = unbounded();
     let _handle = add(move |event, turn| match event {
         Event::Start => {
             turn.set_deadline(Some(turn.now()));
             turn.set_deadline(Some(turn.now() + Duration::from_millis(30)));
-            tell.send((event, turn.now())).unwrap();
+            sender.send((event, turn.now())).unwrap();
         }
         Event::Deadline => {
-            tell.send((event, turn.now())).unwrap();
-            // The channel stays open: a second deadline would be heard.
+            sender.send((event, turn.now())).unwrap();
+            // The channel stays open, so that a second deadline would be received.
             turn.set_deadline(None);
         }
         _ => unreachable!("nothing else was asked for"),
     });
-    let (_, start) = next(&told);
-    let (event, at) = next(&told);
+    let (_, start) = next(&events);
+    let (event, at) = next(&events);
     assert_eq!(event, Event::Deadline);
     assert!(at - start >= Duration::from_millis(30));
-    assert!(told.recv_timeout(Duration::from_millis(60)).is_err());
+    assert!(events.recv_timeout(Duration::from_millis(60)).is_err());
 }
 
 #[test]
-fn a_deadline_in_the_past_is_told_in_the_next_turn() {
+fn a_deadline_in_the_past_comes_in_the_next_turn() {
     let mut left = 3;
-    let (_handle, told) = add_teller(move |_, turn| {
+    let (_handle, events) = add_recorder(move |_, turn| {
         left -= 1;
         match left {
             0 => turn.remove(),
             _ => turn.set_deadline(Some(turn.now() - Duration::from_millis(1))),
         }
     });
-    assert_eq!(next(&told), Event::Deadline);
-    assert_eq!(next(&told), Event::Deadline);
-    assert_closed(&told);
+    assert_eq!(next(&events), Event::Deadline);
+    assert_eq!(next(&events), Event::Deadline);
+    assert_closed(&events);
 }
 
 #[test]
@@ -226,29 +229,29 @@ fn wake_ups_before_the_turn_become_one() {
             turn.remove();
         }
     });
-    let (handle, told) = add_teller(|_, _| {});
+    let (handle, events) = add_recorder(|_, _| {});
     blocker.wake();
     next(&is_busy);
     for _ in 0..1000 {
         handle.wake();
     }
     go.send(()).unwrap();
-    assert_eq!(next(&told), Event::Wake);
-    // Later ones are new.
+    assert_eq!(next(&events), Event::Wake);
+    // A later wake-up is a new one.
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     handle.remove();
-    assert_closed(&told);
+    assert_closed(&events);
 }
 
 #[test]
 fn no_wake_up_is_lost_between_many_threads() {
     let counter = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&counter);
-    let (tell, told) = unbounded();
+    let (sender, events) = unbounded();
     let handle = add(move |event, _| {
         if event == Event::Wake && seen.load(Ordering::Relaxed) == 8000 {
-            let _ = tell.send(());
+            let _ = sender.send(());
         }
     });
     thread::scope(|scope| {
@@ -261,25 +264,25 @@ fn no_wake_up_is_lost_between_many_threads() {
             });
         }
     });
-    next(&told);
+    next(&events);
 }
 
 #[test]
 fn a_source_is_removed_from_another_thread() {
     let (reader, mut writer) = io::pipe().unwrap();
-    let (handle, told) = add_reader(reader);
+    let (handle, events) = add_reader(reader);
     handle.remove();
-    assert_closed(&told);
-    // Gone is gone: no harm.
+    assert_closed(&events);
+    // Calls for a source that is gone do nothing.
     handle.wake();
     handle.remove();
-    // The reading end went with its source.
+    // The reading end was closed with its source.
     assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[test]
-fn a_source_removes_itself_and_hears_nothing_more() {
-    let (handle, told) = add_teller(|event, turn| {
+fn a_source_that_removes_itself_gets_no_more_events() {
+    let (handle, events) = add_recorder(|event, turn| {
         if event == Event::Wake {
             turn.again();
             turn.set_deadline(Some(turn.now()));
@@ -287,38 +290,38 @@ fn a_source_removes_itself_and_hears_nothing_more() {
         }
     });
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
-    assert_closed(&told);
+    assert_eq!(next(&events), Event::Wake);
+    assert_closed(&events);
 }
 
 #[test]
 fn a_panic_removes_the_source_and_the_loop_goes_on() {
     let (reader, mut writer) = io::pipe().unwrap();
-    let (tell, told) = unbounded::<()>();
+    let (sender, events) = unbounded::<()>();
     let handle = add(move |event, turn| {
-        let _held = &tell;
+        let _held = &sender;
         match event {
-            Event::Start => turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap(),
+            Event::Start => turn.register(reader.as_fd(), Token(0), Interest::READABLE).unwrap(),
             _ => panic!("expected by a test"),
         }
     });
     writer.write_all(b"x").unwrap();
-    assert_closed(&told);
+    assert_closed(&events);
     handle.wake();
-    let (other, told) = add_teller(|_, _| {});
+    let (other, events) = add_recorder(|_, _| {});
     other.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     other.remove();
 }
 
 #[test]
 fn a_source_adds_and_wakes_others_from_the_loop() {
-    let (tell, told) = unbounded();
+    let (sender, events) = unbounded();
     let _first = add(move |_, turn| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         assert!(on_loop());
         let second = add(move |event, turn| {
-            tell.send(event).unwrap();
+            sender.send(event).unwrap();
             if event == Event::Wake {
                 turn.remove();
             }
@@ -326,111 +329,112 @@ fn a_source_adds_and_wakes_others_from_the_loop() {
         second.wake();
         turn.remove();
     });
-    assert_eq!([next(&told), next(&told)], [Event::Start, Event::Wake]);
-    assert_closed(&told);
+    assert_eq!([next(&events), next(&events)], [Event::Start, Event::Wake]);
+    assert_closed(&events);
     assert!(!on_loop());
 }
 
 #[test]
-fn a_reused_descriptor_number_gets_no_news_of_the_old_one() {
+fn a_reused_descriptor_number_gets_no_events_of_the_old_one() {
     let (first, mut first_writer) = io::pipe().unwrap();
     let (second, mut second_writer) = io::pipe().unwrap();
     // The copy keeps the first pipe's registration alive in the kernel.
     let _copy = first.try_clone().unwrap();
-    let mut ends: Vec<PipeReader> = vec![second, first];
-    let (handle, told) = add_teller(move |event, turn| match event {
+    let mut readers: Vec<PipeReader> = vec![second, first];
+    let (handle, events) = add_recorder(move |event, turn| match event {
         Event::Start => {
-            let first = ends.last().unwrap();
-            turn.register(first.as_fd(), Key(1), Interest::READABLE).unwrap();
+            let first = readers.last().unwrap();
+            turn.register(first.as_fd(), Token(1), Interest::READABLE).unwrap();
         }
         Event::Wake => {
-            turn.deregister(ends.pop().unwrap().as_fd()).unwrap();
-            let second = ends.last().unwrap().try_clone().unwrap();
-            turn.register(second.as_fd(), Key(2), Interest::READABLE).unwrap();
-            ends.push(second);
+            turn.deregister(readers.pop().unwrap().as_fd()).unwrap();
+            let second = readers.last().unwrap().try_clone().unwrap();
+            turn.register(second.as_fd(), Token(2), Interest::READABLE).unwrap();
+            readers.push(second);
         }
         _ => {}
     });
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     first_writer.write_all(b"x").unwrap();
     second_writer.write_all(b"x").unwrap();
-    assert_eq!(next(&told), ready(2, true, false));
+    assert_eq!(next(&events), ready(2, true, false));
     handle.remove();
-    assert_closed(&told);
+    assert_closed(&events);
 }
 
 #[test]
 fn a_removed_source_does_not_take_the_number_of_another_with_it() {
-    // The careless one closes its descriptor without telling; the careful one gets the number.
+    // The careless source closes its descriptor without deregistering it. One of the careful
+    // sources gets the number.
     let (held, holder) = io::pipe().unwrap();
     let mut held = Some(held);
-    let (careless, told) = add_teller(move |event, turn| match event {
+    let (careless, events) = add_recorder(move |event, turn| match event {
         Event::Start => {
             let fd = held.as_ref().unwrap().as_fd();
-            turn.register(fd, Key(1), Interest::READABLE).unwrap();
+            turn.register(fd, Token(1), Interest::READABLE).unwrap();
         }
         _ => drop(held.take()),
     });
     careless.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     let pipes: Vec<(PipeReader, PipeWriter)> = (0..8).map(|_| io::pipe().unwrap()).collect();
     let (readers, mut writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
     let sources: Vec<_> = readers.into_iter().map(add_reader).collect();
     careless.remove();
-    assert_closed(&told);
-    for ((handle, told), writer) in sources.iter().zip(&mut writers) {
+    assert_closed(&events);
+    for ((handle, events), writer) in sources.iter().zip(&mut writers) {
         writer.write_all(b"x").unwrap();
-        assert_eq!(next(told), ready(7, true, false));
+        assert_eq!(next(events), ready(7, true, false));
         handle.remove();
     }
     drop(holder);
 }
 
 #[test]
-fn only_the_owner_may_change_a_registration_and_asking_anew_tells_again() {
+fn only_the_owner_may_change_a_registration_and_reregistering_reports_again() {
     let (reader, mut writer) = io::pipe().unwrap();
     writer.write_all(b"x").unwrap();
-    let stranger = reader.try_clone().unwrap();
+    let foreign_copy = reader.try_clone().unwrap();
     let mut asked = 0;
-    let (handle, told) = add_teller(move |event, turn| match event {
+    let (handle, events) = add_recorder(move |event, turn| match event {
         Event::Start => {
-            let error = turn.deregister(stranger.as_fd()).unwrap_err();
+            let error = turn.deregister(foreign_copy.as_fd()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
-            turn.register(reader.as_fd(), Key(1), Interest::READABLE).unwrap();
-            let twice = turn.register(reader.as_fd(), Key(1), Interest::READABLE);
+            turn.register(reader.as_fd(), Token(1), Interest::READABLE).unwrap();
+            let twice = turn.register(reader.as_fd(), Token(1), Interest::READABLE);
             assert_eq!(twice.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         }
         Event::Ready { .. } if asked == 0 => {
             asked += 1;
-            turn.reregister(reader.as_fd(), Key(2), Interest::READABLE).unwrap();
+            turn.reregister(reader.as_fd(), Token(2), Interest::READABLE).unwrap();
         }
         _ => {}
     });
-    assert_eq!(next(&told), ready(1, true, false));
-    assert_eq!(next(&told), ready(2, true, false));
+    assert_eq!(next(&events), ready(1, true, false));
+    assert_eq!(next(&events), ready(2, true, false));
     handle.remove();
-    assert_closed(&told);
+    assert_closed(&events);
 }
 
 #[test]
 fn an_idle_loop_makes_no_turns() {
     let reactor = Reactor::start().unwrap();
-    let (tell, told) = unbounded();
+    let (sender, events) = unbounded();
     let (reader, writer) = io::pipe().unwrap();
     let handle = reactor.add(Probe(move |event, turn: &mut Turn<'_>| {
         if event == Event::Start {
-            turn.register(reader.as_fd(), Key(0), Interest::READABLE).unwrap();
-            // Far away: waiting for it takes one turn, not one per second.
+            turn.register(reader.as_fd(), Token(0), Interest::READABLE).unwrap();
+            // The deadline is far away. The wait for it takes one turn, not one per second.
             turn.set_deadline(Some(turn.now() + Duration::from_secs(3600)));
         }
-        tell.send(event).unwrap();
+        sender.send(event).unwrap();
     }));
-    assert_eq!(next(&told), Event::Start);
+    assert_eq!(next(&events), Event::Start);
     handle.wake();
-    assert_eq!(next(&told), Event::Wake);
+    assert_eq!(next(&events), Event::Wake);
     let (turns, begin) = (reactor.turns(), Instant::now());
-    assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
+    assert!(events.recv_timeout(Duration::from_millis(300)).is_err());
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert!(reactor.turns() <= turns + 1, "from {turns} to {}", reactor.turns());
     drop(writer);

@@ -1,58 +1,68 @@
-//! A turn: what a source may do while it answers an event.
+//! The turn: the access to the loop that a source has while it handles an event.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::Interest;
+use crate::event::{SourceId, Token};
 use crate::readiness::Readiness;
-use crate::source::Key;
-use crate::wake::SourceId;
 
 /// The size of the loop's buffer for reading, [`Turn::read_buffer`].
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a source may do while it answers an event. What it asks for here concerns itself alone.
+/// The access to the loop that a source has while it handles an event.
+///
+/// Every request concerns this source alone.
 #[derive(Debug)]
 pub struct Turn<'a> {
     pub(crate) source: SourceId,
     pub(crate) now: Instant,
     pub(crate) readiness: &'a mut Readiness,
     pub(crate) buffer: &'a mut [u8],
-    pub(crate) asked: Asked,
+    pub(crate) requests: Requests,
 }
 
-/// What the loop does when the event was answered.
+/// The requests of a source that the loop performs once the event is handled.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// The outer level: whether to change the deadline at all.
+pub(crate) struct Requests {
+    /// The new deadline. `None` leaves the deadline as it is; `Some(None)` clears it.
     pub(crate) deadline: Option<Option<Instant>>,
     pub(crate) again: bool,
     pub(crate) remove: bool,
 }
 
 impl Turn<'_> {
-    /// The time when this event was delivered.
+    /// Returns the time at which this event was delivered.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Watches `fd`; its news come as [`Event::Ready`](crate::Event::Ready) with `key`.
+    /// Watches `fd` and delivers its readiness as [`Event::Ready`](crate::Event::Ready) with
+    /// `token`.
     ///
-    /// Edge-triggered. What is ready already is told in the next turn. The source keeps the
-    /// descriptor open until it has called [`deregister`](Self::deregister) or is dropped.
+    /// Registrations are edge-triggered. A descriptor that is ready already is reported in the
+    /// next turn. The source keeps the descriptor open until it has called
+    /// [`deregister`](Self::deregister) or is dropped.
     ///
     /// # Errors
     ///
-    /// `EEXIST` when it is registered already, `EPERM` for a file that cannot be watched (a
-    /// regular file), `ENOSPC` over the user's limit of watches.
-    pub fn register(&mut self, fd: BorrowedFd<'_>, key: Key, interest: Interest) -> io::Result<()> {
-        self.readiness.register(self.source, fd, key, interest)
+    /// `EEXIST` when the descriptor is registered already, `EPERM` for a file that cannot be
+    /// watched (a regular file), `ENOSPC` when the user has no watches left. See `epoll_ctl(2)`.
+    pub fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.readiness.register(self.source, fd, token, interest)
     }
 
-    /// Changes key and interest of a registered descriptor, and asks anew: what is ready now is
-    /// told in the next turn, even if it was told before.
+    /// Changes token and interest of a registered descriptor, and polls the descriptor anew.
+    ///
+    /// A descriptor that is ready now is reported in the next turn, even if it was reported
+    /// before.
     ///
     /// # Errors
     ///
@@ -60,13 +70,13 @@ impl Turn<'_> {
     pub fn reregister(
         &mut self,
         fd: BorrowedFd<'_>,
-        key: Key,
+        token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        self.readiness.reregister(self.source, fd, key, interest)
+        self.readiness.reregister(self.source, fd, token, interest)
     }
 
-    /// Watches `fd` no longer; news already collected for it are dropped.
+    /// Stops watching `fd`. Events that are already collected for the descriptor are dropped.
     ///
     /// # Errors
     ///
@@ -75,25 +85,31 @@ impl Turn<'_> {
         self.readiness.deregister(self.source, fd)
     }
 
-    /// Sets this source's one deadline, or forgets it. It is told once, at `at` or up to a
-    /// millisecond and the length of a turn later; one in the past is told in the next turn.
+    /// Sets the one deadline of this source, or clears it.
+    ///
+    /// [`Event::Deadline`](crate::Event::Deadline) follows once, at `at` or later by up to a
+    /// millisecond and the length of a turn. For a deadline in the past the event follows in the
+    /// next turn.
     pub fn set_deadline(&mut self, at: Option<Instant>) {
-        self.asked.deadline = Some(at);
+        self.requests.deadline = Some(at);
     }
 
-    /// Asks for [`Event::Again`](crate::Event::Again) in the next turn, after the other sources:
-    /// for a source that has used up its budget or has something "maybe ready".
+    /// Requests [`Event::Again`](crate::Event::Again) in the next turn, after the other sources.
+    ///
+    /// A source calls this when its budget is used up or when a descriptor may still be ready.
     pub fn again(&mut self) {
-        self.asked.again = true;
+        self.requests.again = true;
     }
 
-    /// Removes this source: it is dropped when this event is answered, and gets no other one.
+    /// Removes this source: the loop drops it after this event and delivers no other one to it.
     pub fn remove(&mut self) {
-        self.asked.remove = true;
+        self.requests.remove = true;
     }
 
-    /// A buffer to read into, for this event only: it belongs to the loop, so that ten thousand
-    /// idle channels need none. What it holds at first is left over from somebody else.
+    /// Returns a buffer to read into, for this event only.
+    ///
+    /// The buffer belongs to the loop, so that ten thousand idle channels need none of their own.
+    /// Its bytes are left over from other sources.
     pub fn read_buffer(&mut self) -> &mut [u8] {
         self.buffer
     }

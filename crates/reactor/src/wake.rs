@@ -1,9 +1,11 @@
-//! Wake-ups: how any thread reaches the loop.
+//! Wake-ups: the commands by which any thread reaches the loop.
 //!
-//! Commands go through one inbox. Only the first one after the loop has emptied it writes to the
-//! loop's eventfd, and the loop's own thread never does, because the loop looks into the inbox
-//! before it waits. A source that is woken often before it is its turn gets one event.
+//! Commands go through one queue. A sender writes to the loop's eventfd only for the first command
+//! after the loop has emptied the queue. The thread of the loop never writes to it, because the
+//! loop checks the queue before it waits. Several wake-ups of a source before its turn become one
+//! event.
 
+use std::cell::Cell;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +13,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 
-use crate::driver::on_loop;
+use crate::event::SourceId;
 use crate::source::Source;
 
-/// Names a source for as long as the process lives; never used twice.
-pub(crate) type SourceId = u64;
+thread_local! {
+    static ON_LOOP: Cell<bool> = const { Cell::new(false) };
+}
 
-/// What other threads ask of the loop.
+/// Returns whether the caller runs on the loop, where it must not block.
+#[must_use]
+pub fn on_loop() -> bool {
+    ON_LOOP.get()
+}
+
+/// Marks the calling thread as the thread of a loop.
+pub(crate) fn mark_loop_thread() {
+    ON_LOOP.set(true);
+}
+
+/// A request of another thread to the loop.
 pub(crate) enum Command {
     Add(Box<dyn Source>, Handle),
     Wake(SourceId),
@@ -26,90 +40,98 @@ pub(crate) enum Command {
 
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    inbox: Mutex<Inbox>,
+    queue: Mutex<Queue>,
     waker: Waker,
-    next: AtomicU64,
-    /// Turns of the loop so far.
+    next_id: AtomicU64,
+    /// The number of turns of the loop so far.
     pub(crate) turns: AtomicU64,
 }
 
 #[derive(Default)]
-struct Inbox {
+struct Queue {
     commands: Vec<Command>,
-    /// The eventfd has been written since the loop last emptied the inbox.
+    /// Whether the eventfd was written since the loop last emptied the queue.
     woken: bool,
 }
 
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Self {
-        let (inbox, next, turns) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { inbox, waker, next, turns }
+        let (queue, next_id, turns) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { queue, waker, next_id, turns }
     }
 
     pub(crate) fn handle(self: &Arc<Self>) -> Handle {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         Handle { id, woken: Arc::new(AtomicBool::new(false)), mailbox: Arc::clone(self) }
     }
 
     pub(crate) fn send(&self, command: Command) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.commands.push(command);
-        let wake = !inbox.woken && !on_loop();
-        inbox.woken |= wake;
-        drop(inbox);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.commands.push(command);
+        let wake = !queue.woken && !on_loop();
+        queue.woken |= wake;
+        drop(queue);
         if wake {
-            // An eventfd that is full wakes as well; mio empties it then.
+            // A full eventfd is no failure: mio then resets it and writes again.
             let woken = self.waker.wake();
             debug_assert!(woken.is_ok(), "an eventfd can be written while it is open");
         }
     }
 
-    /// Moves all commands into `commands`, which is empty.
+    /// Moves all commands into `commands`, which must be empty.
     pub(crate) fn take(&self, commands: &mut Vec<Command>) {
-        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        mem::swap(&mut inbox.commands, commands);
-        inbox.woken = false;
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::swap(&mut queue.commands, commands);
+        queue.woken = false;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).commands.is_empty()
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).commands.is_empty()
     }
 }
 
-impl fmt::Debug for Inbox {
+impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("commands", &self.commands.len()).finish()
+        f.debug_struct("Queue").field("commands", &self.commands.len()).finish()
     }
 }
 
-/// Reaches one source on the loop, from any thread. Dropping it does not remove the source.
+/// A reference to one source on the loop, usable from any thread.
+///
+/// Dropping the handle does not remove the source.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) id: SourceId,
-    /// A wake-up is on its way and not yet told.
+    /// Whether a wake-up is queued and not yet delivered.
     woken: Arc<AtomicBool>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Handle {
-    /// Gives the source an [`Event::Wake`](crate::Event::Wake) soon. Cheap; calls before it is
-    /// told become one. What was written before the call is seen by the source.
+    /// Wakes the source: the loop soon delivers an [`Event::Wake`](crate::Event::Wake).
     ///
-    /// Nothing happens when the source is gone.
+    /// The call is cheap. Several calls before the delivery become one event. The source sees
+    /// everything that was written before the call.
+    ///
+    /// Does nothing when the source is gone.
     pub fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
             self.mailbox.send(Command::Wake(self.id));
         }
     }
 
-    /// Removes the source: it is dropped on the loop, soon, and gets no other event. Does not
-    /// wait for that. Nothing happens when it is gone already.
+    /// Removes the source: the loop soon drops it and delivers no other event to it.
+    ///
+    /// Does not wait for the removal. Does nothing when the source is gone already.
     pub fn remove(&self) {
         self.mailbox.send(Command::Remove(self.id));
     }
 
-    /// Called by the loop right before the event: wake-ups from here on are new ones.
-    pub(crate) fn told(&self) {
+    /// Marks the queued wake-up as delivered.
+    ///
+    /// The loop calls this right before the event, so that a wake-up during the event is a new
+    /// one and is not lost.
+    pub(crate) fn mark_delivered(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
 }

@@ -1,4 +1,4 @@
-//! How a primary grows from few workers to many.
+//! The cost of a primary with few and with many workers.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ const MANY: u32 = 200;
 
 pub fn measures(context: &Context) -> Vec<Measure> {
     context.progress.show("cluster, many workers", "starting", "", 0, 1);
-    let lanes = [
+    let servers = [
         (Role::Ours, "brood, 2 workers", Server::lean("brood", FEW)),
         (Role::Ours, "brood, 200 workers", Server::lean("brood", MANY)),
         (Role::Limit, "bare accept and sendmsg, 2 workers", Server::lean("bare", FEW)),
         (Role::Limit, "bare accept and sendmsg, 200 workers", Server::lean("bare", MANY)),
     ];
-    vec![time(context, &lanes), memory(context, &lanes[..2])]
+    vec![time(context, &servers), memory(context, &servers[..2])]
 }
 
-type Lane = (Role, &'static str, Result<Server, String>);
+type Entry = (Role, &'static str, Result<Server, String>);
 
-fn time(context: &Context, lanes: &[Lane]) -> Measure {
+fn time(context: &Context, servers: &[Entry]) -> Measure {
     let title = "Processor time of the primary per new connection, by workers";
     let mut time = Measure::new(title, Unit::Nanoseconds, Better::Lower);
-    let contenders = lanes.iter().map(|(role, name, server)| match server {
+    let contenders = servers.iter().map(|(role, name, server)| match server {
         Err(why) => Contender::absent(*role, *name, why.clone()),
         Ok(server) => Contender::new(*role, *name, || per_connection(context, server)),
     });
@@ -36,10 +36,10 @@ fn time(context: &Context, lanes: &[Lane]) -> Measure {
     time
 }
 
-fn memory(context: &Context, lanes: &[Lane]) -> Measure {
+fn memory(context: &Context, servers: &[Entry]) -> Measure {
     let mut memory = Measure::new("Resident memory of the primary", Unit::Bytes, Better::Lower);
     let resident = |server: &Server| load::resident(server.child.id()).ok_or("it has ended");
-    let mut contenders: Vec<_> = lanes
+    let mut contenders: Vec<_> = servers
         .iter()
         .map(|(role, name, server)| match server {
             Err(why) => Contender::absent(*role, *name, why.clone()),
@@ -48,7 +48,7 @@ fn memory(context: &Context, lanes: &[Lane]) -> Measure {
             }
         })
         .collect();
-    if let [(_, _, Ok(few)), (_, _, Ok(many))] = lanes {
+    if let [(_, _, Ok(few)), (_, _, Ok(many))] = servers {
         contenders.push(Contender::new(Role::Ours, "each worker more", move || {
             let more = (resident(many)? - resident(few)?).max(0.0);
             Ok::<_, &str>(vec![more / f64::from(MANY - FEW)])

@@ -1,4 +1,4 @@
-//! nginx with a configuration of our own in a folder of our own.
+//! nginx as a contender, with its own configuration in a temporary folder.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use super::server::Server;
 use crate::load;
 
-/// How long it may take until it answers.
+/// The maximum time from the start of nginx to its first answer.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// The folder of a running nginx. Dropping it removes it: the server must have ended.
+/// The folder of a running nginx. Dropping the value removes the folder; the server must have
+/// ended.
 #[derive(Debug)]
 pub struct Nginx(PathBuf);
 
 impl Nginx {
-    /// Starts nginx with so many workers, and waits until it answers.
+    /// Starts nginx with `workers` workers, and waits for its first answer.
     pub fn start(workers: u32) -> Result<(Self, Server), String> {
         let text = |error: std::io::Error| error.to_string();
         let version = Command::new("nginx").arg("-v").stderr(Stdio::null()).status();
@@ -26,7 +27,8 @@ impl Nginx {
         let folder = std::env::temp_dir().join(format!("bench-nginx-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(text)?;
         let nginx = Self(folder);
-        // Free now; somebody else may take it before nginx does, then it is absent and says so.
+        // The port is free now. If another program takes it before nginx does, nginx is absent with
+        // that reason.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = free.map_err(text)?;
         let file = nginx.0.join("nginx.conf");
@@ -71,7 +73,7 @@ fn answers(address: SocketAddr) -> bool {
     matches!(asked, Ok(Ok(Ok(_))))
 }
 
-/// As fast as it can be: no log, no file, connections that are never closed for their age.
+/// Returns the fastest configuration: no log, no file, and no limit on the age of connections.
 fn configuration(workers: u32, address: SocketAddr) -> String {
     // SAFETY: the call has no arguments and cannot fail.
     let user = if unsafe { libc::geteuid() } == 0 { "user root;" } else { "" };

@@ -1,4 +1,4 @@
-//! The servers that are loaded, as processes of ours.
+//! The servers under load, as child processes.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use crate::load;
 use crate::server;
 
-/// How long a server may take until it serves.
+/// The maximum time from the start of a server until it serves.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A running server. Dropping it ends it with its workers.
+/// A running server. Dropping the value ends the server and its workers.
 #[derive(Debug)]
 pub struct Server {
     pub child: Child,
     pub address: SocketAddr,
 }
 
-/// `cargo run` builds the program that it runs, and not the one beside it.
+/// Builds the program `servers`, because `cargo run` builds only the program that it runs.
 fn build_servers() -> Result<(), String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "-q", "--locked", "--bin", "servers", "--manifest-path"]);
@@ -34,14 +34,14 @@ fn build_servers() -> Result<(), String> {
 }
 
 impl Server {
-    /// This program again, in the role of a server of this kind.
+    /// Starts this program in the role of a server of this kind.
     pub fn native(kind: &str, workers: u32, more: &[&str]) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let workers = workers.to_string();
         Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers]).args(more))
     }
 
-    /// The same server in a program that is nothing else.
+    /// Starts the same server in a program without the benchmarks.
     pub fn lean(kind: &str, workers: u32) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let program = program.with_file_name("servers");
@@ -50,7 +50,7 @@ impl Server {
         Self::start(Command::new(program).args(["role", server::ROLE, kind, &workers.to_string()]))
     }
 
-    /// Any program that prints its port once it serves.
+    /// Starts any program that prints its port once it serves.
     pub fn start(command: &mut Command) -> Result<Self, String> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|error| error.to_string())?;
@@ -68,13 +68,14 @@ impl Server {
         Ok(server)
     }
 
-    /// One that was started in its own way, in a process group of its own.
+    /// Wraps a server that was started elsewhere, in a process group of its own.
     pub fn of(child: Child, address: SocketAddr) -> Self {
         Self { child, address }
     }
 
-    /// Kills the oldest worker, and asks until one answers that was not there before. The oldest,
-    /// so that each place has its turn and no back-off begins.
+    /// Kills the oldest worker, and sends requests until a new worker answers.
+    ///
+    /// The oldest worker is chosen so that each slot has its turn and no back-off begins.
     pub fn replace_one(&self) -> Result<Vec<f64>, String> {
         let before = load::children(self.child.id());
         let victim = *before.iter().min().ok_or("it has no workers")?;
@@ -83,7 +84,8 @@ impl Server {
         let begin = Instant::now();
         sys::signal::kill(victim, sys::signal::Signal::KILL).map_err(|error| error.to_string())?;
         while begin.elapsed() < Duration::from_secs(10) {
-            // What the killed one had accepted fails; that is not measured here.
+            // A connection that the killed worker had accepted fails. The failure is not measured
+            // here.
             let answer = runtime.block_on(async {
                 tokio::time::timeout(Duration::from_secs(1), load::ask_once(self.address)).await
             });

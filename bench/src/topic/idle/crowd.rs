@@ -1,4 +1,4 @@
-//! Many children that end at once.
+//! The time until the exits of many children that end at once have been received.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::context::{Contender, Context};
 use crate::report::{Measure, Role, Unit};
 use crate::stats::Better;
 
-/// They read this until its end.
+/// The input that the children read until its end.
 type Input = (OwnedFd, OwnedFd);
 
 pub fn measure(context: &Context) -> Measure {
@@ -115,7 +115,7 @@ fn raw(count: u32) -> Result<Vec<f64>, String> {
     for pid in pids {
         // SAFETY: plain data, which the call fills.
         let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: a child of ours that nobody else waits for, and a writable place.
+        // SAFETY: a child of ours that no other thread waits for, and a writable place.
         let code = unsafe { libc::waitid(libc::P_PID, pid, &mut told, libc::WEXITED) };
         if code == -1 {
             return Err(text(io::Error::last_os_error()));

@@ -1,4 +1,4 @@
-//! What an idle channel on the loop costs: memory and wake-ups.
+//! The memory and the wake-ups of an idle channel on the loop.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use super::*;
 
-/// How many channels are held.
+/// The number of channels.
 const CHANNELS: usize = 300;
 
-/// How long wake-ups are counted.
+/// The time over which wake-ups are counted.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// Heap of one loop-driven end, after long messages went both ways.
+/// Measures the heap of one endpoint on the loop, after long messages in both directions.
 pub fn measure(context: &Context) -> Measure {
     let mut measure = Measure::new(
-        "Heap of an idle end on the loop (its limit is 4096)",
+        "Heap of an idle endpoint on the loop (its limit is 4096)",
         Unit::Bytes,
         Better::Lower,
     )
@@ -32,27 +32,27 @@ pub fn measure(context: &Context) -> Measure {
     measure
 }
 
-/// A fresh process holds the channels, and says bytes and wake-ups.
+/// Starts a fresh process that holds the channels. Returns bytes and wake-ups.
 fn ask() -> Result<Vec<f64>, Failure> {
-    let far = Far::start("idle", "")?;
+    let remote = Remote::start("idle", "")?;
     let mut line = String::new();
-    BufReader::new(far.socket.as_ref().ok_or("taken")?).read_line(&mut line)?;
+    BufReader::new(remote.socket.as_ref().ok_or("taken")?).read_line(&mut line)?;
     Ok(line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
-/// Holds channels of which both ends are here, and answers on standard input, which is a socket.
+/// Holds channels with both endpoints, and answers on standard input, which is a socket.
 pub fn role(_extra: &str) -> Result<(), Failure> {
-    // The first ones pay for the loop and for what all of them share.
+    // The first channels allocate the loop and everything that all channels share.
     let _first = hold(10)?;
     let before = heap();
     let _held = hold(CHANNELS)?;
     let bytes = heap().saturating_sub(before) as f64 / (2 * CHANNELS) as f64;
     let (_never, silence) = mpsc::channel::<()>();
-    // The loop may still be putting away the last message.
+    // The loop may still be handling the last message.
     let _ = silence.recv_timeout(WATCH / 5);
     let switches = crate::idle::switches().map_err(|error| error.to_string())?;
     let _ = silence.recv_timeout(WATCH);
-    // The end of our own waiting is one of them.
+    // The end of this wait is one of the wake-ups.
     let woken = crate::idle::switches().map_err(|e| e.to_string())?.saturating_sub(switches + 1);
     let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     Ok(writeln!(socket, "{bytes} {woken}")?)
@@ -72,9 +72,9 @@ fn hold(count: usize) -> Result<Vec<impl Sized>, Failure> {
     Ok(all)
 }
 
-/// Bytes that the allocator has given out.
+/// Returns the number of allocated bytes.
 fn heap() -> usize {
-    // SAFETY: the call takes nothing and answers with numbers.
+    // SAFETY: the call takes nothing and returns numbers.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
 }

@@ -1,4 +1,4 @@
-//! Large payloads one way.
+//! Large payloads in one direction.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub enum Large {
     Last(Blob),
 }
 
-/// Bytes that serde takes as bytes, as `serde_bytes` has them. Shared, since a sender of the peer
-/// wants to own what it sends.
+/// Bytes that serde handles as bytes, like those of `serde_bytes`. They are shared, because the
+/// sender of the peer takes its value by ownership.
 #[derive(Clone)]
 pub struct Bulk(pub Arc<Vec<u8>>);
 
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for Bulk {
     }
 }
 
-/// The same as a list of numbers, which a plain `Vec<u8>` is to serde.
+/// The same bytes as a list of numbers, as serde handles a plain `Vec<u8>`.
 #[derive(Clone)]
 pub struct List(Arc<Vec<u8>>);
 
@@ -82,9 +82,9 @@ pub fn measure(context: &Context) -> Measure {
 }
 
 pub fn ours(length: usize, times: usize) -> Contender<'static> {
-    let ends = Far::start("large-sink", "").and_then(|mut far| {
-        let channel = far.channel::<Large, Ping>(true)?;
-        Ok((far, channel, Blob::from(vec![1_u8; length])))
+    let ends = Remote::start("large-sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Large, Ping>(true)?;
+        Ok((remote, channel, Blob::from(vec![1_u8; length])))
     });
     contender(Role::Ours, "brood", ends, move |ends| {
         rate((length * times) as f64, || {
@@ -98,13 +98,15 @@ pub fn ours(length: usize, times: usize) -> Contender<'static> {
     })
 }
 
-/// `buffer`: how much the reader has room for. With less than a message it need not hold any: what
-/// it reads stays in the processor's cache, which no receiver of whole messages can have.
+/// Returns a contender whose reader has a buffer of `buffer` bytes.
+///
+/// A reader with a buffer smaller than a message holds no whole message. Its bytes stay in the
+/// processor's cache, which no receiver of whole messages can achieve.
 pub fn raw(name: &str, length: usize, buffer: usize, times: usize) -> Contender<'static> {
-    let far = Far::start("raw-large", &format!("{} {buffer}", length * times));
+    let remote = Remote::start("raw-large", &format!("{} {buffer}", length * times));
     let bytes = vec![1_u8; length];
-    contender(Role::Peer, name, far, move |far| {
-        let mut stream = far.socket.as_ref().ok_or("taken")?;
+    contender(Role::Peer, name, remote, move |remote| {
+        let mut stream = remote.socket.as_ref().ok_or("taken")?;
         rate((length * times) as f64, || {
             for _ in 0..times {
                 stream.write_all(&bytes)?;
@@ -119,8 +121,8 @@ fn peer_bytes(length: usize, times: usize) -> Contender<'static> {
     let made = (|| {
         let (server, name) =
             peer::IpcOneShotServer::<(peer::IpcBytesSender, peer::IpcReceiver<Ping>)>::new()?;
-        let far = Far::start("peer-large", &format!("{name}\n{times}"))?;
-        Ok((far, server.accept()?.1, vec![1_u8; length]))
+        let remote = Remote::start("peer-large", &format!("{name}\n{times}"))?;
+        Ok((remote, server.accept()?.1, vec![1_u8; length]))
     })();
     contender(Role::Peer, "ipc-channel, untyped bytes", made, move |(_, ends, bytes)| {
         rate((length * times) as f64, || {
@@ -141,8 +143,8 @@ where
     let made = (|| {
         let (server, name) =
             peer::IpcOneShotServer::<(peer::IpcSender<T>, peer::IpcReceiver<Ping>)>::new()?;
-        let far = Far::start(role, &format!("{name}\n{times}"))?;
-        Ok((far, server.accept()?.1, value))
+        let remote = Remote::start(role, &format!("{name}\n{times}"))?;
+        Ok((remote, server.accept()?.1, value))
     })();
     contender(Role::Peer, name, made, move |(_, ends, value)| {
         rate((length * times) as f64, || {

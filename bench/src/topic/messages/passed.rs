@@ -1,4 +1,4 @@
-//! Descriptors passed, and shared memory.
+//! Passed descriptors, and shared memory.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,10 +9,10 @@ use sys::scm;
 
 use super::*;
 
-/// How much memory is handed over.
+/// The size of the shared memory.
 pub const SHARED: usize = 16 << 20;
 
-/// Handles, and whether an answer is wanted.
+/// The handles of a message, and whether the sender wants an answer.
 pub type Passed = (bool, Vec<Handle<OwnedFd>>);
 
 pub fn descriptors(context: &Context) -> Measure {
@@ -20,9 +20,9 @@ pub fn descriptors(context: &Context) -> Measure {
         .along("per message", Chart::Bars);
     for (count, times) in [(1, context.pick(2_000, 10_000)), (16, context.pick(500, 2_000))] {
         let amount = (count * times) as f64;
-        let ours = Far::start("handle-sink", "").and_then(|mut far| {
-            let channel = far.channel::<Passed, Ping>(true)?;
-            Ok((far, channel, OwnedFd::from(UnixStream::pair()?.0)))
+        let ours = Remote::start("handle-sink", "").and_then(|mut remote| {
+            let channel = remote.channel::<Passed, Ping>(true)?;
+            Ok((remote, channel, OwnedFd::from(UnixStream::pair()?.0)))
         });
         let handles = contender(Role::Ours, "brood", ours, move |ends| {
             rate(amount, || {
@@ -35,10 +35,10 @@ pub fn descriptors(context: &Context) -> Measure {
                 Ok(())
             })
         });
-        let made = Far::start("raw-handles", "")
-            .and_then(|far| Ok((far, OwnedFd::from(UnixStream::pair()?.0))));
-        let raw = contender(Role::Peer, "sendmsg", made, move |(far, fd)| {
-            let mut stream = far.socket.as_ref().ok_or("taken")?;
+        let made = Remote::start("raw-handles", "")
+            .and_then(|remote| Ok((remote, OwnedFd::from(UnixStream::pair()?.0))));
+        let raw = contender(Role::Peer, "sendmsg", made, move |(remote, fd)| {
+            let mut stream = remote.socket.as_ref().ok_or("taken")?;
             rate(amount, || {
                 for left in (0..times).rev() {
                     let own: Result<Vec<_>, _> = (0..count).map(|_| fd.try_clone()).collect();
@@ -59,7 +59,7 @@ pub fn descriptors(context: &Context) -> Measure {
     measure
 }
 
-/// Shared memory, and whether an answer is wanted.
+/// The shared memory of a message, and whether the sender wants an answer.
 pub type Shared = (bool, SharedMemory);
 
 pub fn memory(context: &Context) -> Measure {
@@ -78,9 +78,9 @@ pub fn memory(context: &Context) -> Measure {
 }
 
 fn shared(times: usize, each: bool) -> Contender<'static> {
-    let ours = Far::start("memory-sink", "").and_then(|mut far| {
-        let channel = far.channel::<Shared, Ping>(true)?;
-        Ok((far, channel, SharedMemory::with(SHARED, |bytes| bytes.fill(1))?))
+    let ours = Remote::start("memory-sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Shared, Ping>(true)?;
+        Ok((remote, channel, SharedMemory::with(SHARED, |bytes| bytes.fill(1))?))
     });
     contender(Role::Ours, "brood, shared memory", ours, move |ends| {
         per_each(times, || {
@@ -97,9 +97,9 @@ fn shared(times: usize, each: bool) -> Contender<'static> {
 }
 
 fn any(times: usize, each: bool) -> Contender<'static> {
-    let ours = Far::start("handle-sink", "").and_then(|mut far| {
-        let channel = far.channel::<Passed, Ping>(true)?;
-        Ok((far, channel, OwnedFd::from(UnixStream::pair()?.0)))
+    let ours = Remote::start("handle-sink", "").and_then(|mut remote| {
+        let channel = remote.channel::<Passed, Ping>(true)?;
+        Ok((remote, channel, OwnedFd::from(UnixStream::pair()?.0)))
     });
     contender(Role::Peer, "brood, any descriptor", ours, move |ends| {
         per_each(times, || {
@@ -116,15 +116,15 @@ fn any(times: usize, each: bool) -> Contender<'static> {
     })
 }
 
-/// What the kernel takes for it: `sendmsg`, `recvmsg`, `mmap`, a page fault, `munmap`.
+/// Returns the contender with bare calls: `sendmsg`, `recvmsg`, `mmap`, a page fault, `munmap`.
 fn mapped(times: usize, each: bool) -> Contender<'static> {
-    let made = Far::start("raw-memory", "").and_then(|far| {
+    let made = Remote::start("raw-memory", "").and_then(|remote| {
         let mut draft = Draft::new("bench", SHARED)?;
         draft.bytes_mut().fill(1);
-        Ok((far, draft.seal()?))
+        Ok((remote, draft.seal()?))
     });
-    contender(Role::Peer, "sendmsg, mmap", made, move |(far, memory)| {
-        let mut stream = far.socket.as_ref().ok_or("taken")?;
+    contender(Role::Peer, "sendmsg, mmap", made, move |(remote, memory)| {
+        let mut stream = remote.socket.as_ref().ok_or("taken")?;
         per_each(times, || {
             for left in (0..times).rev() {
                 let asks = each || left == 0;

@@ -1,24 +1,26 @@
-//! Where the two processes run: left to itself, the kernel places them now together, now apart, and
-//! a round trip costs five times as much in one case as in the other.
+//! The placement of the two processes on cores.
+//!
+//! The kernel alone would place them now on one core, now on two, and a round trip costs five times
+//! as much in one case as in the other.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{io, mem, ptr};
 
-/// The core of this process while a round runs.
+/// The core of this process during a round.
 const OURS: usize = 0;
 
-/// Where the other process runs.
+/// The placement of the other process.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
-    /// On another core than this process.
+    /// The other process has another core than this process.
     Apart,
-    /// On the same.
+    /// Both processes share a core.
     Together,
 }
 
 impl Place {
-    /// The core of the other process.
-    pub fn far(self) -> Result<usize, String> {
+    /// Returns the core of the other process.
+    pub fn remote_core(self) -> Result<usize, String> {
         match self {
             Place::Together => Ok(OURS),
             Place::Apart if cores().len() > 1 => Ok(1),
@@ -27,17 +29,17 @@ impl Place {
     }
 }
 
-/// Which cores this thread may use.
+/// The cores that a thread may use.
 type Set = libc::cpu_set_t;
 
-/// Keeps this thread on its core until the answer drops.
+/// Keeps this thread on its core until the returned value is dropped.
 pub fn hold() -> Hold {
     let before = allowed();
     keep_on(OURS);
     Hold(before)
 }
 
-/// What this thread was allowed before.
+/// The cores that this thread could use before.
 #[derive(Debug)]
 pub struct Hold(Set);
 
@@ -47,7 +49,7 @@ impl Drop for Hold {
     }
 }
 
-/// Keeps this thread, and those it starts, on the `place`-th core it may use.
+/// Keeps this thread, and the threads that it starts, on the core with index `place`.
 pub fn keep_on(place: usize) {
     let Some(&core) = cores().get(place) else { return };
     // SAFETY: a set of cores is a plain array of bits.
@@ -57,12 +59,13 @@ pub fn keep_on(place: usize) {
     allow(&set);
 }
 
-/// The cores that the process had at its start: a thread that is held sees only its own.
+/// Returns the cores that the process had at its start. A thread that is kept on one core sees only
+/// that core.
 fn cores() -> &'static [usize] {
     static ALL: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
     ALL.get_or_init(|| {
         let set = allowed();
-        // SAFETY: every number asked is below the size of the set.
+        // SAFETY: every number is below the size of the set.
         (0..libc::CPU_SETSIZE as usize)
             .filter(|core| unsafe { libc::CPU_ISSET(*core, &set) })
             .collect()
@@ -72,13 +75,13 @@ fn cores() -> &'static [usize] {
 fn allowed() -> Set {
     // SAFETY: a set of cores is a plain array of bits.
     let mut set: Set = unsafe { mem::zeroed() };
-    // SAFETY: the kernel fills the set, whose size it is told. A failure leaves it empty.
+    // SAFETY: the kernel fills the set, whose size is an argument. A failure leaves it empty.
     unsafe { libc::sched_getaffinity(0, size_of::<Set>(), &raw mut set) };
     set
 }
 
 fn allow(set: &Set) {
-    // SAFETY: the kernel reads the set, whose size it is told. A failure changes nothing.
+    // SAFETY: the kernel reads the set, whose size is an argument. A failure changes nothing.
     unsafe { libc::sched_setaffinity(0, size_of::<Set>(), set) };
 }
 

@@ -11,7 +11,7 @@ use crate::context::{Contender, Context};
 use crate::report::{Chart, Measure, Role, Unit};
 use crate::stats::Better;
 
-/// What `trip.js` sends, too.
+/// The message, the same as in `trip.js`.
 #[derive(Serialize, Deserialize)]
 struct Message {
     id: u32,

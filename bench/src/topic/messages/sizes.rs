@@ -1,4 +1,4 @@
-//! Round trips and one-way streams against the size of a message.
+//! Round trips and one-way streams by the size of a message.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use ipc::Blob;
 use super::large::{self, Bulk};
 use super::*;
 
-/// What a message is long, and how it is called.
+/// The lengths of messages, and their labels.
 const SIZES: [(&str, usize); 6] = [
     ("16 B", 16),
     ("256 B", 256),
@@ -17,7 +17,7 @@ const SIZES: [(&str, usize); 6] = [
     ("16 MiB", 16 << 20),
 ];
 
-/// How many bytes a round moves, and at most how many messages.
+/// The number of bytes that a round moves, and the maximum number of messages.
 const BYTES: usize = 64 << 20;
 const MESSAGES_MAX: usize = 4_000;
 
@@ -60,9 +60,9 @@ pub fn round_trips(context: &Context) -> Measure {
 }
 
 fn ours(length: usize, times: usize) -> Contender<'static> {
-    let ends = Far::start("blob-echo", "").and_then(|mut far| {
-        let channel = far.channel::<Blob, Blob>(true)?;
-        Ok((far, channel, Blob::from(vec![1_u8; length])))
+    let ends = Remote::start("blob-echo", "").and_then(|mut remote| {
+        let channel = remote.channel::<Blob, Blob>(true)?;
+        Ok((remote, channel, Blob::from(vec![1_u8; length])))
     });
     contender(Role::Ours, "brood", ends, move |ends| {
         per_each(times, || {
@@ -76,10 +76,10 @@ fn ours(length: usize, times: usize) -> Contender<'static> {
 }
 
 fn raw(length: usize, times: usize) -> Contender<'static> {
-    let far = Far::start("raw-echo-of", &length.to_string());
+    let remote = Remote::start("raw-echo-of", &length.to_string());
     let mut bytes = vec![1_u8; length];
-    contender(Role::Peer, "UnixStream", far, move |far| {
-        let mut stream = far.socket.as_ref().ok_or("taken")?;
+    contender(Role::Peer, "UnixStream", remote, move |remote| {
+        let mut stream = remote.socket.as_ref().ok_or("taken")?;
         per_each(times, || {
             for _ in 0..times {
                 stream.write_all(&bytes)?;
@@ -95,8 +95,8 @@ type Ends = (peer::IpcSender<Bulk>, peer::IpcReceiver<Bulk>);
 fn of_peer(length: usize, times: usize) -> Contender<'static> {
     let made = (|| {
         let (server, name) = peer::IpcOneShotServer::<Ends>::new()?;
-        let far = Far::start("peer-echo-bulk", &name)?;
-        Ok((far, server.accept()?.1, Bulk::of(length)))
+        let remote = Remote::start("peer-echo-bulk", &name)?;
+        Ok((remote, server.accept()?.1, Bulk::of(length)))
     })();
     contender(Role::Peer, "ipc-channel", made, move |(_, ends, bulk)| {
         per_each(times, || {
@@ -109,7 +109,7 @@ fn of_peer(length: usize, times: usize) -> Contender<'static> {
     })
 }
 
-/// What the peer's other process does.
+/// Runs the other process of the peer.
 pub fn peer_role(name: &str) -> Result<(), Failure> {
     let (back, answers) = peer::channel::<Bulk>()?;
     let (sender, receiver) = peer::channel::<Bulk>()?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use reactor::{Interest, Key as Token, Source, Turn};
+use reactor::{Interest, Source, Token, Turn};
 use sys::signal::{Signal, SignalWatch};
 
 use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
@@ -373,7 +373,7 @@ impl Source for Driver {
     fn event(&mut self, event: reactor::Event, turn: &mut Turn<'_>) {
         match event {
             reactor::Event::Start => self.watch_signals(turn),
-            reactor::Event::Ready { key, .. } => self.ready(key, turn),
+            reactor::Event::Ready { token, .. } => self.ready(token, turn),
             reactor::Event::Deadline => {
                 // What a dead worker had said counts before it is given up.
                 self.drain_jobs(turn);

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use reactor::{Interest, Key as Token, Turn};
+use reactor::{Interest, Token, Turn};
 
 use crate::bind::{Bound, SocketFile, is_of_the_connection};
 use crate::protocol::address::Address;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use child_process::{Child, ExitStatus, Signal};
-use reactor::{Interest, Key as Token, Turn};
+use reactor::{Interest, Token, Turn};
 
 use crate::contract::{Key, WorkerId, WorkerKind};
 use crate::node::primary_session::PrimarySession;

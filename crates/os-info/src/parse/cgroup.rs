@@ -1,13 +1,13 @@
-//! Control groups: which group this process is in, where its files are, and what they say.
+//! Control groups: parsers for the group of this process, its mounts, and its limits.
 //!
-//! `/proc/self/cgroup` names the group of each hierarchy, `/proc/self/mountinfo` says where the
-//! hierarchies are mounted and how much of them is visible. With v1, every controller may have
-//! its own hierarchy; with v2 there is one; on a hybrid system a controller that v1 has is not
-//! in v2. A limit holds for all groups below the one that has it, so that the strictest on the
+//! `/proc/self/cgroup` names the group in each hierarchy. `/proc/self/mountinfo` states the mount
+//! point of each hierarchy and the visible part of it. With v1, every controller may have its own
+//! hierarchy; v2 has one hierarchy. On a hybrid system, a controller of v1 is not in v2. A limit
+//! applies to all groups below the group that sets it, so that the strictest limit on the
 //! [path](levels) counts.
 //!
-//! Garbage is answered by "no such group", "no such mount" and "no limit". So is a value without
-//! the newline at its end, which is not all of it.
+//! The parsers treat garbage as "no such group", "no such mount" and "no limit". They do the same
+//! for a value without its final newline, which may be cut off.
 //!
 //! Pure.
 
@@ -16,7 +16,7 @@ use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Which of the kernel's two interfaces a hierarchy has.
+/// The version of the kernel's interface for a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     V1,
@@ -27,13 +27,13 @@ pub(crate) enum Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group<'a> {
     pub(crate) version: Version,
-    /// `cpu,cpuacct`; empty with v2.
+    /// The controllers of the hierarchy: `cpu,cpuacct`; empty with v2.
     pub(crate) controllers: &'a [u8],
-    /// `/user.slice/x.scope`, seen from the root of the cgroup namespace.
+    /// The path of the group from the root of the cgroup namespace: `/user.slice/x.scope`.
     pub(crate) path: &'a [u8],
 }
 
-/// Finds the group that rules over `controller` in the bytes of `/proc/self/cgroup`.
+/// Finds the group for `controller` in the bytes of `/proc/self/cgroup`.
 pub(crate) fn group<'a>(membership: &'a [u8], controller: &str) -> Option<Group<'a>> {
     let mut unified = None;
     for line in membership.split(|byte| *byte == b'\n') {
@@ -52,16 +52,17 @@ pub(crate) fn group<'a>(membership: &'a [u8], controller: &str) -> Option<Group<
     unified
 }
 
-/// Where a hierarchy is mounted.
+/// A mount of a hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// The group that is seen at `point`: `/` for the whole hierarchy.
+    /// The group that is visible at `point`: `/` for the whole hierarchy.
     pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
 }
 
-/// Finds the hierarchy of `group` in the bytes of `/proc/self/mountinfo`: the mount that shows
-/// the group itself where there is one, otherwise the first.
+/// Finds a mount of the hierarchy of `group` in the bytes of `/proc/self/mountinfo`.
+///
+/// The result is the mount that shows the group itself, or else the first mount.
 pub(crate) fn mount(mountinfo: &[u8], group: &Group<'_>, controller: &str) -> Option<Mount> {
     let mut first = None;
     for line in mountinfo.split(|byte| *byte == b'\n') {
@@ -74,23 +75,23 @@ pub(crate) fn mount(mountinfo: &[u8], group: &Group<'_>, controller: &str) -> Op
     first
 }
 
-/// `31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw`
+/// Reads a line: `31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw`.
 fn mount_of_line(line: &[u8], version: Version, controller: &str) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = fields.nth(3)?;
     let point = fields.next()?;
-    // Any number of optional fields, then a dash.
+    // Any number of optional fields precedes the dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = fields.next()?;
-    let right = match version {
+    let matches = match version {
         Version::V2 => kind == b"cgroup2",
         Version::V1 => kind == b"cgroup" && lists(fields.nth(1)?, controller),
     };
-    right
+    matches
         .then(|| Mount { root: path(&unescape(root)).into(), point: path(&unescape(point)).into() })
 }
 
-/// Undoes `\040` and its like, by which mountinfo writes blanks and backslashes.
+/// Decodes escapes such as `\040`, with which mountinfo writes blanks and backslashes.
 fn unescape(mut field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     while let [first, rest @ ..] = field {
@@ -108,10 +109,11 @@ fn unescape(mut field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The directories of `group` and of all its parents that `mount` shows, the group's own first.
+/// Returns the directories of `group` and of all its parents that `mount` shows, from the group
+/// outwards.
 ///
-/// A group outside of what is mounted (a container that sees its parent's paths) is taken for
-/// the root of the mount, which is the nearest that can be read.
+/// For a group outside of the mount (a container that sees its parent's paths) the result is the
+/// root of the mount, the nearest directory that can be read.
 pub(crate) fn levels(group: &[u8], mount: &Mount) -> Vec<PathBuf> {
     let below = path(group).strip_prefix(&mount.root).unwrap_or(Path::new(""));
     let climbs = below.components().any(|part| !matches!(part, Component::Normal(_)));
@@ -127,31 +129,31 @@ fn lists(names: &[u8], wanted: &str) -> bool {
     names.split(|byte| *byte == b',').any(|name| name == wanted.as_bytes())
 }
 
-/// How much CPU time a group may use in each period.
+/// The CPU time that a group may use in each period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CpuQuota {
-    /// Microseconds of CPU time that may be used per period.
+    /// The CPU time that the group may use per period, in microseconds.
     pub quota_us: u64,
     /// The length of the period in microseconds.
     pub period_us: NonZeroU64,
 }
 
 impl CpuQuota {
-    /// The quota as a number of CPUs: 1.5 for 150 ms in each 100 ms.
+    /// Returns the quota as a number of CPUs: 1.5 for 150 ms in each 100 ms.
     #[must_use]
     pub fn cpus(&self) -> f64 {
         self.quota_us as f64 / self.period_us.get() as f64
     }
 
-    /// The number of CPUs that this quota can keep busy: rounded up, at least 1.
+    /// Returns the number of CPUs that this quota can keep busy, rounded up and at least 1.
     #[must_use]
     pub fn parallelism(&self) -> usize {
         usize::try_from(self.quota_us.div_ceil(self.period_us.get())).unwrap_or(usize::MAX).max(1)
     }
 
-    /// The stricter one of two.
+    /// Returns the stricter of two quotas.
     #[must_use]
     pub(crate) fn stricter(self, other: Self) -> Self {
         let product = |a: u64, b: NonZeroU64| u128::from(a) * u128::from(b.get());
@@ -161,27 +163,29 @@ impl CpuQuota {
     }
 }
 
-/// The value of `cpu.max`: `max 100000` or `150000 100000`.
+/// Reads the value of `cpu.max`: `max 100000` or `150000 100000`.
 pub(crate) fn cpu_max(bytes: &[u8]) -> Option<CpuQuota> {
     let mut fields = bytes.strip_suffix(b"\n")?.split(u8::is_ascii_whitespace);
     let quota_us = number(fields.next()?)?;
-    // The kernel lets the period out of what is written, never out of what is read.
+    // A writer may leave out the period, but the kernel always returns it.
     let period_us = number(fields.next()?)?;
     Some(CpuQuota { quota_us, period_us: NonZeroU64::new(period_us)? })
 }
 
-/// The values of `cpu.cfs_quota_us` (−1: none) and `cpu.cfs_period_us`.
+/// Reads the values of `cpu.cfs_quota_us` (−1 without a quota) and `cpu.cfs_period_us`.
 pub(crate) fn cfs(quota: &[u8], period: &[u8]) -> Option<CpuQuota> {
     Some(CpuQuota { quota_us: limit(quota)?, period_us: NonZeroU64::new(limit(period)?)? })
 }
 
-/// A file with one number in it; nothing for `max`, `-1`, and what is no number.
+/// Reads a file with one number; `None` for `max`, `-1` and anything that is no number.
 pub(crate) fn limit(bytes: &[u8]) -> Option<u64> {
     number(bytes.strip_suffix(b"\n")?)
 }
 
-/// A memory file of v1: as [`limit`], but "no limit" is a number of about 2⁶³, rounded down to
-/// a page, whose size is the machine's.
+/// Reads a memory file of v1 like [`limit`].
+///
+/// In these files a number of about 2⁶³, rounded down to a page of the machine's size, means that
+/// there is no limit.
 pub(crate) fn limit_v1(bytes: &[u8]) -> Option<u64> {
     const NONE: u64 = i64::MAX as u64 - (1 << 20);
     limit(bytes).filter(|limit| *limit < NONE)

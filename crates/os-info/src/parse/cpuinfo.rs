@@ -1,60 +1,61 @@
-//! `/proc/cpuinfo`: what kind of CPU each one is. Every architecture writes its own.
+//! `/proc/cpuinfo`: the model of each CPU. Every architecture has a format of its own.
 //!
 //! Pure.
 
-/// What is known of one CPU.
+/// The facts that the file states about one CPU.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Kind {
+pub(crate) struct Model {
     pub(crate) id: u32,
-    pub(crate) model: Option<String>,
+    pub(crate) name: Option<String>,
     pub(crate) speed_mhz: Option<f64>,
     pub(crate) implementer: Option<u32>,
     pub(crate) part: Option<u32>,
 }
 
-/// The CPUs of the file, in its order. Text that is not UTF-8 is repaired.
-pub(crate) fn kinds(cpuinfo: &[u8]) -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = Vec::new();
+/// Returns the CPUs of the file, in the order of the file. Text that is not UTF-8 gets replacement
+/// characters.
+pub(crate) fn models(cpuinfo: &[u8]) -> Vec<Model> {
+    let mut models: Vec<Model> = Vec::new();
     for line in cpuinfo.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (key, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
         if key == b"processor" {
-            // Old 32-bit ARM kernels give the model here, in a line of this name with a number
-            // before it; then this is no new CPU.
+            // Old 32-bit ARM kernels also write the name of the model in a line with this key. The
+            // value is then no number, and the line begins no new CPU.
             if let Ok(id) = text(value).parse() {
-                kinds.push(Kind { id, ..Kind::default() });
+                models.push(Model { id, ..Model::default() });
             }
             continue;
         }
-        let Some(kind) = kinds.last_mut() else { continue };
+        let Some(model) = models.last_mut() else { continue };
         match key {
             b"model name" | b"Model Name" | b"cpu model" | b"cpu" | b"uarch"
                 if !value.is_empty() =>
             {
-                kind.model.get_or_insert_with(|| text(value));
+                model.name.get_or_insert_with(|| text(value));
             }
             b"cpu MHz" | b"CPU MHz" | b"cpu MHz dynamic" | b"clock" => {
-                kind.speed_mhz = speed(value);
+                model.speed_mhz = speed(value);
             }
-            b"CPU implementer" => kind.implementer = hexadecimal(value),
-            b"CPU part" => kind.part = hexadecimal(value),
+            b"CPU implementer" => model.implementer = hexadecimal(value),
+            b"CPU part" => model.part = hexadecimal(value),
             _ => {}
         }
     }
-    for kind in &mut kinds {
-        // Only a number is given: arm64.
-        if kind.model.is_none() {
-            kind.model = kind.implementer.zip(kind.part).and_then(arm_model);
+    for model in &mut models {
+        // arm64 states numbers in the place of a name.
+        if model.name.is_none() {
+            model.name = model.implementer.zip(model.part).and_then(arm_model);
         }
     }
-    kinds
+    models
 }
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
 
-/// `2596.094` and `2425.000000MHz`.
+/// Reads a speed: `2596.094` or `2425.000000MHz`.
 fn speed(value: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(value).ok()?;
     let speed: f64 = text.trim_end_matches("MHz").parse().ok()?;
@@ -66,7 +67,7 @@ fn hexadecimal(value: &[u8]) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok()
 }
 
-/// The name of the part, or its numbers where it is not known here.
+/// Returns the name of the part, or its numbers where the table lacks it.
 fn arm_model((implementer, part): (u32, u32)) -> Option<String> {
     let known = ARM_PARTS.iter().find(|(i, p, _)| (*i, *p) == (implementer, part));
     Some(match known {
@@ -75,7 +76,7 @@ fn arm_model((implementer, part): (u32, u32)) -> Option<String> {
     })
 }
 
-/// Implementer, part, name: as their makers publish them.
+/// Implementer, part and name of ARM cores, as the makers publish them.
 const ARM_PARTS: &[(u32, u32, &str)] = &[
     (0x41, 0xb76, "ARM1176"),
     (0x41, 0xc07, "Cortex-A7"),
@@ -115,22 +116,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn models(cpuinfo: &[u8]) -> Vec<(u32, String)> {
-        let named = |kind: Kind| (kind.id, kind.model.unwrap_or_default());
-        kinds(cpuinfo).into_iter().map(named).collect()
+    fn names(cpuinfo: &[u8]) -> Vec<(u32, String)> {
+        let named = |model: Model| (model.id, model.name.unwrap_or_default());
+        models(cpuinfo).into_iter().map(named).collect()
     }
 
     fn check(cpuinfo: &[u8], expected: &[(u32, &str)]) {
         let expected: Vec<_> =
             expected.iter().map(|(id, name)| (*id, (*name).to_owned())).collect();
-        assert_eq!(models(cpuinfo), expected);
+        assert_eq!(names(cpuinfo), expected);
     }
 
     #[test]
     fn x86_has_a_name_and_a_speed() {
         let recorded = include_bytes!("../../recorded/cpuinfo/x86-vm");
         check(recorded, &[(0, "AMD EPYC"), (1, "AMD EPYC")]);
-        assert_eq!(kinds(recorded)[1].speed_mhz.map(f64::trunc), Some(2596.0));
+        assert_eq!(models(recorded)[1].speed_mhz.map(f64::trunc), Some(2596.0));
     }
 
     #[test]
@@ -144,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn other_architectures_have_other_words() {
+    fn other_architectures_have_other_keys() {
         check(
             include_bytes!("../../recorded/cpuinfo/arm32-pi"),
             &[(0, "ARMv7 Processor rev 4 (v7l)")],
         );
         let power = include_bytes!("../../recorded/cpuinfo/ppc64");
-        assert_eq!(models(power)[1].1, "POWER9 (architected), altivec supported");
-        assert_eq!(kinds(power)[0].speed_mhz, Some(2425.0));
+        assert_eq!(names(power)[1].1, "POWER9 (architected), altivec supported");
+        assert_eq!(models(power)[0].speed_mhz, Some(2425.0));
         check(include_bytes!("../../recorded/cpuinfo/riscv64"), &[(0, "sifive,u74-mc")]);
     }
 
@@ -161,18 +162,18 @@ mod tests {
         {
             check(garbage, &[]);
         }
-        let odd = kinds(b"processor: 1\nmodel name:\ncpu MHz: NaN\nCPU part: 0xzz\n");
-        assert_eq!(odd, [Kind { id: 1, ..Kind::default() }]);
+        let odd = models(b"processor: 1\nmodel name:\ncpu MHz: NaN\nCPU part: 0xzz\n");
+        assert_eq!(odd, [Model { id: 1, ..Model::default() }]);
         check(b"processor: 0\nmodel name: \xffx\n", &[(0, "\u{fffd}x")]);
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..4000) {
-            kinds(&bytes);
-            kinds(&[b"processor\t: 7\n", &bytes[..]].concat());
+            models(&bytes);
+            models(&[b"processor\t: 7\n", &bytes[..]].concat());
             let recorded = include_bytes!("../../recorded/cpuinfo/x86-vm");
-            prop_assert!(kinds(&recorded[..cut.min(recorded.len())]).len() <= 2);
+            prop_assert!(models(&recorded[..cut.min(recorded.len())]).len() <= 2);
         }
     }
 }

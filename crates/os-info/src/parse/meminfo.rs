@@ -4,7 +4,7 @@
 
 use super::number;
 
-/// What is taken from it, in bytes; nothing where a line is missing or makes no sense.
+/// The values that this crate uses, in bytes; `None` where a line is missing or malformed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meminfo {
     pub(crate) total: Option<u64>,
@@ -14,11 +14,12 @@ pub(crate) struct Meminfo {
     pub(crate) swap_free: Option<u64>,
 }
 
+/// Reads the values of the whole file.
 pub(crate) fn all(meminfo: &[u8]) -> Meminfo {
     let mut found = Meminfo::default();
     for line in meminfo.split_inclusive(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let place = match &line[..colon] {
+        let value = match &line[..colon] {
             b"MemTotal" => &mut found.total,
             b"MemFree" => &mut found.free,
             b"MemAvailable" => &mut found.available,
@@ -26,18 +27,19 @@ pub(crate) fn all(meminfo: &[u8]) -> Meminfo {
             b"SwapFree" => &mut found.swap_free,
             _ => continue,
         };
-        *place = bytes(&line[colon + 1..]);
+        *value = bytes(&line[colon + 1..]);
     }
     found
 }
 
-/// The one line that `freemem` needs. The file begins with it, so that the rest is not looked at.
+/// Reads the one line that `freemem` needs. The line is near the start of the file, so that the
+/// rest is not read.
 pub(crate) fn available(meminfo: &[u8]) -> Option<u64> {
     let mut lines = meminfo.split_inclusive(|byte| *byte == b'\n');
     bytes(lines.find_map(|line| line.strip_prefix(b"MemAvailable:"))?)
 }
 
-/// `   24684092 kB`, with the end of the line: without it the number may be cut off.
+/// Reads `   24684092 kB` with the end of the line. Without the end the number may be cut off.
 fn bytes(mut value: &[u8]) -> Option<u64> {
     let amount = number(&mut value)?;
     (value == b" kB\n").then(|| amount.checked_mul(1024)).flatten()
@@ -51,7 +53,7 @@ mod tests {
     const RECORDED: &[u8] = include_bytes!("../../recorded/meminfo/linux-6.18");
 
     #[test]
-    fn a_recorded_file_gives_bytes() {
+    fn the_values_of_a_recorded_file_are_bytes() {
         let found = all(RECORDED);
         assert_eq!(found.total, Some(24_684_092 * 1024));
         assert_eq!(found.free, Some(23_422_512 * 1024));
@@ -92,7 +94,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..2000) {
             all(&bytes);
             available(&[b"MemAvailable:", &bytes[..]].concat());
-            // A file that is cut off gives the right number or none.
+            // A file that is cut off yields the right number or none.
             let part = &RECORDED[..cut.min(RECORDED.len())];
             prop_assert!(available(part).is_none() || available(part) == available(RECORDED));
         }

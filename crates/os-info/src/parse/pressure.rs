@@ -1,4 +1,4 @@
-//! Pressure stall information: how long tasks waited for a resource.
+//! Pressure stall information: the time that tasks waited for a resource.
 //!
 //! Pure.
 
@@ -9,35 +9,36 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stall {
-    /// Percent of the last 10 seconds.
+    /// The percentage of the last 10 seconds.
     pub avg10_percent: f64,
-    /// Percent of the last 60 seconds.
+    /// The percentage of the last 60 seconds.
     pub avg60_percent: f64,
-    /// Percent of the last 300 seconds.
+    /// The percentage of the last 300 seconds.
     pub avg300_percent: f64,
-    /// All waiting since the start of the system or of the group.
+    /// The total waiting time since the start of the system or of the group.
     pub total: Duration,
 }
 
-/// Who waited for one resource.
+/// The pressure on one resource: the time in which some tasks and in which all tasks waited.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stalls {
-    /// At least one task waited.
+    /// The time in which at least one task waited.
     pub some: Stall,
-    /// All tasks that were not idle waited. Kernels before 5.13 do not say so for CPUs.
+    /// The time in which all tasks that were not idle waited. Kernels before 5.13 do not report it
+    /// for CPUs.
     pub full: Option<Stall>,
 }
 
-/// Reads a file of `/proc/pressure` or a group's `cpu.pressure` and its like.
+/// Reads a file of `/proc/pressure`, or a file such as `cpu.pressure` of a group.
 pub(crate) fn stalls(bytes: &[u8]) -> Option<Stalls> {
     let text = std::str::from_utf8(bytes).ok()?;
     let line = |name| text.lines().find_map(|line| stall(line.strip_prefix(name)?));
     Some(Stalls { some: line("some ")?, full: line("full ") })
 }
 
-/// `avg10=2.75 avg60=3.01 avg300=1.49 total=13244388`
+/// Reads the fields of a line: `avg10=2.75 avg60=3.01 avg300=1.49 total=13244388`.
 fn stall(line: &str) -> Option<Stall> {
     let field = |name: &str| {
         line.split_ascii_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='))

@@ -1,12 +1,13 @@
-//! `/proc/stat`: the time each CPU spent on what.
+//! `/proc/stat`: the time that each CPU has spent in each mode.
 //!
-//! A line that is cut off or no CPU's is skipped; columns that an old kernel does not have are 0.
+//! A line that is cut off or does not describe a CPU is skipped. Columns that an old kernel does
+//! not have are 0.
 //!
 //! Pure.
 
 use super::number;
 
-/// One line: ticks since the system started.
+/// The ticks of one CPU since the system started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticks {
     pub(crate) user: u64,
@@ -22,9 +23,9 @@ pub(crate) struct Ticks {
 /// Calls `each` with the number and the ticks of every CPU that is online, in the file's order.
 pub(crate) fn cpus(stat: &[u8], mut each: impl FnMut(u32, Ticks)) {
     for line in stat.split_inclusive(|byte| *byte == b'\n') {
-        // The CPUs come first, and what follows can be long.
+        // The CPUs come first, and the rest of the file can be long.
         let Some(rest) = line.strip_prefix(b"cpu") else { break };
-        // The first line is the sum and has no number.
+        // The first line is the sum of all CPUs and has no number.
         let mut fields = rest;
         if rest.first().is_none_or(|byte| !byte.is_ascii_digit()) || !line.ends_with(b"\n") {
             continue;
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_file_gives_its_cpus_and_not_the_sum() {
+    fn the_cpus_of_a_recorded_file_are_read_without_the_sum() {
         let found = all(include_bytes!("../../recorded/stat/two-cpus"));
         let (id, ticks) = found[1];
         assert_eq!((found.len(), id), (2, 1));

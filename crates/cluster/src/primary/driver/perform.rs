@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use reactor::{Interest, Key as Token, Turn};
+use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};

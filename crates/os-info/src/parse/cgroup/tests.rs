@@ -1,7 +1,8 @@
-//! Recorded shapes of `/proc/self/cgroup` and `mountinfo`, and arbitrary bytes.
+//! Tests with recorded contents of `/proc/self/cgroup` and `mountinfo`, and with arbitrary bytes.
+
+use proptest::prelude::*;
 
 use super::*;
-use proptest::prelude::*;
 
 const HYBRID: &[u8] = include_bytes!("../../../recorded/cgroup/hybrid.cgroup");
 const HYBRID_MOUNTS: &[u8] = include_bytes!("../../../recorded/cgroup/hybrid.mountinfo");
@@ -49,7 +50,7 @@ fn a_container_that_sees_only_its_own_group_finds_it_at_the_mount() {
 }
 
 #[test]
-fn a_group_outside_of_the_mount_is_taken_for_its_root() {
+fn a_group_outside_of_the_mount_has_the_root_of_the_mount() {
     let mount = Mount { root: "/a".into(), point: "/m".into() };
     for outside in ["/b/c", "/", "", "/a/../../etc", "/../x", "relative"] {
         assert_eq!(levels(outside.as_bytes(), &mount), [PathBuf::from("/m/")], "{outside}");
@@ -58,7 +59,7 @@ fn a_group_outside_of_the_mount_is_taken_for_its_root() {
 }
 
 #[test]
-fn of_several_mounts_the_one_that_shows_the_group_is_taken() {
+fn a_mount_that_shows_the_group_is_preferred() {
     let mounts = b"1 2 0:9 /other /first rw - cgroup2 cgroup2 rw\n\
         3 2 0:9 /mine /second\\040place rw shared:1 master:2 - cgroup2 cgroup2 rw\n";
     let group = Group { version: Version::V2, controllers: b"", path: b"/mine/a" };
@@ -102,7 +103,7 @@ fn the_stricter_quota_is_the_smaller_share_not_the_smaller_number() {
 }
 
 #[test]
-fn no_limit_is_known_in_every_spelling() {
+fn every_spelling_of_no_limit_is_recognized() {
     assert_eq!(limit(b"max\n"), None);
     assert_eq!(limit(b"1048576\n"), Some(1 << 20));
     assert_eq!(limit(b"99999999999999999999999\n"), None);

@@ -2,11 +2,11 @@
 //!
 //! Pure.
 
-/// The highest CPU number that is believed; the kernel's own limit is lower.
+/// The highest CPU number that is accepted; the kernel's own limit is lower.
 const CPU_MAX: u32 = 65_535;
 
-/// Reads a list; nothing for an empty one, for garbage, and for one without the newline at its
-/// end, which is not all of it.
+/// Reads a list. Returns `None` for an empty list, for garbage, and for a list without its final
+/// newline, which is not the whole list.
 pub(crate) fn cpus(list: &[u8]) -> Option<Vec<u32>> {
     let text = std::str::from_utf8(list.strip_suffix(b"\n")?).ok()?;
     let mut cpus = Vec::new();
@@ -17,7 +17,7 @@ pub(crate) fn cpus(list: &[u8]) -> Option<Vec<u32>> {
             return None;
         }
         cpus.extend(first..=last);
-        // Short texts can name the same range again and again.
+        // A short text can name the same range many times and so ask for much memory.
         if cpus.len() > CPU_MAX as usize + 1 {
             return None;
         }

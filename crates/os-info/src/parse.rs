@@ -1,10 +1,11 @@
-//! Pure parsers of the kernel's files: bytes in, values out, whatever the bytes are.
+//! Parsers of the kernel's files: they turn arbitrary bytes into values and never panic.
 //!
 //! Pure.
 
 pub(crate) mod cgroup;
+pub(crate) mod cpu_list;
 pub(crate) mod cpuinfo;
-pub(crate) mod list;
+
 pub(crate) mod meminfo;
 pub(crate) mod pressure;
 pub(crate) mod stat;
@@ -14,7 +15,7 @@ fn number(fields: &mut &[u8]) -> Option<u64> {
     let text = fields.trim_ascii_start();
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at(digits);
-    // `12x` is no number.
+    // A field such as `12x` is no number.
     if digits.is_empty() || rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
         return None;
     }

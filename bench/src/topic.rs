@@ -1,4 +1,4 @@
-//! The topics: one file each, one line in [`ALL`].
+//! The topics of the benchmarks. Each has one file, and one line in [`ALL`].
 
 mod ballast;
 mod cluster;
@@ -15,13 +15,13 @@ use crate::idle as holder;
 use crate::report::Topic;
 use crate::server;
 
-/// A topic's name on the command line, and what measures it.
+/// A topic: its name on the command line, and the function that measures it.
 pub struct Entry {
     pub name: &'static str,
     pub run: fn(&Context) -> Topic,
 }
 
-/// In the order of the report.
+/// All topics, in the order of the report.
 pub const ALL: &[Entry] = &[
     Entry { name: "spawn", run: spawn::run },
     Entry { name: "fork", run: fork::run },
@@ -31,11 +31,11 @@ pub const ALL: &[Entry] = &[
     Entry { name: "cluster", run: cluster::run },
 ];
 
-/// Modules that a topic forks, by name.
+/// The modules that topics fork, by name.
 pub const MODULES: &[(&str, fn())] =
     &[(fork::MODULE, fork::module), (holder::MODULE, holder::module)];
 
-/// Roles that a topic starts this program in, by name.
+/// The roles in which topics start this program, by name.
 const ROLES: &[(&str, fn())] = &[
     (fork::ROLE, fork::role),
     (spawn::ROLE, spawn::role),
@@ -44,19 +44,19 @@ const ROLES: &[(&str, fn())] = &[
     (holder::ROLE, holder::role),
 ];
 
-/// Plays the role that `bench role NAME` names, when a topic has started this program again.
-pub fn play_role() -> Option<ExitCode> {
+/// Runs the role of `bench role NAME`. Returns `None` for any other command line.
+pub fn run_role() -> Option<ExitCode> {
     let mut args = std::env::args().skip(1);
     if args.next()? != "role" {
         return None;
     }
     let name = args.next()?;
-    let (_, play) = ROLES.iter().find(|role| role.0 == name)?;
-    play();
+    let (_, run) = ROLES.iter().find(|role| role.0 == name)?;
+    run();
     Some(ExitCode::SUCCESS)
 }
 
-/// Writes a script into a file of our own: Node forks files only.
+/// Writes a script to a temporary file, because Node forks files only.
 pub fn script_file(name: &str, script: &str) -> std::io::Result<String> {
     let path = std::env::temp_dir().join(format!("bench-{name}-{}.js", std::process::id()));
     std::fs::write(&path, script)?;

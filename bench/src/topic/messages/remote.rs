@@ -1,4 +1,4 @@
-//! The other process of the messages: it echoes, or swallows and answers when asked.
+//! The other process of topic `ipc`. It echoes messages, or discards them and answers on request.
 
 use std::os::fd::AsFd;
 
@@ -9,14 +9,14 @@ use super::large::{Bulk, Large, List};
 use super::passed::{Passed, SHARED, Shared};
 use super::*;
 
-/// What the other process does: `bench role message-peer KIND EXTRA CORE`.
+/// Runs the other process: `bench role message-peer KIND EXTRA CORE`.
 pub fn role() {
     let mut args = std::env::args().skip(3);
     let (kind, extra) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
     if let Some(core) = args.next().and_then(|text| text.parse().ok()) {
         place::keep_on(core);
     }
-    // The end of the other side ends every role, as an error.
+    // Every role ends with an error when the other side closes the channel.
     let _ = play(&kind, &extra);
 }
 
