@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sys::switch::Switch;
+use sys::epoll::Switch;
 
 /// A listening socket from which only so many connections may be open.
 #[derive(Debug)]

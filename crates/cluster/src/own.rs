@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sys::errno;
 use sys::poll::{self, Interest};
-use sys::switch::Either;
+use sys::epoll::Either;
 
 use crate::error::Error;
 use crate::port::is_of_the_connection;
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn queue_and_socket_take_turns_and_the_end_of_one_is_not_that_of_the_other() {
-        let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket = sys::reuse_port::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
         let (queue, end) = Queue::new().unwrap();
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_the_socket_has_is_taken_when_the_primary_is_gone() {
-        let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket = sys::reuse_port::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let (queue, end) = Queue::new().unwrap();
         let own = Own::new(socket, end).unwrap();

@@ -260,7 +260,7 @@ impl Port {
     /// loop says when the next one comes.
     pub(crate) fn is_left_alone(&mut self, turn: &mut Turn<'_>) -> bool {
         let Takes::Theirs { looks } = self.takes else { return false };
-        if sys::group::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
+        if sys::reuse_port::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
             self.takes = Takes::Theirs { looks: LOOKS };
             return true;
         }
