@@ -81,12 +81,12 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
 
 /// Opens the first of several TCP sockets at one address; the others [`join`].
 pub(crate) fn found(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::reuse_port::found(address, backlog, v6_only))
+    grouped(address, |address, v6_only| sys::reuse_port::bind_first(address, backlog, v6_only))
 }
 
 /// Opens one more.
 pub(crate) fn join(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::reuse_port::join(address, backlog, v6_only))
+    grouped(address, |address, v6_only| sys::reuse_port::bind_next(address, backlog, v6_only))
 }
 
 fn grouped(

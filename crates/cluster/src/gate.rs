@@ -8,21 +8,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sys::epoll::Switch;
+use sys::epoll::GatedFd;
 
 /// A listening socket from which only so many connections may be open.
 #[derive(Debug)]
 pub(crate) struct Gate {
     socket: OwnedFd,
     /// Readable when there is a connection, and room for it.
-    switch: Switch,
+    switch: GatedFd,
     max: u32,
     open: Mutex<u32>,
 }
 
 impl Gate {
     pub(crate) fn new(socket: OwnedFd, max: u32) -> io::Result<Arc<Self>> {
-        let switch = Switch::new(socket.as_fd())?;
+        let switch = GatedFd::new(socket.as_fd())?;
         Ok(Arc::new(Self { socket, switch, max, open: Mutex::new(0) }))
     }
 
@@ -58,7 +58,7 @@ impl Gate {
     }
 
     fn turn(&self, on: bool) {
-        self.switch.set(self.socket.as_fd(), on).expect("it watches the socket");
+        self.switch.set_open(self.socket.as_fd(), on).expect("it watches the socket");
     }
 
     fn open(&self) -> MutexGuard<'_, u32> {

@@ -10,9 +10,9 @@ use std::os::unix::process::parent_id;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sys::epoll::AnyOf;
 use sys::errno;
 use sys::poll::{self, Interest};
-use sys::epoll::Either;
 
 use crate::error::Error;
 use crate::port::is_of_the_connection;
@@ -21,7 +21,7 @@ use crate::queue::{Connection, Intake};
 #[derive(Debug)]
 pub(crate) struct Own {
     /// Readable when there is a connection in one of the two.
-    either: Either,
+    either: AnyOf,
     socket: OwnedFd,
     queue: Intake,
     /// It is the socket's turn: after one from the queue, and as long as the socket has one that we
@@ -35,7 +35,7 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(socket: OwnedFd, queue: OwnedFd) -> io::Result<Self> {
         let queue = Intake::new(queue);
-        let either = Either::new(socket.as_fd(), queue.as_fd())?;
+        let either = AnyOf::new(socket.as_fd(), queue.as_fd())?;
         let (socket_first, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { either, socket, queue, socket_first, ended, primary: parent_id() })
     }
@@ -97,7 +97,7 @@ impl Own {
                 Some(errno::EINVAL) => {
                     self.ended.store(true, Ordering::Relaxed);
                     // Fails the second time.
-                    let _ = self.either.leave_out(self.socket.as_fd());
+                    let _ = self.either.remove(self.socket.as_fd());
                     return Ok(None);
                 }
                 Some(errno) if is_of_the_connection(errno) => {}
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn queue_and_socket_take_turns_and_the_end_of_one_is_not_that_of_the_other() {
-        let socket = sys::reuse_port::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket =
+            sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
         let (queue, end) = Queue::new().unwrap();
@@ -156,7 +157,8 @@ mod tests {
 
     #[test]
     fn what_the_socket_has_is_taken_when_the_primary_is_gone() {
-        let socket = sys::reuse_port::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket =
+            sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let (queue, end) = Queue::new().unwrap();
         let own = Own::new(socket, end).unwrap();

@@ -1,68 +1,72 @@
-//! Descriptors that are readable when others are: another one, as long as it is switched on; or any
-//! of two.
+//! Descriptors that report the readiness of others: [`GatedFd`] of one descriptor while its gate is
+//! open, [`AnyOf`] of two.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Readable while what it watches is readable and it is on: an `epoll(7)` instance of one, which
-/// can be polled and put into other instances like any descriptor.
+/// A descriptor that is readable while its gate is open and the descriptor it watches is readable.
 ///
-/// Close-on-exec; no call on it blocks. It holds no copy of what it watches.
+/// An `epoll(7)` instance with a single member. It can be polled, and added to other instances, as
+/// any descriptor can. Close-on-exec; no call on it blocks. It holds no copy of the watched
+/// descriptor.
 #[derive(Debug)]
-pub struct Switch(Epoll);
+pub struct GatedFd(Epoll);
 
-impl Switch {
-    /// Makes one that watches this descriptor, and is on.
+impl GatedFd {
+    /// Watches `watched`, with the gate open.
     ///
     /// # Errors
     ///
-    /// `EMFILE` or `ENFILE` when no descriptor is left, `EPERM` when it cannot be polled.
+    /// `EMFILE` or `ENFILE` when no descriptor is left, `EPERM` when `watched` cannot be polled.
     pub fn new(watched: BorrowedFd<'_>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(watched, event(true))?;
         Ok(Self(epoll))
     }
 
-    /// Turns it on or off; `watched` is what it was made with. Turned on while that is readable,
-    /// it becomes so too, an edge for those who wait for one.
+    /// Opens or closes the gate. `watched` is the descriptor that [`new`](Self::new) was given.
+    ///
+    /// Opening the gate while `watched` is readable makes this descriptor readable, which is an
+    /// edge for an edge-triggered waiter.
     ///
     /// # Errors
     ///
-    /// `ENOENT` when it was made with another.
-    pub fn set(&self, watched: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-        if on {
-            // What was ready when it was turned off may still be listed as ready, and then the
-            // kernel would tell nobody. Asked while it is off, it strikes that out.
+    /// `ENOENT` when `watched` is another descriptor.
+    pub fn set_open(&self, watched: BorrowedFd<'_>, open: bool) -> io::Result<()> {
+        if open {
+            // A member that was ready when the gate closed may still be on the kernel's ready
+            // list, and the kernel wakes nobody for a member that is listed already. A wait while
+            // the gate is closed takes it off the list.
             self.0.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
         }
-        Ok(self.0.modify(watched, &mut event(on))?)
+        Ok(self.0.modify(watched, &mut event(open))?)
     }
 }
 
-fn event(on: bool) -> EpollEvent {
-    EpollEvent::new(if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() }, 0)
+fn event(open: bool) -> EpollEvent {
+    EpollEvent::new(if open { EpollFlags::EPOLLIN } else { EpollFlags::empty() }, 0)
 }
 
-impl AsFd for Switch {
+impl AsFd for GatedFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
     }
 }
 
-/// Readable while one of two descriptors is: an `epoll(7)` instance of both.
+/// A descriptor that is readable while one of two others is: an `epoll(7)` instance of both.
 ///
-/// Close-on-exec. It holds no copy of what it watches, which has to stay open.
+/// Close-on-exec. It holds no copy of the two descriptors, which must stay open.
 #[derive(Debug)]
-pub struct Either(Epoll);
+pub struct AnyOf(Epoll);
 
-impl Either {
-    /// Makes one that watches these.
+impl AnyOf {
+    /// Watches both descriptors.
     ///
     /// # Errors
     ///
-    /// As [`Switch::new`]; `EEXIST` when they are one.
+    /// As [`GatedFd::new`]; `EEXIST` when both are the same descriptor.
     pub fn new(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(one, event(true))?;
@@ -70,17 +74,17 @@ impl Either {
         Ok(Self(epoll))
     }
 
-    /// Watches only the other one from now on.
+    /// Stops watching `one`; the other descriptor stays watched.
     ///
     /// # Errors
     ///
-    /// `ENOENT` when this one is not watched.
-    pub fn leave_out(&self, one: BorrowedFd<'_>) -> io::Result<()> {
+    /// `ENOENT` when `one` is not watched.
+    pub fn remove(&self, one: BorrowedFd<'_>) -> io::Result<()> {
         Ok(self.0.delete(one)?)
     }
 }
 
-impl AsFd for Either {
+impl AsFd for AnyOf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
     }
@@ -92,38 +96,38 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn it_is_readable_while_it_is_on_and_the_other_is_readable() {
+    fn a_gated_descriptor_is_readable_while_its_gate_is_open_and_its_member_is_readable() {
         let (read, write) = crate::pipe::pipe().unwrap();
-        let switch = Switch::new(read.as_fd()).unwrap();
-        let readable = || crate::poll::readable(switch.as_fd(), Some(Duration::ZERO)).unwrap();
+        let gated = GatedFd::new(read.as_fd()).unwrap();
+        let readable = || crate::poll::readable(gated.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(!readable());
         nix::unistd::write(&write, b"x").unwrap();
         assert!(readable() && readable());
-        switch.set(read.as_fd(), false).unwrap();
+        gated.set_open(read.as_fd(), false).unwrap();
         assert!(!readable());
-        switch.set(read.as_fd(), true).unwrap();
+        gated.set_open(read.as_fd(), true).unwrap();
         assert!(readable());
         nix::unistd::read(&read, &mut [0]).unwrap();
         assert!(!readable());
-        switch.set(write.as_fd(), true).unwrap_err();
+        gated.set_open(write.as_fd(), true).unwrap_err();
     }
 
     #[test]
-    fn either_is_readable_while_one_is_and_tells_each_arrival() {
+    fn any_of_two_is_readable_while_one_is_and_reports_each_arrival() {
         let pipes = [crate::pipe::pipe().unwrap(), crate::pipe::pipe().unwrap()];
-        let either = Either::new(pipes[0].0.as_fd(), pipes[1].0.as_fd()).unwrap();
+        let any_of = AnyOf::new(pipes[0].0.as_fd(), pipes[1].0.as_fd()).unwrap();
         let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let edges = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 1);
-        outer.add(either.as_fd(), edges).unwrap();
+        outer.add(any_of.as_fd(), edges).unwrap();
         let edge = || outer.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO).unwrap() == 1;
-        let readable = || crate::poll::readable(either.as_fd(), Some(Duration::ZERO)).unwrap();
+        let readable = || crate::poll::readable(any_of.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(!readable() && !edge());
         for _ in 0..2 {
             for (_, write) in &pipes {
                 nix::unistd::write(write, b"x").unwrap();
                 assert!(readable() && edge() && !edge());
             }
-            // Emptied by reading, as whoever takes connections does: each new one is told again.
+            // Reading empties the pipe, as `accept` empties a queue; each new arrival is an edge.
             for (read, write) in &pipes {
                 nix::unistd::read(read, &mut [0]).unwrap();
                 nix::unistd::write(write, b"x").unwrap();
@@ -132,7 +136,7 @@ mod tests {
             }
             assert!(!readable());
         }
-        either.leave_out(pipes[0].0.as_fd()).unwrap();
+        any_of.remove(pipes[0].0.as_fd()).unwrap();
         nix::unistd::write(&pipes[0].1, b"x").unwrap();
         assert!(!readable());
         nix::unistd::write(&pipes[1].1, b"x").unwrap();
@@ -140,26 +144,26 @@ mod tests {
     }
 
     #[test]
-    fn turned_on_it_is_an_edge_for_who_waits_for_one() {
+    fn opening_the_gate_is_an_edge_for_an_edge_triggered_waiter() {
         let (read, write) = crate::pipe::pipe().unwrap();
-        let switch = Switch::new(read.as_fd()).unwrap();
+        let gated = GatedFd::new(read.as_fd()).unwrap();
         let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         let edges = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 1);
-        outer.add(switch.as_fd(), edges).unwrap();
+        outer.add(gated.as_fd(), edges).unwrap();
         let edge = || outer.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO).unwrap() == 1;
         assert!(!edge());
         nix::unistd::write(&write, b"x").unwrap();
         assert!(edge() && !edge());
         for _ in 0..2 {
-            switch.set(read.as_fd(), false).unwrap();
+            gated.set_open(read.as_fd(), false).unwrap();
             assert!(!edge());
-            switch.set(read.as_fd(), true).unwrap();
+            gated.set_open(read.as_fd(), true).unwrap();
             assert!(edge() && !edge());
         }
-        // Nobody looked in between.
-        switch.set(read.as_fd(), false).unwrap();
+        // Nothing was polled in between.
+        gated.set_open(read.as_fd(), false).unwrap();
         nix::unistd::write(&write, b"x").unwrap();
-        switch.set(read.as_fd(), true).unwrap();
+        gated.set_open(read.as_fd(), true).unwrap();
         assert!(edge() && !edge());
     }
 }
