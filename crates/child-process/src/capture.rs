@@ -23,7 +23,7 @@ use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, ExecError, ExecFailure, Invalid, OutputStream};
 use crate::process::RECHECK_MIN;
-use crate::stdio::Slot;
+use crate::start;
 
 /// How many bytes are read at once.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -89,12 +89,9 @@ impl Capture {
         if input.is_some() {
             command.descriptor(0, crate::Stdio::pipe());
         }
-        // Kept here and not on the loop: whoever waits sees to it.
-        let timeout = command.timeout.take();
-        let spawned = command.spawn();
-        command.timeout = timeout;
-        let mut child = spawned?;
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // The capture keeps the deadline itself, so the child needs no timer on the loop.
+        let mut child = start::start(command, None)?;
+        let deadline = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stdin = child.take_stdin().filter(|_| input.is_some());
         let stdin = stdin.map(|stdin| unblocked(stdin.into())).transpose()?;
         let outputs = [child.take_stdout(), child.take_stderr()];
@@ -320,16 +317,5 @@ impl Command {
     #[doc(alias = "execSync")]
     pub fn exec_sync(&mut self) -> Result<Output, ExecError> {
         run(self, true)
-    }
-
-    /// The command as one line, for messages.
-    pub(crate) fn line(&self) -> String {
-        let words = [&self.recipe.program].into_iter().chain(&self.recipe.args);
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-        words.join(" ")
-    }
-
-    pub(crate) fn has_channel(&self) -> bool {
-        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
     }
 }

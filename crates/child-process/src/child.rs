@@ -16,7 +16,6 @@ use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
-use crate::command::Command;
 use crate::error::Error;
 use crate::event::{Event, Kind};
 use crate::hub::Listener;
@@ -29,7 +28,7 @@ use crate::stdio::{ChildOutput, ChildStdin};
 /// never take it from each other. As a descriptor ([`AsFd`]) it is that pidfd, readable when the
 /// process has ended.
 ///
-/// Dropping it does not end the process (unless [`Command::kill_on_drop`]) and never waits: the
+/// Dropping it does not end the process (unless [`Command::kill_on_drop`](crate::Command::kill_on_drop)) and never waits: the
 /// process is reaped when it ends. The channel is closed then, unless somebody listens.
 ///
 /// ```
@@ -64,26 +63,20 @@ pub(crate) struct Streams {
 }
 
 impl Child {
-    pub(crate) fn new(shared: Arc<Shared>, streams: Streams, command: &Command) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        streams: Streams,
+        kill_on_drop: bool,
+        own_cgroup: Option<PathBuf>,
+    ) -> Self {
         Self {
             shared,
             streams: Mutex::new(streams),
-            kill_on_drop: command.kill_on_drop,
+            kill_on_drop,
             killed: AtomicBool::new(false),
             events_taken: AtomicBool::new(false),
-            own_cgroup: command.rights.cgroup.clone().filter(|_| command.rights.cgroup_is_own),
+            own_cgroup,
         }
-    }
-
-    /// Starts what runs beside the child: its timeout, its cancellation.
-    pub(crate) fn arm(&self, command: &Command) -> Result<(), Error> {
-        if self.shared.timeout_at.is_some() {
-            self.shared.kick().map_err(|error| Error::Os("starting the loop", error))?;
-        }
-        if let Some(token) = &command.cancel {
-            token.watch(&self.shared);
-        }
-        Ok(())
     }
 
     pub(crate) fn own_cgroup(&self) -> Option<&Path> {
@@ -111,7 +104,7 @@ impl Child {
     /// was taken, so that both do not wait for each other.
     ///
     /// Outputs that nobody reads fill up and make the process wait: read them, inherit them, or
-    /// collect them with [`Command::output`].
+    /// collect them with [`Command::output`](crate::Command::output).
     ///
     /// # Errors
     ///

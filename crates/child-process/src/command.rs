@@ -1,18 +1,16 @@
 //! What a child shall be: one builder for every way to start one.
 
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sys::limit::{Limit, Resource};
 use sys::signal::Signal;
+use sys::spawn::Attributes;
 
 use crate::cancel::CancelToken;
-use crate::child::Child;
-use crate::error::Error;
-use crate::plan::Recipe;
-use crate::start;
+use crate::module::runs_scripts;
 use crate::stdio::{Slot, Stdio};
 
 /// The default of [`Command::max_buffer`], in bytes, as in Node.
@@ -38,10 +36,23 @@ pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct Command {
-    pub(crate) recipe: Recipe,
-    /// By number; 0 to 2 are always there.
+    pub(crate) program: OsString,
+    /// Tried after the paths of `program`, for a program that is known by two paths.
+    pub(crate) fallback: Option<OsString>,
+    pub(crate) argv0: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) shell: Option<OsString>,
+    pub(crate) current_dir: Option<PathBuf>,
+    /// The child inherits no variable of this process.
+    pub(crate) env_clear: bool,
+    /// The changes to the inherited environment; `None` removes a variable.
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    /// The slots by descriptor number; 0 to 2 are always present.
     pub(crate) stdio: Vec<(i32, Slot)>,
-    pub(crate) rights: Rights,
+    pub(crate) attributes: Attributes,
+    pub(crate) cgroup: Option<PathBuf>,
+    /// The control group belongs to the child alone.
+    pub(crate) cgroup_is_own: bool,
     pub(crate) timeout: Option<Duration>,
     pub(crate) kill_signal: Signal,
     pub(crate) max_buffer: Option<usize>,
@@ -54,34 +65,22 @@ pub struct Command {
     pub(crate) is_node: bool,
 }
 
-/// What is set in the child before its program runs.
-#[derive(Debug, Default)]
-pub(crate) struct Rights {
-    pub(crate) session: bool,
-    pub(crate) process_group: Option<u32>,
-    pub(crate) umask: Option<u32>,
-    pub(crate) limits: Vec<(Resource, Limit)>,
-    pub(crate) nice: Option<i32>,
-    pub(crate) affinity: Option<Vec<u32>>,
-    pub(crate) groups: Option<Vec<u32>>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) parent_death_signal: Option<Signal>,
-    pub(crate) cgroup: Option<PathBuf>,
-    /// Nobody else is in that group.
-    pub(crate) cgroup_is_own: bool,
-    pub(crate) no_new_privileges: bool,
-    pub(crate) blocked_signals: Vec<Signal>,
-}
-
 impl Command {
     /// Starts from a program: a path, or a name that is looked for in the child's `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        let recipe = Recipe { program: program.as_ref().to_owned(), ..Recipe::default() };
         Self {
-            recipe,
+            program: program.as_ref().to_owned(),
+            fallback: None,
+            argv0: None,
+            args: Vec::new(),
+            shell: None,
+            current_dir: None,
+            env_clear: false,
+            env: BTreeMap::new(),
             stdio: vec![(0, Slot::Pipe), (1, Slot::Pipe), (2, Slot::Pipe)],
-            rights: Rights::default(),
+            attributes: Attributes::default(),
+            cgroup: None,
+            cgroup_is_own: false,
             timeout: None,
             kill_signal: Signal::TERM,
             max_buffer: Some(MAX_BUFFER_BYTES),
@@ -103,40 +102,40 @@ impl Command {
 
     /// Adds an argument.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.args.push(arg.as_ref().to_owned());
+        self.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
     pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
-        self.recipe.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// What the program finds as its own name; the program as given without.
     pub fn argv0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.argv0 = Some(name.as_ref().to_owned());
+        self.argv0 = Some(name.as_ref().to_owned());
         self
     }
 
     /// Runs through this shell: `SHELL -c "PROGRAM ARGS…"`. Nothing is quoted, so program and
     /// arguments must come from somebody you trust. A fork never uses a shell.
     pub fn shell(&mut self, shell: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.shell = (!self.is_fork).then(|| shell.as_ref().to_owned());
+        self.shell = (!self.is_fork).then(|| shell.as_ref().to_owned());
         self
     }
 
     /// Where the child works; a relative program counts from there. An empty path: where we do.
     #[doc(alias = "cwd")]
     pub fn current_dir(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.recipe.current_dir = Some(path.as_ref().to_owned());
+        self.current_dir = Some(path.as_ref().to_owned());
         self
     }
 
     /// Sets a variable of the child's environment.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
-        self.recipe.env.changes.insert(name, Some(value));
+        self.env.insert(name, Some(value));
         self
     }
 
@@ -153,14 +152,14 @@ impl Command {
 
     /// Takes a variable out of the child's environment.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.env.changes.insert(name.as_ref().to_owned(), None);
+        self.env.insert(name.as_ref().to_owned(), None);
         self
     }
 
     /// Starts from an empty environment, as Node does when it is given one.
     pub fn env_clear(&mut self) -> &mut Self {
-        self.recipe.env.clear = true;
-        self.recipe.env.changes.clear();
+        self.env_clear = true;
+        self.env.clear();
         self
     }
 
@@ -200,56 +199,56 @@ impl Command {
     /// Makes the child leader of a session of its own: signals from our terminal do not reach it.
     #[doc(alias = "setsid")]
     pub fn detached(&mut self, detached: bool) -> &mut Self {
-        self.rights.session = detached;
+        self.attributes.session = detached;
         self
     }
 
     /// Puts the child into a process group; 0: a new one, which it leads.
     pub fn process_group(&mut self, group: u32) -> &mut Self {
-        self.rights.process_group = Some(group);
+        self.attributes.process_group = Some(group);
         self
     }
 
     /// Runs the child as this user. Supplementary groups are dropped unless
     /// [`groups`](Self::groups) says otherwise; the group stays unless [`gid`](Self::gid) does.
     pub fn uid(&mut self, uid: u32) -> &mut Self {
-        self.rights.uid = Some(uid);
+        self.attributes.uid = Some(uid);
         self
     }
 
     /// Runs the child with this group.
     pub fn gid(&mut self, gid: u32) -> &mut Self {
-        self.rights.gid = Some(gid);
+        self.attributes.gid = Some(gid);
         self
     }
 
     /// Runs the child with these supplementary groups.
     pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
-        self.rights.groups = Some(groups.into_iter().collect());
+        self.attributes.groups = Some(groups.into_iter().collect());
         self
     }
 
     /// Clears these mode bits of every file the child makes.
     pub fn umask(&mut self, mask: u32) -> &mut Self {
-        self.rights.umask = Some(mask);
+        self.attributes.umask = Some(mask);
         self
     }
 
     /// Limits the child.
     pub fn limit(&mut self, resource: Resource, limit: Limit) -> &mut Self {
-        self.rights.limits.push((resource, limit));
+        self.attributes.limits.push((resource, limit));
         self
     }
 
     /// Sets the child's nice value, −20 to 19.
     pub fn nice(&mut self, nice: i32) -> &mut Self {
-        self.rights.nice = Some(nice);
+        self.attributes.nice = Some(nice);
         self
     }
 
     /// Binds the child to these processors.
     pub fn affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
-        self.rights.affinity = Some(processors.into_iter().collect());
+        self.attributes.affinity = Some(processors.into_iter().collect());
         self
     }
 
@@ -258,19 +257,19 @@ impl Command {
     /// The kernel binds it to the thread that starts the child; such children are therefore
     /// started by a thread of ours that lives as long as the process.
     pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
-        self.rights.parent_death_signal = Some(signal);
+        self.attributes.parent_death_signal = Some(signal);
         self
     }
 
     /// Starts the child inside this control group (a directory below `/sys/fs/cgroup`).
     pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
-        self.rights.cgroup = Some(directory.as_ref().to_owned());
-        self.rights.cgroup_is_own = false;
+        self.cgroup = Some(directory.as_ref().to_owned());
+        self.cgroup_is_own = false;
         self
     }
 
     /// Starts the child inside this control group, which is the child's own: it must be empty, and
-    /// nobody else shall be put there. [`kill_tree`](Child::kill_tree) then reaches everybody in
+    /// nobody else shall be put there. [`kill_tree`](crate::Child::kill_tree) then reaches everybody in
     /// it, also processes that have left the tree and the session. The directory stays yours:
     /// make it before, remove it after.
     ///
@@ -286,19 +285,19 @@ impl Command {
     /// ```
     pub fn own_cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.cgroup(directory);
-        self.rights.cgroup_is_own = true;
+        self.cgroup_is_own = true;
         self
     }
 
     /// Forbids the child, for good, to gain rights through the files it executes.
     pub fn no_new_privileges(&mut self) -> &mut Self {
-        self.rights.no_new_privileges = true;
+        self.attributes.no_new_privileges = true;
         self
     }
 
     /// The signals the child starts with blocked; none without.
     pub fn block_signals(&mut self, signals: impl IntoIterator<Item = Signal>) -> &mut Self {
-        self.rights.blocked_signals = signals.into_iter().collect();
+        self.attributes.blocked_signals = signals.into_iter().collect();
         self
     }
 
@@ -339,7 +338,7 @@ impl Command {
         self
     }
 
-    /// Kills the child with `SIGKILL` when its [`Child`] is dropped. Without, it lives on and is
+    /// Kills the child with `SIGKILL` when its [`Child`](crate::Child) is dropped. Without, it lives on and is
     /// reaped when it ends.
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
         self.kill_on_drop = kill;
@@ -359,27 +358,19 @@ impl Command {
         self
     }
 
-    /// Starts the child and returns when it runs its program.
-    ///
-    /// Descriptors that were given to the command are in the child then, and nowhere else.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when an option cannot be: nothing was started. [`Error::Spawn`] with
-    /// the step that failed: nothing is left.
-    pub fn spawn(&mut self) -> Result<Child, Error> {
-        start::spawn(self)
+    /// Returns whether the child expects a channel as Node makes it.
+    pub(crate) fn speaks_node(&self) -> bool {
+        self.is_node || (self.shell.is_none() && runs_scripts(&self.program))
     }
-}
 
-/// Takes the descriptors out of the command, so that they move into the child.
-pub(crate) fn take_owned(slots: &mut [(i32, Slot)]) -> Vec<(i32, OwnedFd)> {
-    let mut owned = Vec::new();
-    for (number, slot) in slots {
-        match std::mem::replace(slot, Slot::Moved) {
-            Slot::Owned(fd) => owned.push((*number, fd)),
-            other => *slot = other,
-        }
+    pub(crate) fn has_channel(&self) -> bool {
+        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
     }
-    owned
+
+    /// The command as one line, for messages.
+    pub(crate) fn line(&self) -> String {
+        let words = [&self.program].into_iter().chain(&self.args);
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
 }

@@ -7,7 +7,6 @@ use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
 use crate::module::{Kind, MODULE, Module, runs_scripts, this_executable};
-use crate::start;
 use crate::stdio::Stdio;
 
 /// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
@@ -51,7 +50,7 @@ impl Fork {
             Kind::ThisProgram => this_program(),
             Kind::ThisProgramAt(path) => {
                 let mut command = this_program();
-                command.recipe.program = path.into();
+                command.program = path.into();
                 command
             }
             Kind::Program(path) => Command::new(path),
@@ -83,27 +82,27 @@ impl Fork {
     /// An executable named `node`, `bun` or `deno` makes a script of the module, whatever its
     /// ending, and of the channel one as Node's children know it.
     pub fn exec_path(&mut self, path: impl AsRef<OsStr>) -> &mut Self {
-        let program = std::mem::replace(&mut self.0.recipe.program, path.as_ref().to_owned());
-        if !self.0.is_node && self.0.recipe.fallback.is_none() && runs_scripts(path.as_ref()) {
+        let program = std::mem::replace(&mut self.0.program, path.as_ref().to_owned());
+        if !self.0.is_node && self.0.fallback.is_none() && runs_scripts(path.as_ref()) {
             self.0.is_node = true;
-            self.0.recipe.args.insert(0, program);
+            self.0.args.insert(0, program);
         }
-        self.0.recipe.fallback = None;
+        self.0.fallback = None;
         self
     }
 
     /// Arguments for the executable itself, in front of the module's.
     pub fn exec_argv(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
         let mut all: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        all.append(&mut self.0.recipe.args);
-        self.0.recipe.args = all;
+        all.append(&mut self.0.args);
+        self.0.args = all;
         self
     }
 
     /// Whether the child's channel speaks as Node's do: it is a script, or an engine for them.
     #[must_use]
     pub fn speaks_node(&self) -> bool {
-        start::speaks_node(&self.0)
+        self.0.speaks_node()
     }
 
     /// Starts the child. See [`Command::spawn`].
@@ -119,7 +118,7 @@ impl Fork {
 fn this_program() -> Command {
     let (path, fallback) = this_executable();
     let mut command = Command::new(path);
-    command.recipe.fallback = Some(fallback);
+    command.fallback = Some(fallback);
     command
 }
 

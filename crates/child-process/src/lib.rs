@@ -50,6 +50,7 @@
 //! stream also in the synchronous forms; the last words of a child that was ended are read; a
 //! message has one owner, so `on_message` takes messages away from `events()`.
 
+mod announcement;
 mod buffer;
 mod cancel;
 mod capture;

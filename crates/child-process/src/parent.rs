@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, LinkEvent, Message, Options, SendError, Serialization};
+use ipc::{Link, LinkEvent, Message, Options, SendError};
 use serde::Serialize;
 
+use crate::announcement::Announcement;
 use crate::error::Error;
 use crate::event::{Event, Kind};
 use crate::hub::{Hub, Listener};
-use crate::start::{CHANNEL, CHANNEL_VERSION, NODE_CHANNEL, NODE_CODEC};
 
 /// The process that forked this one, as far as the channel reaches it.
 ///
@@ -51,8 +51,7 @@ pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent>
 
 impl Parent {
     fn find(change: impl FnOnce(&mut Options)) -> Option<Self> {
-        let Announced { socket, serialization, is_node } =
-            Announced::by_us().or_else(Announced::by_node)?;
+        let Announcement { socket, serialization, is_node } = Announcement::take()?;
         let mut options = Options::default();
         change(&mut options);
         options.serialization = serialization;
@@ -183,38 +182,6 @@ impl Parent {
     fn listen(&self, listener: Listener) {
         lock(&self.hub).add(listener);
         self.link.resume();
-    }
-}
-
-/// How this process was told of its channel.
-struct Announced {
-    socket: OwnedFd,
-    serialization: Serialization,
-    is_node: bool,
-}
-
-impl Announced {
-    fn by_us() -> Option<Self> {
-        let announced = sys::startup::taken_text(CHANNEL)?;
-        let mut fields = announced.split(':').skip(2);
-        let version = fields.next().and_then(|version| version.parse().ok());
-        if version != Some(CHANNEL_VERSION) {
-            return None;
-        }
-        let serialization = Serialization::from_name(fields.next()?)?;
-        let socket = sys::startup::take_descriptor(CHANNEL)?;
-        Some(Self { socket, serialization, is_node: false })
-    }
-
-    /// Node names its codec only since it has two.
-    fn by_node() -> Option<Self> {
-        let serialization = match sys::startup::taken(NODE_CODEC) {
-            None => Serialization::Json,
-            Some(name) => Serialization::from_name(name.to_str()?)
-                .filter(|codec| *codec != Serialization::Bincode)?,
-        };
-        let socket = sys::startup::take_descriptor(NODE_CHANNEL)?;
-        Some(Self { socket, serialization, is_node: true })
     }
 }
 

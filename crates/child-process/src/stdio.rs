@@ -43,6 +43,19 @@ pub(crate) enum Slot {
     Moved,
 }
 
+impl Slot {
+    /// Takes the descriptor out of an owned slot, so that it moves into the child.
+    pub(crate) fn take_owned(&mut self) -> Option<OwnedFd> {
+        match std::mem::replace(self, Self::Moved) {
+            Self::Owned(fd) => Some(fd),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 impl Stdio {
     /// A pipe between the child and us: what it reads as 0, what it writes as 1 and 2. Any other
     /// number gets a Unix stream socket, which goes both ways.

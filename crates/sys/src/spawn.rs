@@ -12,4 +12,4 @@ mod engine;
 mod plan;
 
 pub use engine::{SpawnError, Spawned, spawn};
-pub use plan::{Descriptor, Plan, Source, Step};
+pub use plan::{Attributes, Descriptor, Plan, Source, Step};

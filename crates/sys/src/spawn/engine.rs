@@ -78,7 +78,7 @@ pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     let memory = Memory::new(plan);
     let mut program = memory.program(plan);
     stop_ignoring_exits();
-    if !plan.changes_credentials() {
+    if !plan.attributes.changes_credentials() {
         return clone(&mut program);
     }
     // Children that change who they are mark the memory they borrow from us as not dumpable, so
@@ -256,12 +256,13 @@ struct Memory {
 
 impl Memory {
     fn new(plan: &Plan<'_>) -> Self {
+        let attributes = &plan.attributes;
         let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
         shell_argv.extend(pointers(&plan.arguments).into_iter().skip(1));
         if plan.arguments.is_empty() {
             shell_argv.push(ptr::null());
         }
-        let limits = plan.limits.iter().map(|(resource, limit)| {
+        let limits = attributes.limits.iter().map(|(resource, limit)| {
             (*resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard })
         });
         Self {
@@ -271,16 +272,17 @@ impl Memory {
             envp: pointers(&plan.environment),
             targets: targets(plan),
             limits: limits.collect(),
-            affinity: plan.affinity.as_deref().map(processor_bits).unwrap_or_default(),
+            affinity: attributes.affinity.as_deref().map(processor_bits).unwrap_or_default(),
         }
     }
 
     /// The child's view. Valid while `self` and `plan` are.
     fn program<'a>(&'a self, plan: &'a Plan<'_>) -> Program<'a> {
+        let attributes = &plan.attributes;
         let highest = self.targets.iter().map(|target| target.get().number).max().unwrap_or(2);
-        let groups = match &plan.groups {
+        let groups = match &attributes.groups {
             Some(list) => Groups::Set(list),
-            None if plan.changes_credentials() => Groups::Clear,
+            None if attributes.changes_credentials() => Groups::Clear,
             None => Groups::Keep,
         };
         let bit = |mask: u64, signal: &crate::signal::Signal| mask | 1 << (signal.number() - 1);
@@ -292,20 +294,20 @@ impl Memory {
             current_dir: plan.current_dir.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
             targets: &self.targets,
             above: highest.saturating_add(1),
-            session: plan.session,
-            process_group: plan.process_group.map(|group| group as i32),
-            umask: plan.umask,
+            session: attributes.session,
+            process_group: attributes.process_group.map(|group| group as i32),
+            umask: attributes.umask,
             limits: &self.limits,
-            nice: plan.nice,
+            nice: attributes.nice,
             affinity: &self.affinity,
             groups,
-            gid: plan.gid,
-            uid: plan.uid,
+            gid: attributes.gid,
+            uid: attributes.uid,
             parent: std::process::id() as i32,
-            parent_death_signal: plan.parent_death_signal.map(crate::signal::Signal::number),
+            parent_death_signal: attributes.parent_death_signal.map(crate::signal::Signal::number),
             cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
-            no_new_privileges: plan.no_new_privileges,
-            mask: plan.blocked_signals.iter().fold(0, bit),
+            no_new_privileges: attributes.no_new_privileges,
+            mask: attributes.blocked_signals.iter().fold(0, bit),
             failure: None,
         }
     }

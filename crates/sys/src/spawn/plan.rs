@@ -1,5 +1,6 @@
 //! What a child shall be: plain data, validated by its types.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -13,7 +14,7 @@ use crate::signal::Signal;
 /// blocked, descriptors 0 to 2 inherited (and `/dev/null` where they are closed), every other
 /// descriptor closed.
 #[derive(Clone, Debug)]
-pub struct Plan<'fd> {
+pub struct Plan<'a> {
     /// Paths to try in order, as `execvp(3)` does: a missing one leads to the next, a forbidden
     /// one is remembered. Relative paths count from `current_dir`.
     pub candidates: Vec<CString>,
@@ -25,33 +26,42 @@ pub struct Plan<'fd> {
     /// Where the child works; ours without.
     pub current_dir: Option<CString>,
     /// What stands under which number. No number twice.
-    pub descriptors: Vec<Descriptor<'fd>>,
-    /// Makes the child leader of a new session (and of a new process group).
+    pub descriptors: Vec<Descriptor<'a>>,
+    /// The process attributes, lent by the caller or owned by the plan.
+    pub attributes: Cow<'a, Attributes>,
+    /// `cgroup.procs` of the control group in which the child starts, open for writing.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// The process attributes that are set in the child before it executes its program.
+///
+/// The default changes nothing but what [`Plan`] says of every child.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Makes the child the leader of a new session, and of a new process group.
     pub session: bool,
-    /// Puts the child into this process group; 0: a new one that it leads.
+    /// The process group that the child joins; 0 makes a new group that the child leads.
     pub process_group: Option<u32>,
-    /// The file mode bits that are cleared.
+    /// The file mode creation mask.
     pub umask: Option<u32>,
-    /// Limits to set, in order.
+    /// Resource limits, set in this order.
     pub limits: Vec<(Resource, Limit)>,
     /// The nice value, −20 to 19.
     pub nice: Option<i32>,
-    /// The processors the child may run on, by number.
+    /// The processors on which the child may run, by number.
     pub affinity: Option<Vec<u32>>,
-    /// Supplementary groups. Without, a child that changes uid or gid has none, where we may
-    /// take them away.
+    /// The supplementary groups. With `None`, a child that changes its user or group has none, as
+    /// far as this process may drop them.
     pub groups: Option<Vec<u32>>,
-    /// Real, effective and saved group.
+    /// The real, effective and saved group.
     pub gid: Option<u32>,
-    /// Real, effective and saved user.
+    /// The real, effective and saved user.
     pub uid: Option<u32>,
-    /// The signal the child gets when the **thread** that spawned it ends.
+    /// The signal that the child gets when the **thread** that spawned it ends.
     pub parent_death_signal: Option<Signal>,
-    /// `cgroup.procs` of the group the child shall start in, open for writing.
-    pub cgroup: Option<BorrowedFd<'fd>>,
-    /// Never gain rights through the files that are executed.
+    /// Forbids the child to gain privileges through the files that it executes.
     pub no_new_privileges: bool,
-    /// The signals the child starts with blocked.
+    /// The signals that are blocked when the child starts.
     pub blocked_signals: Vec<Signal>,
 }
 
@@ -80,33 +90,24 @@ pub enum Source<'fd> {
 }
 
 impl Plan<'_> {
-    /// A plan with an empty environment and nothing special.
+    /// Makes a plan with an empty environment and default attributes.
     #[must_use]
-    pub const fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
+    pub fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
         Self {
             candidates,
             arguments,
             environment: Vec::new(),
             current_dir: None,
             descriptors: Vec::new(),
-            session: false,
-            process_group: None,
-            umask: None,
-            limits: Vec::new(),
-            nice: None,
-            affinity: None,
-            groups: None,
-            gid: None,
-            uid: None,
-            parent_death_signal: None,
+            attributes: Cow::Owned(Attributes::default()),
             cgroup: None,
-            no_new_privileges: false,
-            blocked_signals: Vec::new(),
         }
     }
+}
 
-    /// Whether the child changes who it is: then the kernel marks our memory, which it still
-    /// borrows, as not dumpable.
+impl Attributes {
+    /// Returns whether the child changes its credentials. The kernel then marks the memory that
+    /// the child borrows, which is this process's, as not dumpable.
     pub(super) const fn changes_credentials(&self) -> bool {
         self.uid.is_some() || self.gid.is_some() || self.groups.is_some()
     }

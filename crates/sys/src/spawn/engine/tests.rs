@@ -103,10 +103,10 @@ fn the_step_that_failed_is_named() {
     let directory = Plan::new(vec![c("/tmp")], vec![c("x")]);
     assert_eq!(refused(&directory), (Step::Program, "EACCES"));
     let mut group = sh("true");
-    group.process_group = Some(1);
+    group.attributes.to_mut().process_group = Some(1);
     assert_eq!(refused(&group), (Step::ProcessGroup, "EPERM"));
     let mut limit = sh("true");
-    limit.limits = vec![(Resource::CoreBytes, Limit { soft: 2, hard: 1 })];
+    limit.attributes.to_mut().limits = vec![(Resource::CoreBytes, Limit { soft: 2, hard: 1 })];
     assert_eq!(refused(&limit), (Step::Limit(Resource::CoreBytes), "EINVAL"));
     let mut inherit = sh("true");
     inherit.descriptors = vec![Descriptor { number: 9, source: Source::Inherit(1_000_000) }];
@@ -251,24 +251,24 @@ fn closed_standard_streams() {
 fn sessions_groups_masks_and_limits_are_set() {
     let stat = "read -r pid _ _ _ group session _ < /proc/self/stat; echo $((group == pid)) $((session == pid))";
     let mut plan = sh(stat);
-    plan.process_group = Some(0);
+    plan.attributes.to_mut().process_group = Some(0);
     assert_eq!(said(&plan), "1 0");
     let mut plan = sh(stat);
-    plan.session = true;
+    plan.attributes.to_mut().session = true;
     assert_eq!(said(&plan), "1 1");
     let mut plan = sh("umask; ulimit -n; nice");
-    plan.umask = Some(0o027);
-    plan.nice = Some(7);
+    plan.attributes.to_mut().umask = Some(0o027);
+    plan.attributes.to_mut().nice = Some(7);
     // Lower than a number that is placed: the limit comes after the descriptors.
-    plan.limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
+    plan.attributes.to_mut().limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
     let null = File::open("/dev/null").unwrap();
     plan.descriptors = vec![Descriptor { number: 50, source: Source::Fd(null.as_fd()) }];
     assert_eq!(said(&plan), "0027\n33\n7");
     let mut plan = sh("grep Cpus_allowed_list /proc/self/status");
-    plan.affinity = Some(vec![0]);
+    plan.attributes.to_mut().affinity = Some(vec![0]);
     assert_eq!(said(&plan).split_whitespace().last(), Some("0"));
     let mut plan = sh("grep NoNewPrivs /proc/self/status");
-    plan.no_new_privileges = true;
+    plan.attributes.to_mut().no_new_privileges = true;
     assert_eq!(said(&plan).split_whitespace().last(), Some("1"));
 }
 
@@ -286,7 +286,7 @@ fn handlers_are_gone_and_the_mask_is_what_was_asked_for() {
     let told = said(&plan);
     assert_eq!((bits(&told, "SigBlk"), bits(&told, "SigCgt")), (0, 0));
     assert_eq!(bits(&told, "SigIgn") & 1 << (libc::SIGPIPE - 1), 0);
-    plan.blocked_signals = vec![Signal::USR1, Signal::TERM];
+    plan.attributes.to_mut().blocked_signals = vec![Signal::USR1, Signal::TERM];
     let told = said(&plan);
     assert_eq!(bits(&told, "SigBlk"), 1 << (libc::SIGUSR1 - 1) | 1 << (libc::SIGTERM - 1));
     let still = nix::sys::signal::SigSet::thread_get_mask().unwrap();
@@ -316,9 +316,10 @@ fn credentials_change_and_the_parents_flag_stays() {
 fn credentials_change() {
     assert_eq!(dumpable(), 1);
     let mut plan = sh("id -u; id -g; id -G");
-    (plan.uid, plan.gid) = (Some(65_534), Some(65_533));
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (Some(65_534), Some(65_533));
     assert_eq!(said(&plan), "65534\n65533\n65533");
-    plan.groups = Some(vec![7, 9]);
+    plan.attributes.to_mut().groups = Some(vec![7, 9]);
     assert_eq!(said(&plan), "65534\n65533\n65533 7 9");
     assert_eq!(dumpable(), 1);
     // A program that only root may reach, and then one that nobody may.
@@ -326,18 +327,20 @@ fn credentials_change() {
     file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
     let mut plan = Plan::new(vec![c_path(&directory.join("mine"))], vec![c("mine")]);
     assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
-    plan.uid = Some(65_534);
+    plan.attributes.to_mut().uid = Some(65_534);
     assert_eq!(refused(&plan), (Step::Program, "EACCES"), "counts as the new user");
     fs::remove_dir_all(directory).unwrap();
     // Nobody may not become somebody else.
     // SAFETY: integers only; the process is this test's own.
     assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
     let mut plan = sh("true");
-    plan.uid = Some(0);
+    plan.attributes.to_mut().uid = Some(0);
     assert_eq!(refused(&plan), (Step::Uid, "EPERM"));
-    (plan.uid, plan.gid) = (None, Some(1));
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (None, Some(1));
     assert_eq!(refused(&plan), (Step::Gid, "EPERM"));
-    (plan.gid, plan.groups) = (None, Some(vec![1]));
+    let attributes = plan.attributes.to_mut();
+    (attributes.gid, attributes.groups) = (None, Some(vec![1]));
     assert_eq!(refused(&plan), (Step::Groups, "EPERM"));
 }
 
@@ -360,7 +363,7 @@ fn credential_changes_at_once() {
         move || {
             let mut plan = Plan::new(vec![c("/nonexistent/x"); missing], vec![c("true")]);
             plan.candidates.push(c("/bin/true"));
-            plan.uid = Some(65_534);
+            plan.attributes.to_mut().uid = Some(65_534);
             for _ in 0..rounds {
                 assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
             }
@@ -436,7 +439,7 @@ fn a_child_dies_with_the_thread_that_asked_for_it() {
     let (reader, writer) = pipe();
     let spawner = thread::spawn(move || {
         let mut plan = sh("exec sleep 60");
-        plan.parent_death_signal = Some(Signal::KILL);
+        plan.attributes.to_mut().parent_death_signal = Some(Signal::KILL);
         plan.descriptors = vec![Descriptor { number: 1, source: Source::Fd(writer.as_fd()) }];
         spawn(&plan).unwrap()
     });
