@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ipc::{Message, SendError};
+use ipc::{Link, Message, SendError};
 use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
@@ -145,10 +145,7 @@ impl Child {
     /// The value comes back, with its handles, when there is no open channel, the message is over
     /// a limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        match self.shared.link() {
-            Some(link) => link.send(value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
+        self.on_channel(value, Link::send)
     }
 
     /// Sends a message with a socket beside it to a Node child, which gets it as a `net.Socket`, a
@@ -177,10 +174,8 @@ impl Child {
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        match self.shared.link() {
-            Some(link) => link.send_with_handle(value, handle),
-            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
-        }
+        let both = (value, handle.into());
+        self.on_channel(both, |link, (value, handle)| link.send_with_handle(value, handle))
     }
 
     /// For the crates above: an internal message with a raw handle to a Node child, whose answer
@@ -196,17 +191,16 @@ impl Child {
         handle: impl Into<OwnedFd>,
         ticket: u64,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        match self.shared.link() {
-            Some(link) => link.send_internal_with_handle(value, handle, ticket),
-            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
-        }
+        self.on_channel((value, handle.into()), |link, (value, handle)| {
+            link.send_internal_with_handle(value, handle, ticket)
+        })
     }
 
     /// For the crates above: the child is not heard because too much of what it said lies unread.
     #[doc(hidden)]
     #[must_use]
     pub fn is_held_back(&self) -> bool {
-        self.shared.link().is_some_and(|link| link.is_held_back())
+        self.shared.link().is_some_and(Link::is_held_back)
     }
 
     /// For the crates above: a message that users never see.
@@ -216,10 +210,7 @@ impl Child {
     /// As [`send`](Self::send).
     #[doc(hidden)]
     pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        match self.shared.link() {
-            Some(link) => link.send_internal(value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
+        self.on_channel(value, Link::send_internal)
     }
 
     /// Closes the channel, after what was sent has been written. Nothing can be sent any more;
@@ -246,9 +237,9 @@ impl Child {
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of a child are taken once");
-        let (events, receiver) = crossbeam_channel::unbounded();
-        self.shared.listen(Listener::queue(events));
-        receiver
+        let (listener, events) = Listener::queue();
+        self.shared.listen(listener);
+        events
     }
 
     /// For the crates above: `sink` is told everything on the loop, where it must not block.
@@ -258,54 +249,55 @@ impl Child {
 
     /// Calls on the callback thread, once, when the program runs.
     pub fn on_spawn(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Spawn, move |_| call())
+        self.on(Kind::Spawn, |_| Some(()), move |()| call())
     }
 
     /// Calls on the callback thread for every message. A message has one owner: while there is
     /// such a callback, [`events`](Self::events) gets none.
-    pub fn on_message(&self, mut call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.on(Kind::Message, move |event| {
-            if let Event::Message(message) = event {
-                call(message);
-            }
-        })
+    pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
+        self.on(Kind::Message, Event::into_message, call)
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Disconnect, move |_| call())
+        self.on(Kind::Disconnect, |_| Some(()), move |()| call())
     }
 
     /// Calls on the callback thread when the process has ended.
-    pub fn on_exit(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Exit, move |event| {
-            if let Event::Exit(status) = event {
-                call(status);
-            }
-        })
+    pub fn on_exit(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
+        self.on(Kind::Exit, Event::into_status, call)
     }
 
     /// Calls on the callback thread when the process, its outputs and its channel have ended.
-    pub fn on_close(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Close, move |event| {
-            if let Event::Close(status) = event {
-                call(status);
-            }
-        })
+    pub fn on_close(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
+        self.on(Kind::Close, Event::into_status, call)
     }
 
     /// Calls on the callback thread for every [`Event::Error`].
-    pub fn on_error(&self, mut call: impl FnMut(Error) + Send + 'static) -> &Self {
-        self.on(Kind::Error, move |event| {
-            if let Event::Error(error) = event {
-                call(error);
-            }
-        })
+    pub fn on_error(&self, call: impl FnMut(Error) + Send + 'static) -> &Self {
+        self.on(Kind::Error, Event::into_error, call)
     }
 
-    fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
-        self.shared.listen(Listener::callback(kind, call));
+    fn on<T: 'static>(
+        &self,
+        kind: Kind,
+        part: fn(Event) -> Option<T>,
+        call: impl FnMut(T) + Send + 'static,
+    ) -> &Self {
+        self.shared.listen(Listener::callback(kind, part, call));
         self
+    }
+
+    /// Passes `value` to `send` with the channel; returns it when the child has none.
+    fn on_channel<T>(
+        &self,
+        value: T,
+        send: impl FnOnce(&Link, T) -> Result<bool, SendError<T>>,
+    ) -> Result<bool, SendError<T>> {
+        match self.shared.link() {
+            Some(link) => send(link, value),
+            None => Err(SendError { value, error: ipc::Error::Closed }),
+        }
     }
 
     /// Takes our end of the standard input, where that is a pipe: once.
@@ -356,13 +348,13 @@ impl Child {
     /// How many bytes of what was sent wait to be written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.shared.link().map_or(0, ipc::Link::queued_bytes)
+        self.shared.link().map_or(0, Link::queued_bytes)
     }
 
     /// Whether there is a channel, and it is open.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.shared.link().is_some_and(ipc::Link::is_connected)
+        self.shared.link().is_some_and(Link::is_connected)
     }
 
     pub(crate) fn streams(&self) -> MutexGuard<'_, Streams> {

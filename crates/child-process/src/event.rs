@@ -60,6 +60,28 @@ impl Event {
         }
     }
 
+    pub(crate) fn into_message(self) -> Option<ipc::Message> {
+        match self {
+            Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// How the process ended, of `Exit` and `Close`.
+    pub(crate) fn into_status(self) -> Option<ExitStatus> {
+        match self {
+            Self::Exit(status) | Self::Close(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn into_error(self) -> Option<Error> {
+        match self {
+            Self::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// A second one, where there can be one: what owns something goes to one listener only.
     pub(crate) fn twin(&self) -> Option<Self> {
         match self {

@@ -5,8 +5,10 @@
 
 use std::fmt;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::Receiver;
+use ipc::LinkEvent;
 
+use crate::error::Error;
 use crate::event::{Event, Kind};
 
 /// Something that is told events, on the loop.
@@ -21,19 +23,29 @@ impl Listener {
         Self { only: None, tell: Box::new(tell) }
     }
 
-    /// Everything but what is internal.
-    pub(crate) fn queue(events: Sender<Event>) -> Self {
-        Self::sink(move |event| {
+    /// Makes a queue of everything but what is internal.
+    pub(crate) fn queue() -> (Self, Receiver<Event>) {
+        let (events, receiver) = crossbeam_channel::unbounded();
+        let listener = Self::sink(move |event| {
             if event.kind() != Kind::Internal {
                 // Nobody has the receiver any more: nobody wants to know.
                 let _ = events.send(event);
             }
-        })
+        });
+        (listener, receiver)
     }
 
-    /// Calls on the callback thread, one event after the other.
-    pub(crate) fn callback(only: Kind, call: impl FnMut(Event) + Send + 'static) -> Self {
-        let tell = reactor::callback::each(call);
+    /// Calls on the callback thread with `part` of each event of a kind, one after the other.
+    pub(crate) fn callback<T: 'static>(
+        only: Kind,
+        part: fn(Event) -> Option<T>,
+        mut call: impl FnMut(T) + Send + 'static,
+    ) -> Self {
+        let tell = reactor::callback::each(move |event| {
+            if let Some(part) = part(event) {
+                call(part);
+            }
+        });
         Self { only: Some(only), tell: Box::new(tell) }
     }
 
@@ -86,6 +98,27 @@ impl Hub {
         self.listeners.is_empty()
     }
 
+    /// Tells what the channel brings; `true` when the channel has ended.
+    pub(crate) fn tell_of_the_channel(&mut self, event: LinkEvent) -> bool {
+        match event {
+            LinkEvent::Message(message) => self.tell(Event::Message(message)),
+            LinkEvent::Internal(message) => self.tell(Event::Internal(message)),
+            LinkEvent::Error(error) => self.tell(Event::Error(Error::Channel(error))),
+            LinkEvent::Acknowledged { ticket, taken } => {
+                self.tell(Event::Acknowledged { ticket, taken });
+            }
+            LinkEvent::Disconnect { error, .. } => {
+                if let Some(error) = error {
+                    self.tell(Event::Error(Error::Channel(error)));
+                }
+                return true;
+            }
+            // `PeerGone` says nothing here, nor does a kind that a later channel may bring.
+            _ => {}
+        }
+        false
+    }
+
     /// Tells everybody who wants it. What cannot be doubled goes to the callbacks for it, or else
     /// to whoever came first.
     pub(crate) fn tell(&mut self, event: Event) {
@@ -111,7 +144,6 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    use crate::error::Error;
     use sys::pidfd::ExitStatus;
 
     fn collector() -> (Listener, Arc<Mutex<Vec<String>>>) {

@@ -134,9 +134,9 @@ impl Parent {
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of the parent are taken once");
-        let (events, receiver) = crossbeam_channel::unbounded();
-        self.listen(Listener::queue(events));
-        receiver
+        let (listener, events) = Listener::queue();
+        self.listen(listener);
+        events
     }
 
     /// For the crates above: `sink` is told everything on the loop, where it must not block.
@@ -146,18 +146,14 @@ impl Parent {
 
     /// Calls on the callback thread for every message. A message has one owner: while there is
     /// such a callback, [`events`](Self::events) gets none.
-    pub fn on_message(&self, mut call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Message, move |event| {
-            if let Event::Message(message) = event {
-                call(message);
-            }
-        }));
+    pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
+        self.listen(Listener::callback(Kind::Message, Event::into_message, call));
         self
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Disconnect, move |_| call()));
+        self.listen(Listener::callback(Kind::Disconnect, |_| Some(()), move |()| call()));
         self
     }
 
@@ -188,22 +184,9 @@ impl Parent {
 /// Runs on the loop.
 fn tell(hub: &Mutex<Hub>, event: LinkEvent) {
     let mut hub = lock(hub);
-    match event {
-        LinkEvent::Message(message) => hub.tell(Event::Message(message)),
-        LinkEvent::Internal(message) => hub.tell(Event::Internal(message)),
-        LinkEvent::Error(error) => hub.tell(Event::Error(Error::Channel(error))),
-        LinkEvent::Acknowledged { ticket, taken } => {
-            hub.tell(Event::Acknowledged { ticket, taken });
-        }
-        LinkEvent::Disconnect { error, .. } => {
-            if let Some(error) = error {
-                hub.tell(Event::Error(Error::Channel(error)));
-            }
-            hub.tell(Event::Disconnect);
-            hub.end();
-        }
-        // A kind that a later channel may bring.
-        _ => {}
+    if hub.tell_of_the_channel(event) {
+        hub.tell(Event::Disconnect);
+        hub.end();
     }
 }
 

@@ -172,25 +172,13 @@ impl Shared {
     /// What the channel brings. Runs on the loop.
     pub(crate) fn link_event(self: &Arc<Self>, event: LinkEvent) {
         let mut state = self.state();
-        match event {
-            LinkEvent::Message(message) => state.hub.tell(Event::Message(message)),
-            LinkEvent::Internal(message) => state.hub.tell(Event::Internal(message)),
-            LinkEvent::Error(error) => state.hub.tell(Event::Error(Error::Channel(error))),
-            LinkEvent::Acknowledged { ticket, taken } => {
-                state.hub.tell(Event::Acknowledged { ticket, taken });
+        if matches!(event, LinkEvent::PeerGone) {
+            state.step(Input::Exited, &self.process);
+        } else if state.hub.tell_of_the_channel(event) {
+            state.step(Input::Disconnected, &self.process);
+            if state.exit_seen {
+                state.step(Input::Exited, &self.process);
             }
-            LinkEvent::Disconnect { error, .. } => {
-                if let Some(error) = error {
-                    state.hub.tell(Event::Error(Error::Channel(error)));
-                }
-                state.step(Input::Disconnected, &self.process);
-                if state.exit_seen {
-                    state.step(Input::Exited, &self.process);
-                }
-            }
-            LinkEvent::PeerGone => state.step(Input::Exited, &self.process),
-            // A kind that a later channel may bring.
-            _ => {}
         }
         drop(state);
         self.output_dropped();

@@ -1,9 +1,9 @@
 //! Descriptors: what they are, duplicates, close-on-exec.
 
-use crate::socket::int_option;
 use nix::sys::stat::{FileStat, SFlag};
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -202,6 +202,23 @@ pub fn number(fd: BorrowedFd<'_>) -> i32 {
 /// Turns the kernel's `-1` into the error it left behind.
 pub(crate) fn cvt(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// Reads one integer option of level `SOL_SOCKET`.
+pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
+    cvt(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
 }
 
 #[cfg(test)]

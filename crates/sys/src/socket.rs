@@ -4,7 +4,7 @@
 //! the open file description, which two processes may share. Listeners and what they accept are
 //! non-blocking, as every readiness loop wants them.
 
-use crate::fd::cvt;
+use crate::fd::{cvt, int_option};
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -242,23 +242,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, wanted) })?;
     }
     Ok(())
-}
-
-/// Reads one integer option of level `SOL_SOCKET`.
-pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
-    cvt(unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            name,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    })?;
-    Ok(value)
 }
 
 fn to_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
