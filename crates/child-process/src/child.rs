@@ -18,7 +18,7 @@ use sys::signal::Signal;
 
 use crate::error::Error;
 use crate::event::{Event, Kind};
-use crate::hub::Listener;
+use crate::subscribers::Listener;
 use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
 

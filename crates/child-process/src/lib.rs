@@ -61,7 +61,6 @@ mod error;
 mod event;
 mod exec;
 mod fork;
-mod hub;
 mod lifecycle;
 mod module;
 mod parent;
@@ -70,6 +69,7 @@ mod process;
 mod shared;
 mod start;
 mod stdio;
+mod subscribers;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod tree;

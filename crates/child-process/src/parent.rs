@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::announcement::Announcement;
 use crate::error::Error;
 use crate::event::{Event, Kind};
-use crate::hub::{Hub, Listener};
+use crate::subscribers::{Hub, Listener};
 
 /// The process that forked this one, as far as the channel reaches it.
 ///

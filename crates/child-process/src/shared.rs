@@ -16,7 +16,7 @@ use sys::signal::Signal;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
-use crate::hub::{Hub, Listener};
+use crate::subscribers::{Hub, Listener};
 use crate::lifecycle::{Input, Life, Tell};
 use crate::process::Process;
 
