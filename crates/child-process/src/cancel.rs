@@ -23,10 +23,10 @@ use crate::shared::Shared;
 #[derive(Clone, Default)]
 #[doc(alias = "AbortController")]
 #[doc(alias = "AbortSignal")]
-pub struct CancelToken(Arc<Mutex<State>>);
+pub struct CancelToken(Arc<Mutex<TokenState>>);
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     /// The inner level: the reason.
     cancelled: Option<Option<String>>,
     children: Vec<Weak<Shared>>,
@@ -43,12 +43,12 @@ impl CancelToken {
     /// [`Event::Error`](crate::Event::Error) that says it was cancelled. A second call does
     /// nothing.
     pub fn cancel(&self) {
-        self.throw(None);
+        self.cancel_children(None);
     }
 
     /// As [`cancel`](Self::cancel), with a reason for the error.
     pub fn cancel_because(&self, reason: impl Into<String>) {
-        self.throw(Some(reason.into()));
+        self.cancel_children(Some(reason.into()));
     }
 
     /// Whether it was thrown.
@@ -61,7 +61,7 @@ impl CancelToken {
     #[must_use]
     pub fn children(&self) -> usize {
         let is_alive = |child: &Weak<Shared>| {
-            child.upgrade().is_some_and(|shared| matches!(shared.process.check(), Ok(None)))
+            child.upgrade().is_some_and(|shared| matches!(shared.process.try_wait(), Ok(None)))
         };
         self.state().children.iter().filter(|child| is_alive(child)).count()
     }
@@ -76,7 +76,7 @@ impl CancelToken {
         state.children.push(Arc::downgrade(shared));
     }
 
-    fn throw(&self, reason: Option<String>) {
+    fn cancel_children(&self, reason: Option<String>) {
         let mut state = self.state();
         if state.cancelled.is_some() {
             return;
@@ -89,7 +89,7 @@ impl CancelToken {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TokenState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +103,7 @@ impl fmt::Debug for CancelToken {
 impl Shared {
     /// Sends the kill signal and tells why, unless the process has ended.
     fn cancel(self: &Arc<Self>, reason: Option<String>) {
-        if !matches!(self.process.check(), Ok(None)) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
             return;
         }
         // Before the signal: who sees the end shall know why.

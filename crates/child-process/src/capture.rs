@@ -21,7 +21,7 @@ use sys::signal::Signal;
 use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, ExecError, ExecFailure, Invalid, OutputStream};
+use crate::error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream};
 use crate::process::RECHECK_MIN;
 use crate::start;
 
@@ -55,7 +55,7 @@ impl Output {
 
 /// One of the child's descriptors, for a driver that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Pipe {
     Stdin,
     Output(OutputStream),
 }
@@ -83,7 +83,7 @@ impl Capture {
     pub(crate) fn start(command: &mut Command, checked: bool) -> Result<Self, Error> {
         if command.has_channel() {
             let why = "collecting output and a channel do not go together";
-            return Err(Invalid::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
+            return Err(InvalidOption::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
         }
         let input = command.input.take();
         if input.is_some() {
@@ -113,21 +113,21 @@ impl Capture {
     }
 
     /// The descriptor behind `end`, while it is open.
-    pub(crate) fn descriptor(&self, end: End) -> Option<BorrowedFd<'_>> {
-        match end {
-            End::Stdin => self.stdin.as_ref().map(AsFd::as_fd),
-            End::Output(stream) => self.outputs[stream as usize].as_ref().map(AsFd::as_fd),
+    pub(crate) fn descriptor(&self, pipe: Pipe) -> Option<BorrowedFd<'_>> {
+        match pipe {
+            Pipe::Stdin => self.stdin.as_ref().map(AsFd::as_fd),
+            Pipe::Output(stream) => self.outputs[stream as usize].as_ref().map(AsFd::as_fd),
         }
     }
 
     /// Reads an output once. `true`: there may be more; `false`: nothing now, or never again.
-    pub(crate) fn read(&mut self, stream: OutputStream, scratch: &mut [u8]) -> bool {
+    pub(crate) fn read(&mut self, stream: OutputStream, chunk: &mut [u8]) -> bool {
         let index = stream as usize;
         let Some(pipe) = &mut self.outputs[index] else { return false };
-        match pipe.read(scratch) {
+        match pipe.read(chunk) {
             Ok(0) => self.outputs[index] = None,
             Ok(count) => {
-                if self.buffers[index].push(&scratch[..count]) {
+                if self.buffers[index].push(&chunk[..count]) {
                     return true;
                 }
                 self.outputs = [None, None];
@@ -207,8 +207,8 @@ impl Capture {
         let status = self.child.try_wait().ok().flatten();
         if self.outputs_open() {
             // Its last words, without waiting for whoever else holds the pipes.
-            let mut scratch = [0; 4096];
-            OUTPUTS.into_iter().for_each(|stream| while self.read(stream, &mut scratch) {});
+            let mut chunk = [0; 4096];
+            OUTPUTS.into_iter().for_each(|stream| while self.read(stream, &mut chunk) {});
         }
         let stopped = self.stopped.take();
         let cancelled =
@@ -248,7 +248,7 @@ pub(crate) fn run(command: &mut Command, checked: bool) -> Result<Output, ExecEr
 
 /// Waits until the capture is done.
 fn wait(capture: &mut Capture) -> io::Result<()> {
-    let mut scratch = vec![0; READ_BYTES];
+    let mut chunk = vec![0; READ_BYTES];
     while !capture.is_done() {
         let child = capture.child.clone();
         let runs = matches!(child.try_wait(), Ok(None));
@@ -256,10 +256,10 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
         let left = capture.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let [stdout, stderr, stdin, ended] = poll::wait(&entries, left)?;
         if stdout.any() {
-            capture.read(OutputStream::Stdout, &mut scratch);
+            capture.read(OutputStream::Stdout, &mut chunk);
         }
         if stderr.any() {
-            capture.read(OutputStream::Stderr, &mut scratch);
+            capture.read(OutputStream::Stderr, &mut chunk);
         }
         if stdin.any() {
             capture.write();
@@ -281,12 +281,12 @@ impl Capture {
     /// What to wait for: both outputs, the input, the process. In the place of one that has ended
     /// stands another one, because it would be ready for ever.
     fn entries<'a>(&'a self, child: &'a Child, runs: bool) -> [Entry<'a>; 4] {
-        let ends = [
-            (End::Output(OutputStream::Stdout), Interest::READABLE),
-            (End::Output(OutputStream::Stderr), Interest::READABLE),
-            (End::Stdin, Interest::WRITABLE),
+        let pipes = [
+            (Pipe::Output(OutputStream::Stdout), Interest::READABLE),
+            (Pipe::Output(OutputStream::Stderr), Interest::READABLE),
+            (Pipe::Stdin, Interest::WRITABLE),
         ];
-        let open = ends.map(|(end, interest)| Some((self.descriptor(end)?, interest)));
+        let open = pipes.map(|(pipe, interest)| Some((self.descriptor(pipe)?, interest)));
         let process = (child.as_fd(), Interest::READABLE);
         let other = open.into_iter().flatten().next().unwrap_or(process);
         let [stdout, stderr, stdin] = open.map(|entry| entry.unwrap_or(other));

@@ -17,10 +17,10 @@ use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
 use crate::error::Error;
-use crate::event::{Event, Kind};
-use crate::subscribers::Listener;
+use crate::event::{Event, EventKind};
 use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
+use crate::subscribers::Subscriber;
 
 /// A process we started.
 ///
@@ -134,7 +134,7 @@ impl Child {
     ///
     /// What `waitid(2)` answers.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
-        self.shared.process.check().map_err(|error| Error::Os("waitid", error))
+        self.shared.process.try_wait().map_err(|error| Error::Os("waitid", error))
     }
 
     /// Sends a message; `false` says that more waits to be written than the channel likes, and
@@ -199,7 +199,7 @@ impl Child {
     /// For the crates above: the child is not heard because too much of what it said lies unread.
     #[doc(hidden)]
     #[must_use]
-    pub fn is_held_back(&self) -> bool {
+    pub fn is_paused(&self) -> bool {
         self.shared.link().is_some_and(Link::is_held_back)
     }
 
@@ -237,54 +237,54 @@ impl Child {
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of a child are taken once");
-        let (listener, events) = Listener::queue();
-        self.shared.listen(listener);
+        let (subscriber, events) = Subscriber::queue();
+        self.shared.subscribe(subscriber);
         events
     }
 
     /// For the crates above: `sink` is told everything on the loop, where it must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.shared.listen(Listener::sink(sink));
+        self.shared.subscribe(Subscriber::new(sink));
     }
 
     /// Calls on the callback thread, once, when the program runs.
     pub fn on_spawn(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Spawn, |_| Some(()), move |()| call())
+        self.on(EventKind::Spawn, |_| Some(()), move |()| call())
     }
 
     /// Calls on the callback thread for every message. A message has one owner: while there is
     /// such a callback, [`events`](Self::events) gets none.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.on(Kind::Message, Event::into_message, call)
+        self.on(EventKind::Message, Event::into_message, call)
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Disconnect, |_| Some(()), move |()| call())
+        self.on(EventKind::Disconnect, |_| Some(()), move |()| call())
     }
 
     /// Calls on the callback thread when the process has ended.
     pub fn on_exit(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Exit, Event::into_status, call)
+        self.on(EventKind::Exit, Event::into_status, call)
     }
 
     /// Calls on the callback thread when the process, its outputs and its channel have ended.
     pub fn on_close(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Close, Event::into_status, call)
+        self.on(EventKind::Close, Event::into_status, call)
     }
 
     /// Calls on the callback thread for every [`Event::Error`].
     pub fn on_error(&self, call: impl FnMut(Error) + Send + 'static) -> &Self {
-        self.on(Kind::Error, Event::into_error, call)
+        self.on(EventKind::Error, Event::into_error, call)
     }
 
     fn on<T: 'static>(
         &self,
-        kind: Kind,
+        kind: EventKind,
         part: fn(Event) -> Option<T>,
         call: impl FnMut(T) + Send + 'static,
     ) -> &Self {
-        self.shared.listen(Listener::callback(kind, part, call));
+        self.shared.subscribe(Subscriber::callback(kind, part, call));
         self
     }
 
@@ -372,7 +372,7 @@ impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
             .field("pid", &self.pid())
-            .field("status", &self.shared.process.known())
+            .field("status", &self.shared.process.known_status())
             .finish_non_exhaustive()
     }
 }
@@ -383,6 +383,6 @@ impl Drop for Child {
             // Fails only when it has ended, or runs as somebody else.
             let _: io::Result<bool> = self.shared.process.signal(Signal::KILL);
         }
-        self.shared.leave();
+        self.shared.child_dropped();
     }
 }

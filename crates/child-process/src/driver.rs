@@ -33,8 +33,8 @@ impl Driver {
     }
 
     /// Reaps if the process has ended. `announced`: the pidfd said so.
-    fn check(&mut self, announced: bool, now: Instant) {
-        match self.shared.process.check() {
+    fn reap(&mut self, announced: bool, now: Instant) {
+        match self.shared.process.try_wait() {
             Ok(Some(_)) => {
                 self.recheck_at = None;
                 self.timeout_at = None;
@@ -52,14 +52,14 @@ impl Driver {
     fn deadline(&mut self, now: Instant) {
         if self.recheck_at.is_some_and(|at| at <= now) {
             self.recheck_at = None;
-            self.check(true, now);
+            self.reap(true, now);
         }
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.timeout_at = None;
             match self.shared.process.signal(self.shared.kill_signal) {
                 Ok(true) => self.shared.report(Error::TimedOut),
                 // It ended just before.
-                Ok(false) => self.check(true, now),
+                Ok(false) => self.reap(true, now),
                 Err(error) => self.shared.report(Error::Os("kill", error)),
             }
         }
@@ -67,7 +67,7 @@ impl Driver {
 
     /// Registers the outputs whose end matters, and notices those whose end on our side is gone.
     fn watch_outputs(&mut self, turn: &mut Turn<'_>) {
-        if !self.shared.is_heard() {
+        if !self.shared.has_subscribers() {
             return;
         }
         for (index, pipe) in self.shared.open_outputs() {
@@ -93,7 +93,7 @@ impl Source for Driver {
         self.shared.take_errors();
         match event {
             Event::Start => {
-                self.check(false, now);
+                self.reap(false, now);
                 let fd = self.shared.process.pidfd().as_fd();
                 if let Err(error) = turn.register(fd, PIDFD, Interest::READABLE) {
                     // Never without a look at the exit, however slow.
@@ -101,14 +101,14 @@ impl Source for Driver {
                     self.shared.report(Error::Os("watching a process", error));
                 }
             }
-            Event::Ready { key: PIDFD, .. } => self.check(true, now),
+            Event::Ready { key: PIDFD, .. } => self.reap(true, now),
             Event::Ready { key, .. } => self.shared.output_ended(key.0 as usize),
             Event::Deadline => self.deadline(now),
             Event::Wake | Event::Again => {}
         }
-        self.shared.take_news();
+        self.shared.take_pending();
         self.watch_outputs(turn);
-        if self.shared.is_settled() {
+        if self.shared.retire_if_idle() {
             turn.remove();
         } else {
             let next = [self.timeout_at, self.recheck_at].into_iter().flatten().min();

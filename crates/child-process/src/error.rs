@@ -14,9 +14,9 @@ use sys::spawn::Step;
 #[non_exhaustive]
 pub enum Error {
     /// An option that cannot be. Nothing was started.
-    Invalid(Invalid),
+    Invalid(InvalidOption),
     /// The child could not be started; nothing is left of the attempt.
-    Spawn(Box<SpawnFailure>),
+    Spawn(Box<SpawnError>),
     /// A command ended with another code than 0, or by a signal.
     Exited(ExitStatus),
     /// The time allowed was over, and the child was sent its kill signal.
@@ -44,7 +44,7 @@ pub enum OutputStream {
 
 /// An option that cannot be, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct InvalidOption {
     /// The option: `"args[2]"`, `"env PATH"`, `"uid"`.
     pub field: String,
     /// What is wrong with it.
@@ -52,7 +52,7 @@ pub struct Invalid {
     code: &'static str,
 }
 
-impl Invalid {
+impl InvalidOption {
     pub(crate) fn value(field: impl Into<String>, why: &'static str) -> Self {
         Self { field: field.into(), why, code: "ERR_INVALID_ARG_VALUE" }
     }
@@ -68,7 +68,7 @@ impl Invalid {
 
 /// Which program could not be started, and which step of starting it failed.
 #[derive(Debug)]
-pub struct SpawnFailure {
+pub struct SpawnError {
     /// The program as it was asked for.
     pub program: OsString,
     /// Its arguments, without its own name.
@@ -115,7 +115,7 @@ impl Error {
     }
 
     /// A second one, of those that come as events.
-    pub(crate) fn twin(&self) -> Option<Self> {
+    pub(crate) fn try_clone(&self) -> Option<Self> {
         match self {
             Self::TimedOut => Some(Self::TimedOut),
             Self::MaxBuffer(stream) => Some(Self::MaxBuffer(*stream)),
@@ -137,7 +137,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(Invalid { field, why, .. }) => write!(f, "{field}: {why}"),
+            Self::Invalid(InvalidOption { field, why, .. }) => write!(f, "{field}: {why}"),
             Self::Spawn(failure) => failure.fmt(f),
             Self::Exited(ExitStatus::Signal(signal)) => write!(f, "killed by {signal}"),
             Self::Exited(status) => write!(f, "exited with {status}"),
@@ -157,9 +157,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Display for SpawnFailure {
+impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start {}: ", shown(&self.program))?;
+        write!(f, "cannot start {}: ", lossy(&self.program))?;
         match (self.step, &self.current_dir) {
             (Step::Program, _) => {}
             (Step::CurrentDir, Some(path)) => write!(f, "working directory {}: ", path.display())?,
@@ -170,7 +170,7 @@ impl fmt::Display for SpawnFailure {
     }
 }
 
-impl StdError for SpawnFailure {}
+impl StdError for SpawnError {}
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
@@ -254,8 +254,8 @@ impl From<ExecFailure> for ExecError {
     }
 }
 
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
+impl From<InvalidOption> for Error {
+    fn from(invalid: InvalidOption) -> Self {
         Self::Invalid(invalid)
     }
 }
@@ -280,6 +280,6 @@ impl From<Error> for io::Error {
 }
 
 /// Names a string in messages, whatever bytes it holds.
-pub(crate) fn shown(text: &OsStr) -> String {
+pub(crate) fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
 }

@@ -35,9 +35,9 @@ pub enum Event {
     Error(Error),
 }
 
-/// The kinds of events a listener wants.
+/// The kinds of events a subscriber wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     Spawn,
     Message,
     Internal,
@@ -48,15 +48,15 @@ pub(crate) enum Kind {
 }
 
 impl Event {
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> EventKind {
         match self {
-            Self::Spawn => Kind::Spawn,
-            Self::Message(_) => Kind::Message,
-            Self::Internal(_) | Self::Acknowledged { .. } => Kind::Internal,
-            Self::Disconnect => Kind::Disconnect,
-            Self::Exit(_) => Kind::Exit,
-            Self::Close(_) => Kind::Close,
-            Self::Error(_) => Kind::Error,
+            Self::Spawn => EventKind::Spawn,
+            Self::Message(_) => EventKind::Message,
+            Self::Internal(_) | Self::Acknowledged { .. } => EventKind::Internal,
+            Self::Disconnect => EventKind::Disconnect,
+            Self::Exit(_) => EventKind::Exit,
+            Self::Close(_) => EventKind::Close,
+            Self::Error(_) => EventKind::Error,
         }
     }
 
@@ -82,14 +82,14 @@ impl Event {
         }
     }
 
-    /// A second one, where there can be one: what owns something goes to one listener only.
-    pub(crate) fn twin(&self) -> Option<Self> {
+    /// A second one, where there can be one: what owns something goes to one subscriber only.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
         match self {
             Self::Spawn => Some(Self::Spawn),
             Self::Disconnect => Some(Self::Disconnect),
             Self::Exit(status) => Some(Self::Exit(*status)),
             Self::Close(status) => Some(Self::Close(*status)),
-            Self::Error(error) => error.twin().map(Self::Error),
+            Self::Error(error) => error.try_clone().map(Self::Error),
             Self::Message(_) | Self::Internal(_) | Self::Acknowledged { .. } => None,
         }
     }

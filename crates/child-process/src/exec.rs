@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use reactor::{BYTES_PER_TURN, Event, Interest, Key, READ_BUFFER_BYTES, Source, Turn, reactor};
 use sys::pidfd::PidFd;
 
-use crate::capture::{Capture, End, OUTPUTS, Output, run};
+use crate::capture::{Capture, OUTPUTS, Output, Pipe, run};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, ExecError, OutputStream};
@@ -100,11 +100,11 @@ struct Collector {
 impl Collector {
     fn start(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for stream in OUTPUTS {
-            if let Some(fd) = self.capture.descriptor(End::Output(stream)) {
+            if let Some(fd) = self.capture.descriptor(Pipe::Output(stream)) {
                 turn.register(fd, Key(stream as u32), Interest::READABLE)?;
             }
         }
-        if let Some(fd) = self.capture.descriptor(End::Stdin) {
+        if let Some(fd) = self.capture.descriptor(Pipe::Stdin) {
             turn.register(fd, STDIN, Interest::WRITABLE)?;
         }
         turn.register(self.pidfd.as_fd(), PIDFD, Interest::READABLE)

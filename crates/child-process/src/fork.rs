@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
-use crate::module::{Kind, MODULE, Module, runs_scripts, this_executable};
+use crate::module::{MODULE, Module, ModuleKind, runs_scripts, this_executable};
 use crate::stdio::Stdio;
 
 /// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
@@ -42,19 +42,19 @@ impl Fork {
     /// Starts from what to run.
     pub fn new(module: impl Into<Module>) -> Self {
         let mut command = match module.into().0 {
-            Kind::Named(name) => {
+            ModuleKind::Named(name) => {
                 let mut command = this_program();
                 command.env(MODULE, name);
                 command
             }
-            Kind::ThisProgram => this_program(),
-            Kind::ThisProgramAt(path) => {
+            ModuleKind::ThisProgram => this_program(),
+            ModuleKind::ThisProgramAt(path) => {
                 let mut command = this_program();
                 command.program = path.into();
                 command
             }
-            Kind::Program(path) => Command::new(path),
-            Kind::Node(script) => {
+            ModuleKind::Program(path) => Command::new(path),
+            ModuleKind::Node(script) => {
                 let mut command = Command::new("node");
                 command.arg(script);
                 command.is_node = true;

@@ -78,7 +78,7 @@ pub use cancel::CancelToken;
 pub use capture::Output;
 pub use child::Child;
 pub use command::{Command, MAX_BUFFER_BYTES};
-pub use error::{Error, ExecError, ExecFailure, Invalid, OutputStream, SpawnFailure};
+pub use error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream, SpawnError};
 pub use event::Event;
 pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
 pub use fork::{Fork, fork};

@@ -18,10 +18,10 @@ const NODE_ENDINGS: [&str; 4] = ["js", "mjs", "cjs", "ts"];
 
 /// What a fork runs.
 #[derive(Clone, Debug)]
-pub struct Module(pub(crate) Kind);
+pub struct Module(pub(crate) ModuleKind);
 
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ModuleKind {
     Named(String),
     ThisProgram,
     ThisProgramAt(PathBuf),
@@ -33,32 +33,32 @@ impl Module {
     /// The function that this executable gives to [`run_modules`] under `name`.
     #[must_use]
     pub fn current_exe(name: impl Into<String>) -> Self {
-        Self(Kind::Named(name.into()))
+        Self(ModuleKind::Named(name.into()))
     }
 
     /// This executable again; its own `main` decides what it does.
     #[must_use]
     pub const fn this_program() -> Self {
-        Self(Kind::ThisProgram)
+        Self(ModuleKind::ThisProgram)
     }
 
     /// As [`this_program`](Self::this_program), but what lies at `path` by the time it is started,
     /// which may be a newer build; where nothing is, this very executable.
     #[must_use]
     pub fn this_program_at(path: impl AsRef<Path>) -> Self {
-        Self(Kind::ThisProgramAt(path.as_ref().to_owned()))
+        Self(ModuleKind::ThisProgramAt(path.as_ref().to_owned()))
     }
 
     /// Another program: a path, or a name that is looked for in the child's `PATH`.
     #[must_use]
     pub fn program(path: impl AsRef<Path>) -> Self {
-        Self(Kind::Program(path.as_ref().to_owned()))
+        Self(ModuleKind::Program(path.as_ref().to_owned()))
     }
 
     /// A script for Node, run as `node SCRIPT`; its channel speaks as Node's do.
     #[must_use]
     pub fn node(script: impl AsRef<Path>) -> Self {
-        Self(Kind::Node(script.as_ref().to_owned()))
+        Self(ModuleKind::Node(script.as_ref().to_owned()))
     }
 
     /// A script for Node when the name ends in `.js`, `.mjs`, `.cjs` or `.ts`, else a program.
@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn scripts_are_known_by_their_ending() {
         for script in ["a.js", "x/b.mjs", "c.cjs", "d.ts"] {
-            assert!(matches!(Module::from_path(script).0, Kind::Node(_)), "{script}");
+            assert!(matches!(Module::from_path(script).0, ModuleKind::Node(_)), "{script}");
         }
         for program in ["./a", "a.py", "js", ".js"] {
-            assert!(matches!(Module::from_path(program).0, Kind::Program(_)), "{program}");
+            assert!(matches!(Module::from_path(program).0, ModuleKind::Program(_)), "{program}");
         }
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::announcement::Announcement;
 use crate::error::Error;
-use crate::event::{Event, Kind};
-use crate::subscribers::{Hub, Listener};
+use crate::event::{Event, EventKind};
+use crate::subscribers::{Subscriber, Subscribers};
 
 /// The process that forked this one, as far as the channel reaches it.
 ///
@@ -23,7 +23,7 @@ use crate::subscribers::{Hub, Listener};
 /// `execPath`), or with `spawn` and an `'ipc'` slot.
 pub struct Parent {
     link: Link,
-    hub: Arc<Mutex<Hub>>,
+    subscribers: Arc<Mutex<Subscribers>>,
     is_node: bool,
     events_taken: AtomicBool,
 }
@@ -55,11 +55,11 @@ impl Parent {
         let mut options = Options::default();
         change(&mut options);
         options.serialization = serialization;
-        let hub = Arc::new(Mutex::new(Hub::default()));
-        let told = hub.clone();
+        let subscribers = Arc::new(Mutex::new(Subscribers::default()));
+        let on_loop = subscribers.clone();
         let start = if is_node { Link::start_node } else { Link::start_paused };
-        let link = start(socket, options, move |event| tell(&told, event)).ok()?;
-        Some(Self { link, hub, is_node, events_taken: AtomicBool::new(false) })
+        let link = start(socket, options, move |event| on_channel_event(&on_loop, event)).ok()?;
+        Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }
 
     /// Sends a message; `false` says that more waits to be written than the channel likes, and
@@ -134,26 +134,26 @@ impl Parent {
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of the parent are taken once");
-        let (listener, events) = Listener::queue();
-        self.listen(listener);
+        let (subscriber, events) = Subscriber::queue();
+        self.add(subscriber);
         events
     }
 
     /// For the crates above: `sink` is told everything on the loop, where it must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.listen(Listener::sink(sink));
+        self.add(Subscriber::new(sink));
     }
 
     /// Calls on the callback thread for every message. A message has one owner: while there is
     /// such a callback, [`events`](Self::events) gets none.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Message, Event::into_message, call));
+        self.add(Subscriber::callback(EventKind::Message, Event::into_message, call));
         self
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Disconnect, |_| Some(()), move |()| call()));
+        self.add(Subscriber::callback(EventKind::Disconnect, |_| Some(()), move |()| call()));
         self
     }
 
@@ -175,23 +175,23 @@ impl Parent {
         self.link.is_connected()
     }
 
-    fn listen(&self, listener: Listener) {
-        lock(&self.hub).add(listener);
+    fn add(&self, subscriber: Subscriber) {
+        lock(&self.subscribers).add(subscriber);
         self.link.resume();
     }
 }
 
 /// Runs on the loop.
-fn tell(hub: &Mutex<Hub>, event: LinkEvent) {
-    let mut hub = lock(hub);
-    if hub.tell_of_the_channel(event) {
-        hub.tell(Event::Disconnect);
-        hub.end();
+fn on_channel_event(subscribers: &Mutex<Subscribers>, event: LinkEvent) {
+    let mut subscribers = lock(subscribers);
+    if subscribers.emit_from_channel(event) {
+        subscribers.emit(Event::Disconnect);
+        subscribers.close();
     }
 }
 
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
+    subscribers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Parent {

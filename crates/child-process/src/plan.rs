@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use sys::spawn::Plan;
 
 use crate::command::Command;
-use crate::error::{Invalid, shown};
+use crate::error::{InvalidOption, lossy};
 use crate::stdio::Slot;
 
 /// Where programs are looked for when the child has no `PATH`.
@@ -24,58 +24,61 @@ const PATH_BYTES_MAX: usize = 4096;
 const NUMBER_MAX: i32 = 65_535;
 
 /// Checks the options that are numbers or slots. [`plan`] checks those that are strings.
-pub(crate) fn check(command: &Command) -> Result<(), Invalid> {
+pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
     let attributes = &command.attributes;
     let id_max = i64::from(u32::MAX) - 1;
     if let Some(uid) = attributes.uid {
-        within("uid", uid.into(), 0, id_max)?;
+        check_range("uid", uid.into(), 0, id_max)?;
     }
     if let Some(gid) = attributes.gid {
-        within("gid", gid.into(), 0, id_max)?;
+        check_range("gid", gid.into(), 0, id_max)?;
     }
     for group in attributes.groups.iter().flatten() {
-        within("groups", i64::from(*group), 0, id_max)?;
+        check_range("groups", i64::from(*group), 0, id_max)?;
     }
     if let Some(nice) = attributes.nice {
-        within("nice", nice.into(), -20, 19)?;
+        check_range("nice", nice.into(), -20, 19)?;
     }
     if let Some(umask) = attributes.umask {
-        within("umask", umask.into(), 0, 0o777)?;
+        check_range("umask", umask.into(), 0, 0o777)?;
     }
     if let Some(group) = attributes.process_group {
-        within("process_group", group.into(), 0, i32::MAX.into())?;
+        check_range("process_group", group.into(), 0, i32::MAX.into())?;
         if attributes.session {
-            return Err(Invalid::value("process_group", "a session leader has its own group"));
+            return Err(InvalidOption::value(
+                "process_group",
+                "a session leader has its own group",
+            ));
         }
     }
     if let Some(processors) = &attributes.affinity {
         if processors.is_empty() {
-            return Err(Invalid::value("affinity", "must name a processor"));
+            return Err(InvalidOption::value("affinity", "must name a processor"));
         }
         for processor in processors {
-            within("affinity", i64::from(*processor), 0, 8191)?;
+            check_range("affinity", i64::from(*processor), 0, 8191)?;
         }
     }
     check_slots(command)
 }
 
-fn check_slots(command: &Command) -> Result<(), Invalid> {
+fn check_slots(command: &Command) -> Result<(), InvalidOption> {
     let mut channels = 0;
     for (number, slot) in &command.stdio {
         if *number < 0 || *number > NUMBER_MAX {
-            return Err(Invalid::range(format!("stdio[{number}]"), "is out of range"));
+            return Err(InvalidOption::range(format!("stdio[{number}]"), "is out of range"));
         }
         match slot {
             Slot::Channel => channels += 1,
             Slot::Moved => {
                 let why = "the descriptor went into an earlier child; give another one";
-                return Err(Invalid::value(format!("stdio[{number}]"), why));
+                return Err(InvalidOption::value(format!("stdio[{number}]"), why));
             }
             _ => {}
         }
     }
     if channels > 1 {
-        return Err(Invalid::coded(
+        return Err(InvalidOption::coded(
             "stdio",
             "at most one slot can be the channel",
             "ERR_IPC_ONE_PIPE",
@@ -83,7 +86,7 @@ fn check_slots(command: &Command) -> Result<(), Invalid> {
     }
     if channels == 0 && command.is_fork {
         let code = "ERR_CHILD_PROCESS_IPC_REQUIRED";
-        return Err(Invalid::coded("stdio", "a fork must have a channel", code));
+        return Err(InvalidOption::coded("stdio", "a fork must have a channel", code));
     }
     Ok(())
 }
@@ -96,9 +99,9 @@ pub(crate) fn plan(
     command: &Command,
     inherited: impl Iterator<Item = (OsString, OsString)>,
     announcement: &[(&str, String)],
-) -> Result<Plan<'static>, Invalid> {
+) -> Result<Plan<'static>, InvalidOption> {
     if command.program.is_empty() {
-        return Err(Invalid::value("program", "must not be empty"));
+        return Err(InvalidOption::value("program", "must not be empty"));
     }
     let current_dir = match &command.current_dir {
         // As in Node, an empty path is none.
@@ -117,7 +120,7 @@ pub(crate) fn plan(
 }
 
 /// The program to run and its `argv`. With a shell, program and arguments become one command.
-fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), Invalid> {
+fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), InvalidOption> {
     let program = c_string("program", &command.program)?;
     let args = command.args.iter().enumerate();
     let args = args.map(|(index, arg)| c_string(format!("args[{index}]"), arg));
@@ -129,7 +132,7 @@ fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), Invalid> 
         return Ok((command.program.clone(), arguments));
     };
     if shell.is_empty() {
-        return Err(Invalid::value("shell", "must not be empty"));
+        return Err(InvalidOption::value("shell", "must not be empty"));
     }
     let own_name = argv0.map_or_else(|| c_string("shell", shell), Ok)?;
     let mut line = program.into_bytes();
@@ -147,7 +150,7 @@ fn environment(
     command: &Command,
     inherited: impl Iterator<Item = (OsString, OsString)>,
     announcement: &[(&str, String)],
-) -> Result<Vec<CString>, Invalid> {
+) -> Result<Vec<CString>, InvalidOption> {
     let is_announced = |name: &OsStr| announcement.iter().any(|(known, _)| name == *known);
     let mut strings = Vec::new();
     if !command.env_clear {
@@ -160,8 +163,8 @@ fn environment(
     for (name, value) in &command.env {
         let bytes = name.as_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
-            return Err(Invalid::value(
-                format!("env {}", shown(name)),
+            return Err(InvalidOption::value(
+                format!("env {}", lossy(name)),
                 "a name must not be empty or contain '='",
             ));
         }
@@ -175,12 +178,13 @@ fn environment(
     Ok(strings)
 }
 
-fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Invalid> {
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, InvalidOption> {
     let mut text = name.to_owned().into_vec();
     text.push(b'=');
     text.extend(value.as_bytes());
-    CString::new(text)
-        .map_err(|_| Invalid::value(format!("env {}", shown(name)), "must not contain a zero byte"))
+    CString::new(text).map_err(|_| {
+        InvalidOption::value(format!("env {}", lossy(name)), "must not contain a zero byte")
+    })
 }
 
 fn path_of(environment: &[CString]) -> &[u8] {
@@ -190,7 +194,7 @@ fn path_of(environment: &[CString]) -> &[u8] {
 
 /// What `execvp` would try: a name with a slash is a path; another is looked for in each entry of
 /// `PATH`, where an empty entry is the working directory.
-fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, Invalid> {
+fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, InvalidOption> {
     let name = program.as_bytes();
     if name.contains(&b'/') {
         return Ok(vec![c_string("program", program)?]);
@@ -214,14 +218,15 @@ fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, Invalid> {
     Ok(candidates)
 }
 
-fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, Invalid> {
-    CString::new(text.as_bytes()).map_err(|_| Invalid::value(field, "must not contain a zero byte"))
+fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, InvalidOption> {
+    CString::new(text.as_bytes())
+        .map_err(|_| InvalidOption::value(field, "must not contain a zero byte"))
 }
 
 /// Checks a number that has bounds, both included.
-fn within(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), Invalid> {
+fn check_range(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), InvalidOption> {
     if number < low || number > high {
-        return Err(Invalid::range(field, "is out of range"));
+        return Err(InvalidOption::range(field, "is out of range"));
     }
     Ok(())
 }
@@ -238,7 +243,10 @@ mod tests {
         command
     }
 
-    fn planned(command: &Command, inherited: &[(&str, &str)]) -> Result<Plan<'static>, Invalid> {
+    fn planned(
+        command: &Command,
+        inherited: &[(&str, &str)],
+    ) -> Result<Plan<'static>, InvalidOption> {
         plan(command, inherited.iter().map(|(name, value)| (name.into(), value.into())), &[])
     }
 
@@ -305,7 +313,7 @@ mod tests {
             let mut command = command("x", &["fine"]);
             change(&mut command, zero());
             let refused = planned(&command, &[]).unwrap_err();
-            assert_eq!(refused, Invalid::value(field, "must not contain a zero byte"));
+            assert_eq!(refused, InvalidOption::value(field, "must not contain a zero byte"));
         };
         check(|c, zero| c.program = zero, "program");
         check(|c, zero| c.args.push(zero), "args[1]");
@@ -356,7 +364,12 @@ mod tests {
 
     #[test]
     fn bounds_are_included() {
-        assert!(within("nice", -20, -20, 19).is_ok() && within("nice", 19, -20, 19).is_ok());
-        assert_eq!(within("nice", 20, -20, 19), Err(Invalid::range("nice", "is out of range")));
+        assert!(
+            check_range("nice", -20, -20, 19).is_ok() && check_range("nice", 19, -20, 19).is_ok()
+        );
+        assert_eq!(
+            check_range("nice", 20, -20, 19),
+            Err(InvalidOption::range("nice", "is out of range"))
+        );
     }
 }

@@ -40,12 +40,12 @@ impl Process {
     }
 
     /// What is known without asking the kernel.
-    pub(crate) fn known(&self) -> Option<ExitStatus> {
+    pub(crate) fn known_status(&self) -> Option<ExitStatus> {
         *self.status()
     }
 
     /// Reaps the process if it has ended.
-    pub(crate) fn check(&self) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
             *status = self.pidfd.try_wait()?;
@@ -57,14 +57,14 @@ impl Process {
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
         let mut pause = RECHECK_MIN;
         loop {
-            if let Some(status) = self.known() {
+            if let Some(status) = self.known_status() {
                 return Ok(Some(status));
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if !poll::readable(self.pidfd.as_fd(), left)? {
-                return self.check();
+                return self.try_wait();
             }
-            if let Some(status) = self.check()? {
+            if let Some(status) = self.try_wait()? {
                 return Ok(Some(status));
             }
             thread::sleep(left.map_or(pause, |left| left.min(pause)));
@@ -86,7 +86,7 @@ impl Process {
 
     /// `false` when the process has ended before.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
-        if self.check()?.is_some() {
+        if self.try_wait()?.is_some() {
             return Ok(false);
         }
         match self.pidfd.send_signal(signal) {

@@ -17,7 +17,7 @@ use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
 use crate::announcement;
 use crate::child::{Child, Streams};
 use crate::command::Command;
-use crate::error::{Error, SpawnFailure};
+use crate::error::{Error, SpawnError};
 use crate::plan;
 use crate::process::Process;
 use crate::shared::{Shared, reap_orphans};
@@ -41,19 +41,20 @@ impl Command {
 pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
     plan::check(command)?;
     reap_orphans();
-    let mut pipes = Pipes::make(command).map_err(|error| failure(command, Step::Process, error))?;
-    let announcement = match &pipes.childs_channel {
+    let mut pipes =
+        Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, error))?;
+    let announcement = match &pipes.child_channel {
         Some((number, end)) => announcement(command, *number, end)?,
         None => Vec::new(),
     };
     let plan = plan::plan(command, std::env::vars_os(), &announcement)?;
-    let cgroup = open_cgroup(command).map_err(|error| failure(command, Step::Cgroup, error))?;
+    let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
     let sources = sources(command);
     let slots = command.stdio.iter_mut();
     let owned = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
     let mut owned: Vec<(i32, OwnedFd)> = owned.collect();
-    owned.append(&mut pipes.childs);
-    owned.extend(pipes.childs_channel.take());
+    owned.append(&mut pipes.child_ends);
+    owned.extend(pipes.child_channel.take());
     // Owns everything but the attributes, so that it can run on another thread, and closes the
     // child's ends when it returns.
     let launch = move |attributes: &Attributes| {
@@ -72,12 +73,12 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
         let attributes = command.attributes.clone();
         on_the_spawner_thread(move || launch(&attributes))
     };
-    let spawned = spawned.map_err(|error| failure(command, error.step, error.into()))?;
+    let spawned = spawned.map_err(|error| spawn_error(command, error.step, error.into()))?;
     child(command, timeout, spawned, pipes)
 }
 
-fn failure(command: &Command, step: Step, source: io::Error) -> Error {
-    Error::Spawn(Box::new(SpawnFailure {
+fn spawn_error(command: &Command, step: Step, source: io::Error) -> Error {
+    Error::Spawn(Box::new(SpawnError {
         program: command.shell.as_ref().unwrap_or(&command.program).clone(),
         arguments: command.args.clone(),
         current_dir: command.current_dir.clone(),
@@ -89,8 +90,8 @@ fn failure(command: &Command, step: Step, source: io::Error) -> Error {
 /// The pipes and the channel of a child: the child's ends by descriptor number, and ours.
 #[derive(Default)]
 struct Pipes {
-    childs: Vec<(i32, OwnedFd)>,
-    childs_channel: Option<(i32, OwnedFd)>,
+    child_ends: Vec<(i32, OwnedFd)>,
+    child_channel: Option<(i32, OwnedFd)>,
     channel: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     outputs: Vec<(i32, OwnedFd)>,
@@ -104,22 +105,22 @@ impl Pipes {
             match (slot, *number) {
                 (Slot::Pipe, 0) => {
                     let (reader, writer) = sys::pipe::pipe()?;
-                    pipes.childs.push((0, reader));
+                    pipes.child_ends.push((0, reader));
                     pipes.stdin = Some(writer);
                 }
                 (Slot::Pipe, number @ (1 | 2)) => {
                     let (reader, writer) = sys::pipe::pipe()?;
-                    pipes.childs.push((number, writer));
+                    pipes.child_ends.push((number, writer));
                     pipes.outputs.push((number, reader));
                 }
                 (Slot::Pipe, number) => {
                     let (ours, theirs) = sys::socket::pair_stream()?;
-                    pipes.childs.push((number, theirs));
+                    pipes.child_ends.push((number, theirs));
                     pipes.extra.push((number, ours));
                 }
                 (Slot::Channel, number) => {
                     let (ours, theirs) = sys::socket::pair_stream()?;
-                    pipes.childs_channel = Some((number, theirs));
+                    pipes.child_channel = Some((number, theirs));
                     pipes.channel = Some(ours);
                 }
                 _ => {}
@@ -133,9 +134,9 @@ impl Pipes {
 fn announcement(
     command: &Command,
     number: i32,
-    childs_end: &OwnedFd,
+    child_end: &OwnedFd,
 ) -> Result<Vec<(&'static str, String)>, Error> {
-    let inode = sys::fd::inode(childs_end.as_fd()).map_err(|error| Error::Os("fstat", error))?;
+    let inode = sys::fd::inode(child_end.as_fd()).map_err(|error| Error::Os("fstat", error))?;
     let codec = channel_options(command).serialization;
     Ok(announcement::variables(number, inode, codec, command.speaks_node()))
 }
@@ -226,7 +227,7 @@ fn child(
         connect(&shared, socket, command)?;
     }
     if timeout_at.is_some() {
-        shared.kick().map_err(|error| Error::Os("starting the loop", error))?;
+        shared.wake_driver().map_err(|error| Error::Os("starting the loop", error))?;
     }
     if let Some(token) = &command.cancel {
         token.watch(&shared);
@@ -240,7 +241,7 @@ fn connect(shared: &Arc<Shared>, socket: OwnedFd, command: &Command) -> Result<(
     let start = if command.speaks_node() { Link::start_node } else { Link::start_paused };
     let link = start(socket, channel_options(command), move |event| {
         if let Some(shared) = weak.upgrade() {
-            shared.link_event(event);
+            shared.channel_event(event);
         }
     })?;
     shared.set_link(link);

@@ -144,16 +144,16 @@ impl From<ChildStdin> for OwnedFd {
 /// was taken out of it is no longer waited for.
 #[derive(Debug)]
 pub struct ChildOutput {
-    // Closed before the notice is given.
+    // Closed before the notifier is given.
     pipe: Arc<File>,
-    notice: Notice,
+    notifier: DropNotifier,
 }
 
 /// Tells the child's driver that one of our ends is gone.
 #[derive(Debug)]
-pub(crate) struct Notice(Weak<Shared>);
+pub(crate) struct DropNotifier(Weak<Shared>);
 
-impl Drop for Notice {
+impl Drop for DropNotifier {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.output_dropped();
@@ -163,7 +163,7 @@ impl Drop for Notice {
 
 impl ChildOutput {
     pub(crate) fn new(pipe: Arc<File>, shared: &Arc<Shared>) -> Self {
-        Self { pipe, notice: Notice(Arc::downgrade(shared)) }
+        Self { pipe, notifier: DropNotifier(Arc::downgrade(shared)) }
     }
 
     /// Makes a second handle of the same pipe.
@@ -202,7 +202,7 @@ impl AsFd for ChildOutput {
 
 impl From<ChildOutput> for OwnedFd {
     fn from(output: ChildOutput) -> Self {
-        let ChildOutput { mut pipe, notice } = output;
+        let ChildOutput { mut pipe, notifier } = output;
         // The driver borrows it for as long as one system call takes.
         let file = loop {
             match Arc::try_unwrap(pipe) {
@@ -211,7 +211,7 @@ impl From<ChildOutput> for OwnedFd {
             }
             thread::yield_now();
         };
-        drop(notice);
+        drop(notifier);
         file.into()
     }
 }

@@ -1,6 +1,6 @@
-//! Who listens, and how each listener gets what it wants, in order.
+//! Who listens, and how each subscriber gets what it wants, in order.
 //!
-//! A listener that comes late is told first what has happened: life-cycle events are few and kept.
+//! A subscriber that comes late is told first what has happened: life-cycle events are few and kept.
 //! Messages are not kept here: the channel is not read before somebody listens.
 
 use std::fmt;
@@ -9,107 +9,108 @@ use crossbeam_channel::Receiver;
 use ipc::LinkEvent;
 
 use crate::error::Error;
-use crate::event::{Event, Kind};
+use crate::event::{Event, EventKind};
 
 /// Something that is told events, on the loop.
-pub(crate) struct Listener {
+pub(crate) struct Subscriber {
     /// `None`: everything.
-    only: Option<Kind>,
-    tell: Box<dyn FnMut(Event) + Send>,
+    kind: Option<EventKind>,
+    deliver: Box<dyn FnMut(Event) + Send>,
 }
 
-impl Listener {
-    pub(crate) fn sink(tell: impl FnMut(Event) + Send + 'static) -> Self {
-        Self { only: None, tell: Box::new(tell) }
+impl Subscriber {
+    pub(crate) fn new(deliver: impl FnMut(Event) + Send + 'static) -> Self {
+        Self { kind: None, deliver: Box::new(deliver) }
     }
 
     /// Makes a queue of everything but what is internal.
     pub(crate) fn queue() -> (Self, Receiver<Event>) {
         let (events, receiver) = crossbeam_channel::unbounded();
-        let listener = Self::sink(move |event| {
-            if event.kind() != Kind::Internal {
+        let subscriber = Self::new(move |event| {
+            if event.kind() != EventKind::Internal {
                 // Nobody has the receiver any more: nobody wants to know.
                 let _ = events.send(event);
             }
         });
-        (listener, receiver)
+        (subscriber, receiver)
     }
 
     /// Calls on the callback thread with `part` of each event of a kind, one after the other.
     pub(crate) fn callback<T: 'static>(
-        only: Kind,
+        kind: EventKind,
         part: fn(Event) -> Option<T>,
         mut call: impl FnMut(T) + Send + 'static,
     ) -> Self {
-        let tell = reactor::callback::each(move |event| {
+        let deliver = reactor::callback::each(move |event| {
             if let Some(part) = part(event) {
                 call(part);
             }
         });
-        Self { only: Some(only), tell: Box::new(tell) }
+        Self { kind: Some(kind), deliver: Box::new(deliver) }
     }
 
-    /// For a listener that has no hub.
-    pub(crate) fn tell_alone(&mut self, event: Event) {
+    /// For a subscriber that has no subscribers.
+    pub(crate) fn emit(&mut self, event: Event) {
         if self.wants(event.kind()) {
-            (self.tell)(event);
+            (self.deliver)(event);
         }
     }
 
-    fn wants(&self, kind: Kind) -> bool {
-        self.only.is_none_or(|only| only == kind)
+    fn wants(&self, kind: EventKind) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind)
     }
 }
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("only", &self.only).finish_non_exhaustive()
+        f.debug_struct("Subscriber").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
-/// The listeners of one child. Used on the loop only.
+/// The subscribers of one child. Used on the loop only.
 #[derive(Debug, Default)]
-pub(crate) struct Hub {
-    listeners: Vec<Listener>,
+pub(crate) struct Subscribers {
+    subscribers: Vec<Subscriber>,
     history: Vec<Event>,
-    ended: bool,
+    closed: bool,
 }
 
-impl Hub {
-    /// Adds a listener and tells it what it has missed.
-    pub(crate) fn add(&mut self, mut listener: Listener) {
-        let only = listener.only;
-        let missed = self.history.iter().filter(|event| only.is_none_or(|o| o == event.kind()));
-        for event in missed.filter_map(Event::twin) {
-            (listener.tell)(event);
+impl Subscribers {
+    /// Adds a subscriber and tells it what it has missed.
+    pub(crate) fn add(&mut self, mut subscriber: Subscriber) {
+        let wanted = subscriber.kind;
+        let missed =
+            self.history.iter().filter(|event| wanted.is_none_or(|kind| kind == event.kind()));
+        for event in missed.filter_map(Event::try_clone) {
+            (subscriber.deliver)(event);
         }
-        if !self.ended {
-            self.listeners.push(listener);
+        if !self.closed {
+            self.subscribers.push(subscriber);
         }
     }
 
     /// Nothing follows: queues see their end.
-    pub(crate) fn end(&mut self) {
-        self.listeners.clear();
-        self.ended = true;
+    pub(crate) fn close(&mut self) {
+        self.subscribers.clear();
+        self.closed = true;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.listeners.is_empty()
+        self.subscribers.is_empty()
     }
 
-    /// Tells what the channel brings; `true` when the channel has ended.
-    pub(crate) fn tell_of_the_channel(&mut self, event: LinkEvent) -> bool {
+    /// Tells what the channel brings; `true` when the channel has closed.
+    pub(crate) fn emit_from_channel(&mut self, event: LinkEvent) -> bool {
         match event {
-            LinkEvent::Message(message) => self.tell(Event::Message(message)),
-            LinkEvent::Internal(message) => self.tell(Event::Internal(message)),
-            LinkEvent::Error(error) => self.tell(Event::Error(Error::Channel(error))),
+            LinkEvent::Message(message) => self.emit(Event::Message(message)),
+            LinkEvent::Internal(message) => self.emit(Event::Internal(message)),
+            LinkEvent::Error(error) => self.emit(Event::Error(Error::Channel(error))),
             LinkEvent::Acknowledged { ticket, taken } => {
-                self.tell(Event::Acknowledged { ticket, taken });
+                self.emit(Event::Acknowledged { ticket, taken });
             }
             LinkEvent::Disconnect { error, .. } => {
                 if let Some(error) = error {
-                    self.tell(Event::Error(Error::Channel(error)));
+                    self.emit(Event::Error(Error::Channel(error)));
                 }
                 return true;
             }
@@ -121,20 +122,20 @@ impl Hub {
 
     /// Tells everybody who wants it. What cannot be doubled goes to the callbacks for it, or else
     /// to whoever came first.
-    pub(crate) fn tell(&mut self, event: Event) {
-        if let Some(twin) = event.twin() {
-            self.history.push(twin);
+    pub(crate) fn emit(&mut self, event: Event) {
+        if let Some(copy) = event.try_clone() {
+            self.history.push(copy);
         }
         let kind = event.kind();
         let mut wanting: Vec<_> =
-            self.listeners.iter_mut().filter(|listener| listener.wants(kind)).collect();
-        // Special listeners first; a stable sort keeps the order otherwise.
-        wanting.sort_by_key(|listener| listener.only.is_none());
+            self.subscribers.iter_mut().filter(|subscriber| subscriber.wants(kind)).collect();
+        // Special subscribers first; a stable sort keeps the order otherwise.
+        wanting.sort_by_key(|subscriber| subscriber.kind.is_none());
         let mut rest = Some(event);
-        for listener in wanting {
+        for subscriber in wanting {
             let Some(event) = rest.take() else { return };
-            rest = event.twin();
-            (listener.tell)(event);
+            rest = event.try_clone();
+            (subscriber.deliver)(event);
         }
     }
 }
@@ -146,31 +147,31 @@ mod tests {
 
     use sys::pidfd::ExitStatus;
 
-    fn collector() -> (Listener, Arc<Mutex<Vec<String>>>) {
+    fn recorder() -> (Subscriber, Arc<Mutex<Vec<String>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let keep = seen.clone();
-        (Listener::sink(move |event| keep.lock().unwrap().push(format!("{event:?}"))), seen)
+        let record = seen.clone();
+        (Subscriber::new(move |event| record.lock().unwrap().push(format!("{event:?}"))), seen)
     }
 
     #[test]
-    fn a_late_listener_is_told_what_it_has_missed() {
-        let mut hub = Hub::default();
-        hub.tell(Event::Spawn);
-        hub.tell(Event::Error(Error::TimedOut));
-        let (listener, seen) = collector();
-        hub.add(listener);
-        hub.tell(Event::Exit(ExitStatus::Code(3)));
+    fn a_late_subscriber_first_gets_the_events_it_has_missed() {
+        let mut subscribers = Subscribers::default();
+        subscribers.emit(Event::Spawn);
+        subscribers.emit(Event::Error(Error::TimedOut));
+        let (subscriber, seen) = recorder();
+        subscribers.add(subscriber);
+        subscribers.emit(Event::Exit(ExitStatus::Code(3)));
         assert_eq!(*seen.lock().unwrap(), ["Spawn", "Error(TimedOut)", "Exit(Code(3))"]);
     }
 
     #[test]
-    fn every_listener_is_told() {
-        let mut hub = Hub::default();
-        let ((one, seen_by_one), (two, seen_by_two)) = (collector(), collector());
-        hub.add(one);
-        hub.add(two);
-        hub.tell(Event::Disconnect);
-        hub.tell(Event::Close(ExitStatus::Code(0)));
+    fn every_subscriber_gets_every_event() {
+        let mut subscribers = Subscribers::default();
+        let ((one, seen_by_one), (two, seen_by_two)) = (recorder(), recorder());
+        subscribers.add(one);
+        subscribers.add(two);
+        subscribers.emit(Event::Disconnect);
+        subscribers.emit(Event::Close(ExitStatus::Code(0)));
         assert_eq!(*seen_by_one.lock().unwrap(), ["Disconnect", "Close(Code(0))"]);
         assert_eq!(*seen_by_two.lock().unwrap(), *seen_by_one.lock().unwrap());
     }

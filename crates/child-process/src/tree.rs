@@ -63,11 +63,11 @@ impl Child {
         // Before the child itself: its descendants lose their parent when it ends.
         for _ in 0..ROUNDS_MAX {
             let before = held.len();
-            collect(self.pid(), &mut held, freeze);
-            for (told, pidfd) in held.values_mut().filter(|(told, _)| !told) {
+            hold_descendants(self.pid(), &mut held, freeze);
+            for (signalled, pidfd) in held.values_mut().filter(|(signalled, _)| !signalled) {
                 // Gone, or somebody else's: there is nothing to do about it.
                 let _ = pidfd.send_signal(signal);
-                *told = true;
+                *signalled = true;
             }
             if held.len() == before {
                 break;
@@ -75,7 +75,7 @@ impl Child {
         }
         let pid = self.pid();
         self.shared().process.while_unreaped(|| {
-            if stat_field(pid, GROUP) == Some(pid) {
+            if stat_field(pid, GROUP_FIELD) == Some(pid) {
                 // Nobody is left, or nobody may be signalled: nothing to do about it.
                 let _ = kill_group(pid, signal);
             }
@@ -89,32 +89,32 @@ fn kill_cgroup(group: &Path, signal: Signal, child: u32) {
     if signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
         return;
     }
-    let mut told = vec![child];
+    let mut signalled = vec![child];
     for _ in 0..ROUNDS_MAX {
-        let before = told.len();
-        for pid in members(group) {
+        let before = signalled.len();
+        for pid in processes_in(group) {
             let Ok(pidfd) = PidFd::open(pid) else { continue };
             // Looked at again while it is held: the number means a process of this group.
-            if !told.contains(&pid) && members(group).contains(&pid) {
+            if !signalled.contains(&pid) && processes_in(group).contains(&pid) {
                 // Gone, or somebody else's: there is nothing to do about it.
                 let _ = pidfd.send_signal(signal);
-                told.push(pid);
+                signalled.push(pid);
             }
         }
-        if told.len() == before {
+        if signalled.len() == before {
             break;
         }
     }
 }
 
-fn members(group: &Path) -> Vec<u32> {
+fn processes_in(group: &Path) -> Vec<u32> {
     let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     list.split_whitespace().flat_map(str::parse).collect()
 }
 
 /// Adds the living descendants of `pid`, each with whether it was signalled. `freeze`: each is
 /// stopped before its own children are looked for.
-fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
+fn hold_descendants(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
         for child in children(parent) {
@@ -124,7 +124,7 @@ fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
             }
             let Ok(pidfd) = PidFd::open(child) else { continue };
             // Looked at while it is held: the number means this process.
-            if stat_field(child, PARENT) == Some(parent) {
+            if stat_field(child, PARENT_FIELD) == Some(parent) {
                 if freeze {
                     // Gone, or somebody else's.
                     let _ = pidfd.send_signal(Signal::STOP);
@@ -146,13 +146,13 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 /// Places in `/proc/PID/stat`, counted behind the name.
-const PARENT: usize = 1;
-const GROUP: usize = 2;
+const PARENT_FIELD: usize = 1;
+const GROUP_FIELD: usize = 2;
 
-fn stat_field(pid: u32, place: usize) -> Option<u32> {
+fn stat_field(pid: u32, field: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, parentheses too.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(place)?.parse().ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -176,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn our_own_place_in_proc_is_read() {
+    fn our_own_entry_in_proc_is_read() {
         let me = std::process::id();
-        assert_eq!(stat_field(me, PARENT), Some(std::os::unix::process::parent_id()));
-        assert!(stat_field(me, GROUP).is_some());
+        assert_eq!(stat_field(me, PARENT_FIELD), Some(std::os::unix::process::parent_id()));
+        assert!(stat_field(me, GROUP_FIELD).is_some());
     }
 }

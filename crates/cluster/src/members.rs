@@ -95,12 +95,12 @@ impl Members {
     pub(crate) fn unheard(&self) -> impl Iterator<Item = WorkerId> + '_ {
         let waits = |member: &Member| member.desk.as_ref().is_some_and(|desk| !desk.is_empty());
         let members = self.0.iter();
-        members.filter(move |(_, it)| waits(it) && it.child.is_held_back()).map(|(id, _)| *id)
+        members.filter(move |(_, it)| waits(it) && it.child.is_paused()).map(|(id, _)| *id)
     }
 
     /// Somebody cannot be heard.
     pub(crate) fn is_any_held_back(&self) -> bool {
-        self.0.values().any(|member| member.child.is_held_back())
+        self.0.values().any(|member| member.child.is_paused())
     }
 
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut Member> {
