@@ -46,7 +46,7 @@ impl Announcement {
     }
 
     fn from_brood() -> Option<Self> {
-        let value = sys::startup::taken_text(CHANNEL)?;
+        let value = sys::startup::variable_text(CHANNEL)?;
         let mut fields = value.split(':').skip(2);
         let version = fields.next().and_then(|version| version.parse().ok());
         if version != Some(VERSION) {
@@ -58,7 +58,7 @@ impl Announcement {
     }
 
     fn from_node() -> Option<Self> {
-        let serialization = match sys::startup::taken(NODE_CODEC) {
+        let serialization = match sys::startup::variable(NODE_CODEC) {
             // Node named no codec before it had two.
             None => Serialization::Json,
             Some(name) => Serialization::from_name(name.to_str()?)

@@ -95,7 +95,7 @@ pub(crate) fn this_executable() -> (OsString, OsString) {
 /// The name of the module that this process was forked to run.
 #[must_use]
 pub fn module() -> Option<&'static str> {
-    sys::startup::taken_text(MODULE)
+    sys::startup::variable_text(MODULE)
 }
 
 /// Runs the module that this process was forked to run, and ends the process with code 0 when it

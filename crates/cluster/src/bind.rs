@@ -58,7 +58,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
         }
         Address::UnixAbstract(name) => {
             let socket = sys::bind::unix_stream(UnixName::Abstract(name))?;
-            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            sys::socket::listen(socket.as_fd(), options.backlog)?;
             unnamed(socket, address.clone())
         }
         Address::DatagramAbstract(name) => {
@@ -67,7 +67,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
         }
         Address::UnixPath(path) => {
             let (socket, file) = bind_path(path, options, sys::bind::unix_stream)?;
-            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            sys::socket::listen(socket.as_fd(), options.backlog)?;
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
         Address::DatagramPath(path) => {

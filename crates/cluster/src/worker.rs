@@ -128,12 +128,12 @@ impl Worker {
     }
 
     fn from_environment() -> Option<Self> {
-        let taken = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
+        let taken = |name| sys::startup::variable(name)?.to_str()?.parse().ok();
         let id = taken(UNIQUE_ID).or_else(|| taken(UNIQUE_NO))?;
         let Some(parent) = child_process::parent() else {
             // Running on as a primary would start workers of its own, and those again.
             assert!(
-                sys::startup::taken("BROOD_CHANNEL").is_none(),
+                sys::startup::variable("BROOD_CHANNEL").is_none(),
                 "started as worker {id}, but the channel to the primary cannot be used"
             );
             return None;

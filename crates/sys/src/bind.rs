@@ -11,8 +11,6 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 
-use crate::fd::cvt;
-
 /// The longest path a Unix socket can be bound to, in bytes.
 pub const PATH_BYTES_MAX: usize = 107;
 
@@ -34,7 +32,7 @@ impl UnixName<'_> {
     }
 }
 
-/// Binds a Unix stream socket that does not listen yet, non-blocking. See [`listen`].
+/// Binds a Unix stream socket that does not listen yet, non-blocking. See [`socket::listen`](crate::socket::listen).
 ///
 /// # Errors
 ///
@@ -58,18 +56,6 @@ fn unix(kind: SockType, flags: SockFlag, name: UnixName<'_>) -> io::Result<Owned
     let socket = ns::socket(AddressFamily::Unix, kind, flags | SockFlag::SOCK_CLOEXEC, None)?;
     ns::bind(socket.as_raw_fd(), &address)?;
     Ok(socket)
-}
-
-/// Lets a bound stream socket listen.
-///
-/// # Errors
-///
-/// What `listen(2)` answers.
-pub fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    // SAFETY: the call takes two integers and touches no memory of ours.
-    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
-    Ok(())
 }
 
 /// Whether a socket file was left by a process that is gone: nobody holds a socket bound to it.
@@ -131,7 +117,7 @@ mod tests {
         let name = UnixName::Path(&path);
         let stream = unix_stream(name).unwrap();
         assert!(is_stale(&path).unwrap(), "bound and deaf is as good as gone");
-        listen(stream.as_fd(), 0).unwrap();
+        crate::socket::listen(stream.as_fd(), 0).unwrap();
         assert!(!is_stale(&path).unwrap());
         // The first question still lies in the backlog.
         assert!(!is_stale(&path).unwrap(), "its backlog is full");

@@ -174,20 +174,20 @@ pub fn open_descriptors() -> io::Result<Vec<i32>> {
 /// # Errors
 ///
 /// `EBADF` when it is not open, leads elsewhere, is one of 0 to 2, or was taken before.
-pub fn claim(number: i32, inode: u64) -> io::Result<OwnedFd> {
-    static CLAIMED: Mutex<Vec<(i32, u64)>> = Mutex::new(Vec::new());
+pub fn take_inherited(number: i32, inode: u64) -> io::Result<OwnedFd> {
+    static TAKEN: Mutex<Vec<(i32, u64)>> = Mutex::new(Vec::new());
     let refused = || io::Error::from_raw_os_error(libc::EBADF);
     if number <= libc::STDERR_FILENO {
         return Err(refused());
     }
-    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the borrow ends with the next line, and `fstat` on a closed number is an error only.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    if self::inode(fd).ok() != Some(inode) || claimed.contains(&(number, inode)) {
+    if self::inode(fd).ok() != Some(inode) || taken.contains(&(number, inode)) {
         return Err(refused());
     }
     set_close_on_exec(fd, true)?;
-    claimed.push((number, inode));
+    taken.push((number, inode));
     // SAFETY: the number was inherited for this purpose, as the parent's message about its inode
     // proves, so no value in this process owns it; the list makes sure that none will twice.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn an_inode_names_the_object_and_not_the_descriptor() {
         let (a, b) = socket::pair_stream().unwrap();
-        let twin = a.try_clone().unwrap();
-        assert_eq!(inode(a.as_fd()).unwrap(), inode(twin.as_fd()).unwrap());
+        let copy = a.try_clone().unwrap();
+        assert_eq!(inode(a.as_fd()).unwrap(), inode(copy.as_fd()).unwrap());
         assert_ne!(inode(a.as_fd()).unwrap(), inode(b.as_fd()).unwrap());
     }
 

@@ -81,7 +81,7 @@ impl Ready {
 
 /// Waits until `fd` can be read without blocking; `false` when `timeout` passed first.
 ///
-/// No timeout waits for ever; a zero timeout only looks.
+/// No timeout waits for ever; a zero timeout only polls_once.
 ///
 /// # Errors
 ///
@@ -124,12 +124,12 @@ pub fn wait<const N: usize>(
 ) -> io::Result<[Ready; N]> {
     let mut fds = entries.map(|(fd, interest)| PollFd::new(fd, interest.flags()));
     // Who only looks needs no clock.
-    let looks = timeout == Some(Duration::ZERO);
+    let polls_once = timeout == Some(Duration::ZERO);
     // A timeout beyond what the clock can hold is as good as none.
-    let until = timeout.filter(|_| !looks).and_then(|left| Instant::now().checked_add(left));
+    let until = timeout.filter(|_| !polls_once).and_then(|left| Instant::now().checked_add(left));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let left = if looks { timeout } else { left }.map(TimeSpec::from_duration);
+        let left = if polls_once { timeout } else { left }.map(TimeSpec::from_duration);
         match ppoll(&mut fds, left, None) {
             Ok(_) => return Ok(std::array::from_fn(|i| answer(&fds[i], entries[i].1))),
             Err(Errno::EINTR) => {}

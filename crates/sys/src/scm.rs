@@ -124,8 +124,8 @@ pub fn recv_append(
     flags: RecvFlags,
 ) -> io::Result<Received> {
     buf.reserve(bytes_max);
-    let spare = buf.spare_capacity_mut();
-    let received = recv_raw(socket, spare.as_mut_ptr().cast(), bytes_max, fds_max, flags)?;
+    let room = buf.spare_capacity_mut();
+    let received = recv_raw(socket, room.as_mut_ptr().cast(), bytes_max, fds_max, flags)?;
     let filled = buf.len() + received.bytes.min(bytes_max);
     // SAFETY: the capacity was reserved above, and the kernel wrote this many bytes behind the
     // old length (a packet that was cut counts only what was written, `MSG_TRUNC` is not asked).

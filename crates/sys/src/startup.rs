@@ -6,7 +6,7 @@
 //! and `main` cannot promise that, so an `.init_array` function does it before `main`: it copies
 //! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.
 //!
-//! [`taken`] and [`take_descriptor`] answer from that copy. Where the function did not run (this
+//! [`variable`] and [`take_descriptor`] answer from that copy. Where the function did not run (this
 //! library was loaded later), the first question reads the variables and leaves them in place.
 
 use std::ffi::{CStr, OsStr, OsString};
@@ -49,21 +49,21 @@ const C_NAMES: [&CStr; 10] = [
 const LISTEN_FDS: usize = 4;
 const LISTEN_PID: usize = 5;
 
-struct Variable {
+struct Entry {
     value: Option<OsString>,
     /// The descriptor it names, where it names one that is really ours.
     descriptor: Option<i32>,
-    given_away: AtomicBool,
+    taken: AtomicBool,
 }
 
-static TAKEN: OnceLock<[Variable; 10]> = OnceLock::new();
+static ENTRIES: OnceLock<[Entry; 10]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    let taken = TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, true)));
+    let taken = ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, true)));
     let value = |at: usize| taken.get(at)?.value.as_ref().map(|value| value.as_bytes());
     for number in passed(value(LISTEN_PID), value(LISTEN_FDS)) {
         // SAFETY: integers only; a number that is closed answers EBADF.
@@ -71,19 +71,19 @@ extern "C" fn before_main() {
     }
 }
 
-fn variables() -> &'static [Variable; 10] {
+fn entries() -> &'static [Entry; 10] {
     // The linker takes an object out of a library only if something in it is asked for by name:
     // this read keeps the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);
-    TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, false)))
+    ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, false)))
 }
 
-fn read(name: &'static CStr, remove: bool) -> Variable {
+fn read(name: &'static CStr, remove: bool) -> Entry {
     // SAFETY: the name is a C string. Before main there is one thread; later the library was
     // loaded into a running program, which must not change its environment meanwhile.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
-        return Variable { value: None, descriptor: None, given_away: AtomicBool::new(false) };
+        return Entry { value: None, descriptor: None, taken: AtomicBool::new(false) };
     }
     // SAFETY: `getenv` gave a C string that lives until the environment changes, below.
     let value = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
@@ -92,11 +92,7 @@ fn read(name: &'static CStr, remove: bool) -> Variable {
         unsafe { libc::unsetenv(name.as_ptr()) };
     }
     let descriptor = named_descriptor(name, &value);
-    Variable {
-        value: Some(OsString::from_vec(value)),
-        descriptor,
-        given_away: AtomicBool::new(false),
-    }
+    Entry { value: Some(OsString::from_vec(value)), descriptor, taken: AtomicBool::new(false) }
 }
 
 /// The descriptor that a value like `3`, `3:81234` or `3:81234:1:bincode` names: open, the one
@@ -131,31 +127,31 @@ fn number(field: &[u8]) -> Option<u64> {
     if plain { digits.parse().ok() } else { None }
 }
 
-fn variable(name: &str) -> Option<&'static Variable> {
+fn entry(name: &str) -> Option<&'static Entry> {
     let index = NAMES.iter().position(|known| *known == name)?;
-    variables().get(index)
+    entries().get(index)
 }
 
 /// The value that `name`, one of [`NAMES`], had when this process started.
 ///
 /// ```
-/// assert_eq!(sys::startup::taken("BROOD_CHANNEL"), None);
+/// assert_eq!(sys::startup::variable("BROOD_CHANNEL"), None);
 /// ```
 #[must_use]
-pub fn taken(name: &str) -> Option<&'static OsStr> {
-    variable(name)?.value.as_deref()
+pub fn variable(name: &str) -> Option<&'static OsStr> {
+    entry(name)?.value.as_deref()
 }
 
 /// Gives the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names:
 /// once, and only if it was open and what it claims to be when this process started.
 #[must_use]
 pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
-    let variable = variable(name)?;
-    let number = variable.descriptor?;
-    if variable.given_away.swap(true, Ordering::AcqRel) {
+    let entry = entry(name)?;
+    let number = entry.descriptor?;
+    if entry.taken.swap(true, Ordering::AcqRel) {
         return None;
     }
-    // SAFETY: our parent opened it for us and told us its number; `given_away` makes us its only
+    // SAFETY: our parent opened it for us and told us its number; `taken` makes us its only
     // owner in this process.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -174,19 +170,19 @@ fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
 /// their names: once. None where they were meant for another process (`LISTEN_PID`). They are
 /// close-on-exec since before `main`, and the variables are gone.
 pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
-    static GIVEN: AtomicBool = AtomicBool::new(false);
-    let bytes = |name| taken(name).map(OsStrExt::as_bytes);
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let bytes = |name| variable(name).map(OsStrExt::as_bytes);
     let numbers = passed(bytes("LISTEN_PID"), bytes("LISTEN_FDS"));
-    if GIVEN.swap(true, Ordering::AcqRel) {
+    if TAKEN.swap(true, Ordering::AcqRel) {
         return Vec::new();
     }
-    let names = taken_text("LISTEN_FDNAMES").unwrap_or_default();
+    let names = variable_text("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').map(Some).chain(std::iter::repeat(None));
     let named = numbers.zip(names).filter_map(|(number, name)| {
         // SAFETY: integers only; a number that is closed answers EBADF.
         fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
         let name = name.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
-        // SAFETY: the service manager opened it for us and told us its number; `GIVEN` makes us
+        // SAFETY: the service manager opened it for us and told us its number; `TAKEN` makes us
         // its only owner in this process.
         Some((name, unsafe { OwnedFd::from_raw_fd(number) }))
     });
@@ -215,7 +211,7 @@ pub fn inherited(number: i32) -> std::io::Result<OwnedFd> {
 /// # Errors
 ///
 /// `EBADF` when it is closed, or close-on-exec; `EMFILE` when no descriptor is left.
-pub fn handed_on(number: i32) -> std::io::Result<OwnedFd> {
+pub fn inheritable(number: i32) -> std::io::Result<OwnedFd> {
     // SAFETY: integers only; a number that is closed answers EBADF.
     let flags = fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
     if flags & libc::FD_CLOEXEC != 0 {
@@ -226,8 +222,8 @@ pub fn handed_on(number: i32) -> std::io::Result<OwnedFd> {
 
 /// The value as text; `None` where it is absent or not UTF-8.
 #[must_use]
-pub fn taken_text(name: &str) -> Option<&'static str> {
-    std::str::from_utf8(taken(name)?.as_bytes()).ok()
+pub fn variable_text(name: &str) -> Option<&'static str> {
+    std::str::from_utf8(variable(name)?.as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -281,10 +277,10 @@ mod tests {
             assert_eq!(std::env::var_os(name), None, "{name} was not removed");
         }
         assert_eq!(std::env::var("OTHER").unwrap(), "x");
-        assert_eq!(taken_text("BROOD_CHANNEL"), Some("0:1:1:bincode"));
-        assert_eq!(taken_text("NODE_UNIQUE_ID"), Some("5"));
-        assert_eq!(taken("BROOD_MODULE"), None);
-        assert_eq!(taken("HOME"), None);
+        assert_eq!(variable_text("BROOD_CHANNEL"), Some("0:1:1:bincode"));
+        assert_eq!(variable_text("NODE_UNIQUE_ID"), Some("5"));
+        assert_eq!(variable("BROOD_MODULE"), None);
+        assert_eq!(variable("HOME"), None);
         assert!(take_descriptor("BROOD_CHANNEL").is_none(), "the inode is another");
         assert!(take_descriptor("NODE_CHANNEL_FD").is_none(), "a pipe is no channel");
     }

@@ -46,19 +46,19 @@ pub fn user(uid: u32) -> io::Result<Option<User>> {
     let mut buffer = vec![0u8; 1024];
     loop {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
-        let mut found = ptr::null_mut();
+        let mut result = ptr::null_mut();
         let text = buffer.as_mut_ptr().cast();
         // SAFETY: every pointer leads to memory of ours that outlives the call; the length is
         // that of `buffer`.
         let answer = unsafe {
-            libc::getpwuid_r(uid, entry.as_mut_ptr(), text, buffer.len(), &raw mut found)
+            libc::getpwuid_r(uid, entry.as_mut_ptr(), text, buffer.len(), &raw mut result)
         };
         match answer {
             libc::ERANGE if buffer.len() < ENTRY_BYTES_MAX => buffer.resize(buffer.len() * 4, 0),
             // An entry that is not there is no error, but some databases say it is.
-            0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+            0 | libc::ENOENT | libc::ESRCH if result.is_null() => return Ok(None),
             0 => {
-                // SAFETY: the call succeeded and `found` leads to `entry`, which it filled.
+                // SAFETY: the call succeeded and `result` leads to `entry`, which it filled.
                 let entry = unsafe { entry.assume_init() };
                 let string = |text: *const libc::c_char| {
                     if text.is_null() {

@@ -4,7 +4,7 @@
 //! descriptor becomes readable when one arrives, and dropping it puts back what was there before.
 //!
 //! The handler touches only atomics and `write(2)`. It knows its watches through a fixed table
-//! ([`WATCHES_MAX`] places), because a handler must not lock or allocate. A watch's eventfd is
+//! ([`WATCHES_MAX`] slots), because a handler must not lock or allocate. A watch's eventfd is
 //! closed only when no handler is running that could still hold its number.
 
 use std::fmt;
@@ -46,7 +46,7 @@ pub const REPEATS_MAX: u32 = 64;
 pub struct SignalWatch {
     /// There until drop.
     event: Option<EventFd>,
-    place: &'static Place,
+    slot: &'static Slot,
     signals: u64,
     active: AtomicBool,
 }
@@ -65,25 +65,25 @@ impl SignalWatch {
         }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let mut installed = lock();
-        let free = PLACES.iter().find(|place| place.fd.load(Ordering::Acquire) == EMPTY);
-        let place = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
-        place.claim(&event);
+        let free = SLOTS.iter().find(|slot| slot.fd.load(Ordering::Acquire) == EMPTY);
+        let slot = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
+        slot.occupy(&event);
         let mut watch =
-            Self { event: Some(event), place, signals: 0, active: AtomicBool::new(true) };
+            Self { event: Some(event), slot, signals: 0, active: AtomicBool::new(true) };
         for &signal in signals {
             if watch.signals & signal.bit() != 0 {
                 continue;
             }
             if let Err(error) = installed.add(signal) {
-                installed.withdraw(watch.signals, watch.place);
-                // The places are settled: drop must not try again.
+                installed.withdraw(watch.signals, watch.slot);
+                // The slots are free: drop must not try again.
                 watch.active.store(false, Ordering::Release);
                 // Before the watch, whose drop takes the lock.
                 drop(installed);
                 return Err(error);
             }
             watch.signals |= signal.bit();
-            place.signals.store(watch.signals, Ordering::Release);
+            slot.signals.store(watch.signals, Ordering::Release);
         }
         drop(installed);
         Ok(watch)
@@ -99,8 +99,8 @@ impl SignalWatch {
         // and makes the descriptor readable again.
         let _ = self.event.as_ref().map(EventFd::read);
         let mut seen = Vec::new();
-        for (number, count) in (1..).zip(&self.place.counts[1..]) {
-            // The place may carry a late signal of the watch that had it before.
+        for (number, count) in (1..).zip(&self.slot.counts[1..]) {
+            // The slot may carry a late signal of the watch that had it before.
             if self.signals & Signal(number).bit() == 0 {
                 continue;
             }
@@ -114,7 +114,7 @@ impl SignalWatch {
     pub fn restore(&self) {
         let mut installed = lock();
         if self.active.swap(false, Ordering::AcqRel) {
-            installed.withdraw(self.signals, self.place);
+            installed.withdraw(self.signals, self.slot);
         }
     }
 }
@@ -142,8 +142,8 @@ impl Drop for SignalWatch {
     }
 }
 
-/// Where the handler finds a watch. A place is free when its `fd` is [`EMPTY`].
-struct Place {
+/// Where the handler finds a watch. A slot is free when its `fd` is [`EMPTY`].
+struct Slot {
     fd: AtomicI32,
     signals: AtomicU64,
     counts: [AtomicU32; NUMBER_MAX + 1],
@@ -151,8 +151,8 @@ struct Place {
 
 const EMPTY: RawFd = -1;
 
-static PLACES: [Place; WATCHES_MAX] = [const {
-    Place {
+static SLOTS: [Slot; WATCHES_MAX] = [const {
+    Slot {
         fd: AtomicI32::new(EMPTY),
         signals: AtomicU64::new(0),
         counts: [const { AtomicU32::new(0) }; NUMBER_MAX + 1],
@@ -162,9 +162,9 @@ static PLACES: [Place; WATCHES_MAX] = [const {
 /// Handlers that run now, in all threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-impl Place {
+impl Slot {
     /// Taken under the lock of [`INSTALLED`], so that two watches never share one.
-    fn claim(&self, event: &EventFd) {
+    fn occupy(&self, event: &EventFd) {
         self.signals.store(0, Ordering::Release);
         for count in &self.counts {
             count.store(0, Ordering::Release);
@@ -191,12 +191,12 @@ impl Place {
         }
         let one = 1u64;
         // SAFETY: the buffer is eight readable bytes of our stack. The descriptor is open: who
-        // closes it first empties the place and then waits until `RUNNING` is zero.
+        // closes it first empties the slot and then waits until `RUNNING` is zero.
         unsafe { libc::write(fd, ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
 }
 
-/// Waits for the handlers that may have read a place before it was emptied; a handler takes
+/// Waits for the handlers that may have read a slot before it was emptied; a handler takes
 /// microseconds. `false` when one still runs: its thread was stopped in the middle, or this is
 /// the child of a fork that happened there.
 fn handlers_are_gone() -> bool {
@@ -215,8 +215,8 @@ extern "C" fn on_signal(number: libc::c_int) {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the address is valid for as long as this thread runs.
     let kept = unsafe { *errno };
-    for place in &PLACES {
-        place.notify(Signal(number));
+    for slot in &SLOTS {
+        slot.notify(Signal(number));
     }
     // SAFETY: as above; the interrupted code must find its errno again.
     unsafe { *errno = kept };
@@ -249,9 +249,9 @@ impl Installed {
         Ok(())
     }
 
-    /// Ends a watch on `signals`. First the dispositions, then the place: a signal in between has
+    /// Ends a watch on `signals`. First the dispositions, then the slot: a signal in between has
     /// its usual effect and is not swallowed.
-    fn withdraw(&mut self, signals: u64, place: &Place) {
+    fn withdraw(&mut self, signals: u64, slot: &Slot) {
         for number in 1..=NUMBER_MAX {
             let signal = Signal(number as i32);
             if signals & signal.bit() == 0 {
@@ -262,7 +262,7 @@ impl Installed {
                 self.restore(signal);
             }
         }
-        place.clear();
+        slot.clear();
     }
 
     fn restore(&mut self, signal: Signal) {
