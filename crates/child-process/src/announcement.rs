@@ -1,9 +1,9 @@
 //! The announcement of a channel: the environment variables by which a parent names the channel's
 //! descriptor to its child.
 //!
-//! Both sides of the protocol. A child of this crate finds `BROOD_CHANNEL`, whose value is
-//! `number:inode:version:codec`. A child that expects Node's channel finds `NODE_CHANNEL_FD` and
-//! `NODE_CHANNEL_SERIALIZATION_MODE`.
+//! This file has both sides of the protocol. A child of this crate finds `BROOD_CHANNEL`, whose
+//! value is `number:inode:version:codec`. A child that expects Node's channel finds
+//! `NODE_CHANNEL_FD` and `NODE_CHANNEL_SERIALIZATION_MODE`.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,8 @@ const VERSION: u32 = 1;
 
 /// Returns the variables that announce a channel at descriptor `number` of the child.
 ///
-/// `inode` is that of the child's socket, by which the child recognises it.
+/// `inode` is the inode of the child's socket. By it the child notices that a program in between
+/// has put the number to another use.
 pub(crate) fn variables(
     number: i32,
     inode: u64,
@@ -40,7 +41,7 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// Takes the channel that this process was started with; `None` after the first call.
+    /// Takes the channel that this process was started with. Returns `None` from then on.
     pub(crate) fn take() -> Option<Self> {
         Self::from_brood().or_else(Self::from_node)
     }
@@ -59,7 +60,7 @@ impl Announcement {
 
     fn from_node() -> Option<Self> {
         let serialization = match sys::startup::variable(NODE_CODEC) {
-            // Node named no codec before it had two.
+            // Node named no codec before it had two of them.
             None => Serialization::Json,
             Some(name) => Serialization::from_name(name.to_str()?)
                 .filter(|codec| *codec != Serialization::Bincode)?,

@@ -1,4 +1,4 @@
-//! A child process, as its parent holds it.
+//! The handle of a child process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,14 +22,15 @@ use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
 use crate::subscribers::Subscriber;
 
-/// A process we started.
+/// A process that this process has started.
 ///
-/// Its end is seen through a pidfd, by whoever asks first: waiting here, events and callbacks
-/// never take it from each other. As a descriptor ([`AsFd`]) it is that pidfd, readable when the
+/// The exit is observed through a pidfd, and the status is stored once: waiting, events and
+/// callbacks do not take it from each other. [`AsFd`] gives the pidfd, which is readable when the
 /// process has ended.
 ///
-/// Dropping it does not end the process (unless [`Command::kill_on_drop`](crate::Command::kill_on_drop)) and never waits: the
-/// process is reaped when it ends. The channel is closed then, unless somebody listens.
+/// Dropping the handle neither waits nor ends the process (unless
+/// [`Command::kill_on_drop`](crate::Command::kill_on_drop) is set); the process is reaped when it
+/// ends. The channel is closed on drop, unless events were subscribed to.
 ///
 /// ```
 /// use child_process::{Command, Event, ExitStatus};
@@ -49,11 +50,11 @@ pub struct Child {
     kill_on_drop: bool,
     killed: AtomicBool,
     events_taken: AtomicBool,
-    /// The control group that only it and its descendants are in.
+    /// The control group that holds the process and its descendants alone.
     own_cgroup: Option<PathBuf>,
 }
 
-/// Our ends of the child's pipes that nobody has taken yet.
+/// This process's ends of the child's pipes, until they are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) stdin: Option<ChildStdin>,
@@ -87,28 +88,30 @@ impl Child {
         &self.shared
     }
 
-    /// Sends a signal; `false` when the process has ended before.
+    /// Sends a signal. Returns `false` if the process has ended before.
     ///
-    /// A signal that was sent says nothing about the end: wait for that.
+    /// Sending a signal does not mean that the process ends: wait for the exit.
     ///
     /// # Errors
     ///
-    /// `EPERM` when the process runs as somebody else.
+    /// `EPERM` when the process belongs to another user.
     pub fn kill(&self, signal: Signal) -> Result<bool, Error> {
         let sent = self.shared.process.signal(signal).map_err(|error| Error::Os("kill", error))?;
         self.killed.fetch_or(sent, Ordering::AcqRel);
         Ok(sent)
     }
 
-    /// Waits until the process has ended. Closes our end of its standard input first, unless that
-    /// was taken, so that both do not wait for each other.
+    /// Waits until the process has ended.
     ///
-    /// Outputs that nobody reads fill up and make the process wait: read them, inherit them, or
-    /// collect them with [`Command::output`](crate::Command::output).
+    /// Closes this process's end of the standard input first, unless it was taken: otherwise a
+    /// child that reads to the end of its input and this call would wait for each other.
+    ///
+    /// A child blocks when its piped outputs are full. Read them, inherit them, or collect them
+    /// with [`Command::output`](crate::Command::output).
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn wait(&self) -> Result<ExitStatus, Error> {
         drop(self.streams().stdin.take());
         match self.shared.process.wait_until(None) {
@@ -117,43 +120,46 @@ impl Child {
         }
     }
 
-    /// As [`wait`](Self::wait), at most this long; `None` when the process runs still.
+    /// Waits as [`wait`](Self::wait) does, but at most for `timeout`. Returns `None` if the process
+    /// is still running then.
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
         drop(self.streams().stdin.take());
         let deadline = Instant::now().checked_add(timeout);
         self.shared.process.wait_until(deadline).map_err(|error| Error::Os("waitid", error))
     }
 
-    /// How the process ended; `None` while it runs. Never waits.
+    /// Returns the exit status, or `None` while the process is running. Never waits.
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
         self.shared.process.try_wait().map_err(|error| Error::Os("waitid", error))
     }
 
-    /// Sends a message; `false` says that more waits to be written than the channel likes, and
-    /// that it will arrive all the same.
+    /// Sends a message.
+    ///
+    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
+    /// sent nevertheless.
     ///
     /// # Errors
     ///
-    /// The value comes back, with its handles, when there is no open channel, the message is over
+    /// The value is returned, with its handles, when there is no open channel, the message exceeds
     /// a limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.on_channel(value, Link::send)
     }
 
-    /// Sends a message with a socket beside it to a Node child, which gets it as a `net.Socket`, a
-    /// `net.Server` or a `dgram.Socket`. Between Rust programs, a [`Handle`](ipc::Handle) is a part
-    /// of the message instead.
+    /// Sends a message with a socket to a Node child, which receives a `net.Socket`, a `net.Server`
+    /// or a `dgram.Socket`. Between Rust programs a [`Handle`](ipc::Handle) is a part of the
+    /// message instead.
     ///
-    /// The socket moves, and is made non-blocking, which also concerns clones that are kept here.
-    /// What is sent after it waits until the child has acknowledged it.
+    /// The socket moves to the child and becomes non-blocking. That affects clones of the socket in
+    /// this process as well. Later messages wait until the child has acknowledged the socket.
     ///
     /// ```no_run
     /// use child_process::Fork;
@@ -161,14 +167,15 @@ impl Child {
     ///
     /// // process.on('message', (message, server) => server.on('connection', …))
     /// let child = Fork::new("serve.js").spawn()?;
-    /// child.send_with_handle("a server for you", TcpListener::bind("127.0.0.1:0")?)?;
+    /// child.send_with_handle("here is a server", TcpListener::bind("127.0.0.1:0")?)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), with the descriptor; `ERR_INVALID_HANDLE_TYPE` for one that would
-    /// end a Node process (a file, a pipe, a terminal, …), and for a child that is no Node.
+    /// As [`send`](Self::send), with the descriptor. `ERR_INVALID_HANDLE_TYPE` for a descriptor
+    /// that would crash a Node process (a file, a pipe, a terminal, …), and for a child without
+    /// Node's channel.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -178,8 +185,8 @@ impl Child {
         self.on_channel(both, |link, (value, handle)| link.send_with_handle(value, handle))
     }
 
-    /// For the crates above: an internal message with a raw handle to a Node child, whose answer
-    /// comes as [`Event::Acknowledged`].
+    /// Sends an internal message with a raw handle to a Node child, for the crates above. The
+    /// answer comes as [`Event::Acknowledged`].
     ///
     /// # Errors
     ///
@@ -196,14 +203,15 @@ impl Child {
         })
     }
 
-    /// For the crates above: the child is not heard because too much of what it said lies unread.
+    /// Returns whether the channel is not read at the moment, because too many of the child's
+    /// messages are unread. For the crates above.
     #[doc(hidden)]
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.shared.link().is_some_and(Link::is_held_back)
     }
 
-    /// For the crates above: a message that users never see.
+    /// Sends a message that is not delivered to users, for the crates above.
     ///
     /// # Errors
     ///
@@ -213,12 +221,12 @@ impl Child {
         self.on_channel(value, Link::send_internal)
     }
 
-    /// Closes the channel, after what was sent has been written. Nothing can be sent any more;
-    /// [`Event::Disconnect`] follows.
+    /// Closes the channel when everything that was sent is written. Nothing can be sent any more,
+    /// and [`Event::Disconnect`] follows.
     ///
     /// # Errors
     ///
-    /// [`Error::NoChannel`] when there is none, or it is closed already.
+    /// [`Error::NoChannel`] when there is no channel, or it is already closed.
     pub fn disconnect(&self) -> Result<(), Error> {
         match self.shared.link() {
             Some(link) if link.is_connected() => {
@@ -229,11 +237,11 @@ impl Child {
         }
     }
 
-    /// Everything that happens, from the start, as values. Once per child.
+    /// Returns a receiver of all events of the child, those of the past included.
     ///
     /// # Panics
     ///
-    /// When it was called before: a second receiver would miss messages.
+    /// On the second call: a second receiver would miss messages.
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of a child are taken once");
@@ -242,18 +250,20 @@ impl Child {
         events
     }
 
-    /// For the crates above: `sink` is told everything on the loop, where it must not block.
+    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
         self.shared.subscribe(Subscriber::new(sink));
     }
 
-    /// Calls on the callback thread, once, when the program runs.
+    /// Calls on the callback thread, once, when the child has executed its program.
     pub fn on_spawn(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
         self.on(EventKind::Spawn, |_| Some(()), move |()| call())
     }
 
-    /// Calls on the callback thread for every message. A message has one owner: while there is
-    /// such a callback, [`events`](Self::events) gets none.
+    /// Calls on the callback thread for every message.
+    ///
+    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// no messages.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
         self.on(EventKind::Message, Event::into_message, call)
     }
@@ -268,7 +278,7 @@ impl Child {
         self.on(EventKind::Exit, Event::into_status, call)
     }
 
-    /// Calls on the callback thread when the process, its outputs and its channel have ended.
+    /// Calls on the callback thread when the process, its piped outputs and its channel have ended.
     pub fn on_close(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
         self.on(EventKind::Close, Event::into_status, call)
     }
@@ -288,7 +298,7 @@ impl Child {
         self
     }
 
-    /// Passes `value` to `send` with the channel; returns it when the child has none.
+    /// Passes `value` to `send` with the channel; returns the value if there is no channel.
     fn on_channel<T>(
         &self,
         value: T,
@@ -300,58 +310,59 @@ impl Child {
         }
     }
 
-    /// Takes our end of the standard input, where that is a pipe: once.
+    /// Takes this process's end of the standard input. `None` if it is no pipe or was taken.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.streams().stdin.take()
     }
 
-    /// Takes our end of the standard output, where that is a pipe: once.
+    /// Takes this process's end of the standard output. `None` if it is no pipe or was taken.
     pub fn take_stdout(&mut self) -> Option<ChildOutput> {
         self.streams().stdout.take()
     }
 
-    /// Takes our end of the standard error, where that is a pipe: once.
+    /// Takes this process's end of the standard error. `None` if it is no pipe or was taken.
     pub fn take_stderr(&mut self) -> Option<ChildOutput> {
         self.streams().stderr.take()
     }
 
-    /// Takes our end of descriptor `number`, 3 or higher, where that is a pipe: once.
+    /// Takes this process's end of descriptor `number`, 3 or higher. `None` if it is no pipe or was
+    /// taken.
     pub fn take_descriptor(&mut self, number: i32) -> Option<UnixStream> {
         self.streams().extra.remove(&number)
     }
 
-    /// The process id. It means this process until it is reaped: to signal, use
-    /// [`kill`](Self::kill).
+    /// Returns the process id. It means this process until the process is reaped: use
+    /// [`kill`](Self::kill) to send signals.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.shared.process.pid()
     }
 
-    /// The exit code, once the process has exited by itself.
+    /// Returns the exit code, once the process has exited by itself.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         self.try_wait().ok().flatten().and_then(ExitStatus::code)
     }
 
-    /// The signal that ended the process, once one has.
+    /// Returns the signal that killed the process, once one has.
     #[must_use]
     pub fn signal_code(&self) -> Option<Signal> {
         self.try_wait().ok().flatten().and_then(ExitStatus::signal)
     }
 
-    /// Whether [`kill`](Self::kill) has sent a signal. Says nothing about the end.
+    /// Returns whether [`kill`](Self::kill) has sent a signal. The process may still be running.
     #[must_use]
     pub fn killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// How many bytes of what was sent wait to be written.
+    /// Returns the number of bytes that were sent but are not written yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.shared.link().map_or(0, Link::queued_bytes)
     }
 
-    /// Whether there is a channel, and it is open.
+    /// Returns whether there is an open channel.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.shared.link().is_some_and(Link::is_connected)
@@ -380,7 +391,7 @@ impl fmt::Debug for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop {
-            // Fails only when it has ended, or runs as somebody else.
+            // Fails only when the process has ended, or belongs to another user.
             let _: io::Result<bool> = self.shared.process.signal(Signal::KILL);
         }
         self.shared.child_dropped();

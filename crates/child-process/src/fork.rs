@@ -1,4 +1,4 @@
-//! Starting a child with a channel.
+//! Children with a channel.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::{Deref, DerefMut};
@@ -9,17 +9,18 @@ use crate::error::Error;
 use crate::module::{MODULE, Module, ModuleKind, runs_scripts, this_executable};
 use crate::stdio::Stdio;
 
-/// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
+/// The descriptor of the channel in the child, unless [`Command::descriptor`] sets another one.
 const CHANNEL_NUMBER: i32 = 3;
 
-/// A [`Command`] for a child with a channel: descriptors 0 to 2 are ours, 3 is the channel.
+/// A [`Command`] for a child with a channel: the child inherits descriptors 0 to 2, and descriptor
+/// 3 is the channel.
 ///
-/// It has every option of `Command`. A channel at another number, or none of the three standard
-/// streams: say so with `stdio`.
+/// Every option of `Command` is available. `stdio` and `descriptor` put the channel under another
+/// number and change the standard streams.
 ///
-/// A script for Node is run by `node` and speaks JSON with us, or V8's format with
-/// [`Serialization::Advanced`](ipc::Serialization::Advanced): there it is a child like any other,
-/// with `process.send` and `process.on('message')`. A socket goes beside a message, with
+/// `node` runs a script for Node. Its channel carries JSON, or V8's format with
+/// [`Serialization::Advanced`](ipc::Serialization::Advanced); in the script, `process.send` and
+/// `process.on('message')` work as in a child of Node. Sockets are sent along with a message: see
 /// [`Child::send_with_handle`] and [`Message::take_handle`](ipc::Message::take_handle).
 ///
 /// ```no_run
@@ -39,7 +40,7 @@ const CHANNEL_NUMBER: i32 = 3;
 pub struct Fork(Command);
 
 impl Fork {
-    /// Starts from what to run.
+    /// Creates a fork of `module`.
     pub fn new(module: impl Into<Module>) -> Self {
         let mut command = match module.into().0 {
             ModuleKind::Named(name) => {
@@ -67,7 +68,7 @@ impl Fork {
         Self(command)
     }
 
-    /// Pipes standard output and standard error instead of passing ours on.
+    /// Makes the standard streams pipes instead of inheriting them.
     pub fn silent(&mut self, silent: bool) -> &mut Self {
         if silent {
             self.0.stdio([Stdio::pipe(), Stdio::pipe(), Stdio::pipe()]);
@@ -77,10 +78,10 @@ impl Fork {
         self
     }
 
-    /// Runs with another executable: another build of this program, another Node.
+    /// Sets another executable: another build of this program, another Node.
     ///
-    /// An executable named `node`, `bun` or `deno` makes a script of the module, whatever its
-    /// ending, and of the channel one as Node's children know it.
+    /// An executable named `node`, `nodejs`, `bun` or `deno` runs the module as a script, whatever
+    /// its extension, and gets Node's channel.
     pub fn exec_path(&mut self, path: impl AsRef<OsStr>) -> &mut Self {
         let program = std::mem::replace(&mut self.0.program, path.as_ref().to_owned());
         if !self.0.is_node && self.0.fallback.is_none() && runs_scripts(path.as_ref()) {
@@ -91,7 +92,7 @@ impl Fork {
         self
     }
 
-    /// Arguments for the executable itself, in front of the module's.
+    /// Adds arguments for the executable itself, before those of the module.
     pub fn exec_argv(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
         let mut all: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         all.append(&mut self.0.args);
@@ -99,7 +100,7 @@ impl Fork {
         self
     }
 
-    /// Whether the child's channel speaks as Node's do: it is a script, or an engine for them.
+    /// Returns whether the child gets Node's channel: it is a script, or an engine for scripts.
     #[must_use]
     pub fn speaks_node(&self) -> bool {
         self.0.speaks_node()
@@ -109,7 +110,7 @@ impl Fork {
     ///
     /// # Errors
     ///
-    /// As [`Command::spawn`]; [`Error::Invalid`] when no slot is the channel.
+    /// As [`Command::spawn`]; [`Error::Invalid`] when no descriptor is the channel.
     pub fn spawn(&mut self) -> Result<Child, Error> {
         self.0.spawn()
     }
@@ -136,7 +137,7 @@ impl DerefMut for Fork {
     }
 }
 
-/// Starts `module` as a child with a channel, with these arguments. More: [`Fork`].
+/// Starts `module` as a child with a channel and these arguments. [`Fork`] has more options.
 ///
 /// # Errors
 ///

@@ -1,23 +1,24 @@
-//! The life of a child as its parent sees it: which event comes when.
+//! The life cycle of a child as its parent sees it: which event is emitted, and when.
 //!
-//! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has and what it
-//! sent before is read, whatever else its pipes or its channel do; `Close` last and once, when the
-//! process, every piped output and the channel have ended, in whatever order they did.
+//! `Spawn` is first. `Disconnect` comes when the channel has ended. `Exit` comes when the process
+//! has ended and its messages are read, whatever happens to its pipes and its channel. `Close` is
+//! last and comes once: when the process, every piped output and the channel have ended, in any
+//! order.
 //!
 //! Pure.
 
-/// What happened.
+/// A change that the driver has observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// The process has ended.
     Exited,
-    /// The channel has ended, whoever closed it.
+    /// The channel has ended, whichever side closed it.
     Disconnected,
-    /// One of the piped outputs has ended: the last writer closed it, or we our end.
+    /// One of the piped outputs has ended: its last writer or this process has closed it.
     OutputEnded,
 }
 
-/// What to tell.
+/// An event to emit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Disconnect,
@@ -25,7 +26,7 @@ pub(crate) enum Notice {
     Close,
 }
 
-/// What of a child has not ended yet.
+/// The parts of a child that have not ended yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifecycle {
     alive: bool,
@@ -35,13 +36,13 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A child that runs, with or without channel, with this many piped outputs.
+    /// Creates the state of a running child with `outputs` piped outputs.
     pub(crate) const fn new(connected: bool, outputs: u32) -> Self {
         Self { alive: true, connected, outputs, closed: false }
     }
 
-    /// Answers with what is to be told, in order. What has ended stays ended: late or repeated
-    /// news tell nothing.
+    /// Applies `input` and returns the events to emit, in order. Late and repeated inputs change
+    /// nothing.
     pub(crate) fn step(&mut self, input: Input) -> impl Iterator<Item = Notice> + use<> {
         let notice = match input {
             Input::Exited if self.alive => {

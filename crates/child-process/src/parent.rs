@@ -1,4 +1,4 @@
-//! The other end of the channel this process was forked with.
+//! The channel to the process that forked this one.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -14,12 +14,12 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::subscribers::{Subscriber, Subscribers};
 
-/// The process that forked this one, as far as the channel reaches it.
+/// The process that forked this one, as seen through the channel.
 ///
-/// Nothing is read before somebody listens, so no message is lost. When the parent is gone,
-/// [`Event::Disconnect`] comes; whether to end then is the program's choice.
+/// The channel is not read before there is a receiver or a callback, so no message is lost. When
+/// the parent is gone, [`Event::Disconnect`] is emitted; the program decides whether to exit then.
 ///
-/// The parent may be a Node program that has started this one with `child_process.fork` (and
+/// The parent can also be a Node program that started this one with `child_process.fork` (and
 /// `execPath`), or with `spawn` and an `'ipc'` slot.
 pub struct Parent {
     link: Link,
@@ -28,10 +28,10 @@ pub struct Parent {
     events_taken: AtomicBool,
 }
 
-/// The parent, when this process was forked with a channel.
+/// Returns the parent, if this process was started with a channel.
 ///
-/// The channel and its announcement were taken out of the environment before `main`: children of
-/// this process get neither.
+/// The announcement was removed from the environment, and the channel made close-on-exec, before
+/// `main`: children of this process get neither.
 ///
 /// ```
 /// assert!(child_process::parent().is_none(), "nobody forked this example");
@@ -41,8 +41,8 @@ pub fn parent() -> Option<&'static Parent> {
     parent_with(|_| {})
 }
 
-/// As [`parent`], with other limits than the default for the channel, and its tag. Whoever comes
-/// first decides; the codec is the parent's choice.
+/// Returns the parent, as [`parent`] does, and lets `change` set the limits and the tag of the
+/// channel. The first call decides, of this function or of `parent`. The parent chooses the codec.
 #[must_use]
 pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent> {
     static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
@@ -62,23 +62,25 @@ impl Parent {
         Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }
 
-    /// Sends a message; `false` says that more waits to be written than the channel likes, and
-    /// that it will arrive all the same.
+    /// Sends a message.
+    ///
+    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
+    /// sent nevertheless.
     ///
     /// # Errors
     ///
-    /// The value comes back, with its handles, when the channel is closed, the message is over a
+    /// The value is returned, with its handles, when the channel is closed, the message exceeds a
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.link.send(value)
     }
 
-    /// Sends a message with a socket beside it to a Node parent. See
+    /// Sends a message with a socket to a Node parent. See
     /// [`Child::send_with_handle`](crate::Child::send_with_handle).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Child::send_with_handle`](crate::Child::send_with_handle).
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -87,8 +89,8 @@ impl Parent {
         self.link.send_with_handle(value, handle)
     }
 
-    /// For the crates above: an internal message with a raw handle to a Node parent, whose answer
-    /// comes as [`Event::Acknowledged`].
+    /// Sends an internal message with a raw handle to a Node parent, for the crates above. The
+    /// answer comes as [`Event::Acknowledged`].
     ///
     /// # Errors
     ///
@@ -103,7 +105,7 @@ impl Parent {
         self.link.send_internal_with_handle(value, handle, ticket)
     }
 
-    /// For the crates above: a message that users never see.
+    /// Sends a message that is not delivered to users, for the crates above.
     ///
     /// # Errors
     ///
@@ -113,7 +115,7 @@ impl Parent {
         self.link.send_internal(value)
     }
 
-    /// Closes the channel, after what was sent has been written.
+    /// Closes the channel when everything that was sent is written.
     ///
     /// # Errors
     ///
@@ -126,11 +128,11 @@ impl Parent {
         Ok(())
     }
 
-    /// What the parent sends, as values; ends when the channel does. Once per process.
+    /// Returns a receiver of all events of the parent. It ends when the channel does.
     ///
     /// # Panics
     ///
-    /// When it was called before.
+    /// On the second call in a process: a second receiver would miss messages.
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of the parent are taken once");
@@ -139,13 +141,15 @@ impl Parent {
         events
     }
 
-    /// For the crates above: `sink` is told everything on the loop, where it must not block.
+    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
         self.add(Subscriber::new(sink));
     }
 
-    /// Calls on the callback thread for every message. A message has one owner: while there is
-    /// such a callback, [`events`](Self::events) gets none.
+    /// Calls on the callback thread for every message.
+    ///
+    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// no messages.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
         self.add(Subscriber::callback(EventKind::Message, Event::into_message, call));
         self
@@ -157,19 +161,19 @@ impl Parent {
         self
     }
 
-    /// Whether the parent is a Node program (or one that speaks as Node does).
+    /// Returns whether the parent is a Node program, or speaks Node's protocol.
     #[must_use]
     pub fn is_node(&self) -> bool {
         self.is_node
     }
 
-    /// How many bytes of what was sent wait to be written.
+    /// Returns the number of bytes that were sent but are not written yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.link.queued_bytes()
     }
 
-    /// Whether the channel is open.
+    /// Returns whether the channel is open.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.link.is_connected()
@@ -181,7 +185,7 @@ impl Parent {
     }
 }
 
-/// Runs on the loop.
+/// Emits an event of the channel. Runs on the loop.
 fn on_channel_event(subscribers: &Mutex<Subscribers>, event: LinkEvent) {
     let mut subscribers = lock(subscribers);
     if subscribers.emit_from_channel(event) {

@@ -1,7 +1,7 @@
-//! From what the caller asks to what the kernel takes: checked once, before anything is started.
+//! From the options of a command to the plan of a child, checked before anything is started.
 //!
-//! Strings become C strings (a zero byte is an error that names its field, nothing is ever cut),
-//! the program becomes the list of paths to try, the environment becomes `NAME=value` strings.
+//! Strings become C strings, the program becomes the list of paths to try, and the environment
+//! becomes `NAME=value` strings. A zero byte is an error that names the option; nothing is cut.
 //!
 //! Pure.
 
@@ -14,10 +14,10 @@ use crate::command::Command;
 use crate::error::{InvalidOption, lossy};
 use crate::stdio::Slot;
 
-/// Where programs are looked for when the child has no `PATH`.
+/// The search path of a child without `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// Paths as long as this are not tried: the kernel takes none.
+/// The length from which a path is not tried, because the kernel refuses it.
 const PATH_BYTES_MAX: usize = 4096;
 
 /// The highest descriptor number of a child.
@@ -91,10 +91,10 @@ fn check_slots(command: &Command) -> Result<(), InvalidOption> {
     Ok(())
 }
 
-/// Makes the plan of a child, but for its descriptors, attributes and control group.
+/// Creates the plan of a child, without its descriptors, attributes and control group.
 ///
-/// `inherited` is the environment of this process. The variables in `announcement` replace those
-/// of the same name.
+/// `inherited` is the environment of this process. The variables of `announcement` replace
+/// variables of the same name, for this child only.
 pub(crate) fn plan(
     command: &Command,
     inherited: impl Iterator<Item = (OsString, OsString)>,
@@ -104,7 +104,7 @@ pub(crate) fn plan(
         return Err(InvalidOption::value("program", "must not be empty"));
     }
     let current_dir = match &command.current_dir {
-        // As in Node, an empty path is none.
+        // As in Node, an empty path means no change of directory.
         Some(path) if !path.as_os_str().is_empty() => Some(c_string("cwd", path.as_os_str())?),
         _ => None,
     };
@@ -119,7 +119,7 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
-/// The program to run and its `argv`. With a shell, program and arguments become one command.
+/// Returns the program to run and its `argv`. With a shell, program and arguments are one command.
 fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), InvalidOption> {
     let program = c_string("program", &command.program)?;
     let args = command.args.iter().enumerate();
@@ -192,8 +192,8 @@ fn path_of(environment: &[CString]) -> &[u8] {
     path.unwrap_or(DEFAULT_PATH)
 }
 
-/// What `execvp` would try: a name with a slash is a path; another is looked for in each entry of
-/// `PATH`, where an empty entry is the working directory.
+/// Returns the paths that `execvp(3)` would try: a name with a slash is a path; another name is
+/// looked up in each entry of `PATH`, where an empty entry means the working directory.
 fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, InvalidOption> {
     let name = program.as_bytes();
     if name.contains(&b'/') {
@@ -212,7 +212,7 @@ fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, InvalidOptio
         candidates.push(c_string("program", OsStr::from_bytes(&candidate))?);
     }
     if candidates.is_empty() {
-        // Too long for every directory: let the kernel say so.
+        // The name is too long for every directory: the kernel reports it.
         candidates.push(c_string("program", program)?);
     }
     Ok(candidates)
@@ -223,7 +223,7 @@ fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, InvalidOp
         .map_err(|_| InvalidOption::value(field, "must not contain a zero byte"))
 }
 
-/// Checks a number that has bounds, both included.
+/// Checks that a number lies within its bounds, both included.
 fn check_range(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), InvalidOption> {
     if number < low || number > high {
         return Err(InvalidOption::range(field, "is out of range"));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_name_is_looked_for_in_the_childs_path() {
+    fn a_name_without_a_slash_is_looked_up_in_the_childs_path() {
         let mut ls = command("ls", &["-l"]);
         let plan = planned(&ls, &[("PATH", "/a::/b/")]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/a/ls", "ls", "/b//ls"]);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_make_too_long_a_path_are_left_out() {
+    fn directories_that_make_a_path_too_long_are_skipped() {
         let long = "/x".repeat(3000);
         let path = format!("{long}:/b");
         let plan = planned(&command("ls", &[]), &[("PATH", &path)]).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_ours_with_changes() {
+    fn the_environment_is_inherited_with_changes() {
         let mut env = command("env", &[]);
         env.env.insert("A".into(), Some("new".into()));
         env.env.insert("B".into(), None);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_impossible_names_are_refused() {
+    fn empty_and_malformed_names_are_refused() {
         assert_eq!(planned(&command("", &[]), &[]).unwrap_err().field, "program");
         for name in ["", "A=B"] {
             let mut bad = command("x", &[]);

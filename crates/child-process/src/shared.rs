@@ -1,7 +1,9 @@
-//! What everybody who has to do with one child shares: its process, its channel, its subscribers.
+//! The state of one child that its handle, its driver and its callbacks share: the process, the
+//! channel, the subscribers.
 //!
-//! A plain child that is only waited for never touches the loop. A [`Driver`] is put there when
-//! somebody listens, when a timeout runs, or when the child is left behind and must be reaped.
+//! A child that is only waited for never touches the event loop. A [`Driver`] is added to the loop
+//! when the first subscriber comes, when a timeout runs, or when the handle is dropped before the
+//! process has ended, so that the process is reaped.
 
 use std::fs::File;
 use std::io;
@@ -28,29 +30,27 @@ pub(crate) struct Shared {
     pub(crate) timeout_at: Option<Instant>,
     pending: Mutex<Pending>,
     state: Mutex<LoopState>,
-    /// The inner level: the reason.
+    /// `Some` once the child was cancelled; the inner level is the reason.
     cancelled: OnceLock<Option<String>>,
 }
 
-/// What other threads bring for the driver.
+/// The input that other threads leave for the driver.
 #[derive(Debug, Default)]
 struct Pending {
     subscribers: Vec<Subscriber>,
     errors: Vec<Error>,
     driver: Option<reactor::Handle>,
-    /// Somebody has listened, or does.
+    /// Whether there has ever been a subscriber.
     subscribed: bool,
-    /// The `Child` was dropped.
-    dropped: bool,
 }
 
-/// What belongs to the loop once there is a driver.
+/// The state that is used on the loop only, once there is a driver.
 #[derive(Debug)]
 struct LoopState {
     lifecycle: Lifecycle,
     subscribers: Subscribers,
     outputs: Vec<OutputPipe>,
-    /// The process has ended; told when its channel is read.
+    /// The process has ended; `Exit` is emitted when the channel is read to the end.
     exit_seen: bool,
 }
 
@@ -82,7 +82,8 @@ impl Shared {
         }
     }
 
-    /// Before its kill signal is seen to have worked, so that whoever waits knows why.
+    /// Records the cancellation, before the kill signal is sent: a caller that sees the process end
+    /// must find the reason.
     pub(crate) fn mark_cancelled(&self, reason: Option<String>) {
         let _ = self.cancelled.set(reason);
     }
@@ -91,7 +92,7 @@ impl Shared {
         self.cancelled.get()
     }
 
-    /// Called once per piped output, before anybody else knows the child.
+    /// Adds a piped output. Called before any other thread knows the child.
     pub(crate) fn add_output(&self, pipe: &Arc<File>) {
         let mut state = self.state();
         state.outputs.push(OutputPipe { pipe: Arc::downgrade(pipe), ended: false });
@@ -99,7 +100,7 @@ impl Shared {
         state.lifecycle = Lifecycle::new(connected, state.outputs.len() as u32);
     }
 
-    /// Called once, before anybody else knows the child.
+    /// Sets the channel, once. Called before any other thread knows the child.
     pub(crate) fn set_link(&self, link: Link) {
         let mut state = self.state();
         state.lifecycle = Lifecycle::new(true, state.outputs.len() as u32);
@@ -111,14 +112,14 @@ impl Shared {
         self.link.get()
     }
 
-    /// Adds a subscriber, which is told on the loop what has happened and what happens from now on.
+    /// Adds a subscriber. It gets the events so far and then all further events, on the loop.
     pub(crate) fn subscribe(self: &Arc<Self>, subscriber: Subscriber) {
         let mut pending = self.pending();
         pending.subscribed = true;
         pending.subscribers.push(subscriber);
         drop(pending);
         if let Err(error) = self.wake_driver() {
-            // There is no loop, so nothing else runs at the same time.
+            // Without a loop no other thread emits events at the same time.
             let pending = std::mem::take(&mut self.pending().subscribers);
             for mut subscriber in pending {
                 subscriber
@@ -127,19 +128,19 @@ impl Shared {
         }
     }
 
-    /// Tells an error in its order, if somebody listens.
+    /// Records an error, which is emitted before any later event.
     pub(crate) fn report(self: &Arc<Self>, error: Error) {
         let mut pending = self.pending();
         pending.errors.push(error);
         let subscribed = pending.subscribed;
         drop(pending);
-        // A later subscriber is told as well. Without a loop nobody can be listening.
+        // Without a subscriber the error waits for the first one. Without a loop there is none.
         if subscribed {
             let _ = self.wake_driver();
         }
     }
 
-    /// Makes sure that the driver looks at the pending soon.
+    /// Makes the driver handle the pending input soon; adds it to the loop if it is not there.
     pub(crate) fn wake_driver(self: &Arc<Self>) -> io::Result<()> {
         let mut pending = self.pending();
         match &pending.driver {
@@ -149,19 +150,17 @@ impl Shared {
         Ok(())
     }
 
-    /// One of our ends of the child's outputs is gone.
+    /// Notes that this process has closed its end of an output.
     pub(crate) fn output_dropped(&self) {
         if let Some(driver) = &self.pending().driver {
             driver.wake();
         }
     }
 
-    /// The `Child` is dropped: what nobody listens to is closed, and the loop reaps.
+    /// Notes that the `Child` was dropped. Without subscribers the channel is closed; the process
+    /// is reaped on the loop when it ends.
     pub(crate) fn child_dropped(self: &Arc<Self>) {
-        let mut pending = self.pending();
-        pending.dropped = true;
-        let subscribed = pending.subscribed;
-        drop(pending);
+        let subscribed = self.pending().subscribed;
         if let (false, Some(link)) = (subscribed, self.link()) {
             link.disconnect();
         }
@@ -170,7 +169,7 @@ impl Shared {
         }
     }
 
-    /// What the channel brings. Runs on the loop.
+    /// Handles an event of the channel. Runs on the loop.
     pub(crate) fn channel_event(self: &Arc<Self>, event: LinkEvent) {
         let mut state = self.state();
         if matches!(event, LinkEvent::PeerGone) {
@@ -185,7 +184,8 @@ impl Shared {
         self.output_dropped();
     }
 
-    /// Tells what went wrong so far: before an end that it led to. Runs on the loop.
+    /// Emits the recorded errors, so that an error precedes the exit it has caused. Runs on the
+    /// loop.
     pub(crate) fn take_errors(&self) {
         let errors = std::mem::take(&mut self.pending().errors);
         let mut state = self.state();
@@ -194,7 +194,7 @@ impl Shared {
         }
     }
 
-    /// Takes the pending. Runs on the loop.
+    /// Handles the pending input. Runs on the loop.
     pub(crate) fn take_pending(&self) {
         self.take_errors();
         let subscribers = std::mem::take(&mut self.pending().subscribers);
@@ -209,8 +209,10 @@ impl Shared {
         }
     }
 
-    /// The process has been seen to have ended. What it sent before, and that it left, is told
-    /// first, as far as it is read by then. Runs on the loop.
+    /// Handles the end of the process. Runs on the loop.
+    ///
+    /// While the channel is open, it is read first, as far as subscribers take the messages: those
+    /// messages and `Disconnect` are emitted before `Exit`.
     pub(crate) fn exited(&self) {
         let mut state = self.state();
         match self.link().filter(|_| state.lifecycle.is_connected()) {
@@ -222,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// The output has ended. Runs on the loop.
+    /// Handles the end of an output. Runs on the loop.
     pub(crate) fn output_ended(&self, index: usize) {
         let mut state = self.state();
         if let Some(output) = state.outputs.get_mut(index).filter(|output| !output.ended) {
@@ -231,14 +233,14 @@ impl Shared {
         }
     }
 
-    /// The outputs that have not ended yet: `None` where our end is gone.
+    /// Returns the outputs that have not ended; `None` if this process has closed its end.
     pub(crate) fn open_outputs(&self) -> Vec<(usize, Option<Arc<File>>)> {
         let state = self.state();
         let open = state.outputs.iter().enumerate().filter(|(_, output)| !output.ended);
         open.map(|(index, output)| (index, output.pipe.upgrade())).collect()
     }
 
-    /// Whether the driver has nothing left to do; it is forgotten then. Runs on the loop.
+    /// Removes the driver and returns true if it has nothing left to do. Runs on the loop.
     pub(crate) fn retire_if_idle(&self) -> bool {
         let state = self.state();
         let mut pending = self.pending();
@@ -252,7 +254,7 @@ impl Shared {
         retired
     }
 
-    /// Whether the end of the outputs matters to anybody. Runs on the loop.
+    /// Returns whether any subscriber needs to know the end of the outputs. Runs on the loop.
     pub(crate) fn has_subscribers(&self) -> bool {
         !self.state().subscribers.is_empty()
     }
@@ -286,14 +288,16 @@ fn clone_io_error(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Children that were left behind while the loop could not be started: descriptors had run out.
+/// Dropped children whose process runs, and for which the loop could not be started because no
+/// descriptor was left.
 static ORPHANS: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
 
 fn orphans() -> MutexGuard<'static, Vec<Arc<Shared>>> {
     ORPHANS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reaps those of them that have ended: called at every spawn.
+/// Reaps the orphans that have ended and moves the others to the loop if it can be started now.
+/// Called at every spawn.
 pub(crate) fn reap_orphans() {
     let mut orphans = orphans();
     if !orphans.is_empty() {
@@ -308,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_is_listened_to_is_small() {
+    fn a_child_with_subscribers_is_small() {
         let bytes = size_of::<Shared>() + size_of::<Driver>() + size_of::<crate::Child>();
         assert!(bytes <= 1024, "{bytes} bytes, and as much again for subscribers and the loop");
     }

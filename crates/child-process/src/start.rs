@@ -1,5 +1,5 @@
-//! From a [`Command`] to a running [`Child`]: makes the pipes and the channel, has the plan executed,
-//! and keeps this process's ends.
+//! From a [`Command`] to a running [`Child`]: creates the pipes and the channel, has the plan
+//! executed, and keeps this process's ends.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -24,20 +24,20 @@ use crate::shared::{Shared, reap_orphans};
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
 
 impl Command {
-    /// Starts the child and returns when it runs its program.
+    /// Starts the child and returns when it has executed its program.
     ///
-    /// Descriptors that were given to the command are in the child then, and nowhere else.
+    /// Descriptors that were given to the command are then open in the child only.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when an option cannot be: nothing was started. [`Error::Spawn`] with
-    /// the step that failed: nothing is left.
+    /// [`Error::Invalid`] when an option is invalid: nothing was started. [`Error::Spawn`] with the
+    /// step that failed: no process is left.
     pub fn spawn(&mut self) -> Result<Child, Error> {
         start(self, self.timeout)
     }
 }
 
-/// Starts the child. `timeout` replaces that of the command.
+/// Starts the child with `timeout` in place of the command's.
 pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
     plan::check(command)?;
     reap_orphans();
@@ -55,8 +55,8 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let mut owned: Vec<(i32, OwnedFd)> = owned.collect();
     owned.append(&mut pipes.child_ends);
     owned.extend(pipes.child_channel.take());
-    // Owns everything but the attributes, so that it can run on another thread, and closes the
-    // child's ends when it returns.
+    // Owns everything but the attributes, so that it can run on another thread. The child's ends
+    // close when it returns, before anybody can wait for the end of a pipe.
     let launch = move |attributes: &Attributes| {
         let fixed = sources.iter().map(|(number, source)| (*number, *source));
         let moved = owned.iter().map(|(number, fd)| (*number, Source::Fd(fd.as_fd())));
@@ -69,7 +69,7 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let spawned = if command.attributes.parent_death_signal.is_none() {
         launch(&command.attributes)
     } else {
-        // The signal comes when the thread that started the child ends.
+        // The kernel sends the signal when the thread that started the child ends.
         let attributes = command.attributes.clone();
         on_the_spawner_thread(move || launch(&attributes))
     };
@@ -87,7 +87,7 @@ fn spawn_error(command: &Command, step: Step, source: io::Error) -> Error {
     }))
 }
 
-/// The pipes and the channel of a child: the child's ends by descriptor number, and ours.
+/// The pipes and the channel of a child: the child's ends by descriptor number, and this process's.
 #[derive(Default)]
 struct Pipes {
     child_ends: Vec<(i32, OwnedFd)>,
@@ -141,7 +141,7 @@ fn announcement(
     Ok(announcement::variables(number, inode, codec, command.speaks_node()))
 }
 
-/// Limits and codec of the channel; Node knows two codecs, and the first is its default.
+/// Returns the options of the channel. Node has no bincode: its default is JSON.
 fn channel_options(command: &Command) -> ipc::Options {
     let mut options = command.channel.clone();
     if command.speaks_node() && options.serialization == Serialization::Bincode {
@@ -160,7 +160,7 @@ fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
     Ok(Some(procs.into()))
 }
 
-/// The slots that need no descriptor of ours.
+/// Returns the sources of the descriptors for which this process opens nothing.
 fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
     let source = |(number, slot): &(i32, Slot)| {
         let source = match slot {
@@ -175,7 +175,7 @@ fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
     command.stdio.iter().filter_map(source).collect()
 }
 
-/// Runs `work` on the thread that ends only with the process, and waits for it.
+/// Runs `work` on the thread that never ends, and waits for the result.
 fn on_the_spawner_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (answer, result) = crossbeam_channel::bounded(1);
     let job: Job = Box::new(move || {
@@ -188,7 +188,7 @@ fn on_the_spawner_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread that starts children with a parent-death signal.
+/// Returns the queue of the thread that starts children with a parent-death signal.
 fn spawner() -> &'static Sender<Job> {
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
     SPAWNER.get_or_init(|| {
@@ -200,7 +200,7 @@ fn spawner() -> &'static Sender<Job> {
     })
 }
 
-/// Puts our ends into a [`Child`] and starts what runs beside it: channel, timeout, cancellation.
+/// Creates the [`Child`] and starts the channel, the timeout and the cancellation.
 fn child(
     command: &Command,
     timeout: Option<Duration>,
@@ -221,7 +221,7 @@ fn child(
     let extra = pipes.extra.into_iter();
     streams.extra = extra.map(|(number, pipe)| (number, UnixStream::from(pipe))).collect();
     let own_cgroup = command.cgroup.clone().filter(|_| command.cgroup_is_own);
-    // From here on a failure drops `child`, so the process is reaped and finds its channel closed.
+    // A failure from here on drops `child`: the process is reaped and finds its channel closed.
     let child = Child::new(Arc::clone(&shared), streams, command.kill_on_drop, own_cgroup);
     if let Some(socket) = pipes.channel {
         connect(&shared, socket, command)?;
@@ -236,7 +236,7 @@ fn child(
 }
 
 fn connect(shared: &Arc<Shared>, socket: OwnedFd, command: &Command) -> Result<(), Error> {
-    // Weak: the link keeps this closure, and the child keeps the link.
+    // Weak, because the link keeps this closure and the child keeps the link.
     let weak = Arc::downgrade(shared);
     let start = if command.speaks_node() { Link::start_node } else { Link::start_paused };
     let link = start(socket, channel_options(command), move |event| {
@@ -257,7 +257,7 @@ mod tests {
     use crate::module::Module;
     use sys::signal::Signal;
 
-    /// A fork of `/bin/sh` that prints how its channel is announced, under this file name.
+    /// Creates a fork of a shell at `program` that prints the announcement of its channel.
     fn announced(program: impl AsRef<std::path::Path>) -> Fork {
         let mut fork = Fork::new(Module::program(program));
         let script = "echo ${NODE_CHANNEL_FD-none} ${BROOD_CHANNEL:+ours} $OTHER";
@@ -321,7 +321,7 @@ mod tests {
             let kept = fork.env.get("NODE_CHANNEL_FD".as_ref() as &std::ffi::OsStr);
             assert_eq!(kept.unwrap().as_deref(), Some("77".as_ref()));
         }
-        // The same variables without a channel.
+        // The same command without a channel.
         fork.is_fork = false;
         fork.descriptor(3, crate::Stdio::null());
         assert_eq!(output(&mut fork), "77 kept");

@@ -1,7 +1,7 @@
-//! Who listens, and how each subscriber gets what it wants, in order.
+//! The subscribers of one child, and the delivery of events to them, in order.
 //!
-//! A subscriber that comes late is told first what has happened: life-cycle events are few and kept.
-//! Messages are not kept here: the channel is not read before somebody listens.
+//! A late subscriber first gets the events of the past: life-cycle events are few, so they are
+//! kept. Messages are not kept: the channel is not read before there is a subscriber.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use ipc::LinkEvent;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 
-/// Something that is told events, on the loop.
+/// A receiver of events, called on the loop.
 pub(crate) struct Subscriber {
-    /// `None`: everything.
+    /// The kind it gets; `None` for every kind.
     kind: Option<EventKind>,
     deliver: Box<dyn FnMut(Event) + Send>,
 }
@@ -23,19 +23,19 @@ impl Subscriber {
         Self { kind: None, deliver: Box::new(deliver) }
     }
 
-    /// Makes a queue of everything but what is internal.
+    /// Creates a queue of all events that are not internal.
     pub(crate) fn queue() -> (Self, Receiver<Event>) {
         let (events, receiver) = crossbeam_channel::unbounded();
         let subscriber = Self::new(move |event| {
             if event.kind() != EventKind::Internal {
-                // Nobody has the receiver any more: nobody wants to know.
+                // Fails when the receiver was dropped.
                 let _ = events.send(event);
             }
         });
         (subscriber, receiver)
     }
 
-    /// Calls on the callback thread with `part` of each event of a kind, one after the other.
+    /// Calls on the callback thread with the `part` of each event of one kind, one at a time.
     pub(crate) fn callback<T: 'static>(
         kind: EventKind,
         part: fn(Event) -> Option<T>,
@@ -49,7 +49,7 @@ impl Subscriber {
         Self { kind: Some(kind), deliver: Box::new(deliver) }
     }
 
-    /// For a subscriber that has no subscribers.
+    /// Delivers an event, if it is of the kind that this subscriber gets.
     pub(crate) fn emit(&mut self, event: Event) {
         if self.wants(event.kind()) {
             (self.deliver)(event);
@@ -76,7 +76,7 @@ pub(crate) struct Subscribers {
 }
 
 impl Subscribers {
-    /// Adds a subscriber and tells it what it has missed.
+    /// Adds a subscriber and delivers the events that it has missed.
     pub(crate) fn add(&mut self, mut subscriber: Subscriber) {
         let wanted = subscriber.kind;
         let missed =
@@ -89,7 +89,7 @@ impl Subscribers {
         }
     }
 
-    /// Nothing follows: queues see their end.
+    /// Ends every queue; no event follows.
     pub(crate) fn close(&mut self) {
         self.subscribers.clear();
         self.closed = true;
@@ -99,7 +99,7 @@ impl Subscribers {
         self.subscribers.is_empty()
     }
 
-    /// Tells what the channel brings; `true` when the channel has closed.
+    /// Emits an event of the channel; returns true at the end of the channel.
     pub(crate) fn emit_from_channel(&mut self, event: LinkEvent) -> bool {
         match event {
             LinkEvent::Message(message) => self.emit(Event::Message(message)),
@@ -114,14 +114,14 @@ impl Subscribers {
                 }
                 return true;
             }
-            // `PeerGone` says nothing here, nor does a kind that a later channel may bring.
+            // The caller handles `PeerGone`. The enum may grow.
             _ => {}
         }
         false
     }
 
-    /// Tells everybody who wants it. What cannot be doubled goes to the callbacks for it, or else
-    /// to whoever came first.
+    /// Delivers the event to every subscriber of its kind. An event that cannot be copied goes to
+    /// the first callback for its kind, or else to the first subscriber.
     pub(crate) fn emit(&mut self, event: Event) {
         if let Some(copy) = event.try_clone() {
             self.history.push(copy);
@@ -129,7 +129,7 @@ impl Subscribers {
         let kind = event.kind();
         let mut wanting: Vec<_> =
             self.subscribers.iter_mut().filter(|subscriber| subscriber.wants(kind)).collect();
-        // Special subscribers first; a stable sort keeps the order otherwise.
+        // Callbacks for this kind come first; the stable sort keeps the order otherwise.
         wanting.sort_by_key(|subscriber| subscriber.kind.is_none());
         let mut rest = Some(event);
         for subscriber in wanting {
