@@ -1,7 +1,16 @@
-//! The one room of brood that speaks to the kernel, and the only one with `unsafe` in it.
+//! The system calls of brood: the only crate of the workspace that contains `unsafe`.
 //!
-//! Every function here takes typed arguments, gives owned results, and leaves nothing open on
-//! any path. Nothing here decides: policy lives in the crates above.
+//! Each module covers one kernel facility. Functions take typed arguments, return owned results,
+//! and leave no descriptor open on any error path. They take no decisions: policy lives in the
+//! crates above.
+//!
+//! | Modules | Facility |
+//! |---|---|
+//! | [`spawn`], [`pidfd`], [`signal`], [`exit`], [`limit`], [`startup`] | processes |
+//! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
+//! | [`fd`], [`pipe`], [`memory`], [`semaphore`] | other descriptors |
+//! | [`poll`], [`epoll`] | readiness |
+//! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
 pub mod bind;

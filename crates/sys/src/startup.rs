@@ -1,13 +1,13 @@
-//! What the environment held before `main`.
+//! The environment variables and descriptors that this process was started with.
 //!
-//! A process that was forked with a channel learns of it through its environment. Those variables
-//! must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a Node
-//! grandchild hang for ever. Changing the environment is only sound while there is one thread,
-//! and `main` cannot promise that, so an `.init_array` function does it before `main`: it copies
+//! A process that was forked with a channel finds the channel through its environment. Those
+//! variables must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a
+//! Node grandchild hang for ever. Changing the environment is sound only while there is one thread,
+//! which `main` cannot promise. An `.init_array` function therefore runs before `main`: it copies
 //! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.
 //!
-//! [`variable`] and [`take_descriptor`] answer from that copy. Where the function did not run (this
-//! library was loaded later), the first question reads the variables and leaves them in place.
+//! [`variable`] and [`take_descriptor`] use that copy. In a process that loads this library later
+//! the function does not run; the first call then reads the variables and leaves them in place.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fd;
 
-/// The variables that are taken. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
+/// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 10] = [
     "BROOD_CHANNEL",
     "BROOD_MODULE",
@@ -31,7 +31,7 @@ pub const NAMES: [&str; 10] = [
     "NODE_UNIQUE_NO",
 ];
 
-/// [`NAMES`] again, for C.
+/// [`NAMES`] again, as C strings.
 const C_NAMES: [&CStr; 10] = [
     c"BROOD_CHANNEL",
     c"BROOD_MODULE",
@@ -45,13 +45,13 @@ const C_NAMES: [&CStr; 10] = [
     c"NODE_UNIQUE_NO",
 ];
 
-/// Their places in [`NAMES`].
+/// The indexes of two variables in [`NAMES`].
 const LISTEN_FDS: usize = 4;
 const LISTEN_PID: usize = 5;
 
 struct Entry {
     value: Option<OsString>,
-    /// The descriptor it names, where it names one that is really ours.
+    /// The descriptor that the value names, if the check has recognised it.
     descriptor: Option<i32>,
     taken: AtomicBool,
 }
@@ -72,8 +72,8 @@ extern "C" fn before_main() {
 }
 
 fn entries() -> &'static [Entry; 10] {
-    // The linker takes an object out of a library only if something in it is asked for by name:
-    // this read keeps the object with the `.init_array` entry in every program that comes here.
+    // The linker takes an object out of a library only if another object refers to a symbol in it.
+    // This read refers to the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);
     ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, false)))
 }
@@ -95,10 +95,12 @@ fn read(name: &'static CStr, remove: bool) -> Entry {
     Entry { value: Some(OsString::from_vec(value)), descriptor, taken: AtomicBool::new(false) }
 }
 
-/// The descriptor that a value like `3`, `3:81234` or `3:81234:1:bincode` names: open, the one
-/// with that inode where one is given, and for Node a Unix stream socket. It becomes
-/// close-on-exec. The check keeps us from taking a descriptor that a program between our parent
-/// and us has put to another use.
+/// Returns the descriptor that a value such as `3`, `3:81234` or `3:81234:1:bincode` names, and
+/// makes it close-on-exec.
+///
+/// The descriptor must be open, have the inode if the value names one, and for Node be a Unix
+/// stream socket. Otherwise a program between the parent and this process may have put the number
+/// to another use.
 fn named_descriptor(name: &CStr, value: &[u8]) -> Option<i32> {
     let names_one =
         name == c"BROOD_CHANNEL" || name == c"BROOD_STDERR" || name == c"NODE_CHANNEL_FD";
@@ -132,7 +134,7 @@ fn entry(name: &str) -> Option<&'static Entry> {
     entries().get(index)
 }
 
-/// The value that `name`, one of [`NAMES`], had when this process started.
+/// Returns the value that `name`, one of [`NAMES`], had when this process started.
 ///
 /// ```
 /// assert_eq!(sys::startup::variable("BROOD_CHANNEL"), None);
@@ -142,8 +144,9 @@ pub fn variable(name: &str) -> Option<&'static OsStr> {
     entry(name)?.value.as_deref()
 }
 
-/// Gives the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names:
-/// once, and only if it was open and what it claims to be when this process started.
+/// Takes the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names.
+///
+/// Returns it once, and only if it was open and passed the check when this process started.
 #[must_use]
 pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     let entry = entry(name)?;
@@ -156,19 +159,21 @@ pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The most sockets that are taken from a service manager.
+/// The largest number of sockets that are taken from a service manager.
 const LISTEN_FDS_MAX: i32 = 1024;
 
-/// Where the sockets of a service manager begin, and how many were passed to this very process.
+/// Returns the descriptors of the sockets that a service manager passed to this very process.
 fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
     let for_us = pid.and_then(number) == Some(u64::from(std::process::id()));
     let count = count.and_then(number).and_then(|count| i32::try_from(count).ok());
     3..3 + count.filter(|_| for_us).unwrap_or(0).min(LISTEN_FDS_MAX)
 }
 
-/// Gives the sockets that a service manager passed (`LISTEN_FDS`, see `sd_listen_fds(3)`) with
-/// their names: once. None where they were meant for another process (`LISTEN_PID`). They are
-/// close-on-exec since before `main`, and the variables are gone.
+/// Takes the sockets that a service manager passed, with their names: `LISTEN_FDS`, see
+/// `sd_listen_fds(3)`.
+///
+/// Returns them once, and none if `LISTEN_PID` names another process. They became close-on-exec,
+/// and the variables were removed, before `main`.
 pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let bytes = |name| variable(name).map(OsStrExt::as_bytes);
@@ -189,10 +194,10 @@ pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
     named.collect()
 }
 
-/// Duplicates the descriptor `number` that this process was started with, close-on-exec.
+/// Duplicates descriptor `number`, which this process was started with. The copy is close-on-exec.
 ///
-/// For descriptors whose number is agreed on between parent and child. The number itself stays
-/// open, and what it leads to is whatever stands there now.
+/// For descriptors whose number parent and child have agreed on. The original stays open, and the
+/// copy refers to whatever `number` refers to at the time of the call.
 ///
 /// # Errors
 ///
@@ -204,8 +209,8 @@ pub fn inherited(number: i32) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Duplicates the descriptor `number` that this process would hand on to a program it becomes or
-/// starts: one that is not close-on-exec, which is how those it was started with arrive. The copy
+/// Duplicates descriptor `number` if a program that this process starts or becomes would inherit
+/// it: it is not close-on-exec, as are descriptors that this process has inherited itself. The copy
 /// is close-on-exec.
 ///
 /// # Errors
@@ -220,7 +225,7 @@ pub fn inheritable(number: i32) -> std::io::Result<OwnedFd> {
     inherited(number)
 }
 
-/// The value as text; `None` where it is absent or not UTF-8.
+/// Returns the value as text; `None` if it is absent or not UTF-8.
 #[must_use]
 pub fn variable_text(name: &str) -> Option<&'static str> {
     std::str::from_utf8(variable(name)?.as_bytes()).ok()
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_taken_only_where_they_were_meant_for_us() {
+    fn sockets_are_taken_only_if_they_were_passed_to_this_process() {
         assert_eq!((NAMES[LISTEN_FDS], NAMES[LISTEN_PID]), ("LISTEN_FDS", "LISTEN_PID"));
         let me = std::process::id().to_string();
         assert_eq!(passed(Some(me.as_bytes()), Some(b"2")), 3..5);
@@ -257,9 +262,9 @@ mod tests {
         assert_eq!(number(b"17"), Some(17));
     }
 
-    /// Run again with the variables set: what this test does in the child is below.
+    /// Runs this test program again with the variables set; `inside_the_child` has the checks.
     #[test]
-    fn variables_are_gone_before_main_and_can_be_asked_for() {
+    fn variables_are_removed_before_main_and_can_still_be_read() {
         let me = std::env::current_exe().unwrap();
         let output = Command::new(me)
             .args(["--exact", "startup::tests::inside_the_child", "--ignored", "--nocapture"])
@@ -271,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "runs only inside variables_are_gone_before_main_and_can_be_asked_for"]
+    #[ignore = "runs only inside variables_are_removed_before_main_and_can_still_be_read"]
     fn inside_the_child() {
         for name in NAMES {
             assert_eq!(std::env::var_os(name), None, "{name} was not removed");

@@ -1,4 +1,4 @@
-//! What a child shall be: plain data, validated by its types.
+//! The description of a child: plain data, validated by its types.
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -8,24 +8,24 @@ use std::os::fd::BorrowedFd;
 use crate::limit::{Limit, Resource};
 use crate::signal::Signal;
 
-/// What the child is to become. Start from [`Plan::new`] and set the fields that matter.
+/// The description of a child. Start from [`Plan::new`] and set the fields that matter.
 ///
-/// Everything not asked for is as in Node: handlers and `SIGPIPE` back to default, no signal
-/// blocked, descriptors 0 to 2 inherited (and `/dev/null` where they are closed), every other
-/// descriptor closed.
+/// The defaults are Node's: handlers and `SIGPIPE` are reset, no signal is blocked, descriptors 0
+/// to 2 are inherited (`/dev/null` replaces a closed one), and every other descriptor is closed.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    /// Paths to try in order, as `execvp(3)` does: a missing one leads to the next, a forbidden
-    /// one is remembered. Relative paths count from `current_dir`.
+    /// The paths to try in order, as `execvp(3)` does: after a missing file the next path is tried;
+    /// a permission error is remembered and the search goes on. Relative paths count from
+    /// `current_dir`.
     pub candidates: Vec<CString>,
-    /// `argv`, the program's name for itself first. A file that is no program and has no `#!` is
-    /// run by `/bin/sh` with its path in front of the arguments.
+    /// The arguments, `argv[0]` first. A file that is no executable and has no `#!` is run by
+    /// `/bin/sh`, with its path before the arguments.
     pub arguments: Vec<CString>,
-    /// `NAME=value` each. There is no inheriting: say what the child shall have.
+    /// The environment, `NAME=value` each. Nothing is inherited.
     pub environment: Vec<CString>,
-    /// Where the child works; ours without.
+    /// The working directory; with `None` that of this process.
     pub current_dir: Option<CString>,
-    /// What stands under which number. No number twice.
+    /// The descriptors of the child. No number occurs twice.
     pub descriptors: Vec<Descriptor<'a>>,
     /// The process attributes, lent by the caller or owned by the plan.
     pub attributes: Cow<'a, Attributes>,
@@ -35,7 +35,7 @@ pub struct Plan<'a> {
 
 /// The process attributes that are set in the child before it executes its program.
 ///
-/// The default changes nothing but what [`Plan`] says of every child.
+/// The default sets none of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Makes the child the leader of a new session, and of a new process group.
@@ -68,29 +68,29 @@ pub struct Attributes {
 /// A descriptor of the child.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor<'fd> {
-    /// Its number in the child.
+    /// The number in the child.
     pub number: u32,
-    /// What it leads to.
+    /// The object that it refers to.
     pub source: Source<'fd>,
 }
 
-/// What a descriptor of the child leads to.
+/// The object that a descriptor of the child refers to.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Source<'fd> {
-    /// The same as this one of ours.
+    /// The object of this descriptor of the parent.
     Fd(BorrowedFd<'fd>),
-    /// The same as the one with this number in the parent, whatever it is when the child starts;
-    /// for numbers 0 to 2 `/dev/null` where it is closed or close-on-exec.
+    /// The object of the parent's descriptor with this number at the time of the start. For numbers
+    /// 0 to 2 `/dev/null` replaces a descriptor that is closed or close-on-exec.
     Inherit(u32),
     /// `/dev/null`, for reading and writing.
     Null,
-    /// Nothing: the number is closed.
+    /// No object: the number is closed.
     Closed,
 }
 
 impl Plan<'_> {
-    /// Makes a plan with an empty environment and default attributes.
+    /// Creates a plan with an empty environment and default attributes.
     #[must_use]
     pub fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
         Self {
@@ -113,19 +113,19 @@ impl Attributes {
     }
 }
 
-/// Where in the child's way to its program something failed.
+/// A step between the start of the child and the execution of its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Making the process: too many processes, descriptors or too little memory.
+    /// Creating the process: too many processes or descriptors, or too little memory.
     Process,
-    /// Making a session.
+    /// Creating a session.
     Session,
     /// Joining the process group.
     ProcessGroup,
     /// Entering the control group.
     Cgroup,
-    /// Choosing processors.
+    /// Setting the processors.
     Affinity,
     /// Setting the nice value.
     Nice,
@@ -141,9 +141,9 @@ pub enum Step {
     Gid,
     /// Changing the user.
     Uid,
-    /// Giving up new privileges.
+    /// Forbidding new privileges.
     NoNewPrivileges,
-    /// Asking for the parent-death signal, or finding that the parent is dead already.
+    /// Setting the parent-death signal, or noticing that the parent is already dead.
     ParentDeathSignal,
     /// Executing the program.
     Program,

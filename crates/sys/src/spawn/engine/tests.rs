@@ -1,4 +1,4 @@
-//! The engine against the real kernel. Programs are `/bin/sh` scripts that say what they see.
+//! Tests of the engine against the real kernel. The programs are scripts for `/bin/sh`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ fn pipe() -> (File, OwnedFd) {
     (File::from(reader), writer)
 }
 
-/// Runs the plan with its stdout in a pipe.
+/// Runs the plan with its standard output in a pipe, and returns the output and the status.
 fn output_of(plan: &Plan<'_>) -> (String, ExitStatus) {
     let (mut reader, writer) = pipe();
     let mut plan = plan.clone();
@@ -67,8 +67,8 @@ fn c_path(path: &std::path::Path) -> CString {
     c(path.to_str().unwrap())
 }
 
-/// Runs one of the ignored tests below in a process of its own, because it changes or checks
-/// something that belongs to the whole process.
+/// Runs one of the ignored tests below in a process of its own, because it changes or checks state
+/// of the whole process.
 fn in_a_process_of_its_own(name: &str) {
     let name = format!("spawn::engine::tests::{name}");
     let me = std::env::current_exe().unwrap();
@@ -190,7 +190,7 @@ fn descriptors_cross_over_without_hurting_each_other() {
     file(&two.join("f"), "second", 0o644);
     let (a, b) = (File::open(one.join("f")).unwrap(), File::open(two.join("f")).unwrap());
     let (low, high) = (a.as_raw_fd() as u32, b.as_raw_fd() as u32);
-    // Each takes the other's number, and the first is also wanted under a third one.
+    // Each takes the number of the other, and the first is also needed under a third number.
     let mut plan = sh(&format!("cat <&{high}; cat <&{low}; test -e /proc/self/fd/90"));
     plan.descriptors = vec![
         Descriptor { number: high, source: Source::Fd(a.as_fd()) },
@@ -203,9 +203,9 @@ fn descriptors_cross_over_without_hurting_each_other() {
 }
 
 #[test]
-fn only_descriptors_that_were_asked_for_reach_the_child() {
+fn only_the_descriptors_of_the_plan_reach_the_child() {
     let null = File::open("/dev/null").unwrap();
-    // Descriptors that a careless library left open for every child.
+    // Descriptors that another library has left open across `execve`.
     let careless: Vec<OwnedFd> = (0..20).map(|_| nix::unistd::dup(&null).unwrap()).collect();
     assert!(!crate::fd::is_close_on_exec(careless[0].as_fd()).unwrap());
     let mut plan = Plan::new(vec![c("/bin/ls")], vec![c("ls"), c("/proc/self/fd")]);
@@ -215,7 +215,7 @@ fn only_descriptors_that_were_asked_for_reach_the_child() {
 }
 
 #[test]
-fn null_and_closed_are_what_they_say() {
+fn null_and_closed_descriptors_are_null_and_closed() {
     let mut plan = sh("readlink /proc/self/fd/0; test -e /proc/self/fd/2 || echo none >&1");
     plan.descriptors = vec![
         Descriptor { number: 0, source: Source::Null },
@@ -225,7 +225,7 @@ fn null_and_closed_are_what_they_say() {
 }
 
 #[test]
-fn standard_streams_that_the_parent_closed_lead_to_null() {
+fn standard_streams_that_the_parent_closed_are_null() {
     in_a_process_of_its_own("closed_standard_streams");
 }
 
@@ -237,12 +237,12 @@ fn closed_standard_streams() {
         // SAFETY: this process is a test of its own; nothing else uses the two.
         unsafe { libc::close(number) };
     }
-    // The pipes that are made now take the free numbers.
+    // The pipes that are made now get the free numbers.
     let script = "readlink /proc/self/fd/0 /proc/self/fd/2";
     let output = stdout_of(&sh(script));
     nix::unistd::dup2_stderr(&error).unwrap();
     nix::unistd::dup2_stdin(&error).unwrap();
-    // Number 0 was the reading end of our pipe: the child never gets what it was not given.
+    // Number 0 was the reading end of a pipe of this process, which the child must not get.
     assert!(output.lines().all(|line| line == "/dev/null"), "{output}");
     assert_eq!(output.lines().count(), 2, "{output}");
 }
@@ -259,7 +259,7 @@ fn sessions_groups_masks_and_limits_are_set() {
     let mut plan = sh("umask; ulimit -n; nice");
     plan.attributes.to_mut().umask = Some(0o027);
     plan.attributes.to_mut().nice = Some(7);
-    // Lower than a number that is placed: the limit comes after the descriptors.
+    // Lower than the number of a descriptor: limits are set after the descriptors.
     plan.attributes.to_mut().limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
     let null = File::open("/dev/null").unwrap();
     plan.descriptors = vec![Descriptor { number: 50, source: Source::Fd(null.as_fd()) }];
@@ -273,12 +273,12 @@ fn sessions_groups_masks_and_limits_are_set() {
 }
 
 #[test]
-fn handlers_are_gone_and_the_mask_is_what_was_asked_for() {
+fn handlers_are_reset_and_the_mask_is_that_of_the_plan() {
     let bits = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap()
     };
-    // Rust programs ignore SIGPIPE, and this thread blocks one more.
+    // Rust programs ignore SIGPIPE, and this thread blocks another signal.
     let mut mask = nix::sys::signal::SigSet::empty();
     mask.add(nix::sys::signal::Signal::SIGUSR2);
     mask.thread_block().unwrap();
@@ -322,7 +322,7 @@ fn credentials_change() {
     plan.attributes.to_mut().groups = Some(vec![7, 9]);
     assert_eq!(stdout_of(&plan), "65534\n65533\n65533 7 9");
     assert_eq!(dumpable(), 1);
-    // A program that only root may reach, and then one that nobody may.
+    // A program that only root may execute: it runs as root and is refused to the new user.
     let directory = temp_dir("credentials");
     file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
     let mut plan = Plan::new(vec![c_path(&directory.join("mine"))], vec![c("mine")]);
@@ -330,7 +330,7 @@ fn credentials_change() {
     plan.attributes.to_mut().uid = Some(65_534);
     assert_eq!(failure(&plan), (Step::Program, "EACCES"), "counts as the new user");
     fs::remove_dir_all(directory).unwrap();
-    // Nobody may not become somebody else.
+    // The user "nobody" may not become another user.
     // SAFETY: integers only; the process is this test's own.
     assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
     let mut plan = sh("true");
@@ -351,8 +351,8 @@ fn many_credential_changes_at_once_never_open_our_memory() {
     }
 }
 
-/// A child that is slow to find its program borrows our memory under its new user all the while.
-/// Another such spawn that ends meanwhile must not make that memory readable.
+/// A child that is slow to find its program borrows this process's memory under its new user all
+/// the while. Another such spawn that ends meanwhile must not make that memory readable.
 #[test]
 #[ignore = "runs in a process of its own"]
 fn credential_changes_at_once() {
@@ -369,7 +369,7 @@ fn credential_changes_at_once() {
             }
         }
     };
-    // On a busy machine a slow child may come and go between two looks: then there are more.
+    // On a busy machine a slow child may come and go between two samples: then there are more.
     let was_seen = std::sync::atomic::AtomicBool::new(false);
     let was_seen: &'static _ = Box::leak(Box::new(was_seen));
     let slow = thread::spawn(move || {
@@ -383,7 +383,7 @@ fn credential_changes_at_once() {
     let fast = [thread::spawn(repeat(ROUNDS, 0)), thread::spawn(repeat(ROUNDS, 0))];
     let mut seen = 0;
     while !slow.is_finished() {
-        // A task of ours under the other user, while it is still our own program.
+        // A task of this process under the other user, while it still runs this program.
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             if is_readable_by_its_new_user(&entry.path()) == Some(false) {
                 seen += 1;
@@ -395,11 +395,11 @@ fn credential_changes_at_once() {
     for fast in fast {
         fast.join().unwrap();
     }
-    assert!(seen > 0, "the slow child was never looked at");
+    assert!(seen > 0, "the slow child was never sampled");
     assert_eq!(dumpable(), 1);
 }
 
-/// `None` when the process is not a child of ours under the other user that still borrows our
+/// `None` unless the process is a child of this one under the other user that still borrows the
 /// memory. The owner of a `/proc` entry is root exactly while the process is not dumpable.
 fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -416,7 +416,7 @@ fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
 }
 
 #[test]
-fn exits_are_told_although_sigchld_is_ignored() {
+fn exits_are_reported_although_sigchld_is_ignored() {
     in_a_process_of_its_own("sigchld_is_ignored");
 }
 
@@ -435,7 +435,7 @@ fn sigchld_is_ignored() {
 }
 
 #[test]
-fn a_child_dies_with_the_thread_that_asked_for_it() {
+fn a_child_dies_with_the_thread_that_started_it() {
     let (reader, writer) = pipe();
     let spawner = thread::spawn(move || {
         let mut plan = sh("exec sleep 60");
