@@ -40,6 +40,9 @@ const IMPURE: &[&str] = &[
     "reactor",
 ];
 
+/// The parts of `sys` that are numbers and plain data, which a pure file may name.
+const PURE_PARTS_OF_SYS: &[&str] = &["sys::errno", "sys::spawn::Plan"];
+
 /// One source file, cut into what runs and what tests it.
 struct Source {
     /// From the root of the project.
@@ -281,7 +284,13 @@ fn pure_files_know_no_kernel_and_no_clock() {
     let (mut broken, mut pure) = (Vec::new(), 0);
     for source in sources().iter().filter(|source| source.is_pure()) {
         pure += 1;
-        broken.extend(found(source, source.program(), IMPURE));
+        let without = |line: &str| {
+            PURE_PARTS_OF_SYS.iter().fold(line.to_owned(), |line, part| line.replace(part, ""))
+        };
+        let lines: Vec<(usize, String)> =
+            source.program().map(|(number, line)| (number, without(line))).collect();
+        let lines = lines.iter().map(|(number, line)| (*number, line.as_str()));
+        broken.extend(found(source, lines, IMPURE));
     }
     assert_none(&broken, "in files that say `Pure.`");
     assert!(pure >= 5, "only {pure} files say `Pure.`: the core of the house is pure");

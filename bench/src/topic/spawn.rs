@@ -206,15 +206,16 @@ fn plan(options: Options, null: &File) -> Plan<'_> {
         Options::Several => {
             plan.descriptors.push(extra(3));
             plan.current_dir = Some(c"/".into());
-            plan.process_group = Some(0);
+            plan.attributes.to_mut().process_group = Some(0);
         }
         Options::All => {
             plan.descriptors.extend((3..6).map(extra));
             plan.current_dir = Some(c"/".into());
-            plan.process_group = Some(0);
-            (plan.uid, plan.gid) = (Some(NOBODY), Some(NOBODY));
-            plan.limits = vec![(Resource::Descriptors, Limit { soft: FILES, hard: FILES })];
-            plan.blocked_signals = vec![Signal::USR1];
+            let attributes = plan.attributes.to_mut();
+            attributes.process_group = Some(0);
+            (attributes.uid, attributes.gid) = (Some(NOBODY), Some(NOBODY));
+            attributes.limits = vec![(Resource::Descriptors, Limit { soft: FILES, hard: FILES })];
+            attributes.blocked_signals = vec![Signal::USR1];
         }
     }
     plan

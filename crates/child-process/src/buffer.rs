@@ -1,8 +1,8 @@
-//! What was collected of one output, up to a limit.
+//! A buffer with a limit, for the output of a child.
 //!
 //! Pure.
 
-/// Bytes up to a limit; exactly that many are kept of a longer output.
+/// Bytes up to a limit. Of a longer output exactly that many bytes are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
@@ -14,7 +14,7 @@ impl Buffer {
         Self { bytes: Vec::new(), max }
     }
 
-    /// Adds what fits; `false` when something did not.
+    /// Adds the bytes that fit; returns false if some did not.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> bool {
         let room = self.max.map_or(usize::MAX, |max| max - self.bytes.len());
         let fits = chunk.len() <= room;

@@ -1,4 +1,4 @@
-//! Cancelling: one switch for any number of children.
+//! Cancellation of any number of children by one token.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::error::Error;
 use crate::shared::Shared;
 
-/// A switch that ends every child it was given to, once.
+/// A token that cancels every child it was given to, once.
 ///
-/// Clones are the same switch. A child that is started with a switch already thrown is started
-/// and ended at once, as in Node.
+/// Clones share the token. A child that is started with a cancelled token is started and sent its
+/// kill signal at once, as in Node.
 ///
 /// ```
 /// use child_process::{CancelToken, Command, ExitStatus, Signal};
@@ -23,45 +23,44 @@ use crate::shared::Shared;
 #[derive(Clone, Default)]
 #[doc(alias = "AbortController")]
 #[doc(alias = "AbortSignal")]
-pub struct CancelToken(Arc<Mutex<State>>);
+pub struct CancelToken(Arc<Mutex<TokenState>>);
 
 #[derive(Default)]
-struct State {
-    /// The inner level: the reason.
+struct TokenState {
+    /// `Some` once cancelled; the inner level is the reason.
     cancelled: Option<Option<String>>,
     children: Vec<Weak<Shared>>,
 }
 
 impl CancelToken {
-    /// A switch that is not thrown.
+    /// Creates a token that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the children: each gets its kill signal, and an
-    /// [`Event::Error`](crate::Event::Error) that says it was cancelled. A second call does
-    /// nothing.
+    /// Sends each child its kill signal and emits an [`Event::Error`](crate::Event::Error) with
+    /// [`Error::Cancelled`](crate::Error::Cancelled). A second call does nothing.
     pub fn cancel(&self) {
-        self.throw(None);
+        self.cancel_children(None);
     }
 
-    /// As [`cancel`](Self::cancel), with a reason for the error.
+    /// Cancels with a reason, which the error names. See [`cancel`](Self::cancel).
     pub fn cancel_because(&self, reason: impl Into<String>) {
-        self.throw(Some(reason.into()));
+        self.cancel_children(Some(reason.into()));
     }
 
-    /// Whether it was thrown.
+    /// Returns whether the token was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.state().cancelled.is_some()
     }
 
-    /// How many living children it would end.
+    /// Returns the number of running children that the token would cancel.
     #[must_use]
     pub fn children(&self) -> usize {
         let is_alive = |child: &Weak<Shared>| {
-            child.upgrade().is_some_and(|shared| matches!(shared.process.check(), Ok(None)))
+            child.upgrade().is_some_and(|shared| matches!(shared.process.try_wait(), Ok(None)))
         };
         self.state().children.iter().filter(|child| is_alive(child)).count()
     }
@@ -76,7 +75,7 @@ impl CancelToken {
         state.children.push(Arc::downgrade(shared));
     }
 
-    fn throw(&self, reason: Option<String>) {
+    fn cancel_children(&self, reason: Option<String>) {
         let mut state = self.state();
         if state.cancelled.is_some() {
             return;
@@ -89,7 +88,7 @@ impl CancelToken {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TokenState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -101,12 +100,12 @@ impl fmt::Debug for CancelToken {
 }
 
 impl Shared {
-    /// Sends the kill signal and tells why, unless the process has ended.
+    /// Sends the kill signal and reports the reason, unless the process has ended.
     fn cancel(self: &Arc<Self>, reason: Option<String>) {
-        if !matches!(self.process.check(), Ok(None)) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
             return;
         }
-        // Before the signal: who sees the end shall know why.
+        // Before the signal: a caller that sees the process end must find the reason.
         self.mark_cancelled(reason.clone());
         self.report(Error::Cancelled(reason));
         if let Err(error) = self.process.signal(self.kill_signal) {

@@ -1,10 +1,11 @@
-//! Collecting what a child writes, while feeding it what it reads.
+//! Collects the output of a child while writing its input.
 //!
-//! [`Capture`] does the reading and writing, never waits, and decides when all is done. Two
-//! drivers wait for it: [`wait`] on the caller's thread, [`Collector`](crate::exec) on the loop.
+//! [`Capture`] reads and writes, never waits, and decides when the command is done. Two drivers
+//! wait for it: [`wait`] on the caller's thread, [`Collector`](crate::exec) on the loop.
 //!
-//! All is done when the process and its outputs have ended. A child that was sent its kill signal
-//! (timeout, cancellation, too much output) is waited for, but not whoever else holds its pipes.
+//! A command is done when its process and its outputs have ended. After a kill signal (timeout,
+//! cancellation, too much output) the end of the process is enough, because other processes may
+//! hold its pipes.
 //!
 //! Limits: `max_buffer` bytes of each output, and one buffer for reading.
 
@@ -21,41 +22,41 @@ use sys::signal::Signal;
 use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, ExecError, ExecFailure, Invalid, OutputStream};
+use crate::error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream};
 use crate::process::RECHECK_MIN;
-use crate::stdio::Slot;
+use crate::start;
 
-/// How many bytes are read at once.
+/// The size of a read, in bytes.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// What a child wrote, and how it ended.
+/// The output of a child, and its exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// How the process ended.
+    /// The exit status of the process.
     pub status: sys::pidfd::ExitStatus,
-    /// What it wrote to descriptor 1, where that was a pipe.
+    /// The bytes that the child wrote to descriptor 1, if that was a pipe.
     pub stdout: Vec<u8>,
-    /// What it wrote to descriptor 2, where that was a pipe.
+    /// The bytes that the child wrote to descriptor 2, if that was a pipe.
     pub stderr: Vec<u8>,
 }
 
 impl Output {
-    /// The standard output as text; what is not UTF-8 is replaced.
+    /// Returns the standard output as text. Bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn stdout_text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.stdout)
     }
 
-    /// The standard error as text; what is not UTF-8 is replaced.
+    /// Returns the standard error as text. Bytes that are not UTF-8 are replaced.
     #[must_use]
     pub fn stderr_text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.stderr)
     }
 }
 
-/// One of the child's descriptors, for a driver that waits.
+/// A pipe of the child, for a driver that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Pipe {
     Stdin,
     Output(OutputStream),
 }
@@ -70,10 +71,10 @@ pub(crate) struct Capture {
     outputs: [Option<File>; 2],
     buffers: [Buffer; 2],
     kill_signal: Signal,
-    /// Why the child was ended, or its pipes are no longer read.
+    /// The first reason for the kill signal, or for not reading the pipes any more.
     stopped: Option<Error>,
     line: String,
-    /// Whether an unsuccessful end is an error.
+    /// Whether an exit other than code 0 is an error.
     checked: bool,
 }
 
@@ -82,19 +83,16 @@ pub(crate) const OUTPUTS: [OutputStream; 2] = [OutputStream::Stdout, OutputStrea
 impl Capture {
     pub(crate) fn start(command: &mut Command, checked: bool) -> Result<Self, Error> {
         if command.has_channel() {
-            let why = "collecting output and a channel do not go together";
-            return Err(Invalid::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
+            let why = "a command whose output is collected cannot have a channel";
+            return Err(InvalidOption::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
         }
         let input = command.input.take();
         if input.is_some() {
             command.descriptor(0, crate::Stdio::pipe());
         }
-        // Kept here and not on the loop: whoever waits sees to it.
-        let timeout = command.timeout.take();
-        let spawned = command.spawn();
-        command.timeout = timeout;
-        let mut child = spawned?;
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // The capture keeps the deadline itself, so the child needs no timer on the loop.
+        let mut child = start::start(command, None)?;
+        let deadline = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stdin = child.take_stdin().filter(|_| input.is_some());
         let stdin = stdin.map(|stdin| unblocked(stdin.into())).transpose()?;
         let outputs = [child.take_stdout(), child.take_stderr()];
@@ -115,22 +113,23 @@ impl Capture {
         })
     }
 
-    /// The descriptor behind `end`, while it is open.
-    pub(crate) fn descriptor(&self, end: End) -> Option<BorrowedFd<'_>> {
-        match end {
-            End::Stdin => self.stdin.as_ref().map(AsFd::as_fd),
-            End::Output(stream) => self.outputs[stream as usize].as_ref().map(AsFd::as_fd),
+    /// Returns the descriptor of `pipe` while it is open.
+    pub(crate) fn descriptor(&self, pipe: Pipe) -> Option<BorrowedFd<'_>> {
+        match pipe {
+            Pipe::Stdin => self.stdin.as_ref().map(AsFd::as_fd),
+            Pipe::Output(stream) => self.outputs[stream as usize].as_ref().map(AsFd::as_fd),
         }
     }
 
-    /// Reads an output once. `true`: there may be more; `false`: nothing now, or never again.
-    pub(crate) fn read(&mut self, stream: OutputStream, scratch: &mut [u8]) -> bool {
+    /// Reads an output once. Returns true if there may be more, false if there is nothing now or
+    /// the output has ended.
+    pub(crate) fn read(&mut self, stream: OutputStream, chunk: &mut [u8]) -> bool {
         let index = stream as usize;
         let Some(pipe) = &mut self.outputs[index] else { return false };
-        match pipe.read(scratch) {
+        match pipe.read(chunk) {
             Ok(0) => self.outputs[index] = None,
             Ok(count) => {
-                if self.buffers[index].push(&scratch[..count]) {
+                if self.buffers[index].push(&chunk[..count]) {
                     return true;
                 }
                 self.outputs = [None, None];
@@ -146,7 +145,7 @@ impl Capture {
         false
     }
 
-    /// Writes some of the input. `true`: the child takes more.
+    /// Writes a part of the input. Returns true if the child may take more.
     pub(crate) fn write(&mut self) -> bool {
         let Some(pipe) = &mut self.stdin else { return false };
         match pipe.write(&self.input[self.written..]) {
@@ -159,24 +158,24 @@ impl Capture {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // The child does not want the rest: its own affair.
+            // The child has closed its input, as `head` does. That is no failure of the command.
             Err(_) => self.stdin = None,
         }
         false
     }
 
-    /// To be called when `deadline` is reached.
+    /// Stops the child because `deadline` has passed.
     pub(crate) fn expire(&mut self) {
         self.deadline = None;
         self.stop(Error::TimedOut);
     }
 
-    /// The child cannot be watched.
+    /// Stops the child because it cannot be watched.
     pub(crate) fn fail(&mut self, call: &'static str, error: io::Error) {
         self.stop(Error::Os(call, error));
     }
 
-    /// Ends the child, for the first reason there is.
+    /// Sends the kill signal, unless the child was stopped before.
     fn stop(&mut self, reason: Error) {
         if self.stopped.is_some() {
             return;
@@ -192,7 +191,7 @@ impl Capture {
         self.outputs.iter().any(Option::is_some)
     }
 
-    /// Whether everything worth waiting for has ended.
+    /// Returns whether the command is done.
     pub(crate) fn is_done(&mut self) -> bool {
         let ended = match self.child.try_wait() {
             Ok(status) => status.is_some(),
@@ -205,13 +204,13 @@ impl Capture {
         ended && (given_up || !self.outputs_open())
     }
 
-    /// The result. Called once, when [`is_done`](Self::is_done).
+    /// Returns the result. Called once, when [`is_done`](Self::is_done).
     pub(crate) fn finish(&mut self) -> Result<Output, ExecError> {
         let status = self.child.try_wait().ok().flatten();
         if self.outputs_open() {
-            // Its last words, without waiting for whoever else holds the pipes.
-            let mut scratch = [0; 4096];
-            OUTPUTS.into_iter().for_each(|stream| while self.read(stream, &mut scratch) {});
+            // Reads the rest of the output without waiting for other holders of the pipes.
+            let mut chunk = [0; 4096];
+            OUTPUTS.into_iter().for_each(|stream| while self.read(stream, &mut chunk) {});
         }
         let stopped = self.stopped.take();
         let cancelled =
@@ -251,7 +250,7 @@ pub(crate) fn run(command: &mut Command, checked: bool) -> Result<Output, ExecEr
 
 /// Waits until the capture is done.
 fn wait(capture: &mut Capture) -> io::Result<()> {
-    let mut scratch = vec![0; READ_BYTES];
+    let mut chunk = vec![0; READ_BYTES];
     while !capture.is_done() {
         let child = capture.child.clone();
         let runs = matches!(child.try_wait(), Ok(None));
@@ -259,10 +258,10 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
         let left = capture.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let [stdout, stderr, stdin, ended] = poll::wait(&entries, left)?;
         if stdout.any() {
-            capture.read(OutputStream::Stdout, &mut scratch);
+            capture.read(OutputStream::Stdout, &mut chunk);
         }
         if stderr.any() {
-            capture.read(OutputStream::Stderr, &mut scratch);
+            capture.read(OutputStream::Stderr, &mut chunk);
         }
         if stdin.any() {
             capture.write();
@@ -271,7 +270,7 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
             capture.expire();
         }
         if runs && ended.any() && matches!(child.try_wait(), Ok(None)) {
-            // Announced and not to be seen yet: a tracer is told first.
+            // The tracer of a process is notified of an exit before `waitid` shows it here.
             thread::sleep(RECHECK_MIN);
         }
     }
@@ -281,15 +280,15 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
 type Entry<'a> = (BorrowedFd<'a>, Interest);
 
 impl Capture {
-    /// What to wait for: both outputs, the input, the process. In the place of one that has ended
-    /// stands another one, because it would be ready for ever.
+    /// Returns the descriptors to wait for: both outputs, the input, the process. An entry that has
+    /// ended is replaced by another entry, because it would be ready at every call.
     fn entries<'a>(&'a self, child: &'a Child, runs: bool) -> [Entry<'a>; 4] {
-        let ends = [
-            (End::Output(OutputStream::Stdout), Interest::READABLE),
-            (End::Output(OutputStream::Stderr), Interest::READABLE),
-            (End::Stdin, Interest::WRITABLE),
+        let pipes = [
+            (Pipe::Output(OutputStream::Stdout), Interest::READABLE),
+            (Pipe::Output(OutputStream::Stderr), Interest::READABLE),
+            (Pipe::Stdin, Interest::WRITABLE),
         ];
-        let open = ends.map(|(end, interest)| Some((self.descriptor(end)?, interest)));
+        let open = pipes.map(|(pipe, interest)| Some((self.descriptor(pipe)?, interest)));
         let process = (child.as_fd(), Interest::READABLE);
         let other = open.into_iter().flatten().next().unwrap_or(process);
         let [stdout, stderr, stdin] = open.map(|entry| entry.unwrap_or(other));
@@ -298,21 +297,21 @@ impl Capture {
 }
 
 impl Command {
-    /// Starts the child, collects what it writes, and waits for its end, on this thread.
+    /// Starts the child, collects its output and waits for its end, on this thread.
     ///
-    /// Standard input is [`input`](Self::input), or empty where it would be a pipe. However the
-    /// child ends by itself is fine: look at [`Output::status`].
+    /// The child reads [`input`](Self::input), or an empty input if descriptor 0 is a pipe. Every
+    /// exit is `Ok`: see [`Output::status`].
     ///
     /// # Errors
     ///
-    /// Why it could not be started, or was ended: timeout, cancellation, too much output. What it
-    /// wrote until then is in the error.
+    /// The child could not be started, or it was sent its kill signal: timeout, cancellation, too
+    /// much output. The error has the output that was collected until then.
     #[doc(alias = "spawnSync")]
     pub fn output(&mut self) -> Result<Output, ExecError> {
         run(self, false)
     }
 
-    /// As [`output`](Self::output), and an unsuccessful end is an error too.
+    /// Runs the child as [`output`](Self::output) does. An exit other than code 0 is an error.
     ///
     /// # Errors
     ///
@@ -320,16 +319,5 @@ impl Command {
     #[doc(alias = "execSync")]
     pub fn exec_sync(&mut self) -> Result<Output, ExecError> {
         run(self, true)
-    }
-
-    /// The command as one line, for messages.
-    pub(crate) fn line(&self) -> String {
-        let words = [&self.recipe.program].into_iter().chain(&self.recipe.args);
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-        words.join(" ")
-    }
-
-    pub(crate) fn has_channel(&self) -> bool {
-        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
     }
 }

@@ -1,4 +1,4 @@
-//! A child process, as its parent holds it.
+//! The handle of a child process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +11,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ipc::{Message, SendError};
+use ipc::{Link, Message, SendError};
 use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
-use crate::command::Command;
 use crate::error::Error;
-use crate::event::{Event, Kind};
-use crate::hub::Listener;
+use crate::event::{Event, EventKind};
 use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
+use crate::subscribers::Subscriber;
 
-/// A process we started.
+/// A process that this process has started.
 ///
-/// Its end is seen through a pidfd, by whoever asks first: waiting here, events and callbacks
-/// never take it from each other. As a descriptor ([`AsFd`]) it is that pidfd, readable when the
+/// The exit is observed through a pidfd, and the status is stored once: waiting, events and
+/// callbacks do not take it from each other. [`AsFd`] gives the pidfd, which is readable when the
 /// process has ended.
 ///
-/// Dropping it does not end the process (unless [`Command::kill_on_drop`]) and never waits: the
-/// process is reaped when it ends. The channel is closed then, unless somebody listens.
+/// Dropping the handle neither waits nor ends the process (unless
+/// [`Command::kill_on_drop`](crate::Command::kill_on_drop) is set); the process is reaped when it
+/// ends. The channel is closed on drop, unless events were subscribed to.
 ///
 /// ```
 /// use child_process::{Command, Event, ExitStatus};
@@ -50,11 +50,11 @@ pub struct Child {
     kill_on_drop: bool,
     killed: AtomicBool,
     events_taken: AtomicBool,
-    /// The control group that only it and its descendants are in.
+    /// The control group that holds the process and its descendants alone.
     own_cgroup: Option<PathBuf>,
 }
 
-/// Our ends of the child's pipes that nobody has taken yet.
+/// This process's ends of the child's pipes, until they are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) stdin: Option<ChildStdin>,
@@ -64,26 +64,20 @@ pub(crate) struct Streams {
 }
 
 impl Child {
-    pub(crate) fn new(shared: Arc<Shared>, streams: Streams, command: &Command) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        streams: Streams,
+        kill_on_drop: bool,
+        own_cgroup: Option<PathBuf>,
+    ) -> Self {
         Self {
             shared,
             streams: Mutex::new(streams),
-            kill_on_drop: command.kill_on_drop,
+            kill_on_drop,
             killed: AtomicBool::new(false),
             events_taken: AtomicBool::new(false),
-            own_cgroup: command.rights.cgroup.clone().filter(|_| command.rights.cgroup_is_own),
+            own_cgroup,
         }
-    }
-
-    /// Starts what runs beside the child: its timeout, its cancellation.
-    pub(crate) fn arm(&self, command: &Command) -> Result<(), Error> {
-        if self.shared.timeout_at.is_some() {
-            self.shared.kick().map_err(|error| Error::Os("starting the loop", error))?;
-        }
-        if let Some(token) = &command.cancel {
-            token.watch(&self.shared);
-        }
-        Ok(())
     }
 
     pub(crate) fn own_cgroup(&self) -> Option<&Path> {
@@ -94,28 +88,30 @@ impl Child {
         &self.shared
     }
 
-    /// Sends a signal; `false` when the process has ended before.
+    /// Sends a signal. Returns `false` if the process has ended before.
     ///
-    /// A signal that was sent says nothing about the end: wait for that.
+    /// Sending a signal does not mean that the process ends: wait for the exit.
     ///
     /// # Errors
     ///
-    /// `EPERM` when the process runs as somebody else.
+    /// `EPERM` when the process belongs to another user.
     pub fn kill(&self, signal: Signal) -> Result<bool, Error> {
         let sent = self.shared.process.signal(signal).map_err(|error| Error::Os("kill", error))?;
         self.killed.fetch_or(sent, Ordering::AcqRel);
         Ok(sent)
     }
 
-    /// Waits until the process has ended. Closes our end of its standard input first, unless that
-    /// was taken, so that both do not wait for each other.
+    /// Waits until the process has ended.
     ///
-    /// Outputs that nobody reads fill up and make the process wait: read them, inherit them, or
-    /// collect them with [`Command::output`].
+    /// Closes this process's end of the standard input first, unless it was taken: otherwise a
+    /// child that reads to the end of its input and this call would wait for each other.
+    ///
+    /// A child blocks when its piped outputs are full. Read them, inherit them, or collect them
+    /// with [`Command::output`](crate::Command::output).
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn wait(&self) -> Result<ExitStatus, Error> {
         drop(self.streams().stdin.take());
         match self.shared.process.wait_until(None) {
@@ -124,46 +120,46 @@ impl Child {
         }
     }
 
-    /// As [`wait`](Self::wait), at most this long; `None` when the process runs still.
+    /// Waits as [`wait`](Self::wait) does, but at most for `timeout`. Returns `None` if the process
+    /// is still running then.
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
         drop(self.streams().stdin.take());
         let deadline = Instant::now().checked_add(timeout);
         self.shared.process.wait_until(deadline).map_err(|error| Error::Os("waitid", error))
     }
 
-    /// How the process ended; `None` while it runs. Never waits.
+    /// Returns the exit status, or `None` while the process is running. Never waits.
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers.
+    /// As `waitid(2)`.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
-        self.shared.process.check().map_err(|error| Error::Os("waitid", error))
+        self.shared.process.try_wait().map_err(|error| Error::Os("waitid", error))
     }
 
-    /// Sends a message; `false` says that more waits to be written than the channel likes, and
-    /// that it will arrive all the same.
+    /// Sends a message.
+    ///
+    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
+    /// sent nevertheless.
     ///
     /// # Errors
     ///
-    /// The value comes back, with its handles, when there is no open channel, the message is over
+    /// The value is returned, with its handles, when there is no open channel, the message exceeds
     /// a limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        match self.shared.link() {
-            Some(link) => link.send(value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
+        self.on_channel(value, Link::send)
     }
 
-    /// Sends a message with a socket beside it to a Node child, which gets it as a `net.Socket`, a
-    /// `net.Server` or a `dgram.Socket`. Between Rust programs, a [`Handle`](ipc::Handle) is a part
-    /// of the message instead.
+    /// Sends a message with a socket to a Node child, which receives a `net.Socket`, a `net.Server`
+    /// or a `dgram.Socket`. Between Rust programs a [`Handle`](ipc::Handle) is a part of the
+    /// message instead.
     ///
-    /// The socket moves, and is made non-blocking, which also concerns clones that are kept here.
-    /// What is sent after it waits until the child has acknowledged it.
+    /// The socket moves to the child and becomes non-blocking. That affects clones of the socket in
+    /// this process as well. Later messages wait until the child has acknowledged the socket.
     ///
     /// ```no_run
     /// use child_process::Fork;
@@ -171,27 +167,26 @@ impl Child {
     ///
     /// // process.on('message', (message, server) => server.on('connection', …))
     /// let child = Fork::new("serve.js").spawn()?;
-    /// child.send_with_handle("a server for you", TcpListener::bind("127.0.0.1:0")?)?;
+    /// child.send_with_handle("here is a server", TcpListener::bind("127.0.0.1:0")?)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), with the descriptor; `ERR_INVALID_HANDLE_TYPE` for one that would
-    /// end a Node process (a file, a pipe, a terminal, …), and for a child that is no Node.
+    /// As [`send`](Self::send), with the descriptor. `ERR_INVALID_HANDLE_TYPE` for a descriptor
+    /// that would crash a Node process (a file, a pipe, a terminal, …), and for a child without
+    /// Node's channel.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        match self.shared.link() {
-            Some(link) => link.send_with_handle(value, handle),
-            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
-        }
+        let both = (value, handle.into());
+        self.on_channel(both, |link, (value, handle)| link.send_with_handle(value, handle))
     }
 
-    /// For the crates above: an internal message with a raw handle to a Node child, whose answer
-    /// comes as [`Event::Acknowledged`].
+    /// Sends an internal message with a raw handle to a Node child, for the crates above. The
+    /// answer comes as [`Event::Acknowledged`].
     ///
     /// # Errors
     ///
@@ -203,38 +198,35 @@ impl Child {
         handle: impl Into<OwnedFd>,
         ticket: u64,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        match self.shared.link() {
-            Some(link) => link.send_internal_with_handle(value, handle, ticket),
-            None => Err(SendError { value: (value, handle.into()), error: ipc::Error::Closed }),
-        }
+        self.on_channel((value, handle.into()), |link, (value, handle)| {
+            link.send_internal_with_handle(value, handle, ticket)
+        })
     }
 
-    /// For the crates above: the child is not heard because too much of what it said lies unread.
+    /// Returns whether the channel is not read at the moment, because too many of the child's
+    /// messages are unread. For the crates above.
     #[doc(hidden)]
     #[must_use]
-    pub fn is_held_back(&self) -> bool {
-        self.shared.link().is_some_and(|link| link.is_held_back())
+    pub fn is_paused(&self) -> bool {
+        self.shared.link().is_some_and(Link::is_held_back)
     }
 
-    /// For the crates above: a message that users never see.
+    /// Sends a message that is not delivered to users, for the crates above.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send).
     #[doc(hidden)]
     pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        match self.shared.link() {
-            Some(link) => link.send_internal(value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
+        self.on_channel(value, Link::send_internal)
     }
 
-    /// Closes the channel, after what was sent has been written. Nothing can be sent any more;
-    /// [`Event::Disconnect`] follows.
+    /// Closes the channel when everything that was sent is written. Nothing can be sent any more,
+    /// and [`Event::Disconnect`] follows.
     ///
     /// # Errors
     ///
-    /// [`Error::NoChannel`] when there is none, or it is closed already.
+    /// [`Error::NoChannel`] when there is no channel, or it is already closed.
     pub fn disconnect(&self) -> Result<(), Error> {
         match self.shared.link() {
             Some(link) if link.is_connected() => {
@@ -245,131 +237,135 @@ impl Child {
         }
     }
 
-    /// Everything that happens, from the start, as values. Once per child.
+    /// Returns a receiver of all events of the child, those of the past included.
     ///
     /// # Panics
     ///
-    /// When it was called before: a second receiver would miss messages.
+    /// On the second call: a second receiver would miss messages.
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of a child are taken once");
-        let (events, receiver) = crossbeam_channel::unbounded();
-        self.shared.listen(Listener::queue(events));
-        receiver
+        let (subscriber, events) = Subscriber::queue();
+        self.shared.subscribe(subscriber);
+        events
     }
 
-    /// For the crates above: `sink` is told everything on the loop, where it must not block.
+    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.shared.listen(Listener::sink(sink));
+        self.shared.subscribe(Subscriber::new(sink));
     }
 
-    /// Calls on the callback thread, once, when the program runs.
+    /// Calls on the callback thread, once, when the child has executed its program.
     pub fn on_spawn(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Spawn, move |_| call())
+        self.on(EventKind::Spawn, |_| Some(()), move |()| call())
     }
 
-    /// Calls on the callback thread for every message. A message has one owner: while there is
-    /// such a callback, [`events`](Self::events) gets none.
-    pub fn on_message(&self, mut call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.on(Kind::Message, move |event| {
-            if let Event::Message(message) = event {
-                call(message);
-            }
-        })
+    /// Calls on the callback thread for every message.
+    ///
+    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// no messages.
+    pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
+        self.on(EventKind::Message, Event::into_message, call)
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.on(Kind::Disconnect, move |_| call())
+        self.on(EventKind::Disconnect, |_| Some(()), move |()| call())
     }
 
     /// Calls on the callback thread when the process has ended.
-    pub fn on_exit(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Exit, move |event| {
-            if let Event::Exit(status) = event {
-                call(status);
-            }
-        })
+    pub fn on_exit(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
+        self.on(EventKind::Exit, Event::into_status, call)
     }
 
-    /// Calls on the callback thread when the process, its outputs and its channel have ended.
-    pub fn on_close(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
-        self.on(Kind::Close, move |event| {
-            if let Event::Close(status) = event {
-                call(status);
-            }
-        })
+    /// Calls on the callback thread when the process, its piped outputs and its channel have ended.
+    pub fn on_close(&self, call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
+        self.on(EventKind::Close, Event::into_status, call)
     }
 
     /// Calls on the callback thread for every [`Event::Error`].
-    pub fn on_error(&self, mut call: impl FnMut(Error) + Send + 'static) -> &Self {
-        self.on(Kind::Error, move |event| {
-            if let Event::Error(error) = event {
-                call(error);
-            }
-        })
+    pub fn on_error(&self, call: impl FnMut(Error) + Send + 'static) -> &Self {
+        self.on(EventKind::Error, Event::into_error, call)
     }
 
-    fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
-        self.shared.listen(Listener::callback(kind, call));
+    fn on<T: 'static>(
+        &self,
+        kind: EventKind,
+        part: fn(Event) -> Option<T>,
+        call: impl FnMut(T) + Send + 'static,
+    ) -> &Self {
+        self.shared.subscribe(Subscriber::callback(kind, part, call));
         self
     }
 
-    /// Takes our end of the standard input, where that is a pipe: once.
+    /// Passes `value` to `send` with the channel; returns the value if there is no channel.
+    fn on_channel<T>(
+        &self,
+        value: T,
+        send: impl FnOnce(&Link, T) -> Result<bool, SendError<T>>,
+    ) -> Result<bool, SendError<T>> {
+        match self.shared.link() {
+            Some(link) => send(link, value),
+            None => Err(SendError { value, error: ipc::Error::Closed }),
+        }
+    }
+
+    /// Takes this process's end of the standard input. `None` if it is no pipe or was taken.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.streams().stdin.take()
     }
 
-    /// Takes our end of the standard output, where that is a pipe: once.
+    /// Takes this process's end of the standard output. `None` if it is no pipe or was taken.
     pub fn take_stdout(&mut self) -> Option<ChildOutput> {
         self.streams().stdout.take()
     }
 
-    /// Takes our end of the standard error, where that is a pipe: once.
+    /// Takes this process's end of the standard error. `None` if it is no pipe or was taken.
     pub fn take_stderr(&mut self) -> Option<ChildOutput> {
         self.streams().stderr.take()
     }
 
-    /// Takes our end of descriptor `number`, 3 or higher, where that is a pipe: once.
+    /// Takes this process's end of descriptor `number`, 3 or higher. `None` if it is no pipe or was
+    /// taken.
     pub fn take_descriptor(&mut self, number: i32) -> Option<UnixStream> {
         self.streams().extra.remove(&number)
     }
 
-    /// The process id. It means this process until it is reaped: to signal, use
-    /// [`kill`](Self::kill).
+    /// Returns the process id. It means this process until the process is reaped: use
+    /// [`kill`](Self::kill) to send signals.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.shared.process.pid()
     }
 
-    /// The exit code, once the process has exited by itself.
+    /// Returns the exit code, once the process has exited by itself.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         self.try_wait().ok().flatten().and_then(ExitStatus::code)
     }
 
-    /// The signal that ended the process, once one has.
+    /// Returns the signal that killed the process, once one has.
     #[must_use]
     pub fn signal_code(&self) -> Option<Signal> {
         self.try_wait().ok().flatten().and_then(ExitStatus::signal)
     }
 
-    /// Whether [`kill`](Self::kill) has sent a signal. Says nothing about the end.
+    /// Returns whether [`kill`](Self::kill) has sent a signal. The process may still be running.
     #[must_use]
     pub fn killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// How many bytes of what was sent wait to be written.
+    /// Returns the number of bytes that were sent but are not written yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.shared.link().map_or(0, ipc::Link::queued_bytes)
+        self.shared.link().map_or(0, Link::queued_bytes)
     }
 
-    /// Whether there is a channel, and it is open.
+    /// Returns whether there is an open channel.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.shared.link().is_some_and(ipc::Link::is_connected)
+        self.shared.link().is_some_and(Link::is_connected)
     }
 
     pub(crate) fn streams(&self) -> MutexGuard<'_, Streams> {
@@ -387,7 +383,7 @@ impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
             .field("pid", &self.pid())
-            .field("status", &self.shared.process.known())
+            .field("status", &self.shared.process.known_status())
             .finish_non_exhaustive()
     }
 }
@@ -395,9 +391,9 @@ impl fmt::Debug for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop {
-            // Fails only when it has ended, or runs as somebody else.
+            // Fails only when the process has ended, or belongs to another user.
             let _: io::Result<bool> = self.shared.process.signal(Signal::KILL);
         }
-        self.shared.leave();
+        self.shared.child_dropped();
     }
 }

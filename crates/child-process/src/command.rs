@@ -1,47 +1,61 @@
-//! What a child shall be: one builder for every way to start one.
+//! The description of a child: one builder for every way to start a process.
 
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sys::limit::{Limit, Resource};
 use sys::signal::Signal;
+use sys::spawn::Attributes;
 
 use crate::cancel::CancelToken;
-use crate::child::Child;
-use crate::error::Error;
-use crate::plan::Recipe;
-use crate::start;
+use crate::module::runs_scripts;
 use crate::stdio::{Slot, Stdio};
 
 /// The default of [`Command::max_buffer`], in bytes, as in Node.
 pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// A program to start, and everything about how.
+/// A program to start, and the options of its process.
 ///
-/// Without more, as in Node: descriptors 0, 1 and 2 are pipes, the environment and the working
-/// directory are ours, a bare program name is looked for in the **child's** `PATH`, no other
-/// descriptor is inherited, no signal is blocked or handled.
+/// The defaults are Node's. Descriptors 0, 1 and 2 are pipes. The environment and the working
+/// directory are those of this process. A program name without a slash is looked up in the
+/// **child's** `PATH`. The child inherits no other descriptor, blocks no signal and handles none.
 ///
-/// Every option works on the same engine, which costs the same however much memory this process
-/// uses. There is no `pre_exec`: a closure could not run there.
+/// Every option uses the same spawn engine, whose cost does not depend on the memory of this
+/// process. There is no `pre_exec`, because a closure cannot run safely in the borrowed memory.
+///
+/// A command can start several children. Starting a child leaves every option unchanged, except
+/// that descriptors move into the child (see [`Stdio`]).
 ///
 /// ```
 /// use child_process::{Command, Stdio};
 ///
-/// let said = Command::new("sh").args(["-c", "echo $NAME"]).env("NAME", "value").output()?;
-/// assert_eq!(said.stdout, b"value\n");
+/// let output = Command::new("sh").args(["-c", "echo $NAME"]).env("NAME", "value").output()?;
+/// assert_eq!(output.stdout, b"value\n");
 /// let child = Command::new("true").stdout(Stdio::inherit()).spawn()?;
 /// assert!(child.wait()?.success());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Command {
-    pub(crate) recipe: Recipe,
-    /// By number; 0 to 2 are always there.
+    pub(crate) program: OsString,
+    /// Tried after the paths of `program`, for a program that is known by two paths.
+    pub(crate) fallback: Option<OsString>,
+    pub(crate) argv0: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) shell: Option<OsString>,
+    pub(crate) current_dir: Option<PathBuf>,
+    /// The child inherits no variable of this process.
+    pub(crate) env_clear: bool,
+    /// The changes to the inherited environment; `None` removes a variable.
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    /// The slots by descriptor number; 0 to 2 are always present.
     pub(crate) stdio: Vec<(i32, Slot)>,
-    pub(crate) rights: Rights,
+    pub(crate) attributes: Attributes,
+    pub(crate) cgroup: Option<PathBuf>,
+    /// The control group belongs to the child alone.
+    pub(crate) cgroup_is_own: bool,
     pub(crate) timeout: Option<Duration>,
     pub(crate) kill_signal: Signal,
     pub(crate) max_buffer: Option<usize>,
@@ -50,38 +64,26 @@ pub struct Command {
     pub(crate) kill_on_drop: bool,
     pub(crate) channel: ipc::Options,
     pub(crate) is_fork: bool,
-    /// The channel is announced in Node's way.
+    /// The channel is Node's, whatever the program is called.
     pub(crate) is_node: bool,
 }
 
-/// What is set in the child before its program runs.
-#[derive(Debug, Default)]
-pub(crate) struct Rights {
-    pub(crate) session: bool,
-    pub(crate) process_group: Option<u32>,
-    pub(crate) umask: Option<u32>,
-    pub(crate) limits: Vec<(Resource, Limit)>,
-    pub(crate) nice: Option<i32>,
-    pub(crate) affinity: Option<Vec<u32>>,
-    pub(crate) groups: Option<Vec<u32>>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) parent_death_signal: Option<Signal>,
-    pub(crate) cgroup: Option<PathBuf>,
-    /// Nobody else is in that group.
-    pub(crate) cgroup_is_own: bool,
-    pub(crate) no_new_privileges: bool,
-    pub(crate) blocked_signals: Vec<Signal>,
-}
-
 impl Command {
-    /// Starts from a program: a path, or a name that is looked for in the child's `PATH`.
+    /// Creates a command for `program`: a path, or a name that is looked up in the child's `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        let recipe = Recipe { program: program.as_ref().to_owned(), ..Recipe::default() };
         Self {
-            recipe,
+            program: program.as_ref().to_owned(),
+            fallback: None,
+            argv0: None,
+            args: Vec::new(),
+            shell: None,
+            current_dir: None,
+            env_clear: false,
+            env: BTreeMap::new(),
             stdio: vec![(0, Slot::Pipe), (1, Slot::Pipe), (2, Slot::Pipe)],
-            rights: Rights::default(),
+            attributes: Attributes::default(),
+            cgroup: None,
+            cgroup_is_own: false,
             timeout: None,
             kill_signal: Signal::TERM,
             max_buffer: Some(MAX_BUFFER_BYTES),
@@ -94,7 +96,7 @@ impl Command {
         }
     }
 
-    /// A command line for `/bin/sh -c`.
+    /// Creates a command for a line that `/bin/sh -c` runs.
     pub fn shell_line(line: impl AsRef<OsStr>) -> Self {
         let mut command = Self::new(line);
         command.shell("/bin/sh");
@@ -103,40 +105,44 @@ impl Command {
 
     /// Adds an argument.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.args.push(arg.as_ref().to_owned());
+        self.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
     pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
-        self.recipe.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
-    /// What the program finds as its own name; the program as given without.
+    /// Sets the name that the program finds as its own, `argv[0]`. The default is the program.
     pub fn argv0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.argv0 = Some(name.as_ref().to_owned());
+        self.argv0 = Some(name.as_ref().to_owned());
         self
     }
 
-    /// Runs through this shell: `SHELL -c "PROGRAM ARGS…"`. Nothing is quoted, so program and
-    /// arguments must come from somebody you trust. A fork never uses a shell.
+    /// Runs the program through a shell: `SHELL -c "PROGRAM ARGS…"`.
+    ///
+    /// Nothing is quoted, so the program and the arguments must come from a trusted source. A fork
+    /// ignores this option.
     pub fn shell(&mut self, shell: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.shell = (!self.is_fork).then(|| shell.as_ref().to_owned());
+        self.shell = (!self.is_fork).then(|| shell.as_ref().to_owned());
         self
     }
 
-    /// Where the child works; a relative program counts from there. An empty path: where we do.
+    /// Sets the working directory. A relative program path counts from that directory.
+    ///
+    /// With an empty path the child has the working directory of this process.
     #[doc(alias = "cwd")]
     pub fn current_dir(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.recipe.current_dir = Some(path.as_ref().to_owned());
+        self.current_dir = Some(path.as_ref().to_owned());
         self
     }
 
     /// Sets a variable of the child's environment.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
-        self.recipe.env.changes.insert(name, Some(value));
+        self.env.insert(name, Some(value));
         self
     }
 
@@ -151,35 +157,35 @@ impl Command {
         self
     }
 
-    /// Takes a variable out of the child's environment.
+    /// Removes a variable from the child's environment.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
-        self.recipe.env.changes.insert(name.as_ref().to_owned(), None);
+        self.env.insert(name.as_ref().to_owned(), None);
         self
     }
 
-    /// Starts from an empty environment, as Node does when it is given one.
+    /// Clears the child's environment and all earlier changes to it; the child inherits nothing.
     pub fn env_clear(&mut self) -> &mut Self {
-        self.recipe.env.clear = true;
-        self.recipe.env.changes.clear();
+        self.env_clear = true;
+        self.env.clear();
         self
     }
 
-    /// Descriptor 0.
+    /// Sets descriptor 0 of the child.
     pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.descriptor(0, stdio)
     }
 
-    /// Descriptor 1.
+    /// Sets descriptor 1 of the child.
     pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.descriptor(1, stdio)
     }
 
-    /// Descriptor 2.
+    /// Sets descriptor 2 of the child.
     pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
         self.descriptor(2, stdio)
     }
 
-    /// Descriptors 0, 1, 2, … in order; what is not listed stays as it was.
+    /// Sets descriptors 0, 1, 2, … in order. Descriptors beyond the list keep their setting.
     pub fn stdio(&mut self, slots: impl IntoIterator<Item = Stdio>) -> &mut Self {
         for (number, slot) in (0..).zip(slots) {
             self.descriptor(number, slot);
@@ -187,7 +193,7 @@ impl Command {
         self
     }
 
-    /// The child's descriptor `number`.
+    /// Sets descriptor `number` of the child.
     pub fn descriptor(&mut self, number: i32, stdio: impl Into<Stdio>) -> &mut Self {
         let slot = stdio.into().0;
         match self.stdio.iter_mut().find(|(known, _)| *known == number) {
@@ -197,88 +203,93 @@ impl Command {
         self
     }
 
-    /// Makes the child leader of a session of its own: signals from our terminal do not reach it.
+    /// Makes the child the leader of a new session, so that signals from this process's terminal do
+    /// not reach it. See `setsid(2)`.
     #[doc(alias = "setsid")]
     pub fn detached(&mut self, detached: bool) -> &mut Self {
-        self.rights.session = detached;
+        self.attributes.session = detached;
         self
     }
 
-    /// Puts the child into a process group; 0: a new one, which it leads.
+    /// Puts the child into a process group. 0 makes a new group that the child leads.
     pub fn process_group(&mut self, group: u32) -> &mut Self {
-        self.rights.process_group = Some(group);
+        self.attributes.process_group = Some(group);
         self
     }
 
-    /// Runs the child as this user. Supplementary groups are dropped unless
-    /// [`groups`](Self::groups) says otherwise; the group stays unless [`gid`](Self::gid) does.
-    pub fn uid(&mut self, uid: u32) -> &mut Self {
-        self.rights.uid = Some(uid);
-        self
-    }
-
-    /// Runs the child with this group.
-    pub fn gid(&mut self, gid: u32) -> &mut Self {
-        self.rights.gid = Some(gid);
-        self
-    }
-
-    /// Runs the child with these supplementary groups.
-    pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
-        self.rights.groups = Some(groups.into_iter().collect());
-        self
-    }
-
-    /// Clears these mode bits of every file the child makes.
-    pub fn umask(&mut self, mask: u32) -> &mut Self {
-        self.rights.umask = Some(mask);
-        self
-    }
-
-    /// Limits the child.
-    pub fn limit(&mut self, resource: Resource, limit: Limit) -> &mut Self {
-        self.rights.limits.push((resource, limit));
-        self
-    }
-
-    /// Sets the child's nice value, −20 to 19.
-    pub fn nice(&mut self, nice: i32) -> &mut Self {
-        self.rights.nice = Some(nice);
-        self
-    }
-
-    /// Binds the child to these processors.
-    pub fn affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
-        self.rights.affinity = Some(processors.into_iter().collect());
-        self
-    }
-
-    /// The child gets this signal when this process dies.
+    /// Sets the user of the child.
     ///
-    /// The kernel binds it to the thread that starts the child; such children are therefore
-    /// started by a thread of ours that lives as long as the process.
+    /// The child loses its supplementary groups unless [`groups`](Self::groups) sets them. Its
+    /// group does not change unless [`gid`](Self::gid) sets it.
+    pub fn uid(&mut self, uid: u32) -> &mut Self {
+        self.attributes.uid = Some(uid);
+        self
+    }
+
+    /// Sets the group of the child.
+    pub fn gid(&mut self, gid: u32) -> &mut Self {
+        self.attributes.gid = Some(gid);
+        self
+    }
+
+    /// Sets the supplementary groups of the child.
+    pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.attributes.groups = Some(groups.into_iter().collect());
+        self
+    }
+
+    /// Sets the file mode creation mask of the child: the mode bits that new files do not get.
+    pub fn umask(&mut self, mask: u32) -> &mut Self {
+        self.attributes.umask = Some(mask);
+        self
+    }
+
+    /// Sets a resource limit of the child. Limits are set in the order of the calls.
+    pub fn limit(&mut self, resource: Resource, limit: Limit) -> &mut Self {
+        self.attributes.limits.push((resource, limit));
+        self
+    }
+
+    /// Sets the nice value of the child, −20 to 19.
+    pub fn nice(&mut self, nice: i32) -> &mut Self {
+        self.attributes.nice = Some(nice);
+        self
+    }
+
+    /// Sets the processors on which the child may run, by number.
+    pub fn affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.attributes.affinity = Some(processors.into_iter().collect());
+        self
+    }
+
+    /// Sets the signal that the child gets when this process dies.
+    ///
+    /// The kernel ties the signal to the thread that starts the child. Such children are therefore
+    /// started by a thread that lives as long as this process.
     pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
-        self.rights.parent_death_signal = Some(signal);
+        self.attributes.parent_death_signal = Some(signal);
         self
     }
 
-    /// Starts the child inside this control group (a directory below `/sys/fs/cgroup`).
+    /// Starts the child inside a control group, a directory below `/sys/fs/cgroup`.
     pub fn cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
-        self.rights.cgroup = Some(directory.as_ref().to_owned());
-        self.rights.cgroup_is_own = false;
+        self.cgroup = Some(directory.as_ref().to_owned());
+        self.cgroup_is_own = false;
         self
     }
 
-    /// Starts the child inside this control group, which is the child's own: it must be empty, and
-    /// nobody else shall be put there. [`kill_tree`](Child::kill_tree) then reaches everybody in
-    /// it, also processes that have left the tree and the session. The directory stays yours:
-    /// make it before, remove it after.
+    /// Starts the child inside a control group that belongs to the child alone.
+    ///
+    /// The group must be empty, and no other process may be put there.
+    /// [`kill_tree`](crate::Child::kill_tree) then reaches every process in the group, including
+    /// processes that have left the process tree and the session. The caller creates the directory
+    /// before and removes it afterwards.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use child_process::{Command, Step};
     ///
-    /// // A group that is not there, or not empty, is an error before anything runs.
+    /// // A missing group is an error before anything runs, and so is a group with processes.
     /// let error = Command::new("true").own_cgroup("/nonexistent").spawn().unwrap_err();
     /// assert_eq!(error.step(), Some(Step::Cgroup));
     /// # Ok(())
@@ -286,35 +297,37 @@ impl Command {
     /// ```
     pub fn own_cgroup(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         self.cgroup(directory);
-        self.rights.cgroup_is_own = true;
+        self.cgroup_is_own = true;
         self
     }
 
-    /// Forbids the child, for good, to gain rights through the files it executes.
+    /// Forbids the child, permanently, to gain privileges through the files that it executes.
     pub fn no_new_privileges(&mut self) -> &mut Self {
-        self.rights.no_new_privileges = true;
+        self.attributes.no_new_privileges = true;
         self
     }
 
-    /// The signals the child starts with blocked; none without.
+    /// Sets the signals that are blocked when the child starts. The default is none.
     pub fn block_signals(&mut self, signals: impl IntoIterator<Item = Signal>) -> &mut Self {
-        self.rights.blocked_signals = signals.into_iter().collect();
+        self.attributes.blocked_signals = signals.into_iter().collect();
         self
     }
 
-    /// Sends the kill signal after this long. Zero: never, as in Node.
+    /// Sets the time after which the child is sent its kill signal. Zero means never, as in Node.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = (!timeout.is_zero()).then_some(timeout);
         self
     }
 
-    /// What timeout, cancellation and [`max_buffer`](Self::max_buffer) send; `SIGTERM` without.
+    /// Sets the signal that is sent on a timeout, on cancellation, and when an output exceeds
+    /// [`max_buffer`](Self::max_buffer). The default is `SIGTERM`.
     pub fn kill_signal(&mut self, signal: Signal) -> &mut Self {
         self.kill_signal = signal;
         self
     }
 
-    /// How much of each output is collected before the child is ended for it.
+    /// Sets how many bytes of each output are collected. A child that writes more is sent its kill
+    /// signal.
     pub fn max_buffer(&mut self, bytes: usize) -> &mut Self {
         self.max_buffer = Some(bytes);
         self
@@ -326,60 +339,53 @@ impl Command {
         self
     }
 
-    /// What the child reads as its standard input, when its output is collected.
+    /// Sets the standard input of the next child whose output is collected. Standard input is then
+    /// a pipe, and the bytes move into that child.
     pub fn input(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
         self.input = Some(bytes.into());
         self
     }
 
-    /// Ends the child when `token` is thrown.
+    /// Sends the child its kill signal when `token` is cancelled.
     #[doc(alias = "signal")]
     pub fn cancel_with(&mut self, token: &CancelToken) -> &mut Self {
         self.cancel = Some(token.clone());
         self
     }
 
-    /// Kills the child with `SIGKILL` when its [`Child`] is dropped. Without, it lives on and is
-    /// reaped when it ends.
+    /// Sends `SIGKILL` to the child when its [`Child`](crate::Child) is dropped. Without this
+    /// option the child keeps running and is reaped when it ends.
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
         self.kill_on_drop = kill;
         self
     }
 
-    /// How messages are written on the channel; the child is told. A Node child speaks JSON unless
-    /// [`Advanced`](ipc::Serialization::Advanced) is asked for.
+    /// Sets the codec of the channel, which is announced to the child. The default is bincode; a
+    /// Node child then gets JSON, and [`Advanced`](ipc::Serialization::Advanced) on request.
     pub fn serialization(&mut self, serialization: ipc::Serialization) -> &mut Self {
         self.channel.serialization = serialization;
         self
     }
 
-    /// Limits and habits of the channel.
+    /// Sets the limits and other options of the channel, its codec included.
     pub fn channel_options(&mut self, options: ipc::Options) -> &mut Self {
         self.channel = options;
         self
     }
 
-    /// Starts the child and returns when it runs its program.
-    ///
-    /// Descriptors that were given to the command are in the child then, and nowhere else.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] when an option cannot be: nothing was started. [`Error::Spawn`] with
-    /// the step that failed: nothing is left.
-    pub fn spawn(&mut self) -> Result<Child, Error> {
-        start::spawn(self)
+    /// Returns whether the child expects a channel as Node makes it.
+    pub(crate) fn speaks_node(&self) -> bool {
+        self.is_node || (self.shell.is_none() && runs_scripts(&self.program))
     }
-}
 
-/// Takes the descriptors out of the command, so that they move into the child.
-pub(crate) fn take_owned(slots: &mut [(i32, Slot)]) -> Vec<(i32, OwnedFd)> {
-    let mut owned = Vec::new();
-    for (number, slot) in slots {
-        match std::mem::replace(slot, Slot::Moved) {
-            Slot::Owned(fd) => owned.push((*number, fd)),
-            other => *slot = other,
-        }
+    pub(crate) fn has_channel(&self) -> bool {
+        self.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Channel))
     }
-    owned
+
+    /// Returns the command as one line, for messages.
+    pub(crate) fn line(&self) -> String {
+        let words = [&self.program].into_iter().chain(&self.args);
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
 }

@@ -1,7 +1,7 @@
-//! One child on the loop: its exit, the end of its outputs, its timeout.
+//! The driver of one child on the event loop: its exit, the end of its outputs, its timeout.
 //!
-//! It names what happened; [`Shared`] knows what that means and whom to tell. It goes when there
-//! is nothing left to do, and may come back when somebody listens late.
+//! The driver observes; [`Shared`] decides which events follow. It leaves the loop when it has
+//! nothing left to do, and is added again when a late subscriber comes.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::error::Error;
 use crate::process::{RECHECK_MAX, RECHECK_MIN};
 use crate::shared::Shared;
 
-/// The pidfd; outputs have their index.
+/// The key of the pidfd. An output's key is its index.
 const PIDFD: Token = Token(u32::MAX);
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    /// Which outputs are registered.
+    /// The indexes of the registered outputs.
     watched: Vec<usize>,
     timeout_at: Option<Instant>,
-    /// When to look again for an exit that the pidfd has announced.
+    /// When to check again for an exit that the pidfd has announced but `waitid` did not show.
     recheck_at: Option<Instant>,
     recheck: Duration,
 }
@@ -32,9 +32,9 @@ impl Driver {
         Self { shared, watched: Vec::new(), timeout_at, recheck_at: None, recheck: RECHECK_MIN }
     }
 
-    /// Reaps if the process has ended. `announced`: the pidfd said so.
-    fn check(&mut self, announced: bool, now: Instant) {
-        match self.shared.process.check() {
+    /// Reaps the process if it has ended. `announced` says that the pidfd was readable.
+    fn reap(&mut self, announced: bool, now: Instant) {
+        match self.shared.process.try_wait() {
             Ok(Some(_)) => {
                 self.recheck_at = None;
                 self.timeout_at = None;
@@ -52,22 +52,22 @@ impl Driver {
     fn deadline(&mut self, now: Instant) {
         if self.recheck_at.is_some_and(|at| at <= now) {
             self.recheck_at = None;
-            self.check(true, now);
+            self.reap(true, now);
         }
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.timeout_at = None;
             match self.shared.process.signal(self.shared.kill_signal) {
                 Ok(true) => self.shared.report(Error::TimedOut),
-                // It ended just before.
-                Ok(false) => self.check(true, now),
+                // The process ended just before the signal.
+                Ok(false) => self.reap(true, now),
                 Err(error) => self.shared.report(Error::Os("kill", error)),
             }
         }
     }
 
-    /// Registers the outputs whose end matters, and notices those whose end on our side is gone.
+    /// Registers the open outputs, and notes those that this process has closed.
     fn watch_outputs(&mut self, turn: &mut Turn<'_>) {
-        if !self.shared.is_heard() {
+        if !self.shared.has_subscribers() {
             return;
         }
         for (index, pipe) in self.shared.open_outputs() {
@@ -93,22 +93,22 @@ impl Source for Driver {
         self.shared.take_errors();
         match event {
             Event::Start => {
-                self.check(false, now);
+                self.reap(false, now);
                 let fd = self.shared.process.pidfd().as_fd();
                 if let Err(error) = turn.register(fd, PIDFD, Interest::READABLE) {
-                    // Never without a look at the exit, however slow.
+                    // Without the pidfd the exit is polled, however slowly.
                     self.recheck_at = Some(now + RECHECK_MAX);
                     self.shared.report(Error::Os("watching a process", error));
                 }
             }
-            Event::Ready { token: PIDFD, .. } => self.check(true, now),
+            Event::Ready { token: PIDFD, .. } => self.reap(true, now),
             Event::Ready { token, .. } => self.shared.output_ended(token.0 as usize),
             Event::Deadline => self.deadline(now),
             Event::Wake | Event::Again => {}
         }
-        self.shared.take_news();
+        self.shared.take_pending();
         self.watch_outputs(turn);
-        if self.shared.is_settled() {
+        if self.shared.retire_if_idle() {
             turn.remove();
         } else {
             let next = [self.timeout_at, self.recheck_at].into_iter().flatten().min();

@@ -1,4 +1,4 @@
-//! What can go wrong with children.
+//! The errors of starting, watching and talking to children.
 
 use std::error::Error as StdError;
 use std::ffi::{OsStr, OsString};
@@ -9,50 +9,50 @@ use std::path::PathBuf;
 use sys::pidfd::ExitStatus;
 use sys::spawn::Step;
 
-/// Why something about a child did not work.
+/// An error about a child, its channel, or the channel to the parent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option that cannot be. Nothing was started.
-    Invalid(Invalid),
-    /// The child could not be started; nothing is left of the attempt.
-    Spawn(Box<SpawnFailure>),
-    /// A command ended with another code than 0, or by a signal.
+    /// An option is invalid. Nothing was started.
+    Invalid(InvalidOption),
+    /// The child could not be started. No process and no descriptor of it is left.
+    Spawn(Box<SpawnError>),
+    /// A command exited with a code other than 0, or was killed by a signal.
     Exited(ExitStatus),
-    /// The time allowed was over, and the child was sent its kill signal.
+    /// The timeout passed, and the child was sent its kill signal.
     TimedOut,
-    /// The child wrote more than allowed to this stream, and was sent its kill signal.
+    /// The child wrote more than `max_buffer` bytes to this stream and was sent its kill signal.
     MaxBuffer(OutputStream),
-    /// The child was cancelled, for this reason, and was sent its kill signal.
+    /// The child was cancelled, with an optional reason, and was sent its kill signal.
     Cancelled(Option<String>),
-    /// The child (or this process) has no channel, or it was closed before.
+    /// There is no channel, or the channel is already closed.
     NoChannel,
-    /// The channel refused.
+    /// The channel reported an error.
     Channel(ipc::Error),
-    /// The kernel refused this call.
+    /// The named system call or operation failed.
     Os(&'static str, io::Error),
 }
 
-/// Which of a child's outputs.
+/// An output of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputStream {
-    /// Descriptor 1.
+    /// Standard output, descriptor 1.
     Stdout,
-    /// Descriptor 2.
+    /// Standard error, descriptor 2.
     Stderr,
 }
 
-/// An option that cannot be, and why.
+/// An option with an invalid value, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// The option: `"args[2]"`, `"env PATH"`, `"uid"`.
+pub struct InvalidOption {
+    /// The name of the option: `"args[2]"`, `"env PATH"`, `"uid"`.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason, as the second half of a sentence: `"must not be empty"`.
     pub why: &'static str,
     code: &'static str,
 }
 
-impl Invalid {
+impl InvalidOption {
     pub(crate) fn value(field: impl Into<String>, why: &'static str) -> Self {
         Self { field: field.into(), why, code: "ERR_INVALID_ARG_VALUE" }
     }
@@ -66,23 +66,23 @@ impl Invalid {
     }
 }
 
-/// Which program could not be started, and which step of starting it failed.
+/// A program that could not be started, and the step that failed.
 #[derive(Debug)]
-pub struct SpawnFailure {
-    /// The program as it was asked for.
+pub struct SpawnError {
+    /// The program, as the command names it.
     pub program: OsString,
-    /// Its arguments, without its own name.
+    /// The arguments, without `argv[0]`.
     pub arguments: Vec<OsString>,
-    /// The working directory that was asked for.
+    /// The working directory, if the command sets one.
     pub current_dir: Option<PathBuf>,
-    /// What failed: a missing directory is told apart from a missing program.
+    /// The step that failed. A missing directory and a missing program are different steps.
     pub step: Step,
-    /// The kernel's reason.
+    /// The error of the kernel.
     pub source: io::Error,
 }
 
 impl Error {
-    /// Node's name for this error: `"ENOENT"`, `"ERR_IPC_CHANNEL_CLOSED"`, …
+    /// Returns Node's name for this error: `"ENOENT"`, `"ERR_IPC_CHANNEL_CLOSED"`, …
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl Error {
         }
     }
 
-    /// The kernel's error number, where the kernel refused.
+    /// Returns the kernel's error number, if a system call failed.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -114,8 +114,8 @@ impl Error {
         }
     }
 
-    /// A second one, of those that come as events.
-    pub(crate) fn twin(&self) -> Option<Self> {
+    /// Copies the errors that are emitted as events; `None` for all others.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
         match self {
             Self::TimedOut => Some(Self::TimedOut),
             Self::MaxBuffer(stream) => Some(Self::MaxBuffer(*stream)),
@@ -124,7 +124,7 @@ impl Error {
         }
     }
 
-    /// The step of starting a child that failed, where one did.
+    /// Returns the step that failed, if the child could not be started.
     #[must_use]
     pub fn step(&self) -> Option<Step> {
         match self {
@@ -137,7 +137,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(Invalid { field, why, .. }) => write!(f, "{field}: {why}"),
+            Self::Invalid(InvalidOption { field, why, .. }) => write!(f, "{field}: {why}"),
             Self::Spawn(failure) => failure.fmt(f),
             Self::Exited(ExitStatus::Signal(signal)) => write!(f, "killed by {signal}"),
             Self::Exited(status) => write!(f, "exited with {status}"),
@@ -157,9 +157,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Display for SpawnFailure {
+impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start {}: ", shown(&self.program))?;
+        write!(f, "cannot start {}: ", lossy(&self.program))?;
         match (self.step, &self.current_dir) {
             (Step::Program, _) => {}
             (Step::CurrentDir, Some(path)) => write!(f, "working directory {}: ", path.display())?,
@@ -170,7 +170,7 @@ impl fmt::Display for SpawnFailure {
     }
 }
 
-impl StdError for SpawnFailure {}
+impl StdError for SpawnError {}
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
@@ -182,7 +182,7 @@ impl StdError for Error {
     }
 }
 
-/// How a command whose output was collected did not end well: an [`ExecFailure`].
+/// The error of a command whose output is collected: an [`ExecFailure`].
 #[derive(Debug)]
 pub struct ExecError(Box<ExecFailure>);
 
@@ -194,18 +194,18 @@ impl std::ops::Deref for ExecError {
     }
 }
 
-/// What there is to know about a command that did not end well.
+/// The details of a command that failed: the cause, the status, and the output until then.
 #[derive(Debug)]
 pub struct ExecFailure {
-    /// What went wrong.
+    /// The cause.
     pub error: Error,
-    /// How the process ended, where one was started.
+    /// The exit status, if a process was started.
     pub status: Option<ExitStatus>,
-    /// What it wrote to its standard output until then.
+    /// The standard output that was collected until the failure.
     pub stdout: Vec<u8>,
-    /// What it wrote to its standard error until then.
+    /// The standard error that was collected until the failure.
     pub stderr: Vec<u8>,
-    /// The command, as one line.
+    /// The program and its arguments, as one line.
     pub line: String,
 }
 
@@ -215,13 +215,14 @@ impl ExecError {
         ExecFailure { error, status: None, stdout, stderr, line }.into()
     }
 
-    /// Node's name for the error, see [`Error::code`].
+    /// Returns Node's name for the cause, see [`Error::code`].
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.error.code()
     }
 
-    /// Whether we ended the process.
+    /// Returns whether the process was sent its kill signal: after a timeout, a cancellation, or
+    /// too much output.
     #[must_use]
     pub fn killed(&self) -> bool {
         matches!(self.error, Error::TimedOut | Error::MaxBuffer(_) | Error::Cancelled(_))
@@ -254,8 +255,8 @@ impl From<ExecFailure> for ExecError {
     }
 }
 
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
+impl From<InvalidOption> for Error {
+    fn from(invalid: InvalidOption) -> Self {
         Self::Invalid(invalid)
     }
 }
@@ -279,7 +280,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Names a string in messages, whatever bytes it holds.
-pub(crate) fn shown(text: &OsStr) -> String {
+/// Converts a string for a message. Bytes that are not UTF-8 are replaced.
+pub(crate) fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
 }

@@ -1,43 +1,45 @@
-//! What happens to a child, as values.
+//! The events of a child, and of the channel to the parent.
 
 use sys::pidfd::ExitStatus;
 
 use crate::error::Error;
 
-/// What happened to a child, or to the channel to our parent.
+/// An event of a child, or of the channel to the parent.
 ///
-/// For a child: `Spawn` is first; `Message`s come before `Disconnect`; `Exit` comes when the
-/// process has ended, whoever still holds its pipes, and after what it sent and the end of its
-/// channel (messages that nobody takes do not delay it); `Close` is last, when the process, its
-/// piped outputs and its channel have all ended. From our parent come `Message`, `Disconnect` and
-/// `Error` only.
+/// A child emits `Spawn` first. Each `Message` comes before `Disconnect`. `Exit` comes when the
+/// process has ended, even while other processes hold its pipes: after the messages that the
+/// process sent and after `Disconnect`, but messages that nobody reads do not delay it. `Close` is
+/// last, when the process, its piped outputs and its channel have all ended.
+///
+/// The channel to the parent emits `Message`, `Disconnect` and `Error` only.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The child runs its program.
+    /// The child has executed its program.
     Spawn,
-    /// The other side sent this.
+    /// A message from the other side.
     Message(ipc::Message),
-    /// For the crates above: a message that users never see.
+    /// An internal message for the crates above; it is not delivered to users.
     #[doc(hidden)]
     Internal(ipc::Message),
-    /// For the crates above: a Node peer has, or has not, taken the handle sent with this number.
+    /// A Node peer's answer to the handle that was sent with this ticket: `taken`, or not. For the
+    /// crates above.
     #[doc(hidden)]
     Acknowledged { ticket: u64, taken: bool },
     /// The channel has ended, whichever side closed it.
     Disconnect,
     /// The process has ended.
     Exit(ExitStatus),
-    /// Everything of the child has ended.
+    /// The process, its piped outputs and its channel have all ended.
     Close(ExitStatus),
-    /// Something went wrong: a timeout, a cancellation, the channel. The child goes on living its
-    /// life, unless the error says otherwise.
+    /// An error: a timeout, a cancellation, or a failure of the channel. The child keeps running
+    /// unless the error says that it was sent its kill signal.
     Error(Error),
 }
 
-/// The kinds of events a listener wants.
+/// The kinds of events, one of which a subscriber can select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     Spawn,
     Message,
     Internal,
@@ -48,26 +50,49 @@ pub(crate) enum Kind {
 }
 
 impl Event {
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> EventKind {
         match self {
-            Self::Spawn => Kind::Spawn,
-            Self::Message(_) => Kind::Message,
-            Self::Internal(_) | Self::Acknowledged { .. } => Kind::Internal,
-            Self::Disconnect => Kind::Disconnect,
-            Self::Exit(_) => Kind::Exit,
-            Self::Close(_) => Kind::Close,
-            Self::Error(_) => Kind::Error,
+            Self::Spawn => EventKind::Spawn,
+            Self::Message(_) => EventKind::Message,
+            Self::Internal(_) | Self::Acknowledged { .. } => EventKind::Internal,
+            Self::Disconnect => EventKind::Disconnect,
+            Self::Exit(_) => EventKind::Exit,
+            Self::Close(_) => EventKind::Close,
+            Self::Error(_) => EventKind::Error,
         }
     }
 
-    /// A second one, where there can be one: what owns something goes to one listener only.
-    pub(crate) fn twin(&self) -> Option<Self> {
+    pub(crate) fn into_message(self) -> Option<ipc::Message> {
+        match self {
+            Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Returns the status in `Exit` and `Close`.
+    pub(crate) fn into_status(self) -> Option<ExitStatus> {
+        match self {
+            Self::Exit(status) | Self::Close(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn into_error(self) -> Option<Error> {
+        match self {
+            Self::Error(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Copies the event, or returns `None` if the event owns a value: such an event goes to one
+    /// subscriber only.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
         match self {
             Self::Spawn => Some(Self::Spawn),
             Self::Disconnect => Some(Self::Disconnect),
             Self::Exit(status) => Some(Self::Exit(*status)),
             Self::Close(status) => Some(Self::Close(*status)),
-            Self::Error(error) => error.twin().map(Self::Error),
+            Self::Error(error) => error.try_clone().map(Self::Error),
             Self::Message(_) | Self::Internal(_) | Self::Acknowledged { .. } => None,
         }
     }

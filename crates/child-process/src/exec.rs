@@ -1,4 +1,4 @@
-//! Commands whose output is collected: on the loop, for `exec` and `exec_file`.
+//! Commands whose output is collected on the event loop: `exec` and `exec_file`.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use reactor::{BYTES_PER_TURN, Event, Interest, READ_BUFFER_BYTES, Source, Token, Turn, reactor};
 use sys::pidfd::PidFd;
 
-use crate::capture::{Capture, End, OUTPUTS, Output, run};
+use crate::capture::{Capture, OUTPUTS, Output, Pipe, run};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, ExecError, OutputStream};
@@ -20,9 +20,9 @@ use crate::process::{RECHECK_MAX, RECHECK_MIN};
 type Outcome = Result<Output, ExecError>;
 type Callback = Box<dyn FnOnce(Outcome) + Send>;
 
-/// A command that runs while its output is collected.
+/// A running command whose output is collected.
 ///
-/// Dropping it changes nothing for the command; its result is then thrown away.
+/// Dropping it neither stops the command nor waits for it; the result is then discarded.
 ///
 /// ```
 /// let hello = child_process::exec("echo hello | tr a-z A-Z")?;
@@ -42,12 +42,12 @@ impl Exec {
     ///
     /// # Errors
     ///
-    /// How the command ended, if not well, and what it wrote until then.
+    /// The failure of the command, with the output that was collected until then.
     pub fn wait(self) -> Outcome {
-        self.outcome.recv().expect("every collector answers before it goes")
+        self.outcome.recv().expect("the collector sends a result before it is removed")
     }
 
-    /// Calls on the callback thread with the result, and gives the process.
+    /// Calls on the callback thread with the result. Returns the process.
     pub fn on_done(self, call: impl FnOnce(Outcome) + Send + 'static) -> Arc<Child> {
         let mut callback = lock(&self.callback);
         match self.outcome.try_recv() {
@@ -58,13 +58,13 @@ impl Exec {
         self.child
     }
 
-    /// The result as a value that can be waited for beside others.
+    /// Returns a receiver of the result, to wait for it together with other channels.
     #[must_use]
     pub fn outcome(&self) -> &Receiver<Outcome> {
         &self.outcome
     }
 
-    /// The process that runs: to signal it, for its pid.
+    /// Returns the running process, to signal it or to read its process id.
     #[must_use]
     pub fn child(&self) -> &Child {
         &self.child
@@ -84,33 +84,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const STDIN: Token = Token(2);
 const PIDFD: Token = Token(3);
 
-/// A [`Capture`] on the loop. Outputs have tokens 0 and 1.
+/// A [`Capture`] on the loop. The outputs have keys 0 and 1.
 struct Collector {
     capture: Capture,
-    /// A number of its own for the same process: the child's driver may watch the other one.
+    /// A second descriptor of the process: the child's driver may watch the first one.
     pidfd: PidFd,
     outcome: Sender<Outcome>,
     callback: Arc<Mutex<Option<Callback>>>,
-    /// Read up to the budget and not to the end: to be gone on with.
+    /// The outputs that had more bytes than one turn may read, to be read on in the next turn.
     unfinished: [bool; 2],
-    /// When to look again for an exit that the pidfd has announced.
+    /// When to check again for an exit that the pidfd has announced but `waitid` did not show.
     recheck_at: Option<Instant>,
 }
 
 impl Collector {
     fn start(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for stream in OUTPUTS {
-            if let Some(fd) = self.capture.descriptor(End::Output(stream)) {
+            if let Some(fd) = self.capture.descriptor(Pipe::Output(stream)) {
                 turn.register(fd, Token(stream as u32), Interest::READABLE)?;
             }
         }
-        if let Some(fd) = self.capture.descriptor(End::Stdin) {
+        if let Some(fd) = self.capture.descriptor(Pipe::Stdin) {
             turn.register(fd, STDIN, Interest::WRITABLE)?;
         }
         turn.register(self.pidfd.as_fd(), PIDFD, Interest::READABLE)
     }
 
-    /// Reads what is there, within the budget of a turn.
+    /// Reads an output, within the budget of a turn.
     fn read(&mut self, stream: OutputStream, turn: &mut Turn<'_>) {
         let turns = BYTES_PER_TURN / READ_BUFFER_BYTES;
         let more = (0..turns).all(|_| self.capture.read(stream, turn.read_buffer()));
@@ -129,7 +129,7 @@ impl Collector {
         let outcome = self.capture.finish();
         match callback.take() {
             Some(call) => reactor::callback::call(move || call(outcome)),
-            // Nobody waits for it any more.
+            // Fails when the receiver was dropped.
             None => drop(self.outcome.send(outcome)),
         }
     }
@@ -175,11 +175,11 @@ impl Source for Collector {
 }
 
 impl Command {
-    /// Starts the child and collects what it writes, on the loop.
+    /// Starts the child and collects its output on the loop.
     ///
     /// # Errors
     ///
-    /// Why it could not be started. All else is in the result of the [`Exec`].
+    /// As [`spawn`](Self::spawn). Later failures are in the result of the [`Exec`].
     #[doc(alias = "execFile")]
     pub fn exec(&mut self) -> Result<Exec, Error> {
         let capture = Capture::start(self, true)?;
@@ -196,7 +196,7 @@ impl Command {
     }
 }
 
-/// Starts `program` with pipes as its standard streams. More: [`Command`].
+/// Starts `program` with pipes as its standard streams. [`Command`] has more options.
 ///
 /// # Errors
 ///
@@ -230,7 +230,7 @@ pub fn exec_file(
     Command::new(program).args(args).exec()
 }
 
-/// Runs a program to its end on this thread and collects its output; however it ends is fine.
+/// Runs a program on this thread until it ends, and collects its output. Every exit is `Ok`.
 ///
 /// # Errors
 ///
@@ -243,7 +243,7 @@ pub fn spawn_sync(
     run(Command::new(program).args(args), false)
 }
 
-/// Runs a line with `/bin/sh -c` to its end on this thread and collects its output.
+/// Runs a line with `/bin/sh -c` on this thread until it ends, and collects its output.
 ///
 /// ```
 /// assert_eq!(child_process::exec_sync("echo $((6 * 7))")?.stdout, b"42\n");
@@ -258,7 +258,7 @@ pub fn exec_sync(line: impl AsRef<OsStr>) -> Outcome {
     run(&mut Command::shell_line(line), true)
 }
 
-/// Runs a program, without a shell, to its end on this thread and collects its output.
+/// Runs a program, without a shell, on this thread until it ends, and collects its output.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Starting a child with a channel.
+//! Children with a channel.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::{Deref, DerefMut};
@@ -6,21 +6,21 @@ use std::ops::{Deref, DerefMut};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
-use crate::module::{Kind, MODULE, Module, runs_scripts, this_executable};
-use crate::start;
+use crate::module::{MODULE, Module, ModuleKind, runs_scripts, this_executable};
 use crate::stdio::Stdio;
 
-/// The descriptor of the channel in the child, unless [`Command::descriptor`] says otherwise.
+/// The descriptor of the channel in the child, unless [`Command::descriptor`] sets another one.
 const CHANNEL_NUMBER: i32 = 3;
 
-/// A [`Command`] for a child with a channel: descriptors 0 to 2 are ours, 3 is the channel.
+/// A [`Command`] for a child with a channel: the child inherits descriptors 0 to 2, and descriptor
+/// 3 is the channel.
 ///
-/// It has every option of `Command`. A channel at another number, or none of the three standard
-/// streams: say so with `stdio`.
+/// Every option of `Command` is available. `stdio` and `descriptor` put the channel under another
+/// number and change the standard streams.
 ///
-/// A script for Node is run by `node` and speaks JSON with us, or V8's format with
-/// [`Serialization::Advanced`](ipc::Serialization::Advanced): there it is a child like any other,
-/// with `process.send` and `process.on('message')`. A socket goes beside a message, with
+/// `node` runs a script for Node. Its channel carries JSON, or V8's format with
+/// [`Serialization::Advanced`](ipc::Serialization::Advanced); in the script, `process.send` and
+/// `process.on('message')` work as in a child of Node. Sockets are sent along with a message: see
 /// [`Child::send_with_handle`] and [`Message::take_handle`](ipc::Message::take_handle).
 ///
 /// ```no_run
@@ -40,22 +40,22 @@ const CHANNEL_NUMBER: i32 = 3;
 pub struct Fork(Command);
 
 impl Fork {
-    /// Starts from what to run.
+    /// Creates a fork of `module`.
     pub fn new(module: impl Into<Module>) -> Self {
         let mut command = match module.into().0 {
-            Kind::Named(name) => {
+            ModuleKind::Named(name) => {
                 let mut command = this_program();
                 command.env(MODULE, name);
                 command
             }
-            Kind::ThisProgram => this_program(),
-            Kind::ThisProgramAt(path) => {
+            ModuleKind::ThisProgram => this_program(),
+            ModuleKind::ThisProgramAt(path) => {
                 let mut command = this_program();
-                command.recipe.program = path.into();
+                command.program = path.into();
                 command
             }
-            Kind::Program(path) => Command::new(path),
-            Kind::Node(script) => {
+            ModuleKind::Program(path) => Command::new(path),
+            ModuleKind::Node(script) => {
                 let mut command = Command::new("node");
                 command.arg(script);
                 command.is_node = true;
@@ -68,7 +68,7 @@ impl Fork {
         Self(command)
     }
 
-    /// Pipes standard output and standard error instead of passing ours on.
+    /// Makes the standard streams pipes instead of inheriting them.
     pub fn silent(&mut self, silent: bool) -> &mut Self {
         if silent {
             self.0.stdio([Stdio::pipe(), Stdio::pipe(), Stdio::pipe()]);
@@ -78,39 +78,39 @@ impl Fork {
         self
     }
 
-    /// Runs with another executable: another build of this program, another Node.
+    /// Sets another executable: another build of this program, another Node.
     ///
-    /// An executable named `node`, `bun` or `deno` makes a script of the module, whatever its
-    /// ending, and of the channel one as Node's children know it.
+    /// An executable named `node`, `nodejs`, `bun` or `deno` runs the module as a script, whatever
+    /// its extension, and gets Node's channel.
     pub fn exec_path(&mut self, path: impl AsRef<OsStr>) -> &mut Self {
-        let program = std::mem::replace(&mut self.0.recipe.program, path.as_ref().to_owned());
-        if !self.0.is_node && self.0.recipe.fallback.is_none() && runs_scripts(path.as_ref()) {
+        let program = std::mem::replace(&mut self.0.program, path.as_ref().to_owned());
+        if !self.0.is_node && self.0.fallback.is_none() && runs_scripts(path.as_ref()) {
             self.0.is_node = true;
-            self.0.recipe.args.insert(0, program);
+            self.0.args.insert(0, program);
         }
-        self.0.recipe.fallback = None;
+        self.0.fallback = None;
         self
     }
 
-    /// Arguments for the executable itself, in front of the module's.
+    /// Adds arguments for the executable itself, before those of the module.
     pub fn exec_argv(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
         let mut all: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-        all.append(&mut self.0.recipe.args);
-        self.0.recipe.args = all;
+        all.append(&mut self.0.args);
+        self.0.args = all;
         self
     }
 
-    /// Whether the child's channel speaks as Node's do: it is a script, or an engine for them.
+    /// Returns whether the child gets Node's channel: it is a script, or an engine for scripts.
     #[must_use]
     pub fn speaks_node(&self) -> bool {
-        start::speaks_node(&self.0)
+        self.0.speaks_node()
     }
 
     /// Starts the child. See [`Command::spawn`].
     ///
     /// # Errors
     ///
-    /// As [`Command::spawn`]; [`Error::Invalid`] when no slot is the channel.
+    /// As [`Command::spawn`]; [`Error::Invalid`] when no descriptor is the channel.
     pub fn spawn(&mut self) -> Result<Child, Error> {
         self.0.spawn()
     }
@@ -119,7 +119,7 @@ impl Fork {
 fn this_program() -> Command {
     let (path, fallback) = this_executable();
     let mut command = Command::new(path);
-    command.recipe.fallback = Some(fallback);
+    command.fallback = Some(fallback);
     command
 }
 
@@ -137,7 +137,7 @@ impl DerefMut for Fork {
     }
 }
 
-/// Starts `module` as a child with a channel, with these arguments. More: [`Fork`].
+/// Starts `module` as a child with a channel and these arguments. [`Fork`] has more options.
 ///
 /// # Errors
 ///

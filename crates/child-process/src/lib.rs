@@ -1,34 +1,35 @@
-//! Node's `child_process` for Rust on Linux: spawn, exec, exec_file, fork and their synchronous
-//! forms, at the cost of a vfork, without zombies.
+//! Node's `child_process` for Rust on Linux: `spawn`, `exec`, `exec_file`, `fork` and their
+//! synchronous forms, at the cost of a `vfork`, without zombies.
 //!
 //! ```
 //! use child_process::{Command, Event, exec, exec_sync};
 //!
-//! // One line in a shell, its output as the result.
+//! // Runs a line in a shell and waits for its output.
 //! assert_eq!(exec_sync("echo hello | tr a-z A-Z")?.stdout, b"HELLO\n");
-//! // The same without waiting here.
+//! // Collects the output in the background.
 //! let running = exec("sleep 0.01; echo done")?;
 //! assert_eq!(running.wait()?.stdout, b"done\n");
-//! // A child with all its events.
+//! // Starts a child and receives all its events.
 //! let child = Command::new("cat").env("LANG", "C").spawn()?;
 //! drop(child.wait()?);
 //! assert!(matches!(child.events().iter().last(), Some(Event::Close(_))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What always holds
+//! # Guarantees
 //!
-//! - **The cost of a start does not grow with our memory**, whatever options are used: the child
-//!   borrows it until its program runs, and nothing is copied. There is no `pre_exec`; what it is
-//!   used for elsewhere are options here.
-//! - **A child has the descriptors it was given and no other**, even where a library left some
-//!   open for children. Descriptors given to a [`Command`] move into the child.
-//! - **No zombie, ever**: a [`Child`] that is dropped is reaped when it ends. Nothing needs
-//!   `SIGCHLD`, and no process id is used that could have come to mean another process.
-//! - **An exit is told at once**, whoever still holds the child's pipes, and never hidden by
-//!   unread messages; [`Event::Close`] tells that all of it has ended.
-//! - **An error says which [`Step`] failed**: a missing directory is not a missing program.
-//! - Nothing runs in a user's name on the loop: callbacks have a thread of their own.
+//! - **The cost of a spawn does not grow with the memory of this process**, whichever options are
+//!   used: the child borrows that memory until it executes its program, and nothing is copied.
+//!   There is no `pre_exec`; options cover its usual purposes.
+//! - **A child has only the descriptors that its command names**, even where a library leaves
+//!   descriptors open across `execve`. Descriptors given to a [`Command`] move into the child.
+//! - **No child becomes a zombie.** A [`Child`] that is dropped is reaped when its process ends.
+//!   The crate does not use `SIGCHLD`, and signals go through a pidfd, so they cannot reach another
+//!   process that has got the same process id.
+//! - **An exit is reported at once**, even while other processes hold the child's pipes, and unread
+//!   messages do not delay it. [`Event::Close`] follows when the pipes and the channel have ended.
+//! - **An error names the [`Step`] that failed**: a missing directory is not a missing program.
+//! - Callbacks run on a thread of their own, never on the event loop.
 //!
 //! # From Node
 //!
@@ -36,20 +37,26 @@
 //! |---|---|
 //! | `spawn(cmd, args, options)` | [`spawn`], [`Command::spawn`] |
 //! | `exec`, `execFile` | [`exec`], [`exec_file`], [`Command::exec`]: an [`Exec`] with `wait`, `on_done` |
-//! | `spawnSync` | [`spawn_sync`], [`Command::output`]: any end is `Ok`, as in Node |
+//! | `spawnSync` | [`spawn_sync`], [`Command::output`]: every exit is `Ok`, as in Node |
 //! | `execSync`, `execFileSync` | [`exec_sync`], [`exec_file_sync`], [`Command::exec_sync`] |
-//! | `fork(module)` | [`fork()`], [`Fork`] with a [`Module`]: a named function of this program, this program, another one |
+//! | `fork(module)` | [`fork()`], [`Fork`] with a [`Module`]: a named function of this program, this program, another program |
 //! | `process.send`, `process.on('message')` | [`parent()`]: [`Parent::send`], [`Parent::events`] |
 //! | `AbortSignal` | [`CancelToken`] |
-//! | `child.kill()`, `child.killed` | [`Child::kill`], [`Child::killed`]; [`Child::kill_tree`] for descendants too, [`Command::own_cgroup`] for all it started |
+//! | `child.kill()`, `child.killed` | [`Child::kill`], [`Child::killed`]; [`Child::kill_tree`] also signals descendants, [`Command::own_cgroup`] every process of a control group |
 //! | `'exit'`, `'close'`, … | [`Child::events`], or [`Child::on_exit`], [`Child::on_close`], … |
-//! | `stdio: ['pipe', 'ignore', 'ipc', fd]` | [`Stdio::pipe`], [`Stdio::null`], [`Stdio::ipc`], anything that owns a descriptor |
+//! | `stdio: ['pipe', 'ignore', 'ipc', fd]` | [`Stdio::pipe`], [`Stdio::null`], [`Stdio::ipc`], any type that owns a descriptor |
 //!
-//! Different from Node, and why: `close` also comes after we disconnected; a timeout is an error
-//! even if the child then exits with 0; `max_buffer` keeps exactly the allowed bytes, of each
-//! stream also in the synchronous forms; the last words of a child that was ended are read; a
-//! message has one owner, so `on_message` takes messages away from `events()`.
+//! # Differences from Node
+//!
+//! - `close` is also emitted after this side has disconnected.
+//! - A timeout is an error, even if the child then exits with 0.
+//! - `max_buffer` keeps exactly the allowed number of bytes of each stream, in the synchronous
+//!   forms as well.
+//! - The output that a killed child leaves in its pipes is still collected.
+//! - A message has one owner: while an `on_message` callback is installed, `events()` receives no
+//!   messages.
 
+mod announcement;
 mod buffer;
 mod cancel;
 mod capture;
@@ -60,7 +67,6 @@ mod error;
 mod event;
 mod exec;
 mod fork;
-mod hub;
 mod lifecycle;
 mod module;
 mod parent;
@@ -69,6 +75,7 @@ mod process;
 mod shared;
 mod start;
 mod stdio;
+mod subscribers;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod tree;
@@ -77,7 +84,7 @@ pub use cancel::CancelToken;
 pub use capture::Output;
 pub use child::Child;
 pub use command::{Command, MAX_BUFFER_BYTES};
-pub use error::{Error, ExecError, ExecFailure, Invalid, OutputStream, SpawnFailure};
+pub use error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream, SpawnError};
 pub use event::Event;
 pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
 pub use fork::{Fork, fork};

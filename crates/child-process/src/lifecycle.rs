@@ -1,56 +1,57 @@
-//! The life of a child as its parent sees it: which event comes when.
+//! The life cycle of a child as its parent sees it: which event is emitted, and when.
 //!
-//! `Spawn` first; `Disconnect` when the channel has ended; `Exit` when the process has and what it
-//! sent before is read, whatever else its pipes or its channel do; `Close` last and once, when the
-//! process, every piped output and the channel have ended, in whatever order they did.
+//! `Spawn` is first. `Disconnect` comes when the channel has ended. `Exit` comes when the process
+//! has ended and its messages are read, whatever happens to its pipes and its channel. `Close` is
+//! last and comes once: when the process, every piped output and the channel have ended, in any
+//! order.
 //!
 //! Pure.
 
-/// What happened.
+/// A change that the driver has observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// The process has ended.
     Exited,
-    /// The channel has ended, whoever closed it.
+    /// The channel has ended, whichever side closed it.
     Disconnected,
-    /// One of the piped outputs has ended: the last writer closed it, or we our end.
+    /// One of the piped outputs has ended: its last writer or this process has closed it.
     OutputEnded,
 }
 
-/// What to tell.
+/// An event to emit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tell {
+pub(crate) enum Notice {
     Disconnect,
     Exit,
     Close,
 }
 
-/// What of a child has not ended yet.
+/// The parts of a child that have not ended yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
+pub(crate) struct Lifecycle {
     alive: bool,
     connected: bool,
     outputs: u32,
     closed: bool,
 }
 
-impl Life {
-    /// A child that runs, with or without channel, with this many piped outputs.
+impl Lifecycle {
+    /// Creates the state of a running child with `outputs` piped outputs.
     pub(crate) const fn new(connected: bool, outputs: u32) -> Self {
         Self { alive: true, connected, outputs, closed: false }
     }
 
-    /// Answers with what is to be told, in order. What has ended stays ended: late or repeated
-    /// news tell nothing.
-    pub(crate) fn step(&mut self, input: Input) -> impl Iterator<Item = Tell> + use<> {
-        let tell = match input {
+    /// Applies `input` and returns the events to emit, in order. Late and repeated inputs change
+    /// nothing.
+    pub(crate) fn step(&mut self, input: Input) -> impl Iterator<Item = Notice> + use<> {
+        let notice = match input {
             Input::Exited if self.alive => {
                 self.alive = false;
-                Some(Tell::Exit)
+                Some(Notice::Exit)
             }
             Input::Disconnected if self.connected => {
                 self.connected = false;
-                Some(Tell::Disconnect)
+                Some(Notice::Disconnect)
             }
             Input::OutputEnded => {
                 self.outputs = self.outputs.saturating_sub(1);
@@ -59,9 +60,9 @@ impl Life {
             Input::Exited | Input::Disconnected => None,
         };
         let over = !self.alive && !self.connected && self.outputs == 0;
-        let close = (over && !self.closed).then_some(Tell::Close);
+        let close = (over && !self.closed).then_some(Notice::Close);
         self.closed |= over;
-        tell.into_iter().chain(close)
+        notice.into_iter().chain(close)
     }
 
     pub(crate) const fn is_closed(&self) -> bool {
@@ -82,31 +83,31 @@ mod tests {
     use super::*;
     use Input::{Disconnected as D, Exited as E, OutputEnded as O};
 
-    fn told(mut life: Life, inputs: &[Input]) -> Vec<Tell> {
+    fn notices(mut life: Lifecycle, inputs: &[Input]) -> Vec<Notice> {
         inputs.iter().flat_map(|input| life.step(*input)).collect()
     }
 
     #[test]
-    fn exit_is_told_at_once_and_close_when_all_has_ended() {
-        use Tell::{Close, Disconnect, Exit};
-        assert_eq!(told(Life::new(false, 0), &[E]), [Exit, Close]);
-        assert_eq!(told(Life::new(false, 2), &[E, O]), [Exit]);
-        assert_eq!(told(Life::new(false, 2), &[E, O, O]), [Exit, Close]);
-        assert_eq!(told(Life::new(false, 2), &[O, O, E]), [Exit, Close]);
-        assert_eq!(told(Life::new(true, 0), &[D, E]), [Disconnect, Exit, Close]);
-        assert_eq!(told(Life::new(true, 0), &[E, D]), [Exit, Disconnect, Close]);
-        assert_eq!(told(Life::new(true, 1), &[E, D, O]), [Exit, Disconnect, Close]);
+    fn exit_is_emitted_at_once_and_close_when_everything_has_ended() {
+        use Notice::{Close, Disconnect, Exit};
+        assert_eq!(notices(Lifecycle::new(false, 0), &[E]), [Exit, Close]);
+        assert_eq!(notices(Lifecycle::new(false, 2), &[E, O]), [Exit]);
+        assert_eq!(notices(Lifecycle::new(false, 2), &[E, O, O]), [Exit, Close]);
+        assert_eq!(notices(Lifecycle::new(false, 2), &[O, O, E]), [Exit, Close]);
+        assert_eq!(notices(Lifecycle::new(true, 0), &[D, E]), [Disconnect, Exit, Close]);
+        assert_eq!(notices(Lifecycle::new(true, 0), &[E, D]), [Exit, Disconnect, Close]);
+        assert_eq!(notices(Lifecycle::new(true, 1), &[E, D, O]), [Exit, Disconnect, Close]);
     }
 
     #[test]
-    fn repeated_news_tell_nothing() {
-        use Tell::{Close, Disconnect, Exit};
+    fn repeated_inputs_emit_nothing() {
+        use Notice::{Close, Disconnect, Exit};
         let inputs = [D, D, E, E, O, O, O, D, E];
-        assert_eq!(told(Life::new(true, 1), &inputs), [Disconnect, Exit, Close]);
+        assert_eq!(notices(Lifecycle::new(true, 1), &inputs), [Disconnect, Exit, Close]);
     }
 
     #[test]
-    fn every_order_tells_each_event_once_and_close_last() {
+    fn every_order_emits_each_event_once_and_close_last() {
         let mut orders = vec![vec![]];
         for input in [E, D, O, O] {
             orders = orders
@@ -121,10 +122,10 @@ mod tests {
                 .collect();
         }
         for order in orders {
-            let told = told(Life::new(true, 2), &order);
-            assert_eq!(told.last(), Some(&Tell::Close), "{order:?}");
-            for one in [Tell::Exit, Tell::Disconnect, Tell::Close] {
-                assert_eq!(told.iter().filter(|tell| **tell == one).count(), 1, "{order:?}");
+            let notices = notices(Lifecycle::new(true, 2), &order);
+            assert_eq!(notices.last(), Some(&Notice::Close), "{order:?}");
+            for one in [Notice::Exit, Notice::Disconnect, Notice::Close] {
+                assert_eq!(notices.iter().filter(|notice| **notice == one).count(), 1, "{order:?}");
             }
         }
     }

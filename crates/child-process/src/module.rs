@@ -1,27 +1,27 @@
-//! What can be forked: a named part of this program, this program again, another program, a
-//! script for Node.
+//! The modules that can be forked: a named function of this program, this program, another program,
+//! a script for Node.
 //!
-//! A named module is a function of this executable. The child finds its name in the environment;
-//! [`run_modules`], called first thing in `main`, runs it there and ends the process.
+//! A named module is a function of this executable. The child finds the name in its environment.
+//! [`run_modules`], the first call in `main`, runs the function there and exits.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The variable that names the module a process is to run.
+/// The variable that names the module to run.
 pub(crate) const MODULE: &str = "BROOD_MODULE";
 
-/// This executable, even when its file was replaced or removed since it started.
+/// The path of this executable, which works even when the file was replaced or removed.
 const THIS_EXECUTABLE: &str = "/proc/self/exe";
 
-/// The endings of files that Node runs.
+/// The extensions of files that Node runs.
 const NODE_ENDINGS: [&str; 4] = ["js", "mjs", "cjs", "ts"];
 
-/// What a fork runs.
+/// The program or function that a fork runs.
 #[derive(Clone, Debug)]
-pub struct Module(pub(crate) Kind);
+pub struct Module(pub(crate) ModuleKind);
 
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ModuleKind {
     Named(String),
     ThisProgram,
     ThisProgramAt(PathBuf),
@@ -30,38 +30,39 @@ pub(crate) enum Kind {
 }
 
 impl Module {
-    /// The function that this executable gives to [`run_modules`] under `name`.
+    /// Selects the function that this executable passes to [`run_modules`] under `name`.
     #[must_use]
     pub fn current_exe(name: impl Into<String>) -> Self {
-        Self(Kind::Named(name.into()))
+        Self(ModuleKind::Named(name.into()))
     }
 
-    /// This executable again; its own `main` decides what it does.
+    /// Selects this executable; its `main` decides what to run.
     #[must_use]
     pub const fn this_program() -> Self {
-        Self(Kind::ThisProgram)
+        Self(ModuleKind::ThisProgram)
     }
 
-    /// As [`this_program`](Self::this_program), but what lies at `path` by the time it is started,
-    /// which may be a newer build; where nothing is, this very executable.
+    /// Selects the file at `path` at the time of the spawn, which may be a newer build of this
+    /// program. If there is none, this executable runs, as in [`this_program`](Self::this_program).
     #[must_use]
     pub fn this_program_at(path: impl AsRef<Path>) -> Self {
-        Self(Kind::ThisProgramAt(path.as_ref().to_owned()))
+        Self(ModuleKind::ThisProgramAt(path.as_ref().to_owned()))
     }
 
-    /// Another program: a path, or a name that is looked for in the child's `PATH`.
+    /// Selects another program: a path, or a name that is looked up in the child's `PATH`.
     #[must_use]
     pub fn program(path: impl AsRef<Path>) -> Self {
-        Self(Kind::Program(path.as_ref().to_owned()))
+        Self(ModuleKind::Program(path.as_ref().to_owned()))
     }
 
-    /// A script for Node, run as `node SCRIPT`; its channel speaks as Node's do.
+    /// Selects a script for Node, which runs as `node SCRIPT` and gets Node's channel.
     #[must_use]
     pub fn node(script: impl AsRef<Path>) -> Self {
-        Self(Kind::Node(script.as_ref().to_owned()))
+        Self(ModuleKind::Node(script.as_ref().to_owned()))
     }
 
-    /// A script for Node when the name ends in `.js`, `.mjs`, `.cjs` or `.ts`, else a program.
+    /// Selects a script for Node if the name ends in `.js`, `.mjs`, `.cjs` or `.ts`, else a
+    /// program.
     #[must_use]
     pub fn from_path(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
@@ -79,29 +80,29 @@ impl<T: AsRef<Path>> From<T> for Module {
     }
 }
 
-/// Whether an executable is known to run scripts with a channel like Node's: by its name.
+/// Returns whether an executable runs scripts with Node's channel, judged by its name.
 pub(crate) fn runs_scripts(program: &OsStr) -> bool {
     let name = Path::new(program).file_name();
     name.is_some_and(|name| ["node", "nodejs", "bun", "deno"].iter().any(|known| name == *known))
 }
 
-/// The path of this executable, and how to reach it should nothing be there any more.
+/// Returns the path of this executable, and a path that works if that file is gone.
 pub(crate) fn this_executable() -> (OsString, OsString) {
     let path =
         std::env::current_exe().map_or_else(|_| THIS_EXECUTABLE.into(), PathBuf::into_os_string);
     (path, THIS_EXECUTABLE.into())
 }
 
-/// The name of the module that this process was forked to run.
+/// Returns the name of the module that this process was forked to run.
 #[must_use]
 pub fn module() -> Option<&'static str> {
-    sys::startup::taken_text(MODULE)
+    sys::startup::variable_text(MODULE)
 }
 
-/// Runs the module that this process was forked to run, and ends the process with code 0 when it
-/// returns; returns at once where there is none. Call it first thing in `main`.
+/// Runs the module that this process was forked to run, and exits with code 0 when it returns.
 ///
-/// What the module has sent to its parent is still written. A name that is not in the list ends
+/// Returns at once in a process without a module. Call it first in `main`. Messages that the module
+/// has sent to its parent are written before the process ends. A name that is not in the list ends
 /// the process with code 2 and a line on standard error.
 ///
 /// ```
@@ -110,14 +111,14 @@ pub fn module() -> Option<&'static str> {
 ///     for event in parent.events() {
 ///         if let child_process::Event::Message(message) = event {
 ///             let number: u32 = message.decode().expect("the parent sends numbers");
-///             parent.send(number * 2).expect("the parent listens");
+///             parent.send(number * 2).expect("the channel is open");
 ///         }
 ///     }
 /// }
 ///
 /// fn main() {
 ///     child_process::run_modules(&[("double", double)]);
-///     // The program itself begins here.
+///     // The program itself starts here.
 /// }
 /// ```
 pub fn run_modules(modules: &[(&str, fn())]) {
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_scripts_is_known_by_its_name() {
+    fn script_engines_are_known_by_their_names() {
         for program in ["node", "/opt/x/bin/node", "bun", "./deno", "nodejs"] {
             assert!(runs_scripts(program.as_ref()), "{program}");
         }
@@ -147,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_known_by_their_ending() {
+    fn scripts_are_known_by_their_extensions() {
         for script in ["a.js", "x/b.mjs", "c.cjs", "d.ts"] {
-            assert!(matches!(Module::from_path(script).0, Kind::Node(_)), "{script}");
+            assert!(matches!(Module::from_path(script).0, ModuleKind::Node(_)), "{script}");
         }
         for program in ["./a", "a.py", "js", ".js"] {
-            assert!(matches!(Module::from_path(program).0, Kind::Program(_)), "{program}");
+            assert!(matches!(Module::from_path(program).0, ModuleKind::Program(_)), "{program}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The other end of the channel this process was forked with.
+//! The channel to the process that forked this one.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -6,32 +6,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, LinkEvent, Message, Options, SendError, Serialization};
+use ipc::{Link, LinkEvent, Message, Options, SendError};
 use serde::Serialize;
 
+use crate::announcement::Announcement;
 use crate::error::Error;
-use crate::event::{Event, Kind};
-use crate::hub::{Hub, Listener};
-use crate::start::{CHANNEL, CHANNEL_VERSION, NODE_CHANNEL, NODE_CODEC};
+use crate::event::{Event, EventKind};
+use crate::subscribers::{Subscriber, Subscribers};
 
-/// The process that forked this one, as far as the channel reaches it.
+/// The process that forked this one, as seen through the channel.
 ///
-/// Nothing is read before somebody listens, so no message is lost. When the parent is gone,
-/// [`Event::Disconnect`] comes; whether to end then is the program's choice.
+/// The channel is not read before there is a receiver or a callback, so no message is lost. When
+/// the parent is gone, [`Event::Disconnect`] is emitted; the program decides whether to exit then.
 ///
-/// The parent may be a Node program that has started this one with `child_process.fork` (and
+/// The parent can also be a Node program that started this one with `child_process.fork` (and
 /// `execPath`), or with `spawn` and an `'ipc'` slot.
 pub struct Parent {
     link: Link,
-    hub: Arc<Mutex<Hub>>,
+    subscribers: Arc<Mutex<Subscribers>>,
     is_node: bool,
     events_taken: AtomicBool,
 }
 
-/// The parent, when this process was forked with a channel.
+/// Returns the parent, if this process was started with a channel.
 ///
-/// The channel and its announcement were taken out of the environment before `main`: children of
-/// this process get neither.
+/// The announcement was removed from the environment, and the channel made close-on-exec, before
+/// `main`: children of this process get neither.
 ///
 /// ```
 /// assert!(child_process::parent().is_none(), "nobody forked this example");
@@ -41,8 +41,8 @@ pub fn parent() -> Option<&'static Parent> {
     parent_with(|_| {})
 }
 
-/// As [`parent`], with other limits than the default for the channel, and its tag. Whoever comes
-/// first decides; the codec is the parent's choice.
+/// Returns the parent, as [`parent`] does, and lets `change` set the limits and the tag of the
+/// channel. The first call decides, of this function or of `parent`. The parent chooses the codec.
 #[must_use]
 pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent> {
     static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
@@ -51,35 +51,36 @@ pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent>
 
 impl Parent {
     fn find(change: impl FnOnce(&mut Options)) -> Option<Self> {
-        let Announced { socket, serialization, is_node } =
-            Announced::by_us().or_else(Announced::by_node)?;
+        let Announcement { socket, serialization, is_node } = Announcement::take()?;
         let mut options = Options::default();
         change(&mut options);
         options.serialization = serialization;
-        let hub = Arc::new(Mutex::new(Hub::default()));
-        let told = hub.clone();
+        let subscribers = Arc::new(Mutex::new(Subscribers::default()));
+        let on_loop = subscribers.clone();
         let start = if is_node { Link::start_node } else { Link::start_paused };
-        let link = start(socket, options, move |event| tell(&told, event)).ok()?;
-        Some(Self { link, hub, is_node, events_taken: AtomicBool::new(false) })
+        let link = start(socket, options, move |event| on_channel_event(&on_loop, event)).ok()?;
+        Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }
 
-    /// Sends a message; `false` says that more waits to be written than the channel likes, and
-    /// that it will arrive all the same.
+    /// Sends a message.
+    ///
+    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
+    /// sent nevertheless.
     ///
     /// # Errors
     ///
-    /// The value comes back, with its handles, when the channel is closed, the message is over a
+    /// The value is returned, with its handles, when the channel is closed, the message exceeds a
     /// limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.link.send(value)
     }
 
-    /// Sends a message with a socket beside it to a Node parent. See
+    /// Sends a message with a socket to a Node parent. See
     /// [`Child::send_with_handle`](crate::Child::send_with_handle).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Child::send_with_handle`](crate::Child::send_with_handle).
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -88,8 +89,8 @@ impl Parent {
         self.link.send_with_handle(value, handle)
     }
 
-    /// For the crates above: an internal message with a raw handle to a Node parent, whose answer
-    /// comes as [`Event::Acknowledged`].
+    /// Sends an internal message with a raw handle to a Node parent, for the crates above. The
+    /// answer comes as [`Event::Acknowledged`].
     ///
     /// # Errors
     ///
@@ -104,7 +105,7 @@ impl Parent {
         self.link.send_internal_with_handle(value, handle, ticket)
     }
 
-    /// For the crates above: a message that users never see.
+    /// Sends a message that is not delivered to users, for the crates above.
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl Parent {
         self.link.send_internal(value)
     }
 
-    /// Closes the channel, after what was sent has been written.
+    /// Closes the channel when everything that was sent is written.
     ///
     /// # Errors
     ///
@@ -127,121 +128,74 @@ impl Parent {
         Ok(())
     }
 
-    /// What the parent sends, as values; ends when the channel does. Once per process.
+    /// Returns a receiver of all events of the parent. It ends when the channel does.
     ///
     /// # Panics
     ///
-    /// When it was called before.
+    /// On the second call in a process: a second receiver would miss messages.
     pub fn events(&self) -> Receiver<Event> {
         let first = !self.events_taken.swap(true, Ordering::AcqRel);
         assert!(first, "the events of the parent are taken once");
-        let (events, receiver) = crossbeam_channel::unbounded();
-        self.listen(Listener::queue(events));
-        receiver
+        let (subscriber, events) = Subscriber::queue();
+        self.add(subscriber);
+        events
     }
 
-    /// For the crates above: `sink` is told everything on the loop, where it must not block.
+    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
     pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.listen(Listener::sink(sink));
+        self.add(Subscriber::new(sink));
     }
 
-    /// Calls on the callback thread for every message. A message has one owner: while there is
-    /// such a callback, [`events`](Self::events) gets none.
-    pub fn on_message(&self, mut call: impl FnMut(Message) + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Message, move |event| {
-            if let Event::Message(message) = event {
-                call(message);
-            }
-        }));
+    /// Calls on the callback thread for every message.
+    ///
+    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// no messages.
+    pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
+        self.add(Subscriber::callback(EventKind::Message, Event::into_message, call));
         self
     }
 
     /// Calls on the callback thread when the channel has ended.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
-        self.listen(Listener::callback(Kind::Disconnect, move |_| call()));
+        self.add(Subscriber::callback(EventKind::Disconnect, |_| Some(()), move |()| call()));
         self
     }
 
-    /// Whether the parent is a Node program (or one that speaks as Node does).
+    /// Returns whether the parent is a Node program, or speaks Node's protocol.
     #[must_use]
     pub fn is_node(&self) -> bool {
         self.is_node
     }
 
-    /// How many bytes of what was sent wait to be written.
+    /// Returns the number of bytes that were sent but are not written yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.link.queued_bytes()
     }
 
-    /// Whether the channel is open.
+    /// Returns whether the channel is open.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.link.is_connected()
     }
 
-    fn listen(&self, listener: Listener) {
-        lock(&self.hub).add(listener);
+    fn add(&self, subscriber: Subscriber) {
+        lock(&self.subscribers).add(subscriber);
         self.link.resume();
     }
 }
 
-/// How this process was told of its channel.
-struct Announced {
-    socket: OwnedFd,
-    serialization: Serialization,
-    is_node: bool,
-}
-
-impl Announced {
-    fn by_us() -> Option<Self> {
-        let announced = sys::startup::taken_text(CHANNEL)?;
-        let mut fields = announced.split(':').skip(2);
-        let version = fields.next().and_then(|version| version.parse().ok());
-        if version != Some(CHANNEL_VERSION) {
-            return None;
-        }
-        let serialization = Serialization::from_name(fields.next()?)?;
-        let socket = sys::startup::take_descriptor(CHANNEL)?;
-        Some(Self { socket, serialization, is_node: false })
-    }
-
-    /// Node names its codec only since it has two.
-    fn by_node() -> Option<Self> {
-        let serialization = match sys::startup::taken(NODE_CODEC) {
-            None => Serialization::Json,
-            Some(name) => Serialization::from_name(name.to_str()?)
-                .filter(|codec| *codec != Serialization::Bincode)?,
-        };
-        let socket = sys::startup::take_descriptor(NODE_CHANNEL)?;
-        Some(Self { socket, serialization, is_node: true })
+/// Emits an event of the channel. Runs on the loop.
+fn on_channel_event(subscribers: &Mutex<Subscribers>, event: LinkEvent) {
+    let mut subscribers = lock(subscribers);
+    if subscribers.emit_from_channel(event) {
+        subscribers.emit(Event::Disconnect);
+        subscribers.close();
     }
 }
 
-/// Runs on the loop.
-fn tell(hub: &Mutex<Hub>, event: LinkEvent) {
-    let mut hub = lock(hub);
-    match event {
-        LinkEvent::Message(message) => hub.tell(Event::Message(message)),
-        LinkEvent::Internal(message) => hub.tell(Event::Internal(message)),
-        LinkEvent::Error(error) => hub.tell(Event::Error(Error::Channel(error))),
-        LinkEvent::Acknowledged { ticket, taken } => {
-            hub.tell(Event::Acknowledged { ticket, taken });
-        }
-        LinkEvent::Disconnect { error, .. } => {
-            if let Some(error) = error {
-                hub.tell(Event::Error(Error::Channel(error)));
-            }
-            hub.tell(Event::Disconnect);
-            hub.end();
-        }
-        // A kind that a later channel may bring.
-        _ => {}
-    }
-}
-
-fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
+    subscribers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Parent {

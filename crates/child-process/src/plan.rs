@@ -1,139 +1,190 @@
-//! From what the caller asks to what the kernel takes: checked once, before anything is started.
+//! From the options of a command to the plan of a child, checked before anything is started.
 //!
-//! Strings become C strings (a zero byte is an error that names its field, nothing is ever cut),
-//! the program becomes the list of paths to try, the environment becomes `NAME=value` strings.
+//! Strings become C strings, the program becomes the list of paths to try, and the environment
+//! becomes `NAME=value` strings. A zero byte is an error that names the option; nothing is cut.
 //!
 //! Pure.
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
-use crate::error::{Invalid, shown};
+use sys::spawn::Plan;
 
-/// Where programs are looked for when the child has no `PATH`.
+use crate::command::Command;
+use crate::error::{InvalidOption, lossy};
+use crate::stdio::Slot;
+
+/// The search path of a child without `PATH`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// Paths as long as this are not tried: the kernel takes none.
+/// The length from which a path is not tried, because the kernel refuses it.
 const PATH_BYTES_MAX: usize = 4096;
 
 /// The highest descriptor number of a child.
-pub(crate) const NUMBER_MAX: i32 = 65_535;
+const NUMBER_MAX: i32 = 65_535;
 
-/// The strings of a command, as the caller gave them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Recipe {
-    pub(crate) program: OsString,
-    /// Tried after the program's own path, for a program that is known by more than one.
-    pub(crate) fallback: Option<OsString>,
-    pub(crate) argv0: Option<OsString>,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) shell: Option<OsString>,
-    pub(crate) current_dir: Option<PathBuf>,
-    pub(crate) env: Environment,
-}
-
-/// How the child's environment differs from ours.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Environment {
-    /// Starts from nothing.
-    pub(crate) clear: bool,
-    /// `None` removes.
-    pub(crate) changes: BTreeMap<OsString, Option<OsString>>,
-}
-
-/// The strings of a command, as the kernel takes them.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Blueprint {
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) arguments: Vec<CString>,
-    pub(crate) environment: Vec<CString>,
-    pub(crate) current_dir: Option<CString>,
-}
-
-/// Draws the blueprint. `inherited` is our own environment.
-pub(crate) fn blueprint(
-    recipe: &Recipe,
-    inherited: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Blueprint, Invalid> {
-    if recipe.program.is_empty() {
-        return Err(Invalid::value("program", "must not be empty"));
+/// Checks the options that are numbers or slots. [`plan`] checks those that are strings.
+pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
+    let attributes = &command.attributes;
+    let id_max = i64::from(u32::MAX) - 1;
+    if let Some(uid) = attributes.uid {
+        check_range("uid", uid.into(), 0, id_max)?;
     }
-    let current_dir = match &recipe.current_dir {
-        // Node: an empty path is none.
+    if let Some(gid) = attributes.gid {
+        check_range("gid", gid.into(), 0, id_max)?;
+    }
+    for group in attributes.groups.iter().flatten() {
+        check_range("groups", i64::from(*group), 0, id_max)?;
+    }
+    if let Some(nice) = attributes.nice {
+        check_range("nice", nice.into(), -20, 19)?;
+    }
+    if let Some(umask) = attributes.umask {
+        check_range("umask", umask.into(), 0, 0o777)?;
+    }
+    if let Some(group) = attributes.process_group {
+        check_range("process_group", group.into(), 0, i32::MAX.into())?;
+        if attributes.session {
+            return Err(InvalidOption::value(
+                "process_group",
+                "a session leader has its own group",
+            ));
+        }
+    }
+    if let Some(processors) = &attributes.affinity {
+        if processors.is_empty() {
+            return Err(InvalidOption::value("affinity", "must name a processor"));
+        }
+        for processor in processors {
+            check_range("affinity", i64::from(*processor), 0, 8191)?;
+        }
+    }
+    check_slots(command)
+}
+
+fn check_slots(command: &Command) -> Result<(), InvalidOption> {
+    let mut channels = 0;
+    for (number, slot) in &command.stdio {
+        if *number < 0 || *number > NUMBER_MAX {
+            return Err(InvalidOption::range(format!("stdio[{number}]"), "is out of range"));
+        }
+        match slot {
+            Slot::Channel => channels += 1,
+            Slot::Moved => {
+                let why = "the descriptor went into an earlier child; give another one";
+                return Err(InvalidOption::value(format!("stdio[{number}]"), why));
+            }
+            _ => {}
+        }
+    }
+    if channels > 1 {
+        return Err(InvalidOption::coded(
+            "stdio",
+            "at most one slot can be the channel",
+            "ERR_IPC_ONE_PIPE",
+        ));
+    }
+    if channels == 0 && command.is_fork {
+        let code = "ERR_CHILD_PROCESS_IPC_REQUIRED";
+        return Err(InvalidOption::coded("stdio", "a fork must have a channel", code));
+    }
+    Ok(())
+}
+
+/// Creates the plan of a child, without its descriptors, attributes and control group.
+///
+/// `inherited` is the environment of this process. The variables of `announcement` replace
+/// variables of the same name, for this child only.
+pub(crate) fn plan(
+    command: &Command,
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+    announcement: &[(&str, String)],
+) -> Result<Plan<'static>, InvalidOption> {
+    if command.program.is_empty() {
+        return Err(InvalidOption::value("program", "must not be empty"));
+    }
+    let current_dir = match &command.current_dir {
+        // As in Node, an empty path means no change of directory.
         Some(path) if !path.as_os_str().is_empty() => Some(c_string("cwd", path.as_os_str())?),
         _ => None,
     };
-    let (program, arguments) = command_line(recipe)?;
-    let environment = environment(&recipe.env, inherited)?;
+    let (program, arguments) = command_line(command)?;
+    let environment = environment(command, inherited, announcement)?;
     let mut candidates = candidates(&program, path_of(&environment))?;
-    if let Some(fallback) = &recipe.fallback {
+    if let Some(fallback) = &command.fallback {
         candidates.push(c_string("program", fallback)?);
     }
-    Ok(Blueprint { candidates, arguments, environment, current_dir })
+    let mut plan = Plan::new(candidates, arguments);
+    (plan.environment, plan.current_dir) = (environment, current_dir);
+    Ok(plan)
 }
 
-/// The program to run and its `argv`. With a shell, program and arguments become one command.
-fn command_line(recipe: &Recipe) -> Result<(OsString, Vec<CString>), Invalid> {
-    let program = c_string("program", &recipe.program)?;
-    let args = recipe.args.iter().enumerate();
+/// Returns the program to run and its `argv`. With a shell, program and arguments are one command.
+fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), InvalidOption> {
+    let program = c_string("program", &command.program)?;
+    let args = command.args.iter().enumerate();
     let args = args.map(|(index, arg)| c_string(format!("args[{index}]"), arg));
     let args = args.collect::<Result<Vec<_>, _>>()?;
-    let argv0 = recipe.argv0.as_ref().map(|argv0| c_string("argv0", argv0)).transpose()?;
-    let Some(shell) = &recipe.shell else {
+    let argv0 = command.argv0.as_ref().map(|argv0| c_string("argv0", argv0)).transpose()?;
+    let Some(shell) = &command.shell else {
         let own_name = argv0.unwrap_or(program);
         let arguments = [own_name].into_iter().chain(args).collect();
-        return Ok((recipe.program.clone(), arguments));
+        return Ok((command.program.clone(), arguments));
     };
     if shell.is_empty() {
-        return Err(Invalid::value("shell", "must not be empty"));
+        return Err(InvalidOption::value("shell", "must not be empty"));
     }
     let own_name = argv0.map_or_else(|| c_string("shell", shell), Ok)?;
-    let mut command = program.into_bytes();
+    let mut line = program.into_bytes();
     for arg in args {
-        command.push(b' ');
-        command.extend(arg.as_bytes());
+        line.push(b' ');
+        line.extend(arg.as_bytes());
     }
-    let command = c_string("program", OsStr::from_bytes(&command))?;
+    let line = c_string("program", OsStr::from_bytes(&line))?;
     let minus_c = c_string("shell", OsStr::new("-c"))?;
     c_string("shell", shell)?;
-    Ok((shell.clone(), vec![own_name, minus_c, command]))
+    Ok((shell.clone(), vec![own_name, minus_c, line]))
 }
 
 fn environment(
-    wanted: &Environment,
+    command: &Command,
     inherited: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<CString>, Invalid> {
+    announcement: &[(&str, String)],
+) -> Result<Vec<CString>, InvalidOption> {
+    let is_announced = |name: &OsStr| announcement.iter().any(|(known, _)| name == *known);
     let mut strings = Vec::new();
-    if !wanted.clear {
+    if !command.env_clear {
         for (name, value) in inherited {
-            if !wanted.changes.contains_key(&name) {
+            if !command.env.contains_key(&name) && !is_announced(&name) {
                 strings.push(variable(&name, &value)?);
             }
         }
     }
-    for (name, value) in &wanted.changes {
+    for (name, value) in &command.env {
         let bytes = name.as_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
-            return Err(Invalid::value(
-                format!("env {}", shown(name)),
+            return Err(InvalidOption::value(
+                format!("env {}", lossy(name)),
                 "a name must not be empty or contain '='",
             ));
         }
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().filter(|_| !is_announced(name)) {
             strings.push(variable(name, value)?);
         }
+    }
+    for (name, value) in announcement {
+        strings.push(variable(OsStr::new(name), OsStr::new(value))?);
     }
     Ok(strings)
 }
 
-fn variable(name: &OsStr, value: &OsStr) -> Result<CString, Invalid> {
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, InvalidOption> {
     let mut text = name.to_owned().into_vec();
     text.push(b'=');
     text.extend(value.as_bytes());
-    CString::new(text)
-        .map_err(|_| Invalid::value(format!("env {}", shown(name)), "must not contain a zero byte"))
+    CString::new(text).map_err(|_| {
+        InvalidOption::value(format!("env {}", lossy(name)), "must not contain a zero byte")
+    })
 }
 
 fn path_of(environment: &[CString]) -> &[u8] {
@@ -141,9 +192,9 @@ fn path_of(environment: &[CString]) -> &[u8] {
     path.unwrap_or(DEFAULT_PATH)
 }
 
-/// What `execvp` would try: a name with a slash is a path; another is looked for in each entry of
-/// `PATH`, where an empty entry is the working directory.
-fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, Invalid> {
+/// Returns the paths that `execvp(3)` would try: a name with a slash is a path; another name is
+/// looked up in each entry of `PATH`, where an empty entry means the working directory.
+fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, InvalidOption> {
     let name = program.as_bytes();
     if name.contains(&b'/') {
         return Ok(vec![c_string("program", program)?]);
@@ -161,35 +212,42 @@ fn candidates(program: &OsStr, path: &[u8]) -> Result<Vec<CString>, Invalid> {
         candidates.push(c_string("program", OsStr::from_bytes(&candidate))?);
     }
     if candidates.is_empty() {
-        // Too long for every directory: let the kernel say so.
+        // The name is too long for every directory: the kernel reports it.
         candidates.push(c_string("program", program)?);
     }
     Ok(candidates)
 }
 
-fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, Invalid> {
-    CString::new(text.as_bytes()).map_err(|_| Invalid::value(field, "must not contain a zero byte"))
+fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, InvalidOption> {
+    CString::new(text.as_bytes())
+        .map_err(|_| InvalidOption::value(field, "must not contain a zero byte"))
 }
 
-/// Checks a number that has bounds, both included.
-pub(crate) fn within(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), Invalid> {
+/// Checks that a number lies within its bounds, both included.
+fn check_range(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), InvalidOption> {
     if number < low || number > high {
-        return Err(Invalid::range(field, "is out of range"));
+        return Err(InvalidOption::range(field, "is out of range"));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    fn recipe(program: &str, args: &[&str]) -> Recipe {
-        let args = args.iter().map(OsString::from).collect();
-        Recipe { program: program.into(), args, ..Recipe::default() }
+    fn command(program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args);
+        command
     }
 
-    fn drawn(recipe: &Recipe, inherited: &[(&str, &str)]) -> Result<Blueprint, Invalid> {
-        blueprint(recipe, inherited.iter().map(|(name, value)| (name.into(), value.into())))
+    fn planned(
+        command: &Command,
+        inherited: &[(&str, &str)],
+    ) -> Result<Plan<'static>, InvalidOption> {
+        plan(command, inherited.iter().map(|(name, value)| (name.into(), value.into())), &[])
     }
 
     fn texts(strings: &[CString]) -> Vec<&str> {
@@ -197,53 +255,53 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_name_is_looked_for_in_the_childs_path() {
-        let mut ls = recipe("ls", &["-l"]);
-        let plan = drawn(&ls, &[("PATH", "/a::/b/")]).unwrap();
+    fn a_name_without_a_slash_is_looked_up_in_the_childs_path() {
+        let mut ls = command("ls", &["-l"]);
+        let plan = planned(&ls, &[("PATH", "/a::/b/")]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/a/ls", "ls", "/b//ls"]);
         assert_eq!(texts(&plan.arguments), ["ls", "-l"]);
-        let plan = drawn(&ls, &[]).unwrap();
+        let plan = planned(&ls, &[]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/bin/ls", "/usr/bin/ls"]);
-        ls.env.changes.insert("PATH".into(), Some("/c".into()));
-        let plan = drawn(&ls, &[("PATH", "/a")]).unwrap();
+        ls.env.insert("PATH".into(), Some("/c".into()));
+        let plan = planned(&ls, &[("PATH", "/a")]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/c/ls"]);
-        ls.env.changes.insert("PATH".into(), None);
-        let plan = drawn(&ls, &[("PATH", "/a")]).unwrap();
+        ls.env.insert("PATH".into(), None);
+        let plan = planned(&ls, &[("PATH", "/a")]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/bin/ls", "/usr/bin/ls"]);
-        let path = drawn(&recipe("./ls", &[]), &[("PATH", "/a")]).unwrap();
+        let path = planned(&command("./ls", &[]), &[("PATH", "/a")]).unwrap();
         assert_eq!(texts(&path.candidates), ["./ls"]);
     }
 
     #[test]
-    fn directories_that_make_too_long_a_path_are_left_out() {
+    fn directories_that_make_a_path_too_long_are_skipped() {
         let long = "/x".repeat(3000);
         let path = format!("{long}:/b");
-        let plan = drawn(&recipe("ls", &[]), &[("PATH", &path)]).unwrap();
+        let plan = planned(&command("ls", &[]), &[("PATH", &path)]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/b/ls"]);
-        let plan = drawn(&recipe("ls", &[]), &[("PATH", &long)]).unwrap();
+        let plan = planned(&command("ls", &[]), &[("PATH", &long)]).unwrap();
         assert_eq!(texts(&plan.candidates), ["ls"]);
     }
 
     #[test]
-    fn the_environment_is_ours_with_changes() {
-        let mut env = recipe("env", &[]);
-        env.env.changes.insert("A".into(), Some("new".into()));
-        env.env.changes.insert("B".into(), None);
-        env.env.changes.insert("EMPTY".into(), Some("".into()));
-        env.env.changes.insert("a".into(), Some("other".into()));
+    fn the_environment_is_inherited_with_changes() {
+        let mut env = command("env", &[]);
+        env.env.insert("A".into(), Some("new".into()));
+        env.env.insert("B".into(), None);
+        env.env.insert("EMPTY".into(), Some("".into()));
+        env.env.insert("a".into(), Some("other".into()));
         let ours = [("A", "old"), ("B", "gone"), ("C", "stays")];
-        let plan = drawn(&env, &ours).unwrap();
+        let plan = planned(&env, &ours).unwrap();
         assert_eq!(texts(&plan.environment), ["C=stays", "A=new", "EMPTY=", "a=other"]);
-        env.env.clear = true;
-        let plan = drawn(&env, &ours).unwrap();
+        env.env_clear = true;
+        let plan = planned(&env, &ours).unwrap();
         assert_eq!(texts(&plan.environment), ["A=new", "EMPTY=", "a=other"]);
     }
 
     #[test]
     fn a_shell_gets_one_command() {
-        let mut echo = recipe("echo", &["a  b", "| cat"]);
+        let mut echo = command("echo", &["a  b", "| cat"]);
         echo.shell = Some("/bin/sh".into());
-        let plan = drawn(&echo, &[]).unwrap();
+        let plan = planned(&echo, &[]).unwrap();
         assert_eq!(texts(&plan.candidates), ["/bin/sh"]);
         assert_eq!(texts(&plan.arguments), ["/bin/sh", "-c", "echo a  b | cat"]);
     }
@@ -251,47 +309,67 @@ mod tests {
     #[test]
     fn a_zero_byte_is_refused_and_its_field_named() {
         let zero = || OsString::from("a\0b");
-        let check = |change: fn(&mut Recipe, OsString), field: &str| {
-            let mut recipe = recipe("x", &["fine"]);
-            change(&mut recipe, zero());
-            let refused = drawn(&recipe, &[]).unwrap_err();
-            assert_eq!(refused, Invalid::value(field, "must not contain a zero byte"));
+        let check = |change: fn(&mut Command, OsString), field: &str| {
+            let mut command = command("x", &["fine"]);
+            change(&mut command, zero());
+            let refused = planned(&command, &[]).unwrap_err();
+            assert_eq!(refused, InvalidOption::value(field, "must not contain a zero byte"));
         };
-        check(|r, zero| r.program = zero, "program");
-        check(|r, zero| r.args.push(zero), "args[1]");
-        check(|r, zero| r.argv0 = Some(zero), "argv0");
-        check(|r, zero| r.shell = Some(zero), "shell");
-        check(|r, zero| r.current_dir = Some(zero.into()), "cwd");
-        check(|r, zero| drop(r.env.changes.insert("K".into(), Some(zero))), "env K");
-        check(|r, zero| drop(r.env.changes.insert(zero, Some("v".into()))), "env a\0b");
+        check(|c, zero| c.program = zero, "program");
+        check(|c, zero| c.args.push(zero), "args[1]");
+        check(|c, zero| c.argv0 = Some(zero), "argv0");
+        check(|c, zero| c.shell = Some(zero), "shell");
+        check(|c, zero| c.current_dir = Some(zero.into()), "cwd");
+        check(|c, zero| drop(c.env.insert("K".into(), Some(zero))), "env K");
+        check(|c, zero| drop(c.env.insert(zero, Some("v".into()))), "env a\0b");
     }
 
     #[test]
-    fn empty_and_impossible_names_are_refused() {
-        assert_eq!(drawn(&recipe("", &[]), &[]).unwrap_err().field, "program");
+    fn empty_and_malformed_names_are_refused() {
+        assert_eq!(planned(&command("", &[]), &[]).unwrap_err().field, "program");
         for name in ["", "A=B"] {
-            let mut bad = recipe("x", &[]);
-            bad.env.changes.insert(name.into(), Some("v".into()));
-            assert_eq!(drawn(&bad, &[]).unwrap_err().field, format!("env {name}"));
+            let mut bad = command("x", &[]);
+            bad.env.insert(name.into(), Some("v".into()));
+            assert_eq!(planned(&bad, &[]).unwrap_err().field, format!("env {name}"));
         }
-        let mut no_shell = recipe("x", &[]);
+        let mut no_shell = command("x", &[]);
         no_shell.shell = Some("".into());
-        assert_eq!(drawn(&no_shell, &[]).unwrap_err().field, "shell");
+        assert_eq!(planned(&no_shell, &[]).unwrap_err().field, "shell");
     }
 
     #[test]
     fn an_empty_directory_is_none_and_argv0_replaces_the_name() {
-        let mut x = recipe("/bin/x", &["1"]);
+        let mut x = command("/bin/x", &["1"]);
         x.current_dir = Some(PathBuf::new());
         x.argv0 = Some("other".into());
-        let plan = drawn(&x, &[]).unwrap();
+        let plan = planned(&x, &[]).unwrap();
         assert_eq!(plan.current_dir, None);
         assert_eq!(texts(&plan.arguments), ["other", "1"]);
     }
 
     #[test]
+    fn the_announcement_replaces_variables_of_its_names_for_this_child() {
+        let announcement = [("NODE_CHANNEL_FD", "3".to_owned())];
+        let ours = [("NODE_CHANNEL_FD", "8"), ("A", "b")].map(|(n, v)| (n.into(), v.into()));
+        let mut x = command("/bin/x", &[]);
+        x.env.insert("NODE_CHANNEL_FD".into(), Some("7".into()));
+        let announced = plan(&x, ours.clone().into_iter(), &announcement).unwrap();
+        assert_eq!(texts(&announced.environment), ["A=b", "NODE_CHANNEL_FD=3"]);
+        let plain = plan(&x, ours.clone().into_iter(), &[]).unwrap();
+        assert_eq!(texts(&plain.environment), ["A=b", "NODE_CHANNEL_FD=7"]);
+        x.env_clear();
+        let announced = plan(&x, ours.into_iter(), &announcement).unwrap();
+        assert_eq!(texts(&announced.environment), ["NODE_CHANNEL_FD=3"]);
+    }
+
+    #[test]
     fn bounds_are_included() {
-        assert!(within("nice", -20, -20, 19).is_ok() && within("nice", 19, -20, 19).is_ok());
-        assert_eq!(within("nice", 20, -20, 19), Err(Invalid::range("nice", "is out of range")));
+        assert!(
+            check_range("nice", -20, -20, 19).is_ok() && check_range("nice", 19, -20, 19).is_ok()
+        );
+        assert_eq!(
+            check_range("nice", 20, -20, 19),
+            Err(InvalidOption::range("nice", "is out of range"))
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! One process and the one place where its end is written down.
+//! A process, and the one place that stores its exit status.
 //!
-//! Whoever sees the pidfd readable reaps under the lock and publishes: a blocking wait and the
-//! loop never take the status from each other.
+//! The kernel gives the status once. Every caller that sees the pidfd readable reaps under the lock
+//! and stores the status, so a blocking wait and the loop never take it from each other.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,10 +13,11 @@ use sys::pidfd::{ExitStatus, PidFd};
 use sys::poll;
 use sys::signal::Signal;
 
-/// How long to wait before asking again when the pidfd was readable before the exit could be seen
-/// (a tracer is told first); doubled each time up to [`RECHECK_MAX`].
+/// The first pause before an exit is checked again. The pidfd of a traced process can be readable
+/// before `waitid` shows the exit, because the tracer is notified first. Each pause is twice as
+/// long, up to [`RECHECK_MAX`].
 pub(crate) const RECHECK_MIN: Duration = Duration::from_millis(1);
-/// The longest of these waits.
+/// The longest pause before an exit is checked again.
 pub(crate) const RECHECK_MAX: Duration = Duration::from_millis(64);
 
 #[derive(Debug)]
@@ -39,13 +40,13 @@ impl Process {
         &self.pidfd
     }
 
-    /// What is known without asking the kernel.
-    pub(crate) fn known(&self) -> Option<ExitStatus> {
+    /// Returns the stored status, without a system call.
+    pub(crate) fn known_status(&self) -> Option<ExitStatus> {
         *self.status()
     }
 
-    /// Reaps the process if it has ended.
-    pub(crate) fn check(&self) -> io::Result<Option<ExitStatus>> {
+    /// Reaps the process if it has ended, and returns its status.
+    pub(crate) fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         let mut status = self.status();
         if status.is_none() {
             *status = self.pidfd.try_wait()?;
@@ -53,18 +54,18 @@ impl Process {
         Ok(*status)
     }
 
-    /// Waits for the end, at most until `deadline`.
+    /// Waits until the process has ended, or until `deadline`.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
         let mut pause = RECHECK_MIN;
         loop {
-            if let Some(status) = self.known() {
+            if let Some(status) = self.known_status() {
                 return Ok(Some(status));
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if !poll::readable(self.pidfd.as_fd(), left)? {
-                return self.check();
+                return self.try_wait();
             }
-            if let Some(status) = self.check()? {
+            if let Some(status) = self.try_wait()? {
                 return Ok(Some(status));
             }
             thread::sleep(left.map_or(pause, |left| left.min(pause)));
@@ -75,8 +76,8 @@ impl Process {
         }
     }
 
-    /// Runs `act` while the process is certainly not reaped, so that its number is its own; `None`
-    /// when it is reaped already.
+    /// Runs `act` while the process is certainly not reaped, so that its process id cannot mean
+    /// another process; returns `None` if it is reaped already.
     pub(crate) fn while_unreaped<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
         let status = self.status();
         let answer = status.is_none().then(act);
@@ -84,9 +85,9 @@ impl Process {
         answer
     }
 
-    /// `false` when the process has ended before.
+    /// Sends a signal; returns false if the process has ended before.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
-        if self.check()?.is_some() {
+        if self.try_wait()?.is_some() {
             return Ok(false);
         }
         match self.pidfd.send_signal(signal) {

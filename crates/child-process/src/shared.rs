@@ -1,7 +1,9 @@
-//! What everybody who has to do with one child shares: its process, its channel, its listeners.
+//! The state of one child that its handle, its driver and its callbacks share: the process, the
+//! channel, the subscribers.
 //!
-//! A plain child that is only waited for never touches the loop. A [`Driver`] is put there when
-//! somebody listens, when a timeout runs, or when the child is left behind and must be reaped.
+//! A child that is only waited for never touches the event loop. A [`Driver`] is added to the loop
+//! when the first subscriber comes, when a timeout runs, or when the handle is dropped before the
+//! process has ended, so that the process is reaped.
 
 use std::fs::File;
 use std::io;
@@ -16,9 +18,9 @@ use sys::signal::Signal;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
-use crate::hub::{Hub, Listener};
-use crate::lifecycle::{Input, Life, Tell};
+use crate::lifecycle::{Input, Lifecycle, Notice};
 use crate::process::Process;
+use crate::subscribers::{Subscriber, Subscribers};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -26,36 +28,34 @@ pub(crate) struct Shared {
     link: OnceLock<Link>,
     pub(crate) kill_signal: Signal,
     pub(crate) timeout_at: Option<Instant>,
-    news: Mutex<News>,
-    state: Mutex<State>,
-    /// The inner level: the reason.
+    pending: Mutex<Pending>,
+    state: Mutex<LoopState>,
+    /// `Some` once the child was cancelled; the inner level is the reason.
     cancelled: OnceLock<Option<String>>,
 }
 
-/// What other threads bring for the driver.
+/// The input that other threads leave for the driver.
 #[derive(Debug, Default)]
-struct News {
-    listeners: Vec<Listener>,
+struct Pending {
+    subscribers: Vec<Subscriber>,
     errors: Vec<Error>,
     driver: Option<reactor::Handle>,
-    /// Somebody has listened, or does.
-    heard: bool,
-    /// The `Child` was dropped.
-    left: bool,
+    /// Whether there has ever been a subscriber.
+    subscribed: bool,
 }
 
-/// What belongs to the loop once there is a driver.
+/// The state that is used on the loop only, once there is a driver.
 #[derive(Debug)]
-struct State {
-    life: Life,
-    hub: Hub,
-    outputs: Vec<Output>,
-    /// The process has ended; told when its channel is read.
+struct LoopState {
+    lifecycle: Lifecycle,
+    subscribers: Subscribers,
+    outputs: Vec<OutputPipe>,
+    /// The process has ended; `Exit` is emitted when the channel is read to the end.
     exit_seen: bool,
 }
 
 #[derive(Debug)]
-struct Output {
+struct OutputPipe {
     pipe: Weak<File>,
     ended: bool,
 }
@@ -67,21 +67,23 @@ impl Shared {
         timeout_at: Option<Instant>,
         connected: bool,
     ) -> Self {
-        let (life, hub, outputs) = (Life::new(connected, 0), Hub::default(), Vec::new());
-        let mut state = State { life, hub, outputs, exit_seen: false };
-        state.hub.tell(Event::Spawn);
+        let (lifecycle, subscribers, outputs) =
+            (Lifecycle::new(connected, 0), Subscribers::default(), Vec::new());
+        let mut state = LoopState { lifecycle, subscribers, outputs, exit_seen: false };
+        state.subscribers.emit(Event::Spawn);
         Self {
             process,
             link: OnceLock::new(),
             kill_signal,
             timeout_at,
-            news: Mutex::default(),
+            pending: Mutex::default(),
             state: Mutex::new(state),
             cancelled: OnceLock::new(),
         }
     }
 
-    /// Before its kill signal is seen to have worked, so that whoever waits knows why.
+    /// Records the cancellation, before the kill signal is sent: a caller that sees the process end
+    /// must find the reason.
     pub(crate) fn mark_cancelled(&self, reason: Option<String>) {
         let _ = self.cancelled.set(reason);
     }
@@ -90,18 +92,18 @@ impl Shared {
         self.cancelled.get()
     }
 
-    /// Called once per piped output, before anybody else knows the child.
+    /// Adds a piped output. Called before any other thread knows the child.
     pub(crate) fn add_output(&self, pipe: &Arc<File>) {
         let mut state = self.state();
-        state.outputs.push(Output { pipe: Arc::downgrade(pipe), ended: false });
+        state.outputs.push(OutputPipe { pipe: Arc::downgrade(pipe), ended: false });
         let connected = self.link.get().is_some();
-        state.life = Life::new(connected, state.outputs.len() as u32);
+        state.lifecycle = Lifecycle::new(connected, state.outputs.len() as u32);
     }
 
-    /// Called once, before anybody else knows the child.
+    /// Sets the channel, once. Called before any other thread knows the child.
     pub(crate) fn set_link(&self, link: Link) {
         let mut state = self.state();
-        state.life = Life::new(true, state.outputs.len() as u32);
+        state.lifecycle = Lifecycle::new(true, state.outputs.len() as u32);
         let first = self.link.set(link);
         debug_assert!(first.is_ok(), "a child has one channel");
     }
@@ -110,109 +112,96 @@ impl Shared {
         self.link.get()
     }
 
-    /// Adds a listener, which is told on the loop what has happened and what happens from now on.
-    pub(crate) fn listen(self: &Arc<Self>, listener: Listener) {
-        let mut news = self.news();
-        news.heard = true;
-        news.listeners.push(listener);
-        drop(news);
-        if let Err(error) = self.kick() {
-            // There is no loop, so nothing else runs at the same time.
-            let news = std::mem::take(&mut self.news().listeners);
-            for mut listener in news {
-                listener
-                    .tell_alone(Event::Error(Error::Os("starting the loop", loop_error(&error))));
+    /// Adds a subscriber. It gets the events so far and then all further events, on the loop.
+    pub(crate) fn subscribe(self: &Arc<Self>, subscriber: Subscriber) {
+        let mut pending = self.pending();
+        pending.subscribed = true;
+        pending.subscribers.push(subscriber);
+        drop(pending);
+        if let Err(error) = self.wake_driver() {
+            // Without a loop no other thread emits events at the same time.
+            let pending = std::mem::take(&mut self.pending().subscribers);
+            for mut subscriber in pending {
+                subscriber
+                    .emit(Event::Error(Error::Os("starting the loop", clone_io_error(&error))));
             }
         }
     }
 
-    /// Tells an error in its order, if somebody listens.
+    /// Records an error, which is emitted before any later event.
     pub(crate) fn report(self: &Arc<Self>, error: Error) {
-        let mut news = self.news();
-        news.errors.push(error);
-        let heard = news.heard;
-        drop(news);
-        // A later listener is told as well. Without a loop nobody can be listening.
-        if heard {
-            let _ = self.kick();
+        let mut pending = self.pending();
+        pending.errors.push(error);
+        let subscribed = pending.subscribed;
+        drop(pending);
+        // Without a subscriber the error waits for the first one. Without a loop there is none.
+        if subscribed {
+            let _ = self.wake_driver();
         }
     }
 
-    /// Makes sure that the driver looks at the news soon.
-    pub(crate) fn kick(self: &Arc<Self>) -> io::Result<()> {
-        let mut news = self.news();
-        match &news.driver {
+    /// Makes the driver handle the pending input soon; adds it to the loop if it is not there.
+    pub(crate) fn wake_driver(self: &Arc<Self>) -> io::Result<()> {
+        let mut pending = self.pending();
+        match &pending.driver {
             Some(driver) => driver.wake(),
-            None => news.driver = Some(reactor()?.add(Driver::new(self.clone()))),
+            None => pending.driver = Some(reactor()?.add(Driver::new(self.clone()))),
         }
         Ok(())
     }
 
-    /// One of our ends of the child's outputs is gone.
+    /// Notes that this process has closed its end of an output.
     pub(crate) fn output_dropped(&self) {
-        if let Some(driver) = &self.news().driver {
+        if let Some(driver) = &self.pending().driver {
             driver.wake();
         }
     }
 
-    /// The `Child` is dropped: what nobody listens to is closed, and the loop reaps.
-    pub(crate) fn leave(self: &Arc<Self>) {
-        let mut news = self.news();
-        news.left = true;
-        let heard = news.heard;
-        drop(news);
-        if let (false, Some(link)) = (heard, self.link()) {
+    /// Notes that the `Child` was dropped. Without subscribers the channel is closed; the process
+    /// is reaped on the loop when it ends.
+    pub(crate) fn child_dropped(self: &Arc<Self>) {
+        let subscribed = self.pending().subscribed;
+        if let (false, Some(link)) = (subscribed, self.link()) {
             link.disconnect();
         }
-        if matches!(self.process.check(), Ok(None)) && self.kick().is_err() {
+        if matches!(self.process.try_wait(), Ok(None)) && self.wake_driver().is_err() {
             orphans().push(self.clone());
         }
     }
 
-    /// What the channel brings. Runs on the loop.
-    pub(crate) fn link_event(self: &Arc<Self>, event: LinkEvent) {
+    /// Handles an event of the channel. Runs on the loop.
+    pub(crate) fn channel_event(self: &Arc<Self>, event: LinkEvent) {
         let mut state = self.state();
-        match event {
-            LinkEvent::Message(message) => state.hub.tell(Event::Message(message)),
-            LinkEvent::Internal(message) => state.hub.tell(Event::Internal(message)),
-            LinkEvent::Error(error) => state.hub.tell(Event::Error(Error::Channel(error))),
-            LinkEvent::Acknowledged { ticket, taken } => {
-                state.hub.tell(Event::Acknowledged { ticket, taken });
+        if matches!(event, LinkEvent::PeerGone) {
+            state.step(Input::Exited, &self.process);
+        } else if state.subscribers.emit_from_channel(event) {
+            state.step(Input::Disconnected, &self.process);
+            if state.exit_seen {
+                state.step(Input::Exited, &self.process);
             }
-            LinkEvent::Disconnect { error, .. } => {
-                if let Some(error) = error {
-                    state.hub.tell(Event::Error(Error::Channel(error)));
-                }
-                state.step(Input::Disconnected, &self.process);
-                if state.exit_seen {
-                    state.step(Input::Exited, &self.process);
-                }
-            }
-            LinkEvent::PeerGone => state.step(Input::Exited, &self.process),
-            // A kind that a later channel may bring.
-            _ => {}
         }
         drop(state);
         self.output_dropped();
     }
 
-    /// Tells what went wrong so far: before an end that it led to. Runs on the loop.
+    /// Emits the recorded errors, so that an error precedes the exit it has caused. Runs on the
+    /// loop.
     pub(crate) fn take_errors(&self) {
-        let errors = std::mem::take(&mut self.news().errors);
+        let errors = std::mem::take(&mut self.pending().errors);
         let mut state = self.state();
         for error in errors {
-            state.hub.tell(Event::Error(error));
+            state.subscribers.emit(Event::Error(error));
         }
     }
 
-    /// Takes the news. Runs on the loop.
-    pub(crate) fn take_news(&self) {
+    /// Handles the pending input. Runs on the loop.
+    pub(crate) fn take_pending(&self) {
         self.take_errors();
-        let listeners = std::mem::take(&mut self.news().listeners);
-        let resume = !listeners.is_empty();
+        let subscribers = std::mem::take(&mut self.pending().subscribers);
+        let resume = !subscribers.is_empty();
         let mut state = self.state();
-        for listener in listeners {
-            state.hub.add(listener);
+        for subscriber in subscribers {
+            state.subscribers.add(subscriber);
         }
         drop(state);
         if let (true, Some(link)) = (resume, self.link()) {
@@ -220,11 +209,13 @@ impl Shared {
         }
     }
 
-    /// The process has been seen to have ended. What it sent before, and that it left, is told
-    /// first, as far as it is read by then. Runs on the loop.
+    /// Handles the end of the process. Runs on the loop.
+    ///
+    /// While the channel is open, it is read first, as far as subscribers take the messages: those
+    /// messages and `Disconnect` are emitted before `Exit`.
     pub(crate) fn exited(&self) {
         let mut state = self.state();
-        match self.link().filter(|_| state.life.is_connected()) {
+        match self.link().filter(|_| state.lifecycle.is_connected()) {
             Some(link) => {
                 state.exit_seen = true;
                 link.peer_is_gone();
@@ -233,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// The output has ended. Runs on the loop.
+    /// Handles the end of an output. Runs on the loop.
     pub(crate) fn output_ended(&self, index: usize) {
         let mut state = self.state();
         if let Some(output) = state.outputs.get_mut(index).filter(|output| !output.ended) {
@@ -242,73 +233,77 @@ impl Shared {
         }
     }
 
-    /// The outputs that have not ended yet: `None` where our end is gone.
+    /// Returns the outputs that have not ended; `None` if this process has closed its end.
     pub(crate) fn open_outputs(&self) -> Vec<(usize, Option<Arc<File>>)> {
         let state = self.state();
         let open = state.outputs.iter().enumerate().filter(|(_, output)| !output.ended);
         open.map(|(index, output)| (index, output.pipe.upgrade())).collect()
     }
 
-    /// Whether the driver has nothing left to do; it is forgotten then. Runs on the loop.
-    pub(crate) fn is_settled(&self) -> bool {
+    /// Removes the driver and returns true if it has nothing left to do. Runs on the loop.
+    pub(crate) fn retire_if_idle(&self) -> bool {
         let state = self.state();
-        let mut news = self.news();
-        let idle = news.listeners.is_empty() && news.errors.is_empty();
-        let unheard = state.hub.is_empty();
-        let settled = idle && !state.life.is_alive() && (unheard || state.life.is_closed());
-        if settled {
-            news.driver = None;
+        let mut pending = self.pending();
+        let idle = pending.subscribers.is_empty() && pending.errors.is_empty();
+        let no_subscribers = state.subscribers.is_empty();
+        let retired =
+            idle && !state.lifecycle.is_alive() && (no_subscribers || state.lifecycle.is_closed());
+        if retired {
+            pending.driver = None;
         }
-        settled
+        retired
     }
 
-    /// Whether the end of the outputs matters to anybody. Runs on the loop.
-    pub(crate) fn is_heard(&self) -> bool {
-        !self.state().hub.is_empty()
+    /// Returns whether any subscriber needs to know the end of the outputs. Runs on the loop.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        !self.state().subscribers.is_empty()
     }
 
-    fn news(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LoopState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LoopState {
     fn step(&mut self, input: Input, process: &Process) {
-        for tell in self.life.step(input) {
-            let status = process.known().unwrap_or(ExitStatus::Unknown);
-            self.hub.tell(match tell {
-                Tell::Disconnect => Event::Disconnect,
-                Tell::Exit => Event::Exit(status),
-                Tell::Close => Event::Close(status),
+        for notice in self.lifecycle.step(input) {
+            let status = process.known_status().unwrap_or(ExitStatus::Unknown);
+            self.subscribers.emit(match notice {
+                Notice::Disconnect => Event::Disconnect,
+                Notice::Exit => Event::Exit(status),
+                Notice::Close => Event::Close(status),
             });
         }
-        if self.life.is_closed() {
-            self.hub.end();
+        if self.lifecycle.is_closed() {
+            self.subscribers.close();
         }
     }
 }
 
-fn loop_error(error: &io::Error) -> io::Error {
+fn clone_io_error(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// Children that were left behind while the loop could not be started: descriptors had run out.
+/// Dropped children whose process runs, and for which the loop could not be started because no
+/// descriptor was left.
 static ORPHANS: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
 
 fn orphans() -> MutexGuard<'static, Vec<Arc<Shared>>> {
     ORPHANS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reaps those of them that have ended: called at every spawn.
+/// Reaps the orphans that have ended and moves the others to the loop if it can be started now.
+/// Called at every spawn.
 pub(crate) fn reap_orphans() {
     let mut orphans = orphans();
     if !orphans.is_empty() {
-        orphans
-            .retain(|shared| matches!(shared.process.check(), Ok(None)) && shared.kick().is_err());
+        orphans.retain(|shared| {
+            matches!(shared.process.try_wait(), Ok(None)) && shared.wake_driver().is_err()
+        });
     }
 }
 
@@ -317,8 +312,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_is_listened_to_is_small() {
+    fn a_child_with_subscribers_is_small() {
         let bytes = size_of::<Shared>() + size_of::<Driver>() + size_of::<crate::Child>();
-        assert!(bytes <= 1024, "{bytes} bytes, and as much again for listeners and the loop");
+        assert!(bytes <= 1024, "{bytes} bytes, and as much again for subscribers and the loop");
     }
 }

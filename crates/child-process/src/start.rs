@@ -1,222 +1,166 @@
-//! From a [`Command`] to a running child: pipes and channel are made, the plan is handed to the
-//! kernel's room, our ends go into the [`Child`].
+//! From a [`Command`] to a running [`Child`]: creates the pipes and the channel, has the plan
+//! executed, and keeps this process's ends.
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ipc::{Link, Serialization};
-use sys::spawn::{Descriptor, Plan, Source, SpawnError, Spawned, Step};
+use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
 
+use crate::announcement;
 use crate::child::{Child, Streams};
-use crate::command::{Command, Rights, take_owned};
-use crate::error::{Error, Invalid, SpawnFailure};
-use crate::module::runs_scripts;
-use crate::plan::{self, Blueprint, NUMBER_MAX};
+use crate::command::Command;
+use crate::error::{Error, SpawnError};
+use crate::plan;
 use crate::process::Process;
 use crate::shared::{Shared, reap_orphans};
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
 
-/// The variable that announces the channel to the child: `number:inode:version:codec`.
-pub(crate) const CHANNEL: &str = "BROOD_CHANNEL";
-/// The same for a program of Node's.
-pub(crate) const NODE_CHANNEL: &str = "NODE_CHANNEL_FD";
-pub(crate) const NODE_CODEC: &str = "NODE_CHANNEL_SERIALIZATION_MODE";
-/// The version of that announcement.
-pub(crate) const CHANNEL_VERSION: u32 = 1;
-
-pub(crate) fn spawn(command: &mut Command) -> Result<Child, Error> {
-    validate(command)?;
-    reap_orphans();
-    let mut ends = Ends::make(command).map_err(|error| failure(command, Step::Process, error))?;
-    if let Some((number, theirs)) = &ends.channel {
-        announce(command, *number, theirs)?;
+impl Command {
+    /// Starts the child and returns when it has executed its program.
+    ///
+    /// Descriptors that were given to the command are then open in the child only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] when an option is invalid: nothing was started. [`Error::Spawn`] with the
+    /// step that failed: no process is left.
+    pub fn spawn(&mut self) -> Result<Child, Error> {
+        start(self, self.timeout)
     }
-    let blueprint = plan::blueprint(&command.recipe, std::env::vars_os());
-    // The announcement is for this child only.
-    for name in [CHANNEL, NODE_CHANNEL, NODE_CODEC] {
-        command.recipe.env.changes.remove(OsStr::new(name));
-    }
-    let blueprint = blueprint?;
-    let cgroup =
-        open_cgroup(&command.rights).map_err(|error| failure(command, Step::Cgroup, error))?;
-    let mut owned = take_owned(&mut command.stdio);
-    owned.append(&mut ends.theirs);
-    owned.extend(ends.channel.take());
-    let prepared = Prepared {
-        blueprint,
-        sources: sources(command),
-        owned,
-        rights: std::mem::take(&mut command.rights),
-        cgroup,
-    };
-    let (spawned, rights) = prepared.launch_where_it_belongs();
-    command.rights = rights;
-    let spawned = spawned.map_err(|error| failure(command, error.step, error.into()))?;
-    child(command, spawned, ends)
 }
 
-fn failure(command: &Command, step: Step, source: io::Error) -> Error {
-    Error::Spawn(Box::new(SpawnFailure {
-        program: command.recipe.shell.as_ref().unwrap_or(&command.recipe.program).clone(),
-        arguments: command.recipe.args.clone(),
-        current_dir: command.recipe.current_dir.clone(),
+/// Starts the child with `timeout` in place of the command's.
+pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
+    plan::check(command)?;
+    reap_orphans();
+    let mut pipes =
+        Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, error))?;
+    let announcement = match &pipes.child_channel {
+        Some((number, end)) => announcement(command, *number, end)?,
+        None => Vec::new(),
+    };
+    let plan = plan::plan(command, std::env::vars_os(), &announcement)?;
+    let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
+    let sources = sources(command);
+    let slots = command.stdio.iter_mut();
+    let owned = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
+    let mut owned: Vec<(i32, OwnedFd)> = owned.collect();
+    owned.append(&mut pipes.child_ends);
+    owned.extend(pipes.child_channel.take());
+    // Owns everything but the attributes, so that it can run on another thread. The child's ends
+    // close when it returns, before anybody can wait for the end of a pipe.
+    let launch = move |attributes: &Attributes| {
+        let fixed = sources.iter().map(|(number, source)| (*number, *source));
+        let moved = owned.iter().map(|(number, fd)| (*number, Source::Fd(fd.as_fd())));
+        let descriptor = |(number, source)| Descriptor { number: number as u32, source };
+        let descriptors = fixed.chain(moved).map(descriptor).collect();
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let attributes = Cow::Borrowed(attributes);
+        sys::spawn::spawn(&Plan { descriptors, attributes, cgroup, ..plan })
+    };
+    let spawned = if command.attributes.parent_death_signal.is_none() {
+        launch(&command.attributes)
+    } else {
+        // The kernel sends the signal when the thread that started the child ends.
+        let attributes = command.attributes.clone();
+        on_the_spawner_thread(move || launch(&attributes))
+    };
+    let spawned = spawned.map_err(|error| spawn_error(command, error.step, error.into()))?;
+    child(command, timeout, spawned, pipes)
+}
+
+fn spawn_error(command: &Command, step: Step, source: io::Error) -> Error {
+    Error::Spawn(Box::new(SpawnError {
+        program: command.shell.as_ref().unwrap_or(&command.program).clone(),
+        arguments: command.args.clone(),
+        current_dir: command.current_dir.clone(),
         step,
         source,
     }))
 }
 
-/// Checks what [`plan::blueprint`] does not: numbers and slots.
-fn validate(command: &Command) -> Result<(), Invalid> {
-    let rights = &command.rights;
-    let id_max = i64::from(u32::MAX) - 1;
-    if let Some(uid) = rights.uid {
-        plan::within("uid", uid.into(), 0, id_max)?;
-    }
-    if let Some(gid) = rights.gid {
-        plan::within("gid", gid.into(), 0, id_max)?;
-    }
-    for group in rights.groups.iter().flatten() {
-        plan::within("groups", i64::from(*group), 0, id_max)?;
-    }
-    if let Some(nice) = rights.nice {
-        plan::within("nice", nice.into(), -20, 19)?;
-    }
-    if let Some(umask) = rights.umask {
-        plan::within("umask", umask.into(), 0, 0o777)?;
-    }
-    if let Some(group) = rights.process_group {
-        plan::within("process_group", group.into(), 0, i32::MAX.into())?;
-        if rights.session {
-            return Err(Invalid::value("process_group", "a session leader has its own group"));
-        }
-    }
-    if let Some(processors) = &rights.affinity {
-        if processors.is_empty() {
-            return Err(Invalid::value("affinity", "must name a processor"));
-        }
-        for processor in processors {
-            plan::within("affinity", i64::from(*processor), 0, 8191)?;
-        }
-    }
-    validate_slots(command)
-}
-
-fn validate_slots(command: &Command) -> Result<(), Invalid> {
-    let mut channels = 0;
-    for (number, slot) in &command.stdio {
-        if *number < 0 || *number > NUMBER_MAX {
-            return Err(Invalid::range(format!("stdio[{number}]"), "is out of range"));
-        }
-        match slot {
-            Slot::Channel => channels += 1,
-            Slot::Moved => {
-                let why = "the descriptor went into an earlier child; give another one";
-                return Err(Invalid::value(format!("stdio[{number}]"), why));
-            }
-            _ => {}
-        }
-    }
-    if channels > 1 {
-        return Err(Invalid::coded(
-            "stdio",
-            "at most one slot can be the channel",
-            "ERR_IPC_ONE_PIPE",
-        ));
-    }
-    if channels == 0 && command.is_fork {
-        let code = "ERR_CHILD_PROCESS_IPC_REQUIRED";
-        return Err(Invalid::coded("stdio", "a fork must have a channel", code));
-    }
-    Ok(())
-}
-
-/// What was made for the child: its ends by number, and ours.
+/// The pipes and the channel of a child: the child's ends by descriptor number, and this process's.
 #[derive(Default)]
-struct Ends {
-    theirs: Vec<(i32, OwnedFd)>,
-    channel: Option<(i32, OwnedFd)>,
-    link: Option<OwnedFd>,
+struct Pipes {
+    child_ends: Vec<(i32, OwnedFd)>,
+    child_channel: Option<(i32, OwnedFd)>,
+    channel: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     outputs: Vec<(i32, OwnedFd)>,
     extra: Vec<(i32, OwnedFd)>,
 }
 
-impl Ends {
+impl Pipes {
     fn make(command: &Command) -> io::Result<Self> {
-        let mut ends = Self::default();
+        let mut pipes = Self::default();
         for (number, slot) in &command.stdio {
             match (slot, *number) {
                 (Slot::Pipe, 0) => {
                     let (reader, writer) = sys::pipe::pipe()?;
-                    ends.theirs.push((0, reader));
-                    ends.stdin = Some(writer);
+                    pipes.child_ends.push((0, reader));
+                    pipes.stdin = Some(writer);
                 }
                 (Slot::Pipe, number @ (1 | 2)) => {
                     let (reader, writer) = sys::pipe::pipe()?;
-                    ends.theirs.push((number, writer));
-                    ends.outputs.push((number, reader));
+                    pipes.child_ends.push((number, writer));
+                    pipes.outputs.push((number, reader));
                 }
                 (Slot::Pipe, number) => {
                     let (ours, theirs) = sys::socket::pair_stream()?;
-                    ends.theirs.push((number, theirs));
-                    ends.extra.push((number, ours));
+                    pipes.child_ends.push((number, theirs));
+                    pipes.extra.push((number, ours));
                 }
                 (Slot::Channel, number) => {
                     let (ours, theirs) = sys::socket::pair_stream()?;
-                    ends.channel = Some((number, theirs));
-                    ends.link = Some(ours);
+                    pipes.child_channel = Some((number, theirs));
+                    pipes.channel = Some(ours);
                 }
                 _ => {}
             }
         }
-        Ok(ends)
+        Ok(pipes)
     }
 }
 
-/// Tells the child where its channel is: by our variable, or by Node's.
-fn announce(command: &mut Command, number: i32, theirs: &OwnedFd) -> Result<(), Error> {
-    let inode = sys::fd::inode(theirs.as_fd()).map_err(|error| Error::Os("fstat", error))?;
-    let codec = channel_options(command).serialization.name();
-    if speaks_node(command) {
-        command.env(NODE_CHANNEL, number.to_string()).env(NODE_CODEC, codec);
-    } else {
-        command.env(CHANNEL, format!("{number}:{inode}:{CHANNEL_VERSION}:{codec}"));
-    }
-    Ok(())
+/// Returns the variables that announce the channel to the child.
+fn announcement(
+    command: &Command,
+    number: i32,
+    child_end: &OwnedFd,
+) -> Result<Vec<(&'static str, String)>, Error> {
+    let inode = sys::fd::inode(child_end.as_fd()).map_err(|error| Error::Os("fstat", error))?;
+    let codec = channel_options(command).serialization;
+    Ok(announcement::variables(number, inode, codec, command.speaks_node()))
 }
 
-/// Whether the child expects Node's channel.
-pub(crate) fn speaks_node(command: &Command) -> bool {
-    command.is_node || (command.recipe.shell.is_none() && runs_scripts(&command.recipe.program))
-}
-
-/// Limits and codec of the channel; Node knows two codecs, and the first is its default.
+/// Returns the options of the channel. Node has no bincode: its default is JSON.
 fn channel_options(command: &Command) -> ipc::Options {
     let mut options = command.channel.clone();
-    if speaks_node(command) && options.serialization == Serialization::Bincode {
+    if command.speaks_node() && options.serialization == Serialization::Bincode {
         options.serialization = Serialization::Json;
     }
     options
 }
 
-fn open_cgroup(rights: &Rights) -> io::Result<Option<OwnedFd>> {
-    let Some(directory) = &rights.cgroup else { return Ok(None) };
+fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
+    let Some(directory) = &command.cgroup else { return Ok(None) };
     let file = directory.join("cgroup.procs");
-    if rights.cgroup_is_own && !std::fs::read_to_string(&file)?.trim().is_empty() {
+    if command.cgroup_is_own && !std::fs::read_to_string(&file)?.trim().is_empty() {
         return Err(io::Error::from_raw_os_error(sys::errno::EBUSY));
     }
     let procs = File::options().write(true).open(file)?;
     Ok(Some(procs.into()))
 }
 
-/// The slots that need no descriptor of ours.
+/// Returns the sources of the descriptors for which this process opens nothing.
 fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
     let source = |(number, slot): &(i32, Slot)| {
         let source = match slot {
@@ -231,64 +175,20 @@ fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
     command.stdio.iter().filter_map(source).collect()
 }
 
-/// All that is needed to start the child, owned, so that another thread can do it.
-struct Prepared {
-    blueprint: Blueprint,
-    sources: Vec<(i32, Source<'static>)>,
-    owned: Vec<(i32, OwnedFd)>,
-    rights: Rights,
-    cgroup: Option<OwnedFd>,
-}
-
-type Launched = (Result<Spawned, SpawnError>, Rights);
-
-impl Prepared {
-    /// Here, or on the thread whose end is the end of the process.
-    fn launch_where_it_belongs(self) -> Launched {
-        if self.rights.parent_death_signal.is_none() {
-            return self.launch();
-        }
-        let (answer, launched) = crossbeam_channel::bounded(1);
-        let job: Job = Box::new(move || {
-            // The asker waits for it.
-            let _ = answer.send(self.launch());
-        });
-        spawner().send(job).expect("the thread never ends");
-        launched.recv().expect("every job answers")
-    }
-
-    fn launch(self) -> Launched {
-        let Self { blueprint, sources, owned, rights, cgroup } = self;
-        let Blueprint { candidates, arguments, environment, current_dir } = blueprint;
-        let fixed = sources.iter().map(|(number, source)| (*number, *source));
-        let given = owned.iter().map(|(number, fd)| (*number, Source::Fd(fd.as_fd())));
-        let descriptor = |(number, source)| Descriptor { number: number as u32, source };
-        let mut plan = Plan::new(candidates, arguments);
-        plan.descriptors = fixed.chain(given).map(descriptor).collect();
-        plan.environment = environment;
-        plan.current_dir = current_dir;
-        plan.session = rights.session;
-        plan.process_group = rights.process_group;
-        plan.umask = rights.umask;
-        plan.limits.clone_from(&rights.limits);
-        plan.nice = rights.nice;
-        plan.affinity.clone_from(&rights.affinity);
-        plan.groups.clone_from(&rights.groups);
-        plan.gid = rights.gid;
-        plan.uid = rights.uid;
-        plan.parent_death_signal = rights.parent_death_signal;
-        plan.cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        plan.no_new_privileges = rights.no_new_privileges;
-        plan.blocked_signals.clone_from(&rights.blocked_signals);
-        let spawned = sys::spawn::spawn(&plan);
-        drop(plan);
-        (spawned, rights)
-    }
+/// Runs `work` on the thread that never ends, and waits for the result.
+fn on_the_spawner_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (answer, result) = crossbeam_channel::bounded(1);
+    let job: Job = Box::new(move || {
+        // The receiver waits below.
+        let _ = answer.send(work());
+    });
+    spawner().send(job).expect("the thread never ends");
+    result.recv().expect("every job answers")
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread that starts children with a parent-death signal.
+/// Returns the queue of the thread that starts children with a parent-death signal.
 fn spawner() -> &'static Sender<Job> {
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
     SPAWNER.get_or_init(|| {
@@ -300,42 +200,130 @@ fn spawner() -> &'static Sender<Job> {
     })
 }
 
-/// Puts our ends into a [`Child`].
-fn child(command: &Command, spawned: Spawned, ends: Ends) -> Result<Child, Error> {
+/// Creates the [`Child`] and starts the channel, the timeout and the cancellation.
+fn child(
+    command: &Command,
+    timeout: Option<Duration>,
+    spawned: Spawned,
+    pipes: Pipes,
+) -> Result<Child, Error> {
     let process = Process::new(spawned.pid, spawned.pidfd);
-    let timeout_at = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let connected = ends.link.is_some();
+    let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let connected = pipes.channel.is_some();
     let shared = Arc::new(Shared::new(process, command.kill_signal, timeout_at, connected));
-    let mut streams = Streams { stdin: ends.stdin.map(ChildStdin::new), ..Streams::default() };
-    for (number, pipe) in ends.outputs {
+    let mut streams = Streams { stdin: pipes.stdin.map(ChildStdin::new), ..Streams::default() };
+    for (number, pipe) in pipes.outputs {
         let pipe = Arc::new(File::from(pipe));
         shared.add_output(&pipe);
         let output = Some(ChildOutput::new(pipe, &shared));
         if number == 1 { streams.stdout = output } else { streams.stderr = output }
     }
-    let extra = ends.extra.into_iter();
+    let extra = pipes.extra.into_iter();
     streams.extra = extra.map(|(number, pipe)| (number, UnixStream::from(pipe))).collect();
-    let child = Child::new(shared, streams, command);
-    if let Some(socket) = ends.link {
-        // The child is there already: should this fail, dropping `child` reaps it, and it finds
-        // its channel closed.
-        child.connect(socket, channel_options(command), speaks_node(command))?;
+    let own_cgroup = command.cgroup.clone().filter(|_| command.cgroup_is_own);
+    // A failure from here on drops `child`: the process is reaped and finds its channel closed.
+    let child = Child::new(Arc::clone(&shared), streams, command.kill_on_drop, own_cgroup);
+    if let Some(socket) = pipes.channel {
+        connect(&shared, socket, command)?;
     }
-    child.arm(command)?;
+    if timeout_at.is_some() {
+        shared.wake_driver().map_err(|error| Error::Os("starting the loop", error))?;
+    }
+    if let Some(token) = &command.cancel {
+        token.watch(&shared);
+    }
     Ok(child)
 }
 
-impl Child {
-    fn connect(&self, socket: OwnedFd, options: ipc::Options, node: bool) -> Result<(), Error> {
-        // Weak: the link keeps this closure, and the child keeps the link.
-        let weak = Arc::downgrade(self.shared());
-        let start = if node { Link::start_node } else { Link::start_paused };
-        let link = start(socket, options, move |event| {
-            if let Some(shared) = weak.upgrade() {
-                shared.link_event(event);
-            }
-        })?;
-        self.shared().set_link(link);
-        Ok(())
+fn connect(shared: &Arc<Shared>, socket: OwnedFd, command: &Command) -> Result<(), Error> {
+    // Weak, because the link keeps this closure and the child keeps the link.
+    let weak = Arc::downgrade(shared);
+    let start = if command.speaks_node() { Link::start_node } else { Link::start_paused };
+    let link = start(socket, channel_options(command), move |event| {
+        if let Some(shared) = weak.upgrade() {
+            shared.channel_event(event);
+        }
+    })?;
+    shared.set_link(link);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::fork::Fork;
+    use crate::module::Module;
+    use sys::signal::Signal;
+
+    /// Creates a fork of a shell at `program` that prints the announcement of its channel.
+    fn announced(program: impl AsRef<std::path::Path>) -> Fork {
+        let mut fork = Fork::new(Module::program(program));
+        let script = "echo ${NODE_CHANNEL_FD-none} ${BROOD_CHANNEL:+ours} $OTHER";
+        fork.silent(true).args(["-c", script]).env("OTHER", "kept").env("NODE_CHANNEL_FD", "77");
+        fork
+    }
+
+    fn output(command: &mut Command) -> String {
+        let mut child = command.spawn().unwrap();
+        let mut text = String::new();
+        child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+        assert!(child.wait().unwrap().success());
+        text.trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_command_is_the_same_after_its_child_was_started() {
+        let mut fork = announced("/bin/sh");
+        fork.nice(3).umask(0o077).parent_death_signal(Signal::KILL);
+        let before = (fork.env.clone(), fork.attributes.clone());
+        for _ in 0..2 {
+            assert_eq!(output(&mut fork), "77 ours kept");
+            assert_eq!((&fork.env, &fork.attributes), (&before.0, &before.1));
+        }
+        let shell = std::mem::replace(&mut fork.program, "/nonexistent/sh".into());
+        for _ in 0..2 {
+            assert_eq!(fork.spawn().unwrap_err().step(), Some(Step::Program));
+            assert_eq!((&fork.env, &fork.attributes), (&before.0, &before.1));
+        }
+        fork.program = shell;
+        assert_eq!(output(&mut fork), "77 ours kept");
+    }
+
+    #[test]
+    fn a_timeout_is_the_same_after_output_was_collected() {
+        let mut command = Command::new("sleep");
+        command.arg("60").timeout(Duration::from_millis(1));
+        for _ in 0..2 {
+            assert!(matches!(command.output().unwrap_err().error, Error::TimedOut));
+        }
+    }
+
+    #[test]
+    fn a_node_channel_that_the_user_names_reaches_a_child_without_a_channel() {
+        let mut command = Command::shell_line("echo $NODE_CHANNEL_FD");
+        command.env("NODE_CHANNEL_FD", "77");
+        for _ in 0..2 {
+            assert_eq!(output(&mut command), "77");
+        }
+    }
+
+    #[test]
+    fn our_announcement_wins_in_the_child_and_leaves_the_users_variable_in_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = folder.path().join("node");
+        std::os::unix::fs::symlink("/bin/sh", &node).unwrap();
+        let mut fork = announced(&node);
+        assert!(fork.speaks_node());
+        for _ in 0..2 {
+            assert_eq!(output(&mut fork), "3 kept");
+            let kept = fork.env.get("NODE_CHANNEL_FD".as_ref() as &std::ffi::OsStr);
+            assert_eq!(kept.unwrap().as_deref(), Some("77".as_ref()));
+        }
+        // The same command without a channel.
+        fork.is_fork = false;
+        fork.descriptor(3, crate::Stdio::null());
+        assert_eq!(output(&mut fork), "77 kept");
     }
 }

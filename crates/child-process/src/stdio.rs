@@ -1,8 +1,8 @@
-//! What a child's descriptors lead to, and our ends of its pipes.
+//! The descriptors of a child, and this process's ends of its pipes.
 //!
-//! Descriptors that are given to a [`Command`](crate::Command) move into its next child: when the
-//! child runs, only the child has them. So a pipeline of children ends by itself when one of them
-//! does. Give a clone where several children shall have the same.
+//! Descriptors that are given to a [`Command`](crate::Command) move into its next child: once the
+//! child runs, no copy of them is open here. A pipeline of children therefore ends by itself when
+//! one of them ends. Give a clone to each child if several children use one descriptor.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,17 +12,17 @@ use std::thread;
 
 use crate::shared::Shared;
 
-/// What one descriptor of a child leads to.
+/// The source of one descriptor of a child.
 ///
-/// Made by its functions, or from anything that owns a descriptor: a file, a socket, another
+/// Created by its functions, or from any value that owns a descriptor: a file, a socket, another
 /// child's [`ChildOutput`].
 ///
 /// ```
 /// use child_process::{Command, Stdio};
 ///
 /// let mut echo = Command::new("echo").arg("through").spawn()?;
-/// let said = Command::new("cat").stdin(echo.take_stdout().unwrap()).output()?;
-/// assert_eq!(said.stdout, b"through\n");
+/// let output = Command::new("cat").stdin(echo.take_stdout().unwrap()).output()?;
+/// assert_eq!(output.stdout, b"through\n");
 /// let silent = Command::new("ls").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
 /// assert!(silent.wait()?.success());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -39,44 +39,58 @@ pub(crate) enum Slot {
     Closed,
     Channel,
     Owned(OwnedFd),
-    /// It was owned, and went into a child.
+    /// The descriptor has moved into a child.
     Moved,
 }
 
+impl Slot {
+    /// Takes the descriptor out of an owned slot.
+    pub(crate) fn take_owned(&mut self) -> Option<OwnedFd> {
+        match std::mem::replace(self, Self::Moved) {
+            Self::Owned(fd) => Some(fd),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 impl Stdio {
-    /// A pipe between the child and us: what it reads as 0, what it writes as 1 and 2. Any other
-    /// number gets a Unix stream socket, which goes both ways.
+    /// Creates a pipe between the child and this process: the child reads descriptor 0 and writes
+    /// descriptors 1 and 2. Any other number is a Unix stream socket, which carries both
+    /// directions.
     #[must_use]
     pub const fn pipe() -> Self {
         Self(Slot::Pipe)
     }
 
-    /// The same as our descriptor of the same number; `/dev/null` where 0, 1 or 2 is closed.
+    /// Inherits the descriptor of the same number; `/dev/null` if 0, 1 or 2 is closed here.
     #[must_use]
     pub const fn inherit() -> Self {
         Self(Slot::InheritOwn)
     }
 
-    /// The same as our descriptor `number`, whatever it is when the child starts.
+    /// Inherits descriptor `number`, in the state it has when the child starts.
     #[must_use]
     pub const fn inherit_from(number: i32) -> Self {
         Self(Slot::Inherit(number))
     }
 
-    /// `/dev/null`.
+    /// Opens `/dev/null`.
     #[must_use]
     #[doc(alias = "ignore")]
     pub const fn null() -> Self {
         Self(Slot::Null)
     }
 
-    /// Nothing. Few programs expect their first three descriptors to be closed.
+    /// Leaves the number closed. Few programs expect their first three descriptors to be closed.
     #[must_use]
     pub const fn closed() -> Self {
         Self(Slot::Closed)
     }
 
-    /// The channel for messages. A child has at most one.
+    /// Creates the channel for messages. A child has at most one.
     #[must_use]
     pub const fn ipc() -> Self {
         Self(Slot::Channel)
@@ -89,7 +103,7 @@ impl<T: Into<OwnedFd>> From<T> for Stdio {
     }
 }
 
-/// Our end of a child's standard input. Dropping it is the end of what the child reads.
+/// This process's end of a child's standard input. Dropping it ends the child's input.
 #[derive(Debug)]
 pub struct ChildStdin(File);
 
@@ -125,22 +139,22 @@ impl From<ChildStdin> for OwnedFd {
     }
 }
 
-/// Our end of what a child writes: its standard output or its standard error.
+/// This process's end of a child's standard output or standard error.
 ///
-/// While it is held, [`Event::Close`](crate::Event::Close) waits for its end; a descriptor that
-/// was taken out of it is no longer waited for.
+/// [`Event::Close`](crate::Event::Close) waits until this output has ended or the value is dropped.
+/// It does not wait for a descriptor that was taken out of the value.
 #[derive(Debug)]
 pub struct ChildOutput {
-    // Closed before the notice is given.
+    // Dropped first: the driver must find the pipe closed when it is notified.
     pipe: Arc<File>,
-    notice: Notice,
+    notifier: DropNotifier,
 }
 
-/// Tells the child's driver that one of our ends is gone.
+/// Notifies the child's driver, on drop, that this process has closed its end of an output.
 #[derive(Debug)]
-pub(crate) struct Notice(Weak<Shared>);
+pub(crate) struct DropNotifier(Weak<Shared>);
 
-impl Drop for Notice {
+impl Drop for DropNotifier {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
             shared.output_dropped();
@@ -150,10 +164,10 @@ impl Drop for Notice {
 
 impl ChildOutput {
     pub(crate) fn new(pipe: Arc<File>, shared: &Arc<Shared>) -> Self {
-        Self { pipe, notice: Notice(Arc::downgrade(shared)) }
+        Self { pipe, notifier: DropNotifier(Arc::downgrade(shared)) }
     }
 
-    /// Makes a second handle of the same pipe.
+    /// Duplicates the descriptor of the pipe.
     ///
     /// # Errors
     ///
@@ -189,8 +203,8 @@ impl AsFd for ChildOutput {
 
 impl From<ChildOutput> for OwnedFd {
     fn from(output: ChildOutput) -> Self {
-        let ChildOutput { mut pipe, notice } = output;
-        // The driver borrows it for as long as one system call takes.
+        let ChildOutput { mut pipe, notifier } = output;
+        // The driver holds a reference for the duration of one system call.
         let file = loop {
             match Arc::try_unwrap(pipe) {
                 Ok(file) => break file,
@@ -198,7 +212,7 @@ impl From<ChildOutput> for OwnedFd {
             }
             thread::yield_now();
         };
-        drop(notice);
+        drop(notifier);
         file.into()
     }
 }

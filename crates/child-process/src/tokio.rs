@@ -1,4 +1,4 @@
-//! Children for tokio: the same descriptors, waited for by tokio instead of by a thread.
+//! Children under tokio: the runtime waits for their descriptors instead of a thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,8 @@ use crate::exec::Exec;
 use crate::stdio::{ChildOutput, ChildStdin};
 
 impl Child {
-    /// As [`wait`](Self::wait), without holding a thread. Dropping the future loses nothing.
+    /// Waits as [`wait`](Self::wait) does, without blocking a thread. Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -28,7 +29,7 @@ impl Child {
     pub async fn wait_async(&self) -> Result<ExitStatus, Error> {
         drop(self.streams().stdin.take());
         let failed = |error| Error::Os("waiting for a process", error);
-        // A number of its own, which tokio may register and forget as it likes.
+        // A descriptor of its own, because tokio registers and removes it.
         let pidfd = self.shared().process.pidfd().try_clone().map_err(failed)?;
         #[allow(deprecated, reason = "its fault needs a type that lies about its descriptor")]
         let watched = AsyncFd::with_interest(OwnedFd::from(pidfd), Interest::READABLE);
@@ -40,7 +41,8 @@ impl Child {
         if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
-        // Announced and not to be seen yet: a tracer is told first. Rare enough for a thread.
+        // The tracer of a process is notified of an exit before `waitid` shows it here. That is
+        // rare enough for a blocking thread.
         let shared = self.shared().clone();
         let waited = tokio::task::spawn_blocking(move || shared.process.wait_until(None)).await;
         match waited {
@@ -53,7 +55,7 @@ impl Child {
 }
 
 impl Exec {
-    /// As [`wait`](Self::wait), without holding an asynchronous task's thread.
+    /// Waits as [`wait`](Self::wait) does, without blocking an executor thread.
     ///
     /// # Errors
     ///
@@ -69,11 +71,11 @@ impl Exec {
 }
 
 impl ChildStdin {
-    /// The same pipe for tokio.
+    /// Converts into a pipe of tokio.
     ///
     /// # Errors
     ///
-    /// What registering it answers.
+    /// The error of registering the descriptor with the runtime.
     ///
     /// # Panics
     ///
@@ -84,12 +86,12 @@ impl ChildStdin {
 }
 
 impl ChildOutput {
-    /// The same pipe for tokio. [`Event::Close`](crate::Event::Close) does not wait for its end
-    /// any more.
+    /// Converts into a pipe of tokio. [`Event::Close`](crate::Event::Close) no longer waits for the
+    /// end of this output.
     ///
     /// # Errors
     ///
-    /// What registering it answers.
+    /// The error of registering the descriptor with the runtime.
     ///
     /// # Panics
     ///
@@ -112,14 +114,14 @@ mod tests {
         block_on(async {
             let child = Command::new("sh").args(["-c", "read -r x; exit 6"]).spawn().unwrap();
             assert_eq!(child.wait_async().await.unwrap(), ExitStatus::Code(6));
-            assert_eq!(child.wait_async().await.unwrap(), ExitStatus::Code(6), "as often as asked");
+            assert_eq!(child.wait_async().await.unwrap(), ExitStatus::Code(6), "each time");
         });
     }
 
     #[test]
     fn a_result_is_awaited() {
-        let said = block_on(exec("echo hello").unwrap().wait_async()).unwrap();
-        assert_eq!(said.stdout, b"hello\n");
+        let output = block_on(exec("echo hello").unwrap().wait_async()).unwrap();
+        assert_eq!(output.stdout, b"hello\n");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Ending a child together with what it has started.
+//! Signals for a child together with its descendants.
 //!
-//! Descendants are found by asking the kernel for the children of each process, and held by pidfd
-//! before they are signalled: a number that came to mean another process meanwhile is noticed,
-//! because its parent is not one of ours.
+//! The kernel lists the children of each process. Each descendant is opened as a pidfd before it is
+//! signalled, and its parent is checked afterwards: a process id that has come to mean another
+//! process is noticed, because the parent of that process is not in the tree.
 //!
-//! Limits: who has left the tree (its parent ended, and somebody else adopted it) is reached only
-//! through a control group of the child's own, or through the process group, if the child leads
-//! one. [`ROUNDS_MAX`] rounds.
+//! Limits: a process that has left the tree (its parent ended, and another process adopted it) is
+//! reached only through a control group of the child's own, or through the process group if the
+//! child leads one. The tree is searched [`ROUNDS_MAX`] times.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,19 +18,19 @@ use sys::signal::{Signal, kill_group};
 use crate::child::Child;
 use crate::error::Error;
 
-/// How often the tree is looked at again for processes that were started meanwhile.
+/// How often the tree is searched for processes that were started meanwhile.
 const ROUNDS_MAX: usize = 8;
 
 impl Child {
-    /// Sends a signal to the child, to its descendants, and to its process group if it leads one;
-    /// `false` when the child has ended before.
+    /// Sends a signal to the child, to its descendants, and to its process group if it leads one.
+    /// Returns `false` if the child has ended before.
     ///
-    /// Descendants that were orphaned are reached only through the group, so give a child whose
-    /// whole tree shall end a [`process_group`](crate::Command::process_group) or
-    /// [`detached`](crate::Command::detached); who starts a session of its own leaves that too,
-    /// but never an [`own_cgroup`](crate::Command::own_cgroup). What is in that one gets the
-    /// signal also when the child has ended before; the kernel's own `cgroup.kill` is used where
-    /// it has one (Linux 5.14, version 2).
+    /// Orphaned descendants are reached only through the group. Give a child whose whole tree must
+    /// end a [`process_group`](crate::Command::process_group), or make it
+    /// [`detached`](crate::Command::detached). A process can leave both by starting a session, but
+    /// it cannot leave an [`own_cgroup`](crate::Command::own_cgroup). The processes of that control
+    /// group get the signal even when the child has ended before; for `SIGKILL` the kernel's
+    /// `cgroup.kill` is used if it exists (control groups version 2, Linux 5.14).
     ///
     /// ```
     /// use child_process::{Command, ExitStatus, Signal};
@@ -43,7 +43,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// `EPERM` when the child runs as somebody else.
+    /// `EPERM` when the child belongs to another user.
     pub fn kill_tree(&self, signal: Signal) -> Result<bool, Error> {
         let sent = self.kill_descendants(signal);
         if let Some(group) = self.own_cgroup() {
@@ -54,20 +54,20 @@ impl Child {
 
     fn kill_descendants(&self, signal: Signal) -> Result<bool, Error> {
         let mut held = BTreeMap::new();
-        // What is to be killed is stopped first: a stopped process starts no other one, so none
-        // slips away between the look at its children and its end.
+        // Processes that will be killed are stopped first: a stopped process cannot fork, so no new
+        // process appears between the search for its children and its end.
         let freeze = signal == Signal::KILL;
         if freeze && !self.kill(Signal::STOP)? {
             return Ok(false);
         }
-        // Before the child itself: its descendants lose their parent when it ends.
+        // Descendants before the child: they lose their parent, and so the tree, when it ends.
         for _ in 0..ROUNDS_MAX {
             let before = held.len();
-            collect(self.pid(), &mut held, freeze);
-            for (told, pidfd) in held.values_mut().filter(|(told, _)| !told) {
-                // Gone, or somebody else's: there is nothing to do about it.
+            hold_descendants(self.pid(), &mut held, freeze);
+            for (signalled, pidfd) in held.values_mut().filter(|(signalled, _)| !signalled) {
+                // Fails when the process is gone or belongs to another user.
                 let _ = pidfd.send_signal(signal);
-                *told = true;
+                *signalled = true;
             }
             if held.len() == before {
                 break;
@@ -75,8 +75,8 @@ impl Child {
         }
         let pid = self.pid();
         self.shared().process.while_unreaped(|| {
-            if stat_field(pid, GROUP) == Some(pid) {
-                // Nobody is left, or nobody may be signalled: nothing to do about it.
+            if stat_field(pid, GROUP_FIELD) == Some(pid) {
+                // Fails when the group is empty or belongs to another user.
                 let _ = kill_group(pid, signal);
             }
         });
@@ -84,37 +84,37 @@ impl Child {
     }
 }
 
-/// Signals what is in this control group, but for `child`, which has the signal already.
+/// Signals the processes in this control group, except `child`, which has the signal already.
 fn kill_cgroup(group: &Path, signal: Signal, child: u32) {
     if signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
         return;
     }
-    let mut told = vec![child];
+    let mut signalled = vec![child];
     for _ in 0..ROUNDS_MAX {
-        let before = told.len();
-        for pid in members(group) {
+        let before = signalled.len();
+        for pid in processes_in(group) {
             let Ok(pidfd) = PidFd::open(pid) else { continue };
-            // Looked at again while it is held: the number means a process of this group.
-            if !told.contains(&pid) && members(group).contains(&pid) {
-                // Gone, or somebody else's: there is nothing to do about it.
+            // Checked again while the pidfd is held: now the id means a process of this group.
+            if !signalled.contains(&pid) && processes_in(group).contains(&pid) {
+                // Fails when the process is gone or belongs to another user.
                 let _ = pidfd.send_signal(signal);
-                told.push(pid);
+                signalled.push(pid);
             }
         }
-        if told.len() == before {
+        if signalled.len() == before {
             break;
         }
     }
 }
 
-fn members(group: &Path) -> Vec<u32> {
+fn processes_in(group: &Path) -> Vec<u32> {
     let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     list.split_whitespace().flat_map(str::parse).collect()
 }
 
-/// Adds the living descendants of `pid`, each with whether it was signalled. `freeze`: each is
-/// stopped before its own children are looked for.
-fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
+/// Adds the living descendants of `pid`, each with whether it was signalled. `freeze` stops each
+/// one before its own children are searched.
+fn hold_descendants(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
     let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
         for child in children(parent) {
@@ -123,10 +123,10 @@ fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
                 continue;
             }
             let Ok(pidfd) = PidFd::open(child) else { continue };
-            // Looked at while it is held: the number means this process.
-            if stat_field(child, PARENT) == Some(parent) {
+            // Checked while the pidfd is held: now the id means this child.
+            if stat_field(child, PARENT_FIELD) == Some(parent) {
                 if freeze {
-                    // Gone, or somebody else's.
+                    // Fails when the process is gone or belongs to another user.
                     let _ = pidfd.send_signal(Signal::STOP);
                 }
                 held.insert(child, (false, pidfd));
@@ -136,7 +136,7 @@ fn collect(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
     }
 }
 
-/// The children of every thread of `pid`.
+/// Returns the children of every thread of `pid`.
 fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists =
@@ -145,14 +145,14 @@ fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(numbers).collect()
 }
 
-/// Places in `/proc/PID/stat`, counted behind the name.
-const PARENT: usize = 1;
-const GROUP: usize = 2;
+/// Fields of `/proc/PID/stat`, counted from the one behind the name.
+const PARENT_FIELD: usize = 1;
+const GROUP_FIELD: usize = 2;
 
-fn stat_field(pid: u32, place: usize) -> Option<u32> {
+fn stat_field(pid: u32, field: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, parentheses too.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(place)?.parse().ok()
+    // The name can hold any byte, parentheses included.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn descendants_end_with_the_child_without_a_group_of_their_own() {
+    fn descendants_end_with_a_child_that_leads_no_group() {
         let mut shell = crate::Command::new("sh");
         let script = "sleep 60 & sh -c 'echo up; sleep 60; true' & wait";
         let mut child = shell.args(["-c", script]).spawn().unwrap();
@@ -169,16 +169,16 @@ mod tests {
         let mut up = [0; 3];
         stdout.read_exact(&mut up).unwrap();
         assert!(child.kill_tree(Signal::KILL).unwrap());
-        // Only when every writer has ended.
+        // The read ends only when every writer has ended.
         stdout.read_to_end(&mut Vec::new()).unwrap();
         child.wait().unwrap();
         assert!(!child.kill_tree(Signal::KILL).unwrap());
     }
 
     #[test]
-    fn our_own_place_in_proc_is_read() {
+    fn our_own_entry_in_proc_is_read() {
         let me = std::process::id();
-        assert_eq!(stat_field(me, PARENT), Some(std::os::unix::process::parent_id()));
-        assert!(stat_field(me, GROUP).is_some());
+        assert_eq!(stat_field(me, PARENT_FIELD), Some(std::os::unix::process::parent_id()));
+        assert!(stat_field(me, GROUP_FIELD).is_some());
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
         }
         Address::UnixAbstract(name) => {
             let socket = sys::bind::unix_stream(UnixName::Abstract(name))?;
-            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            sys::socket::listen(socket.as_fd(), options.backlog)?;
             unnamed(socket, address.clone())
         }
         Address::DatagramAbstract(name) => {
@@ -67,7 +67,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
         }
         Address::UnixPath(path) => {
             let (socket, file) = bind_path(path, options, sys::bind::unix_stream)?;
-            sys::bind::listen(socket.as_fd(), options.backlog)?;
+            sys::socket::listen(socket.as_fd(), options.backlog)?;
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
         Address::DatagramPath(path) => {
@@ -81,12 +81,12 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
 
 /// Opens the first of several TCP sockets at one address; the others [`join`].
 pub(crate) fn found(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::group::found(address, backlog, v6_only))
+    grouped(address, |address, v6_only| sys::reuse_port::bind_first(address, backlog, v6_only))
 }
 
 /// Opens one more.
 pub(crate) fn join(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::group::join(address, backlog, v6_only))
+    grouped(address, |address, v6_only| sys::reuse_port::bind_next(address, backlog, v6_only))
 }
 
 fn grouped(

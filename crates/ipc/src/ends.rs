@@ -114,7 +114,7 @@ impl<S, R> Channel<S, R> {
     pub fn from_env(name: &str, options: Options) -> Result<Channel<S, R>, Error> {
         let text = env::var(name).map_err(|_| Error::NotAChannel("the variable is not set"))?;
         let (number, inode, codec) = parse(&text)?;
-        let socket = sys::fd::claim(number, inode)
+        let socket = sys::fd::take_inherited(number, inode)
             .map_err(|_| Error::NotAChannel("the descriptor is not the announced one"))?;
         Channel::from_fd(socket, Options { serialization: codec, ..options })
     }
@@ -163,9 +163,9 @@ mod tests {
     fn a_descriptor_is_claimed_once_and_only_if_it_is_the_announced_one() {
         let (a, _b) = sys::socket::pair_stream().unwrap();
         let (number, inode) = (sys::fd::number(a.as_fd()), sys::fd::inode(a.as_fd()).unwrap());
-        assert!(sys::fd::claim(number, inode + 1).is_err());
-        assert!(sys::fd::claim(0, 0).is_err());
-        assert!(sys::fd::claim(1_000_000, 1).is_err());
+        assert!(sys::fd::take_inherited(number, inode + 1).is_err());
+        assert!(sys::fd::take_inherited(0, 0).is_err());
+        assert!(sys::fd::take_inherited(1_000_000, 1).is_err());
     }
 
     #[test]

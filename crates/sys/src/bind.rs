@@ -1,7 +1,7 @@
-//! Sockets bound to a name: Unix sockets, datagrams, and what a bound socket says of itself.
+//! Sockets bound to a name: Unix sockets, datagram sockets, and the state of a bound socket.
 //!
-//! Listeners are non-blocking, as in [`socket`](crate::socket). Datagram sockets are blocking: they
-//! are shared by processes, and `O_NONBLOCK` would be everybody's.
+//! Listeners are non-blocking, as in [`socket`](crate::socket). Datagram sockets are blocking,
+//! because processes share them, and `O_NONBLOCK` would apply to all of those processes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +11,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 
-use crate::fd::cvt;
-
-/// The longest path a Unix socket can be bound to, in bytes.
+/// The longest path to which a Unix socket can be bound, in bytes.
 pub const PATH_BYTES_MAX: usize = 107;
 
-/// What a Unix socket is bound to.
+/// The name of a Unix socket.
 #[derive(Clone, Copy, Debug)]
 pub enum UnixName<'a> {
-    /// A file of the kind socket.
+    /// The path of a socket file.
     Path(&'a Path),
     /// A name in the abstract namespace, without the leading zero.
     Abstract(&'a [u8]),
@@ -34,12 +32,13 @@ impl UnixName<'_> {
     }
 }
 
-/// Binds a Unix stream socket that does not listen yet, non-blocking. See [`listen`].
+/// Binds a Unix stream socket, non-blocking. [`socket::listen`](crate::socket::listen) makes it
+/// listen.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE` also when the path exists; `ENAMETOOLONG`, `ENOENT`, `EACCES`, `EROFS` and what
-/// `bind(2)` answers.
+/// `EADDRINUSE`, also when the path exists; `ENAMETOOLONG`, `ENOENT`, `EACCES`, `EROFS`, and the
+/// other errors of `bind(2)`.
 pub fn unix_stream(name: UnixName<'_>) -> io::Result<OwnedFd> {
     unix(SockType::Stream, SockFlag::SOCK_NONBLOCK, name)
 }
@@ -60,32 +59,21 @@ fn unix(kind: SockType, flags: SockFlag, name: UnixName<'_>) -> io::Result<Owned
     Ok(socket)
 }
 
-/// Lets a bound stream socket listen.
+/// Returns whether a socket file is left over from a process that is gone: no open socket is bound
+/// to it.
 ///
 /// # Errors
 ///
-/// What `listen(2)` answers.
-pub fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    // SAFETY: the call takes two integers and touches no memory of ours.
-    cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
-    Ok(())
-}
-
-/// Whether a socket file was left by a process that is gone: nobody holds a socket bound to it.
-///
-/// # Errors
-///
-/// What `socket(2)` answers, and `connect(2)` where it is neither taken nor refused.
+/// The errors of `socket(2)`; those of `connect(2)` that leave the question open.
 pub fn is_stale(path: &Path) -> io::Result<bool> {
     let address = UnixName::Path(path).address()?;
     for kind in [SockType::Stream, SockType::Datagram, SockType::SeqPacket] {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = ns::socket(AddressFamily::Unix, kind, flags, None)?;
         match ns::connect(socket.as_raw_fd(), &address) {
-            // Bound by a socket of another kind.
+            // A socket of another kind is bound to it.
             Err(Errno::EPROTOTYPE) => {}
-            // Bound, and its backlog is full.
+            // A socket is bound, and with EAGAIN its backlog is full.
             Ok(()) | Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::ECONNREFUSED) => return Ok(true),
             Err(error) => return Err(error.into()),
@@ -94,11 +82,13 @@ pub fn is_stale(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Binds a UDP socket, blocking. `reuse` sets `SO_REUSEADDR`; `v6_only` matters only for IPv6.
+/// Binds a UDP socket, blocking.
+///
+/// `reuse` sets `SO_REUSEADDR`. `v6_only` applies to IPv6 addresses only.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL` and what `socket(2)` and `bind(2)` answer.
+/// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, and the other errors of `socket(2)` and `bind(2)`.
 pub fn udp(address: SocketAddr, v6_only: bool, reuse: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = ns::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -112,7 +102,7 @@ pub fn udp(address: SocketAddr, v6_only: bool, reuse: bool) -> io::Result<OwnedF
     Ok(socket)
 }
 
-/// Whether an IPv6 socket takes no IPv4; false for every other socket.
+/// Returns whether an IPv6 socket refuses IPv4; false for every other socket.
 #[must_use]
 pub fn is_v6_only(socket: BorrowedFd<'_>) -> bool {
     ns::getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or(false)
@@ -124,16 +114,16 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn a_socket_file_is_stale_when_nobody_is_bound_to_it() {
+    fn a_socket_file_is_stale_when_no_socket_is_bound_to_it() {
         let folder = std::env::temp_dir().join(format!("brood-stale-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let path = folder.join("s");
         let name = UnixName::Path(&path);
         let stream = unix_stream(name).unwrap();
-        assert!(is_stale(&path).unwrap(), "bound and deaf is as good as gone");
-        listen(stream.as_fd(), 0).unwrap();
+        assert!(is_stale(&path).unwrap(), "a bound socket that does not listen is as good as none");
+        crate::socket::listen(stream.as_fd(), 0).unwrap();
         assert!(!is_stale(&path).unwrap());
-        // The first question still lies in the backlog.
+        // The connection of the first check still fills the backlog.
         assert!(!is_stale(&path).unwrap(), "its backlog is full");
         let taken = unix_datagram(name).unwrap_err();
         assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE));
@@ -146,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_too_long_says_so() {
+    fn a_path_that_is_too_long_is_an_error_with_its_own_number() {
         let long = "x".repeat(PATH_BYTES_MAX + 1);
         let error = unix_stream(UnixName::Path(Path::new(&long))).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 
     #[test]
-    fn abstract_names_leave_no_file_and_are_taken_once() {
+    fn abstract_names_leave_no_file_and_are_bound_once() {
         let name = format!("brood-test-{}", std::process::id());
         let name = UnixName::Abstract(name.as_bytes());
         let _held = unix_stream(name).unwrap();

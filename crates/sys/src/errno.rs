@@ -1,4 +1,4 @@
-//! The kernel's error numbers, by the names that people and Node use.
+//! The error numbers of the kernel, as constants, names and texts.
 
 use std::io;
 
@@ -24,30 +24,31 @@ errno! {
     EUSERS, EXDEV,
 }
 
-/// Names an error number: `"ENOENT"`; `"UNKNOWN"` for one without a name here.
+/// Returns the name of an error number, such as `"ENOENT"`; `"UNKNOWN"` for a number not listed
+/// here.
 #[must_use]
 pub fn name(errno: i32) -> &'static str {
     NAMES.iter().find(|(number, _)| *number == errno).map_or("UNKNOWN", |(_, name)| name)
 }
 
-/// Names an error of the kernel as [`name`] does; `"UNKNOWN"` where it is not the kernel's.
+/// Returns the name of an error, as [`name`] does; `"UNKNOWN"` if it has no error number.
 #[must_use]
 pub fn name_of(error: &io::Error) -> &'static str {
     error.raw_os_error().map_or("UNKNOWN", name)
 }
 
-/// Says what an error number means, without its number: `"no such file or directory"`.
+/// Returns the meaning of an error number, without the number: `"no such file or directory"`.
 #[must_use]
 pub fn text(errno: i32) -> String {
     let mut text = nix::errno::Errno::from_raw(errno).desc().to_owned();
-    // "Address already in use" in the middle of a sentence; "I/O error" stays as it is.
+    // The text stands inside a sentence: "address already in use", but "I/O error".
     if text.chars().nth(1).is_some_and(char::is_lowercase) {
         text[..1].make_ascii_lowercase();
     }
     text
 }
 
-/// The name and the meaning of an error, for messages.
+/// Returns the name and the meaning of an error, for messages.
 #[must_use]
 pub fn describe(error: &io::Error) -> (&'static str, String) {
     match error.raw_os_error() {
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_their_usual_names_and_words() {
+    fn errors_have_their_usual_names_and_texts() {
         assert_eq!(name(EADDRINUSE), "EADDRINUSE");
         assert_eq!(name(-1), "UNKNOWN");
         let error = io::Error::from_raw_os_error(EADDRINUSE);

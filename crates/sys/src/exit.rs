@@ -1,4 +1,4 @@
-//! What runs when the process ends normally.
+//! Functions that run when the process exits normally.
 
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Mutex, Once, PoisonError};
 static HOOKS: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
 static REGISTER: Once = Once::new();
 
-/// Lets `hook` run when this process ends by returning from `main` or calling `exit`.
+/// Registers `hook` to run when this process returns from `main` or calls `exit`.
 ///
-/// Hooks run in the order they were given, on the thread that ends the process, while all other
-/// threads still run; a panic in one does not stop the next. They do not run on `abort`, `_exit`,
-/// a deadly signal, or `execve`.
+/// Hooks run in the order of registration, on the thread that ends the process, while all other
+/// threads still run. A panic in one hook does not stop the next. Hooks do not run on `abort`,
+/// `_exit`, a deadly signal, or `execve`.
 pub fn at_exit(hook: fn()) {
     HOOKS.lock().unwrap_or_else(PoisonError::into_inner).push(hook);
     REGISTER.call_once(|| {
@@ -21,7 +21,7 @@ pub fn at_exit(hook: fn()) {
 }
 
 extern "C" fn run() {
-    // Taken first: a hook may register another, and must not find the lock held.
+    // Taken out first: a hook may register another one, and must not find the lock held.
     let hooks: Vec<fn()> = HOOKS.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     for hook in hooks {
         let _ = panic::catch_unwind(hook);

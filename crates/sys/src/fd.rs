@@ -1,13 +1,13 @@
-//! Descriptors: what they are, duplicates, close-on-exec.
+//! Descriptors: their kinds, duplicates, close-on-exec.
 
-use crate::socket::int_option;
 use nix::sys::stat::{FileStat, SFlag};
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-/// What an open descriptor leads to.
+/// The kind of object that a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -31,7 +31,7 @@ pub enum Kind {
     Directory,
     /// A pipe or named pipe.
     Pipe,
-    /// Memory without a name, as `memfd_create(2)` makes.
+    /// Anonymous memory, as `memfd_create(2)` makes it.
     Memfd,
     /// A terminal or another character device.
     CharDevice,
@@ -39,11 +39,11 @@ pub enum Kind {
     Other,
 }
 
-/// Says what `fd` leads to.
+/// Returns the kind of object that `fd` refers to.
 ///
 /// # Errors
 ///
-/// What `fstat(2)` answers.
+/// As `fstat(2)`.
 pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     let stat = nix::sys::stat::fstat(fd)?;
     let bits = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
@@ -80,25 +80,26 @@ fn socket_kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     })
 }
 
-/// Memory files answer to `F_GET_SEALS` and never had a name. Files of a tmpfs answer as well,
-/// but have a name until they are unlinked.
+/// Returns whether `fd` is a memory file: it has seals and never had a name. A file of a tmpfs has
+/// seals as well, but also a name until it is unlinked.
 fn is_memfd(fd: BorrowedFd<'_>, stat: &FileStat) -> bool {
     // SAFETY: the call takes integers and touches no memory of ours.
     let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
     stat.st_nlink == 0 && seals >= 0
 }
 
-/// The inode number behind `fd`: two descriptors of one socket have the same.
+/// Returns the inode number of `fd`. Two descriptors of one socket have the same inode.
 ///
 /// # Errors
 ///
-/// What `fstat(2)` answers.
+/// As `fstat(2)`.
 pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(nix::sys::stat::fstat(fd)?.st_ino)
 }
 
-/// Tells whether descriptor `number` of this process is open and leads to `inode`: for somebody
-/// who has given a descriptor away and wants to know whether it is still there.
+/// Returns whether descriptor `number` of this process is open and refers to `inode`.
+///
+/// A caller that has passed a descriptor on can check whether it is still open.
 #[must_use]
 pub fn leads_to(number: i32, inode: u64) -> bool {
     if number < 0 {
@@ -113,7 +114,7 @@ pub fn leads_to(number: i32, inode: u64) -> bool {
 ///
 /// # Errors
 ///
-/// What `fcntl(2)` answers.
+/// As `fcntl(2)`.
 pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let flags = if on { libc::FD_CLOEXEC } else { 0 };
     // SAFETY: the call takes integers and touches no memory of ours.
@@ -121,22 +122,22 @@ pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells whether `fd` is closed by `execve(2)`.
+/// Returns whether `fd` is closed by `execve(2)`.
 ///
 /// # Errors
 ///
-/// What `fcntl(2)` answers.
+/// As `fcntl(2)`.
 pub fn is_close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: the call takes integers and touches no memory of ours.
     let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })?;
     Ok(flags & libc::FD_CLOEXEC != 0)
 }
 
-/// Makes descriptor 2 a duplicate of `with`, which is closed.
+/// Makes descriptor 2 a duplicate of `with`, which is then closed.
 ///
 /// # Errors
 ///
-/// What `dup2(2)` answers.
+/// As `dup2(2)`.
 pub fn replace_stderr(with: OwnedFd) -> io::Result<()> {
     loop {
         // SAFETY: `with` is open; what was number 2 is closed in the same step, and std's stderr
@@ -148,16 +149,16 @@ pub fn replace_stderr(with: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// The numbers of all open descriptors of this process, sorted. For leak checks.
+/// Returns the numbers of all open descriptors of this process, sorted. For leak checks.
 ///
 /// # Errors
 ///
-/// What reading `/proc/self/fd` answers.
+/// The error of reading `/proc/self/fd`.
 pub fn open_descriptors() -> io::Result<Vec<i32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
-        // The listing itself is open while it is read, and the only one that leads to itself.
+        // The descriptor of this listing is the only one that refers to the directory itself.
         let itself = fs::read_link(entry.path())
             .is_ok_and(|to| to.ends_with("fd") && to.starts_with("/proc"));
         if let (false, Some(number)) = (itself, entry.file_name().to_str()) {
@@ -168,40 +169,59 @@ pub fn open_descriptors() -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
-/// Takes ownership of descriptor `number`, which the parent of this process left open for it, if
-/// it leads to `inode`. Makes it close-on-exec. Each can be taken once.
+/// Takes ownership of descriptor `number`, which the parent left open for this process, if it
+/// refers to `inode`.
+///
+/// The descriptor becomes close-on-exec. Each descriptor can be taken once.
 ///
 /// # Errors
 ///
-/// `EBADF` when it is not open, leads elsewhere, is one of 0 to 2, or was taken before.
-pub fn claim(number: i32, inode: u64) -> io::Result<OwnedFd> {
-    static CLAIMED: Mutex<Vec<(i32, u64)>> = Mutex::new(Vec::new());
+/// `EBADF` when `number` is closed, refers to another inode, is one of 0 to 2, or was taken before.
+pub fn take_inherited(number: i32, inode: u64) -> io::Result<OwnedFd> {
+    static TAKEN: Mutex<Vec<(i32, u64)>> = Mutex::new(Vec::new());
     let refused = || io::Error::from_raw_os_error(libc::EBADF);
     if number <= libc::STDERR_FILENO {
         return Err(refused());
     }
-    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the borrow ends with the next line, and `fstat` on a closed number is an error only.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    if self::inode(fd).ok() != Some(inode) || claimed.contains(&(number, inode)) {
+    if self::inode(fd).ok() != Some(inode) || taken.contains(&(number, inode)) {
         return Err(refused());
     }
     set_close_on_exec(fd, true)?;
-    claimed.push((number, inode));
+    taken.push((number, inode));
     // SAFETY: the number was inherited for this purpose, as the parent's message about its inode
     // proves, so no value in this process owns it; the list makes sure that none will twice.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The number of `fd`, for interfaces that take nothing else.
+/// Returns the number of `fd`, for interfaces that accept nothing else.
 #[must_use]
 pub fn number(fd: BorrowedFd<'_>) -> i32 {
     fd.as_raw_fd()
 }
 
-/// Turns the kernel's `-1` into the error it left behind.
+/// Turns the kernel's `-1` into the error in `errno`.
 pub(crate) fn cvt(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// Reads one integer option of level `SOL_SOCKET`.
+pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
+    cvt(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -241,8 +261,8 @@ mod tests {
     #[test]
     fn an_inode_names_the_object_and_not_the_descriptor() {
         let (a, b) = socket::pair_stream().unwrap();
-        let twin = a.try_clone().unwrap();
-        assert_eq!(inode(a.as_fd()).unwrap(), inode(twin.as_fd()).unwrap());
+        let copy = a.try_clone().unwrap();
+        assert_eq!(inode(a.as_fd()).unwrap(), inode(copy.as_fd()).unwrap());
         assert_ne!(inode(a.as_fd()).unwrap(), inode(b.as_fd()).unwrap());
     }
 

@@ -1,24 +1,33 @@
-//! The one room of brood that speaks to the kernel, and the only one with `unsafe` in it.
+//! The system calls of brood: the only crate of the workspace that contains `unsafe`.
 //!
-//! Every function here takes typed arguments, gives owned results, and leaves nothing open on
-//! any path. Nothing here decides: policy lives in the crates above.
+//! Each module covers one kernel facility. Functions take typed arguments, return owned results,
+//! and leave no descriptor open on any error path. They take no decisions: policy lives in the
+//! crates above.
+//!
+//! | Modules | Facility |
+//! |---|---|
+//! | [`spawn`], [`pidfd`], [`signal`], [`exit`], [`limit`], [`startup`] | processes |
+//! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
+//! | [`fd`], [`pipe`], [`memory`], [`semaphore`] | other descriptors |
+//! | [`poll`], [`epoll`] | readiness |
+//! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
 pub mod bind;
+pub mod epoll;
 pub mod errno;
 pub mod exit;
 pub mod fd;
-pub mod group;
 pub mod host;
 pub mod limit;
 pub mod memory;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
+pub mod reuse_port;
 pub mod scm;
 pub mod semaphore;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod startup;
-pub mod switch;

@@ -1,13 +1,14 @@
-//! Resource limits of this process, and their names.
+//! The resource limits of this process.
 //!
-//! Limits belong to the whole process: reading is harmless, changing them is for programs, not
-//! for libraries. Limits of a child are part of its [`Plan`](crate::spawn::Plan).
+//! Limits apply to the whole process: reading them is harmless, changing them is for programs, not
+//! for libraries. The limits of a child are part of its
+//! [`Attributes`](crate::spawn::Attributes).
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// Something the kernel limits. See `getrlimit(2)`.
+/// A resource that the kernel limits. See `getrlimit(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resource {
@@ -19,7 +20,7 @@ pub enum Resource {
     CpuSeconds,
     /// Bytes of data segment.
     DataBytes,
-    /// Open descriptors: one more than the highest number.
+    /// The number of open descriptors: one more than the highest descriptor.
     Descriptors,
     /// Bytes of one file.
     FileBytes,
@@ -35,14 +36,14 @@ pub enum Resource {
     RealTimePriority,
     /// Microseconds of real-time processor time between two system calls.
     RealTimeMicros,
-    /// Signals that wait.
+    /// Pending signals.
     Signals,
     /// Bytes of stack.
     StackBytes,
 }
 
 impl Resource {
-    /// The number the system call takes.
+    /// The number that the system call takes.
     #[allow(clippy::unnecessary_cast, reason = "musl has signed numbers")]
     pub(crate) const fn number(self) -> u32 {
         let number = match self {
@@ -65,15 +66,15 @@ impl Resource {
     }
 }
 
-/// "No limit".
+/// The value of a limit that does not exist.
 pub const INFINITY: u64 = u64::MAX;
 
-/// One limit: `soft` is enforced, and can be raised up to `hard`.
+/// A limit: the kernel enforces `soft`, which can be raised up to `hard`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What is enforced now.
+    /// The value that is enforced.
     pub soft: u64,
-    /// Up to where it may be raised without privileges.
+    /// The value up to which `soft` can be raised without privileges.
     pub hard: u64,
 }
 
@@ -81,7 +82,7 @@ pub struct Limit {
 ///
 /// # Errors
 ///
-/// What `prlimit(2)` answers.
+/// As `prlimit(2)`.
 pub fn get(resource: Resource) -> io::Result<Limit> {
     let mut old = MaybeUninit::<libc::rlimit64>::uninit();
     prlimit(resource, ptr::null(), old.as_mut_ptr())?;
@@ -110,16 +111,16 @@ fn prlimit(
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The limit on open descriptors: soft and hard.
+/// Returns the soft and the hard limit of open descriptors.
 ///
 /// # Errors
 ///
-/// What `prlimit(2)` answers.
+/// As `prlimit(2)`.
 pub fn descriptors() -> io::Result<(u64, u64)> {
     get(Resource::Descriptors).map(|limit| (limit.soft, limit.hard))
 }
 
-/// Changes the soft limit on open descriptors.
+/// Sets the soft limit of open descriptors.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! Shared memory: memfd, seals, mappings.
 //!
-//! A sealed memory file can neither shrink, grow nor change, so mapping it is sound even when the
-//! peer is hostile: there is no `SIGBUS` and no data race. That is the only kind [`Mapping`] maps.
+//! A sealed memory file can neither shrink, grow nor change, so mapping it is sound even with a
+//! hostile peer: there is no `SIGBUS` and no data race. [`Mapping`] maps sealed files only.
 
 use crate::fd::cvt;
 use std::ffi::CString;
@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The seals that make contents and size final, and themselves too.
+/// The seals that make contents and size final, and the set of seals as well.
 const SEALS: libc::c_int =
     libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
 
@@ -34,7 +34,7 @@ pub fn create(name: &str, length: u64) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Makes contents and size of a memory file final, for everyone and for ever.
+/// Makes contents and size of a memory file final, for every process and permanently.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells whether size and contents of `file` are final.
+/// Returns whether size and contents of `file` are final.
 ///
 /// # Errors
 ///
@@ -57,19 +57,19 @@ pub fn is_sealed(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(seals & final_size_and_bytes == final_size_and_bytes)
 }
 
-/// The size of the file behind `file`, in bytes.
+/// Returns the size of the file, in bytes.
 ///
 /// # Errors
 ///
-/// What `fstat(2)` answers.
+/// As `fstat(2)`.
 pub fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(nix::sys::stat::fstat(file)?.st_size).unwrap_or(0))
 }
 
-/// A stretch of mapped address space. Unmapped on drop.
+/// A mapped range of addresses. Unmapped on drop.
 #[derive(Debug)]
 struct Region {
-    /// `None` when empty: the kernel maps no zero bytes.
+    /// `None` for an empty range: the kernel maps no zero bytes.
     start: Option<NonNull<u8>>,
     length: usize,
 }
@@ -143,7 +143,7 @@ impl Deref for Mapping {
     }
 }
 
-/// A memory file while its contents are written: mapped writable by its only owner.
+/// A memory file under construction, mapped for writing by its only owner.
 #[derive(Debug)]
 pub struct Draft {
     file: OwnedFd,
@@ -162,18 +162,18 @@ impl Draft {
         Ok(Draft { file, region })
     }
 
-    /// Ends writing: unmaps, seals, and gives the file away.
+    /// Unmaps and seals the file, and returns it.
     ///
     /// # Errors
     ///
-    /// What sealing answers.
+    /// As [`seal`].
     pub fn seal(self) -> io::Result<OwnedFd> {
         drop(self.region);
         seal(self.file.as_fd())?;
         Ok(self.file)
     }
 
-    /// The bytes.
+    /// Returns the contents.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self.region.start {
             None => &mut [],
@@ -184,19 +184,19 @@ impl Draft {
     }
 }
 
-/// A page of counters that two processes share: mapped by both, changed by both, atomically.
+/// A page of counters that two processes map and change atomically.
 ///
-/// Its size is sealed, so that no peer can take the memory away; what the peer writes into it is
-/// the peer's word and no more. Unmapped on drop.
+/// The size is sealed, so no peer can take the memory away. The peer can write any value. Unmapped
+/// on drop.
 #[derive(Debug)]
 pub struct Counters(Region);
 
 impl Counters {
-    /// How many counters a page has.
+    /// The number of counters in a page.
     pub const COUNT: usize = 8;
     const BYTES: usize = Self::COUNT * size_of::<AtomicU64>();
 
-    /// Makes a memory file of counters, all 0, whose size is final.
+    /// Makes a memory file of counters, all 0, with a final size.
     ///
     /// # Errors
     ///
@@ -209,12 +209,12 @@ impl Counters {
         Ok(file)
     }
 
-    /// Maps such a file.
+    /// Maps a file that [`create`](Self::create) has made.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when it is none, `EPERM` when its size may still change, `ENOMEM` when there is no
-    /// address space for it.
+    /// `EINVAL` when the file is no page of counters, `EPERM` when its size may still change,
+    /// `ENOMEM` when there is no address space for it.
     pub fn map(file: BorrowedFd<'_>) -> io::Result<Counters> {
         // SAFETY: the call takes integers and touches no memory of ours.
         let seals = cvt(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
@@ -227,18 +227,18 @@ impl Counters {
         Ok(Counters(Region::new(file, Self::BYTES, libc::PROT_READ | libc::PROT_WRITE)?))
     }
 
-    /// What the counter says.
+    /// Returns the value of a counter.
     #[must_use]
     pub fn load(&self, counter: usize) -> u64 {
         self.at(counter).load(Ordering::SeqCst)
     }
 
-    /// Adds to the counter.
+    /// Adds to a counter.
     pub fn add(&self, counter: usize, number: u64) {
         self.at(counter).fetch_add(number, Ordering::SeqCst);
     }
 
-    /// Sets the counter; gives what it said before.
+    /// Sets a counter and returns its previous value.
     pub fn swap(&self, counter: usize, number: u64) -> u64 {
         self.at(counter).swap(number, Ordering::SeqCst)
     }
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_drafted_is_read_back_from_the_sealed_file() {
+    fn a_draft_is_read_back_from_the_sealed_file() {
         let mut draft = Draft::new("test", 10_000).unwrap();
         draft.bytes_mut()[9_999] = 7;
         let file = draft.seal().unwrap();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_shared_by_all_who_map_them_and_keep_their_size() {
+    fn counters_are_shared_by_all_mappings_and_keep_their_size() {
         let file = Counters::create("counters").unwrap();
         let (ours, theirs) =
             (Counters::map(file.as_fd()).unwrap(), Counters::map(file.as_fd()).unwrap());

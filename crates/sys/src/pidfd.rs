@@ -1,8 +1,8 @@
-//! Processes held by descriptor: signal them, wait for them, without pid reuse.
+//! Processes held by descriptor, to signal and await them without process id reuse.
 //!
-//! A [`PidFd`] becomes readable when its process has exited. Whoever sees that calls
-//! [`PidFd::try_wait`], which reaps the process and says how it ended. It says so once: keep the
-//! answer where everybody who may ask can find it.
+//! A [`PidFd`] becomes readable when its process has exited. [`PidFd::try_wait`] then reaps the
+//! process and returns its status. The kernel gives the status once: the caller stores it for all
+//! who need it.
 
 use std::fmt;
 use std::io;
@@ -13,26 +13,26 @@ use std::sync::OnceLock;
 
 use crate::signal::Signal;
 
-/// How a process ended.
+/// The way a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
-    /// It exited with this code, 0 to 255.
+    /// The process exited with this code, 0 to 255.
     Code(i32),
-    /// This signal killed it.
+    /// The process was killed by this signal.
     Signal(Signal),
-    /// It is gone and nobody can say how: `SIGCHLD` was ignored or somebody else reaped it, on a
-    /// kernel older than 6.15.
+    /// The process is gone and its status is lost: `SIGCHLD` was ignored or another caller has
+    /// reaped it, on a kernel older than 6.15.
     Unknown,
 }
 
 impl ExitStatus {
-    /// Tells whether it exited with code 0.
+    /// Returns whether the process exited with code 0.
     #[must_use]
     pub const fn success(self) -> bool {
         matches!(self, Self::Code(0))
     }
 
-    /// The exit code, where it exited by itself.
+    /// Returns the exit code, if the process exited by itself.
     #[must_use]
     pub const fn code(self) -> Option<i32> {
         match self {
@@ -41,7 +41,7 @@ impl ExitStatus {
         }
     }
 
-    /// The signal that killed it.
+    /// Returns the signal that killed the process, if one did.
     #[must_use]
     pub const fn signal(self) -> Option<Signal> {
         match self {
@@ -50,7 +50,7 @@ impl ExitStatus {
         }
     }
 
-    /// Reads the status word of `wait(2)`.
+    /// Decodes the status word of `wait(2)`.
     fn from_wait_status(status: i32) -> Self {
         if libc::WIFEXITED(status) {
             return Self::Code(libc::WEXITSTATUS(status));
@@ -69,7 +69,7 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// A process, held by a descriptor that no other process can come to mean.
+/// A process, held by a descriptor that can never refer to another process.
 ///
 /// ```
 /// use sys::pidfd::PidFd;
@@ -83,7 +83,7 @@ pub struct PidFd(OwnedFd);
 impl PidFd {
     /// Opens the process `pid`.
     ///
-    /// Names the right process only while nobody has reaped `pid`. See `pidfd_open(2)`.
+    /// Opens the right process only while `pid` has not been reaped. See `pidfd_open(2)`.
     ///
     /// # Errors
     ///
@@ -102,13 +102,13 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// Takes a descriptor that is known to be a pidfd.
+    /// Wraps a descriptor that is known to be a pidfd.
     #[must_use]
     pub const fn from_owned(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// Makes a second descriptor of the same process.
+    /// Duplicates the descriptor.
     ///
     /// # Errors
     ///
@@ -126,11 +126,11 @@ impl PidFd {
         self.send_number(signal.number())
     }
 
-    /// Tells whether the process has not been reaped yet: a zombie counts as alive.
+    /// Returns whether the process has not been reaped yet. A zombie counts as alive.
     ///
     /// # Errors
     ///
-    /// What `pidfd_send_signal(2)` answers to signal 0, beyond `ESRCH` and `EPERM`.
+    /// The errors of `pidfd_send_signal(2)` with signal 0, other than `ESRCH` and `EPERM`.
     pub fn is_alive(&self) -> io::Result<bool> {
         match self.send_number(0) {
             Ok(()) => Ok(true),
@@ -151,20 +151,20 @@ impl PidFd {
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Reaps the process if it has exited, and says how it ended. Never waits.
+    /// Reaps the process if it has exited, and returns its status. Never waits.
     ///
-    /// A pidfd can be readable a little before this sees the exit (a tracer is told first): `None`
-    /// does not mean that the descriptor will become readable once more.
+    /// The pidfd of a traced process can be readable before this call sees the exit, because the
+    /// tracer is notified first. After `None` the descriptor may not become readable once more.
     ///
     /// # Errors
     ///
-    /// What `waitid(2)` answers, except `ECHILD`: that is [`ExitStatus::Unknown`], or the real
+    /// As `waitid(2)`, except `ECHILD`: the result is then [`ExitStatus::Unknown`], or the real
     /// status where the kernel keeps it (Linux 6.15).
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         self.waitid(libc::WEXITED | libc::WNOHANG)
     }
 
-    /// Waits until the process has exited, reaps it and says how it ended.
+    /// Waits until the process has exited, reaps it and returns its status.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl PidFd {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
                 Some(libc::EINTR) => Ok(None),
-                // Reaped already: by the kernel (SIGCHLD ignored) or by somebody else.
+                // Reaped before: by the kernel (SIGCHLD is ignored) or by another caller.
                 Some(libc::ECHILD) => Ok(self.status_of_the_reaped()),
                 _ => Err(error),
             };
@@ -205,8 +205,9 @@ impl PidFd {
         }))
     }
 
-    /// Since Linux 6.15 a pidfd remembers the status of a process that is reaped. `None` while
-    /// the process runs: then it is not our child, and its end can be awaited, not its status.
+    /// Returns the status that a pidfd keeps of a reaped process, since Linux 6.15. `None` while
+    /// the process runs: it is no child of this process, so its end can be awaited, but not its
+    /// status.
     fn status_of_the_reaped(&self) -> Option<ExitStatus> {
         let mut info = PidFdInfo { mask: INFO_EXIT, ..PidFdInfo::default() };
         // SAFETY: the kernel writes at most the 64 bytes whose size is in the request number.
@@ -247,7 +248,7 @@ const GET_INFO: u32 = 0xC040_FF0B;
 /// `PIDFD_INFO_EXIT`.
 const INFO_EXIT: u64 = 1 << 3;
 
-/// Tells whether a pidfd can say how its process ended after somebody else reaped it.
+/// Returns whether a pidfd keeps the status of a process that another caller has reaped.
 pub(crate) fn remembers_exit() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -272,17 +273,17 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_the_kernels() {
+    fn the_layout_is_that_of_the_kernel() {
         assert_eq!(size_of::<PidFdInfo>(), 64);
     }
 
     #[test]
-    fn an_exit_code_is_told_once() {
+    fn an_exit_code_is_returned_once() {
         let (_child, pidfd) = start("exit 7");
         assert_eq!(pidfd.wait().unwrap(), ExitStatus::Code(7));
         let again = pidfd.try_wait().unwrap();
         let known = if remembers_exit() { ExitStatus::Code(7) } else { ExitStatus::Unknown };
-        assert_eq!(again, Some(known), "the second answer comes from the pidfd's memory");
+        assert_eq!(again, Some(known), "the second status is the one that the pidfd keeps");
         assert!(!pidfd.is_alive().unwrap());
     }
 
@@ -299,13 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_nobody_has_is_not_opened() {
+    fn a_pid_without_a_process_is_not_opened() {
         assert_eq!(PidFd::open(u32::MAX).unwrap_err().raw_os_error(), Some(libc::ESRCH));
         assert!(PidFd::open(0).is_err());
     }
 
     #[test]
-    fn statuses_print_as_people_say_them() {
+    fn statuses_print_in_words() {
         assert_eq!(ExitStatus::Code(3).to_string(), "code 3");
         assert_eq!(ExitStatus::Signal(Signal::KILL).to_string(), "SIGKILL");
         assert_eq!(ExitStatus::from_wait_status(0x0300), ExitStatus::Code(3));

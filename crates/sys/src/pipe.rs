@@ -1,12 +1,12 @@
-//! Pipes: one way, one reader, one writer.
+//! Pipes: one direction, from a writer to a reader.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
 
-/// Makes a pipe, both ends close-on-exec and blocking: what is written into the second is read
-/// from the first. See `pipe2(2)`.
+/// Makes a pipe and returns its reading and its writing end, close-on-exec and blocking. See
+/// `pipe2(2)`.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! Waiting for readiness without the loop: `ppoll(2)` on borrowed descriptors.
+//! Waiting for readiness without the event loop: `ppoll(2)` on borrowed descriptors.
 //!
-//! For blocking calls that work straight on their own descriptor. A signal handler that runs in
-//! between does not shorten or lengthen the wait: the deadline is computed once and kept.
+//! For blocking calls that work on their own descriptor. A signal handler that runs in between
+//! neither shortens nor lengthens the wait: the deadline is computed once.
 //!
-//! "Readable" and "writable" mean that the next call would not block; hang-ups and errors count,
+//! "Readable" and "writable" mean that the next call would not block. Hang-ups and errors count,
 //! because that call would report them at once.
 
 use std::io;
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-/// What to wait for on a descriptor: reading, writing or both.
+/// The readiness to wait for on a descriptor: reading, writing or both.
 ///
 /// ```
 /// use sys::poll::Interest;
@@ -25,22 +25,22 @@ use nix::sys::time::TimeSpec;
 pub struct Interest(u8);
 
 impl Interest {
-    /// A read would not block.
+    /// The next read would not block.
     pub const READABLE: Self = Self(1);
-    /// A write would not block.
+    /// The next write would not block.
     pub const WRITABLE: Self = Self(2);
-    /// Either of the two.
+    /// Reading and writing.
     pub const BOTH: Self = Self(3);
-    /// Neither of the two: only that the other end has closed, or an error.
+    /// Neither of the two: only a hang-up or an error.
     pub const HANGUP: Self = Self(0);
 
-    /// Whether reading is part of this interest.
+    /// Returns whether reading is part of this interest.
     #[must_use]
     pub const fn is_readable(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Whether writing is part of this interest.
+    /// Returns whether writing is part of this interest.
     #[must_use]
     pub const fn is_writable(self) -> bool {
         self.0 & 2 != 0
@@ -62,30 +62,30 @@ impl BitOr for Interest {
     }
 }
 
-/// What a descriptor is ready for.
+/// The readiness of a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Ready {
-    /// A read would not block: there are bytes, the end, or an error to report.
+    /// The next read would not block: there are bytes, end of file, or an error to report.
     pub readable: bool,
-    /// A write would not block: there is room, nobody is left to read, or an error to report.
+    /// The next write would not block: there is room, no reader is left, or an error to report.
     pub writable: bool,
 }
 
 impl Ready {
-    /// Whether anything at all is ready.
+    /// Returns whether anything is ready.
     #[must_use]
     pub const fn any(self) -> bool {
         self.readable || self.writable
     }
 }
 
-/// Waits until `fd` can be read without blocking; `false` when `timeout` passed first.
+/// Waits until `fd` can be read without blocking; returns `false` if `timeout` passed first.
 ///
-/// No timeout waits for ever; a zero timeout only looks.
+/// Without a timeout the call waits for ever; with a zero timeout it polls once.
 ///
 /// # Errors
 ///
-/// `ENOMEM` or `EINVAL` (over the limit of descriptors), as `ppoll(2)` gives them; never `EINTR`.
+/// `ENOMEM` or `EINVAL` (over the limit of descriptors), as `ppoll(2)`; never `EINTR`.
 ///
 /// ```
 /// use std::io::Write;
@@ -102,7 +102,7 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<boo
     Ok(wait(&[(fd, Interest::READABLE)], timeout)?[0].any())
 }
 
-/// Waits until `fd` can be written without blocking; `false` when `timeout` passed first.
+/// Waits until `fd` can be written without blocking; returns `false` if `timeout` passed first.
 ///
 /// # Errors
 ///
@@ -111,9 +111,9 @@ pub fn writable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<boo
     Ok(wait(&[(fd, Interest::WRITABLE)], timeout)?[0].any())
 }
 
-/// Waits until one of `entries` is ready; nothing is ready in the answer when `timeout` passed.
+/// Waits until one of `entries` is ready; nothing in the result is ready if `timeout` passed first.
 ///
-/// The answer has one entry per descriptor, in the same order. No allocation.
+/// The result has one entry per descriptor, in the same order. The call does not allocate.
 ///
 /// # Errors
 ///
@@ -123,13 +123,13 @@ pub fn wait<const N: usize>(
     timeout: Option<Duration>,
 ) -> io::Result<[Ready; N]> {
     let mut fds = entries.map(|(fd, interest)| PollFd::new(fd, interest.flags()));
-    // Who only looks needs no clock.
-    let looks = timeout == Some(Duration::ZERO);
-    // A timeout beyond what the clock can hold is as good as none.
-    let until = timeout.filter(|_| !looks).and_then(|left| Instant::now().checked_add(left));
+    // Without waiting the clock need not be read.
+    let polls_once = timeout == Some(Duration::ZERO);
+    // A timeout beyond the range of the clock means no timeout.
+    let until = timeout.filter(|_| !polls_once).and_then(|left| Instant::now().checked_add(left));
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let left = if looks { timeout } else { left }.map(TimeSpec::from_duration);
+        let left = if polls_once { timeout } else { left }.map(TimeSpec::from_duration);
         match ppoll(&mut fds, left, None) {
             Ok(_) => return Ok(std::array::from_fn(|i| answer(&fds[i], entries[i].1))),
             Err(Errno::EINTR) => {}
@@ -138,7 +138,7 @@ pub fn wait<const N: usize>(
     }
 }
 
-/// Hang-ups and errors are news for whichever direction the caller asked about.
+/// Converts the kernel's answer. Hang-ups and errors count for each direction that was asked for.
 fn answer(fd: &PollFd<'_>, interest: Interest) -> Ready {
     let seen = fd.revents().unwrap_or(PollFlags::empty());
     let both = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_up_is_told_apart_from_bytes() {
+    fn a_hang_up_is_distinguished_from_bytes() {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"x").unwrap();
         let entries = [(reader.as_fd(), Interest::HANGUP)];
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_descriptor_gets_its_own_answer() {
+    fn each_descriptor_has_its_own_result() {
         let (reader, writer) = io::pipe().unwrap();
         let entries = [(reader.as_fd(), Interest::READABLE), (writer.as_fd(), Interest::WRITABLE)];
         let [idle, ready] = wait(&entries, Some(Duration::ZERO)).unwrap();

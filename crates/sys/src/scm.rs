@@ -1,9 +1,10 @@
 //! Messages that carry descriptors: `sendmsg(2)` and `recvmsg(2)` with owned descriptors.
 //!
-//! [`send`] lends descriptors to the kernel, [`recv`] and [`recv_append`] hand out owned ones. What
-//! the caller does not take is closed when [`Received`] drops, truncated control data included. The
-//! room for descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has space for one more), so a peer
-//! cannot slip in more than the caller asked for: the kernel drops the rest and says so.
+//! [`send`] lends descriptors to the kernel; [`recv`] and [`recv_append`] return owned ones.
+//! Descriptors that the caller does not take are closed when [`Received`] drops, also when control
+//! data was truncated. The room for descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has
+//! space for one more), so a peer cannot pass more of them than the caller allows: the kernel drops
+//! the rest and reports it.
 //!
 //! Received descriptors are close-on-exec from birth. No call sets `O_NONBLOCK`, and none raises
 //! `SIGPIPE`. Limits: [`FDS_MAX`] descriptors per message, [`SLICES_MAX`] slices per send.
@@ -13,31 +14,31 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// The most descriptors the kernel carries in one message.
+/// The largest number of descriptors in one message, a limit of the kernel.
 pub const FDS_MAX: usize = 253;
 
-/// The most slices the kernel takes in one call (`UIO_MAXIOV`).
+/// The largest number of slices in one call, a limit of the kernel (`UIO_MAXIOV`).
 pub const SLICES_MAX: usize = 1024;
 
-/// How [`recv`] behaves.
+/// The options of [`recv`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecvFlags {
-    /// Answer `WouldBlock` where the call would sleep, whatever the mode of the descriptor.
+    /// Returns `WouldBlock` instead of sleeping, whatever the mode of the descriptor.
     pub dont_wait: bool,
-    /// Leave the message in the queue. Descriptors in it are duplicated for this answer.
+    /// Leaves the message in the queue. Its descriptors are duplicated.
     pub peek: bool,
 }
 
-/// What one `recvmsg(2)` brought.
+/// The result of one `recvmsg(2)`.
 #[derive(Debug, Default)]
 pub struct Received {
-    /// Bytes written to the buffer; 0 on a stream means that the peer closed it.
+    /// The number of bytes written to the buffer; 0 on a stream means that the peer closed it.
     pub bytes: usize,
-    /// Descriptors were lost: more came than asked for, or this process has no number left.
+    /// Whether descriptors were lost: more came than allowed, or this process can open no more.
     pub truncated: bool,
-    /// A packet was longer than the buffer (packet sockets only); its rest is lost.
+    /// Whether a packet was longer than the buffer (packet sockets only). Its rest is lost.
     pub payload_truncated: bool,
-    /// The descriptors that arrived, in the order sent. Closed with this value unless taken.
+    /// The descriptors that arrived, in the order sent. They are closed with this value.
     pub fds: Vec<OwnedFd>,
 }
 
@@ -48,14 +49,14 @@ const EMPTY: Control = [MaybeUninit::uninit(); 130];
 
 /// Sends without waiting, whatever the mode of the descriptor.
 ///
-/// The descriptors ride on the first byte. On a stream fewer bytes may be taken than offered: all
-/// descriptors have then been sent, and only bytes remain.
+/// The descriptors travel with the first byte. On a stream the call may send fewer bytes than
+/// offered: all descriptors are then sent, and only bytes remain.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when the socket takes nothing now; `EPIPE` when the peer is gone; `ETOOMANYREFS`
-/// when this user has too many descriptors in flight; `EINVAL` for more than [`FDS_MAX`]
-/// descriptors or for descriptors without a byte to ride on.
+/// `WouldBlock` when the socket is full; `EPIPE` when the peer is gone; `ETOOMANYREFS` when this
+/// user has too many descriptors in flight; `EINVAL` for more than [`FDS_MAX`] descriptors or for
+/// descriptors without a byte.
 pub fn send(
     socket: BorrowedFd<'_>,
     bytes: &[IoSlice<'_>],
@@ -64,8 +65,8 @@ pub fn send(
     send_with(socket, bytes, fds, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
 }
 
-/// Sends, sleeping until the socket takes at least one byte (unless the descriptor itself is
-/// non-blocking).
+/// Sends, and sleeps until the socket takes at least one byte, unless the descriptor itself is
+/// non-blocking.
 ///
 /// # Errors
 ///
@@ -78,12 +79,12 @@ pub fn send_blocking(
     send_with(socket, bytes, fds, libc::MSG_NOSIGNAL)
 }
 
-/// [`send`] (or with `wait`, [`send_blocking`]) with descriptors that the caller owns and keeps:
-/// no list of borrowed ones has to be made.
+/// Sends descriptors that the caller owns and keeps, without a list of borrowed ones: as [`send`],
+/// or with `wait` as [`send_blocking`].
 ///
 /// # Errors
 ///
-/// As theirs.
+/// As [`send`] and [`send_blocking`].
 pub fn send_owned(
     socket: BorrowedFd<'_>,
     bytes: &[IoSlice<'_>],
@@ -98,8 +99,8 @@ pub fn send_owned(
 ///
 /// # Errors
 ///
-/// `WouldBlock` when nothing is there and waiting was not wanted; what `recvmsg(2)` answers.
-/// Having no descriptor number left is not an error: see [`Received::truncated`].
+/// `WouldBlock` when nothing is there and the call must not wait; otherwise as `recvmsg(2)`. A
+/// process that can open no more descriptors gets no error: see [`Received::truncated`].
 pub fn recv(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
@@ -109,9 +110,9 @@ pub fn recv(
     recv_raw(socket, buf.as_mut_ptr(), buf.len(), fds_max, flags)
 }
 
-/// Receives at most `bytes_max` bytes behind the end of `buf`, which grows by what arrived.
+/// Receives at most `bytes_max` bytes and appends them to `buf`.
 ///
-/// The room is reserved, never zeroed: a large read costs no pass over memory more.
+/// The room is reserved but not zeroed, so a large read makes no extra pass over memory.
 ///
 /// # Errors
 ///
@@ -124,8 +125,8 @@ pub fn recv_append(
     flags: RecvFlags,
 ) -> io::Result<Received> {
     buf.reserve(bytes_max);
-    let spare = buf.spare_capacity_mut();
-    let received = recv_raw(socket, spare.as_mut_ptr().cast(), bytes_max, fds_max, flags)?;
+    let room = buf.spare_capacity_mut();
+    let received = recv_raw(socket, room.as_mut_ptr().cast(), bytes_max, fds_max, flags)?;
     let filled = buf.len() + received.bytes.min(bytes_max);
     // SAFETY: the capacity was reserved above, and the kernel wrote this many bytes behind the
     // old length (a packet that was cut counts only what was written, `MSG_TRUNC` is not asked).
@@ -166,7 +167,7 @@ fn send_with<F: AsFd>(
     }
 }
 
-/// The shorter way for bytes alone, which is the most common: the kernel copies no header.
+/// Sends bytes alone with `send(2)`, for which the kernel copies no message header.
 fn send_plain(socket: BorrowedFd<'_>, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
     loop {
         // SAFETY: the pointer and the length are those of a live slice, which the kernel reads.
@@ -182,7 +183,7 @@ fn send_plain(socket: BorrowedFd<'_>, bytes: &[u8], flags: libc::c_int) -> io::R
     }
 }
 
-/// Makes `control` one `SCM_RIGHTS` message with `fds` and hangs it on `message`.
+/// Fills `control` with one `SCM_RIGHTS` message of `fds` and attaches it to `message`.
 fn write_rights<F: AsFd>(control: &mut Control, message: &mut libc::msghdr, fds: &[F]) {
     let length = control_length(fds.len());
     message.msg_control = control.as_mut_ptr().cast();
@@ -253,8 +254,8 @@ fn recv_raw(
 
 /// Takes ownership of every descriptor in the first `length` bytes of `control`.
 ///
-/// One message is enough: no other kind of control data is ever switched on for our sockets, and
-/// the kernel puts all descriptors of one read into one message.
+/// There is only one control message: no other kind of control data is ever enabled for these
+/// sockets, and the kernel puts all descriptors of one read into one message.
 #[allow(clippy::unnecessary_cast, reason = "the length is 32 bits wide on musl")]
 fn read_rights(control: &Control, length: usize) -> Vec<OwnedFd> {
     if length < control_length(0) {
@@ -280,7 +281,7 @@ fn read_rights(control: &Control, length: usize) -> Vec<OwnedFd> {
         .collect()
 }
 
-/// The exact length of a control message with `fds` descriptors.
+/// Returns the exact length of a control message with `fds` descriptors.
 const fn control_length(fds: usize) -> usize {
     // SAFETY: arithmetic on integers only.
     unsafe { libc::CMSG_LEN((fds * mem::size_of::<libc::c_int>()) as u32) as usize }
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_packet_is_reported_and_appending_keeps_what_was_there() {
+    fn a_truncated_packet_is_reported_and_appending_keeps_earlier_bytes() {
         let (a, b) = socket::pair_seqpacket().unwrap();
         send(a.as_fd(), &[IoSlice::new(b"abcdef")], &[]).unwrap();
         let mut buf = b"12".to_vec();

@@ -1,18 +1,18 @@
-//! A count that can be waited for.
+//! A counter with a descriptor to wait for.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// A count whose descriptor is readable while it is above zero. See `eventfd(2)`.
+/// A counter whose descriptor is readable while the counter is above zero. See `eventfd(2)`.
 ///
 /// Close-on-exec; no call on it blocks.
 #[derive(Debug)]
 pub struct Semaphore(EventFd);
 
 impl Semaphore {
-    /// Makes one that stands at zero.
+    /// Creates a counter at zero.
     ///
     /// # Errors
     ///
@@ -22,13 +22,13 @@ impl Semaphore {
         Ok(Self(EventFd::from_flags(flags)?))
     }
 
-    /// Adds one.
+    /// Adds 1.
     pub fn add(&self) {
         // Fails only above 2^64 - 2.
         let _ = self.0.write(1);
     }
 
-    /// Takes one away; false at zero.
+    /// Subtracts 1; returns false at zero.
     pub fn take(&self) -> bool {
         self.0.read().is_ok()
     }
@@ -46,7 +46,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn it_is_readable_as_long_as_it_is_above_zero() {
+    fn a_semaphore_is_readable_while_it_is_above_zero() {
         let count = Semaphore::new().unwrap();
         let readable = || crate::poll::readable(count.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(!readable() && !count.take());

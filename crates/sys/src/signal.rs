@@ -1,6 +1,6 @@
 //! Signals: their names, sending them, and watching for them.
 //!
-//! [`Signal`] is a number with Node's name. [`SignalWatch`] brings signals to who asked for them.
+//! [`Signal`] is a number with Node's name. [`SignalWatch`] reports signals through a descriptor.
 
 mod watch;
 
@@ -28,11 +28,11 @@ macro_rules! signals {
         impl Signal {
             $($(#[$doc])* pub const $short: Self = Self(libc::$full);)*
 
-            /// Every named signal, by number.
+            /// All named signals, by number.
             pub const ALL: &'static [Self] = &[$(Self::$short,)*];
 
-            /// The name with its `SIG`, as Node and `kill -l` write it; `SIG34` and the like for
-            /// real-time signals, which have no fixed names.
+            /// Returns the name with its `SIG`, as Node and `kill -l` write it. A real-time signal
+            /// has no fixed name and is called `SIG34` and the like.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self.0 {
@@ -45,31 +45,31 @@ macro_rules! signals {
 }
 
 signals! {
-    /// The terminal is gone; often "read your configuration again".
+    /// The terminal has hung up; often a request to read the configuration again.
     HUP = SIGHUP,
     /// Ctrl-C.
     INT = SIGINT,
-    /// Ctrl-\: ends with a core file.
+    /// Ctrl-\: ends the process with a core file.
     QUIT = SIGQUIT,
-    /// An instruction that is none.
+    /// An invalid instruction.
     ILL = SIGILL,
     /// A trace or break point.
     TRAP = SIGTRAP,
     /// `abort(3)`.
     ABRT = SIGABRT,
-    /// Memory that cannot be reached as asked.
+    /// An invalid access to memory, such as a misaligned one.
     BUS = SIGBUS,
-    /// Arithmetic that has no result.
+    /// An arithmetic error.
     FPE = SIGFPE,
     /// Ends the process; cannot be caught.
     KILL = SIGKILL,
-    /// Free for programs.
+    /// Free for use by programs.
     USR1 = SIGUSR1,
-    /// Memory that is not there.
+    /// A reference to memory that is not mapped.
     SEGV = SIGSEGV,
-    /// Free for programs.
+    /// Free for use by programs.
     USR2 = SIGUSR2,
-    /// A write that nobody will read.
+    /// A write to a pipe or socket without a reader.
     PIPE = SIGPIPE,
     /// `alarm(2)`.
     ALRM = SIGALRM,
@@ -79,7 +79,7 @@ signals! {
     STKFLT = SIGSTKFLT,
     /// A child ended or stopped.
     CHLD = SIGCHLD,
-    /// Goes on after a stop.
+    /// Continues the process after a stop.
     CONT = SIGCONT,
     /// Stops the process; cannot be caught.
     STOP = SIGSTOP,
@@ -95,17 +95,17 @@ signals! {
     XCPU = SIGXCPU,
     /// Over the file size limit.
     XFSZ = SIGXFSZ,
-    /// The CPU time of an interval timer is over.
+    /// The CPU time of an interval timer has passed.
     VTALRM = SIGVTALRM,
-    /// A profiling timer.
+    /// A profiling timer has expired.
     PROF = SIGPROF,
-    /// The terminal has another size.
+    /// The size of the terminal has changed.
     WINCH = SIGWINCH,
     /// A descriptor is ready.
     IO = SIGIO,
     /// The power fails.
     PWR = SIGPWR,
-    /// A system call that is none.
+    /// An invalid system call.
     SYS = SIGSYS,
 }
 
@@ -117,8 +117,8 @@ const ALIASES: [(&str, Signal); 4] = [
     ("SIGUNUSED", Signal::SYS),
 ];
 
-/// The numbers from 32 on. libc keeps the first two or three for itself, and how many differs,
-/// so that counting from `SIGRTMIN` would mean another number under another libc.
+/// The names of the numbers from 32 on. libc reserves the first two or three, and how many depends
+/// on the libc, so a name relative to `SIGRTMIN` would not always mean the same number.
 const REAL_TIME: [&str; 33] = [
     "SIG32", "SIG33", "SIG34", "SIG35", "SIG36", "SIG37", "SIG38", "SIG39", "SIG40", "SIG41",
     "SIG42", "SIG43", "SIG44", "SIG45", "SIG46", "SIG47", "SIG48", "SIG49", "SIG50", "SIG51",
@@ -127,14 +127,14 @@ const REAL_TIME: [&str; 33] = [
 ];
 
 impl Signal {
-    /// The signal with this number, from 1 to 64.
+    /// Returns the signal with this number, from 1 to 64.
     #[must_use]
     pub const fn from_number(number: i32) -> Option<Self> {
         if number >= 1 && number <= NUMBER_MAX as i32 { Some(Self(number)) } else { None }
     }
 
-    /// The signal with this name: `SIGTERM`, case as written. `SIGIOT`, `SIGCLD`, `SIGPOLL` and
-    /// `SIGUNUSED` are other names of known numbers.
+    /// Returns the signal with this name, such as `SIGTERM`, in upper case. `SIGIOT`, `SIGCLD`,
+    /// `SIGPOLL` and `SIGUNUSED` are second names of known numbers.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let named = |&&signal: &&Self| signal.name() == name;
@@ -143,7 +143,7 @@ impl Signal {
         Self::ALL.iter().find(named).copied().or_else(alias).or_else(number)
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> i32 {
         self.0
@@ -153,7 +153,8 @@ impl Signal {
         1 << (self.0 - 1)
     }
 
-    /// A handler for these returns into the instruction that caused them, for ever.
+    /// Returns whether a handler for this signal would return into the instruction that raised it,
+    /// for ever.
     fn is_fault(self) -> bool {
         [Self::SEGV, Self::BUS, Self::FPE, Self::ILL].contains(&self)
     }
@@ -173,8 +174,7 @@ impl fmt::Debug for Signal {
 
 /// Sends `signal` to process `pid`.
 ///
-/// Reaches the right process only while nobody has reaped `pid`: prefer
-/// [`PidFd::send_signal`](crate::pidfd::PidFd::send_signal).
+/// Reaches the right process only while `pid` has not been reaped; prefer
 ///
 /// # Errors
 ///
@@ -187,8 +187,8 @@ pub fn kill(pid: u32, signal: Signal) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// `ESRCH` when the group is empty, `EPERM` when none may be signalled, `EINVAL` for group 0 and
-/// for group 1 (which would mean every process there is).
+/// `ESRCH` when the group is empty, `EPERM` when no process of it may be signalled, `EINVAL` for
+/// group 0 and for group 1 (the kernel would signal every process).
 pub fn kill_group(group: u32, signal: Signal) -> io::Result<()> {
     let group = positive(group)?;
     if group == 1 {
@@ -197,11 +197,11 @@ pub fn kill_group(group: u32, signal: Signal) -> io::Result<()> {
     kill_number(-group, signal)
 }
 
-/// Sends `signal` to the calling thread; its handler, if there is one, has run on return.
+/// Sends `signal` to the calling thread. A handler has run when the call returns.
 ///
 /// # Errors
 ///
-/// `EINVAL` for a number the kernel does not know.
+/// `EINVAL` for a number that the kernel does not know.
 pub fn raise(signal: Signal) -> io::Result<()> {
     // SAFETY: the call takes an integer and touches no memory of ours.
     match unsafe { libc::raise(signal.0) } {
@@ -210,7 +210,7 @@ pub fn raise(signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Zero and negative numbers mean groups to `kill(2)`.
+/// Converts a process id for `kill(2)`, to which zero and negative numbers mean groups.
 fn positive(pid: u32) -> io::Result<i32> {
     let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
     pid.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn pids_and_groups_that_mean_everybody_are_refused() {
+    fn ids_that_mean_every_process_are_refused() {
         for pid in [0, u32::MAX, 1 << 31] {
             assert_eq!(kill(pid, Signal::CONT).unwrap_err().raw_os_error(), Some(libc::EINVAL));
         }

@@ -1,10 +1,10 @@
-//! Sockets: pairs, listeners, accept, and the questions asked of them.
+//! Sockets: pairs, listeners, `accept`, and queries.
 //!
-//! Everything made here is close-on-exec. Pairs are blocking and stay so: `O_NONBLOCK` belongs to
-//! the open file description, which two processes may share. Listeners and what they accept are
-//! non-blocking, as every readiness loop wants them.
+//! Every socket created here is close-on-exec. Pairs are blocking and stay so: `O_NONBLOCK` belongs
+//! to the open file description, which two processes may share. Listeners and accepted connections
+//! are non-blocking, as readiness loops need them.
 
-use crate::fd::cvt;
+use crate::fd::{cvt, int_option};
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -21,7 +21,7 @@ pub fn pair_stream() -> io::Result<(OwnedFd, OwnedFd)> {
     pair(SockType::Stream)
 }
 
-/// Makes a connected pair of Unix packet sockets (ordered, records kept), blocking and
+/// Makes a connected pair of Unix packet sockets (ordered, with record boundaries), blocking and
 /// close-on-exec.
 ///
 /// # Errors
@@ -35,15 +35,15 @@ fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(ns::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
-/// Opens a TCP listener: `SO_REUSEADDR`, non-blocking, close-on-exec, with `TCP_NODELAY` already
-/// set so that accepted connections inherit it.
+/// Opens a TCP listener: `SO_REUSEADDR`, non-blocking, close-on-exec. `TCP_NODELAY` is set, so that
+/// accepted connections inherit it.
 ///
-/// `v6_only` matters only for IPv6 addresses: false takes IPv4 connections too.
+/// `v6_only` applies to IPv6 addresses only: with `false` the listener accepts IPv4 as well.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` and what `socket(2)`, `bind(2)` and `listen(2)`
-/// answer.
+/// `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE`, and the other errors of `socket(2)`,
+/// `bind(2)` and `listen(2)`.
 pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
     let socket = stream_socket(addr, v6_only)?;
     ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
@@ -51,7 +51,7 @@ pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<O
     Ok(socket)
 }
 
-/// A TCP socket to be bound to this address.
+/// Creates an unbound TCP socket for the family of `addr`.
 pub(crate) fn stream_socket(addr: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -64,23 +64,23 @@ pub(crate) fn stream_socket(addr: SocketAddr, v6_only: bool) -> io::Result<Owned
     Ok(socket)
 }
 
-/// Lets a bound socket listen, or one that does take another backlog.
+/// Makes a bound socket listen. A socket that listens already gets the new backlog.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE`, `EOPNOTSUPP` and what else `listen(2)` answers.
+/// `EADDRINUSE`, `EOPNOTSUPP`, and the other errors of `listen(2)`.
 pub fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     // SAFETY: the call takes two integers and touches no memory of ours.
     cvt(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
 }
 
-/// Takes one waiting connection; it is non-blocking and close-on-exec. A Unix peer has no address.
+/// Accepts one connection, which is non-blocking and close-on-exec. A Unix peer has no address.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when none waits; `ECONNABORTED` when it went away; `EMFILE` or `ENFILE` when no
-/// descriptor is left (the connection keeps waiting).
+/// `WouldBlock` when no connection waits; `ECONNABORTED` when the client has gone; `EMFILE` or
+/// `ENFILE` when no descriptor is left (the connection stays in the backlog).
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -100,10 +100,10 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     Ok((socket, to_address(&storage)))
 }
 
-/// Takes one connection if any waits: [`accept`] with a look before it.
+/// Polls the listener, and accepts one connection if any waits. See [`accept`].
 ///
-/// `accept4(2)` makes a socket, an inode and a descriptor before it finds that nobody waits, and
-/// throws them away: that costs about ten times as much as the look.
+/// `accept4(2)` creates a socket, an inode and a descriptor before it notices an empty backlog, and
+/// then discards them, which costs about ten times as much as the poll.
 ///
 /// # Errors
 ///
@@ -111,17 +111,18 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
 pub fn accept_waiting(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     match crate::poll::readable(listener, Some(Duration::ZERO)) {
         Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
-        // Where there is no looking, the try says what is wrong.
+        // If polling fails, `accept` reports the reason.
         Ok(true) | Err(_) => accept(listener),
     }
 }
 
-/// Counts the bytes that wait to be read. See `FIONREAD` in `ioctl(2)`; on a packet socket this
-/// is the sum over all waiting packets.
+/// Returns the number of bytes that wait to be read. See `FIONREAD` in `ioctl(2)`.
+///
+/// On a packet socket this is the sum over all waiting packets.
 ///
 /// # Errors
 ///
-/// `ENOTTY` or `EINVAL` when the descriptor cannot say.
+/// `ENOTTY` or `EINVAL` when the descriptor has no such count.
 pub fn unread_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: `FIONREAD` writes one integer, to which the pointer leads.
@@ -129,11 +130,12 @@ pub fn unread_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Counts the bytes that this end sent and the peer has not read. See `SIOCOUTQ` in `unix(7)`.
+/// Returns the number of bytes that were sent here and not read by the peer. See `SIOCOUTQ` in
+/// `unix(7)`.
 ///
 /// # Errors
 ///
-/// `ENOTTY` or `EINVAL` when the descriptor cannot say.
+/// `ENOTTY` or `EINVAL` when the descriptor has no such count.
 pub fn unsent_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: `TIOCOUTQ` (the number of `SIOCOUTQ`) writes one integer, to which the pointer leads.
@@ -141,7 +143,7 @@ pub fn unsent_bytes(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Ends the sending direction: the peer reads what was sent and then end of file.
+/// Shuts down the sending direction: the peer reads the bytes sent so far and then end of file.
 ///
 /// # Errors
 ///
@@ -150,8 +152,9 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Write)?)
 }
 
-/// Ends the receiving direction, for every process that holds the socket: what was sent can still
-/// be read, and between Unix sockets the peer can send nothing more (`EPIPE`).
+/// Shuts down the receiving direction, for every process that holds the socket.
+///
+/// Bytes that were sent before can still be read. A Unix peer can send nothing more (`EPIPE`).
 ///
 /// # Errors
 ///
@@ -160,7 +163,7 @@ pub fn shutdown_read(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Read)?)
 }
 
-/// Ends both directions, for every process that holds the socket.
+/// Shuts down both directions, for every process that holds the socket.
 ///
 /// # Errors
 ///
@@ -169,22 +172,24 @@ pub fn shutdown_both(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(ns::shutdown(fd.as_raw_fd(), ns::Shutdown::Both)?)
 }
 
-/// Lets nobody connect to a listening socket any more. Whoever is connected can still be
-/// accepted, and so can, over TCP, whose handshake is under way.
+/// Stops new connections to a listening socket. Connections that are established can still be
+/// accepted, as can TCP connections whose handshake is under way.
 ///
-/// A listening socket that is just closed resets all of those, and between the last `accept` and
-/// the `close` there is always time for one more. Unix clients are refused from now on, TCP
-/// clients unheard: their kernel asks again after a second, and finds what is there by then. It
-/// concerns everybody who shares the socket, and cannot be undone.
+/// Closing a listening socket resets all of those instead, and one more can always arrive between
+/// the last `accept` and the `close`. From this call on Unix clients are refused. TCP clients get
+/// no answer: their kernel retries after a second, and reaches the socket that listens there by
+/// then. The call affects every process that shares the socket and cannot be undone.
 ///
 /// # Errors
 ///
-/// What `shutdown(2)` and `setsockopt(2)` answer; `ENOMEM` where the socket has no room for options.
+/// The errors of `shutdown(2)` and `setsockopt(2)`; `ENOMEM` when the socket has no room for
+/// options.
 pub fn stop_connects(listener: BorrowedFd<'_>) -> io::Result<()> {
     if is_unix_stream(listener) {
         return Ok(ns::shutdown(listener.as_raw_fd(), ns::Shutdown::Read)?);
     }
-    // For a TCP socket the filter sees each segment from its header on: byte 13 has the flags.
+    // The filter of a TCP socket sees each segment from the TCP header on; byte 13 has the flags.
+    // A segment with SYN is dropped (0 bytes pass), every other one passes.
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut program = [
         step((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 13),
@@ -205,11 +210,11 @@ pub fn stop_connects(listener: BorrowedFd<'_>) -> io::Result<()> {
 /// The flag of the segment that opens a TCP connection.
 const TCP_SYN: u32 = 0x02;
 
-/// The address a TCP or UDP socket is bound to.
+/// Returns the address to which a TCP or UDP socket is bound.
 ///
 /// # Errors
 ///
-/// `InvalidInput` when the socket is of another family; what `getsockname(2)` answers.
+/// `InvalidInput` when the socket is of another family; otherwise as `getsockname(2)`.
 pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -221,18 +226,18 @@ pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     to_address(&storage).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Tells whether `fd` is a Unix stream socket.
+/// Returns whether `fd` is a Unix stream socket.
 pub fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
     let family = int_option(fd, libc::SO_DOMAIN);
     let kind = int_option(fd, libc::SO_TYPE);
     matches!((family, kind), (Ok(libc::AF_UNIX), Ok(libc::SOCK_STREAM)))
 }
 
-/// Sets or clears `O_NONBLOCK`, for everyone who shares the open file description.
+/// Sets or clears `O_NONBLOCK`, for every holder of the open file description.
 ///
 /// # Errors
 ///
-/// What `fcntl(2)` answers.
+/// As `fcntl(2)`.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     // SAFETY: the call takes integers and touches no memory of ours.
     let flags = cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
@@ -242,23 +247,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, wanted) })?;
     }
     Ok(())
-}
-
-/// Reads one integer option of level `SOL_SOCKET`.
-pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
-    cvt(unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            name,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    })?;
-    Ok(value)
 }
 
 fn to_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
@@ -292,7 +280,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn nobody_connects_any_more_and_who_is_connected_is_accepted() {
+    fn new_clients_do_not_connect_and_connected_ones_are_accepted() {
         for text in ["127.0.0.1:0", "[::1]:0"] {
             let listener = match listen_tcp(text.parse().unwrap(), 16, true) {
                 // A container without IPv6 has nothing to test there.
@@ -316,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_with_a_unix_socket() {
+    fn new_unix_clients_are_refused_and_connected_ones_are_accepted() {
         let path = std::env::temp_dir().join(format!("brood-stop-{}", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let _early = std::os::unix::net::UnixStream::connect(&path).unwrap();
@@ -358,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_an_error_that_names_itself() {
+    fn a_port_in_use_is_an_error_with_its_own_number() {
         let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = local_address(listener.as_fd()).unwrap();
         let taken = listen_tcp(address, 16, false).unwrap_err();
@@ -376,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_stream_is_told_from_other_sockets() {
+    fn a_unix_stream_is_recognised_among_other_sockets() {
         let (stream, _peer) = pair_stream().unwrap();
         let (packets, _other) = pair_seqpacket().unwrap();
         assert!(is_unix_stream(stream.as_fd()));
@@ -384,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sends_to_who_has_shut_down_reading_and_what_was_sent_is_still_there() {
+    fn a_peer_cannot_send_after_shutdown_of_reading_and_sent_bytes_are_still_read() {
         let (a, b) = pair_seqpacket().unwrap();
         let copy = b.try_clone().unwrap();
         scm::send(a.as_fd(), &[IoSlice::new(b"last")], &[]).unwrap();
@@ -400,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn shutting_down_ends_the_stream_after_what_was_sent() {
+    fn shutting_down_ends_the_stream_after_the_bytes_that_were_sent() {
         let (a, b) = pair_stream().unwrap();
         scm::send(a.as_fd(), &[IoSlice::new(b"last")], &[]).unwrap();
         shutdown_write(a.as_fd()).unwrap();

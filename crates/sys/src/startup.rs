@@ -1,13 +1,13 @@
-//! What the environment held before `main`.
+//! The environment variables and descriptors that this process was started with.
 //!
-//! A process that was forked with a channel learns of it through its environment. Those variables
-//! must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a Node
-//! grandchild hang for ever. Changing the environment is only sound while there is one thread,
-//! and `main` cannot promise that, so an `.init_array` function does it before `main`: it copies
+//! A process that was forked with a channel finds the channel through its environment. Those
+//! variables must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a
+//! Node grandchild hang for ever. Changing the environment is sound only while there is one thread,
+//! which `main` cannot promise. An `.init_array` function therefore runs before `main`: it copies
 //! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.
 //!
-//! [`taken`] and [`take_descriptor`] answer from that copy. Where the function did not run (this
-//! library was loaded later), the first question reads the variables and leaves them in place.
+//! [`variable`] and [`take_descriptor`] use that copy. In a process that loads this library later
+//! the function does not run; the first call then reads the variables and leaves them in place.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fd;
 
-/// The variables that are taken. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
+/// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 10] = [
     "BROOD_CHANNEL",
     "BROOD_MODULE",
@@ -31,7 +31,7 @@ pub const NAMES: [&str; 10] = [
     "NODE_UNIQUE_NO",
 ];
 
-/// [`NAMES`] again, for C.
+/// [`NAMES`] again, as C strings.
 const C_NAMES: [&CStr; 10] = [
     c"BROOD_CHANNEL",
     c"BROOD_MODULE",
@@ -45,25 +45,25 @@ const C_NAMES: [&CStr; 10] = [
     c"NODE_UNIQUE_NO",
 ];
 
-/// Their places in [`NAMES`].
+/// The indexes of two variables in [`NAMES`].
 const LISTEN_FDS: usize = 4;
 const LISTEN_PID: usize = 5;
 
-struct Variable {
+struct Entry {
     value: Option<OsString>,
-    /// The descriptor it names, where it names one that is really ours.
+    /// The descriptor that the value names, if the check has recognised it.
     descriptor: Option<i32>,
-    given_away: AtomicBool,
+    taken: AtomicBool,
 }
 
-static TAKEN: OnceLock<[Variable; 10]> = OnceLock::new();
+static ENTRIES: OnceLock<[Entry; 10]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    let taken = TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, true)));
+    let taken = ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, true)));
     let value = |at: usize| taken.get(at)?.value.as_ref().map(|value| value.as_bytes());
     for number in passed(value(LISTEN_PID), value(LISTEN_FDS)) {
         // SAFETY: integers only; a number that is closed answers EBADF.
@@ -71,19 +71,19 @@ extern "C" fn before_main() {
     }
 }
 
-fn variables() -> &'static [Variable; 10] {
-    // The linker takes an object out of a library only if something in it is asked for by name:
-    // this read keeps the object with the `.init_array` entry in every program that comes here.
+fn entries() -> &'static [Entry; 10] {
+    // The linker takes an object out of a library only if another object refers to a symbol in it.
+    // This read refers to the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);
-    TAKEN.get_or_init(|| C_NAMES.map(|name| read(name, false)))
+    ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, false)))
 }
 
-fn read(name: &'static CStr, remove: bool) -> Variable {
+fn read(name: &'static CStr, remove: bool) -> Entry {
     // SAFETY: the name is a C string. Before main there is one thread; later the library was
     // loaded into a running program, which must not change its environment meanwhile.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
-        return Variable { value: None, descriptor: None, given_away: AtomicBool::new(false) };
+        return Entry { value: None, descriptor: None, taken: AtomicBool::new(false) };
     }
     // SAFETY: `getenv` gave a C string that lives until the environment changes, below.
     let value = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
@@ -92,17 +92,15 @@ fn read(name: &'static CStr, remove: bool) -> Variable {
         unsafe { libc::unsetenv(name.as_ptr()) };
     }
     let descriptor = named_descriptor(name, &value);
-    Variable {
-        value: Some(OsString::from_vec(value)),
-        descriptor,
-        given_away: AtomicBool::new(false),
-    }
+    Entry { value: Some(OsString::from_vec(value)), descriptor, taken: AtomicBool::new(false) }
 }
 
-/// The descriptor that a value like `3`, `3:81234` or `3:81234:1:bincode` names: open, the one
-/// with that inode where one is given, and for Node a Unix stream socket. It becomes
-/// close-on-exec. The check keeps us from taking a descriptor that a program between our parent
-/// and us has put to another use.
+/// Returns the descriptor that a value such as `3`, `3:81234` or `3:81234:1:bincode` names, and
+/// makes it close-on-exec.
+///
+/// The descriptor must be open, have the inode if the value names one, and for Node be a Unix
+/// stream socket. Otherwise a program between the parent and this process may have put the number
+/// to another use.
 fn named_descriptor(name: &CStr, value: &[u8]) -> Option<i32> {
     let names_one =
         name == c"BROOD_CHANNEL" || name == c"BROOD_STDERR" || name == c"NODE_CHANNEL_FD";
@@ -131,72 +129,75 @@ fn number(field: &[u8]) -> Option<u64> {
     if plain { digits.parse().ok() } else { None }
 }
 
-fn variable(name: &str) -> Option<&'static Variable> {
+fn entry(name: &str) -> Option<&'static Entry> {
     let index = NAMES.iter().position(|known| *known == name)?;
-    variables().get(index)
+    entries().get(index)
 }
 
-/// The value that `name`, one of [`NAMES`], had when this process started.
+/// Returns the value that `name`, one of [`NAMES`], had when this process started.
 ///
 /// ```
-/// assert_eq!(sys::startup::taken("BROOD_CHANNEL"), None);
+/// assert_eq!(sys::startup::variable("BROOD_CHANNEL"), None);
 /// ```
 #[must_use]
-pub fn taken(name: &str) -> Option<&'static OsStr> {
-    variable(name)?.value.as_deref()
+pub fn variable(name: &str) -> Option<&'static OsStr> {
+    entry(name)?.value.as_deref()
 }
 
-/// Gives the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names:
-/// once, and only if it was open and what it claims to be when this process started.
+/// Takes the descriptor that `name` (`BROOD_CHANNEL`, `BROOD_STDERR` or `NODE_CHANNEL_FD`) names.
+///
+/// Returns it once, and only if it was open and passed the check when this process started.
 #[must_use]
 pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
-    let variable = variable(name)?;
-    let number = variable.descriptor?;
-    if variable.given_away.swap(true, Ordering::AcqRel) {
+    let entry = entry(name)?;
+    let number = entry.descriptor?;
+    if entry.taken.swap(true, Ordering::AcqRel) {
         return None;
     }
-    // SAFETY: our parent opened it for us and told us its number; `given_away` makes us its only
+    // SAFETY: our parent opened it for us and told us its number; `taken` makes us its only
     // owner in this process.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The most sockets that are taken from a service manager.
+/// The largest number of sockets that are taken from a service manager.
 const LISTEN_FDS_MAX: i32 = 1024;
 
-/// Where the sockets of a service manager begin, and how many were passed to this very process.
+/// Returns the descriptors of the sockets that a service manager passed to this very process.
 fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
     let for_us = pid.and_then(number) == Some(u64::from(std::process::id()));
     let count = count.and_then(number).and_then(|count| i32::try_from(count).ok());
     3..3 + count.filter(|_| for_us).unwrap_or(0).min(LISTEN_FDS_MAX)
 }
 
-/// Gives the sockets that a service manager passed (`LISTEN_FDS`, see `sd_listen_fds(3)`) with
-/// their names: once. None where they were meant for another process (`LISTEN_PID`). They are
-/// close-on-exec since before `main`, and the variables are gone.
+/// Takes the sockets that a service manager passed, with their names: `LISTEN_FDS`, see
+/// `sd_listen_fds(3)`.
+///
+/// Returns them once, and none if `LISTEN_PID` names another process. They became close-on-exec,
+/// and the variables were removed, before `main`.
 pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
-    static GIVEN: AtomicBool = AtomicBool::new(false);
-    let bytes = |name| taken(name).map(OsStrExt::as_bytes);
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let bytes = |name| variable(name).map(OsStrExt::as_bytes);
     let numbers = passed(bytes("LISTEN_PID"), bytes("LISTEN_FDS"));
-    if GIVEN.swap(true, Ordering::AcqRel) {
+    if TAKEN.swap(true, Ordering::AcqRel) {
         return Vec::new();
     }
-    let names = taken_text("LISTEN_FDNAMES").unwrap_or_default();
+    let names = variable_text("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').map(Some).chain(std::iter::repeat(None));
     let named = numbers.zip(names).filter_map(|(number, name)| {
         // SAFETY: integers only; a number that is closed answers EBADF.
         fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
         let name = name.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
-        // SAFETY: the service manager opened it for us and told us its number; `GIVEN` makes us
+        // SAFETY: the service manager opened it for us and told us its number; `TAKEN` makes us
         // its only owner in this process.
         Some((name, unsafe { OwnedFd::from_raw_fd(number) }))
     });
     named.collect()
 }
 
-/// Duplicates the descriptor `number` that this process was started with, close-on-exec.
+/// Duplicates descriptor `number`, which this process was started with. The copy is close-on-exec.
 ///
-/// For descriptors whose number is agreed on between parent and child. The number itself stays
-/// open, and what it leads to is whatever stands there now.
+/// For descriptors whose number parent and child have agreed on. The original stays open, and the
+/// copy refers to whatever `number` refers to at the time of the call.
 ///
 /// # Errors
 ///
@@ -208,14 +209,14 @@ pub fn inherited(number: i32) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Duplicates the descriptor `number` that this process would hand on to a program it becomes or
-/// starts: one that is not close-on-exec, which is how those it was started with arrive. The copy
+/// Duplicates descriptor `number` if a program that this process starts or becomes would inherit
+/// it: it is not close-on-exec, as are descriptors that this process has inherited itself. The copy
 /// is close-on-exec.
 ///
 /// # Errors
 ///
 /// `EBADF` when it is closed, or close-on-exec; `EMFILE` when no descriptor is left.
-pub fn handed_on(number: i32) -> std::io::Result<OwnedFd> {
+pub fn inheritable(number: i32) -> std::io::Result<OwnedFd> {
     // SAFETY: integers only; a number that is closed answers EBADF.
     let flags = fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
     if flags & libc::FD_CLOEXEC != 0 {
@@ -224,10 +225,10 @@ pub fn handed_on(number: i32) -> std::io::Result<OwnedFd> {
     inherited(number)
 }
 
-/// The value as text; `None` where it is absent or not UTF-8.
+/// Returns the value as text; `None` if it is absent or not UTF-8.
 #[must_use]
-pub fn taken_text(name: &str) -> Option<&'static str> {
-    std::str::from_utf8(taken(name)?.as_bytes()).ok()
+pub fn variable_text(name: &str) -> Option<&'static str> {
+    std::str::from_utf8(variable(name)?.as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_taken_only_where_they_were_meant_for_us() {
+    fn sockets_are_taken_only_if_they_were_passed_to_this_process() {
         assert_eq!((NAMES[LISTEN_FDS], NAMES[LISTEN_PID]), ("LISTEN_FDS", "LISTEN_PID"));
         let me = std::process::id().to_string();
         assert_eq!(passed(Some(me.as_bytes()), Some(b"2")), 3..5);
@@ -261,9 +262,9 @@ mod tests {
         assert_eq!(number(b"17"), Some(17));
     }
 
-    /// Run again with the variables set: what this test does in the child is below.
+    /// Runs this test program again with the variables set; `inside_the_child` has the checks.
     #[test]
-    fn variables_are_gone_before_main_and_can_be_asked_for() {
+    fn variables_are_removed_before_main_and_can_still_be_read() {
         let me = std::env::current_exe().unwrap();
         let output = Command::new(me)
             .args(["--exact", "startup::tests::inside_the_child", "--ignored", "--nocapture"])
@@ -275,16 +276,16 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "runs only inside variables_are_gone_before_main_and_can_be_asked_for"]
+    #[ignore = "runs only inside variables_are_removed_before_main_and_can_still_be_read"]
     fn inside_the_child() {
         for name in NAMES {
             assert_eq!(std::env::var_os(name), None, "{name} was not removed");
         }
         assert_eq!(std::env::var("OTHER").unwrap(), "x");
-        assert_eq!(taken_text("BROOD_CHANNEL"), Some("0:1:1:bincode"));
-        assert_eq!(taken_text("NODE_UNIQUE_ID"), Some("5"));
-        assert_eq!(taken("BROOD_MODULE"), None);
-        assert_eq!(taken("HOME"), None);
+        assert_eq!(variable_text("BROOD_CHANNEL"), Some("0:1:1:bincode"));
+        assert_eq!(variable_text("NODE_UNIQUE_ID"), Some("5"));
+        assert_eq!(variable("BROOD_MODULE"), None);
+        assert_eq!(variable("HOME"), None);
         assert!(take_descriptor("BROOD_CHANNEL").is_none(), "the inode is another");
         assert!(take_descriptor("NODE_CHANNEL_FD").is_none(), "a pipe is no channel");
     }

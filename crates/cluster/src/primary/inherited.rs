@@ -75,9 +75,9 @@ impl InheritedSockets {
         let invalid = || io::Error::from_raw_os_error(sys::errno::EINVAL);
         if !self.0.iter().any(|one| one.number == number) {
             // All that Node says of one that is no such socket.
-            let socket = sys::startup::handed_on(number).map_err(|_| invalid())?;
+            let socket = sys::startup::inheritable(number).map_err(|_| invalid())?;
             // Fails for datagrams, which need not.
-            let _ = sys::bind::listen(socket.as_fd(), options.backlog);
+            let _ = sys::socket::listen(socket.as_fd(), options.backlog);
             self.add(None, number, socket).map_err(|_| invalid())?;
         }
         let one = self.0.iter().find(|one| one.number == number);

@@ -260,7 +260,7 @@ impl ListenSocket {
     /// loop says when the next one comes.
     pub(crate) fn poll_unaccepted(&mut self, turn: &mut Turn<'_>) -> bool {
         let Takes::Theirs { polls_left } = self.takes else { return false };
-        if sys::group::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
+        if sys::reuse_port::unaccepted(self.listener.as_fd()).is_ok_and(|count| count > 0) {
             self.takes = Takes::Theirs { polls_left: POLLS_WHILE_QUIET };
             return true;
         }

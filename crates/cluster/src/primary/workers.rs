@@ -90,12 +90,12 @@ impl Workers {
             worker_io.session.as_ref().is_some_and(|session| !session.is_empty())
         };
         let workers = self.0.iter();
-        workers.filter(move |(_, it)| waits(it) && it.child.is_held_back()).map(|(id, _)| *id)
+        workers.filter(move |(_, it)| waits(it) && it.child.is_paused()).map(|(id, _)| *id)
     }
 
     /// Somebody cannot be heard.
     pub(crate) fn is_any_held_back(&self) -> bool {
-        self.0.values().any(|worker_io| worker_io.child.is_held_back())
+        self.0.values().any(|worker_io| worker_io.child.is_paused())
     }
 
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut WorkerIo> {

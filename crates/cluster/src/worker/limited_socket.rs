@@ -8,21 +8,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sys::switch::Switch;
+use sys::epoll::GatedFd;
 
 /// A listening socket with a limit on the connections that are open at once.
 #[derive(Debug)]
 pub(crate) struct LimitedSocket {
     socket: OwnedFd,
     /// Readable while a connection waits and the limit is not reached.
-    readiness: Switch,
+    readiness: GatedFd,
     max: u32,
     open: Mutex<u32>,
 }
 
 impl LimitedSocket {
     pub(crate) fn new(socket: OwnedFd, max: u32) -> io::Result<Arc<Self>> {
-        let readiness = Switch::new(socket.as_fd())?;
+        let readiness = GatedFd::new(socket.as_fd())?;
         Ok(Arc::new(Self { socket, readiness, max, open: Mutex::new(0) }))
     }
 
@@ -59,7 +59,9 @@ impl LimitedSocket {
     }
 
     fn set_readiness(&self, on: bool) {
-        self.readiness.set(self.socket.as_fd(), on).expect("the socket has been watched since new");
+        self.readiness
+            .set_open(self.socket.as_fd(), on)
+            .expect("the socket has been watched since new");
     }
 
     fn open(&self) -> MutexGuard<'_, u32> {

@@ -10,9 +10,9 @@ use std::os::unix::process::parent_id;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sys::epoll::AnyOf;
 use sys::errno;
 use sys::poll::{self, Interest};
-use sys::switch::Either;
 
 use crate::bind::is_of_the_connection;
 use crate::error::Error;
@@ -22,7 +22,7 @@ use crate::protocol::hand_off_queue::{Connection, QueueReader};
 #[derive(Debug)]
 pub(crate) struct OwnSocket {
     /// Readable while a connection waits in the socket or in the queue.
-    readiness: Either,
+    readiness: AnyOf,
     socket: OwnedFd,
     queue: QueueReader,
     /// Set when the next turn is the socket's: after a connection from the queue, and while the
@@ -37,7 +37,7 @@ pub(crate) struct OwnSocket {
 impl OwnSocket {
     pub(crate) fn new(socket: OwnedFd, queue: OwnedFd) -> io::Result<Self> {
         let queue = QueueReader::new(queue);
-        let readiness = Either::new(socket.as_fd(), queue.as_fd())?;
+        let readiness = AnyOf::new(socket.as_fd(), queue.as_fd())?;
         let (socket_first, socket_ended) = (AtomicBool::new(false), AtomicBool::new(false));
         let primary_pid = parent_id();
         Ok(Self { readiness, socket, queue, socket_first, socket_ended, primary_pid })
@@ -111,7 +111,7 @@ impl OwnSocket {
                 Some(errno::EINVAL) => {
                     self.socket_ended.store(true, Ordering::Relaxed);
                     // Fails if another thread has removed the socket before.
-                    let _ = self.readiness.leave_out(self.socket.as_fd());
+                    let _ = self.readiness.remove(self.socket.as_fd());
                     return Ok(None);
                 }
                 Some(errno) if is_of_the_connection(errno) => {}
@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn queue_and_socket_take_turns_and_the_queue_goes_on_after_the_socket_has_ended() {
-        let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket =
+            sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
         let (queue, worker_end) = HandOffQueue::new().unwrap();
@@ -173,7 +174,8 @@ mod tests {
 
     #[test]
     fn connections_of_the_socket_are_accepted_when_the_primary_is_gone() {
-        let socket = sys::group::found("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
+        let socket =
+            sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let (queue, worker_end) = HandOffQueue::new().unwrap();
         let own = OwnSocket::new(socket, worker_end).unwrap();

@@ -34,12 +34,12 @@ impl Worker {
 }
 
 fn from_environment() -> Option<Worker> {
-    let number = |name| sys::startup::taken(name)?.to_str()?.parse().ok();
+    let number = |name| sys::startup::variable(name)?.to_str()?.parse().ok();
     let id = number(UNIQUE_ID).or_else(|| number(UNIQUE_NO))?;
     let Some(parent) = child_process::parent() else {
         // A worker that ran on as a primary would start workers of its own, and those in turn.
         assert!(
-            sys::startup::taken("BROOD_CHANNEL").is_none(),
+            sys::startup::variable("BROOD_CHANNEL").is_none(),
             "started as worker {id}, but the channel to the primary cannot be used"
         );
         return None;

@@ -1,4 +1,4 @@
-//! The kernel's numbers by the names that Node lists, in Node's order.
+//! The kernel's constants under the names that Node lists, in Node's order.
 
 macro_rules! table {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
@@ -16,13 +16,13 @@ pub const ERRNO: &[(&str, i32)] = table! {
     EWOULDBLOCK EXDEV
 };
 
-/// Signals, with their second names.
+/// Signals, including their second names.
 pub const SIGNALS: &[(&str, i32)] = table! {
     SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGIOT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV
     SIGUSR2 SIGPIPE SIGALRM SIGTERM SIGCHLD SIGSTKFLT SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU
     SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPOLL SIGPWR SIGSYS
 };
 
-/// What `dlopen(3)` may be told.
+/// The flags of `dlopen(3)`.
 pub const DLOPEN: &[(&str, i32)] =
     table! { RTLD_LAZY RTLD_NOW RTLD_GLOBAL RTLD_LOCAL RTLD_DEEPBIND };

@@ -8,20 +8,20 @@ use std::ptr;
 /// One address of an interface that is up and running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// The interface's name: `eth0`.
+    /// The name of the interface: `eth0`.
     pub name: &'a [u8],
-    /// Whether it is the loopback interface.
+    /// Whether the interface is the loopback interface.
     pub internal: bool,
-    /// What the address is.
+    /// The address.
     pub value: Value,
 }
 
-/// What an interface is reached by.
+/// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// The hardware address; zeros where it has none, or a longer one.
+    /// The hardware address; zeros if the interface has none, or a longer one.
     Link([u8; 6]),
-    /// An address, its netmask, and the scope of an IPv6 address (0 otherwise).
+    /// An IP address, its netmask, and the scope of an IPv6 address (0 otherwise).
     Ip(IpAddr, IpAddr, u32),
 }
 
@@ -30,7 +30,7 @@ pub enum Value {
 ///
 /// # Errors
 ///
-/// What `getifaddrs(3)` answers.
+/// As `getifaddrs(3)`.
 pub fn addresses(mut each: impl FnMut(Address<'_>)) -> io::Result<()> {
     let mut list = ptr::null_mut();
     // SAFETY: the call writes one pointer, to the list that `List` frees.

@@ -6,59 +6,59 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
-/// The longest entry of the user database that is read.
+/// The largest entry of the user database that is read, in bytes.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// One entry of the user database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The user's number.
+    /// The user id.
     pub uid: u32,
-    /// The number of the user's first group.
+    /// The id of the primary group.
     pub gid: u32,
     /// The login name.
     pub name: OsString,
     /// The home directory.
     pub home: OsString,
-    /// The login shell; empty where none is given.
+    /// The login shell; empty if the entry has none.
     pub shell: OsString,
 }
 
-/// The effective user and group of this process.
+/// Returns the effective user and group of this process.
 #[must_use]
 pub fn effective_ids() -> (u32, u32) {
     (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }
 
-/// Whether the kernel runs this program with more rights than its user has (setuid and the like).
+/// Returns whether this program runs with more privileges than its user has (setuid and the like).
 #[must_use]
 pub fn is_elevated() -> bool {
     // SAFETY: the call takes an integer and touches no memory of ours.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Looks `uid` up in the user database; nothing where it has no entry.
+/// Returns the entry of `uid` in the user database, or `None` if there is none.
 ///
 /// # Errors
 ///
-/// What `getpwuid_r(3)` answers.
+/// As `getpwuid_r(3)`.
 pub fn user(uid: u32) -> io::Result<Option<User>> {
     let mut buffer = vec![0u8; 1024];
     loop {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
-        let mut found = ptr::null_mut();
+        let mut result = ptr::null_mut();
         let text = buffer.as_mut_ptr().cast();
         // SAFETY: every pointer leads to memory of ours that outlives the call; the length is
         // that of `buffer`.
         let answer = unsafe {
-            libc::getpwuid_r(uid, entry.as_mut_ptr(), text, buffer.len(), &raw mut found)
+            libc::getpwuid_r(uid, entry.as_mut_ptr(), text, buffer.len(), &raw mut result)
         };
         match answer {
             libc::ERANGE if buffer.len() < ENTRY_BYTES_MAX => buffer.resize(buffer.len() * 4, 0),
-            // An entry that is not there is no error, but some databases say it is.
-            0 | libc::ENOENT | libc::ESRCH if found.is_null() => return Ok(None),
+            // A missing entry is no error, but some databases report one.
+            0 | libc::ENOENT | libc::ESRCH if result.is_null() => return Ok(None),
             0 => {
-                // SAFETY: the call succeeded and `found` leads to `entry`, which it filled.
+                // SAFETY: the call succeeded and `result` leads to `entry`, which it filled.
                 let entry = unsafe { entry.assume_init() };
                 let string = |text: *const libc::c_char| {
                     if text.is_null() {
@@ -82,16 +82,16 @@ pub fn user(uid: u32) -> io::Result<Option<User>> {
     }
 }
 
-/// The priority of the process or thread `id`; 0 is the calling thread.
+/// Returns the priority of the process or thread `id`; 0 is the calling thread.
 ///
 /// # Errors
 ///
-/// What `getpriority(2)` answers.
+/// As `getpriority(2)`.
 pub fn priority(id: u32) -> io::Result<i32> {
     nix::errno::Errno::clear();
     // SAFETY: the call takes integers and touches no memory of ours.
     let priority = unsafe { libc::getpriority(libc::PRIO_PROCESS as _, id) };
-    // -1 is a priority, too; the number left behind tells.
+    // -1 is a valid priority as well; only errno tells it from an error.
     match nix::errno::Errno::last_raw() {
         errno if priority == -1 && errno != 0 => Err(io::Error::from_raw_os_error(errno)),
         _ => Ok(priority),
@@ -102,7 +102,7 @@ pub fn priority(id: u32) -> io::Result<i32> {
 ///
 /// # Errors
 ///
-/// What `setpriority(2)` answers.
+/// As `setpriority(2)`.
 pub fn set_priority(id: u32, priority: i32) -> io::Result<()> {
     // SAFETY: the call takes integers and touches no memory of ours.
     crate::fd::cvt(unsafe { libc::setpriority(libc::PRIO_PROCESS as _, id, priority) })?;

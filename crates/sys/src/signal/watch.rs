@@ -1,10 +1,10 @@
 //! Watching for signals: opt-in handlers that write to an eventfd.
 //!
-//! [`SignalWatch`] installs handlers for the signals it is asked for and for no others; its
-//! descriptor becomes readable when one arrives, and dropping it puts back what was there before.
+//! [`SignalWatch`] installs handlers for the signals it is created with and for no others. Its
+//! descriptor becomes readable when one arrives, and dropping it restores the earlier dispositions.
 //!
-//! The handler touches only atomics and `write(2)`. It knows its watches through a fixed table
-//! ([`WATCHES_MAX`] places), because a handler must not lock or allocate. A watch's eventfd is
+//! The handler uses only atomics and `write(2)`. It reaches the watches through a fixed table of
+//! [`WATCHES_MAX`] slots, because a handler must not lock or allocate. The eventfd of a watch is
 //! closed only when no handler is running that could still hold its number.
 
 use std::fmt;
@@ -20,20 +20,20 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{NUMBER_MAX, Signal};
 
-/// The most [`SignalWatch`]es that can exist in one process at a time.
+/// The largest number of [`SignalWatch`]es in one process at a time.
 pub const WATCHES_MAX: usize = 16;
 
-/// How often one [`SignalWatch::take`] names the same signal at most; further ones are dropped,
+/// How often one [`SignalWatch::take`] returns the same signal at most. Further ones are dropped,
 /// as the kernel merges signals that arrive faster than they are handled.
 pub const REPEATS_MAX: u32 = 64;
 
 /// Handlers for some signals, and a descriptor that is readable when one has arrived.
 ///
-/// While it lives, the signals it watches do not have their usual effect. Two watches may watch
-/// the same signal: both see it, and the disposition from before the first comes back with the
-/// last. A disposition that somebody else installed meanwhile is left alone.
+/// While the watch lives, its signals do not have their usual effect. Several watches may watch one
+/// signal: each of them gets it, and the disposition from before the first watch comes back with
+/// the drop of the last. A disposition that other code has installed meanwhile stays.
 ///
-/// The handlers run with `SA_RESTART`. A signal that every thread blocks is not seen.
+/// The handlers run with `SA_RESTART`. A signal that every thread blocks is not noticed.
 ///
 /// ```
 /// use sys::signal::{self, Signal, SignalWatch};
@@ -44,63 +44,64 @@ pub const REPEATS_MAX: u32 = 64;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct SignalWatch {
-    /// There until drop.
+    /// `Some` until drop.
     event: Option<EventFd>,
-    place: &'static Place,
+    slot: &'static Slot,
     signals: u64,
     active: AtomicBool,
 }
 
 impl SignalWatch {
-    /// Starts to watch `signals`.
+    /// Starts watching `signals`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for `SIGKILL`, `SIGSTOP`, libc's own numbers, and the faults a handler cannot
-    /// return from (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); `EMFILE` when no descriptor is
-    /// left; `EBUSY` when there are [`WATCHES_MAX`] watches. Nothing is changed then.
+    /// `EINVAL` for `SIGKILL`, `SIGSTOP`, libc's own numbers, and the faults from which a handler
+    /// cannot return (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); `EMFILE` when no descriptor is
+    /// left; `EBUSY` when there are [`WATCHES_MAX`] watches. After an error nothing has changed.
     pub fn new(signals: &[Signal]) -> io::Result<Self> {
         if signals.iter().any(|signal| signal.is_fault()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let mut installed = lock();
-        let free = PLACES.iter().find(|place| place.fd.load(Ordering::Acquire) == EMPTY);
-        let place = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
-        place.claim(&event);
+        let free = SLOTS.iter().find(|slot| slot.fd.load(Ordering::Acquire) == EMPTY);
+        let slot = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
+        slot.occupy(&event);
         let mut watch =
-            Self { event: Some(event), place, signals: 0, active: AtomicBool::new(true) };
+            Self { event: Some(event), slot, signals: 0, active: AtomicBool::new(true) };
         for &signal in signals {
             if watch.signals & signal.bit() != 0 {
                 continue;
             }
             if let Err(error) = installed.add(signal) {
-                installed.withdraw(watch.signals, watch.place);
-                // The places are settled: drop must not try again.
+                installed.withdraw(watch.signals, watch.slot);
+                // Everything is undone already: drop must not do it again.
                 watch.active.store(false, Ordering::Release);
-                // Before the watch, whose drop takes the lock.
+                // The lock is released before the watch, whose drop takes it.
                 drop(installed);
                 return Err(error);
             }
             watch.signals |= signal.bit();
-            place.signals.store(watch.signals, Ordering::Release);
+            slot.signals.store(watch.signals, Ordering::Release);
         }
         drop(installed);
         Ok(watch)
     }
 
-    /// Takes what has arrived since the last call and clears the descriptor's readiness.
+    /// Returns the signals that have arrived since the last call, and clears the readiness of the
+    /// descriptor.
     ///
-    /// A signal is named as often as it arrived, up to [`REPEATS_MAX`]; different signals come by
-    /// number, not in the order of arrival.
+    /// A signal is listed as often as it arrived, up to [`REPEATS_MAX`]. Different signals are
+    /// sorted by number, not by arrival.
     #[must_use]
     pub fn take(&self) -> Vec<Signal> {
-        // Empty is fine: `EAGAIN`. Read before the counters: what arrives in between is counted
+        // Fails with `EAGAIN` when empty. Read before the counters: a signal in between is counted,
         // and makes the descriptor readable again.
         let _ = self.event.as_ref().map(EventFd::read);
         let mut seen = Vec::new();
-        for (number, count) in (1..).zip(&self.place.counts[1..]) {
-            // The place may carry a late signal of the watch that had it before.
+        for (number, count) in (1..).zip(&self.slot.counts[1..]) {
+            // The slot may hold a late signal of its previous watch.
             if self.signals & Signal(number).bit() == 0 {
                 continue;
             }
@@ -110,11 +111,11 @@ impl SignalWatch {
         seen
     }
 
-    /// Puts the previous dispositions back now, as drop does. The descriptor stays open.
+    /// Restores the previous dispositions now, as drop does. The descriptor stays open.
     pub fn restore(&self) {
         let mut installed = lock();
         if self.active.swap(false, Ordering::AcqRel) {
-            installed.withdraw(self.signals, self.place);
+            installed.withdraw(self.signals, self.slot);
         }
     }
 }
@@ -136,14 +137,14 @@ impl Drop for SignalWatch {
     fn drop(&mut self) {
         self.restore();
         if !handlers_are_gone() {
-            // Rather one descriptor too many than a handler's write in somebody else's file.
+            // A leaked descriptor is better than the write of a handler into another file.
             mem::forget(self.event.take());
         }
     }
 }
 
-/// Where the handler finds a watch. A place is free when its `fd` is [`EMPTY`].
-struct Place {
+/// The entry of a watch in the table of the handler. A slot is free when its `fd` is [`EMPTY`].
+struct Slot {
     fd: AtomicI32,
     signals: AtomicU64,
     counts: [AtomicU32; NUMBER_MAX + 1],
@@ -151,20 +152,20 @@ struct Place {
 
 const EMPTY: RawFd = -1;
 
-static PLACES: [Place; WATCHES_MAX] = [const {
-    Place {
+static SLOTS: [Slot; WATCHES_MAX] = [const {
+    Slot {
         fd: AtomicI32::new(EMPTY),
         signals: AtomicU64::new(0),
         counts: [const { AtomicU32::new(0) }; NUMBER_MAX + 1],
     }
 }; WATCHES_MAX];
 
-/// Handlers that run now, in all threads.
+/// The number of handlers that are running, in all threads.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-impl Place {
-    /// Taken under the lock of [`INSTALLED`], so that two watches never share one.
-    fn claim(&self, event: &EventFd) {
+impl Slot {
+    /// Called under the lock of [`INSTALLED`], so that two watches never share a slot.
+    fn occupy(&self, event: &EventFd) {
         self.signals.store(0, Ordering::Release);
         for count in &self.counts {
             count.store(0, Ordering::Release);
@@ -191,14 +192,14 @@ impl Place {
         }
         let one = 1u64;
         // SAFETY: the buffer is eight readable bytes of our stack. The descriptor is open: who
-        // closes it first empties the place and then waits until `RUNNING` is zero.
+        // closes it first empties the slot and then waits until `RUNNING` is zero.
         unsafe { libc::write(fd, ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
 }
 
-/// Waits for the handlers that may have read a place before it was emptied; a handler takes
-/// microseconds. `false` when one still runs: its thread was stopped in the middle, or this is
-/// the child of a fork that happened there.
+/// Waits for the handlers that may have read a slot before it was cleared; a handler takes
+/// microseconds. Returns `false` if one is still running: its thread was stopped in the middle, or
+/// this is the child of a fork that happened there.
 fn handlers_are_gone() -> bool {
     (0..1000).any(|_| {
         let gone = RUNNING.load(Ordering::SeqCst) == 0;
@@ -215,15 +216,15 @@ extern "C" fn on_signal(number: libc::c_int) {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the address is valid for as long as this thread runs.
     let kept = unsafe { *errno };
-    for place in &PLACES {
-        place.notify(Signal(number));
+    for slot in &SLOTS {
+        slot.notify(Signal(number));
     }
     // SAFETY: as above; the interrupted code must find its errno again.
     unsafe { *errno = kept };
     RUNNING.fetch_sub(1, Ordering::SeqCst);
 }
 
-/// Which signals have our handler, for how many watches, and what was there before.
+/// The signals that have our handler: the number of watches, and the disposition from before.
 struct Installed {
     watches: [u32; NUMBER_MAX + 1],
     previous: [Option<libc::sigaction>; NUMBER_MAX + 1],
@@ -249,9 +250,9 @@ impl Installed {
         Ok(())
     }
 
-    /// Ends a watch on `signals`. First the dispositions, then the place: a signal in between has
-    /// its usual effect and is not swallowed.
-    fn withdraw(&mut self, signals: u64, place: &Place) {
+    /// Ends a watch on `signals`. The dispositions come before the slot: a signal in between then
+    /// has its usual effect and is not lost.
+    fn withdraw(&mut self, signals: u64, slot: &Slot) {
         for number in 1..=NUMBER_MAX {
             let signal = Signal(number as i32);
             if signals & signal.bit() == 0 {
@@ -262,7 +263,7 @@ impl Installed {
                 self.restore(signal);
             }
         }
-        place.clear();
+        slot.clear();
     }
 
     fn restore(&mut self, signal: Signal) {
@@ -283,7 +284,7 @@ fn ours() -> libc::sigaction {
     action
 }
 
-/// Sets a disposition, or only asks; gives the one from before.
+/// Sets a disposition if `new` is given; returns the one from before.
 fn action(signal: Signal, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: plain C data, for which all zeros is a value.
@@ -307,7 +308,7 @@ mod tests {
     // Each test has a signal of its own: dispositions belong to the whole process.
 
     #[test]
-    fn a_watch_sees_each_arrival_and_then_is_quiet() {
+    fn a_watch_reports_each_arrival_once() {
         let watch = SignalWatch::new(&[Signal::WINCH]).unwrap();
         assert!(!readable(watch.as_fd(), Some(Duration::ZERO)).unwrap());
         raise(Signal::WINCH).unwrap();
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disposition_set_by_somebody_else_meanwhile_stays() {
+    fn a_disposition_installed_by_other_code_meanwhile_stays() {
         let watch = SignalWatch::new(&[Signal::IO]).unwrap();
         let mut ignore = ours();
         ignore.sa_sigaction = libc::SIG_IGN;
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_watched_is_refused_and_leaves_no_handler() {
+    fn signals_that_cannot_be_watched_are_refused_and_leave_no_handler() {
         let before = action(Signal::PWR, None).unwrap().sa_sigaction;
         for refused in [Signal::KILL, Signal::STOP, Signal::SEGV] {
             let error = SignalWatch::new(&[Signal::PWR, refused]).unwrap_err();
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_thread_finds_its_errno_again() {
+    fn an_interrupted_thread_keeps_its_errno() {
         let _watch = SignalWatch::new(&[Signal::CONT]).unwrap();
         nix::errno::Errno::EXDEV.set();
         raise(Signal::CONT).unwrap();

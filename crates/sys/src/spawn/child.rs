@@ -1,11 +1,11 @@
 //! The program that runs in the child between `clone` and `execve`.
 //!
-//! It borrows the parent's memory while the thread that spawned it stands still and all others
-//! run on. So it may do only what a signal handler may: system calls on memory prepared for it.
-//! It must not allocate, lock, or panic: a panic would hang the parent for ever. Hence: no
-//! indexing, no arithmetic that is checked, no `expect`, no drop of anything owned.
+//! It borrows the parent's memory while the thread that spawned it sleeps and all other threads run
+//! on. It may therefore do only what a signal handler may: system calls on memory prepared for it.
+//! It must not allocate, lock, or panic: a panic would hang the parent for ever. The code has no
+//! indexing, no checked arithmetic, no `expect`, and drops nothing that is owned.
 //!
-//! Every signal is blocked until just before `execve`, when no handler of ours is left.
+//! Every signal is blocked until just before `execve`, when no handler of the parent is left.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -15,8 +15,8 @@ use std::ptr;
 use super::plan::Step;
 use crate::limit::Resource;
 
-/// Where a descriptor of the child comes from. Sources are raw numbers here, kept open by the
-/// [`Plan`](super::Plan) that this was made of.
+/// The origin of a descriptor of the child. Sources are raw numbers here; the
+/// [`Plan`](super::Plan) keeps them open.
 #[derive(Clone, Copy)]
 pub(super) enum Origin {
     Fd(RawFd),
@@ -28,21 +28,21 @@ pub(super) enum Origin {
 pub(super) struct Target {
     pub(super) number: RawFd,
     pub(super) origin: Origin,
-    /// Whether an origin that is closed or close-on-exec is replaced by `/dev/null`: inherited
+    /// Whether `/dev/null` replaces an origin that is closed or close-on-exec: for inherited
     /// descriptors 0 to 2.
     pub(super) or_null: bool,
 }
 
-/// The plan in the form the child needs. The engine owns what it leads to.
+/// The plan in the form that the child needs. The engine owns the memory behind the pointers.
 pub(super) struct Program<'a> {
     pub(super) candidates: &'a [*const c_char],
-    /// Ends with null, as the other two.
+    /// Ends with null, as do `shell_argv` and `envp`.
     pub(super) argv: &'a [*const c_char],
-    /// `/bin/sh`, room for the script, the arguments without the first.
+    /// `/bin/sh`, a place for the script, and the arguments without the first.
     pub(super) shell_argv: &'a [Cell<*const c_char>],
     pub(super) envp: &'a [*const c_char],
     pub(super) current_dir: *const c_char,
-    /// By number.
+    /// Sorted by number.
     pub(super) targets: &'a [Cell<Target>],
     /// The first number above all targets, at least 3.
     pub(super) above: RawFd,
@@ -51,14 +51,14 @@ pub(super) struct Program<'a> {
     pub(super) umask: Option<u32>,
     pub(super) limits: &'a [(Resource, libc::rlimit64)],
     pub(super) nice: Option<i32>,
-    /// A bit per processor; empty: as the parent.
+    /// One bit per processor; empty for the affinity of the parent.
     pub(super) affinity: &'a [u64],
     pub(super) groups: Groups<'a>,
     pub(super) gid: Option<u32>,
     pub(super) uid: Option<u32>,
     pub(super) parent: i32,
     pub(super) parent_death_signal: Option<i32>,
-    /// −1: as the parent.
+    /// −1 for the control group of the parent.
     pub(super) cgroup: RawFd,
     pub(super) no_new_privileges: bool,
     pub(super) mask: u64,
@@ -68,7 +68,7 @@ pub(super) struct Program<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Groups<'a> {
     Keep,
-    /// None, where that is allowed.
+    /// No groups, as far as the kernel allows that.
     Clear,
     Set(&'a [u32]),
 }
@@ -81,7 +81,7 @@ pub(super) struct Failure {
 
 type Done = Result<(), Failure>;
 
-/// The entry point given to `clone`. Returns only when something failed; libc then exits.
+/// The entry point given to `clone`. Returns only after a failure; libc then exits.
 pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     let program = program.cast::<Program<'_>>();
     // SAFETY: the engine gave a pointer to its own `Program`, and stands still until we are done.
@@ -134,9 +134,9 @@ fn prepare(plan: &Program<'_>) -> Done {
     restrict(plan)
 }
 
-/// Puts handlers, `SIGPIPE` and `SIGCHLD` back to default. Other signals that are ignored stay
-/// so, as `nohup` wants. Raw calls, because libc keeps two numbers to itself whose handlers would
-/// run here too.
+/// Resets handlers, `SIGPIPE` and `SIGCHLD` to default. Other ignored signals stay ignored, as
+/// `nohup` needs. Raw calls, because libc refuses to change two numbers of its own, whose handlers
+/// would run here as well.
 fn reset_signals() {
     const WORDS: usize = 4;
     const MASK_BYTES: usize = 8;
@@ -174,7 +174,7 @@ fn schedule(plan: &Program<'_>) -> Done {
     Ok(())
 }
 
-/// Moves every source out of the way, then puts each where it belongs.
+/// Moves every source out of the range of the targets, then puts each in its place.
 fn place_descriptors(plan: &Program<'_>) -> Done {
     for cell in plan.targets {
         let mut target = cell.get();
@@ -186,7 +186,7 @@ fn place_descriptors(plan: &Program<'_>) -> Done {
             if source < plan.above && source != target.number {
                 // SAFETY: integers only.
                 let copy = unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, plan.above) };
-                // What it answers to a number over the limit.
+                // The answer of `F_DUPFD` to a number above the limit.
                 if copy < 0 && errno() == libc::EINVAL {
                     set_errno(libc::EMFILE);
                 }
@@ -208,8 +208,8 @@ fn place_descriptors(plan: &Program<'_>) -> Done {
     Ok(())
 }
 
-/// A standard stream that is closed, or whose number was given to something that is not meant for
-/// children since it was closed, becomes `/dev/null`.
+/// Replaces a standard stream by `/dev/null` if it is closed, or if its number belongs to an object
+/// that is not meant for children and was opened after the stream was closed.
 fn inheritable(origin: Origin) -> Origin {
     let Origin::Fd(number) = origin else { return origin };
     // SAFETY: integers only.
@@ -239,7 +239,7 @@ fn place(target: Target) -> c_int {
 }
 
 fn place_null(number: RawFd) -> c_int {
-    // Close-on-exec: when it is in the way of a later target, that target replaces it.
+    // Close-on-exec: if it occupies the number of a later target, that target replaces it.
     // SAFETY: a C string.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     if null < 0 {
@@ -262,13 +262,13 @@ fn duplicate(source: RawFd, number: RawFd) -> c_int {
     let answer = unsafe { libc::dup2(source, number) };
     // SAFETY: integers only.
     if answer < 0 && errno() == libc::EBADF && unsafe { libc::fcntl(source, libc::F_GETFD) } >= 0 {
-        // The source is open, so it is the number that is over the limit.
+        // The source is open, so the number must be above the limit.
         set_errno(libc::EMFILE);
     }
     answer
 }
 
-/// Programs do not expect their first three descriptors to answer `EAGAIN`.
+/// Clears `O_NONBLOCK`: programs do not expect `EAGAIN` from their first three descriptors.
 fn make_blocking(number: RawFd) {
     // SAFETY: integers only.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
@@ -278,7 +278,7 @@ fn make_blocking(number: RawFd) {
     }
 }
 
-/// Marks everything from `first` to `last`: the marks work at `execve`.
+/// Marks every descriptor from `first` to `last` close-on-exec; the mark takes effect at `execve`.
 fn close_on_exec(first: RawFd, last: RawFd) {
     if first > last {
         return;
@@ -292,8 +292,8 @@ fn close_on_exec(first: RawFd, last: RawFd) {
     }
 }
 
-/// For kernels older than 5.11 and sandboxes: `/proc/self/fd`, or every number where even that is
-/// missing.
+/// Marks the descriptors one by one, for kernels older than 5.11 and for sandboxes: those in
+/// `/proc/self/fd`, or every number if that is missing.
 pub(super) fn close_on_exec_by_walk(first: RawFd, last: RawFd) {
     const NUMBERS_MAX: RawFd = 65_536;
     // SAFETY: a C string.
@@ -373,7 +373,8 @@ fn mark(number: RawFd) {
     unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
-/// Raw calls: libc's own would change every thread of what it believes is this process.
+/// Sets groups, group and user. Raw calls, because those of libc would change every thread of the
+/// process that libc takes this for.
 fn change_credentials(plan: &Program<'_>) -> Done {
     match plan.groups {
         Groups::Keep => {}
@@ -406,7 +407,7 @@ fn restrict(plan: &Program<'_>) -> Done {
         check(Step::NoNewPrivileges, answer)?;
     }
     if let Some(signal) = plan.parent_death_signal {
-        // Last, because a change of credentials takes it back.
+        // Last, because a change of credentials resets it.
         // SAFETY: integers only.
         let answer = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal) };
         check(Step::ParentDeathSignal, answer)?;
@@ -418,8 +419,9 @@ fn restrict(plan: &Program<'_>) -> Done {
     Ok(())
 }
 
-/// `execvp(3)` over prepared paths: a file that is not there or not reachable leads to the next
-/// candidate, one that is forbidden is told only if none works, anything else ends the search.
+/// Executes the first candidate that works, as `execvp(3)` does. After a file that is missing or
+/// not reachable the next candidate is tried; a permission error is reported only if no candidate
+/// works; any other error ends the search.
 fn execute(plan: &Program<'_>) -> Failure {
     let how = libc::SIG_SETMASK;
     let (mask, none) = (&raw const plan.mask, ptr::null_mut::<u64>());
@@ -460,7 +462,8 @@ fn check(step: Step, answer: i64) -> Done {
     if answer < 0 { Err(Failure { step, errno: errno() }) } else { Ok(()) }
 }
 
-/// The variable is the spawning thread's: it stands still, and does not look at it afterwards.
+/// Returns errno. The variable belongs to the spawning thread, which sleeps, and does not read it
+/// afterwards.
 fn errno() -> i32 {
     // SAFETY: gives a valid pointer, always.
     let place = unsafe { libc::__errno_location() };

@@ -1,4 +1,4 @@
-//! The parent's side of a spawn: memory for the child, signals held back, the answer read.
+//! The parent's side of a spawn: prepares the child's memory, blocks signals, reads the result.
 
 use std::cell::Cell;
 use std::error;
@@ -19,18 +19,18 @@ use crate::{errno, poll};
 /// A process that was started.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its number, which means this process until it is reaped.
+    /// The process id, which means this process until it is reaped.
     pub pid: u32,
-    /// The process itself.
+    /// The descriptor of the process.
     pub pidfd: PidFd,
 }
 
-/// Why no program was started. Nothing is left of the attempt.
+/// The reason why no program was started. Nothing of the attempt is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpawnError {
-    /// What failed.
+    /// The step that failed.
     pub step: Step,
-    /// The kernel's reason, see [`crate::errno`].
+    /// The error number of the kernel, see [`crate::errno`].
     pub errno: i32,
 }
 
@@ -54,18 +54,18 @@ impl From<SpawnError> for io::Error {
     }
 }
 
-/// Starts what `plan` describes and returns when the child runs its program.
+/// Starts the child that `plan` describes and returns when it has executed its program.
 ///
-/// The calling thread stands still meanwhile, the others do not. Nothing of ours is copied: the
-/// cost does not grow with our memory. The child's parent-death signal, if it has one, is bound to
-/// the calling thread.
+/// The calling thread sleeps meanwhile; the other threads run on. No memory is copied, so the cost
+/// does not grow with the memory of this process. The kernel binds the child's parent-death signal,
+/// if there is one, to the calling thread.
 ///
-/// Where `SIGCHLD` is ignored and the kernel (before 6.15) would therefore forget how children
-/// ended, it is set to default for the whole process.
+/// If `SIGCHLD` is ignored, a kernel before 6.15 would forget how children ended. The disposition
+/// is then set to default for the whole process.
 ///
 /// # Errors
 ///
-/// The step that failed and why. The child is gone and reaped then.
+/// The step that failed and the reason. The child is gone and reaped then.
 ///
 /// ```
 /// use sys::spawn::{Plan, spawn};
@@ -78,12 +78,13 @@ pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     let memory = Memory::new(plan);
     let mut program = memory.program(plan);
     stop_ignoring_exits();
-    if !plan.changes_credentials() {
+    if !plan.attributes.changes_credentials() {
         return clone(&mut program);
     }
-    // Children that change who they are mark the memory they borrow from us as not dumpable, so
-    // that their new user cannot read it. Putting the flag back while another such child still
-    // borrows it would open it to that child's user: one at a time.
+    // A child that changes its credentials makes the kernel mark the memory it borrows from this
+    // process as not dumpable, so that the new user cannot read it. Restoring the flag while
+    // another such child still borrows the memory would open it to that child's user: one at a
+    // time.
     let _alone = CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = dumpable();
     let watch =
@@ -108,8 +109,9 @@ fn set_dumpable(flag: c_int) {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, flag as libc::c_ulong, 0, 0, 0) };
 }
 
-/// Says when a child has left our memory. `clone` returns a moment earlier, while the kernel still
-/// counts the child as its user; a close-on-exec descriptor is closed only after that moment.
+/// Reports when a child has left the borrowed memory. `clone` returns a moment earlier, while the
+/// kernel still counts the child as a user of the memory; close-on-exec descriptors are closed only
+/// after that moment.
 struct Watch {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -118,7 +120,7 @@ struct Watch {
 impl Watch {
     fn new(above: i32) -> io::Result<Self> {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        // Out of the way of the child's numbers.
+        // Above the numbers of the child.
         // SAFETY: integers only, on a descriptor we own.
         let copy = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
         if copy < 0 {
@@ -131,8 +133,8 @@ impl Watch {
 
     fn wait(self) {
         drop(self.writer);
-        // A moment, unless another thread forked without executing anything: then its process
-        // has the other end too, and the wait is bounded.
+        // Takes a moment, unless another thread forked without executing anything: that process
+        // then has the other end as well. The wait is therefore bounded.
         let _ = poll::readable(self.reader.as_fd(), Some(Duration::from_secs(1)));
     }
 }
@@ -158,14 +160,14 @@ fn clone(program: &mut Program<'_>) -> Result<Spawned, SpawnError> {
     match unsafe { (&raw const program.failure).read_volatile() } {
         None => Ok(Spawned { pid: pid as u32, pidfd }),
         Some(Failure { step, errno }) => {
-            // Reaped before we answer. An error here means it is gone already.
+            // Reaped before the call returns. An error here means that it is reaped already.
             let _ = pidfd.wait();
             Err(SpawnError { step, errno })
         }
     }
 }
 
-/// Blocks every signal, libc's own two included, and returns what was blocked before.
+/// Blocks every signal, libc's own two included, and returns the previous mask.
 fn block_signals() -> u64 {
     let (all, mut before) = (u64::MAX, 0u64);
     set_mask(&all, &mut before);
@@ -182,7 +184,7 @@ fn set_mask(new: *const u64, old: *mut u64) {
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, new, old, size_of::<u64>()) };
 }
 
-/// Old kernels reap children by themselves while `SIGCHLD` is ignored, and forget their status.
+/// Resets an ignored `SIGCHLD`: old kernels then reap children themselves and forget their status.
 fn stop_ignoring_exits() {
     if pidfd::remembers_exit() {
         return;
@@ -202,15 +204,15 @@ fn stop_ignoring_exits() {
     }
 }
 
-/// The child's stack, with a page below it that must not be touched.
+/// The child's stack, above a guard page that cannot be accessed.
 struct Stack {
     base: *mut c_void,
 }
 
 impl Stack {
-    /// The child's program needs about one page; `getdents64` records another.
+    /// The child's program needs about one page; the records of `getdents64` need another.
     const BYTES: usize = 64 * 1024;
-    /// The largest page size there is on our platforms.
+    /// The largest page size of the supported platforms.
     const GUARD_BYTES: usize = 64 * 1024;
     const ALL_BYTES: usize = Self::BYTES + Self::GUARD_BYTES;
 
@@ -230,7 +232,7 @@ impl Stack {
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(stack) }
     }
 
-    /// Stacks grow down. Aligned to a page, which is more than any of our platforms asks for.
+    /// Stacks grow down. The top is aligned to a page, more than any supported platform needs.
     const fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(Self::ALL_BYTES)
     }
@@ -243,7 +245,7 @@ impl Drop for Stack {
     }
 }
 
-/// What the pointers of a [`Program`] lead to.
+/// The memory to which the pointers of a [`Program`] lead.
 struct Memory {
     candidates: Vec<*const c_char>,
     argv: Vec<*const c_char>,
@@ -256,12 +258,13 @@ struct Memory {
 
 impl Memory {
     fn new(plan: &Plan<'_>) -> Self {
+        let attributes = &plan.attributes;
         let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
         shell_argv.extend(pointers(&plan.arguments).into_iter().skip(1));
         if plan.arguments.is_empty() {
             shell_argv.push(ptr::null());
         }
-        let limits = plan.limits.iter().map(|(resource, limit)| {
+        let limits = attributes.limits.iter().map(|(resource, limit)| {
             (*resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard })
         });
         Self {
@@ -271,16 +274,17 @@ impl Memory {
             envp: pointers(&plan.environment),
             targets: targets(plan),
             limits: limits.collect(),
-            affinity: plan.affinity.as_deref().map(processor_bits).unwrap_or_default(),
+            affinity: attributes.affinity.as_deref().map(processor_bits).unwrap_or_default(),
         }
     }
 
-    /// The child's view. Valid while `self` and `plan` are.
+    /// Returns the child's view of the plan. Valid while `self` and `plan` are.
     fn program<'a>(&'a self, plan: &'a Plan<'_>) -> Program<'a> {
+        let attributes = &plan.attributes;
         let highest = self.targets.iter().map(|target| target.get().number).max().unwrap_or(2);
-        let groups = match &plan.groups {
+        let groups = match &attributes.groups {
             Some(list) => Groups::Set(list),
-            None if plan.changes_credentials() => Groups::Clear,
+            None if attributes.changes_credentials() => Groups::Clear,
             None => Groups::Keep,
         };
         let bit = |mask: u64, signal: &crate::signal::Signal| mask | 1 << (signal.number() - 1);
@@ -292,26 +296,26 @@ impl Memory {
             current_dir: plan.current_dir.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
             targets: &self.targets,
             above: highest.saturating_add(1),
-            session: plan.session,
-            process_group: plan.process_group.map(|group| group as i32),
-            umask: plan.umask,
+            session: attributes.session,
+            process_group: attributes.process_group.map(|group| group as i32),
+            umask: attributes.umask,
             limits: &self.limits,
-            nice: plan.nice,
+            nice: attributes.nice,
             affinity: &self.affinity,
             groups,
-            gid: plan.gid,
-            uid: plan.uid,
+            gid: attributes.gid,
+            uid: attributes.uid,
             parent: std::process::id() as i32,
-            parent_death_signal: plan.parent_death_signal.map(crate::signal::Signal::number),
+            parent_death_signal: attributes.parent_death_signal.map(crate::signal::Signal::number),
             cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
-            no_new_privileges: plan.no_new_privileges,
-            mask: plan.blocked_signals.iter().fold(0, bit),
+            no_new_privileges: attributes.no_new_privileges,
+            mask: attributes.blocked_signals.iter().fold(0, bit),
             failure: None,
         }
     }
 }
 
-/// A list of C strings as C wants it: pointers and a null at the end.
+/// Returns a list of C strings in the form of `argv`: pointers, and a null at the end.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
@@ -325,7 +329,7 @@ fn processor_bits(numbers: &[u32]) -> Vec<u64> {
     bits
 }
 
-/// What stands where in the child, by number; 0 to 2 are always among them.
+/// Returns the descriptors of the child, sorted by number; 0 to 2 are always among them.
 fn targets(plan: &Plan<'_>) -> Vec<Cell<Target>> {
     let missing = (0..=2u32).filter(|n| plan.descriptors.iter().all(|d| d.number != *n));
     let inherited = missing.map(|number| (number, Source::Inherit(number)));

@@ -1,5 +1,6 @@
-//! What a child shall be: plain data, validated by its types.
+//! The description of a child: plain data, validated by its types.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -7,124 +8,124 @@ use std::os::fd::BorrowedFd;
 use crate::limit::{Limit, Resource};
 use crate::signal::Signal;
 
-/// What the child is to become. Start from [`Plan::new`] and set the fields that matter.
+/// The description of a child. Start from [`Plan::new`] and set the fields that matter.
 ///
-/// Everything not asked for is as in Node: handlers and `SIGPIPE` back to default, no signal
-/// blocked, descriptors 0 to 2 inherited (and `/dev/null` where they are closed), every other
-/// descriptor closed.
+/// The defaults are Node's: handlers and `SIGPIPE` are reset, no signal is blocked, descriptors 0
+/// to 2 are inherited (`/dev/null` replaces a closed one), and every other descriptor is closed.
 #[derive(Clone, Debug)]
-pub struct Plan<'fd> {
-    /// Paths to try in order, as `execvp(3)` does: a missing one leads to the next, a forbidden
-    /// one is remembered. Relative paths count from `current_dir`.
+pub struct Plan<'a> {
+    /// The paths to try in order, as `execvp(3)` does: after a missing file the next path is tried;
+    /// a permission error is remembered and the search goes on. Relative paths count from
+    /// `current_dir`.
     pub candidates: Vec<CString>,
-    /// `argv`, the program's name for itself first. A file that is no program and has no `#!` is
-    /// run by `/bin/sh` with its path in front of the arguments.
+    /// The arguments, `argv[0]` first. A file that is no executable and has no `#!` is run by
+    /// `/bin/sh`, with its path before the arguments.
     pub arguments: Vec<CString>,
-    /// `NAME=value` each. There is no inheriting: say what the child shall have.
+    /// The environment, `NAME=value` each. Nothing is inherited.
     pub environment: Vec<CString>,
-    /// Where the child works; ours without.
+    /// The working directory; with `None` that of this process.
     pub current_dir: Option<CString>,
-    /// What stands under which number. No number twice.
-    pub descriptors: Vec<Descriptor<'fd>>,
-    /// Makes the child leader of a new session (and of a new process group).
+    /// The descriptors of the child. No number occurs twice.
+    pub descriptors: Vec<Descriptor<'a>>,
+    /// The process attributes, lent by the caller or owned by the plan.
+    pub attributes: Cow<'a, Attributes>,
+    /// `cgroup.procs` of the control group in which the child starts, open for writing.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// The process attributes that are set in the child before it executes its program.
+///
+/// The default sets none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Makes the child the leader of a new session, and of a new process group.
     pub session: bool,
-    /// Puts the child into this process group; 0: a new one that it leads.
+    /// The process group that the child joins; 0 makes a new group that the child leads.
     pub process_group: Option<u32>,
-    /// The file mode bits that are cleared.
+    /// The file mode creation mask.
     pub umask: Option<u32>,
-    /// Limits to set, in order.
+    /// Resource limits, set in this order.
     pub limits: Vec<(Resource, Limit)>,
     /// The nice value, −20 to 19.
     pub nice: Option<i32>,
-    /// The processors the child may run on, by number.
+    /// The processors on which the child may run, by number.
     pub affinity: Option<Vec<u32>>,
-    /// Supplementary groups. Without, a child that changes uid or gid has none, where we may
-    /// take them away.
+    /// The supplementary groups. With `None`, a child that changes its user or group has none, as
+    /// far as this process may drop them.
     pub groups: Option<Vec<u32>>,
-    /// Real, effective and saved group.
+    /// The real, effective and saved group.
     pub gid: Option<u32>,
-    /// Real, effective and saved user.
+    /// The real, effective and saved user.
     pub uid: Option<u32>,
-    /// The signal the child gets when the **thread** that spawned it ends.
+    /// The signal that the child gets when the **thread** that spawned it ends.
     pub parent_death_signal: Option<Signal>,
-    /// `cgroup.procs` of the group the child shall start in, open for writing.
-    pub cgroup: Option<BorrowedFd<'fd>>,
-    /// Never gain rights through the files that are executed.
+    /// Forbids the child to gain privileges through the files that it executes.
     pub no_new_privileges: bool,
-    /// The signals the child starts with blocked.
+    /// The signals that are blocked when the child starts.
     pub blocked_signals: Vec<Signal>,
 }
 
 /// A descriptor of the child.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor<'fd> {
-    /// Its number in the child.
+    /// The number in the child.
     pub number: u32,
-    /// What it leads to.
+    /// The object that it refers to.
     pub source: Source<'fd>,
 }
 
-/// What a descriptor of the child leads to.
+/// The object that a descriptor of the child refers to.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Source<'fd> {
-    /// The same as this one of ours.
+    /// The object of this descriptor of the parent.
     Fd(BorrowedFd<'fd>),
-    /// The same as the one with this number in the parent, whatever it is when the child starts;
-    /// for numbers 0 to 2 `/dev/null` where it is closed or close-on-exec.
+    /// The object of the parent's descriptor with this number at the time of the start. For numbers
+    /// 0 to 2 `/dev/null` replaces a descriptor that is closed or close-on-exec.
     Inherit(u32),
     /// `/dev/null`, for reading and writing.
     Null,
-    /// Nothing: the number is closed.
+    /// No object: the number is closed.
     Closed,
 }
 
 impl Plan<'_> {
-    /// A plan with an empty environment and nothing special.
+    /// Creates a plan with an empty environment and default attributes.
     #[must_use]
-    pub const fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
+    pub fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
         Self {
             candidates,
             arguments,
             environment: Vec::new(),
             current_dir: None,
             descriptors: Vec::new(),
-            session: false,
-            process_group: None,
-            umask: None,
-            limits: Vec::new(),
-            nice: None,
-            affinity: None,
-            groups: None,
-            gid: None,
-            uid: None,
-            parent_death_signal: None,
+            attributes: Cow::Owned(Attributes::default()),
             cgroup: None,
-            no_new_privileges: false,
-            blocked_signals: Vec::new(),
         }
     }
+}
 
-    /// Whether the child changes who it is: then the kernel marks our memory, which it still
-    /// borrows, as not dumpable.
+impl Attributes {
+    /// Returns whether the child changes its credentials. The kernel then marks the memory that
+    /// the child borrows, which is this process's, as not dumpable.
     pub(super) const fn changes_credentials(&self) -> bool {
         self.uid.is_some() || self.gid.is_some() || self.groups.is_some()
     }
 }
 
-/// Where in the child's way to its program something failed.
+/// A step between the start of the child and the execution of its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Making the process: too many processes, descriptors or too little memory.
+    /// Creating the process: too many processes or descriptors, or too little memory.
     Process,
-    /// Making a session.
+    /// Creating a session.
     Session,
     /// Joining the process group.
     ProcessGroup,
     /// Entering the control group.
     Cgroup,
-    /// Choosing processors.
+    /// Setting the processors.
     Affinity,
     /// Setting the nice value.
     Nice,
@@ -140,9 +141,9 @@ pub enum Step {
     Gid,
     /// Changing the user.
     Uid,
-    /// Giving up new privileges.
+    /// Forbidding new privileges.
     NoNewPrivileges,
-    /// Asking for the parent-death signal, or finding that the parent is dead already.
+    /// Setting the parent-death signal, or noticing that the parent is already dead.
     ParentDeathSignal,
     /// Executing the program.
     Program,

@@ -1,4 +1,4 @@
-//! The engine against the real kernel. Programs are `/bin/sh` scripts that say what they see.
+//! Tests of the engine against the real kernel. The programs are scripts for `/bin/sh`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ fn pipe() -> (File, OwnedFd) {
     (File::from(reader), writer)
 }
 
-/// Runs the plan with its stdout in a pipe.
+/// Runs the plan with its standard output in a pipe, and returns the output and the status.
 fn output_of(plan: &Plan<'_>) -> (String, ExitStatus) {
     let (mut reader, writer) = pipe();
     let mut plan = plan.clone();
@@ -41,18 +41,18 @@ fn output_of(plan: &Plan<'_>) -> (String, ExitStatus) {
     (text, child.pidfd.wait().unwrap())
 }
 
-fn said(plan: &Plan<'_>) -> String {
+fn stdout_of(plan: &Plan<'_>) -> String {
     let (text, status) = output_of(plan);
     assert_eq!(status, ExitStatus::Code(0), "{text}");
     text.trim_end().to_owned()
 }
 
-fn refused(plan: &Plan<'_>) -> (Step, &'static str) {
+fn failure(plan: &Plan<'_>) -> (Step, &'static str) {
     let error = spawn(plan).unwrap_err();
     (error.step, errno::name(error.errno))
 }
 
-fn scratch(name: &str) -> PathBuf {
+fn temp_dir(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("brood-spawn-{}-{name}", std::process::id()));
     fs::create_dir_all(&path).unwrap();
     path
@@ -67,8 +67,8 @@ fn c_path(path: &std::path::Path) -> CString {
     c(path.to_str().unwrap())
 }
 
-/// Runs one of the ignored tests below in a process of its own, because it changes or checks
-/// something that belongs to the whole process.
+/// Runs one of the ignored tests below in a process of its own, because it changes or checks state
+/// of the whole process.
 fn in_a_process_of_its_own(name: &str) {
     let name = format!("spawn::engine::tests::{name}");
     let me = std::env::current_exe().unwrap();
@@ -96,25 +96,25 @@ fn a_child_runs_and_its_exit_code_comes_back() {
 #[test]
 fn the_step_that_failed_is_named() {
     let missing = Plan::new(vec![c("/nonexistent/program")], vec![c("x")]);
-    assert_eq!(refused(&missing), (Step::Program, "ENOENT"));
+    assert_eq!(failure(&missing), (Step::Program, "ENOENT"));
     let mut nowhere = sh("true");
     nowhere.current_dir = Some(c("/nonexistent"));
-    assert_eq!(refused(&nowhere), (Step::CurrentDir, "ENOENT"));
+    assert_eq!(failure(&nowhere), (Step::CurrentDir, "ENOENT"));
     let directory = Plan::new(vec![c("/tmp")], vec![c("x")]);
-    assert_eq!(refused(&directory), (Step::Program, "EACCES"));
+    assert_eq!(failure(&directory), (Step::Program, "EACCES"));
     let mut group = sh("true");
-    group.process_group = Some(1);
-    assert_eq!(refused(&group), (Step::ProcessGroup, "EPERM"));
+    group.attributes.to_mut().process_group = Some(1);
+    assert_eq!(failure(&group), (Step::ProcessGroup, "EPERM"));
     let mut limit = sh("true");
-    limit.limits = vec![(Resource::CoreBytes, Limit { soft: 2, hard: 1 })];
-    assert_eq!(refused(&limit), (Step::Limit(Resource::CoreBytes), "EINVAL"));
+    limit.attributes.to_mut().limits = vec![(Resource::CoreBytes, Limit { soft: 2, hard: 1 })];
+    assert_eq!(failure(&limit), (Step::Limit(Resource::CoreBytes), "EINVAL"));
     let mut inherit = sh("true");
     inherit.descriptors = vec![Descriptor { number: 9, source: Source::Inherit(1_000_000) }];
-    assert_eq!(refused(&inherit), (Step::Descriptor(9), "EBADF"));
+    assert_eq!(failure(&inherit), (Step::Descriptor(9), "EBADF"));
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut cgroup = sh("true");
     cgroup.cgroup = Some(full.as_fd());
-    assert_eq!(refused(&cgroup), (Step::Cgroup, "ENOSPC"));
+    assert_eq!(failure(&cgroup), (Step::Cgroup, "ENOSPC"));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn no_child_is_left_after_failures() {
 
 #[test]
 fn candidates_are_tried_as_execvp_does() {
-    let directory = scratch("candidates");
+    let directory = temp_dir("candidates");
     let forbidden = directory.join("forbidden");
     file(&forbidden, "#!/bin/sh\n", 0o644);
     let missing = c_path(&directory.join("missing"));
@@ -147,32 +147,32 @@ fn candidates_are_tried_as_execvp_does() {
     let works = vec![missing.clone(), through_a_file.clone(), c_path(&forbidden), c("/bin/true")];
     assert!(spawn(&Plan::new(works, vec![c("x")])).unwrap().pidfd.wait().unwrap().success());
     let none = vec![c_path(&forbidden), missing.clone()];
-    assert_eq!(refused(&Plan::new(none, vec![c("x")])), (Step::Program, "EACCES"));
+    assert_eq!(failure(&Plan::new(none, vec![c("x")])), (Step::Program, "EACCES"));
     let nothing = vec![through_a_file, missing];
-    assert_eq!(refused(&Plan::new(nothing, vec![c("x")])), (Step::Program, "ENOENT"));
-    assert_eq!(refused(&Plan::new(vec![], vec![c("x")])), (Step::Program, "ENOENT"));
+    assert_eq!(failure(&Plan::new(nothing, vec![c("x")])), (Step::Program, "ENOENT"));
+    assert_eq!(failure(&Plan::new(vec![], vec![c("x")])), (Step::Program, "ENOENT"));
     fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]
 fn a_script_without_an_interpreter_line_runs_through_the_shell() {
-    let directory = scratch("script");
+    let directory = temp_dir("script");
     let script = directory.join("script");
     file(&script, "echo \"$0 $1 $2\"\n", 0o755);
     let mut plan = Plan::new(vec![c_path(&script)], vec![c("own name"), c("a b"), c("c")]);
-    assert_eq!(said(&plan), format!("{} a b c", script.display()));
+    assert_eq!(stdout_of(&plan), format!("{} a b c", script.display()));
     plan.arguments.clear();
-    assert_eq!(said(&plan), script.to_str().unwrap());
+    assert_eq!(stdout_of(&plan), script.to_str().unwrap());
     fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]
 fn a_relative_program_counts_from_the_childs_directory() {
-    let directory = scratch("relative");
+    let directory = temp_dir("relative");
     file(&directory.join("here"), "#!/bin/sh\npwd\n", 0o755);
     let mut plan = Plan::new(vec![c("./here")], vec![c("here")]);
     plan.current_dir = Some(c_path(&directory));
-    assert_eq!(said(&plan), directory.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(stdout_of(&plan), directory.canonicalize().unwrap().to_str().unwrap());
     fs::remove_dir_all(directory).unwrap();
 }
 
@@ -180,52 +180,52 @@ fn a_relative_program_counts_from_the_childs_directory() {
 fn the_environment_is_exactly_what_was_asked_for() {
     let mut plan = Plan::new(vec![c("/usr/bin/env")], vec![c("env")]);
     plan.environment = vec![c("A=1"), c("B="), c("a=2")];
-    assert_eq!(said(&plan), "A=1\nB=\na=2");
+    assert_eq!(stdout_of(&plan), "A=1\nB=\na=2");
 }
 
 #[test]
 fn descriptors_cross_over_without_hurting_each_other() {
-    let (one, two) = (scratch("one"), scratch("two"));
+    let (one, two) = (temp_dir("one"), temp_dir("two"));
     file(&one.join("f"), "first", 0o644);
     file(&two.join("f"), "second", 0o644);
     let (a, b) = (File::open(one.join("f")).unwrap(), File::open(two.join("f")).unwrap());
     let (low, high) = (a.as_raw_fd() as u32, b.as_raw_fd() as u32);
-    // Each takes the other's number, and the first is also wanted under a third one.
+    // Each takes the number of the other, and the first is also needed under a third number.
     let mut plan = sh(&format!("cat <&{high}; cat <&{low}; test -e /proc/self/fd/90"));
     plan.descriptors = vec![
         Descriptor { number: high, source: Source::Fd(a.as_fd()) },
         Descriptor { number: low, source: Source::Fd(b.as_fd()) },
         Descriptor { number: 90, source: Source::Inherit(low) },
     ];
-    assert_eq!(said(&plan), "firstsecond");
+    assert_eq!(stdout_of(&plan), "firstsecond");
     fs::remove_dir_all(one).unwrap();
     fs::remove_dir_all(two).unwrap();
 }
 
 #[test]
-fn only_descriptors_that_were_asked_for_reach_the_child() {
+fn only_the_descriptors_of_the_plan_reach_the_child() {
     let null = File::open("/dev/null").unwrap();
-    // Descriptors that a careless library left open for every child.
+    // Descriptors that another library has left open across `execve`.
     let careless: Vec<OwnedFd> = (0..20).map(|_| nix::unistd::dup(&null).unwrap()).collect();
     assert!(!crate::fd::is_close_on_exec(careless[0].as_fd()).unwrap());
     let mut plan = Plan::new(vec![c("/bin/ls")], vec![c("ls"), c("/proc/self/fd")]);
     plan.descriptors = vec![Descriptor { number: 40, source: Source::Fd(null.as_fd()) }];
     // `ls` itself opens the directory under the first free number, 3.
-    assert_eq!(said(&plan), "0\n1\n2\n3\n40");
+    assert_eq!(stdout_of(&plan), "0\n1\n2\n3\n40");
 }
 
 #[test]
-fn null_and_closed_are_what_they_say() {
+fn null_and_closed_descriptors_are_null_and_closed() {
     let mut plan = sh("readlink /proc/self/fd/0; test -e /proc/self/fd/2 || echo none >&1");
     plan.descriptors = vec![
         Descriptor { number: 0, source: Source::Null },
         Descriptor { number: 2, source: Source::Closed },
     ];
-    assert_eq!(said(&plan), "/dev/null\nnone");
+    assert_eq!(stdout_of(&plan), "/dev/null\nnone");
 }
 
 #[test]
-fn standard_streams_that_the_parent_closed_lead_to_null() {
+fn standard_streams_that_the_parent_closed_are_null() {
     in_a_process_of_its_own("closed_standard_streams");
 }
 
@@ -237,58 +237,58 @@ fn closed_standard_streams() {
         // SAFETY: this process is a test of its own; nothing else uses the two.
         unsafe { libc::close(number) };
     }
-    // The pipes that are made now take the free numbers.
+    // The pipes that are made now get the free numbers.
     let script = "readlink /proc/self/fd/0 /proc/self/fd/2";
-    let told = said(&sh(script));
+    let output = stdout_of(&sh(script));
     nix::unistd::dup2_stderr(&error).unwrap();
     nix::unistd::dup2_stdin(&error).unwrap();
-    // Number 0 was the reading end of our pipe: the child never gets what it was not given.
-    assert!(told.lines().all(|line| line == "/dev/null"), "{told}");
-    assert_eq!(told.lines().count(), 2, "{told}");
+    // Number 0 was the reading end of a pipe of this process, which the child must not get.
+    assert!(output.lines().all(|line| line == "/dev/null"), "{output}");
+    assert_eq!(output.lines().count(), 2, "{output}");
 }
 
 #[test]
 fn sessions_groups_masks_and_limits_are_set() {
     let stat = "read -r pid _ _ _ group session _ < /proc/self/stat; echo $((group == pid)) $((session == pid))";
     let mut plan = sh(stat);
-    plan.process_group = Some(0);
-    assert_eq!(said(&plan), "1 0");
+    plan.attributes.to_mut().process_group = Some(0);
+    assert_eq!(stdout_of(&plan), "1 0");
     let mut plan = sh(stat);
-    plan.session = true;
-    assert_eq!(said(&plan), "1 1");
+    plan.attributes.to_mut().session = true;
+    assert_eq!(stdout_of(&plan), "1 1");
     let mut plan = sh("umask; ulimit -n; nice");
-    plan.umask = Some(0o027);
-    plan.nice = Some(7);
-    // Lower than a number that is placed: the limit comes after the descriptors.
-    plan.limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
+    plan.attributes.to_mut().umask = Some(0o027);
+    plan.attributes.to_mut().nice = Some(7);
+    // Lower than the number of a descriptor: limits are set after the descriptors.
+    plan.attributes.to_mut().limits = vec![(Resource::Descriptors, Limit { soft: 33, hard: 44 })];
     let null = File::open("/dev/null").unwrap();
     plan.descriptors = vec![Descriptor { number: 50, source: Source::Fd(null.as_fd()) }];
-    assert_eq!(said(&plan), "0027\n33\n7");
+    assert_eq!(stdout_of(&plan), "0027\n33\n7");
     let mut plan = sh("grep Cpus_allowed_list /proc/self/status");
-    plan.affinity = Some(vec![0]);
-    assert_eq!(said(&plan).split_whitespace().last(), Some("0"));
+    plan.attributes.to_mut().affinity = Some(vec![0]);
+    assert_eq!(stdout_of(&plan).split_whitespace().last(), Some("0"));
     let mut plan = sh("grep NoNewPrivs /proc/self/status");
-    plan.no_new_privileges = true;
-    assert_eq!(said(&plan).split_whitespace().last(), Some("1"));
+    plan.attributes.to_mut().no_new_privileges = true;
+    assert_eq!(stdout_of(&plan).split_whitespace().last(), Some("1"));
 }
 
 #[test]
-fn handlers_are_gone_and_the_mask_is_what_was_asked_for() {
+fn handlers_are_reset_and_the_mask_is_that_of_the_plan() {
     let bits = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap()
     };
-    // Rust programs ignore SIGPIPE, and this thread blocks one more.
+    // Rust programs ignore SIGPIPE, and this thread blocks another signal.
     let mut mask = nix::sys::signal::SigSet::empty();
     mask.add(nix::sys::signal::Signal::SIGUSR2);
     mask.thread_block().unwrap();
     let mut plan = Plan::new(vec![c("/bin/cat")], vec![c("cat"), c("/proc/self/status")]);
-    let told = said(&plan);
-    assert_eq!((bits(&told, "SigBlk"), bits(&told, "SigCgt")), (0, 0));
-    assert_eq!(bits(&told, "SigIgn") & 1 << (libc::SIGPIPE - 1), 0);
-    plan.blocked_signals = vec![Signal::USR1, Signal::TERM];
-    let told = said(&plan);
-    assert_eq!(bits(&told, "SigBlk"), 1 << (libc::SIGUSR1 - 1) | 1 << (libc::SIGTERM - 1));
+    let output = stdout_of(&plan);
+    assert_eq!((bits(&output, "SigBlk"), bits(&output, "SigCgt")), (0, 0));
+    assert_eq!(bits(&output, "SigIgn") & 1 << (libc::SIGPIPE - 1), 0);
+    plan.attributes.to_mut().blocked_signals = vec![Signal::USR1, Signal::TERM];
+    let output = stdout_of(&plan);
+    assert_eq!(bits(&output, "SigBlk"), 1 << (libc::SIGUSR1 - 1) | 1 << (libc::SIGTERM - 1));
     let still = nix::sys::signal::SigSet::thread_get_mask().unwrap();
     assert_eq!(still, mask, "the spawning thread has its own mask back");
 }
@@ -316,29 +316,32 @@ fn credentials_change_and_the_parents_flag_stays() {
 fn credentials_change() {
     assert_eq!(dumpable(), 1);
     let mut plan = sh("id -u; id -g; id -G");
-    (plan.uid, plan.gid) = (Some(65_534), Some(65_533));
-    assert_eq!(said(&plan), "65534\n65533\n65533");
-    plan.groups = Some(vec![7, 9]);
-    assert_eq!(said(&plan), "65534\n65533\n65533 7 9");
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (Some(65_534), Some(65_533));
+    assert_eq!(stdout_of(&plan), "65534\n65533\n65533");
+    plan.attributes.to_mut().groups = Some(vec![7, 9]);
+    assert_eq!(stdout_of(&plan), "65534\n65533\n65533 7 9");
     assert_eq!(dumpable(), 1);
-    // A program that only root may reach, and then one that nobody may.
-    let directory = scratch("credentials");
+    // A program that only root may execute: it runs as root and is refused to the new user.
+    let directory = temp_dir("credentials");
     file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
     let mut plan = Plan::new(vec![c_path(&directory.join("mine"))], vec![c("mine")]);
     assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
-    plan.uid = Some(65_534);
-    assert_eq!(refused(&plan), (Step::Program, "EACCES"), "counts as the new user");
+    plan.attributes.to_mut().uid = Some(65_534);
+    assert_eq!(failure(&plan), (Step::Program, "EACCES"), "counts as the new user");
     fs::remove_dir_all(directory).unwrap();
-    // Nobody may not become somebody else.
+    // The user "nobody" may not become another user.
     // SAFETY: integers only; the process is this test's own.
     assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
     let mut plan = sh("true");
-    plan.uid = Some(0);
-    assert_eq!(refused(&plan), (Step::Uid, "EPERM"));
-    (plan.uid, plan.gid) = (None, Some(1));
-    assert_eq!(refused(&plan), (Step::Gid, "EPERM"));
-    (plan.gid, plan.groups) = (None, Some(vec![1]));
-    assert_eq!(refused(&plan), (Step::Groups, "EPERM"));
+    plan.attributes.to_mut().uid = Some(0);
+    assert_eq!(failure(&plan), (Step::Uid, "EPERM"));
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (None, Some(1));
+    assert_eq!(failure(&plan), (Step::Gid, "EPERM"));
+    let attributes = plan.attributes.to_mut();
+    (attributes.gid, attributes.groups) = (None, Some(vec![1]));
+    assert_eq!(failure(&plan), (Step::Groups, "EPERM"));
 }
 
 #[test]
@@ -348,8 +351,8 @@ fn many_credential_changes_at_once_never_open_our_memory() {
     }
 }
 
-/// A child that is slow to find its program borrows our memory under its new user all the while.
-/// Another such spawn that ends meanwhile must not make that memory readable.
+/// A child that is slow to find its program borrows this process's memory under its new user all
+/// the while. Another such spawn that ends meanwhile must not make that memory readable.
 #[test]
 #[ignore = "runs in a process of its own"]
 fn credential_changes_at_once() {
@@ -360,18 +363,18 @@ fn credential_changes_at_once() {
         move || {
             let mut plan = Plan::new(vec![c("/nonexistent/x"); missing], vec![c("true")]);
             plan.candidates.push(c("/bin/true"));
-            plan.uid = Some(65_534);
+            plan.attributes.to_mut().uid = Some(65_534);
             for _ in 0..rounds {
                 assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
             }
         }
     };
-    // On a busy machine a slow child may come and go between two looks: then there are more.
-    let looked_at = std::sync::atomic::AtomicBool::new(false);
-    let looked_at: &'static _ = Box::leak(Box::new(looked_at));
+    // On a busy machine a slow child may come and go between two samples: then there are more.
+    let was_seen = std::sync::atomic::AtomicBool::new(false);
+    let was_seen: &'static _ = Box::leak(Box::new(was_seen));
     let slow = thread::spawn(move || {
         for round in 0..SLOW_ROUNDS * 20 {
-            if round >= SLOW_ROUNDS && looked_at.load(std::sync::atomic::Ordering::Relaxed) {
+            if round >= SLOW_ROUNDS && was_seen.load(std::sync::atomic::Ordering::Relaxed) {
                 break;
             }
             repeat(1, SLOW_CANDIDATES)();
@@ -380,11 +383,11 @@ fn credential_changes_at_once() {
     let fast = [thread::spawn(repeat(ROUNDS, 0)), thread::spawn(repeat(ROUNDS, 0))];
     let mut seen = 0;
     while !slow.is_finished() {
-        // A task of ours under the other user, while it is still our own program.
+        // A task of this process under the other user, while it still runs this program.
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             if is_readable_by_its_new_user(&entry.path()) == Some(false) {
                 seen += 1;
-                looked_at.store(true, std::sync::atomic::Ordering::Relaxed);
+                was_seen.store(true, std::sync::atomic::Ordering::Relaxed);
             }
         }
     }
@@ -392,11 +395,11 @@ fn credential_changes_at_once() {
     for fast in fast {
         fast.join().unwrap();
     }
-    assert!(seen > 0, "the slow child was never looked at");
+    assert!(seen > 0, "the slow child was never sampled");
     assert_eq!(dumpable(), 1);
 }
 
-/// `None` when the process is not a child of ours under the other user that still borrows our
+/// `None` unless the process is a child of this one under the other user that still borrows the
 /// memory. The owner of a `/proc` entry is root exactly while the process is not dumpable.
 fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -413,7 +416,7 @@ fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
 }
 
 #[test]
-fn exits_are_told_although_sigchld_is_ignored() {
+fn exits_are_reported_although_sigchld_is_ignored() {
     in_a_process_of_its_own("sigchld_is_ignored");
 }
 
@@ -426,17 +429,17 @@ fn sigchld_is_ignored() {
     let child = spawn(&sh("kill -9 $$")).unwrap();
     assert!(poll::readable(child.pidfd.as_fd(), Some(Duration::from_secs(10))).unwrap());
     assert_eq!(child.pidfd.try_wait().unwrap(), Some(ExitStatus::Signal(Signal::KILL)));
-    let told = said(&sh("grep SigIgn /proc/self/status"));
-    let bits = u64::from_str_radix(told.split_whitespace().last().unwrap(), 16).unwrap();
+    let output = stdout_of(&sh("grep SigIgn /proc/self/status"));
+    let bits = u64::from_str_radix(output.split_whitespace().last().unwrap(), 16).unwrap();
     assert_eq!(bits & 1 << (libc::SIGCHLD - 1), 0, "the child can wait for its own");
 }
 
 #[test]
-fn a_child_dies_with_the_thread_that_asked_for_it() {
+fn a_child_dies_with_the_thread_that_started_it() {
     let (reader, writer) = pipe();
     let spawner = thread::spawn(move || {
         let mut plan = sh("exec sleep 60");
-        plan.parent_death_signal = Some(Signal::KILL);
+        plan.attributes.to_mut().parent_death_signal = Some(Signal::KILL);
         plan.descriptors = vec![Descriptor { number: 1, source: Source::Fd(writer.as_fd()) }];
         spawn(&plan).unwrap()
     });
@@ -459,13 +462,13 @@ fn limits_that_are_reached() {
     while let Ok(file) = File::open("/dev/null") {
         all.push(file);
     }
-    assert_eq!(refused(&sh("true")), (Step::Process, "EMFILE"));
+    assert_eq!(failure(&sh("true")), (Step::Process, "EMFILE"));
     // Room for the process but not for moving a descriptor out of the way.
     let (last, _) = (all.pop(), all.pop());
     let mut plan = sh("true");
     let descriptor = |number| Descriptor { number, source: Source::Fd(all[0].as_fd()) };
     plan.descriptors = vec![descriptor(4), descriptor(63)];
-    assert_eq!(refused(&plan), (Step::Descriptor(4), "EMFILE"));
+    assert_eq!(failure(&plan), (Step::Descriptor(4), "EMFILE"));
     drop((last, all));
     crate::limit::set_descriptors(1024).unwrap();
     assert_eq!(crate::fd::open_descriptors().unwrap(), before);
@@ -474,7 +477,7 @@ fn limits_that_are_reached() {
         assert_eq!(unsafe { libc::setresuid(65_533, 65_533, 65_533) }, 0);
     }
     crate::limit::set(Resource::Processes, Limit { soft: 1, hard: 1 }).unwrap();
-    assert_eq!(refused(&sh("true")), (Step::Process, "EAGAIN"));
+    assert_eq!(failure(&sh("true")), (Step::Process, "EAGAIN"));
     assert_eq!(crate::fd::open_descriptors().unwrap(), before);
 }
 
@@ -507,5 +510,5 @@ fn a_written_pipe_becomes_the_childs_input() {
         file.write_all(b"through").unwrap();
     });
     wait.join().unwrap();
-    assert_eq!(said(&plan), "through");
+    assert_eq!(stdout_of(&plan), "through");
 }

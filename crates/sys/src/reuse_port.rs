@@ -1,8 +1,8 @@
 //! Several TCP sockets that listen on one port: `SO_REUSEPORT` of `socket(7)`.
 //!
-//! The kernel deals new connections to the members by a hash of both addresses. A connection
-//! belongs to its member from its first packet on: it is accepted there and nowhere else, and reset
-//! when the last descriptor of that member is closed.
+//! The kernel dispatches new connections to the members by a hash of both addresses. A connection
+//! belongs to its member from its first packet on: only that member accepts it, and the connection
+//! is reset when the last descriptor of that member is closed.
 
 use crate::fd::cvt;
 use crate::socket::{listen, listen_tcp, stream_socket};
@@ -12,30 +12,30 @@ use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Opens the first listener at an address that others will [`join`]: non-blocking, close-on-exec,
-/// with `TCP_NODELAY` set.
+/// Opens the first `SO_REUSEPORT` listener of an address: non-blocking, close-on-exec, with
+/// `TCP_NODELAY` set. [`bind_next`] adds members.
 ///
-/// Unlike a plain `SO_REUSEPORT` socket it does not slip in beside strangers: a port that
-/// anybody listens on, in a group or not, is in use.
+/// A plain `SO_REUSEPORT` socket also joins listeners of other programs. This one does not: a port
+/// with any listener, in a group or not, is in use.
 ///
 /// # Errors
 ///
 /// As [`socket::listen_tcp`](crate::socket::listen_tcp).
-pub fn found(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
+pub fn bind_first(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
     let socket = listen_tcp(addr, backlog, v6_only)?;
-    // Only now: to one that listens, others of its kind are strangers.
+    // After `listen`: with the option set before, `bind` would join a group that already listens.
     ns::setsockopt(&socket, sockopt::ReusePort, &true)?;
     Ok(socket)
 }
 
-/// Opens one more listener at an address that was [`found`]ed, with a backlog of its own, and all
-/// else as there.
+/// Binds another `SO_REUSEPORT` listener to an address opened with [`bind_first`]. The listener has
+/// a backlog of its own and is otherwise set up as the first.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE` when somebody has the address who does not share it; otherwise as
+/// `EADDRINUSE` when a socket that does not share the address has it; otherwise as
 /// [`socket::listen_tcp`](crate::socket::listen_tcp).
-pub fn join(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
+pub fn bind_next(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd> {
     let socket = stream_socket(addr, v6_only)?;
     ns::setsockopt(&socket, sockopt::ReusePort, &true)?;
     ns::bind(socket.as_raw_fd(), &ns::SockaddrStorage::from(addr))?;
@@ -43,8 +43,9 @@ pub fn join(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<OwnedFd
     Ok(socket)
 }
 
-/// Counts the connections that wait to be accepted from a TCP listener. See `TCP_INFO` in `tcp(7)`,
-/// whose `tcpi_unacked` this is of a socket that listens.
+/// Counts the connections that wait to be accepted from a TCP listener.
+///
+/// For a socket that listens, `tcpi_unacked` of `TCP_INFO` is this count. See `tcp(7)`.
 ///
 /// # Errors
 ///
@@ -69,19 +70,19 @@ mod tests {
     #[test]
     fn members_share_a_port_that_strangers_cannot_have() {
         for text in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(first) = found(text.parse().unwrap(), 128, true) else {
+            let Ok(first) = bind_first(text.parse().unwrap(), 128, true) else {
                 assert!(text.starts_with('['), "there is no IPv6");
                 continue;
             };
             let address = local_address(first.as_fd()).unwrap();
             let strangers = || {
-                for taken in [listen_tcp(address, 1, true), found(address, 1, true)] {
+                for taken in [listen_tcp(address, 1, true), bind_first(address, 1, true)] {
                     assert_eq!(taken.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
                 }
             };
             strangers();
             let mut members = vec![first];
-            members.extend((0..2).map(|_| join(address, 128, true).unwrap()));
+            members.extend((0..2).map(|_| bind_next(address, 128, true).unwrap()));
             strangers();
             let clients: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
             let counts = members.iter().map(|member| unaccepted(member.as_fd()).unwrap());

@@ -1,6 +1,6 @@
-//! What the kernel says of this machine, for `os-info`.
+//! Facts about this machine from the kernel, for `os-info`.
 //!
-//! One system call per function, the answer in plain numbers and bytes: nothing is read from
+//! Each function makes one system call and returns plain numbers and bytes. Nothing is read from
 //! `/proc`, nothing is kept between calls, and no descriptor stays open.
 
 pub mod constants;
@@ -11,14 +11,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-/// The most CPUs an affinity mask is read for; the kernel's own limit is 8192.
+/// The size of the largest affinity mask that is read. The kernel's own limit is 8192 CPUs.
 const AFFINITY_BYTES_MAX: usize = 8192;
 
-/// Counts the CPUs the calling thread may run on.
+/// Returns the number of CPUs on which the calling thread may run.
 ///
 /// # Errors
 ///
-/// What `sched_getaffinity(2)` answers; some sandboxes forbid it.
+/// As `sched_getaffinity(2)`; some sandboxes forbid the call.
 pub fn affinity_count() -> io::Result<usize> {
     with_affinity(|mask| mask.iter().map(|word| word.count_ones() as usize).sum())
 }
@@ -36,10 +36,10 @@ fn with_affinity<T>(ask: impl FnOnce(&[u64]) -> T) -> io::Result<T> {
     }
 }
 
-/// Fills `mask` and says how many words of it the kernel wrote.
+/// Fills `mask` and returns the number of words that the kernel wrote.
 fn affinity_into(mask: &mut [u64]) -> io::Result<usize> {
-    // The system call and not libc's function, which clears the rest of the mask but does not
-    // say how much the kernel knew.
+    // Not libc's function: it clears the rest of the mask, and does not return how many bytes the
+    // kernel wrote.
     // SAFETY: the kernel writes at most the given number of bytes into `mask`, and any bits are
     // valid words.
     let bytes = unsafe {
@@ -49,37 +49,37 @@ fn affinity_into(mask: &mut [u64]) -> io::Result<usize> {
     Ok(bytes.div_ceil(8).min(mask.len()))
 }
 
-/// How many CPUs the system has online.
+/// Returns the number of CPUs that are online.
 ///
 /// # Errors
 ///
-/// What `sysconf(3)` answers.
+/// As `sysconf(3)`.
 pub fn cpus_online() -> io::Result<usize> {
     // SAFETY: the call takes an integer and touches no memory of ours.
     let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// The four names of `uname(2)`, as the kernel writes them.
+/// The names in `uname(2)`, as the kernel writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// `Linux`.
+    /// The name of the system: `Linux`.
     pub system: Vec<u8>,
-    /// `6.8.0-45-generic`.
+    /// The release: `6.8.0-45-generic`.
     pub release: Vec<u8>,
-    /// `#45-Ubuntu SMP …`.
+    /// The version: `#45-Ubuntu SMP …`.
     pub version: Vec<u8>,
-    /// `x86_64`.
+    /// The hardware: `x86_64`.
     pub machine: Vec<u8>,
-    /// The host name: what `gethostname(3)` answers, too.
+    /// The host name, as `gethostname(3)` returns it.
     pub node: Vec<u8>,
 }
 
-/// Asks for the names of this system.
+/// Returns the names of this system.
 ///
 /// # Errors
 ///
-/// What `uname(2)` answers.
+/// As `uname(2)`.
 pub fn names() -> io::Result<Names> {
     let names = nix::sys::utsname::uname()?;
     let bytes = |text: &std::ffi::OsStr| std::os::unix::ffi::OsStrExt::as_bytes(text).to_vec();
@@ -92,22 +92,22 @@ pub fn names() -> io::Result<Names> {
     })
 }
 
-/// What `sysinfo(2)` says of memory and load.
+/// Memory and load, from `sysinfo(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// The load of the last 1, 5 and 15 minutes, in parts of 65536.
+    /// The load averages of the last 1, 5 and 15 minutes, in units of 1/65536.
     pub loads: [u64; 3],
-    /// All memory, in bytes.
+    /// The size of the memory, in bytes.
     pub memory_total: u64,
-    /// Memory that nothing uses, in bytes: less than what can be had.
+    /// The unused memory, in bytes. The available memory is larger.
     pub memory_free: u64,
 }
 
-/// Asks for memory and load.
+/// Returns memory and load.
 ///
 /// # Errors
 ///
-/// What `sysinfo(2)` answers.
+/// As `sysinfo(2)`.
 pub fn load() -> io::Result<Load> {
     let mut info = MaybeUninit::<libc::sysinfo>::uninit();
     // SAFETY: the kernel writes one `sysinfo` into memory of ours.
@@ -123,11 +123,11 @@ pub fn load() -> io::Result<Load> {
     })
 }
 
-/// How long the system runs, sleep included.
+/// Returns the time since boot, sleep included.
 ///
 /// # Errors
 ///
-/// What `clock_gettime(2)` answers.
+/// As `clock_gettime(2)`.
 pub fn uptime() -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec` into memory of ours.
@@ -136,7 +136,7 @@ pub fn uptime() -> io::Result<Duration> {
     Ok(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
-/// How many ticks of `/proc/stat` make a second.
+/// Returns the number of ticks of `/proc/stat` in a second.
 #[must_use]
 pub fn ticks_per_second() -> u64 {
     // SAFETY: the call takes an integer and touches no memory of ours.
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_affinity_has_at_least_one_cpu_and_no_more_than_there_are() {
+    fn the_affinity_has_at_least_one_cpu_and_at_most_those_online() {
         let cpus = affinity_count().unwrap();
         assert!((1..=cpus_online().unwrap()).contains(&cpus));
     }

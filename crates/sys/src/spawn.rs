@@ -1,0 +1,15 @@
+//! Starting programs: one engine for every option, at the cost of a `vfork`.
+//!
+//! [`Plan`] describes the child, and [`spawn`] starts it. The child borrows the memory of this
+//! process until it has executed its program, so the cost does not depend on the size of that
+//! memory, and an error comes back without a pipe, together with the [`Step`] that failed.
+//!
+//! Files: `plan` is the data, `engine` the parent's side, `child` the program that runs between
+//! `clone` and `execve`.
+
+mod child;
+mod engine;
+mod plan;
+
+pub use engine::{SpawnError, Spawned, spawn};
+pub use plan::{Attributes, Descriptor, Plan, Source, Step};
