@@ -6,8 +6,19 @@
 //!
 //! Limits: [`Options`]. What waits in an end that is dropped goes on being written by the loop.
 
-use crate::end::{End, Mode, Parts};
-use crate::ends::ChannelHandle;
+mod adaptive_wait;
+#[cfg(feature = "tokio")]
+mod async_channel;
+mod channel_handle;
+mod endpoint;
+mod events;
+
+#[cfg(feature = "tokio")]
+pub use self::async_channel::AsyncChannel;
+pub use self::channel_handle::ChannelHandle;
+pub use self::events::{Event, Incoming, Outlet};
+
+use self::endpoint::{End, Mode, Parts};
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
 use crate::message::Message;

@@ -18,7 +18,7 @@
 //!
 //! Pure.
 
-use crate::spare;
+use crate::buffer_pool;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -321,7 +321,7 @@ impl<H> Decoder<H> {
         }
         self.check_waiting(header.handles)?;
         if total > READ_BYTES {
-            let mut payload = spare::take(header.length);
+            let mut payload = buffer_pool::take(header.length);
             payload.extend_from_slice(&rest[HEADER_BYTES..]);
             self.buffer.clear();
             self.start = 0;
@@ -403,5 +403,4 @@ impl<H> Decoder<H> {
 }
 
 #[cfg(test)]
-#[path = "frame_tests.rs"]
 mod tests;

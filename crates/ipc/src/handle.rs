@@ -1,6 +1,6 @@
 //! Handles: open sockets, files and pipes as parts of a message.
 
-use crate::deposit::Deposits;
+use crate::side_table::Deposits;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 use std::any::type_name;

@@ -8,20 +8,24 @@
 //!
 //! Limits: [`Options`]. An idle link keeps no buffer.
 
+pub(crate) mod driver;
+mod node_protocol;
+mod node_send;
+
+use self::driver::{Driver, Gone, Intake};
+use crate::buffers;
 use crate::codec;
 use crate::credit::Pool;
-use crate::driver::{Driver, Gone, Intake};
 use crate::error::{Error, SendError};
-use crate::flusher::Pending;
 use crate::frame::Kind;
 use crate::hello::Hello;
-use crate::inbox::Inbox;
 use crate::message::Message;
-use crate::node::{self, Gate};
+use crate::node::ack_window::Gate;
 use crate::options::Options;
-use crate::outbox::Outbox;
-use crate::scratch;
-use crate::wire::{self};
+use crate::transport::flusher::Pending;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io;
 use reactor::Handle as Wake;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -176,7 +180,7 @@ impl Link {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
-        let intake = node::Intake::new(&options)?;
+        let intake = node_protocol::Intake::new(&options)?;
         Link::resume_parts(socket, options, Outbox::new(), intake, Box::new(sink), false)
     }
 
@@ -287,7 +291,7 @@ impl Link {
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        node::send_with_handle(&self.owner.shared, value, handle.into(), None)
+        node_send::send_with_handle(&self.owner.shared, value, handle.into(), None)
     }
 
     /// Sends a message for the crate above on the other side, with one handle beside it, as a raw
@@ -302,7 +306,7 @@ impl Link {
         handle: impl Into<OwnedFd>,
         ticket: u64,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        node::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
+        node_send::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
     }
 
     /// Closes the channel once everything that was accepted is written. Does not wait.
@@ -364,13 +368,13 @@ impl Shared {
 
     fn send<T: Serialize>(&self, value: T, kind: Kind) -> Result<bool, SendError<T>> {
         if self.is_node {
-            return node::send(self, value, kind);
+            return node_send::send(self, value, kind);
         }
-        let scratch = scratch::take_frame();
+        let scratch = buffers::take_frame();
         let (mut encoded, slots) = match codec::encode(&value, kind, &self.options, scratch) {
             Ok(frame) => frame,
             Err((error, scratch)) => {
-                scratch::keep_frame(scratch);
+                buffers::keep_frame(scratch);
                 return Err(SendError { value, error });
             }
         };
@@ -385,16 +389,16 @@ impl Shared {
         let handles = match handles {
             Ok(handles) => handles,
             Err(error) => {
-                scratch::keep_frame(encoded.inline);
+                buffers::keep_frame(encoded.inline);
                 return Err(SendError { value, error });
             }
         };
         let waiting = waiting + encoded.length();
-        scratch::lend_queue(&mut queue.outbox);
+        buffers::lend_queue(&mut queue.outbox);
         queue.outbox.push(&mut encoded, handles);
         let wake = self.write_or_leave(&mut queue);
         drop(queue);
-        scratch::keep_frame(encoded.inline);
+        buffers::keep_frame(encoded.inline);
         if wake {
             self.wake();
         }
@@ -412,10 +416,10 @@ impl Shared {
         if let (false, Some(socket)) = (hurry, queue.socket.as_deref()) {
             queue.direct = Some(now);
             // Whatever goes wrong goes wrong again on the loop, which tells it in order.
-            let _ = wire::write(socket.as_fd(), &mut queue.outbox, false);
+            let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
                 // The loop does not look at this queue now, so nobody else would.
-                scratch::keep_queue(&mut queue.outbox);
+                buffers::keep_queue(&mut queue.outbox);
                 return false;
             }
         }
@@ -443,5 +447,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-#[path = "link_tests.rs"]
 mod tests;

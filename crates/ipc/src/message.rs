@@ -1,11 +1,11 @@
 //! A message that has arrived and was not decoded yet.
 
+use crate::buffer_pool;
 use crate::codec::{self, Serialization};
 use crate::credit::{Credit, Pool};
 use crate::error::Error;
 use crate::frame::{Frame, Payload};
 use crate::node::{self, AnyHandle};
-use crate::spare;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -48,7 +48,7 @@ impl Message {
         let Frame { payload, handles, handles_lost: lost, .. } = frame;
         let payload = match payload {
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Payload::Owned(bytes) => spare::share(bytes),
+            Payload::Owned(bytes) => buffer_pool::share(bytes),
         };
         let credit = pool.take(payload.len(), handles.len());
         let any = lost || !handles.is_empty();

@@ -1,7 +1,7 @@
 //! The native codec: bincode 1.3, integers of fixed width, little endian, nothing behind the value.
 
-use super::reading::Root;
-use super::writing::Writing;
+use super::deserializer::Root;
+use super::serializer::Writing;
 use super::{Codec, PayloadReader, PayloadWriter, Serialization};
 use bincode::Options as _;
 use serde::{Serialize, de::DeserializeOwned};

@@ -1,7 +1,7 @@
 //! JSON, as Node writes it by default.
 
-use super::reading::Root;
-use super::writing::Writing;
+use super::deserializer::Root;
+use super::serializer::Writing;
 use super::{Codec, PayloadReader, PayloadWriter, Serialization};
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};

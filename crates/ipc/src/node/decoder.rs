@@ -245,5 +245,4 @@ impl<H> Decoder<H> {
 }
 
 #[cfg(test)]
-#[path = "decoder_tests.rs"]
 mod tests;

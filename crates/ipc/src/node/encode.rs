@@ -7,9 +7,9 @@
 
 use super::decoder::Framing;
 use super::envelope::is_internal;
-use super::kind::HandleType;
+use super::handle_type::HandleType;
 use crate::codec::advanced::{self, Entry, Item, Key, Node};
-use crate::codec::writing::{Bounded, Outgoing};
+use crate::codec::serializer::{Bounded, Outgoing};
 use crate::codec::{Codec, Json, PayloadWriter};
 use crate::error::Error;
 use memchr::memchr_iter;
@@ -131,5 +131,4 @@ fn advanced<T: Serialize + ?Sized>(
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

@@ -206,5 +206,4 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
-#[path = "envelope_tests.rs"]
 mod tests;

@@ -23,18 +23,13 @@
 //! - Before version 20, Node can hang in `advanced` mode when a read ends inside a length: use JSON
 //!   there, or keep less than 64 KiB unread.
 
-mod decoder;
-mod encode;
-mod envelope;
-mod gate;
-mod handle;
-mod intake;
-mod keyed;
-mod kind;
-mod send;
+pub(crate) mod ack_window;
+pub(crate) mod any_handle;
+pub(crate) mod decoder;
+pub(crate) mod encode;
+pub(crate) mod envelope;
+pub(crate) mod handle_type;
+pub(crate) mod server_connections;
 
+pub use self::any_handle::AnyHandle;
 pub(crate) use self::envelope::mended;
-pub(crate) use self::gate::Gate;
-pub use self::handle::AnyHandle;
-pub(crate) use self::intake::Intake;
-pub(crate) use self::send::{send, send_with_handle};

@@ -4,21 +4,21 @@
 //! arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
 //! [`Value`]s and for any other type of serde.
 
-mod carry;
-mod de;
+mod item_deserializer;
+mod item_serializer;
 mod pattern;
 mod read;
-mod ser;
-mod sound;
+mod serde_impls;
+mod validate;
 mod value;
 mod write;
 
 pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
 
-pub(crate) use sound::sound;
+pub(crate) use validate::sound;
 
-use super::reading::Root;
-use super::writing::{Outgoing, Writing};
+use super::deserializer::Root;
+use super::serializer::{Outgoing, Writing};
 use super::{Codec, PayloadReader, PayloadWriter, Serialization};
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
@@ -48,7 +48,7 @@ impl Codec for Advanced {
 
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let document = Value::from_bytes(reader.bytes)?;
-        let inner = de::ItemDeserializer::new(&document, document.root());
+        let inner = item_deserializer::ItemDeserializer::new(&document, document.root());
         let root = Root { incoming: &reader.incoming, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())
     }
@@ -60,7 +60,7 @@ pub(crate) fn to_value<T: Serialize + ?Sized>(
     outgoing: &Outgoing,
 ) -> Result<Value, String> {
     let mut document = Value::default();
-    let inner = ser::ItemSerializer { document: &mut document };
+    let inner = item_serializer::ItemSerializer { document: &mut document };
     let root = value.serialize(Writing::new(inner, outgoing)).map_err(|error| error.to_string())?;
     document.set_root(root);
     Ok(document)

@@ -1,6 +1,6 @@
 //! Handles beside a message: what they are when they arrive, and which may be sent.
 
-use super::kind::{Family, HandleType};
+use super::handle_type::{Family, HandleType};
 use crate::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

@@ -177,5 +177,4 @@ fn regexp(source: &Text, flags: u32) -> Result<(), String> {
 }
 
 #[cfg(test)]
-#[path = "sound_tests.rs"]
 mod tests;

@@ -1,14 +1,14 @@
 //! Sending to Node, from any thread.
 
-use super::encode::{self, Voice};
-use super::gate::{Cargo, Parcel};
-use super::handle::handle_type;
-use super::intake::{framing, submit};
-use super::kind::HandleType;
+use super::node_protocol::{framing, submit};
+use crate::buffers;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::link::{Phase, Queue, Shared};
-use crate::scratch;
+use crate::node::ack_window::{Cargo, Parcel};
+use crate::node::any_handle::handle_type;
+use crate::node::encode::{self, Voice};
+use crate::node::handle_type::HandleType;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::MutexGuard;
@@ -73,13 +73,13 @@ fn encode<T: Serialize>(
     voice: Voice,
 ) -> Result<Vec<u8>, Error> {
     let framing = framing(shared.options.serialization)?;
-    let mut frame = scratch::take_frame();
+    let mut frame = buffers::take_frame();
     frame.clear();
     let max = shared.options.frame_bytes_max;
     match encode::encode(&mut frame, value, framing, handle, voice, max) {
         Ok(()) => Ok(frame),
         Err(error) => {
-            scratch::keep_frame(frame);
+            buffers::keep_frame(frame);
             Err(error)
         }
     }

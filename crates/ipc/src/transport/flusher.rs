@@ -1,8 +1,8 @@
 //! What was accepted and not written when its end was dropped: the loop writes it, and a normal
 //! exit of the process waits for it.
 
-use crate::outbox::Outbox;
-use crate::wire;
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io;
 use reactor::{Event, Interest, Key, Source, Turn};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,10 +37,10 @@ impl Source for Flusher {
             }
         }
         while !self.outbox.is_empty() {
-            match wire::write(self.socket.as_fd(), &mut self.outbox, false) {
+            match socket_io::write(self.socket.as_fd(), &mut self.outbox, false) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if wire::is_passing(&error) => {
+                Err(error) if socket_io::is_passing(&error) => {
                     turn.set_deadline(Some(turn.now() + RETRY));
                     return;
                 }

@@ -180,5 +180,4 @@ impl<H> Gate<H> {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
 mod tests;

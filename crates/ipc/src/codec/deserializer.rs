@@ -4,7 +4,7 @@
 use crate::blob;
 use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 use crate::handle;
-use crate::memory;
+use crate::shared_memory;
 use bytes::Bytes;
 use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
@@ -154,7 +154,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reading<'_, '_, D> {
         match name {
             handle::MARKER => self.read_handle(visitor),
             blob::MARKER => self.read_blob(visitor),
-            memory::MARKER => self.read_memory(visitor),
+            shared_memory::MARKER => self.read_memory(visitor),
             _ => {
                 let visitor = self.with(visitor);
                 self.inner.deserialize_newtype_struct(name, visitor)
@@ -182,10 +182,10 @@ impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
         let fd = self.incoming.take_handle(index).ok_or_else(did_not_come)?;
-        let mapping = memory::map(fd.as_fd(), self.incoming.mapped_bytes_max);
-        let number = memory::ARRIVING.leave((fd, mapping.map_err(D::Error::custom)?));
+        let mapping = shared_memory::map(fd.as_fd(), self.incoming.mapped_bytes_max);
+        let number = shared_memory::ARRIVING.leave((fd, mapping.map_err(D::Error::custom)?));
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
-        drop(memory::ARRIVING.take(number));
+        drop(shared_memory::ARRIVING.take(number));
         value
     }
 

@@ -1,7 +1,7 @@
 //! Memory shared between processes: large payloads that are handed over, not copied.
 
-use crate::deposit::Deposits;
 use crate::handle::Handle;
+use crate::side_table::Deposits;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;

@@ -1,21 +1,21 @@
 //! What arrives from Node: messages go to the sink, everything about handles is answered here.
 
-use super::decoder::{Cut, Decoder, Framing};
-use super::encode::{self, Voice};
-use super::envelope::{Class, Inside, begins_with_handle, classify};
-use super::gate::{Leaving, Outcome};
-use super::keyed::Keyed;
+use crate::buffer_pool;
+use crate::buffers;
 use crate::codec::Serialization;
-use crate::driver;
 use crate::error::Error;
 use crate::frame::Payload;
+use crate::link::driver;
 use crate::link::{LinkEvent, Queue, Shared, Sink};
 use crate::message::Message;
+use crate::node::ack_window::{Leaving, Outcome};
+use crate::node::decoder::{Cut, Decoder, Framing};
+use crate::node::encode::{self, Voice};
+use crate::node::envelope::{Class, Inside, begins_with_handle, classify};
+use crate::node::server_connections::Keyed;
 use crate::options::Options;
-use crate::outbox::Encoded;
-use crate::scratch;
-use crate::spare;
-use crate::wire::{self, Read};
+use crate::transport::outbox::Encoded;
+use crate::transport::socket_io::{self, Read};
 use ::bytes::Bytes;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -132,7 +132,7 @@ impl Intake {
     fn say(&self, shared: &Shared, command: &Command<'_>) {
         let frame = self.encode(command);
         let mut queue = shared.queue();
-        submit(&mut queue, super::gate::Parcel { frame, cargo: None });
+        submit(&mut queue, crate::node::ack_window::Parcel { frame, cargo: None });
     }
 
     fn encode(&self, command: &Command<'_>) -> Vec<u8> {
@@ -162,7 +162,7 @@ impl driver::Intake for Intake {
 
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
         let (buffer, room) = self.decoder.space();
-        let read = wire::read_into(socket, buffer, room)?;
+        let read = socket_io::read_into(socket, buffer, room)?;
         match read {
             Some(received) if received.bytes > 0 => {
                 self.decoder.arrived(received.fds, received.truncated);
@@ -188,7 +188,7 @@ impl driver::Intake for Intake {
                 Some(Cut::Whole(payload)) => {
                     let payload = match payload {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-                        Payload::Owned(bytes) => spare::share(bytes),
+                        Payload::Owned(bytes) => buffer_pool::share(bytes),
                     };
                     self.take(payload, shared)
                 }
@@ -243,7 +243,7 @@ fn answered(shared: &Shared, taken: bool) -> Option<LinkEvent> {
 }
 
 /// Queues a frame, or holds it.
-pub(super) fn submit(queue: &mut Queue, parcel: super::gate::Parcel<OwnedFd>) {
+pub(super) fn submit(queue: &mut Queue, parcel: crate::node::ack_window::Parcel<OwnedFd>) {
     if let Some(leaving) = queue.gate.submit(parcel) {
         push(queue, leaving);
     }
@@ -252,6 +252,6 @@ pub(super) fn submit(queue: &mut Queue, parcel: super::gate::Parcel<OwnedFd>) {
 /// Queues a frame for writing.
 pub(super) fn push(queue: &mut Queue, leaving: Leaving<OwnedFd>) {
     let mut encoded = Encoded { inline: leaving.frame, pieces: Vec::new() };
-    scratch::lend_queue(&mut queue.outbox);
+    buffers::lend_queue(&mut queue.outbox);
     queue.outbox.push(&mut encoded, leaving.handle.into_iter().collect());
 }

@@ -7,27 +7,27 @@
 
 pub mod advanced;
 mod bincode;
-mod giving;
+pub(crate) mod deserializer;
+mod extract;
 mod json;
-pub(crate) mod reading;
-pub(crate) mod writing;
+pub(crate) mod serializer;
 
 pub use self::advanced::Advanced;
 pub use self::bincode::Bincode;
 pub use self::json::Json;
 
+use self::deserializer::Incoming;
+use self::serializer::{Bounded, Outgoing};
 use crate::error::Error;
 use crate::frame::{HEADER_BYTES, Kind};
 use crate::handle::Slot;
 use crate::options::Options;
-use crate::outbox::Encoded;
+use crate::transport::outbox::Encoded;
 use ::bytes::Bytes;
-use reading::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use writing::{Bounded, Outgoing};
 
 /// How deep a value may be nested, in levels of serde (a struct, a list, an option and an enum are
 /// one each).

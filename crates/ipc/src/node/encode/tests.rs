@@ -1,6 +1,6 @@
 //! The bytes Node is given, and what it is not given.
 
-use super::super::kind::Family;
+use super::super::handle_type::Family;
 use super::*;
 use crate::codec::advanced::Value;
 use serde_json::json;

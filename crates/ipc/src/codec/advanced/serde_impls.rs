@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::MARKER;
-use super::sound;
+use super::validate;
 use super::value::Value;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
@@ -12,7 +12,7 @@ use std::fmt;
 /// Other codecs carry the bytes of V8's format; this one puts the value in its place.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        sound::writable(self).map_err(ser::Error::custom)?;
+        validate::writable(self).map_err(ser::Error::custom)?;
         serializer.serialize_newtype_struct(MARKER, &Raw(self.to_bytes()))
     }
 }

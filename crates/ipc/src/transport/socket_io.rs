@@ -1,8 +1,8 @@
 //! One system call in each direction: an outbox to a socket, a socket to an inbox.
 
 use crate::error::Error;
-use crate::inbox::Inbox;
-use crate::outbox::{Outbox, SLICES_MAX};
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::{Outbox, SLICES_MAX};
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use sys::scm::{self, Received, RecvFlags};

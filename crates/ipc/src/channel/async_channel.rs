@@ -1,16 +1,16 @@
 //! The same channel for tokio: `AsyncFd` over the same descriptor.
 
+use crate::buffers;
 use crate::channel::Channel;
+use crate::channel::endpoint::{End, Parts, decode};
 use crate::codec;
-use crate::end::{End, Parts, decode};
 use crate::error::{Error, SendError};
-use crate::flusher;
 use crate::frame::Kind;
-use crate::inbox::Inbox;
 use crate::options::Options;
-use crate::outbox::Outbox;
-use crate::scratch;
-use crate::wire::{self, Read};
+use crate::transport::flusher;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io::{self, Read};
 use ::tokio::io::unix::AsyncFd;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -78,16 +78,16 @@ impl<S, R> AsyncChannel<S, R> {
     where
         S: Serialize,
     {
-        let scratch = scratch::take_frame();
+        let scratch = buffers::take_frame();
         let encoded = codec::encode(value, Kind::Message, &self.options, scratch);
         let (mut encoded, slots) = encoded.map_err(|(error, scratch)| {
-            scratch::keep_frame(scratch);
+            buffers::keep_frame(scratch);
             error
         })?;
         let handles = codec::take_handles(&slots)?;
-        scratch::lend_queue(&mut self.outbox);
+        buffers::lend_queue(&mut self.outbox);
         self.outbox.push(&mut encoded, handles);
-        scratch::keep_frame(encoded.inline);
+        buffers::keep_frame(encoded.inline);
         Ok(())
     }
 
@@ -101,17 +101,17 @@ impl<S, R> AsyncChannel<S, R> {
             let io = self.io.as_ref().expect("an end in use has its socket");
             let outbox = &mut self.outbox;
             let mut ready = io.writable().await.map_err(|error| Error::Os("epoll_wait", error))?;
-            match ready.try_io(|io| wire::write(io.get_ref().as_fd(), outbox, false)) {
+            match ready.try_io(|io| socket_io::write(io.get_ref().as_fd(), outbox, false)) {
                 Ok(Ok(_)) | Err(_) => {}
-                Ok(Err(error)) if wire::is_passing(&error) => {
+                Ok(Err(error)) if socket_io::is_passing(&error) => {
                     drop(ready);
                     ::tokio::task::yield_now().await;
                 }
-                Ok(Err(error)) if wire::is_gone(&error) => return Err(Error::Closed),
+                Ok(Err(error)) if socket_io::is_gone(&error) => return Err(Error::Closed),
                 Ok(Err(error)) => return Err(Error::Os("sendmsg", error)),
             }
         }
-        scratch::keep_queue(&mut self.outbox);
+        buffers::keep_queue(&mut self.outbox);
         Ok(())
     }
 
@@ -129,23 +129,24 @@ impl<S, R> AsyncChannel<S, R> {
                 if frame.kind == Kind::Message {
                     let decoded = decode(&self.options, frame);
                     if !self.inbox.decoder().is_ready() {
-                        scratch::keep_buffer(&mut self.inbox);
+                        buffers::keep_buffer(&mut self.inbox);
                     }
                     return decoded;
                 }
             }
-            scratch::keep_buffer(&mut self.inbox);
+            buffers::keep_buffer(&mut self.inbox);
             let io = self.io.as_ref().expect("an end in use has its socket");
             let inbox = &mut self.inbox;
             let mut ready = io.readable().await.map_err(|error| Error::Os("epoll_wait", error))?;
-            scratch::lend_buffer(inbox);
-            let result = ready.try_io(|io| match wire::read(io.get_ref().as_fd(), inbox, false) {
-                Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
-                other => Ok(other),
-            });
+            buffers::lend_buffer(inbox);
+            let result =
+                ready.try_io(|io| match socket_io::read(io.get_ref().as_fd(), inbox, false) {
+                    Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
+                    other => Ok(other),
+                });
             if let Ok(Ok(read)) = result {
                 if read? == Read::End {
-                    scratch::take_back_buffer(inbox);
+                    buffers::take_back_buffer(inbox);
                     return Err(Error::Closed);
                 }
             }

@@ -1,8 +1,8 @@
 //! Memory that a thread uses again and again for one frame, one read or one queue, so that no end
 //! has to keep its own.
 
-use crate::inbox::Inbox;
-use crate::outbox::Outbox;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::thread::LocalKey;
@@ -102,7 +102,7 @@ mod tests {
     use crate::codec::Serialization;
     use crate::frame::{Header, Kind, Limits, READ_BYTES};
     use crate::hello::Hello;
-    use crate::outbox::Encoded;
+    use crate::transport::outbox::Encoded;
 
     /// A queue that has written so many messages, all at once.
     fn rested(messages: usize) -> Outbox<OwnedFd> {

@@ -3,7 +3,7 @@
 
 use crate::blob;
 use crate::codec::NESTING_MAX;
-use crate::codec::giving::{BytesOnly, PickUp};
+use crate::codec::extract::{BytesOnly, PickUp};
 use crate::handle::{self, Slot};
 use bytes::Bytes;
 use serde::ser::{

@@ -3,20 +3,20 @@
 //! Memory for what comes and goes belongs to the thread that is at it. An end at rest keeps what
 //! was fed and not flushed, and what came and is not a whole message yet.
 
+use crate::buffer_pool;
+use crate::buffers;
+use crate::channel::adaptive_wait::Wait;
 use crate::codec;
 use crate::credit::Pool;
 use crate::error::{Error, SendError};
-use crate::flusher;
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
-use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::Options;
-use crate::outbox::Outbox;
-use crate::scratch;
-use crate::spare;
-use crate::wait::Wait;
-use crate::wire::{self, Read};
+use crate::transport::flusher;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io::{self, Read};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -108,12 +108,12 @@ impl End {
         if !self.is_connected() {
             return Err(SendError { value, error: Error::Closed });
         }
-        let scratch = scratch::take_frame();
+        let scratch = buffers::take_frame();
         let (mut encoded, slots) =
             match codec::encode(&value, Kind::Message, &self.options, scratch) {
                 Ok(frame) => frame,
                 Err((error, scratch)) => {
-                    scratch::keep_frame(scratch);
+                    buffers::keep_frame(scratch);
                     return Err(SendError { value, error });
                 }
             };
@@ -122,7 +122,7 @@ impl End {
         if mode == Mode::Try && waiting > 0 {
             let full = waiting + encoded.length() > self.options.queued_bytes_max;
             if full && !matches!(self.flush_some(&mut sending), Ok(Left::Nothing)) {
-                scratch::keep_frame(encoded.inline);
+                buffers::keep_frame(encoded.inline);
                 return Err(SendError { value, error: Error::Full });
             }
         }
@@ -133,14 +133,14 @@ impl End {
         let direct = waiting == 0 && encoded.pieces.is_empty() && mode != Mode::Feed;
         let sent = if direct { self.send_now(&encoded.inline, &handles, mode) } else { 0 };
         if sent == encoded.inline.len() {
-            scratch::keep_frame(encoded.inline);
+            buffers::keep_frame(encoded.inline);
             return Ok(());
         }
         let count = handles.len();
-        scratch::lend_queue(&mut sending.outbox);
+        buffers::lend_queue(&mut sending.outbox);
         sending.outbox.push(&mut encoded, handles);
         sending.outbox.written(sent);
-        scratch::keep_frame(encoded.inline);
+        buffers::keep_frame(encoded.inline);
         let result = match mode {
             Mode::Send => self.flush_all(&mut sending),
             Mode::Try => self.flush_some(&mut sending).map(drop),
@@ -164,38 +164,38 @@ impl End {
     /// Writes everything; sleeps while the peer does not read.
     pub(crate) fn flush_all(&self, sending: &mut Sending) -> Result<(), Error> {
         while !sending.outbox.is_empty() {
-            match wire::write(self.fd(), &mut sending.outbox, true) {
+            match socket_io::write(self.fd(), &mut sending.outbox, true) {
                 Ok(_) => {}
                 // Somebody who shares the socket made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll::writable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
                 }
-                Err(error) if wire::is_passing(&error) => wait_a_little(),
+                Err(error) if socket_io::is_passing(&error) => wait_a_little(),
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        scratch::keep_queue(&mut sending.outbox);
+        buffers::keep_queue(&mut sending.outbox);
         Ok(())
     }
 
     /// Writes what the socket takes without sleeping.
     fn flush_some(&self, sending: &mut Sending) -> Result<Left, Error> {
         while !sending.outbox.is_empty() {
-            match wire::write(self.fd(), &mut sending.outbox, false) {
+            match socket_io::write(self.fd(), &mut sending.outbox, false) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Left::Full),
-                Err(error) if wire::is_passing(&error) => return Ok(Left::Short),
+                Err(error) if socket_io::is_passing(&error) => return Ok(Left::Short),
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        scratch::keep_queue(&mut sending.outbox);
+        buffers::keep_queue(&mut sending.outbox);
         Ok(Left::Nothing)
     }
 
     #[cold]
     fn broken(&self, error: io::Error) -> Error {
         self.closed.store(true, Ordering::Release);
-        if wire::is_gone(&error) { Error::Closed } else { Error::Os("sendmsg", error) }
+        if socket_io::is_gone(&error) { Error::Closed } else { Error::Os("sendmsg", error) }
     }
 
     pub(crate) fn disconnect(&self) -> Result<(), Error> {
@@ -259,7 +259,7 @@ impl End {
             if self.read(&mut receiving, false)? {
                 continue;
             }
-            scratch::keep_buffer(&mut receiving.inbox);
+            buffers::keep_buffer(&mut receiving.inbox);
             let Some(deadline) = deadline else {
                 self.flush_if_free();
                 return Ok(None);
@@ -308,7 +308,7 @@ impl End {
                 Some(frame) => {
                     let taken = take(frame);
                     if !receiving.inbox.decoder().is_ready() {
-                        scratch::keep_buffer(&mut receiving.inbox);
+                        buffers::keep_buffer(&mut receiving.inbox);
                     }
                     return taken.map(Some);
                 }
@@ -342,8 +342,8 @@ impl End {
     /// One read; false when nothing was there.
     #[inline]
     fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
-        scratch::lend_buffer(&mut receiving.inbox);
-        match wire::read(self.fd(), &mut receiving.inbox, wait) {
+        buffers::lend_buffer(&mut receiving.inbox);
+        match socket_io::read(self.fd(), &mut receiving.inbox, wait) {
             Ok(Read::Bytes(_)) => Ok(true),
             Ok(Read::Nothing) if wait => {
                 // Somebody who shares the socket made it non-blocking.
@@ -420,7 +420,7 @@ impl Receiving {
     #[cold]
     fn end(&mut self) {
         self.ended = true;
-        scratch::take_back_buffer(&mut self.inbox);
+        buffers::take_back_buffer(&mut self.inbox);
     }
 }
 
@@ -466,7 +466,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     match frame.payload {
         Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
         Payload::Owned(bytes) => {
-            let owner = spare::share(bytes);
+            let owner = buffer_pool::share(bytes);
             codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
         }
     }

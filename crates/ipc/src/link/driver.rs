@@ -3,15 +3,15 @@
 //! How bytes become messages is its [`Intake`]'s business: our own frames here, Node's in
 //! [`node`](crate::node).
 
+use crate::buffers;
 use crate::error::Error;
-use crate::flusher::RETRY;
 use crate::frame::Kind;
-use crate::inbox::Inbox;
 use crate::link::{LinkEvent, Phase, Shared, Sink};
 use crate::message::Message;
-use crate::outbox::Outbox;
-use crate::scratch;
-use crate::wire::{self, Read};
+use crate::transport::flusher::RETRY;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io::{self, Read};
 use reactor::{BYTES_PER_TURN, Event, Interest, Key, Source, Turn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -179,7 +179,7 @@ impl<I: Intake> Driver<I> {
                 turn.again();
                 return Ok(true);
             }
-            match wire::write(self.socket.as_fd(), &mut self.writing, false) {
+            match socket_io::write(self.socket.as_fd(), &mut self.writing, false) {
                 Ok(count) => {
                     budget = budget.saturating_sub(count);
                     self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
@@ -188,12 +188,12 @@ impl<I: Intake> Driver<I> {
                     self.writable = false;
                     self.watch_room(true, turn);
                 }
-                Err(error) if wire::is_passing(&error) => {
+                Err(error) if socket_io::is_passing(&error) => {
                     self.writable = false;
                     self.retry_soon(turn);
                 }
                 // The end of reading tells it, behind the last message.
-                Err(error) if wire::is_gone(&error) => {
+                Err(error) if socket_io::is_gone(&error) => {
                     self.writable = false;
                     self.readable = true;
                     return Ok(true);
@@ -253,12 +253,12 @@ impl<I: Intake> Driver<I> {
         self.lend_buffer();
         let result = self.read_lent(turn);
         let scratch = self.intake.swap_buffer(Vec::new());
-        scratch::keep_read(scratch);
+        buffers::keep_read(scratch);
         result
     }
 
     fn lend_buffer(&mut self) {
-        let rest = self.intake.swap_buffer(scratch::take_read());
+        let rest = self.intake.swap_buffer(buffers::take_read());
         drop(rest);
     }
 
@@ -319,7 +319,7 @@ impl Intake for Inbox<OwnedFd> {
     }
 
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
-        wire::read(socket, self, false)
+        socket_io::read(socket, self, false)
     }
 
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
