@@ -99,9 +99,9 @@ pub(crate) fn keep_queue(queue: &mut Outbox<OwnedFd>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Serialization;
     use crate::frame::{Header, Kind, Limits, READ_BYTES};
     use crate::hello::Hello;
+    use crate::serialization::Serialization;
     use crate::transport::outbox::Encoded;
 
     /// A queue that has written so many messages, all at once.

@@ -22,10 +22,10 @@ use crate::error::Error;
 use crate::frame::{HEADER_BYTES, Kind};
 use crate::handle::Slot;
 use crate::options::Options;
+use crate::serialization::Serialization;
 use crate::transport::outbox::Encoded;
 use ::bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -36,66 +36,6 @@ pub const NESTING_MAX: usize = 128;
 /// How many list elements a payload may have beyond one per byte: elements of no size cost
 /// nothing to announce and would let eight bytes keep a reader busy for minutes.
 pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
-
-/// Which codec a channel uses. Both ends must use the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Serialization {
-    /// [`Bincode`]: compact and fastest; for Rust programs on both sides.
-    #[default]
-    Bincode,
-    /// [`Json`]: Node's default.
-    Json,
-    /// [`Advanced`]: Node's structured clone.
-    Advanced,
-}
-
-impl Serialization {
-    /// The number that stands for it in a greeting.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Serialization::Bincode => 1,
-            Serialization::Json => 2,
-            Serialization::Advanced => 3,
-        }
-    }
-
-    /// The codec behind a number in a greeting.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Serialization> {
-        Some(match number {
-            1 => Serialization::Bincode,
-            2 => Serialization::Json,
-            3 => Serialization::Advanced,
-            _ => return None,
-        })
-    }
-
-    /// The name that stands for it in an environment variable.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Serialization::Bincode => "bincode",
-            Serialization::Json => "json",
-            Serialization::Advanced => "advanced",
-        }
-    }
-
-    /// The codec behind a name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Serialization> {
-        [Serialization::Bincode, Serialization::Json, Serialization::Advanced]
-            .into_iter()
-            .find(|codec| codec.name() == name)
-    }
-}
-
-impl fmt::Display for Serialization {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A payload on its way out: bytes within a ceiling, and the handles beside them.
 #[derive(Debug)]

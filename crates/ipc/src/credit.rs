@@ -5,8 +5,8 @@
 //! goes on. Handles are also counted for the whole process, so that one peer's descriptors never
 //! starve the others.
 
-use crate::codec::Serialization;
 use crate::options::Options;
+use crate::serialization::Serialization;
 use reactor::Handle as Wake;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

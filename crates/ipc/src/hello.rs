@@ -9,7 +9,7 @@
 //!
 //! Pure. Limits: [`TAG_BYTES_MAX`].
 
-use crate::codec::Serialization;
+use crate::serialization::Serialization;
 use std::fmt;
 
 /// The version of what frames mean; another one is refused.

@@ -92,6 +92,7 @@ mod link;
 mod message;
 pub mod node;
 mod options;
+mod serialization;
 mod shared_memory;
 mod side_table;
 mod transport;
@@ -102,9 +103,7 @@ pub use channel::AsyncChannel;
 pub use channel::{Channel, Receiver, Sender, channel, channel_with};
 pub use channel::{ChannelHandle, Event, Incoming, Outlet};
 pub use codec::advanced;
-pub use codec::{
-    Advanced, Bincode, Codec, Json, NESTING_MAX, Serialization, ZERO_SIZE_ELEMENTS_MAX,
-};
+pub use codec::{Advanced, Bincode, Codec, Json, NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 pub use codec::{PayloadReader, PayloadWriter};
 pub use error::{Error, SendError};
 pub use frame::Violation;
@@ -117,4 +116,5 @@ pub use options::{
     EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,
     QUEUED_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_HANDLES_MAX,
 };
+pub use serialization::Serialization;
 pub use shared_memory::SharedMemory;

@@ -1,11 +1,12 @@
 //! A message that has arrived and was not decoded yet.
 
 use crate::buffer_pool;
-use crate::codec::{self, Serialization};
+use crate::codec;
 use crate::credit::{Credit, Pool};
 use crate::error::Error;
 use crate::frame::{Frame, Payload};
 use crate::node::{self, AnyHandle};
+use crate::serialization::Serialization;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::fmt;

@@ -2,8 +2,8 @@
 //!
 //! Pure.
 
-use crate::codec::Serialization;
 use crate::frame::{Kind, Limits};
+use crate::serialization::Serialization;
 
 /// The default ceiling of one frame's payload, in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -1,11 +1,11 @@
 //! Passing an end on: inside a message of another channel, or to a child by its environment.
 
 use crate::channel::Channel;
-use crate::codec::Serialization;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::hello::PROTOCOL;
 use crate::options::Options;
+use crate::serialization::Serialization;
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::fmt;

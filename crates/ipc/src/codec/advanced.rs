@@ -19,7 +19,8 @@ pub(crate) use validate::sound;
 
 use super::deserializer::Root;
 use super::serializer::{Outgoing, Writing};
-use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use super::{Codec, PayloadReader, PayloadWriter};
+use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::Write;

@@ -2,7 +2,8 @@
 
 use super::deserializer::Root;
 use super::serializer::Writing;
-use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use super::{Codec, PayloadReader, PayloadWriter};
+use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;

@@ -2,7 +2,6 @@
 
 use crate::buffer_pool;
 use crate::buffers;
-use crate::codec::Serialization;
 use crate::error::Error;
 use crate::frame::Payload;
 use crate::link::driver;
@@ -14,6 +13,7 @@ use crate::node::encode::{self, Voice};
 use crate::node::envelope::{Class, Inside, begins_with_handle, classify};
 use crate::node::server_connections::Keyed;
 use crate::options::Options;
+use crate::serialization::Serialization;
 use crate::transport::outbox::Encoded;
 use crate::transport::socket_io::{self, Read};
 use ::bytes::Bytes;

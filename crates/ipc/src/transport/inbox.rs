@@ -72,8 +72,8 @@ impl<H> Inbox<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Serialization;
     use crate::frame::Header;
+    use crate::serialization::Serialization;
 
     fn check(frames: &[(Kind, &[u8])], expected: &str) {
         let ours = Hello::new(Serialization::Bincode, "app");
