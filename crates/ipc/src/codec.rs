@@ -19,11 +19,8 @@ pub use self::json::Json;
 use self::deserializer::Incoming;
 use self::serializer::{Bounded, Outgoing};
 use crate::error::Error;
-use crate::frame::{HEADER_BYTES, Kind};
 use crate::handle::Slot;
-use crate::options::Options;
 use crate::serialization::Serialization;
-use crate::transport::outbox::Encoded;
 use ::bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::os::fd::OwnedFd;
@@ -80,74 +77,43 @@ mod sealed {
     impl Sealed for super::Advanced {}
 }
 
-/// A finished frame with the slots of its handles, or why not, with the memory lent.
-type EncodeResult = Result<(Encoded, Vec<Arc<Slot>>), (Error, Vec<u8>)>;
+/// What a value holds beside the bytes of its payload.
+#[derive(Debug)]
+pub(crate) struct Extracted {
+    /// The slots of its handles, which stay in the value until a sender takes them.
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Long pieces, each with the place in the bytes before which it belongs.
+    pub(crate) pieces: Vec<(usize, Bytes)>,
+}
 
-/// Encodes `value` into a finished frame that uses the memory of `scratch`.
+/// Encodes `value` behind what is in `bytes`, with at most `bytes_max` bytes.
 ///
-/// The handles in `value` stay where they are: the caller takes them out of the slots once it is
-/// sure to send.
+/// The handles in `value` stay where they are: a sender takes them out of the slots once it is sure
+/// to send.
+///
+/// # Errors
+///
+/// [`Error::TooLong`], though not because of the pieces; [`Error::Encode`].
 pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
-    kind: Kind,
-    options: &Options,
-    scratch: Vec<u8>,
-) -> EncodeResult {
-    let positional = options.serialization == Serialization::Bincode;
+    serialization: Serialization,
+    bytes: &mut Vec<u8>,
+    bytes_max: usize,
+) -> Result<Extracted, Error> {
+    let positional = serialization == Serialization::Bincode;
     let outgoing = Outgoing::new(positional, positional);
-    let Encoded { mut inline, .. } = Encoded::begin(scratch);
-    let limits = options.limits();
-    let bytes = Bounded::new(&mut inline, &outgoing, limits.frame_bytes_max);
+    let bytes = Bounded::new(bytes, &outgoing, bytes_max);
     let writer = PayloadWriter { outgoing: &outgoing, bytes };
-    let result = match options.serialization {
+    let result = match serialization {
         Serialization::Bincode => Bincode::encode(value, writer),
         Serialization::Json => Json::encode(value, writer),
         Serialization::Advanced => Advanced::encode(value, writer),
     };
     let Outgoing { slots, pieces, overflow, .. } = outgoing;
-    let (slots, overflow) = (slots.into_inner(), overflow.get());
-    let mut encoded = Encoded { inline, pieces: pieces.into_inner() };
-    let error = match result {
-        Err(_) if overflow => Error::TooLong { max: limits.frame_bytes_max },
-        Err(why) => Error::Encode(why),
-        Ok(()) if encoded.length() - HEADER_BYTES > limits.frame_bytes_max => {
-            Error::TooLong { max: limits.frame_bytes_max }
-        }
-        Ok(()) if slots.len() > limits.handles_max => {
-            Error::TooManyHandles { count: slots.len(), max: limits.handles_max }
-        }
-        Ok(()) => {
-            encoded.finish(kind, slots.len());
-            return Ok((encoded, slots));
-        }
-    };
-    Err((error, encoded.inline))
-}
-
-/// Takes the handles out of their slots: all of them, or none.
-#[inline]
-pub(crate) fn take_handles(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
-    if slots.is_empty() { Ok(Vec::new()) } else { take_all(slots) }
-}
-
-fn take_all(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
-    let mut taken = Vec::with_capacity(slots.len());
-    for slot in slots {
-        match slot.take() {
-            Some(fd) => taken.push(fd),
-            None => {
-                put_back(slots, taken);
-                return Err(Error::Encode("a handle that was already sent".into()));
-            }
-        }
-    }
-    Ok(taken)
-}
-
-/// Gives handles back to the value they came from.
-pub(crate) fn put_back(slots: &[Arc<Slot>], fds: Vec<OwnedFd>) {
-    for (slot, fd) in slots.iter().zip(fds) {
-        slot.restore(fd);
+    match result {
+        Ok(()) => Ok(Extracted { slots: slots.into_inner(), pieces: pieces.into_inner() }),
+        Err(_) if overflow.get() => Err(Error::TooLong { max: bytes_max }),
+        Err(why) => Err(Error::Encode(why)),
     }
 }
 

@@ -18,7 +18,7 @@
 //!
 //! Pure.
 
-use crate::buffer_pool;
+use crate::buffers;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -321,7 +321,7 @@ impl<H> Decoder<H> {
         }
         self.check_waiting(header.handles)?;
         if total > READ_BYTES {
-            let mut payload = buffer_pool::take(header.length);
+            let mut payload = buffers::take_long(header.length);
             payload.extend_from_slice(&rest[HEADER_BYTES..]);
             self.buffer.clear();
             self.start = 0;

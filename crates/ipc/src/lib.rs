@@ -79,7 +79,6 @@
 //! | a handle inside one of these enums or a flattened field | an error | an error |
 
 mod blob;
-mod buffer_pool;
 mod buffers;
 mod channel;
 mod codec;

@@ -13,8 +13,6 @@ mod node_protocol;
 mod node_send;
 
 use self::driver::{Driver, Gone, Intake};
-use crate::buffers;
-use crate::codec;
 use crate::credit::Pool;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
@@ -25,6 +23,7 @@ use crate::options::Options;
 use crate::transport::flusher::Pending;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
+use crate::transport::outgoing::OutgoingFrame;
 use crate::transport::socket_io;
 use reactor::Handle as Wake;
 use serde::Serialize;
@@ -370,39 +369,36 @@ impl Shared {
         if self.is_node {
             return node_send::send(self, value, kind);
         }
-        let scratch = buffers::take_frame();
-        let (mut encoded, slots) = match codec::encode(&value, kind, &self.options, scratch) {
-            Ok(frame) => frame,
-            Err((error, scratch)) => {
-                buffers::keep_frame(scratch);
-                return Err(SendError { value, error });
-            }
-        };
-        let mut queue = self.queue();
-        let waiting = queue.outbox.bytes() + self.writing.load(Ordering::Relaxed);
-        let full = self.options.is_too_much(waiting, encoded.length(), kind);
-        let handles = match queue.phase {
-            Phase::Open if full => Err(Error::Full),
-            Phase::Open => codec::take_handles(&slots),
-            Phase::Closing | Phase::Closed => Err(Error::Closed),
-        };
-        let handles = match handles {
-            Ok(handles) => handles,
-            Err(error) => {
-                buffers::keep_frame(encoded.inline);
-                return Err(SendError { value, error });
-            }
-        };
-        let waiting = waiting + encoded.length();
-        buffers::lend_queue(&mut queue.outbox);
-        queue.outbox.push(&mut encoded, handles);
+        self.try_send(&value, kind).map_err(|error| SendError { value, error })
+    }
+
+    fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
+        let frame = OutgoingFrame::encode(value, kind, &self.options)?;
+        let mut queue = self.open_queue(frame.length(), kind)?;
+        let waiting = queue.waiting(self) + frame.length();
+        // Written or not, the frame is accepted: a broken channel is told by the loop.
+        let _ = frame.queue(&mut queue.outbox)?;
         let wake = self.write_or_leave(&mut queue);
         drop(queue);
-        buffers::keep_frame(encoded.inline);
         if wake {
             self.wake();
         }
         Ok(waiting <= self.options.high_water_bytes)
+    }
+
+    /// The queue, if it takes so many bytes more.
+    pub(crate) fn open_queue(
+        &self,
+        length: usize,
+        kind: Kind,
+    ) -> Result<MutexGuard<'_, Queue>, Error> {
+        let queue = self.queue();
+        let full = self.options.is_too_much(queue.waiting(self), length, kind);
+        match queue.phase {
+            Phase::Open if full => Err(Error::Full),
+            Phase::Open => Ok(queue),
+            Phase::Closing | Phase::Closed => Err(Error::Closed),
+        }
     }
 
     /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
@@ -419,7 +415,7 @@ impl Shared {
             let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
                 // The loop does not look at this queue now, so nobody else would.
-                buffers::keep_queue(&mut queue.outbox);
+                queue.outbox.recycle_memory();
                 return false;
             }
         }

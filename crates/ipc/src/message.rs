@@ -1,6 +1,6 @@
 //! A message that has arrived and was not decoded yet.
 
-use crate::buffer_pool;
+use crate::buffers;
 use crate::codec;
 use crate::credit::{Credit, Pool};
 use crate::error::Error;
@@ -49,7 +49,7 @@ impl Message {
         let Frame { payload, handles, handles_lost: lost, .. } = frame;
         let payload = match payload {
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Payload::Owned(bytes) => buffer_pool::share(bytes),
+            Payload::Owned(bytes) => buffers::share_long(bytes),
         };
         let credit = pool.take(payload.len(), handles.len());
         let any = lost || !handles.is_empty();

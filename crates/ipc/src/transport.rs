@@ -3,4 +3,5 @@
 pub(crate) mod flusher;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+pub(crate) mod outgoing;
 pub(crate) mod socket_io;

@@ -1,15 +1,14 @@
 //! The same channel for tokio: `AsyncFd` over the same descriptor.
 
-use crate::buffers;
 use crate::channel::Channel;
 use crate::channel::endpoint::{End, Parts, decode};
-use crate::codec;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::options::Options;
 use crate::transport::flusher;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
+use crate::transport::outgoing::{OutgoingFrame, QueuedFrame};
 use crate::transport::socket_io::{self, Read};
 use ::tokio::io::unix::AsyncFd;
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,6 +28,8 @@ pub struct AsyncChannel<S, R> {
     options: Options,
     outbox: Outbox<OwnedFd>,
     inbox: Inbox<OwnedFd>,
+    /// Nothing more is sent: the peer is gone.
+    closed: bool,
     types: PhantomData<fn(S) -> R>,
 }
 
@@ -47,7 +48,7 @@ impl<S, R> Channel<S, R> {
             reason = "its safe successor is unsafe; an owned descriptor stays open"
         )]
         let io = AsyncFd::new(socket).map_err(|error| Error::Os("epoll_ctl", error))?;
-        Ok(AsyncChannel { io: Some(io), options, outbox, inbox, types: PhantomData })
+        Ok(AsyncChannel { io: Some(io), options, outbox, inbox, closed: false, types: PhantomData })
     }
 }
 
@@ -60,35 +61,33 @@ impl<S, R> AsyncChannel<S, R> {
     ///
     /// # Errors
     ///
-    /// As [`Channel::send`]; after [`Error::Closed`] the value's handles are gone.
+    /// As [`Channel::send`].
     pub async fn send(&mut self, value: S) -> Result<(), SendError<S>>
     where
         S: Serialize,
     {
-        if let Err(error) = self.queue(&value) {
-            return Err(SendError { value, error });
-        }
+        let queued = match self.queue(&value) {
+            Ok(queued) => queued,
+            Err(error) => return Err(SendError { value, error }),
+        };
         match self.flush().await {
             Ok(()) => Ok(()),
-            Err(error) => Err(SendError { value, error }),
+            Err(error) => {
+                self.closed = true;
+                queued.reclaim(&mut self.outbox);
+                Err(SendError { value, error })
+            }
         }
     }
 
-    fn queue(&mut self, value: &S) -> Result<(), Error>
+    fn queue(&mut self, value: &S) -> Result<QueuedFrame, Error>
     where
         S: Serialize,
     {
-        let scratch = buffers::take_frame();
-        let encoded = codec::encode(value, Kind::Message, &self.options, scratch);
-        let (mut encoded, slots) = encoded.map_err(|(error, scratch)| {
-            buffers::keep_frame(scratch);
-            error
-        })?;
-        let handles = codec::take_handles(&slots)?;
-        buffers::lend_queue(&mut self.outbox);
-        self.outbox.push(&mut encoded, handles);
-        buffers::keep_frame(encoded.inline);
-        Ok(())
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        OutgoingFrame::encode(value, Kind::Message, &self.options)?.queue(&mut self.outbox)
     }
 
     /// Writes what waits.
@@ -97,6 +96,9 @@ impl<S, R> AsyncChannel<S, R> {
     ///
     /// [`Error::Closed`], [`Error::Os`].
     pub async fn flush(&mut self) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
         while !self.outbox.is_empty() {
             let io = self.io.as_ref().expect("an end in use has its socket");
             let outbox = &mut self.outbox;
@@ -107,11 +109,14 @@ impl<S, R> AsyncChannel<S, R> {
                     drop(ready);
                     ::tokio::task::yield_now().await;
                 }
-                Ok(Err(error)) if socket_io::is_gone(&error) => return Err(Error::Closed),
-                Ok(Err(error)) => return Err(Error::Os("sendmsg", error)),
+                Ok(Err(error)) => {
+                    self.closed = true;
+                    let gone = socket_io::is_gone(&error);
+                    return Err(if gone { Error::Closed } else { Error::Os("sendmsg", error) });
+                }
             }
         }
-        buffers::keep_queue(&mut self.outbox);
+        self.outbox.recycle_memory();
         Ok(())
     }
 
@@ -129,16 +134,16 @@ impl<S, R> AsyncChannel<S, R> {
                 if frame.kind == Kind::Message {
                     let decoded = decode(&self.options, frame);
                     if !self.inbox.decoder().is_ready() {
-                        buffers::keep_buffer(&mut self.inbox);
+                        self.inbox.recycle_buffer();
                     }
                     return decoded;
                 }
             }
-            buffers::keep_buffer(&mut self.inbox);
+            self.inbox.recycle_buffer();
             let io = self.io.as_ref().expect("an end in use has its socket");
             let inbox = &mut self.inbox;
             let mut ready = io.readable().await.map_err(|error| Error::Os("epoll_wait", error))?;
-            buffers::lend_buffer(inbox);
+            inbox.take_buffer();
             let result =
                 ready.try_io(|io| match socket_io::read(io.get_ref().as_fd(), inbox, false) {
                     Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
@@ -146,7 +151,7 @@ impl<S, R> AsyncChannel<S, R> {
                 });
             if let Ok(Ok(read)) = result {
                 if read? == Read::End {
-                    buffers::take_back_buffer(inbox);
+                    inbox.reclaim_buffer();
                     return Err(Error::Closed);
                 }
             }

@@ -3,7 +3,6 @@
 //! Memory for what comes and goes belongs to the thread that is at it. An end at rest keeps what
 //! was fed and not flushed, and what came and is not a whole message yet.
 
-use crate::buffer_pool;
 use crate::buffers;
 use crate::channel::adaptive_wait::Wait;
 use crate::codec;
@@ -16,6 +15,7 @@ use crate::options::Options;
 use crate::transport::flusher;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
+use crate::transport::outgoing::OutgoingFrame;
 use crate::transport::socket_io::{self, Read};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice};
@@ -108,57 +108,37 @@ impl End {
         if !self.is_connected() {
             return Err(SendError { value, error: Error::Closed });
         }
-        let scratch = buffers::take_frame();
-        let (mut encoded, slots) =
-            match codec::encode(&value, Kind::Message, &self.options, scratch) {
-                Ok(frame) => frame,
-                Err((error, scratch)) => {
-                    buffers::keep_frame(scratch);
-                    return Err(SendError { value, error });
-                }
-            };
+        self.try_send(&value, mode).map_err(|error| SendError { value, error })
+    }
+
+    fn try_send<T: Serialize>(&self, value: &T, mode: Mode) -> Result<(), Error> {
+        let frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
         let mut sending = self.sending();
         let waiting = sending.outbox.bytes();
-        if mode == Mode::Try && waiting > 0 {
-            let full = waiting + encoded.length() > self.options.queued_bytes_max;
-            if full && !matches!(self.flush_some(&mut sending), Ok(Left::Nothing)) {
-                buffers::keep_frame(encoded.inline);
-                return Err(SendError { value, error: Error::Full });
+        if mode == Mode::Try && self.options.is_too_much(waiting, frame.length(), Kind::Message) {
+            match self.flush_some(&mut sending)? {
+                Left::Nothing => {}
+                Left::Full | Left::Short => return Err(Error::Full),
             }
         }
-        let handles = match codec::take_handles(&slots) {
-            Ok(handles) => handles,
-            Err(error) => return Err(SendError { value, error }),
+        // What goes wrong here goes wrong again on the way through the queue.
+        let write = |bytes: &[u8], handles: &[OwnedFd]| match mode {
+            Mode::Feed => 0,
+            Mode::Send | Mode::Try => {
+                let (bytes, wait) = ([IoSlice::new(bytes)], mode == Mode::Send);
+                scm::send_owned(self.fd(), &bytes, handles, wait).unwrap_or(0)
+            }
         };
-        let direct = waiting == 0 && encoded.pieces.is_empty() && mode != Mode::Feed;
-        let sent = if direct { self.send_now(&encoded.inline, &handles, mode) } else { 0 };
-        if sent == encoded.inline.len() {
-            buffers::keep_frame(encoded.inline);
+        let Some(queued) = frame.write_or_queue(&mut sending.outbox, write)? else {
             return Ok(());
-        }
-        let count = handles.len();
-        buffers::lend_queue(&mut sending.outbox);
-        sending.outbox.push(&mut encoded, handles);
-        sending.outbox.written(sent);
-        buffers::keep_frame(encoded.inline);
+        };
         let result = match mode {
             Mode::Send => self.flush_all(&mut sending),
             Mode::Try => self.flush_some(&mut sending).map(drop),
             Mode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
             Mode::Feed => self.flush_all(&mut sending),
         };
-        result.map_err(|error| {
-            codec::put_back(&slots, sending.outbox.take_back_last(count));
-            SendError { value, error }
-        })
-    }
-
-    /// Writes a frame from where it was encoded: with nothing queued before it, nothing is gained
-    /// by queueing it. What goes wrong goes wrong again on the way through the queue.
-    #[inline]
-    fn send_now(&self, frame: &[u8], handles: &[OwnedFd], mode: Mode) -> usize {
-        let wait = mode == Mode::Send;
-        scm::send_owned(self.fd(), &[IoSlice::new(frame)], handles, wait).unwrap_or(0)
+        result.inspect_err(|_| queued.reclaim(&mut sending.outbox))
     }
 
     /// Writes everything; sleeps while the peer does not read.
@@ -174,7 +154,7 @@ impl End {
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        buffers::keep_queue(&mut sending.outbox);
+        sending.outbox.recycle_memory();
         Ok(())
     }
 
@@ -188,7 +168,7 @@ impl End {
                 Err(error) => return Err(self.broken(error)),
             }
         }
-        buffers::keep_queue(&mut sending.outbox);
+        sending.outbox.recycle_memory();
         Ok(Left::Nothing)
     }
 
@@ -259,7 +239,7 @@ impl End {
             if self.read(&mut receiving, false)? {
                 continue;
             }
-            buffers::keep_buffer(&mut receiving.inbox);
+            receiving.inbox.recycle_buffer();
             let Some(deadline) = deadline else {
                 self.flush_if_free();
                 return Ok(None);
@@ -308,7 +288,7 @@ impl End {
                 Some(frame) => {
                     let taken = take(frame);
                     if !receiving.inbox.decoder().is_ready() {
-                        buffers::keep_buffer(&mut receiving.inbox);
+                        receiving.inbox.recycle_buffer();
                     }
                     return taken.map(Some);
                 }
@@ -342,7 +322,7 @@ impl End {
     /// One read; false when nothing was there.
     #[inline]
     fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
-        buffers::lend_buffer(&mut receiving.inbox);
+        receiving.inbox.take_buffer();
         match socket_io::read(self.fd(), &mut receiving.inbox, wait) {
             Ok(Read::Bytes(_)) => Ok(true),
             Ok(Read::Nothing) if wait => {
@@ -420,7 +400,7 @@ impl Receiving {
     #[cold]
     fn end(&mut self) {
         self.ended = true;
-        buffers::take_back_buffer(&mut self.inbox);
+        self.inbox.reclaim_buffer();
     }
 }
 
@@ -466,7 +446,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     match frame.payload {
         Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
         Payload::Owned(bytes) => {
-            let owner = buffer_pool::share(bytes);
+            let owner = buffers::share_long(bytes);
             codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
         }
     }
@@ -478,33 +458,4 @@ fn wait_a_little() {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-    use std::os::unix::net::UnixStream;
-
-    fn frame(value: &str) -> Vec<u8> {
-        let options = Options::default();
-        codec::encode(&value, Kind::Message, &options, Vec::new()).unwrap().0.inline
-    }
-
-    #[test]
-    fn an_end_at_rest_leaves_its_buffer_to_the_thread_and_does_not_copy_much() {
-        let (mut peer, ours) = UnixStream::pair().unwrap();
-        let end = End::new(ours.into(), Options::default(), true, true);
-        let long = frame(&"x".repeat(60_000));
-        peer.write_all(&[&frame("one")[..], &long[..1]].concat()).unwrap();
-        assert_eq!(end.recv::<String>().unwrap(), "one");
-        assert!(end.receiving().inbox.decoder().wants_buffer(), "one byte of the next is little");
-        peer.write_all(&long[1..50_000]).unwrap();
-        assert!(end.recv_until::<String>(None).unwrap().is_none());
-        for byte in &long[50_000..50_010] {
-            peer.write_all(&[*byte]).unwrap();
-            assert!(end.recv_until::<String>(None).unwrap().is_none());
-            assert!(!end.receiving().inbox.decoder().wants_buffer(), "so much stays where it is");
-        }
-        peer.write_all(&long[50_010..]).unwrap();
-        assert_eq!(end.recv::<String>().unwrap().len(), 60_000);
-        assert!(end.receiving().inbox.decoder().wants_buffer(), "nothing is left");
-    }
-}
+mod tests;

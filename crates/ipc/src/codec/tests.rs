@@ -1,6 +1,9 @@
 //! What every codec holds to: shapes, ceilings, hostile payloads, serde's corners.
 
 use super::*;
+use crate::frame::{HEADER_BYTES, Kind};
+use crate::options::Options;
+use crate::transport::outgoing::{OutgoingFrame, take_handles};
 use crate::{Blob, Handle};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -9,12 +12,15 @@ fn options(serialization: Serialization) -> Options {
     Options { serialization, ..Options::default() }
 }
 
+fn encode<T: Serialize>(value: &T, options: &Options) -> Result<OutgoingFrame, Error> {
+    OutgoingFrame::encode(value, Kind::Message, options)
+}
+
 pub(super) fn payload<T: Serialize>(
     value: &T,
     serialization: Serialization,
 ) -> Result<Vec<u8>, Error> {
-    let (encoded, _) = encode(value, Kind::Message, &options(serialization), Vec::new())
-        .map_err(|(error, _)| error)?;
+    let OutgoingFrame { encoded, .. } = encode(value, &options(serialization))?;
     let mut bytes = Vec::new();
     let mut from = HEADER_BYTES;
     for (at, piece) in &encoded.pieces {
@@ -86,7 +92,7 @@ fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
 fn long_bytes_are_queued_without_a_copy() {
     let blob = Blob::from(vec![5; 50_000]);
     let all = options(Serialization::Bincode);
-    let (encoded, _) = encode(&blob, Kind::Message, &all, Vec::new()).unwrap();
+    let OutgoingFrame { encoded, .. } = encode(&blob, &all).unwrap();
     assert_eq!(encoded.pieces.len(), 1);
     assert_eq!(encoded.pieces[0].1.as_ptr(), blob.as_ptr());
 }
@@ -142,13 +148,13 @@ fn bytes_behind_the_value_are_refused() {
 fn the_ceiling_is_kept_in_one_pass() {
     let small = Options { frame_bytes_max: 100, ..Options::default() };
     let value = "x".repeat(92);
-    assert!(encode(&value, Kind::Message, &small, Vec::new()).is_ok());
+    assert!(encode(&value, &small).is_ok());
     for long in ["x".repeat(93), "x".repeat(1 << 20)] {
-        let (error, _) = encode(&long, Kind::Message, &small, Vec::new()).unwrap_err();
+        let error = encode(&long, &small).unwrap_err();
         assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
     }
     let blob = Blob::from(vec![0; 1 << 20]);
-    let (error, _) = encode(&blob, Kind::Message, &small, Vec::new()).unwrap_err();
+    let error = encode(&blob, &small).unwrap_err();
     assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
 }
 
@@ -261,8 +267,8 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
         for serialization in all {
             let (a, b) = sys::socket::pair_stream().unwrap();
             let all = options(serialization);
-            let sent = encode(&make(Handle::new(a)), Kind::Message, &all, Vec::new());
-            if let Ok((mut encoded, slots)) = sent {
+            let sent = encode(&make(Handle::new(a)), &all);
+            if let Ok(OutgoingFrame { mut encoded, slots }) = sent {
                 let fds = take_handles(&slots).unwrap();
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
                 let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
@@ -298,7 +304,7 @@ struct MaybeHandle {
 fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
     fn through<T: Serialize + DeserializeOwned>(value: &T, serialization: Serialization) -> T {
         let all = options(serialization);
-        let (mut encoded, slots) = encode(value, Kind::Message, &all, Vec::new()).unwrap();
+        let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
         let fds = take_handles(&slots).unwrap();
         let bytes = encoded.inline.split_off(HEADER_BYTES);
         decode(serialization, &bytes, None, fds, 0).unwrap()
@@ -313,7 +319,7 @@ fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
     let there = through(&MaybeHandle { handle: Some(make()) }, Serialization::Bincode);
     assert!(there.handle.is_some());
     let left_out = MaybeHandle { handle: None };
-    let refused = encode(&left_out, Kind::Message, &options(Serialization::Bincode), Vec::new());
+    let refused = encode(&left_out, &options(Serialization::Bincode));
     assert!(refused.is_err());
 }
 
@@ -323,7 +329,7 @@ fn a_handle_is_taken_once() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let handle = Handle::new(a);
     let all = options(Serialization::Bincode);
-    let (_, slots) = encode(&(&handle, &handle), Kind::Message, &all, Vec::new()).unwrap();
+    let OutgoingFrame { slots, .. } = encode(&(&handle, &handle), &all).unwrap();
     let refused = take_handles(&slots).unwrap_err();
     assert!(refused.to_string().contains("already sent"), "{refused}");
     assert!(!handle.is_sent(), "all handles or none");

@@ -253,7 +253,7 @@ impl<I: Intake> Driver<I> {
         self.lend_buffer();
         let result = self.read_lent(turn);
         let scratch = self.intake.swap_buffer(Vec::new());
-        buffers::keep_read(scratch);
+        buffers::recycle_read(scratch);
         result
     }
 

@@ -1,7 +1,6 @@
 //! What arrives from Node: messages go to the sink, everything about handles is answered here.
 
-use crate::buffer_pool;
-use crate::buffers;
+use crate::buffers::{self, FrameBuffer};
 use crate::error::Error;
 use crate::frame::Payload;
 use crate::link::driver;
@@ -135,8 +134,8 @@ impl Intake {
         submit(&mut queue, crate::node::ack_window::Parcel { frame, cargo: None });
     }
 
-    fn encode(&self, command: &Command<'_>) -> Vec<u8> {
-        let mut frame = Vec::new();
+    fn encode(&self, command: &Command<'_>) -> FrameBuffer {
+        let mut frame = FrameBuffer::take();
         let max = encode::PAYLOAD_BYTES_MAX;
         encode::encode(&mut frame, command, self.framing, None, Voice::Internal, max)
             .expect("a struct of texts and numbers can be written");
@@ -188,7 +187,7 @@ impl driver::Intake for Intake {
                 Some(Cut::Whole(payload)) => {
                     let payload = match payload {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-                        Payload::Owned(bytes) => buffer_pool::share(bytes),
+                        Payload::Owned(bytes) => buffers::share_long(bytes),
                     };
                     self.take(payload, shared)
                 }
@@ -252,6 +251,5 @@ pub(super) fn submit(queue: &mut Queue, parcel: crate::node::ack_window::Parcel<
 /// Queues a frame for writing.
 pub(super) fn push(queue: &mut Queue, leaving: Leaving<OwnedFd>) {
     let mut encoded = Encoded { inline: leaving.frame, pieces: Vec::new() };
-    buffers::lend_queue(&mut queue.outbox);
-    queue.outbox.push(&mut encoded, leaving.handle.into_iter().collect());
+    queue.outbox.enqueue(&mut encoded, leaving.handle.into_iter().collect());
 }

@@ -1,10 +1,10 @@
 //! Sending to Node, from any thread.
 
 use super::node_protocol::{framing, submit};
-use crate::buffers;
+use crate::buffers::FrameBuffer;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
-use crate::link::{Phase, Queue, Shared};
+use crate::link::{Queue, Shared};
 use crate::node::ack_window::{Cargo, Parcel};
 use crate::node::any_handle::handle_type;
 use crate::node::encode::{self, Voice};
@@ -21,7 +21,7 @@ pub(crate) fn send<T: Serialize>(
 ) -> Result<bool, SendError<T>> {
     let voice = if kind == Kind::Internal { Voice::Internal } else { Voice::User };
     let sent = encode(shared, &value, None, voice).and_then(|frame| {
-        let queue = open(shared, frame.len(), kind)?;
+        let queue = shared.open_queue(frame.len(), kind)?;
         Ok(leave(shared, queue, Parcel { frame, cargo: None }))
     });
     sent.map_err(|error| SendError { value, error })
@@ -43,7 +43,7 @@ pub(crate) fn send_with_handle<T: Serialize>(
     Ok(leave(shared, queue, Parcel { frame, cargo }))
 }
 
-type Prepared<'a> = (Vec<u8>, MutexGuard<'a, Queue>, Option<OwnedFd>);
+type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
 
 fn prepare<'a, T: Serialize>(
     shared: &'a Shared,
@@ -57,7 +57,8 @@ fn prepare<'a, T: Serialize>(
     let kind = handle_type(handle, internal)?;
     let voice = if internal { Voice::Internal } else { Voice::User };
     let frame = encode(shared, value, Some(kind), voice)?;
-    let queue = open(shared, frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
+    let queue =
+        shared.open_queue(frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
     // Only connections are sent again. Without a second descriptor, this one is not.
     let spare = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
     // Node polls, and a call that blocks would stop it.
@@ -71,30 +72,12 @@ fn encode<T: Serialize>(
     value: &T,
     handle: Option<HandleType>,
     voice: Voice,
-) -> Result<Vec<u8>, Error> {
+) -> Result<FrameBuffer, Error> {
     let framing = framing(shared.options.serialization)?;
-    let mut frame = buffers::take_frame();
-    frame.clear();
+    let mut frame = FrameBuffer::take();
     let max = shared.options.frame_bytes_max;
-    match encode::encode(&mut frame, value, framing, handle, voice, max) {
-        Ok(()) => Ok(frame),
-        Err(error) => {
-            buffers::keep_frame(frame);
-            Err(error)
-        }
-    }
-}
-
-/// The queue, if it takes so many bytes more.
-fn open(shared: &Shared, length: usize, kind: Kind) -> Result<MutexGuard<'_, Queue>, Error> {
-    let queue = shared.queue();
-    let waiting = queue.waiting(shared);
-    let full = shared.options.is_too_much(waiting, length, kind);
-    match queue.phase {
-        Phase::Open if full => Err(Error::Full),
-        Phase::Open => Ok(queue),
-        Phase::Closing | Phase::Closed => Err(Error::Closed),
-    }
+    encode::encode(&mut frame, value, framing, handle, voice, max)?;
+    Ok(frame)
 }
 
 /// Queues and perhaps writes; false above the high-water mark, and for the second message and all

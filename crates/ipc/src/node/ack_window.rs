@@ -7,6 +7,7 @@
 //!
 //! Pure.
 
+use crate::buffers::FrameBuffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ const AGAIN_FIRST: Duration = Duration::from_millis(10);
 /// One frame on its way out.
 #[derive(Debug)]
 pub(crate) struct Parcel<H> {
-    pub(crate) frame: Vec<u8>,
+    pub(crate) frame: FrameBuffer,
     pub(crate) cargo: Option<Cargo<H>>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct Cargo<H> {
 /// A parcel that may be written.
 #[derive(Debug)]
 pub(crate) struct Leaving<H> {
-    pub(crate) frame: Vec<u8>,
+    pub(crate) frame: FrameBuffer,
     pub(crate) handle: Option<H>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) enum Outcome {
 struct InFlight<H> {
     ticket: Option<u64>,
     /// What is needed to send it again.
-    spare: Option<(Vec<u8>, H)>,
+    spare: Option<(FrameBuffer, H)>,
     tries: u32,
 }
 

@@ -2,9 +2,13 @@
 //!
 //! Pure.
 
+use crate::buffers;
 use crate::error::Error;
 use crate::frame::{Decoder, Frame, Kind, Limits, Violation};
 use crate::hello::Hello;
+
+/// The longest beginning of a message that is copied out of a reading buffer, in bytes.
+const REST_BYTES_MAX: usize = 4 * 1024;
 
 /// The receiving direction: a decoder that insists on the greeting.
 #[derive(Debug)]
@@ -32,6 +36,29 @@ impl<H> Inbox<H> {
     /// Whether nothing is kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.decoder.is_empty()
+    }
+
+    /// Takes the thread's buffer for the next read, unless there is one.
+    #[inline]
+    pub(crate) fn take_buffer(&mut self) {
+        if self.decoder.wants_buffer() {
+            drop(self.decoder.swap_buffer(buffers::take_read()));
+        }
+    }
+
+    /// Recycles the buffer: nothing that was read waits to be taken. The beginning of a message
+    /// stays: a short one in memory of its size, a longer one where it is, so that a peer that sends
+    /// byte after byte does not have all the others copied for each.
+    #[inline]
+    pub(crate) fn recycle_buffer(&mut self) {
+        if self.decoder.rest_bytes() <= REST_BYTES_MAX && !self.decoder.wants_buffer() {
+            self.reclaim_buffer();
+        }
+    }
+
+    /// Recycles the buffer whatever is in it: nothing more is read.
+    pub(crate) fn reclaim_buffer(&mut self) {
+        buffers::recycle_read(self.decoder.swap_buffer(Vec::new()));
     }
 
     /// The next whole message, if there is one.
@@ -72,7 +99,7 @@ impl<H> Inbox<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Header;
+    use crate::frame::{Header, READ_BYTES};
     use crate::serialization::Serialization;
 
     fn check(frames: &[(Kind, &[u8])], expected: &str) {
@@ -126,5 +153,35 @@ mod tests {
             &[(Kind::Hello, &good), (Kind::Offer, b"")],
             "peer broke the protocol: frame of unknown kind 16",
         );
+    }
+
+    #[test]
+    fn only_a_short_beginning_of_a_message_is_copied_out_of_the_buffer() {
+        let limits = Limits { frame_bytes_max: READ_BYTES, handles_max: 0 };
+        let header = Header { kind: Kind::Message, handles: 0, length: READ_BYTES / 2 };
+        for (length, moves) in [(1, true), (REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {
+            let ours = Hello::new(Serialization::Bincode, "");
+            let mut inbox = Inbox::<u32>::new(limits, ours, true);
+            buffers::recycle_read(Vec::with_capacity(READ_BYTES));
+            inbox.take_buffer();
+            let memory = inbox.decoder().space().0.as_ptr();
+            let mut frame = header.to_bytes().to_vec();
+            frame.resize(length, 7);
+            inbox.decoder().space().0.extend_from_slice(&frame);
+            assert!(inbox.next_message().unwrap().is_none());
+            inbox.recycle_buffer();
+            assert_eq!(inbox.decoder().wants_buffer(), moves);
+            let kept = buffers::take_read();
+            assert_eq!(kept.as_ptr() == memory, moves);
+            let buffer = inbox.decoder().space().0;
+            assert_eq!((buffer.as_ptr() == memory, &*buffer), (!moves, &frame));
+            // A second look moves nothing.
+            let memory = buffer.as_ptr();
+            inbox.recycle_buffer();
+            assert_eq!(inbox.decoder().space().0.as_ptr(), memory);
+            inbox.reclaim_buffer();
+            assert!(inbox.decoder().wants_buffer());
+            assert_eq!(*inbox.decoder().space().0, frame);
+        }
     }
 }

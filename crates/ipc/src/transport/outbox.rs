@@ -9,6 +9,9 @@
 //!
 //! Pure.
 
+mod pool;
+
+use crate::buffers::FrameBuffer;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::hello::Hello;
 use bytes::Bytes;
@@ -28,16 +31,16 @@ pub(crate) const SLICES_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Encoded {
     /// [`HEADER_BYTES`] of room, then the payload without its long pieces.
-    pub(crate) inline: Vec<u8>,
+    pub(crate) inline: FrameBuffer,
     /// Long pieces, each with the place in `inline` before which it belongs.
     pub(crate) pieces: Vec<(usize, Bytes)>,
 }
 
 impl Encoded {
-    /// Begins a frame in `inline`, whose memory is used again.
+    /// Begins a frame in the thread's buffer.
     #[inline]
-    pub(crate) fn begin(mut inline: Vec<u8>) -> Encoded {
-        inline.clear();
+    pub(crate) fn begin() -> Encoded {
+        let mut inline = FrameBuffer::take();
         inline.extend_from_slice(&[0; HEADER_BYTES]);
         Encoded { inline, pieces: Vec::new() }
     }
@@ -104,7 +107,7 @@ impl<H> Outbox<H> {
 
     /// Queues our greeting, before everything else.
     pub(crate) fn push_greeting(&mut self, hello: &Hello) {
-        let mut encoded = Encoded::begin(Vec::new());
+        let mut encoded = Encoded::begin();
         encoded.inline.extend_from_slice(&hello.to_bytes());
         encoded.finish(Kind::Hello, 0);
         self.greeting = true;
@@ -137,7 +140,7 @@ impl<H> Outbox<H> {
 
     fn push_inline(&mut self, encoded: &mut Encoded, handles: Vec<H>) {
         if encoded.inline.len() > CHUNK_BYTES {
-            let body = Body::Joined(std::mem::take(&mut encoded.inline));
+            let body = Body::Joined(encoded.inline.take_memory());
             self.chunks.push_back(Chunk { body, handles });
         } else {
             self.join(&encoded.inline, handles);
@@ -228,7 +231,7 @@ impl<H> Outbox<H> {
 
     /// Throws the queue away and gives the handles of the last frame pushed, which has `count`:
     /// for a channel that broke while that frame was sent.
-    pub(crate) fn take_back_last(&mut self, count: usize) -> Vec<H> {
+    pub(crate) fn reclaim_last(&mut self, count: usize) -> Vec<H> {
         let mut handles: Vec<H> = self.chunks.drain(..).flat_map(|chunk| chunk.handles).collect();
         self.clear();
         handles.split_off(handles.len().saturating_sub(count))
@@ -285,159 +288,4 @@ impl<H> Outbox<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Decoder, Limits};
-    use proptest::prelude::*;
-
-    fn encoded(payload: &[u8], handles: usize, pieces: &[(usize, &[u8])]) -> Encoded {
-        let mut encoded = Encoded::begin(Vec::new());
-        encoded.inline.extend_from_slice(payload);
-        encoded.pieces = pieces
-            .iter()
-            .map(|(at, piece)| (HEADER_BYTES + at, Bytes::copy_from_slice(piece)))
-            .collect();
-        encoded.finish(Kind::Message, handles);
-        encoded
-    }
-
-    /// Writes at most `max` bytes, as a socket would, into `wire`.
-    fn write(outbox: &mut Outbox<u32>, max: usize, wire: &mut Vec<u8>, handles: &mut Vec<u32>) {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
-        let bytes: Vec<u8> =
-            slices[..count].iter().flat_map(|slice| slice.iter().copied()).take(max).collect();
-        wire.extend_from_slice(&bytes);
-        handles.extend_from_slice(outbox.handles());
-        outbox.written(bytes.len());
-    }
-
-    #[test]
-    fn frames_without_handles_leave_in_one_call_and_handles_begin_another() {
-        let mut outbox = Outbox::new();
-        for number in 0..3 {
-            outbox.push(&mut encoded(b"abc", 0, &[]), vec![]);
-            outbox.push(&mut encoded(b"def", 1, &[]), vec![number]);
-        }
-        let (mut wire, mut handles, mut calls) = (Vec::new(), Vec::new(), 0);
-        while !outbox.is_empty() {
-            write(&mut outbox, usize::MAX, &mut wire, &mut handles);
-            calls += 1;
-        }
-        assert_eq!((wire.len(), handles, calls), (6 * 11, vec![0, 1, 2], 4));
-    }
-
-    #[test]
-    fn a_long_piece_is_written_in_its_place() {
-        let mut outbox = Outbox::<u32>::new();
-        let piece = vec![b'-'; 5];
-        outbox.push(&mut encoded(b"abcd", 0, &[(2, &piece), (4, b"!")]), vec![]);
-        let (mut wire, mut handles) = (Vec::new(), Vec::new());
-        while !outbox.is_empty() {
-            write(&mut outbox, 3, &mut wire, &mut handles);
-        }
-        assert_eq!(&wire[HEADER_BYTES..], b"ab-----cd!");
-    }
-
-    #[test]
-    fn only_whole_frames_count_as_delivered() {
-        let mut outbox = Outbox::<u32>::new();
-        for _ in 0..3 {
-            outbox.push(&mut encoded(b"ab", 0, &[]), vec![]);
-        }
-        assert_eq!(outbox.written(9), 0);
-        assert_eq!(outbox.written(1), 1);
-        assert_eq!(outbox.written(15), 1);
-        assert_eq!(outbox.clear(), 1);
-        assert!(outbox.is_empty() && outbox.frames() == 0);
-    }
-
-    #[test]
-    fn a_frame_that_broke_off_gives_its_handles_back() {
-        let mut outbox = Outbox::new();
-        outbox.push(&mut encoded(b"ab", 1, &[]), vec![4]);
-        outbox.push(&mut encoded(b"ab", 2, &[]), vec![5, 6]);
-        outbox.written(12);
-        assert_eq!(outbox.take_back_last(2), [5, 6]);
-        assert!(outbox.is_empty());
-    }
-
-    #[test]
-    fn the_greeting_is_written_first_and_counted_never() {
-        let mut outbox = Outbox::<u32>::new();
-        outbox.push_greeting(&Hello::new(crate::Serialization::Bincode, ""));
-        outbox.push(&mut encoded(b"ab", 0, &[]), vec![]);
-        assert_eq!(outbox.frames(), 1);
-        assert_eq!(outbox.written(16), 0);
-        assert_eq!(outbox.written(10), 1);
-    }
-
-    #[test]
-    fn writes_that_stop_anywhere_deliver_every_frame_with_its_handles() {
-        let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
-        proptest!(ProptestConfig::with_cases(if cfg!(miri) { 10 } else { 500 }), |(
-            frames in prop::collection::vec((0_usize..200, 0_u32..3, any::<bool>()), 1..12),
-            cuts in prop::collection::vec(1_usize..300, 1..30),
-        )| {
-            let mut outbox = Outbox::new();
-            let mut next = 0;
-            let mut expected = Vec::new();
-            for (length, handles, piece) in frames {
-                let own: Vec<u32> = (next..next + handles).collect();
-                next += handles;
-                let payload = vec![next as u8; length];
-                let pieces: &[(usize, &[u8])] = if piece { &[(length / 2, b"piece")] } else { &[] };
-                outbox.push(&mut encoded(&payload, own.len(), pieces), own.clone());
-                expected.push((length + if piece { 5 } else { 0 }, own));
-            }
-            let mut decoder = Decoder::new(limits);
-            let mut seen = Vec::new();
-            let mut cuts = cuts.into_iter().cycle();
-            while !outbox.is_empty() {
-                let (mut wire, mut handles) = (Vec::new(), Vec::new());
-                write(&mut outbox, cuts.next().unwrap(), &mut wire, &mut handles);
-                decoder.arrived(handles, false);
-                decoder.space().0.extend_from_slice(&wire);
-                while let Some(frame) = decoder.next_frame().unwrap() {
-                    seen.push((frame.payload.as_ref().len(), frame.handles));
-                }
-            }
-            prop_assert_eq!(seen, expected);
-            prop_assert_eq!(outbox.frames(), 0);
-        });
-    }
-
-    /// Three frames, with handles and a piece, written in two or three calls that stop at every
-    /// position there is.
-    #[test]
-    fn a_write_may_stop_at_every_position() {
-        let fill = || {
-            let mut outbox = Outbox::new();
-            outbox.push(&mut encoded(b"first", 2, &[(3, b"piece")]), vec![1, 2]);
-            outbox.push(&mut encoded(b"", 0, &[]), vec![]);
-            outbox.push(&mut encoded(b"last", 1, &[]), vec![3]);
-            outbox
-        };
-        let expected = vec![(10, vec![1, 2]), (0, vec![]), (4, vec![3])];
-        let bytes = 3 * HEADER_BYTES + 14;
-        for (first, second) in (1..=bytes).flat_map(|a| (1..=bytes).map(move |b| (a, b))) {
-            if cfg!(miri) && (first + second) % 13 != 0 {
-                continue;
-            }
-            let mut outbox = fill();
-            let mut decoder = Decoder::new(Limits { frame_bytes_max: 1 << 20, handles_max: 253 });
-            let mut seen = Vec::new();
-            let mut cuts = [first, second].into_iter();
-            while !outbox.is_empty() {
-                let (mut wire, mut handles) = (Vec::new(), Vec::new());
-                write(&mut outbox, cuts.next().unwrap_or(bytes), &mut wire, &mut handles);
-                decoder.arrived(handles, false);
-                decoder.space().0.extend_from_slice(&wire);
-                while let Some(frame) = decoder.next_frame().unwrap() {
-                    seen.push((frame.payload.as_ref().len(), frame.handles));
-                }
-            }
-            assert_eq!(seen, expected, "stopped after {first} and {second}");
-        }
-    }
-}
+mod tests;

@@ -2,14 +2,20 @@
 
 use super::*;
 
+fn frame(number: u8) -> FrameBuffer {
+    let mut frame = FrameBuffer::default();
+    frame.push(number);
+    frame
+}
+
 fn plain(number: u8) -> Parcel<u32> {
-    Parcel { frame: vec![number], cargo: None }
+    Parcel { frame: frame(number), cargo: None }
 }
 
 fn with(number: u8, spare: bool, ticket: Option<u64>) -> Parcel<u32> {
     let spare = spare.then_some(u32::from(number) + 100);
     let cargo = Cargo { handle: u32::from(number), spare, ticket };
-    Parcel { frame: vec![number], cargo: Some(cargo) }
+    Parcel { frame: frame(number), cargo: Some(cargo) }
 }
 
 fn number(leaving: Option<Leaving<u32>>) -> Option<(u8, Option<u32>)> {
