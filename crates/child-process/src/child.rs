@@ -213,7 +213,7 @@ impl Child {
     #[doc(hidden)]
     #[must_use]
     pub fn is_held_back(&self) -> bool {
-        self.shared.link().is_some_and(|link| link.is_held_back())
+        self.shared.link().is_some_and(|link| link.is_backpressured())
     }
 
     /// For the crates above: a message that users never see.

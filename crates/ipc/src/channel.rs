@@ -16,9 +16,9 @@ mod events;
 #[cfg(feature = "tokio")]
 pub use self::async_channel::AsyncChannel;
 pub use self::channel_handle::ChannelHandle;
-pub use self::events::{Event, Incoming, Outlet};
+pub use self::events::{Event, LinkSender, TypedMessage};
 
-use self::endpoint::{End, Mode, Parts};
+use self::endpoint::{Endpoint, EndpointParts, SendMode};
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
 use crate::message::Message;
@@ -64,19 +64,19 @@ pub fn channel_with<S, R>(options: &Options) -> io::Result<(Channel<S, R>, Chann
 /// whole, in order, with their handles. Dropping an end closes it once everything that `send` or
 /// `feed` accepted is written; it never blocks.
 pub struct Channel<S, R> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn(S) -> R>,
 }
 
 /// The sending half of a [`Channel`].
 pub struct Sender<S> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn(S)>,
 }
 
 /// The receiving half of a [`Channel`].
 pub struct Receiver<R> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn() -> R>,
 }
 
@@ -100,42 +100,45 @@ impl<S, R> Channel<S, R> {
     ///
     /// [`Error::Closed`] when the end is closed, in use elsewhere, or not between two messages.
     pub fn into_handle(self) -> Result<ChannelHandle<S, R>, Error> {
-        let (greeted, heard, idle) = {
-            let (sending, receiving) = (self.end.sending(), self.end.receiving());
+        let (handshake_sent, handshake_received, idle) = {
+            let (sending, receiving) = (self.endpoint.sending(), self.endpoint.receiving());
             let idle = sending.outbox.frames() == 0 && receiving.inbox.is_empty();
-            (sending.outbox.is_empty(), receiving.inbox.greeted(), idle)
+            (sending.outbox.is_empty(), receiving.inbox.handshake_received(), idle)
         };
         if !idle || !self.is_connected() {
             return Err(Error::Closed);
         }
-        let parts = End::into_parts(self.end).ok_or(Error::Closed)?;
-        Ok(ChannelHandle::new(parts.socket, &parts.options, greeted, heard))
+        let parts = Endpoint::into_parts(self.endpoint).ok_or(Error::Closed)?;
+        Ok(ChannelHandle::new(parts.socket, &parts.options, handshake_sent, handshake_received))
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn into_end(self) -> Arc<End> {
-        self.end
+    pub(crate) fn into_endpoint(self) -> Arc<Endpoint> {
+        self.endpoint
     }
 
     pub(crate) fn over(socket: OwnedFd, options: Options) -> Channel<S, R> {
         Channel::resumed(socket, options, false, false)
     }
 
-    /// `greeted`, `heard`: whether the greetings were sent and read by an earlier owner.
+    /// `handshake_sent`, `handshake_received`: whether the greetings were sent and read by an earlier owner.
     pub(crate) fn resumed(
         socket: OwnedFd,
         options: Options,
-        greeted: bool,
-        heard: bool,
+        handshake_sent: bool,
+        handshake_received: bool,
     ) -> Channel<S, R> {
-        Channel { end: Arc::new(End::new(socket, options, greeted, heard)), types: PhantomData }
+        Channel {
+            endpoint: Arc::new(Endpoint::new(socket, options, handshake_sent, handshake_received)),
+            types: PhantomData,
+        }
     }
 
     /// Gives each direction a value of its own. The channel closes when both are dropped.
     #[must_use]
     pub fn split(self) -> (Sender<S>, Receiver<R>) {
-        let sender = Sender { end: Arc::clone(&self.end), types: PhantomData };
-        (sender, Receiver { end: self.end, types: PhantomData })
+        let sender = Sender { endpoint: Arc::clone(&self.endpoint), types: PhantomData };
+        (sender, Receiver { endpoint: self.endpoint, types: PhantomData })
     }
 
     /// Hands this end to the loop: messages, also those that were read already, go to `sink`,
@@ -146,8 +149,10 @@ impl<S, R> Channel<S, R> {
     /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
     /// [`Error::Os`] when there is no loop.
     pub fn into_link(self, sink: impl FnMut(LinkEvent) + Send + 'static) -> Result<Link, Error> {
-        let parts = End::into_parts(self.end).filter(|parts| !parts.closed).ok_or(Error::Closed)?;
-        let Parts { socket, options, outbox, inbox, .. } = parts;
+        let parts = Endpoint::into_parts(self.endpoint)
+            .filter(|parts| !parts.closed)
+            .ok_or(Error::Closed)?;
+        let EndpointParts { socket, options, outbox, inbox, .. } = parts;
         Link::resume_parts(socket, options, outbox, inbox, Box::new(sink), true)
     }
 }
@@ -168,7 +173,7 @@ macro_rules! sending {
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Send)
+                self.endpoint.send(value, SendMode::Send)
             }
 
             /// Sends `value` without blocking: what the socket does not take is queued, and
@@ -181,7 +186,7 @@ macro_rules! sending {
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Try)
+                self.endpoint.send(value, SendMode::Try)
             }
 
             /// Queues `value`; many are then written by one system call.
@@ -196,7 +201,7 @@ macro_rules! sending {
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Feed)
+                self.endpoint.send(value, SendMode::Feed)
             }
 
             /// Writes what was queued; blocks while the peer does not read.
@@ -205,7 +210,7 @@ macro_rules! sending {
             ///
             /// [`Error::Closed`], [`Error::Os`].
             pub fn flush(&self) -> Result<(), Error> {
-                self.end.flush_all(&mut self.end.sending())
+                self.endpoint.flush_all(&mut self.endpoint.sending())
             }
 
             /// Ends sending, once everything that was accepted is written. The peer reads it all
@@ -215,14 +220,14 @@ macro_rules! sending {
             ///
             /// [`Error::Undelivered`] when the peer went away before it had read everything.
             pub fn disconnect(&self) -> Result<(), Error> {
-                self.end.disconnect()
+                self.endpoint.disconnect()
             }
 
             /// Tells whether sending may succeed: neither [`disconnect`](Self::disconnect) was
             /// called nor was the peer found gone.
             #[must_use]
             pub fn is_connected(&self) -> bool {
-                self.end.is_connected()
+                self.endpoint.is_connected()
             }
         })*
     };
@@ -254,7 +259,7 @@ impl<S, R> mio::event::Source for Channel<S, R> {
         token: mio::Token,
         interests: mio::Interest,
     ) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).register(registry, token, interests)
     }
 
@@ -264,12 +269,12 @@ impl<S, R> mio::event::Source for Channel<S, R> {
         token: mio::Token,
         interests: mio::Interest,
     ) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).deregister(registry)
     }
 }
@@ -290,7 +295,7 @@ macro_rules! receiving {
             /// call gives the next one. [`Error::Protocol`], [`Error::Mismatch`] and [`Error::Os`]
             /// end the channel.
             pub fn recv(&self) -> Result<R, Error> {
-                self.end.recv()
+                self.endpoint.recv()
             }
 
             /// Receives the next message as it came, to be decoded as whatever it proves to be, or
@@ -300,7 +305,7 @@ macro_rules! receiving {
             ///
             /// As [`recv`](Self::recv), but for [`Error::Decode`].
             pub fn recv_message(&self) -> Result<Message, Error> {
-                self.end.recv_message()
+                self.endpoint.recv_message()
             }
 
             /// Receives a message that is there already, without blocking.
@@ -309,7 +314,7 @@ macro_rules! receiving {
             ///
             /// As [`recv`](Self::recv).
             pub fn try_recv(&self) -> Result<Option<R>, Error> {
-                self.end.recv_until(None)
+                self.endpoint.recv_until(None)
             }
 
             /// Receives the next message; `None` when none came in time.
@@ -318,7 +323,7 @@ macro_rules! receiving {
             ///
             /// As [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>, Error> {
-                self.end.recv_until(Instant::now().checked_add(timeout))
+                self.endpoint.recv_until(Instant::now().checked_add(timeout))
             }
 
             /// Every message until the channel is closed; an error that ends the channel is the
@@ -351,7 +356,7 @@ impl<S, R> Channel<S, R> {
     /// was accepted waits to be written.
     #[must_use]
     pub fn interest(&self) -> mio::Interest {
-        match self.end.wants_to_write() {
+        match self.endpoint.wants_to_write() {
             true => mio::Interest::READABLE | mio::Interest::WRITABLE,
             false => mio::Interest::READABLE,
         }
@@ -378,7 +383,7 @@ impl<S, R> Channel<S, R> {
     /// ```
     #[must_use]
     pub fn prepare_wait(&self) -> bool {
-        self.end.prepare_wait()
+        self.endpoint.prepare_wait()
     }
 }
 
@@ -386,15 +391,15 @@ macro_rules! common {
     ($($name:literal [$($generics:tt)*] $type:ty),*) => {
         $(impl<$($generics)*> AsFd for $type {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.end.fd()
+                self.endpoint.fd()
             }
         }
 
         impl<$($generics)*> fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct($name)
-                    .field("socket", &self.end.fd())
-                    .field("serialization", &self.end.options.serialization)
+                    .field("socket", &self.endpoint.fd())
+                    .field("serialization", &self.endpoint.options.serialization)
                     .field("connected", &self.is_connected())
                     .finish()
             }
@@ -406,12 +411,12 @@ common! { "Channel" [S, R] Channel<S, R>, "Sender" [S] Sender<S> }
 
 impl<R> AsFd for Receiver<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.fd()
+        self.endpoint.fd()
     }
 }
 
 impl<R> fmt::Debug for Receiver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").field("socket", &self.end.fd()).finish_non_exhaustive()
+        f.debug_struct("Receiver").field("socket", &self.endpoint.fd()).finish_non_exhaustive()
     }
 }

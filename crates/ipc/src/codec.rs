@@ -16,8 +16,8 @@ pub use self::advanced::Advanced;
 pub use self::bincode::Bincode;
 pub use self::json::Json;
 
-use self::deserializer::Incoming;
-use self::serializer::{Bounded, Outgoing};
+use self::deserializer::DecodeContext;
+use self::serializer::{Bounded, EncodeContext};
 use crate::error::Error;
 use crate::handle::Slot;
 use crate::serialization::Serialization;
@@ -37,14 +37,14 @@ pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
 /// A payload on its way out: bytes within a ceiling, and the handles beside them.
 #[derive(Debug)]
 pub struct PayloadWriter<'a> {
-    pub(crate) outgoing: &'a Outgoing,
+    pub(crate) context: &'a EncodeContext,
     pub(crate) bytes: Bounded<'a>,
 }
 
 /// A payload on its way in: bytes, and the handles that came with them.
 #[derive(Debug)]
 pub struct PayloadReader<'a> {
-    pub(crate) incoming: Incoming<'a>,
+    pub(crate) context: DecodeContext<'a>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -101,15 +101,15 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     bytes_max: usize,
 ) -> Result<Extracted, Error> {
     let positional = serialization == Serialization::Bincode;
-    let outgoing = Outgoing::new(positional, positional);
-    let bytes = Bounded::new(bytes, &outgoing, bytes_max);
-    let writer = PayloadWriter { outgoing: &outgoing, bytes };
+    let context = EncodeContext::new(positional, positional);
+    let bytes = Bounded::new(bytes, &context, bytes_max);
+    let writer = PayloadWriter { context: &context, bytes };
     let result = match serialization {
         Serialization::Bincode => Bincode::encode(value, writer),
         Serialization::Json => Json::encode(value, writer),
         Serialization::Advanced => Advanced::encode(value, writer),
     };
-    let Outgoing { slots, pieces, overflow, .. } = outgoing;
+    let EncodeContext { slots, pieces, overflow, .. } = context;
     match result {
         Ok(()) => Ok(Extracted { slots: slots.into_inner(), pieces: pieces.into_inner() }),
         Err(_) if overflow.get() => Err(Error::TooLong { max: bytes_max }),
@@ -125,8 +125,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
     handles: Vec<OwnedFd>,
     mapped_bytes_max: usize,
 ) -> Result<T, Error> {
-    let incoming = Incoming::new(handles, owner, bytes.len(), mapped_bytes_max);
-    let reader = PayloadReader { incoming, bytes };
+    let context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max);
+    let reader = PayloadReader { context, bytes };
     match serialization {
         Serialization::Bincode => Bincode::decode(reader),
         Serialization::Json => Json::decode(reader),

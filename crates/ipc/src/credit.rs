@@ -19,12 +19,12 @@ const MESSAGE_BYTES: usize = 128;
 static HANDLES: AtomicUsize = AtomicUsize::new(0);
 
 /// Channels that are not read because of [`HANDLES`].
-static STARVED: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
+static PAUSED: Mutex<Vec<Weak<CreditAccount>>> = Mutex::new(Vec::new());
 
 /// The account of one channel, and what its messages need to be decoded: all that they share, so
 /// that a waiting message is small.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct CreditAccount {
     pub(crate) serialization: Serialization,
     pub(crate) mapped_bytes_max: usize,
     /// The peer speaks as Node does.
@@ -37,9 +37,9 @@ pub(crate) struct Pool {
     wake: OnceLock<Wake>,
 }
 
-impl Pool {
-    pub(crate) fn new(options: &Options, is_node: bool) -> Arc<Pool> {
-        Arc::new(Pool {
+impl CreditAccount {
+    pub(crate) fn new(options: &Options, is_node: bool) -> Arc<CreditAccount> {
+        Arc::new(CreditAccount {
             serialization: options.serialization,
             mapped_bytes_max: options.mapped_bytes_max,
             is_node,
@@ -58,7 +58,7 @@ impl Pool {
     }
 
     /// Takes credit for one message; it is given back when the answer drops.
-    pub(crate) fn take(self: &Arc<Pool>, bytes: usize, handles: usize) -> Credit {
+    pub(crate) fn take(self: &Arc<CreditAccount>, bytes: usize, handles: usize) -> Credit {
         let bytes = u32::try_from(bytes + MESSAGE_BYTES).unwrap_or(u32::MAX);
         let handles = u32::try_from(handles).unwrap_or(u32::MAX);
         self.bytes.fetch_add(bytes as usize, Ordering::Relaxed);
@@ -66,26 +66,26 @@ impl Pool {
             self.handles.fetch_add(handles as usize, Ordering::Relaxed);
             HANDLES.fetch_add(handles as usize, Ordering::Relaxed);
         }
-        Credit { pool: Arc::clone(self), bytes, handles }
+        Credit { account: Arc::clone(self), bytes, handles }
     }
 
     /// Tells whether the channel may be read. If not, its loop is woken once it may.
-    pub(crate) fn may_read(self: &Arc<Pool>) -> bool {
+    pub(crate) fn may_read(self: &Arc<CreditAccount>) -> bool {
         if self.has_room(1) {
             return true;
         }
         self.paused.store(true, Ordering::SeqCst);
         if !has_process_room() {
-            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
-            starved.retain(|pool| pool.strong_count() > 0);
-            starved.push(Arc::downgrade(self));
+            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+            paused.retain(|account| account.strong_count() > 0);
+            paused.push(Arc::downgrade(self));
         }
         // Credit that came back between the two looks has seen `paused` or is seen here.
         self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
     }
 
     /// The channel is not read because too much of it lies unread.
-    pub(crate) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
 
@@ -114,32 +114,32 @@ fn has_process_room() -> bool {
 /// One message's share, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Credit {
-    pool: Arc<Pool>,
+    account: Arc<CreditAccount>,
     bytes: u32,
     handles: u32,
 }
 
 impl Credit {
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(crate) fn account(&self) -> &CreditAccount {
+        &self.account
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.pool.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
+        self.account.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
         if self.handles > 0 {
-            self.pool.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
+            self.account.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
             HANDLES.fetch_sub(self.handles as usize, Ordering::SeqCst);
-            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
-            if !starved.is_empty() && has_process_room() {
-                let waiting: Vec<_> = starved.drain(..).collect();
-                drop(starved);
-                waiting.iter().filter_map(Weak::upgrade).for_each(|pool| pool.resume());
+            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+            if !paused.is_empty() && has_process_room() {
+                let waiting: Vec<_> = paused.drain(..).collect();
+                drop(paused);
+                waiting.iter().filter_map(Weak::upgrade).for_each(|account| account.resume());
             }
         }
-        if self.pool.paused.load(Ordering::SeqCst) {
-            self.pool.resume();
+        if self.account.paused.load(Ordering::SeqCst) {
+            self.account.resume();
         }
     }
 }

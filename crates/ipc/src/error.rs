@@ -1,6 +1,6 @@
 //! What can go wrong on a channel.
 
-use crate::frame::Violation;
+use crate::frame::FrameError;
 use crate::hello::Hello;
 use std::error::Error as StdError;
 use std::{fmt, io};
@@ -36,7 +36,7 @@ pub enum Error {
     /// channel lives on.
     HandlesLost,
     /// The peer broke the rules of the channel, which is of no use after that.
-    Protocol(Violation),
+    Protocol(FrameError),
     /// The peer speaks another protocol, codec, or for another application.
     Mismatch {
         /// What this side said.
@@ -137,8 +137,8 @@ impl StdError for Error {
     }
 }
 
-impl From<Violation> for Error {
-    fn from(violation: Violation) -> Error {
+impl From<FrameError> for Error {
+    fn from(violation: FrameError) -> Error {
         Error::Protocol(violation)
     }
 }

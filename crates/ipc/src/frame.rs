@@ -74,7 +74,7 @@ impl Kind {
 /// How the peer broke the rules of the channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Violation {
+pub enum FrameError {
     /// A frame of a version that is not ours.
     Version(u8),
     /// A frame of a kind that does not exist, or that nobody agreed to use.
@@ -105,24 +105,24 @@ pub enum Violation {
     Hello,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::Version(version) => {
+            FrameError::Version(version) => {
                 write!(f, "frame of version {version}, this side speaks {VERSION}")
             }
-            Violation::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
-            Violation::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
-            Violation::Length { announced, max } => {
+            FrameError::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
+            FrameError::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
+            FrameError::Length { announced, max } => {
                 write!(f, "frame of {announced} bytes, at most {max} are taken")
             }
-            Violation::Handles { announced, max } => {
+            FrameError::Handles { announced, max } => {
                 write!(f, "frame with {announced} handles, at most {max} are taken")
             }
-            Violation::HandlesMissing => f.write_str("handles were declared and did not come"),
-            Violation::HandlesUndeclared => f.write_str("handles came that no frame declares"),
-            Violation::EndInFrame => f.write_str("the stream ended inside a frame"),
-            Violation::Hello => f.write_str("the greeting is missing, repeated or malformed"),
+            FrameError::HandlesMissing => f.write_str("handles were declared and did not come"),
+            FrameError::HandlesUndeclared => f.write_str("handles came that no frame declares"),
+            FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
+            FrameError::Hello => f.write_str("the greeting is missing, repeated or malformed"),
         }
     }
 }
@@ -166,23 +166,23 @@ impl Header {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, Violation> {
+    pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, FrameError> {
         let [version, kind, flags, handles, length @ ..] = bytes;
         if version != VERSION {
-            return Err(Violation::Version(version));
+            return Err(FrameError::Version(version));
         }
-        let kind = Kind::from_byte(kind).ok_or(Violation::Kind(kind))?;
+        let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
         if flags != 0 {
-            return Err(Violation::Flags(flags));
+            return Err(FrameError::Flags(flags));
         }
         let handles = usize::from(handles);
         if handles > limits.handles_max {
-            return Err(Violation::Handles { announced: handles, max: limits.handles_max });
+            return Err(FrameError::Handles { announced: handles, max: limits.handles_max });
         }
         let announced = u32::from_le_bytes(length);
         match usize::try_from(announced) {
             Ok(length) if length <= limits.frame_bytes_max => Ok(Header { kind, handles, length }),
-            _ => Err(Violation::Length {
+            _ => Err(FrameError::Length {
                 announced: u64::from(announced),
                 max: limits.frame_bytes_max,
             }),
@@ -301,7 +301,7 @@ impl<H> Decoder<H> {
     ///
     /// How the peer broke the rules. The stream cannot be read on after that.
     #[inline]
-    pub fn next_frame(&mut self) -> Result<Option<Frame<'_, H>>, Violation> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_, H>>, FrameError> {
         if self.long.is_some() {
             return self.next_long();
         }
@@ -331,7 +331,7 @@ impl<H> Decoder<H> {
     }
 
     #[cold]
-    fn next_long(&mut self) -> Result<Option<Frame<'_, H>>, Violation> {
+    fn next_long(&mut self) -> Result<Option<Frame<'_, H>>, FrameError> {
         let Some((header, payload)) = self.long.take() else { return Ok(None) };
         if payload.len() < header.length {
             self.long = Some((header, payload));
@@ -361,9 +361,9 @@ impl<H> Decoder<H> {
     ///
     /// # Errors
     ///
-    /// [`Violation::EndInFrame`] when a frame has begun.
-    pub fn end(&self) -> Result<(), Violation> {
-        if self.is_empty() { Ok(()) } else { Err(Violation::EndInFrame) }
+    /// [`FrameError::EndInFrame`] when a frame has begun.
+    pub fn end(&self) -> Result<(), FrameError> {
+        if self.is_empty() { Ok(()) } else { Err(FrameError::EndInFrame) }
     }
 
     /// Tells whether nothing at all is kept: no byte, no handle.
@@ -374,18 +374,18 @@ impl<H> Decoder<H> {
 
     /// Handles ride on the first byte of their frame: with every whole frame cut out, those that
     /// wait can only belong to the frame that has begun.
-    fn check_waiting(&self, declared: usize) -> Result<(), Violation> {
+    fn check_waiting(&self, declared: usize) -> Result<(), FrameError> {
         let waiting =
             self.handles.iter().filter(|arrival| matches!(arrival, Arrival::Handle(_))).count();
         if waiting > declared || (declared == 0 && !self.handles.is_empty()) {
-            return Err(Violation::HandlesUndeclared);
+            return Err(FrameError::HandlesUndeclared);
         }
         Ok(())
     }
 
     /// Takes `count` handles; those of a frame that lost some are closed.
     #[inline]
-    fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), Violation> {
+    fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), FrameError> {
         let mut taken = Vec::new();
         if count == 0 {
             return Ok((taken, false));
@@ -395,7 +395,7 @@ impl<H> Decoder<H> {
             match self.handles.pop_front() {
                 Some(Arrival::Handle(handle)) => taken.push(handle),
                 Some(Arrival::Lost) => return Ok((Vec::new(), true)),
-                None => return Err(Violation::HandlesMissing),
+                None => return Err(FrameError::HandlesMissing),
             }
         }
         Ok((taken, false))

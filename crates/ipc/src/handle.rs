@@ -1,6 +1,6 @@
 //! Handles: open sockets, files and pipes as parts of a message.
 
-use crate::side_table::Deposits;
+use crate::side_table::SideTable;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 use std::any::type_name;
@@ -18,10 +18,10 @@ use sys::fd::Kind;
 pub(crate) const MARKER: &str = "\u{0}brood::Handle";
 
 /// On the way out: the slot whose descriptor the message takes.
-pub(crate) static LEAVING: LazyLock<Deposits<Arc<Slot>>> = Deposits::lazy();
+pub(crate) static OUTGOING: LazyLock<SideTable<Arc<Slot>>> = SideTable::lazy();
 
 /// On the way in: the descriptor that came with the message.
-pub(crate) static ARRIVING: LazyLock<Deposits<OwnedFd>> = Deposits::lazy();
+pub(crate) static INCOMING: LazyLock<SideTable<OwnedFd>> = SideTable::lazy();
 
 /// What a [`Handle`] can hold: something that is an open descriptor and nothing more.
 ///
@@ -177,17 +177,17 @@ impl<T> fmt::Debug for Handle<T> {
 
 impl<T> Serialize for Handle<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(MARKER, &Leaving(&self.slot))
+        serializer.serialize_newtype_struct(MARKER, &OutgoingHandle(&self.slot))
     }
 }
 
-struct Leaving<'a>(&'a Arc<Slot>);
+struct OutgoingHandle<'a>(&'a Arc<Slot>);
 
-impl Serialize for Leaving<'_> {
+impl Serialize for OutgoingHandle<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let number = LEAVING.leave(Arc::clone(self.0));
+        let number = OUTGOING.insert(Arc::clone(self.0));
         let result = serializer.serialize_u64(number);
-        if LEAVING.take(number).is_some() {
+        if OUTGOING.remove(number).is_some() {
             return Err(S::Error::custom("a handle can only be sent through an ipc channel"));
         }
         result
@@ -196,13 +196,13 @@ impl Serialize for Leaving<'_> {
 
 impl<'de, T: Transfer> Deserialize<'de> for Handle<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Handle<T>, D::Error> {
-        deserializer.deserialize_newtype_struct(MARKER, Arriving(PhantomData))
+        deserializer.deserialize_newtype_struct(MARKER, HandleVisitor(PhantomData))
     }
 }
 
-struct Arriving<T>(PhantomData<T>);
+struct HandleVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Transfer> Visitor<'de> for Arriving<T> {
+impl<'de, T: Transfer> Visitor<'de> for HandleVisitor<T> {
     type Value = Handle<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,7 +211,7 @@ impl<'de, T: Transfer> Visitor<'de> for Arriving<T> {
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Handle<T>, D::Error> {
         let number = u64::deserialize(inner)?;
-        let fd = ARRIVING.take(number).ok_or_else(|| {
+        let fd = INCOMING.remove(number).ok_or_else(|| {
             de::Error::custom("a handle can only be received through an ipc channel")
         })?;
         check_kind::<T>(fd.as_fd()).map_err(de::Error::custom)?;

@@ -100,12 +100,12 @@ pub use blob::Blob;
 #[cfg(feature = "tokio")]
 pub use channel::AsyncChannel;
 pub use channel::{Channel, Receiver, Sender, channel, channel_with};
-pub use channel::{ChannelHandle, Event, Incoming, Outlet};
+pub use channel::{ChannelHandle, Event, LinkSender, TypedMessage};
 pub use codec::advanced;
 pub use codec::{Advanced, Bincode, Codec, Json, NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 pub use codec::{PayloadReader, PayloadWriter};
 pub use error::{Error, SendError};
-pub use frame::Violation;
+pub use frame::FrameError;
 pub use handle::{Handle, Transfer};
 pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
 pub use link::{Link, LinkEvent};

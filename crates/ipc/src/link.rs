@@ -12,15 +12,15 @@ pub(crate) mod driver;
 mod node_protocol;
 mod node_send;
 
-use self::driver::{Driver, Gone, Intake};
-use crate::credit::Pool;
+use self::driver::{Driver, PeerExit, Protocol};
+use crate::credit::CreditAccount;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::hello::Hello;
 use crate::message::Message;
-use crate::node::ack_window::Gate;
+use crate::node::ack_window::AckWindow;
 use crate::options::Options;
-use crate::transport::flusher::Pending;
+use crate::transport::flusher::PendingFlush;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
 use crate::transport::outgoing::OutgoingFrame;
@@ -33,8 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A send sooner than this after one that was written at once is queued: the sender is in a
-/// hurry, and one system call for many messages serves it better.
-const HURRY: Duration = Duration::from_micros(20);
+/// coalesce, and one system call for many messages serves it better.
+const COALESCE_WITHIN: Duration = Duration::from_micros(20);
 
 /// What a [`Link`] tells its sink.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub(crate) struct Shared {
     queue: Mutex<Queue>,
     /// Bytes that the loop has taken out of the queue and not written yet.
     pub(crate) writing: AtomicUsize,
-    pub(crate) credit: Arc<Pool>,
+    pub(crate) credit: Arc<CreditAccount>,
     /// It speaks as Node does.
     pub(crate) is_node: bool,
     wake: OnceLock<Wake>,
@@ -103,22 +103,22 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Gone once the channel is closed, so that clones of the link do not keep it open.
+    /// PeerExit once the channel is closed, so that clones of the link do not keep it open.
     pub(crate) socket: Option<Arc<OwnedFd>>,
     pub(crate) outbox: Outbox<OwnedFd>,
     /// What may go into the outbox, where handles are acknowledged. Unused on our own channels.
-    pub(crate) gate: Gate<OwnedFd>,
+    pub(crate) ack_window: AckWindow<OwnedFd>,
     pub(crate) phase: Phase,
     /// The loop writes, or will when it runs: whoever queues need not wake it.
     pub(crate) loop_writes: bool,
     /// When a sender last wrote by itself.
-    direct: Option<Instant>,
+    written_at: Option<Instant>,
     /// The process at the other end is known to have ended.
     pub(crate) peer_gone: bool,
     /// The loop may read; false for a link that was started paused.
     pub(crate) reads: bool,
     /// What is queued is waited for at exit.
-    pub(crate) pending: Option<Pending>,
+    pub(crate) pending: Option<PendingFlush>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +179,8 @@ impl Link {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
-        let intake = node_protocol::Intake::new(&options)?;
-        Link::resume_parts(socket, options, Outbox::new(), intake, Box::new(sink), false)
+        let protocol = node_protocol::NodeProtocol::new(&options)?;
+        Link::resume_parts(socket, options, Outbox::new(), protocol, Box::new(sink), false)
     }
 
     fn begin(socket: OwnedFd, options: Options, sink: Sink, reads: bool) -> Result<Link, Error> {
@@ -189,7 +189,7 @@ impl Link {
         }
         let ours = Hello::new(options.serialization, &options.tag);
         let mut outbox = Outbox::new();
-        outbox.push_greeting(&ours);
+        outbox.push_handshake(&ours);
         let inbox = Inbox::new(options.limits(), ours, false);
         Link::resume_parts(socket, options, outbox, inbox, sink, reads)
     }
@@ -198,21 +198,21 @@ impl Link {
         socket: OwnedFd,
         options: Options,
         outbox: Outbox<OwnedFd>,
-        intake: impl Intake,
+        protocol: impl Protocol,
         sink: Sink,
         reads: bool,
     ) -> Result<Link, Error> {
-        let is_node = answers(&intake);
+        let is_node = replies(&protocol);
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
-        let credit = Pool::new(&options, is_node);
+        let credit = CreditAccount::new(&options, is_node);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
-            gate: Gate::new(options.handles_in_flight_max),
+            ack_window: AckWindow::new(options.handles_in_flight_max),
             phase: Phase::Open,
             loop_writes: true,
-            direct: None,
+            written_at: None,
             peer_gone: false,
             reads,
             pending: None,
@@ -228,15 +228,15 @@ impl Link {
         let driver = Driver {
             shared: Arc::clone(&shared),
             socket,
-            intake,
+            protocol,
             writing: Outbox::new(),
             sink,
             readable: true,
             writable: true,
-            watches_room: false,
+            watches_writable: false,
             retry_at: None,
             linger_until: None,
-            gone: Gone::No,
+            peer_exit: PeerExit::Unknown,
         };
         let wake = reactor.add(driver);
         shared.credit.set_wake(wake.clone());
@@ -329,8 +329,8 @@ impl Link {
 
     /// Tells whether the peer is not heard because too many of its messages lie unread.
     #[must_use]
-    pub fn is_held_back(&self) -> bool {
-        self.owner.shared.credit.is_used_up()
+    pub fn is_backpressured(&self) -> bool {
+        self.owner.shared.credit.is_paused()
     }
 
     /// How many bytes wait to be written.
@@ -342,14 +342,14 @@ impl Link {
 }
 
 /// Only Node's channels answer by themselves.
-fn answers<I: Intake>(_: &I) -> bool {
-    I::ANSWERS
+fn replies<I: Protocol>(_: &I) -> bool {
+    I::REPLIES
 }
 
 impl Queue {
     /// Bytes that were accepted and not written.
     pub(crate) fn waiting(&self, shared: &Shared) -> usize {
-        self.outbox.bytes() + self.gate.bytes() + shared.writing.load(Ordering::Relaxed)
+        self.outbox.bytes() + self.ack_window.bytes() + shared.writing.load(Ordering::Relaxed)
     }
 }
 
@@ -378,7 +378,7 @@ impl Shared {
         let waiting = queue.waiting(self) + frame.length();
         // Written or not, the frame is accepted: a broken channel is told by the loop.
         let _ = frame.queue(&mut queue.outbox)?;
-        let wake = self.write_or_leave(&mut queue);
+        let wake = self.write_or_wake(&mut queue);
         drop(queue);
         if wake {
             self.wake();
@@ -402,15 +402,16 @@ impl Shared {
     }
 
     /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
-    pub(crate) fn write_or_leave(&self, queue: &mut Queue) -> bool {
+    pub(crate) fn write_or_wake(&self, queue: &mut Queue) -> bool {
         if queue.loop_writes {
-            self.wait_at_exit(queue);
+            self.flush_at_exit(queue);
             return false;
         }
         let now = Instant::now();
-        let hurry = queue.direct.is_some_and(|last| now.duration_since(last) < HURRY);
-        if let (false, Some(socket)) = (hurry, queue.socket.as_deref()) {
-            queue.direct = Some(now);
+        let coalesce =
+            queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);
+        if let (false, Some(socket)) = (coalesce, queue.socket.as_deref()) {
+            queue.written_at = Some(now);
             // Whatever goes wrong goes wrong again on the loop, which tells it in order.
             let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
@@ -420,15 +421,15 @@ impl Shared {
             }
         }
         queue.loop_writes = true;
-        self.wait_at_exit(queue);
+        self.flush_at_exit(queue);
         true
     }
 
     /// Something is queued: a normal exit waits until it is written.
-    pub(crate) fn wait_at_exit(&self, queue: &mut Queue) {
+    pub(crate) fn flush_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
             let longest = Duration::from_millis(self.options.exit_flush_ms);
-            queue.pending = Some(Pending::new(longest));
+            queue.pending = Some(PendingFlush::new(longest));
         }
     }
 

@@ -32,4 +32,4 @@ pub(crate) mod handle_type;
 pub(crate) mod server_connections;
 
 pub use self::any_handle::AnyHandle;
-pub(crate) use self::envelope::mended;
+pub(crate) use self::envelope::repaired_utf16;

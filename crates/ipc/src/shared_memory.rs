@@ -1,7 +1,7 @@
 //! Memory shared between processes: large payloads that are handed over, not copied.
 
 use crate::handle::Handle;
-use crate::side_table::Deposits;
+use crate::side_table::SideTable;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
@@ -9,13 +9,13 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
-use sys::memory::{self as kernel, Draft, Mapping};
+use sys::memory::{self as memory, Draft, Mapping};
 
 /// The name under which our codecs recognise shared memory.
 pub(crate) const MARKER: &str = "\u{0}brood::SharedMemory";
 
 /// On the way in: the descriptor that came with the message, checked and mapped.
-pub(crate) static ARRIVING: LazyLock<Deposits<(OwnedFd, Mapping)>> = Deposits::lazy();
+pub(crate) static INCOMING: LazyLock<SideTable<(OwnedFd, Mapping)>> = SideTable::lazy();
 
 /// Bytes that several processes see, and none can change.
 ///
@@ -95,7 +95,7 @@ pub(crate) fn map(file: BorrowedFd<'_>, bytes_max: usize) -> Result<Mapping, Str
     Mapping::new(file, bytes_max).map_err(|error| match error.raw_os_error() {
         Some(sys::errno::EPERM) => "shared memory that is not sealed".into(),
         Some(sys::errno::EFBIG) => {
-            let size = kernel::size(file).unwrap_or_default();
+            let size = memory::size(file).unwrap_or_default();
             format!("shared memory of {size} bytes, over {bytes_max}")
         }
         Some(sys::errno::EINVAL) => "a handle that is no shared memory".into(),
@@ -111,13 +111,13 @@ impl Serialize for SharedMemory {
 
 impl<'de> Deserialize<'de> for SharedMemory {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SharedMemory, D::Error> {
-        deserializer.deserialize_newtype_struct(MARKER, Arriving)
+        deserializer.deserialize_newtype_struct(MARKER, MemoryVisitor)
     }
 }
 
-struct Arriving;
+struct MemoryVisitor;
 
-impl<'de> Visitor<'de> for Arriving {
+impl<'de> Visitor<'de> for MemoryVisitor {
     type Value = SharedMemory;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for Arriving {
         inner: D,
     ) -> Result<SharedMemory, D::Error> {
         let number = u64::deserialize(inner)?;
-        let (file, mapping) = ARRIVING.take(number).ok_or_else(|| {
+        let (file, mapping) = INCOMING.remove(number).ok_or_else(|| {
             de::Error::custom("shared memory can only be received through an ipc channel")
         })?;
         Ok(SharedMemory { file: Handle::new(file), mapping: Arc::new(mapping) })
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn memory_that_could_change_under_its_reader_is_refused() {
         let options = Options::default();
-        let unsealed = kernel::create("open", 4096).unwrap();
+        let unsealed = memory::create("open", 4096).unwrap();
         assert!(refusal(unsealed, &options).contains("not sealed"));
         let (socket, _b) = sys::socket::pair_stream().unwrap();
         assert!(refusal(socket, &options).contains("no shared memory"));

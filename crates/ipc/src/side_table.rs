@@ -5,27 +5,27 @@
 //! and takes the deposit away again if it was not picked up. A format that is not ours picks
 //! nothing up, so a handle in it is an error, never a forged descriptor.
 //!
-//! Deposits live only during one call of `serialize` or `deserialize`.
+//! SideTable live only during one call of `serialize` or `deserialize`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// A place for values of type `T` in transit.
-pub(crate) struct Deposits<T> {
+pub(crate) struct SideTable<T> {
     secret: u64,
     state: Mutex<(u64, Vec<(u64, T)>)>,
 }
 
-impl<T> Deposits<T> {
-    pub(crate) const fn lazy() -> LazyLock<Deposits<T>> {
-        LazyLock::new(|| Deposits {
+impl<T> SideTable<T> {
+    pub(crate) const fn lazy() -> LazyLock<SideTable<T>> {
+        LazyLock::new(|| SideTable {
             secret: RandomState::new().hash_one(0),
             state: Mutex::new((0, Vec::new())),
         })
     }
 
     /// Leaves `value`; returns the number that gives it back.
-    pub(crate) fn leave(&self, value: T) -> u64 {
+    pub(crate) fn insert(&self, value: T) -> u64 {
         let mut state = self.lock();
         state.0 += 1;
         let number = scatter(state.0.wrapping_add(self.secret));
@@ -34,7 +34,7 @@ impl<T> Deposits<T> {
     }
 
     /// Takes what was left under `number`, if nobody did before.
-    pub(crate) fn take(&self, number: u64) -> Option<T> {
+    pub(crate) fn remove(&self, number: u64) -> Option<T> {
         let mut state = self.lock();
         // Few at a time: one per thread that is between two calls right now.
         let at = state.1.iter().rposition(|(other, _)| *other == number)?;
@@ -60,12 +60,12 @@ mod tests {
 
     #[test]
     fn a_deposit_is_taken_once_and_by_its_number_only() {
-        let deposits = Deposits::lazy();
-        let numbers: Vec<u64> = (0..100).map(|value| deposits.leave(value)).collect();
-        assert!((0..1000).all(|guess| deposits.take(guess).is_none()));
+        let table = SideTable::lazy();
+        let numbers: Vec<u64> = (0..100).map(|value| table.insert(value)).collect();
+        assert!((0..1000).all(|guess| table.remove(guess).is_none()));
         for (value, number) in (0..100).zip(numbers).rev() {
-            assert_eq!(deposits.take(number), Some(value));
-            assert_eq!(deposits.take(number), None);
+            assert_eq!(table.remove(number), Some(value));
+            assert_eq!(table.remove(number), None);
         }
     }
 }

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use crossbeam_channel::{Receiver, unbounded};
-use ipc::frame::{Header, Kind, Violation};
+use ipc::frame::{FrameError, Header, Kind};
 use ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
 use std::io::{IoSlice, Write};
 use std::net::TcpListener;
@@ -74,12 +74,12 @@ fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
 }
 
 fn link(socket: OwnedFd) -> (Link, Receiver<LinkEvent>) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     (Link::start(socket, Options::default(), sink).unwrap(), events)
 }
 
-fn violates(expected: &Violation, attack: impl Fn(&Attacker)) {
+fn violates(expected: &FrameError, attack: impl Fn(&Attacker)) {
     for error in errors(attack) {
         match error {
             Some(Error::Protocol(violation)) => assert_eq!(&violation, expected),
@@ -98,7 +98,7 @@ fn undecodable(attack: impl Fn(&Attacker)) {
 fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
     let max = Options::default().frame_bytes_max;
     for announced in [max as u32 + 1, u32::MAX, i32::MIN as u32] {
-        let over = Violation::Length { announced: u64::from(announced), max };
+        let over = FrameError::Length { announced: u64::from(announced), max };
         violates(&over, |attacker| {
             attacker.greet();
             let [a, b, c, d] = announced.to_le_bytes();
@@ -110,7 +110,7 @@ fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
 #[test]
 fn too_many_handles_end_the_channel() {
     for count in [254_u8, 255] {
-        let over = Violation::Handles { announced: usize::from(count), max: 253 };
+        let over = FrameError::Handles { announced: usize::from(count), max: 253 };
         violates(&over, |attacker| {
             attacker.greet();
             attacker.write(&[1, 2, 0, count, 0, 0, 0, 0]);
@@ -122,12 +122,12 @@ fn too_many_handles_end_the_channel() {
 fn handles_that_nobody_declared_end_the_channel() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     for count in [1, 2, 253] {
-        violates(&Violation::HandlesUndeclared, |attacker| {
+        violates(&FrameError::HandlesUndeclared, |attacker| {
             attacker.greet();
             attacker.write_with(&message(&7_u32.to_le_bytes()), &vec![listener.as_fd(); count]);
         });
     }
-    violates(&Violation::HandlesUndeclared, |attacker| {
+    violates(&FrameError::HandlesUndeclared, |attacker| {
         attacker.greet();
         let bytes = frame(Kind::Message, 1, &7_u32.to_le_bytes());
         attacker.write_with(&bytes, &[listener.as_fd(), listener.as_fd()]);
@@ -136,7 +136,7 @@ fn handles_that_nobody_declared_end_the_channel() {
 
 #[test]
 fn declared_handles_that_never_come_end_the_channel() {
-    violates(&Violation::HandlesMissing, |attacker| {
+    violates(&FrameError::HandlesMissing, |attacker| {
         attacker.greet();
         attacker.write(&frame(Kind::Message, 3, &7_u32.to_le_bytes()));
     });
@@ -144,14 +144,14 @@ fn declared_handles_that_never_come_end_the_channel() {
 
 #[test]
 fn garbage_ends_the_channel() {
-    violates(&Violation::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
-    violates(&Violation::Version(0), |attacker| attacker.write(&[0; 1000]));
-    violates(&Violation::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
-    violates(&Violation::Kind(16), |attacker| {
+    violates(&FrameError::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
+    violates(&FrameError::Version(0), |attacker| attacker.write(&[0; 1000]));
+    violates(&FrameError::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
+    violates(&FrameError::Kind(16), |attacker| {
         attacker.greet();
         attacker.write(&frame(Kind::Offer, 0, b""));
     });
-    violates(&Violation::Hello, |attacker| {
+    violates(&FrameError::Hello, |attacker| {
         attacker.greet();
         attacker.greet();
     });
@@ -159,11 +159,11 @@ fn garbage_ends_the_channel() {
 
 #[test]
 fn the_end_in_the_middle_of_a_frame_is_told() {
-    violates(&Violation::EndInFrame, |attacker| {
+    violates(&FrameError::EndInFrame, |attacker| {
         attacker.greet();
         attacker.write(&message(&7_u32.to_le_bytes())[..10]);
     });
-    violates(&Violation::EndInFrame, |attacker| {
+    violates(&FrameError::EndInFrame, |attacker| {
         attacker.greet();
         attacker.write(&message(&vec![0; 1_000_000])[..100_000]);
     });
@@ -449,6 +449,6 @@ fn ends_are_send_and_sync() {
     check::<ipc::SharedMemory>();
     check::<Error>();
     check::<ipc::Event<u8>>();
-    check::<ipc::Outlet<u8>>();
+    check::<ipc::LinkSender<u8>>();
     check::<ipc::ChannelHandle<u8, u8>>();
 }

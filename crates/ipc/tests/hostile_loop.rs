@@ -16,8 +16,8 @@ const LONG: Duration = Duration::from_secs(20);
 type Many = Vec<Handle<OwnedFd>>;
 
 fn link(socket: UnixStream) -> (Link, Receiver<LinkEvent>) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let link = Link::start_paused(socket.into(), Options::default(), sink).unwrap();
     (link, events)
 }

@@ -31,7 +31,7 @@ impl Sent for Vec<u8> {
 }
 
 /// A loop-driven end, with its events.
-type End<T> = (ipc::Outlet<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
+type End<T> = (ipc::LinkSender<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
 
 #[test]
 fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {

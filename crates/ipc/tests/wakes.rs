@@ -20,7 +20,7 @@ const SLACK: u64 = 5;
 
 /// A sender in a hurry leaves its messages to the loop, on purpose; this long after a message it is
 /// in none.
-const NO_HURRY: Duration = Duration::from_micros(100);
+const AFTER_COALESCING: Duration = Duration::from_micros(100);
 
 #[test]
 fn the_loop_wakes_for_what_arrives_and_not_for_what_a_peer_has_read() {
@@ -37,7 +37,7 @@ fn turns(mut step: impl FnMut()) -> u64 {
     for _ in 0..TIMES {
         step();
         let begin = Instant::now();
-        while begin.elapsed() < NO_HURRY {
+        while begin.elapsed() < AFTER_COALESCING {
             std::hint::spin_loop();
         }
     }
@@ -71,8 +71,8 @@ type Events = Receiver<LinkEvent>;
 
 fn native_pair() -> (Link, Events, Channel<Blob, Blob>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let link = Link::start(ours.into(), Options::default(), sink).unwrap();
     let peer = Channel::from_fd(theirs.into(), Options::default()).unwrap();
     // Greetings and all else that happens once.
@@ -140,8 +140,8 @@ fn after_a_full_socket() {
 }
 
 fn link(socket: UnixStream) -> (Link, Events) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     (Link::start(socket.into(), Options::default(), sink).unwrap(), events)
 }
 
@@ -181,8 +181,8 @@ fn on_the_loop() {
 /// The same where the peer speaks as Node does, with handles and answers for them.
 fn node() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let options = Options { serialization: Serialization::Json, ..Options::default() };
     let link = Link::start_node(ours.into(), options, sink).unwrap();
     link.resume();

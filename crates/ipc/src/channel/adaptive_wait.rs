@@ -1,16 +1,16 @@
-//! Whether to stay awake for what is about to come.
+//! Whether to stay spin_time for what is about to come.
 //!
-//! A sleep and a wake-up cost some 30 µs on a virtual machine, more than a whole round trip
-//! between two busy cores. Whether staying awake pays depends on the peer and on who else wants
-//! the core, so [`Wait`] learns it: it tries, and stops trying where that did not help. Trying is
+//! A sleep and a wake-up cost some 30 µs is_enabled a virtual machine, more than a whole round trip
+//! between two busy cores. Whether staying spin_time pays depends is_enabled the peer and is_enabled who else wants
+//! the core, so [`AdaptiveWait`] learns it: it tries, and stops trying where that did not help. Trying is
 //! taken up again from time to time, ever more seldom while it keeps failing.
 //!
 //! Pure.
 
 use std::time::Duration;
 
-/// How long staying awake is tried at most: about what a sleep and a wake-up cost.
-const AWAKE_MAX: Duration = Duration::from_micros(50);
+/// How long staying spin_time is tried at most: about what a sleep and a wake-up cost.
+const SPIN_MAX: Duration = Duration::from_micros(50);
 
 /// After so many failures in a row it is given up for a while.
 const FAILURES_MAX: u32 = 2;
@@ -19,48 +19,48 @@ const FAILURES_MAX: u32 = 2;
 const PAUSE_MIN: u32 = 8;
 const PAUSE_MAX: u32 = 1024;
 
-/// A sleep longer than this was far from what staying awake could have caught.
-const HOPELESS: Duration = Duration::from_micros(500);
+/// A sleep longer than this was far from what staying spin_time could have succeeded.
+const LONG_SLEEP: Duration = Duration::from_micros(500);
 
 /// What one channel has learned about its waits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wait {
-    on: bool,
+pub(crate) struct AdaptiveWait {
+    is_enabled: bool,
     failures: u32,
     /// Waits until the next try; 0 while trying.
     pause: u32,
     pause_next: u32,
 }
 
-impl Wait {
-    pub(crate) fn new(on: bool) -> Wait {
-        Wait { on, failures: 0, pause: 0, pause_next: PAUSE_MIN }
+impl AdaptiveWait {
+    pub(crate) fn new(is_enabled: bool) -> AdaptiveWait {
+        AdaptiveWait { is_enabled, failures: 0, pause: 0, pause_next: PAUSE_MIN }
     }
 
-    /// How long to stay awake now, if at all.
+    /// How long to stay spin_time now, if at all.
     #[inline]
-    pub(crate) fn awake(&mut self) -> Option<Duration> {
-        if !self.on {
+    pub(crate) fn spin_time(&mut self) -> Option<Duration> {
+        if !self.is_enabled {
             return None;
         }
         if self.pause > 0 {
             self.pause -= 1;
             return None;
         }
-        Some(AWAKE_MAX)
+        Some(SPIN_MAX)
     }
 
-    /// Staying awake was rewarded.
+    /// Staying spin_time was rewarded.
     #[inline]
-    pub(crate) fn caught(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.pause_next = PAUSE_MIN;
     }
 
-    /// Staying awake was in vain, and the sleep after it took this long.
-    pub(crate) fn missed(&mut self, slept: Duration) {
+    /// Staying spin_time was in vain, and the sleep after it took this long.
+    pub(crate) fn failed(&mut self, slept: Duration) {
         self.failures += 1;
-        if self.failures >= FAILURES_MAX || slept >= HOPELESS {
+        if self.failures >= FAILURES_MAX || slept >= LONG_SLEEP {
             self.failures = FAILURES_MAX - 1;
             self.pause = self.pause_next;
             self.pause_next = (self.pause_next * 2).min(PAUSE_MAX);
@@ -74,23 +74,23 @@ mod tests {
 
     const SHORT: Duration = Duration::from_micros(60);
 
-    /// How many of `waits` stay awake when every one of them is in vain.
-    fn tries(wait: &mut Wait, waits: usize) -> usize {
-        (0..waits).filter(|_| wait.awake().inspect(|_| wait.missed(SHORT)).is_some()).count()
+    /// How many of `waits` stay spin_time when every one of them is in vain.
+    fn tries(wait: &mut AdaptiveWait, waits: usize) -> usize {
+        (0..waits).filter(|_| wait.spin_time().inspect(|_| wait.failed(SHORT)).is_some()).count()
     }
 
     #[test]
     fn it_stays_awake_as_long_as_that_is_rewarded() {
-        let mut wait = Wait::new(true);
+        let mut wait = AdaptiveWait::new(true);
         for _ in 0..1000 {
-            assert!(wait.awake().is_some());
-            wait.caught();
+            assert!(wait.spin_time().is_some());
+            wait.succeeded();
         }
     }
 
     #[test]
     fn it_gives_up_where_staying_awake_is_in_vain_and_tries_ever_more_seldom() {
-        let mut wait = Wait::new(true);
+        let mut wait = AdaptiveWait::new(true);
         let first = tries(&mut wait, 10_000);
         assert!((5..=25).contains(&first), "{first}");
         let later = tries(&mut wait, 10_000);
@@ -99,24 +99,24 @@ mod tests {
 
     #[test]
     fn one_reward_is_enough_to_begin_again() {
-        let mut wait = Wait::new(true);
+        let mut wait = AdaptiveWait::new(true);
         tries(&mut wait, 10_000);
-        while wait.awake().is_none() {}
-        wait.caught();
-        assert!(wait.awake().is_some());
+        while wait.spin_time().is_none() {}
+        wait.succeeded();
+        assert!(wait.spin_time().is_some());
     }
 
     #[test]
     fn a_long_sleep_ends_the_trying_at_once() {
-        let mut wait = Wait::new(true);
-        assert!(wait.awake().is_some());
-        wait.missed(Duration::from_millis(5));
-        assert!(wait.awake().is_none());
+        let mut wait = AdaptiveWait::new(true);
+        assert!(wait.spin_time().is_some());
+        wait.failed(Duration::from_millis(5));
+        assert!(wait.spin_time().is_none());
     }
 
     #[test]
     fn switched_off_it_never_stays_awake() {
-        let mut wait = Wait::new(false);
+        let mut wait = AdaptiveWait::new(false);
         assert_eq!(tries(&mut wait, 100), 0);
     }
 }

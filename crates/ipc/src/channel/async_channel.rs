@@ -1,7 +1,7 @@
 //! The same channel for tokio: `AsyncFd` over the same descriptor.
 
 use crate::channel::Channel;
-use crate::channel::endpoint::{End, Parts, decode};
+use crate::channel::endpoint::{Endpoint, EndpointParts, decode};
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::options::Options;
@@ -41,8 +41,8 @@ impl<S, R> Channel<S, R> {
     /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
     /// [`Error::Os`] when it cannot be registered.
     pub fn into_async(self) -> Result<AsyncChannel<S, R>, Error> {
-        let parts = End::into_parts(self.into_end()).filter(|parts| !parts.closed);
-        let Parts { socket, options, outbox, inbox, .. } = parts.ok_or(Error::Closed)?;
+        let parts = Endpoint::into_parts(self.into_endpoint()).filter(|parts| !parts.closed);
+        let EndpointParts { socket, options, outbox, inbox, .. } = parts.ok_or(Error::Closed)?;
         #[allow(
             deprecated,
             reason = "its safe successor is unsafe; an owned descriptor stays open"
@@ -105,7 +105,7 @@ impl<S, R> AsyncChannel<S, R> {
             let mut ready = io.writable().await.map_err(|error| Error::Os("epoll_wait", error))?;
             match ready.try_io(|io| socket_io::write(io.get_ref().as_fd(), outbox, false)) {
                 Ok(Ok(_)) | Err(_) => {}
-                Ok(Err(error)) if socket_io::is_passing(&error) => {
+                Ok(Err(error)) if socket_io::is_transient(&error) => {
                     drop(ready);
                     ::tokio::task::yield_now().await;
                 }
@@ -146,11 +146,11 @@ impl<S, R> AsyncChannel<S, R> {
             inbox.take_buffer();
             let result =
                 ready.try_io(|io| match socket_io::read(io.get_ref().as_fd(), inbox, false) {
-                    Ok(Read::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(Read::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
                     other => Ok(other),
                 });
             if let Ok(Ok(read)) = result {
-                if read? == Read::End {
+                if read? == Read::EndOfStream {
                     inbox.reclaim_buffer();
                     return Err(Error::Closed);
                 }
@@ -166,7 +166,7 @@ impl<S, R> Drop for AsyncChannel<S, R> {
         if self.outbox.frames() > 0 {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
             let longest = Duration::from_millis(self.options.exit_flush_ms);
-            flusher::finish(socket, outbox, longest);
+            flusher::flush_and_close(socket, outbox, longest);
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
                 a.send(crate::Blob::from(vec![1; length])).await.unwrap();
                 assert_eq!(a.recv().await.unwrap() as usize, length);
                 // At rest it keeps no buffer.
-                assert!(a.inbox.decoder().wants_buffer() && !a.outbox.rests_on_much());
+                assert!(a.inbox.decoder().wants_buffer() && !a.outbox.holds_much_memory());
             }
             drop(a);
             blocking.join().unwrap();

@@ -32,8 +32,10 @@ pub struct ChannelHandle<S, R> {
     socket: Handle<OwnedFd>,
     codec: u8,
     tag: String,
-    greeted: bool,
-    heard: bool,
+    #[serde(rename = "greeted")]
+    handshake_sent: bool,
+    #[serde(rename = "heard")]
+    handshake_received: bool,
     types: PhantomData<fn(S) -> R>,
 }
 
@@ -41,15 +43,15 @@ impl<S, R> ChannelHandle<S, R> {
     pub(crate) fn new(
         socket: OwnedFd,
         options: &Options,
-        greeted: bool,
-        heard: bool,
+        handshake_sent: bool,
+        handshake_received: bool,
     ) -> ChannelHandle<S, R> {
         ChannelHandle {
             socket: Handle::new(socket),
             codec: options.serialization.number(),
             tag: options.tag.clone(),
-            greeted,
-            heard,
+            handshake_sent,
+            handshake_received,
             types: PhantomData,
         }
     }
@@ -73,7 +75,12 @@ impl<S, R> ChannelHandle<S, R> {
     pub fn open_with(self, options: Options) -> Channel<S, R> {
         let serialization = Serialization::from_number(self.codec).unwrap_or_default();
         let options = Options { serialization, tag: self.tag, ..options };
-        Channel::resumed(self.socket.into_inner(), options, self.greeted, self.heard)
+        Channel::resumed(
+            self.socket.into_inner(),
+            options,
+            self.handshake_sent,
+            self.handshake_received,
+        )
     }
 
     /// Prepares it for a child that will find it under `number`: the descriptor to give to the
@@ -84,7 +91,7 @@ impl<S, R> ChannelHandle<S, R> {
     ///
     /// `InvalidInput` when the end was used already: a variable cannot say that.
     pub fn into_env(self, number: u32) -> io::Result<(OwnedFd, String)> {
-        if self.greeted || self.heard {
+        if self.handshake_sent || self.handshake_received {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let socket = self.socket.into_inner();

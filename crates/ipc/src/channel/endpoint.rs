@@ -4,9 +4,9 @@
 //! was fed and not flushed, and what came and is not a whole message yet.
 
 use crate::buffers;
-use crate::channel::adaptive_wait::Wait;
+use crate::channel::adaptive_wait::AdaptiveWait;
 use crate::codec;
-use crate::credit::Pool;
+use crate::credit::CreditAccount;
 use crate::error::{Error, SendError};
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
@@ -34,7 +34,7 @@ const SHORTAGE: Duration = Duration::from_millis(1);
 
 /// One end, whatever its types.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct Endpoint {
     /// `None` only once the end was taken apart.
     socket: Option<OwnedFd>,
     pub(crate) options: Options,
@@ -43,7 +43,7 @@ pub(crate) struct End {
     /// No more is sent: `disconnect` was called, or the peer is gone.
     closed: AtomicBool,
     /// The account of messages that are taken as they came.
-    unread: OnceLock<Arc<Pool>>,
+    unread: OnceLock<Arc<CreditAccount>>,
 }
 
 #[derive(Debug)]
@@ -54,13 +54,13 @@ pub(crate) struct Sending {
 #[derive(Debug)]
 pub(crate) struct Receiving {
     pub(crate) inbox: Inbox<OwnedFd>,
-    wait: Wait,
+    wait: AdaptiveWait,
     /// Nothing comes any more.
     ended: bool,
 }
 
 /// What an end is taken apart into.
-pub(crate) struct Parts {
+pub(crate) struct EndpointParts {
     pub(crate) socket: OwnedFd,
     pub(crate) options: Options,
     pub(crate) outbox: Outbox<OwnedFd>,
@@ -68,16 +68,21 @@ pub(crate) struct Parts {
     pub(crate) closed: bool,
 }
 
-impl End {
-    pub(crate) fn new(socket: OwnedFd, options: Options, greeted: bool, heard: bool) -> End {
+impl Endpoint {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        options: Options,
+        handshake_sent: bool,
+        handshake_received: bool,
+    ) -> Endpoint {
         let ours = Hello::new(options.serialization, &options.tag);
         let mut outbox = Outbox::new();
-        if !greeted {
-            outbox.push_greeting(&ours);
+        if !handshake_sent {
+            outbox.push_handshake(&ours);
         }
-        let inbox = Inbox::new(options.limits(), ours, heard);
-        let wait = Wait::new(options.adaptive_wait);
-        End {
+        let inbox = Inbox::new(options.limits(), ours, handshake_received);
+        let wait = AdaptiveWait::new(options.adaptive_wait);
+        Endpoint {
             socket: Some(socket),
             options,
             sending: Mutex::new(Sending { outbox }),
@@ -104,28 +109,29 @@ impl End {
     }
 
     /// Queues `value`, and writes as `mode` says.
-    pub(crate) fn send<T: Serialize>(&self, value: T, mode: Mode) -> Result<(), SendError<T>> {
+    pub(crate) fn send<T: Serialize>(&self, value: T, mode: SendMode) -> Result<(), SendError<T>> {
         if !self.is_connected() {
             return Err(SendError { value, error: Error::Closed });
         }
         self.try_send(&value, mode).map_err(|error| SendError { value, error })
     }
 
-    fn try_send<T: Serialize>(&self, value: &T, mode: Mode) -> Result<(), Error> {
+    fn try_send<T: Serialize>(&self, value: &T, mode: SendMode) -> Result<(), Error> {
         let frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
         let mut sending = self.sending();
         let waiting = sending.outbox.bytes();
-        if mode == Mode::Try && self.options.is_too_much(waiting, frame.length(), Kind::Message) {
+        if mode == SendMode::Try && self.options.is_too_much(waiting, frame.length(), Kind::Message)
+        {
             match self.flush_some(&mut sending)? {
-                Left::Nothing => {}
-                Left::Full | Left::Short => return Err(Error::Full),
+                Flush::Done => {}
+                Flush::Full | Flush::Shortage => return Err(Error::Full),
             }
         }
         // What goes wrong here goes wrong again on the way through the queue.
         let write = |bytes: &[u8], handles: &[OwnedFd]| match mode {
-            Mode::Feed => 0,
-            Mode::Send | Mode::Try => {
-                let (bytes, wait) = ([IoSlice::new(bytes)], mode == Mode::Send);
+            SendMode::Feed => 0,
+            SendMode::Send | SendMode::Try => {
+                let (bytes, wait) = ([IoSlice::new(bytes)], mode == SendMode::Send);
                 scm::send_owned(self.fd(), &bytes, handles, wait).unwrap_or(0)
             }
         };
@@ -133,10 +139,10 @@ impl End {
             return Ok(());
         };
         let result = match mode {
-            Mode::Send => self.flush_all(&mut sending),
-            Mode::Try => self.flush_some(&mut sending).map(drop),
-            Mode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
-            Mode::Feed => self.flush_all(&mut sending),
+            SendMode::Send => self.flush_all(&mut sending),
+            SendMode::Try => self.flush_some(&mut sending).map(drop),
+            SendMode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
+            SendMode::Feed => self.flush_all(&mut sending),
         };
         result.inspect_err(|_| queued.reclaim(&mut sending.outbox))
     }
@@ -150,7 +156,7 @@ impl End {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll::writable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
                 }
-                Err(error) if socket_io::is_passing(&error) => wait_a_little(),
+                Err(error) if socket_io::is_transient(&error) => wait_a_little(),
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -159,17 +165,17 @@ impl End {
     }
 
     /// Writes what the socket takes without sleeping.
-    fn flush_some(&self, sending: &mut Sending) -> Result<Left, Error> {
+    fn flush_some(&self, sending: &mut Sending) -> Result<Flush, Error> {
         while !sending.outbox.is_empty() {
             match socket_io::write(self.fd(), &mut sending.outbox, false) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Left::Full),
-                Err(error) if socket_io::is_passing(&error) => return Ok(Left::Short),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Flush::Full),
+                Err(error) if socket_io::is_transient(&error) => return Ok(Flush::Shortage),
                 Err(error) => return Err(self.broken(error)),
             }
         }
         sending.outbox.recycle_memory();
-        Ok(Left::Nothing)
+        Ok(Flush::Done)
     }
 
     #[cold]
@@ -202,10 +208,10 @@ impl End {
 
     /// The next message as it came, on an account of its own.
     pub(crate) fn recv_message(&self) -> Result<Message, Error> {
-        let pool = self.unread.get_or_init(|| Pool::new(&self.options, false));
+        let account = self.unread.get_or_init(|| CreditAccount::new(&self.options, false));
         self.recv_with(|frame| match frame.handles_lost {
             true => Err(Error::HandlesLost),
-            false => Ok(Message::from_frame(frame, pool)),
+            false => Ok(Message::from_frame(frame, account)),
         })
     }
 
@@ -296,10 +302,10 @@ impl End {
         }
     }
 
-    /// One read that may sleep, or stay awake where that has proved to be better.
+    /// One read that may sleep, or stay spin_time where that has proved to be better.
     fn read_waiting(&self, receiving: &mut Receiving) -> Result<(), Error> {
         self.flush_before_sleep(None)?;
-        let Some(awake) = receiving.wait.awake() else {
+        let Some(spin_time) = receiving.wait.spin_time() else {
             self.read(receiving, true)?;
             return Ok(());
         };
@@ -307,15 +313,15 @@ impl End {
             return Ok(());
         }
         let start = Instant::now();
-        while start.elapsed() < awake {
+        while start.elapsed() < spin_time {
             if self.read(receiving, false)? {
-                receiving.wait.caught();
+                receiving.wait.succeeded();
                 return Ok(());
             }
         }
         let asleep = Instant::now();
         self.read(receiving, true)?;
-        receiving.wait.missed(asleep.elapsed());
+        receiving.wait.failed(asleep.elapsed());
         Ok(())
     }
 
@@ -325,13 +331,13 @@ impl End {
         receiving.inbox.take_buffer();
         match socket_io::read(self.fd(), &mut receiving.inbox, wait) {
             Ok(Read::Bytes(_)) => Ok(true),
-            Ok(Read::Nothing) if wait => {
+            Ok(Read::WouldBlock) if wait => {
                 // Somebody who shares the socket made it non-blocking.
                 poll::readable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
                 Ok(false)
             }
-            Ok(Read::Nothing) => Ok(false),
-            Ok(Read::End) => {
+            Ok(Read::WouldBlock) => Ok(false),
+            Ok(Read::EndOfStream) => {
                 receiving.end();
                 Ok(true)
             }
@@ -352,9 +358,9 @@ impl End {
         loop {
             // Whoever sends meanwhile is not held up by our sleep.
             let interest = match self.flush_if_free() {
-                Left::Nothing => return Ok(()),
-                Left::Full => Interest::BOTH,
-                Left::Short => Interest::READABLE,
+                Flush::Done => return Ok(()),
+                Flush::Full => Interest::BOTH,
+                Flush::Shortage => Interest::READABLE,
             };
             let mut left = until.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -374,16 +380,16 @@ impl End {
     /// writes it. An error is not one of receiving: what the peer sent before it left is still
     /// read.
     #[inline]
-    fn flush_if_free(&self) -> Left {
-        let Ok(mut sending) = self.sending.try_lock() else { return Left::Nothing };
+    fn flush_if_free(&self) -> Flush {
+        let Ok(mut sending) = self.sending.try_lock() else { return Flush::Done };
         if sending.outbox.is_empty() || !self.is_connected() {
-            return Left::Nothing;
+            return Flush::Done;
         }
-        self.flush_some(&mut sending).unwrap_or(Left::Nothing)
+        self.flush_some(&mut sending).unwrap_or(Flush::Done)
     }
 
     /// Takes the end apart, if nobody else has a part of it.
-    pub(crate) fn into_parts(this: Arc<End>) -> Option<Parts> {
+    pub(crate) fn into_parts(this: Arc<Endpoint>) -> Option<EndpointParts> {
         let mut end = Arc::into_inner(this)?;
         let socket = end.socket.take()?;
         let outbox = std::mem::replace(&mut end.sending().outbox, Outbox::new());
@@ -392,7 +398,7 @@ impl End {
         let fresh = Inbox::new(options.limits(), ours, true);
         let inbox = std::mem::replace(&mut end.receiving().inbox, fresh);
         let closed = !end.is_connected();
-        Some(Parts { socket, options, outbox, inbox, closed })
+        Some(EndpointParts { socket, options, outbox, inbox, closed })
     }
 }
 
@@ -404,31 +410,35 @@ impl Receiving {
     }
 }
 
-impl Drop for End {
+impl Drop for Endpoint {
     fn drop(&mut self) {
         let Some(socket) = self.socket.take() else { return };
         let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
         if self.is_connected() && outbox.frames() > 0 {
-            flusher::finish(socket, outbox, Duration::from_millis(self.options.exit_flush_ms));
+            flusher::flush_and_close(
+                socket,
+                outbox,
+                Duration::from_millis(self.options.exit_flush_ms),
+            );
         }
     }
 }
 
 /// What is left to be written, and why.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Nothing,
+enum Flush {
+    Done,
     /// The peer must read first.
     Full,
     /// The kernel is short of something; no readiness tells when that ends.
-    Short,
+    Shortage,
 }
 
 /// A frame with the descriptors that came with it.
 type Owned<'a> = Frame<'a, OwnedFd>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum SendMode {
     Send,
     Try,
     Feed,

@@ -10,12 +10,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// A message of type `R` that has arrived and was not decoded yet. It holds credit until then.
-pub struct Incoming<R> {
+pub struct TypedMessage<R> {
     message: Message,
     kind: PhantomData<fn() -> R>,
 }
 
-impl<R: DeserializeOwned> Incoming<R> {
+impl<R: DeserializeOwned> TypedMessage<R> {
     /// Decodes it.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl<R: DeserializeOwned> Incoming<R> {
     }
 }
 
-impl<R> fmt::Debug for Incoming<R> {
+impl<R> fmt::Debug for TypedMessage<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.message.fmt(f)
     }
@@ -43,7 +43,7 @@ impl<R> fmt::Debug for Incoming<R> {
 #[non_exhaustive]
 pub enum Event<R> {
     /// A message came.
-    Message(Incoming<R>),
+    Message(TypedMessage<R>),
     /// The channel is closed. The last event.
     Disconnect {
         /// Messages that were accepted and the peer did not take.
@@ -57,12 +57,12 @@ pub enum Event<R> {
 ///
 /// Clones are the same side; when the last one drops, the channel closes once everything accepted
 /// is written.
-pub struct Outlet<S> {
+pub struct LinkSender<S> {
     link: Link,
     kind: PhantomData<fn(S)>,
 }
 
-impl<S: Serialize> Outlet<S> {
+impl<S: Serialize> LinkSender<S> {
     /// Sends a message; false while more waits than the high-water mark.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl<S: Serialize> Outlet<S> {
     }
 }
 
-impl<S> Outlet<S> {
+impl<S> LinkSender<S> {
     /// Closes the channel once everything that was accepted is written.
     pub fn disconnect(&self) {
         self.link.disconnect();
@@ -86,15 +86,15 @@ impl<S> Outlet<S> {
     }
 }
 
-impl<S> Clone for Outlet<S> {
-    fn clone(&self) -> Outlet<S> {
-        Outlet { link: self.link.clone(), kind: PhantomData }
+impl<S> Clone for LinkSender<S> {
+    fn clone(&self) -> LinkSender<S> {
+        LinkSender { link: self.link.clone(), kind: PhantomData }
     }
 }
 
-impl<S> fmt::Debug for Outlet<S> {
+impl<S> fmt::Debug for LinkSender<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outlet").field("connected", &self.is_connected()).finish()
+        f.debug_struct("LinkSender").field("connected", &self.is_connected()).finish()
     }
 }
 
@@ -105,13 +105,13 @@ impl<S, R> Channel<S, R> {
     /// use ipc::Event;
     ///
     /// let (a, b) = ipc::channel::<u32, u32>()?;
-    /// let (outlet, events) = a.events()?;
+    /// let (sender, events) = a.events()?;
     /// b.send(7)?;
     /// match events.recv()? {
     ///     Event::Message(message) => assert_eq!(message.decode()?, 7),
     ///     other => panic!("{other:?}"),
     /// }
-    /// outlet.send(8)?;
+    /// sender.send(8)?;
     /// assert_eq!(b.recv()?, 8);
     /// drop(b);
     /// assert!(matches!(events.recv()?, Event::Disconnect { undelivered: 0, .. }));
@@ -121,15 +121,15 @@ impl<S, R> Channel<S, R> {
     /// # Errors
     ///
     /// As [`Channel::into_link`].
-    pub fn events(self) -> Result<(Outlet<S>, Receiver<Event<R>>), Error>
+    pub fn events(self) -> Result<(LinkSender<S>, Receiver<Event<R>>), Error>
     where
         R: 'static,
     {
-        let (tell, events) = crossbeam_channel::unbounded();
+        let (sender, events) = crossbeam_channel::unbounded();
         let link = self.into_link(move |event| {
             let event = match event {
                 LinkEvent::Message(message) => {
-                    Event::Message(Incoming { message, kind: PhantomData })
+                    Event::Message(TypedMessage { message, kind: PhantomData })
                 }
                 LinkEvent::Disconnect { undelivered, error } => {
                     Event::Disconnect { undelivered, error }
@@ -142,9 +142,9 @@ impl<S, R> Channel<S, R> {
                 }
             };
             // Nothing is stored for a receiver that is gone.
-            let _ = tell.send(event);
+            let _ = sender.send(event);
         })?;
-        Ok((Outlet { link, kind: PhantomData }, events))
+        Ok((LinkSender { link, kind: PhantomData }, events))
     }
 
     /// Hands the receiving side to the loop; `call` gets each message, in order, on the callback
@@ -156,11 +156,11 @@ impl<S, R> Channel<S, R> {
     ///
     /// ```
     /// let (a, b) = ipc::channel::<String, u32>()?;
-    /// let (tell, heard) = std::sync::mpsc::channel();
-    /// let outlet = a.on_message(move |message| tell.send(message.unwrap()).unwrap())?;
+    /// let (sender, heard) = std::sync::mpsc::channel();
+    /// let sender = a.on_message(move |message| sender.send(message.unwrap()).unwrap())?;
     /// b.send(7)?;
     /// assert_eq!(heard.recv()?, 7);
-    /// outlet.send("thanks".to_owned())?;
+    /// sender.send("thanks".to_owned())?;
     /// assert_eq!(b.recv()?, "thanks");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -171,7 +171,7 @@ impl<S, R> Channel<S, R> {
     pub fn on_message(
         self,
         mut call: impl FnMut(Result<R, Error>) + Send + 'static,
-    ) -> Result<Outlet<S>, Error>
+    ) -> Result<LinkSender<S>, Error>
     where
         R: DeserializeOwned,
     {
@@ -193,7 +193,7 @@ impl<S, R> Channel<S, R> {
             };
             call(news);
         })?;
-        Ok(Outlet { link, kind: PhantomData })
+        Ok(LinkSender { link, kind: PhantomData })
     }
 }
 
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn callbacks_get_every_message_in_order_and_errors_as_values() {
         let (a, b) = crate::channel::<(), u8>().unwrap();
-        let (tell, heard) = crossbeam_channel::unbounded();
-        let _outlet = a.on_message(move |message| tell.send(message.ok()).unwrap()).unwrap();
+        let (sender, heard) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| sender.send(message.ok()).unwrap()).unwrap();
         // A peer that sends something else in between.
         let peer = b.into_link(|_| {}).unwrap();
         for number in 0..100_u8 {
@@ -222,8 +222,8 @@ mod tests {
     fn the_last_callback_says_what_ended_the_channel() {
         let (ours, theirs) = sys::socket::pair_stream().unwrap();
         let a = Channel::<(), u8>::from_fd(ours, crate::Options::default()).unwrap();
-        let (tell, heard) = crossbeam_channel::unbounded();
-        let _outlet = a.on_message(move |message| tell.send(message).unwrap()).unwrap();
+        let (sender, heard) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| sender.send(message).unwrap()).unwrap();
         let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
         let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
         b.send(1).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn an_incoming_message_may_be_decoded_as_something_else() {
         let (b, a) = crate::channel::<u32, ()>().unwrap();
-        let (_outlet, events) = a.events().unwrap();
+        let (_sender, events) = a.events().unwrap();
         b.send(7).unwrap();
         let Event::Message(message) = events.recv().unwrap() else { panic!() };
         assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);

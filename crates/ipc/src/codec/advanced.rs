@@ -15,10 +15,10 @@ mod write;
 
 pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
 
-pub(crate) use validate::sound;
+pub(crate) use validate::readable_by_v8;
 
-use super::deserializer::Root;
-use super::serializer::{Outgoing, Writing};
+use super::deserializer::RootSeed;
+use super::serializer::{EncodeContext, WrappedSerializer};
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;
@@ -42,7 +42,7 @@ impl Codec for Advanced {
     const SERIALIZATION: Serialization = Serialization::Advanced;
 
     fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
-        let document = to_value(value, writer.outgoing)?;
+        let document = to_value(value, writer.context)?;
         let mut out = writer.bytes;
         out.write_all(&document.to_bytes()).map_err(|error| error.to_string())
     }
@@ -50,7 +50,7 @@ impl Codec for Advanced {
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let document = Value::from_bytes(reader.bytes)?;
         let inner = item_deserializer::ItemDeserializer::new(&document, document.root());
-        let root = Root { incoming: &reader.incoming, kind: PhantomData };
+        let root = RootSeed { context: &reader.context, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())
     }
 }
@@ -58,11 +58,13 @@ impl Codec for Advanced {
 /// Any value of serde as one of JavaScript.
 pub(crate) fn to_value<T: Serialize + ?Sized>(
     value: &T,
-    outgoing: &Outgoing,
+    context: &EncodeContext,
 ) -> Result<Value, String> {
     let mut document = Value::default();
     let inner = item_serializer::ItemSerializer { document: &mut document };
-    let root = value.serialize(Writing::new(inner, outgoing)).map_err(|error| error.to_string())?;
+    let root = value
+        .serialize(WrappedSerializer::new(inner, context))
+        .map_err(|error| error.to_string())?;
     document.set_root(root);
     Ok(document)
 }

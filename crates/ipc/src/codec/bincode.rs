@@ -1,7 +1,7 @@
 //! The native codec: bincode 1.3, integers of fixed width, little endian, nothing behind the value.
 
-use super::deserializer::Root;
-use super::serializer::Writing;
+use super::deserializer::RootSeed;
+use super::serializer::WrappedSerializer;
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use bincode::Options as _;
@@ -26,7 +26,7 @@ impl Codec for Bincode {
             bincode::DefaultOptions::new().with_fixint_encoding(),
         );
         value
-            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .serialize(WrappedSerializer::new(&mut inner, writer.context))
             .map_err(|error| error.to_string())
     }
 
@@ -34,7 +34,10 @@ impl Codec for Bincode {
         bincode::DefaultOptions::new()
             .with_fixint_encoding()
             .reject_trailing_bytes()
-            .deserialize_seed(Root { incoming: &reader.incoming, kind: PhantomData }, reader.bytes)
+            .deserialize_seed(
+                RootSeed { context: &reader.context, kind: PhantomData },
+                reader.bytes,
+            )
             .map_err(|error| error.to_string())
     }
 }

@@ -20,7 +20,7 @@ const ELEMENTS_FREE: usize = if cfg!(miri) { 2_000 } else { ZERO_SIZE_ELEMENTS_M
 
 /// What comes beside the bytes while one value is read.
 #[derive(Debug)]
-pub(crate) struct Incoming<'b> {
+pub(crate) struct DecodeContext<'b> {
     handles: RefCell<Vec<Option<OwnedFd>>>,
     /// The owner of the bytes, when there is one: blobs are cut out of it.
     owner: Option<&'b Bytes>,
@@ -30,15 +30,15 @@ pub(crate) struct Incoming<'b> {
     mapped_bytes_max: usize,
 }
 
-impl<'b> Incoming<'b> {
+impl<'b> DecodeContext<'b> {
     /// `length` is that of the payload: every element that is not empty takes a byte of it.
     pub(crate) fn new(
         handles: Vec<OwnedFd>,
         owner: Option<&'b Bytes>,
         length: usize,
         mapped_bytes_max: usize,
-    ) -> Incoming<'b> {
-        Incoming {
+    ) -> DecodeContext<'b> {
+        DecodeContext {
             handles: RefCell::new(handles.into_iter().map(Some).collect()),
             owner,
             elements: Cell::new(length.saturating_add(ELEMENTS_FREE)),
@@ -63,41 +63,44 @@ impl<'b> Incoming<'b> {
 }
 
 /// Reads the value that fills the whole payload.
-pub(crate) struct Root<'i, 'b, T> {
-    pub(crate) incoming: &'i Incoming<'b>,
+pub(crate) struct RootSeed<'i, 'b, T> {
+    pub(crate) context: &'i DecodeContext<'b>,
     pub(crate) kind: std::marker::PhantomData<T>,
 }
 
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Root<'_, '_, T> {
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for RootSeed<'_, '_, T> {
     type Value = T;
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<T, D::Error> {
-        T::deserialize(Reading { inner, incoming: self.incoming, depth: 0 })
+        T::deserialize(WrappedDeserializer { inner, context: self.context, depth: 0 })
     }
 }
 
 /// A deserializer, visitor, or a part of one, with what came beside the bytes and our depth.
 #[derive(Debug)]
-pub(crate) struct Reading<'i, 'b, X> {
+pub(crate) struct WrappedDeserializer<'i, 'b, X> {
     inner: X,
-    incoming: &'i Incoming<'b>,
+    context: &'i DecodeContext<'b>,
     depth: usize,
 }
 
-impl<'i, 'b, X> Reading<'i, 'b, X> {
+impl<'i, 'b, X> WrappedDeserializer<'i, 'b, X> {
     #[inline]
-    fn with<Y>(&self, inner: Y) -> Reading<'i, 'b, Y> {
-        Reading { inner, incoming: self.incoming, depth: self.depth }
+    fn with<Y>(&self, inner: Y) -> WrappedDeserializer<'i, 'b, Y> {
+        WrappedDeserializer { inner, context: self.context, depth: self.depth }
     }
 
     #[inline]
-    fn deeper<Y, E: serde::de::Error>(&self, inner: Y) -> Result<Reading<'i, 'b, Y>, E> {
+    fn deeper<Y, E: serde::de::Error>(
+        &self,
+        inner: Y,
+    ) -> Result<WrappedDeserializer<'i, 'b, Y>, E> {
         let depth = self.depth + 1;
         if depth > NESTING_MAX {
             return Err(E::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
         }
-        Ok(Reading { inner, incoming: self.incoming, depth })
+        Ok(WrappedDeserializer { inner, context: self.context, depth })
     }
 }
 
@@ -125,7 +128,7 @@ macro_rules! wrapped {
     };
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reading<'_, '_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for WrappedDeserializer<'_, '_, D> {
     type Error = D::Error;
 
     plain! {
@@ -167,39 +170,39 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reading<'_, '_, D> {
     }
 }
 
-impl<'de, D: Deserializer<'de>> Reading<'_, '_, D> {
+impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
     fn read_handle<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
-        let fd = self.incoming.take_handle(index).ok_or_else(did_not_come)?;
-        let number = handle::ARRIVING.leave(fd);
+        let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
+        let number = handle::INCOMING.insert(fd);
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
         // A visitor that is not ours may have left it there; it is closed then.
-        drop(handle::ARRIVING.take(number));
+        drop(handle::INCOMING.remove(number));
         value
     }
 
     /// A handle that is held against the ceiling before it is mapped.
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
-        let fd = self.incoming.take_handle(index).ok_or_else(did_not_come)?;
-        let mapping = shared_memory::map(fd.as_fd(), self.incoming.mapped_bytes_max);
-        let number = shared_memory::ARRIVING.leave((fd, mapping.map_err(D::Error::custom)?));
+        let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
+        let mapping = shared_memory::map(fd.as_fd(), self.context.mapped_bytes_max);
+        let number = shared_memory::INCOMING.insert((fd, mapping.map_err(D::Error::custom)?));
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
-        drop(shared_memory::ARRIVING.take(number));
+        drop(shared_memory::INCOMING.remove(number));
         value
     }
 
     fn read_blob<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let Some(owner) = self.incoming.owner else {
+        let Some(owner) = self.context.owner else {
             return self.inner.deserialize_newtype_struct(blob::MARKER, visitor);
         };
         match self.inner.deserialize_bytes(Raw)? {
             Bulk::Borrowed(bytes) if bytes.len() >= blob::PIECE_BYTES_MIN => {
                 let piece = owner.slice_ref(bytes);
-                blob::IN_TRANSIT.enter(&piece);
+                blob::SHARED_BYTES.insert(&piece);
                 let inner = BorrowedBytesDeserializer::new(bytes);
                 let value = visitor.visit_newtype_struct(inner);
-                blob::IN_TRANSIT.leave(&piece);
+                blob::SHARED_BYTES.remove(&piece);
                 value
             }
             Bulk::Borrowed(bytes) => {
@@ -256,7 +259,7 @@ macro_rules! visits {
     };
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Reading<'_, '_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for WrappedDeserializer<'_, '_, V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -305,7 +308,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Reading<'_, '_, V> {
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Reading<'_, '_, S> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for WrappedDeserializer<'_, '_, S> {
     type Value = S::Value;
 
     #[inline]
@@ -315,7 +318,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Reading<'_, '_, S> {
     }
 }
 
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Reading<'_, '_, A> {
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for WrappedDeserializer<'_, '_, A> {
     type Error = A::Error;
 
     #[inline]
@@ -323,25 +326,25 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Reading<'_, '_, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        self.incoming.count_element()?;
+        self.context.count_element()?;
         let seed = self.with(seed);
         self.inner.next_element_seed(seed)
     }
 
     /// A hint is what visitors reserve memory for: it never exceeds what can still come.
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint().map(|hint| hint.min(self.incoming.elements.get()))
+        self.inner.size_hint().map(|hint| hint.min(self.context.elements.get()))
     }
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Reading<'_, '_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for WrappedDeserializer<'_, '_, A> {
     type Error = A::Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        self.incoming.count_element()?;
+        self.context.count_element()?;
         let seed = self.with(seed);
         self.inner.next_key_seed(seed)
     }
@@ -352,26 +355,26 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Reading<'_, '_, A> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.inner.size_hint().map(|hint| hint.min(self.incoming.elements.get()))
+        self.inner.size_hint().map(|hint| hint.min(self.context.elements.get()))
     }
 }
 
-impl<'i, 'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for Reading<'i, 'b, A> {
+impl<'i, 'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for WrappedDeserializer<'i, 'b, A> {
     type Error = A::Error;
-    type Variant = Reading<'i, 'b, A::Variant>;
+    type Variant = WrappedDeserializer<'i, 'b, A::Variant>;
 
     fn variant_seed<S: DeserializeSeed<'de>>(
         self,
         seed: S,
     ) -> Result<(S::Value, Self::Variant), A::Error> {
         let seed = self.with(seed);
-        let Reading { inner, incoming, depth } = self;
+        let WrappedDeserializer { inner, context, depth } = self;
         let (value, variant) = inner.variant_seed(seed)?;
-        Ok((value, Reading { inner: variant, incoming, depth }))
+        Ok((value, WrappedDeserializer { inner: variant, context, depth }))
     }
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Reading<'_, '_, A> {
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WrappedDeserializer<'_, '_, A> {
     type Error = A::Error;
 
     fn unit_variant(self) -> Result<(), A::Error> {

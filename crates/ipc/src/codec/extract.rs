@@ -104,10 +104,10 @@ fn not_ours() -> Plain {
     Plain::custom("a marker of the ipc crate around something else")
 }
 
-/// Picks up the slot that a handle has left in the deposits.
-pub(super) struct PickUp;
+/// Picks up the slot that a handle has left in the table.
+pub(super) struct ExtractSlot;
 
-impl Serializer for PickUp {
+impl Serializer for ExtractSlot {
     refuse! { Arc<Slot>,
         serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
         serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
@@ -118,14 +118,14 @@ impl Serializer for PickUp {
     }
 
     fn serialize_u64(self, number: u64) -> Result<Arc<Slot>, Plain> {
-        handle::LEAVING.take(number).ok_or_else(not_ours)
+        handle::OUTGOING.remove(number).ok_or_else(not_ours)
     }
 }
 
 /// Reads the bytes of a blob; `Some` when they are long enough to stay where they are.
-pub(super) struct BytesOnly;
+pub(super) struct ExtractBytes;
 
-impl Serializer for BytesOnly {
+impl Serializer for ExtractBytes {
     refuse! { Option<Bytes>,
         serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
         serialize_i64(i64), serialize_u8(u8), serialize_u16(u16), serialize_u32(u32),
@@ -139,6 +139,6 @@ impl Serializer for BytesOnly {
         if bytes.len() < blob::PIECE_BYTES_MIN {
             return Ok(None);
         }
-        Ok(blob::IN_TRANSIT.twin(bytes))
+        Ok(blob::SHARED_BYTES.find(bytes))
     }
 }

@@ -1,7 +1,7 @@
 //! JSON, as Node writes it by default.
 
-use super::deserializer::Root;
-use super::serializer::Writing;
+use super::deserializer::RootSeed;
+use super::serializer::WrappedSerializer;
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;
@@ -21,13 +21,13 @@ impl Codec for Json {
     fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
         let mut inner = serde_json::Serializer::new(writer.bytes);
         value
-            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .serialize(WrappedSerializer::new(&mut inner, writer.context))
             .map_err(|error| error.to_string())
     }
 
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let mut inner = serde_json::Deserializer::from_slice(reader.bytes);
-        let root = Root { incoming: &reader.incoming, kind: PhantomData };
+        let root = RootSeed { context: &reader.context, kind: PhantomData };
         let value = root.deserialize(&mut inner).map_err(|error| error.to_string())?;
         inner.end().map_err(|error| error.to_string())?;
         Ok(value)

@@ -3,7 +3,7 @@
 
 use crate::blob;
 use crate::codec::NESTING_MAX;
-use crate::codec::extract::{BytesOnly, PickUp};
+use crate::codec::extract::{ExtractBytes, ExtractSlot};
 use crate::handle::{self, Slot};
 use bytes::Bytes;
 use serde::ser::{
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// What is collected beside the bytes while one value is written.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct EncodeContext {
     pub(crate) slots: RefCell<Vec<Arc<Slot>>>,
     /// Long pieces, each with how many bytes were written inline before it.
     pub(crate) pieces: RefCell<Vec<(usize, Bytes)>>,
@@ -34,11 +34,11 @@ impl std::fmt::Debug for Slot {
     }
 }
 
-impl Outgoing {
+impl EncodeContext {
     /// `positional`: fields have no names, so none can be left out. `takes_pieces`: bytes are
     /// written as they are, behind a length of eight bytes, so long ones may stay where they lie.
-    pub(crate) fn new(positional: bool, takes_pieces: bool) -> Outgoing {
-        Outgoing {
+    pub(crate) fn new(positional: bool, takes_pieces: bool) -> EncodeContext {
+        EncodeContext {
             slots: RefCell::new(Vec::new()),
             pieces: RefCell::new(Vec::new()),
             overflow: Cell::new(false),
@@ -53,20 +53,20 @@ impl Outgoing {
 #[derive(Debug)]
 pub(crate) struct Bounded<'a> {
     out: &'a mut Vec<u8>,
-    outgoing: &'a Outgoing,
+    context: &'a EncodeContext,
     end: usize,
 }
 
 impl<'a> Bounded<'a> {
-    pub(crate) fn new(out: &'a mut Vec<u8>, outgoing: &'a Outgoing, max: usize) -> Bounded<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>, context: &'a EncodeContext, max: usize) -> Bounded<'a> {
         let end = out.len().saturating_add(max);
-        outgoing.written.set(out.len());
-        Bounded { out, outgoing, end }
+        context.written.set(out.len());
+        Bounded { out, context, end }
     }
 
     #[cold]
     fn overflow(&self) -> io::Error {
-        self.outgoing.overflow.set(true);
+        self.context.overflow.set(true);
         io::ErrorKind::WriteZero.into()
     }
 }
@@ -83,7 +83,7 @@ impl io::Write for Bounded<'_> {
             return Err(self.overflow());
         }
         self.out.extend_from_slice(bytes);
-        self.outgoing.written.set(self.out.len());
+        self.context.written.set(self.out.len());
         Ok(())
     }
 
@@ -94,39 +94,39 @@ impl io::Write for Bounded<'_> {
 
 /// A serializer, or a part of one, with what we collect and how deep we are.
 #[derive(Debug)]
-pub(crate) struct Writing<'o, S> {
+pub(crate) struct WrappedSerializer<'o, S> {
     inner: S,
-    outgoing: &'o Outgoing,
+    context: &'o EncodeContext,
     depth: usize,
 }
 
-impl<'o, S> Writing<'o, S> {
-    pub(crate) fn new(inner: S, outgoing: &'o Outgoing) -> Writing<'o, S> {
-        Writing { inner, outgoing, depth: 0 }
+impl<'o, S> WrappedSerializer<'o, S> {
+    pub(crate) fn new(inner: S, context: &'o EncodeContext) -> WrappedSerializer<'o, S> {
+        WrappedSerializer { inner, context, depth: 0 }
     }
 }
 
-/// A value inside another one.
-struct Inside<'o, 'v, T: ?Sized> {
+/// A value nested another one.
+struct Nested<'o, 'v, T: ?Sized> {
     value: &'v T,
-    outgoing: &'o Outgoing,
+    context: &'o EncodeContext,
     depth: usize,
 }
 
-impl<T: Serialize + ?Sized> Serialize for Inside<'_, '_, T> {
+impl<T: Serialize + ?Sized> Serialize for Nested<'_, '_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
         if self.depth > NESTING_MAX {
             return Err(S::Error::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
         }
-        self.value.serialize(Writing { inner, outgoing: self.outgoing, depth: self.depth })
+        self.value.serialize(WrappedSerializer { inner, context: self.context, depth: self.depth })
     }
 }
 
-impl<'o, S> Writing<'o, S> {
+impl<'o, S> WrappedSerializer<'o, S> {
     #[inline]
-    fn inside<'v, T: ?Sized>(&self, value: &'v T) -> Inside<'o, 'v, T> {
-        Inside { value, outgoing: self.outgoing, depth: self.depth + 1 }
+    fn nested<'v, T: ?Sized>(&self, value: &'v T) -> Nested<'o, 'v, T> {
+        Nested { value, context: self.context, depth: self.depth + 1 }
     }
 }
 
@@ -142,23 +142,23 @@ macro_rules! plain {
 /// Opens a compound part of the inner serializer and wraps it.
 macro_rules! open {
     ($self:ident, $open:expr) => {{
-        let Writing { inner, outgoing, depth } = $self;
+        let WrappedSerializer { inner, context, depth } = $self;
         #[allow(clippy::redundant_closure_call, reason = "the macro's argument names the inner")]
         let inner = ($open)(inner)?;
-        Ok(Writing { inner, outgoing, depth })
+        Ok(WrappedSerializer { inner, context, depth })
     }};
 }
 
-impl<'o, S: Serializer> Serializer for Writing<'o, S> {
+impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Writing<'o, S::SerializeSeq>;
-    type SerializeTuple = Writing<'o, S::SerializeTuple>;
-    type SerializeTupleStruct = Writing<'o, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Writing<'o, S::SerializeTupleVariant>;
-    type SerializeMap = Writing<'o, S::SerializeMap>;
-    type SerializeStruct = Writing<'o, S::SerializeStruct>;
-    type SerializeStructVariant = Writing<'o, S::SerializeStructVariant>;
+    type SerializeSeq = WrappedSerializer<'o, S::SerializeSeq>;
+    type SerializeTuple = WrappedSerializer<'o, S::SerializeTuple>;
+    type SerializeTupleStruct = WrappedSerializer<'o, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = WrappedSerializer<'o, S::SerializeTupleVariant>;
+    type SerializeMap = WrappedSerializer<'o, S::SerializeMap>;
+    type SerializeStruct = WrappedSerializer<'o, S::SerializeStruct>;
+    type SerializeStructVariant = WrappedSerializer<'o, S::SerializeStructVariant>;
 
     plain! {
         serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
@@ -173,8 +173,8 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        let inside = self.inside(value);
-        self.inner.serialize_some(&inside)
+        let nested = self.nested(value);
+        self.inner.serialize_some(&nested)
     }
 
     fn serialize_unit(self) -> Result<S::Ok, S::Error> {
@@ -198,10 +198,10 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
     ) -> Result<S::Ok, S::Error> {
         match name {
             handle::MARKER => self.write_handle(value),
-            blob::MARKER if self.outgoing.takes_pieces => self.write_blob(value),
+            blob::MARKER if self.context.takes_pieces => self.write_blob(value),
             _ => {
-                let inside = self.inside(value);
-                self.inner.serialize_newtype_struct(name, &inside)
+                let nested = self.nested(value);
+                self.inner.serialize_newtype_struct(name, &nested)
             }
         }
     }
@@ -213,8 +213,8 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        let inside = self.inside(value);
-        self.inner.serialize_newtype_variant(name, index, variant, &inside)
+        let nested = self.nested(value);
+        self.inner.serialize_newtype_variant(name, index, variant, &nested)
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
@@ -244,7 +244,7 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        if length.is_none() && self.outgoing.positional {
+        if length.is_none() && self.context.positional {
             return Err(S::Error::custom(
                 "a map of unknown length (`#[serde(flatten)]` makes one) cannot be written by a \
                  positional codec",
@@ -280,11 +280,11 @@ impl<'o, S: Serializer> Serializer for Writing<'o, S> {
     }
 }
 
-impl<S: Serializer> Writing<'_, S> {
+impl<S: Serializer> WrappedSerializer<'_, S> {
     /// Writes the handle's place among the message's handles, and keeps its slot.
     fn write_handle<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        let slot = value.serialize(PickUp).map_err(S::Error::custom)?;
-        let mut slots = self.outgoing.slots.borrow_mut();
+        let slot = value.serialize(ExtractSlot).map_err(S::Error::custom)?;
+        let mut slots = self.context.slots.borrow_mut();
         let index = u32::try_from(slots.len()).map_err(S::Error::custom)?;
         slots.push(slot);
         drop(slots);
@@ -293,13 +293,13 @@ impl<S: Serializer> Writing<'_, S> {
 
     /// Writes the length, and keeps the bytes as a piece of their own if they are long.
     fn write_blob<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        match value.serialize(BytesOnly).map_err(S::Error::custom)? {
+        match value.serialize(ExtractBytes).map_err(S::Error::custom)? {
             None => self.inner.serialize_newtype_struct(blob::MARKER, value),
             Some(piece) => {
                 let length = piece.len() as u64;
                 let done = self.inner.serialize_u64(length)?;
-                let at = self.outgoing.written.get();
-                self.outgoing.pieces.borrow_mut().push((at, piece));
+                let at = self.context.written.get();
+                self.context.pieces.borrow_mut().push((at, piece));
                 Ok(done)
             }
         }
@@ -308,14 +308,14 @@ impl<S: Serializer> Writing<'_, S> {
 
 macro_rules! elements {
     ($($trait:ident $method:ident,)*) => {
-        $(impl<'o, P: $trait> $trait for Writing<'o, P> {
+        $(impl<'o, P: $trait> $trait for WrappedSerializer<'o, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-                let inside = self.inside(value);
-                self.inner.$method(&inside)
+                let nested = self.nested(value);
+                self.inner.$method(&nested)
             }
 
             fn end(self) -> Result<P::Ok, P::Error> {
@@ -334,7 +334,7 @@ elements! {
 
 macro_rules! fields {
     ($($trait:ident,)*) => {
-        $(impl<'o, P: $trait> $trait for Writing<'o, P> {
+        $(impl<'o, P: $trait> $trait for WrappedSerializer<'o, P> {
             type Ok = P::Ok;
             type Error = P::Error;
 
@@ -344,12 +344,12 @@ macro_rules! fields {
                 key: &'static str,
                 value: &T,
             ) -> Result<(), P::Error> {
-                let inside = self.inside(value);
-                self.inner.serialize_field(key, &inside)
+                let nested = self.nested(value);
+                self.inner.serialize_field(key, &nested)
             }
 
             fn skip_field(&mut self, key: &'static str) -> Result<(), P::Error> {
-                if self.outgoing.positional {
+                if self.context.positional {
                     return Err(P::Error::custom(format_args!(
                         "field `{key}` is left out (`skip_serializing_if`), which a positional \
                          codec cannot read back"
@@ -367,18 +367,18 @@ macro_rules! fields {
 
 fields! { SerializeStruct, SerializeStructVariant, }
 
-impl<P: SerializeMap> SerializeMap for Writing<'_, P> {
+impl<P: SerializeMap> SerializeMap for WrappedSerializer<'_, P> {
     type Ok = P::Ok;
     type Error = P::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        let inside = self.inside(key);
-        self.inner.serialize_key(&inside)
+        let nested = self.nested(key);
+        self.inner.serialize_key(&nested)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-        let inside = self.inside(value);
-        self.inner.serialize_value(&inside)
+        let nested = self.nested(value);
+        self.inner.serialize_value(&nested)
     }
 
     fn end(self) -> Result<P::Ok, P::Error> {

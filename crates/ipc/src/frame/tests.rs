@@ -14,7 +14,7 @@ fn frame(kind: Kind, payload: &[u8], handles: usize) -> Vec<u8> {
     bytes
 }
 
-fn cut(decoder: &mut Decoder<u32>, seen: &mut Vec<Seen>) -> Result<(), Violation> {
+fn cut(decoder: &mut Decoder<u32>, seen: &mut Vec<Seen>) -> Result<(), FrameError> {
     while let Some(frame) = decoder.next_frame()? {
         seen.push((frame.kind, frame.payload.as_ref().to_vec(), frame.handles, frame.handles_lost));
     }
@@ -26,7 +26,7 @@ fn feed(
     decoder: &mut Decoder<u32>,
     mut bytes: &[u8],
     seen: &mut Vec<Seen>,
-) -> Result<(), Violation> {
+) -> Result<(), FrameError> {
     while !bytes.is_empty() {
         let (buffer, room) = decoder.space();
         let take = room.min(bytes.len());
@@ -38,7 +38,7 @@ fn feed(
     Ok(())
 }
 
-fn check(bytes: &[u8], handles: &[u32], expected: Result<&[Seen], Violation>) {
+fn check(bytes: &[u8], handles: &[u32], expected: Result<&[Seen], FrameError>) {
     let mut decoder = Decoder::new(LIMITS);
     decoder.arrived(handles.iter().copied(), false);
     let mut seen = Vec::new();
@@ -56,21 +56,21 @@ fn a_frame_is_its_header_and_its_payload() {
 #[test]
 fn every_violation_is_named() {
     let huge = [1, 2, 0, 0, 255, 255, 255, 255];
-    let over = Violation::Length { announced: u64::from(u32::MAX), max: 1 << 20 };
+    let over = FrameError::Length { announced: u64::from(u32::MAX), max: 1 << 20 };
     check(&huge, &[], Err(over));
     let just_over = frame(Kind::Message, &vec![0; (1 << 20) + 1], 0);
-    let over = Violation::Length { announced: (1 << 20) + 1, max: 1 << 20 };
+    let over = FrameError::Length { announced: (1 << 20) + 1, max: 1 << 20 };
     check(&just_over, &[], Err(over));
-    check(&[2, 2, 0, 0, 0, 0, 0, 0], &[], Err(Violation::Version(2)));
-    check(&[1, 9, 0, 0, 0, 0, 0, 0], &[], Err(Violation::Kind(9)));
-    check(&[1, 2, 4, 0, 0, 0, 0, 0], &[], Err(Violation::Flags(4)));
-    let many = Violation::Handles { announced: 254, max: 253 };
+    check(&[2, 2, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Version(2)));
+    check(&[1, 9, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Kind(9)));
+    check(&[1, 2, 4, 0, 0, 0, 0, 0], &[], Err(FrameError::Flags(4)));
+    let many = FrameError::Handles { announced: 254, max: 253 };
     check(&[1, 2, 0, 254, 0, 0, 0, 0], &[], Err(many));
-    check(&frame(Kind::Message, b"x", 2), &[1], Err(Violation::HandlesMissing));
-    check(&frame(Kind::Message, b"x", 1), &[1, 2], Err(Violation::HandlesUndeclared));
-    check(&frame(Kind::Message, b"x", 0), &[1], Err(Violation::HandlesUndeclared));
-    check(&frame(Kind::Message, b"xyz", 0)[..9], &[], Err(Violation::EndInFrame));
-    check(b"HTTP/1.1 400 Bad", &[], Err(Violation::Version(b'H')));
+    check(&frame(Kind::Message, b"x", 2), &[1], Err(FrameError::HandlesMissing));
+    check(&frame(Kind::Message, b"x", 1), &[1, 2], Err(FrameError::HandlesUndeclared));
+    check(&frame(Kind::Message, b"x", 0), &[1], Err(FrameError::HandlesUndeclared));
+    check(&frame(Kind::Message, b"xyz", 0)[..9], &[], Err(FrameError::EndInFrame));
+    check(b"HTTP/1.1 400 Bad", &[], Err(FrameError::Version(b'H')));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A link's end on the loop: it reads, writes and closes, and tells the sink.
 //!
-//! How bytes become messages is its [`Intake`]'s business: our own frames here, Node's in
+//! How bytes become messages is its [`Protocol`]'s business: our own frames here, Node's in
 //! [`node`](crate::node).
 
 use crate::buffers;
@@ -25,10 +25,10 @@ const SOCKET: Key = Key(0);
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// The receiving half of a channel: what it keeps between two reads.
-pub(crate) trait Intake: Send + 'static {
-    /// It answers the peer by itself and has deadlines.
+pub(crate) trait Protocol: Send + 'static {
+    /// It replies the peer by itself and has deadlines.
     /// It is also read while nobody listens, and keeps the messages of that time.
-    const ANSWERS: bool;
+    const REPLIES: bool;
 
     /// Lends `scratch` as the reading buffer, or takes it back for an empty one.
     fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8>;
@@ -50,7 +50,7 @@ pub(crate) trait Intake: Send + 'static {
 pub(crate) struct Driver<I> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) intake: I,
+    pub(crate) protocol: I,
     /// What was taken out of the queue, to be written without holding it.
     pub(crate) writing: Outbox<OwnedFd>,
     pub(crate) sink: Sink,
@@ -59,24 +59,24 @@ pub(crate) struct Driver<I> {
     pub(crate) writable: bool,
     /// Room in the socket is told, too: only while something waits for it. Otherwise the loop would
     /// wake for each message that the peer reads.
-    pub(crate) watches_room: bool,
+    pub(crate) watches_writable: bool,
     /// When to try again to write after a shortage.
     pub(crate) retry_at: Option<Instant>,
     /// We have left; until when the peer is listened to.
     pub(crate) linger_until: Option<Instant>,
-    pub(crate) gone: Gone,
+    pub(crate) peer_exit: PeerExit,
 }
 
 /// Whether the peer's process is known to have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
-    No,
+pub(crate) enum PeerExit {
+    Unknown,
     /// Known, but what it sent is not read yet.
-    Yes,
-    Told,
+    Known,
+    Notified,
 }
 
-impl<I: Intake> Source for Driver<I> {
+impl<I: Protocol> Source for Driver<I> {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::Start => {
@@ -92,17 +92,17 @@ impl<I: Intake> Source for Driver<I> {
             Event::Deadline => self.writable |= self.is_retry(turn.now()),
             Event::Wake | Event::Again => {}
         }
-        if self.gone == Gone::No && self.shared.queue().peer_gone {
-            self.gone = Gone::Yes;
+        if self.peer_exit == PeerExit::Unknown && self.shared.queue().peer_gone {
+            self.peer_exit = PeerExit::Known;
             // Whatever was sent is there by now, though the loop may not have said so.
             self.readable = true;
         }
         let open = self.pump(turn);
         if matches!(open, Ok(true)) {
-            self.tell_gone();
+            self.notify_peer_exit();
         }
         match open {
-            Ok(true) if I::ANSWERS => turn.set_deadline(self.next_deadline()),
+            Ok(true) if I::REPLIES => turn.set_deadline(self.next_deadline()),
             Ok(true) => {}
             Ok(false) => self.close(None, turn),
             Err(error) => self.close(Some(error), turn),
@@ -110,12 +110,12 @@ impl<I: Intake> Source for Driver<I> {
     }
 }
 
-impl<I: Intake> Driver<I> {
+impl<I: Protocol> Driver<I> {
     /// Tells that the peer is gone, once all is read that may be.
-    fn tell_gone(&mut self) {
+    fn notify_peer_exit(&mut self) {
         let rests = !self.readable || !self.shared.credit.may_read() || !self.shared.queue().reads;
-        if self.gone == Gone::Yes && rests {
-            self.gone = Gone::Told;
+        if self.peer_exit == PeerExit::Known && rests {
+            self.peer_exit = PeerExit::Notified;
             (self.sink)(LinkEvent::PeerGone);
         }
     }
@@ -126,22 +126,22 @@ impl<I: Intake> Driver<I> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let due = self.intake.deadline(&self.shared);
+        let due = self.protocol.deadline(&self.shared);
         due.into_iter().chain(self.retry_at).chain(self.linger_until).min()
     }
 
     /// Writes and reads what can be; false when the channel is to be closed.
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        if I::ANSWERS {
-            self.intake.tick(&self.shared, turn.now());
+        if I::REPLIES {
+            self.protocol.tick(&self.shared, turn.now());
         }
         let written = self.write(turn);
         // What the peer sent before it left is read even when writing fails.
         let open = self.read(turn)?;
-        if !I::ANSWERS || !open {
+        if !I::REPLIES || !open {
             return Ok(open && written?);
         }
-        // Reading may have led to answers.
+        // Reading may have led to replies.
         written?;
         Ok(self.write(turn)? && self.linger_until.is_none() || self.lingers(turn.now()))
     }
@@ -168,7 +168,7 @@ impl<I: Intake> Driver<I> {
         loop {
             if self.writing.is_empty() {
                 if let Some(open) = self.take_queue() {
-                    self.watch_room(false, turn);
+                    self.watch_writable(false, turn);
                     return Ok(open);
                 }
             }
@@ -186,9 +186,9 @@ impl<I: Intake> Driver<I> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
-                    self.watch_room(true, turn);
+                    self.watch_writable(true, turn);
                 }
-                Err(error) if socket_io::is_passing(&error) => {
+                Err(error) if socket_io::is_transient(&error) => {
                     self.writable = false;
                     self.retry_soon(turn);
                 }
@@ -209,13 +209,13 @@ impl<I: Intake> Driver<I> {
     }
 
     /// Room that came before this is told as well.
-    fn watch_room(&mut self, on: bool, turn: &mut Turn<'_>) {
-        if self.watches_room == on {
+    fn watch_writable(&mut self, on: bool, turn: &mut Turn<'_>) {
+        if self.watches_writable == on {
             return;
         }
         let interest = if on { Interest::BOTH } else { Interest::READABLE };
         match turn.reregister(self.socket.as_fd(), SOCKET, interest) {
-            Ok(()) => self.watches_room = on,
+            Ok(()) => self.watches_writable = on,
             Err(_) if on => self.retry_soon(turn),
             // Watched in vain, and tried again the next time.
             Err(_) => {}
@@ -229,12 +229,12 @@ impl<I: Intake> Driver<I> {
         let mut queue = self.shared.queue();
         if queue.outbox.is_empty() {
             queue.loop_writes = false;
-            if queue.gate.is_idle() {
+            if queue.ack_window.is_idle() {
                 queue.pending = None;
             }
             queue.outbox.shrink();
             self.writing.shrink();
-            return Some(queue.phase == Phase::Open || !queue.gate.is_idle());
+            return Some(queue.phase == Phase::Open || !queue.ack_window.is_idle());
         }
         queue.loop_writes = true;
         std::mem::swap(&mut queue.outbox, &mut self.writing);
@@ -246,26 +246,26 @@ impl<I: Intake> Driver<I> {
     /// end of the stream.
     fn read(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         // Where messages were kept, they may be wanted now.
-        let wanted = I::ANSWERS || (self.readable && self.shared.queue().reads);
+        let wanted = I::REPLIES || (self.readable && self.shared.queue().reads);
         if !wanted {
             return Ok(true);
         }
         self.lend_buffer();
         let result = self.read_lent(turn);
-        let scratch = self.intake.swap_buffer(Vec::new());
+        let scratch = self.protocol.swap_buffer(Vec::new());
         buffers::recycle_read(scratch);
         result
     }
 
     fn lend_buffer(&mut self) {
-        let rest = self.intake.swap_buffer(buffers::take_read());
+        let rest = self.protocol.swap_buffer(buffers::take_read());
         drop(rest);
     }
 
     fn read_lent(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
-            self.intake.deliver(&self.shared, &mut self.sink)?;
+            self.protocol.deliver(&self.shared, &mut self.sink)?;
             if !self.shared.credit.may_read() {
                 return Ok(true);
             }
@@ -276,11 +276,11 @@ impl<I: Intake> Driver<I> {
                 turn.again();
                 return Ok(true);
             }
-            match self.intake.read(self.socket.as_fd())? {
+            match self.protocol.read(self.socket.as_fd())? {
                 Read::Bytes(count) => budget = budget.saturating_sub(count),
-                Read::Nothing => self.readable = false,
-                Read::End if I::ANSWERS && self.is_paused() => return Ok(true),
-                Read::End => return Ok(false),
+                Read::WouldBlock => self.readable = false,
+                Read::EndOfStream if I::REPLIES && self.is_paused() => return Ok(true),
+                Read::EndOfStream => return Ok(false),
             }
         }
     }
@@ -297,7 +297,7 @@ impl<I: Intake> Driver<I> {
 
     fn close(&mut self, error: Option<Error>, turn: &mut Turn<'_>) {
         let mut queue = self.shared.queue();
-        let undelivered = self.writing.clear() + queue.outbox.clear() + queue.gate.clear();
+        let undelivered = self.writing.clear() + queue.outbox.clear() + queue.ack_window.clear();
         queue.phase = Phase::Closed;
         queue.socket = None;
         queue.pending = None;
@@ -311,8 +311,8 @@ impl<I: Intake> Driver<I> {
     }
 }
 
-impl Intake for Inbox<OwnedFd> {
-    const ANSWERS: bool = false;
+impl Protocol for Inbox<OwnedFd> {
+    const REPLIES: bool = false;
 
     fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8> {
         self.decoder().swap_buffer(scratch)

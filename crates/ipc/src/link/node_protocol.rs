@@ -6,11 +6,11 @@ use crate::frame::Payload;
 use crate::link::driver;
 use crate::link::{LinkEvent, Queue, Shared, Sink};
 use crate::message::Message;
-use crate::node::ack_window::{Leaving, Outcome};
-use crate::node::decoder::{Cut, Decoder, Framing};
-use crate::node::encode::{self, Voice};
-use crate::node::envelope::{Class, Inside, begins_with_handle, classify};
-use crate::node::server_connections::Keyed;
+use crate::node::ack_window::{AckOutcome, ReadyFrame};
+use crate::node::decoder::{Decoded, Framing, NodeDecoder};
+use crate::node::encode::{self, Origin};
+use crate::node::envelope::{InnerMessage, PayloadKind, begins_with_handle, classify};
+use crate::node::server_connections::ServerConnections;
 use crate::options::Options;
 use crate::serialization::Serialization;
 use crate::transport::outbox::Encoded;
@@ -23,22 +23,22 @@ use std::time::Instant;
 
 /// The receiving half of a channel to Node.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct NodeProtocol {
     framing: Framing,
-    decoder: Decoder<OwnedFd>,
-    keyed: Keyed<Watched>,
-    /// What came while nobody listened.
-    kept: VecDeque<LinkEvent>,
+    decoder: NodeDecoder<OwnedFd>,
+    servers: ServerConnections<CountedConnection>,
+    /// What came while nobody resumed.
+    held_events: VecDeque<LinkEvent>,
 }
 
 /// A connection that a server in the peer counts: a descriptor here, while it is that socket.
 #[derive(Debug)]
-struct Watched {
+struct CountedConnection {
     number: i32,
     inode: u64,
 }
 
-impl Watched {
+impl CountedConnection {
     fn is_open(&self) -> bool {
         sys::fd::leads_to(self.number, self.inode)
     }
@@ -69,29 +69,34 @@ pub(crate) fn framing(serialization: Serialization) -> Result<Framing, Error> {
     }
 }
 
-impl Intake {
-    pub(crate) fn new(options: &Options) -> Result<Intake, Error> {
+impl NodeProtocol {
+    pub(crate) fn new(options: &Options) -> Result<NodeProtocol, Error> {
         let framing = framing(options.serialization)?;
         let max = options.frame_bytes_max.min(encode::PAYLOAD_BYTES_MAX);
-        let decoder = Decoder::new(framing, max);
-        Ok(Intake { framing, decoder, keyed: Keyed::new(), kept: VecDeque::new() })
+        let decoder = NodeDecoder::new(framing, max);
+        Ok(NodeProtocol {
+            framing,
+            decoder,
+            servers: ServerConnections::new(),
+            held_events: VecDeque::new(),
+        })
     }
 
     /// Looks at one payload, answers what it asks, and gives what is to be told.
     fn take(&mut self, payload: Bytes, shared: &Shared) -> Option<LinkEvent> {
         match classify(self.framing, &payload) {
-            Class::User => Some(LinkEvent::Message(message(payload, None, shared))),
-            Class::Internal => Some(LinkEvent::Internal(message(payload, None, shared))),
-            Class::Handle(inside) => Some(self.take_handle(inside, shared)),
-            Class::Answer { taken } => answered(shared, taken),
-            Class::SocketCount(key) => {
-                let count = self.keyed.count(&key, Watched::is_open);
+            PayloadKind::User => Some(LinkEvent::Message(message(payload, None, shared))),
+            PayloadKind::Internal => Some(LinkEvent::Internal(message(payload, None, shared))),
+            PayloadKind::Handle(inside) => Some(self.take_handle(inside, shared)),
+            PayloadKind::Acknowledgement { taken } => answered(shared, taken),
+            PayloadKind::SocketCount(key) => {
+                let count = self.servers.count(&key, CountedConnection::is_open);
                 let (key, count) = (Some(key.as_str()), Some(count));
-                self.say(shared, &Command { cmd: "NODE_SOCKET_COUNT", key, count });
+                self.send_command(shared, &Command { cmd: "NODE_SOCKET_COUNT", key, count });
                 None
             }
-            Class::SocketsClosed(key) => {
-                if self.keyed.closing(&key, Instant::now(), Watched::is_open) {
+            PayloadKind::SocketsClosed(key) => {
+                if self.servers.closing(&key, Instant::now(), CountedConnection::is_open) {
                     self.all_closed(shared, &key);
                 }
                 None
@@ -101,13 +106,13 @@ impl Intake {
 
     /// Exactly one answer for each frame that says it has a handle: the peer ends over one more,
     /// and waits for ever for one less.
-    fn take_handle(&mut self, inside: Inside<'_>, shared: &Shared) -> LinkEvent {
+    fn take_handle(&mut self, inside: InnerMessage<'_>, shared: &Shared) -> LinkEvent {
         let handle = self.decoder.take_handle();
         self.acknowledge(shared, handle.is_some());
         let Some(handle) = handle else { return LinkEvent::Error(Error::HandlesLost) };
         if let (Some(key), Ok(inode)) = (inside.key, sys::fd::inode(handle.as_fd())) {
-            let watched = Watched { number: sys::fd::number(handle.as_fd()), inode };
-            self.keyed.add(key, watched, Watched::is_open);
+            let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
+            self.servers.add(key, connection, CountedConnection::is_open);
         }
         let payload = Bytes::from(inside.payload.into_owned());
         let message = message(payload, Some(handle), shared);
@@ -120,24 +125,24 @@ impl Intake {
         let cmd = if taken { "NODE_HANDLE_ACK" } else { "NODE_HANDLE_NACK" };
         let frame = self.encode(&Command::plain(cmd));
         let mut queue = shared.queue();
-        push(&mut queue, Leaving { frame, handle: None });
+        enqueue(&mut queue, ReadyFrame { frame, handle: None });
     }
 
     fn all_closed(&self, shared: &Shared, key: &str) {
         let key = Some(key);
-        self.say(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
+        self.send_command(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
     }
 
-    fn say(&self, shared: &Shared, command: &Command<'_>) {
+    fn send_command(&self, shared: &Shared, command: &Command<'_>) {
         let frame = self.encode(command);
         let mut queue = shared.queue();
-        submit(&mut queue, crate::node::ack_window::Parcel { frame, cargo: None });
+        submit(&mut queue, crate::node::ack_window::HeldFrame { frame, attached: None });
     }
 
     fn encode(&self, command: &Command<'_>) -> FrameBuffer {
         let mut frame = FrameBuffer::take();
         let max = encode::PAYLOAD_BYTES_MAX;
-        encode::encode(&mut frame, command, self.framing, None, Voice::Internal, max)
+        encode::encode(&mut frame, command, self.framing, None, Origin::Internal, max)
             .expect("a struct of texts and numbers can be written");
         frame
     }
@@ -152,8 +157,8 @@ impl Intake {
     }
 }
 
-impl driver::Intake for Intake {
-    const ANSWERS: bool = true;
+impl driver::Protocol for NodeProtocol {
+    const REPLIES: bool = true;
 
     fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8> {
         self.decoder.swap_buffer(scratch)
@@ -169,22 +174,22 @@ impl driver::Intake for Intake {
             }
             Some(_) => {
                 self.decoder.end().map_err(Error::Protocol)?;
-                Ok(Read::End)
+                Ok(Read::EndOfStream)
             }
-            None => Ok(Read::Nothing),
+            None => Ok(Read::WouldBlock),
         }
     }
 
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
-        let listened = shared.queue().reads;
-        if listened {
-            self.kept.drain(..).for_each(&mut *sink);
+        let resumed = shared.queue().reads;
+        if resumed {
+            self.held_events.drain(..).for_each(&mut *sink);
         }
         loop {
             let event = match self.decoder.next()? {
                 None => break,
-                Some(Cut::TooLong(head)) => Some(self.too_long(&head, shared)),
-                Some(Cut::Whole(payload)) => {
+                Some(Decoded::TooLong(head)) => Some(self.too_long(&head, shared)),
+                Some(Decoded::Whole(payload)) => {
                     let payload = match payload {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
                         Payload::Owned(bytes) => buffers::share_long(bytes),
@@ -193,29 +198,29 @@ impl driver::Intake for Intake {
                 }
             };
             match event {
-                Some(event) if listened => sink(event),
-                Some(event) => self.kept.push_back(event),
+                Some(event) if resumed => sink(event),
+                Some(event) => self.held_events.push_back(event),
                 None => {}
             }
         }
-        self.decoder.settle();
+        self.decoder.discard_unclaimed_handles();
         Ok(())
     }
 
     fn tick(&mut self, shared: &Shared, now: Instant) {
-        for key in self.keyed.closed(now, Watched::is_open) {
+        for key in self.servers.closed(now, CountedConnection::is_open) {
             self.all_closed(shared, &key);
         }
         let mut queue = shared.queue();
-        let twin = |handle: &OwnedFd| handle.try_clone().ok();
-        if let Some(leaving) = queue.gate.due(now, twin) {
-            push(&mut queue, leaving);
+        let try_clone = |handle: &OwnedFd| handle.try_clone().ok();
+        if let Some(ready) = queue.ack_window.due(now, try_clone) {
+            enqueue(&mut queue, ready);
         }
     }
 
     fn deadline(&self, shared: &Shared) -> Option<Instant> {
-        let again = shared.queue().gate.deadline();
-        again.into_iter().chain(self.keyed.deadline()).min()
+        let again = shared.queue().ack_window.deadline();
+        again.into_iter().chain(self.servers.deadline()).min()
     }
 }
 
@@ -226,30 +231,32 @@ fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message 
 /// The peer has answered for a handle: what waited for that leaves.
 fn answered(shared: &Shared, taken: bool) -> Option<LinkEvent> {
     let mut queue = shared.queue();
-    let outcome = queue.gate.answered(taken, Instant::now());
-    while let Some(leaving) = queue.gate.release() {
-        push(&mut queue, leaving);
+    let outcome = queue.ack_window.acknowledged(taken, Instant::now());
+    while let Some(ready) = queue.ack_window.release() {
+        enqueue(&mut queue, ready);
     }
     match outcome {
-        Outcome::Over { ticket: Some(ticket), taken } => {
+        AckOutcome::Finished { ticket: Some(ticket), taken } => {
             Some(LinkEvent::Acknowledged { ticket, taken })
         }
-        Outcome::Over { ticket: None, taken: false } => {
+        AckOutcome::Finished { ticket: None, taken: false } => {
             Some(LinkEvent::Error(Error::HandleNotReceived))
         }
-        Outcome::Over { ticket: None, taken: true } | Outcome::Stray | Outcome::Again => None,
+        AckOutcome::Finished { ticket: None, taken: true }
+        | AckOutcome::Unexpected
+        | AckOutcome::Retry => None,
     }
 }
 
 /// Queues a frame, or holds it.
-pub(super) fn submit(queue: &mut Queue, parcel: crate::node::ack_window::Parcel<OwnedFd>) {
-    if let Some(leaving) = queue.gate.submit(parcel) {
-        push(queue, leaving);
+pub(super) fn submit(queue: &mut Queue, held: crate::node::ack_window::HeldFrame<OwnedFd>) {
+    if let Some(ready) = queue.ack_window.submit(held) {
+        enqueue(queue, ready);
     }
 }
 
 /// Queues a frame for writing.
-pub(super) fn push(queue: &mut Queue, leaving: Leaving<OwnedFd>) {
-    let mut encoded = Encoded { inline: leaving.frame, pieces: Vec::new() };
-    queue.outbox.enqueue(&mut encoded, leaving.handle.into_iter().collect());
+pub(super) fn enqueue(queue: &mut Queue, ready: ReadyFrame<OwnedFd>) {
+    let mut encoded = Encoded { inline: ready.frame, pieces: Vec::new() };
+    queue.outbox.enqueue(&mut encoded, ready.handle.into_iter().collect());
 }

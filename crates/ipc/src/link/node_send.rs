@@ -5,9 +5,9 @@ use crate::buffers::FrameBuffer;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::link::{Queue, Shared};
-use crate::node::ack_window::{Cargo, Parcel};
+use crate::node::ack_window::{AttachedHandle, HeldFrame};
 use crate::node::any_handle::handle_type;
-use crate::node::encode::{self, Voice};
+use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,10 +19,10 @@ pub(crate) fn send<T: Serialize>(
     value: T,
     kind: Kind,
 ) -> Result<bool, SendError<T>> {
-    let voice = if kind == Kind::Internal { Voice::Internal } else { Voice::User };
-    let sent = encode(shared, &value, None, voice).and_then(|frame| {
+    let origin = if kind == Kind::Internal { Origin::Internal } else { Origin::User };
+    let sent = encode(shared, &value, None, origin).and_then(|frame| {
         let queue = shared.open_queue(frame.len(), kind)?;
-        Ok(leave(shared, queue, Parcel { frame, cargo: None }))
+        Ok(enqueue(shared, queue, HeldFrame { frame, attached: None }))
     });
     sent.map_err(|error| SendError { value, error })
 }
@@ -35,12 +35,12 @@ pub(crate) fn send_with_handle<T: Serialize>(
     ticket: Option<u64>,
 ) -> Result<bool, SendError<(T, OwnedFd)>> {
     let prepared = prepare(shared, &value, &handle, ticket.is_some());
-    let (frame, queue, spare) = match prepared {
+    let (frame, queue, retry_copy) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Err(SendError { value: (value, handle), error }),
     };
-    let cargo = Some(Cargo { handle, spare, ticket });
-    Ok(leave(shared, queue, Parcel { frame, cargo }))
+    let attached = Some(AttachedHandle { handle, retry_copy, ticket });
+    Ok(enqueue(shared, queue, HeldFrame { frame, attached }))
 }
 
 type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
@@ -55,42 +55,43 @@ fn prepare<'a, T: Serialize>(
         return Err(Error::InvalidHandle("put a Handle inside the message"));
     }
     let kind = handle_type(handle, internal)?;
-    let voice = if internal { Voice::Internal } else { Voice::User };
-    let frame = encode(shared, value, Some(kind), voice)?;
+    let origin = if internal { Origin::Internal } else { Origin::User };
+    let frame = encode(shared, value, Some(kind), origin)?;
     let queue =
         shared.open_queue(frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
     // Only connections are sent again. Without a second descriptor, this one is not.
-    let spare = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
+    let retry_copy = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
     // Node polls, and a call that blocks would stop it.
     sys::socket::set_nonblocking(handle.as_fd(), true)
         .map_err(|error| Error::Os("fcntl", error))?;
-    Ok((frame, queue, spare))
+    Ok((frame, queue, retry_copy))
 }
 
 fn encode<T: Serialize>(
     shared: &Shared,
     value: &T,
     handle: Option<HandleType>,
-    voice: Voice,
+    origin: Origin,
 ) -> Result<FrameBuffer, Error> {
     let framing = framing(shared.options.serialization)?;
     let mut frame = FrameBuffer::take();
     let max = shared.options.frame_bytes_max;
-    encode::encode(&mut frame, value, framing, handle, voice, max)?;
+    encode::encode(&mut frame, value, framing, handle, origin, max)?;
     Ok(frame)
 }
 
 /// Queues and perhaps writes; false above the high-water mark, and for the second message and all
 /// further ones that wait for an acknowledgement, as in Node.
-fn leave(shared: &Shared, mut queue: MutexGuard<'_, Queue>, parcel: Parcel<OwnedFd>) -> bool {
-    submit(&mut queue, parcel);
-    let few = queue.waiting(shared) <= shared.options.high_water_bytes && queue.gate.held() < 2;
+fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, held: HeldFrame<OwnedFd>) -> bool {
+    submit(&mut queue, held);
+    let few =
+        queue.waiting(shared) <= shared.options.high_water_bytes && queue.ack_window.held() < 2;
     let wake = if queue.outbox.is_empty() {
         // Held: the loop goes on when the answer comes.
-        shared.wait_at_exit(&mut queue);
+        shared.flush_at_exit(&mut queue);
         false
     } else {
-        shared.write_or_leave(&mut queue)
+        shared.write_or_wake(&mut queue)
     };
     drop(queue);
     if wake {

@@ -9,8 +9,8 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn pair<S, R>(options: &Options) -> (Link, Receiver<LinkEvent>, Channel<S, R>) {
     let (a, b) = sys::socket::pair_stream().unwrap();
-    let (tell, events) = unbounded();
-    let link = Link::start(a, options.clone(), move |event| drop(tell.send(event))).unwrap();
+    let (sender, events) = unbounded();
+    let link = Link::start(a, options.clone(), move |event| drop(sender.send(event))).unwrap();
     (link, events, Channel::over(b, options.clone()))
 }
 
@@ -134,8 +134,8 @@ fn internal_messages_are_told_apart_and_never_reach_a_user() {
     link.send_internal("control").unwrap();
     link.send(7_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 7);
-    let (tell, others) = unbounded();
-    let far = peer.into_link(move |event| drop(tell.send(event))).unwrap();
+    let (sender, others) = unbounded();
+    let far = peer.into_link(move |event| drop(sender.send(event))).unwrap();
     far.send_internal(8_u32).unwrap();
     assert!(matches!(events.recv_timeout(LONG).unwrap(), LinkEvent::Internal(_)));
     drop(far);
@@ -190,8 +190,8 @@ fn unread_handles_hold_the_peer_back() {
 #[test]
 fn a_paused_link_reads_nothing_before_it_is_resumed() {
     let (a, b) = sys::socket::pair_stream().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let link = Link::start_paused(a, Options::default(), sink).unwrap();
     let peer = Channel::<u32, u32>::over(b, Options::default());
     peer.send(1).unwrap();
@@ -207,8 +207,8 @@ fn a_paused_link_reads_nothing_before_it_is_resumed() {
 #[test]
 fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
     let (a, b) = sys::socket::pair_stream().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let _link = Link::start(a, Options::default(), sink).unwrap();
     let other = Options { serialization: crate::Serialization::Json, ..Options::default() };
     let peer = Channel::<u32, u32>::over(b, other);
@@ -234,8 +234,8 @@ fn an_end_with_messages_already_read_moves_to_the_loop_without_losing_one() {
     }
     a.flush().unwrap();
     assert_eq!(b.recv().unwrap(), 0);
-    let (tell, events) = unbounded();
-    let _link = b.into_link(move |event| drop(tell.send(event))).unwrap();
+    let (sender, events) = unbounded();
+    let _link = b.into_link(move |event| drop(sender.send(event))).unwrap();
     for number in 1..100 {
         assert_eq!(message::<u32>(&events), number);
     }

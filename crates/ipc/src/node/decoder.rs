@@ -2,16 +2,16 @@
 //!
 //! `json` is one value and a line break; `advanced` is a length of four bytes, big endian, and that
 //! many bytes. Handles `H` (an `OwnedFd` in production, a number in tests) ride on the first byte
-//! of the frame they belong to, which says itself whether it has one: [`Decoder::take_handle`].
+//! of the frame they belong to, which says itself whether it has one: [`NodeDecoder::take_handle`].
 //! Descriptors that came where no frame has begun belong to nobody and are closed.
 //!
-//! A frame over the ceiling is skipped to its end, with its handle, and told as [`Cut::TooLong`]:
+//! A frame over the ceiling is skipped to its end, with its handle, and told as [`Decoded::TooLong`]:
 //! what follows is read on. Memory grows with bytes that arrived, never with bytes announced, and
 //! no byte is looked at twice, however a line is cut into reads.
 //!
 //! Pure. Limits: [`HANDLES_WAITING_MAX`].
 
-use crate::frame::{Payload, READ_BYTES, Violation};
+use crate::frame::{FrameError, Payload, READ_BYTES};
 use memchr::memchr;
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ const LENGTH_END: u64 = 1 << 31;
 const HEAD_BYTES: usize = 64;
 
 /// An unfinished frame longer than this keeps its buffer between reads.
-const OWN_BUFFER_BYTES: usize = 16 * 1024;
+const OWN_BUFFER_BYTES_MIN: usize = 16 * 1024;
 
 /// How the stream is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Framing {
 
 /// What was cut out.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Cut<'a> {
+pub(crate) enum Decoded<'a> {
     /// The payload of one frame.
     Whole(Payload<'a>),
     /// A frame that was over the ceiling, and how it began.
@@ -54,7 +54,7 @@ enum Arrival<H> {
 
 /// Cuts payloads out of a stream.
 #[derive(Debug)]
-pub(crate) struct Decoder<H> {
+pub(crate) struct NodeDecoder<H> {
     framing: Framing,
     max: usize,
     buffer: Vec<u8>,
@@ -73,9 +73,9 @@ struct Skip {
     left: Option<usize>,
 }
 
-impl<H> Decoder<H> {
-    pub(crate) fn new(framing: Framing, max: usize) -> Decoder<H> {
-        Decoder {
+impl<H> NodeDecoder<H> {
+    pub(crate) fn new(framing: Framing, max: usize) -> NodeDecoder<H> {
+        NodeDecoder {
             framing,
             max,
             buffer: Vec::new(),
@@ -105,7 +105,7 @@ impl<H> Decoder<H> {
     /// Lends `scratch` as the reading buffer, or takes it back for an empty one. A long unfinished
     /// frame stays where it is: the buffer that is not needed comes back.
     pub(crate) fn swap_buffer(&mut self, mut scratch: Vec<u8>) -> Vec<u8> {
-        if self.buffer.len() - self.start > OWN_BUFFER_BYTES {
+        if self.buffer.len() - self.start > OWN_BUFFER_BYTES_MIN {
             return scratch;
         }
         scratch.clear();
@@ -119,7 +119,7 @@ impl<H> Decoder<H> {
     /// # Errors
     ///
     /// A length that Node itself would not understand: the stream cannot be read on.
-    pub(crate) fn next(&mut self) -> Result<Option<Cut<'_>>, Violation> {
+    pub(crate) fn next(&mut self) -> Result<Option<Decoded<'_>>, FrameError> {
         if let Some(skip) = self.skipping.take() {
             return Ok(self.skip(skip));
         }
@@ -139,7 +139,7 @@ impl<H> Decoder<H> {
 
     /// Nothing more can be cut out: what handles are left belong to the frame that has begun, or
     /// to none.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn discard_unclaimed_handles(&mut self) {
         if self.start == self.buffer.len() && self.skipping.is_none() {
             self.handles.clear();
         }
@@ -149,13 +149,13 @@ impl<H> Decoder<H> {
     ///
     /// # Errors
     ///
-    /// [`Violation::EndInFrame`] when a frame has begun.
-    pub(crate) fn end(&self) -> Result<(), Violation> {
+    /// [`FrameError::EndInFrame`] when a frame has begun.
+    pub(crate) fn end(&self) -> Result<(), FrameError> {
         let between = self.start == self.buffer.len() && self.skipping.is_none();
-        if between { Ok(()) } else { Err(Violation::EndInFrame) }
+        if between { Ok(()) } else { Err(FrameError::EndInFrame) }
     }
 
-    fn next_line(&mut self) -> Option<Cut<'_>> {
+    fn next_line(&mut self) -> Option<Decoded<'_>> {
         let rest = &self.buffer[self.start..];
         let Some(at) = memchr(b'\n', &rest[self.seen..]) else {
             self.seen = rest.len();
@@ -171,17 +171,17 @@ impl<H> Decoder<H> {
         if length > self.max {
             let head = rest[..HEAD_BYTES.min(length)].to_vec();
             self.start += length + 1;
-            return Some(Cut::TooLong(head));
+            return Some(Decoded::TooLong(head));
         }
-        Some(Cut::Whole(self.cut(0, length, 1)))
+        Some(Decoded::Whole(self.cut(0, length, 1)))
     }
 
-    fn next_length(&mut self) -> Result<Option<Cut<'_>>, Violation> {
+    fn next_length(&mut self) -> Result<Option<Decoded<'_>>, FrameError> {
         let rest = &self.buffer[self.start..];
         let Some(prefix) = rest.first_chunk::<4>() else { return Ok(None) };
         let announced = u32::from_be_bytes(*prefix);
         if u64::from(announced) >= LENGTH_END {
-            return Err(Violation::Length { announced: announced.into(), max: self.max });
+            return Err(FrameError::Length { announced: announced.into(), max: self.max });
         }
         let length = announced as usize;
         if length > self.max {
@@ -189,13 +189,17 @@ impl<H> Decoder<H> {
             self.start += 4;
             return Ok(self.skip(Skip { head: Vec::new(), left: Some(length) }).map(|cut| {
                 // Its beginning was here already.
-                if let Cut::TooLong(kept) = cut { Cut::TooLong(kept) } else { Cut::TooLong(head) }
+                if let Decoded::TooLong(kept) = cut {
+                    Decoded::TooLong(kept)
+                } else {
+                    Decoded::TooLong(head)
+                }
             }));
         }
         if rest.len() < 4 + length {
             return Ok(None);
         }
-        Ok(Some(Cut::Whole(self.cut(4, length, 0))))
+        Ok(Some(Decoded::Whole(self.cut(4, length, 0))))
     }
 
     /// Takes `length` bytes behind `before`, and drops `after` behind them. A long payload takes
@@ -215,7 +219,7 @@ impl<H> Decoder<H> {
     }
 
     /// Throws away what belongs to a frame over the ceiling.
-    fn skip(&mut self, mut skip: Skip) -> Option<Cut<'static>> {
+    fn skip(&mut self, mut skip: Skip) -> Option<Decoded<'static>> {
         let rest = &self.buffer[self.start..];
         let room = HEAD_BYTES - skip.head.len();
         let (take, ended) = match skip.left {
@@ -229,7 +233,7 @@ impl<H> Decoder<H> {
         self.start += take;
         if ended {
             self.start += usize::from(skip.left.is_none());
-            return Some(Cut::TooLong(skip.head));
+            return Some(Decoded::TooLong(skip.head));
         }
         skip.left = skip.left.map(|left| left - take);
         self.clear();

@@ -21,15 +21,15 @@ const WRAPPED_MAX: usize = 8;
 
 /// What one payload is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Class<'a> {
+pub(crate) enum PayloadKind<'a> {
     /// A message for the user.
     User,
     /// A message for the crate above.
     Internal,
     /// It is inside, with a handle.
-    Handle(Inside<'a>),
+    Handle(InnerMessage<'a>),
     /// The handle that was sent is there, or is not.
-    Answer { taken: bool },
+    Acknowledgement { taken: bool },
     /// How many sockets with this key are open here?
     SocketCount(String),
     /// Say when no socket with this key is open here.
@@ -38,7 +38,7 @@ pub(crate) enum Class<'a> {
 
 /// A message that came with a handle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Inside<'a> {
+pub(crate) struct InnerMessage<'a> {
     pub(crate) payload: Cow<'a, [u8]>,
     pub(crate) internal: bool,
     /// The server that a connection was accepted by, where that counts them.
@@ -54,15 +54,17 @@ struct Envelope<'a> {
 }
 
 /// Says what a payload is.
-pub(crate) fn classify(framing: Framing, payload: &[u8]) -> Class<'_> {
-    let Some(Envelope { cmd, inside, key }) = open(framing, payload) else { return Class::User };
+pub(crate) fn classify(framing: Framing, payload: &[u8]) -> PayloadKind<'_> {
+    let Some(Envelope { cmd, inside, key }) = open(framing, payload) else {
+        return PayloadKind::User;
+    };
     match (cmd.as_str(), key) {
-        ("NODE_HANDLE_ACK", _) => Class::Answer { taken: true },
-        ("NODE_HANDLE_NACK", _) => Class::Answer { taken: false },
-        ("NODE_SOCKET_GET_COUNT", Some(key)) => Class::SocketCount(key),
-        ("NODE_SOCKET_NOTIFY_CLOSE", Some(key)) => Class::SocketsClosed(key),
-        ("NODE_HANDLE", key) => Class::Handle(unwrap(framing, inside, key)),
-        _ => Class::Internal,
+        ("NODE_HANDLE_ACK", _) => PayloadKind::Acknowledgement { taken: true },
+        ("NODE_HANDLE_NACK", _) => PayloadKind::Acknowledgement { taken: false },
+        ("NODE_SOCKET_GET_COUNT", Some(key)) => PayloadKind::SocketCount(key),
+        ("NODE_SOCKET_NOTIFY_CLOSE", Some(key)) => PayloadKind::SocketsClosed(key),
+        ("NODE_HANDLE", key) => PayloadKind::Handle(unwrap(framing, inside, key)),
+        _ => PayloadKind::Internal,
     }
 }
 
@@ -71,7 +73,7 @@ pub(crate) fn classify(framing: Framing, payload: &[u8]) -> Class<'_> {
 pub(crate) fn is_internal(framing: Framing, payload: &[u8]) -> bool {
     // What serde writes has no escapes for letters, but ready-made JSON may.
     let escaped = framing == Framing::Lines && memmem::find(payload, b"\\u00").is_some();
-    (escaped || names_one(payload)) && read(framing, payload).is_some()
+    (escaped || contains_prefix(payload)) && read(framing, payload).is_some()
 }
 
 /// Whether the beginning of a payload is that of one with a handle, as Node writes it.
@@ -84,12 +86,12 @@ pub(crate) fn begins_with_handle(framing: Framing, head: &[u8]) -> bool {
     }
 }
 
-fn names_one(payload: &[u8]) -> bool {
+fn contains_prefix(payload: &[u8]) -> bool {
     memmem::find(payload, PREFIX.as_bytes()).is_some()
 }
 
 fn open(framing: Framing, payload: &[u8]) -> Option<Envelope<'_>> {
-    if names_one(payload) { read(framing, payload) } else { None }
+    if contains_prefix(payload) { read(framing, payload) } else { None }
 }
 
 /// Takes envelopes off until something else lies there.
@@ -97,7 +99,7 @@ fn unwrap<'a>(
     framing: Framing,
     inside: Option<Cow<'a, [u8]>>,
     mut key: Option<String>,
-) -> Inside<'a> {
+) -> InnerMessage<'a> {
     let nothing = match framing {
         Framing::Lines => &b"null"[..],
         Framing::Lengths => &[0xff, 0x0f, b'_'],
@@ -114,7 +116,7 @@ fn unwrap<'a>(
         payload = envelope.inside.unwrap_or(Cow::Borrowed(nothing));
         internal = false;
     }
-    Inside { payload, internal, key }
+    InnerMessage { payload, internal, key }
 }
 
 impl Envelope<'_> {
@@ -173,7 +175,7 @@ fn read_advanced(payload: &[u8]) -> Option<Envelope<'static>> {
 
 /// The payload with what no Rust string can hold replaced by U+FFFD, as far as it is JSON: bytes
 /// that are no UTF-8, and surrogates that stand alone. `None` when there is none of it.
-pub(crate) fn mended(payload: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn repaired_utf16(payload: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(payload);
     let mut changed = matches!(text, Cow::Owned(_));
     let mut bytes = text.into_owned().into_bytes();

@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How soon a server that wants to close is told, and how this grows while it waits.
-const LOOK_FIRST: Duration = Duration::from_millis(10);
-const LOOK_MAX: Duration = Duration::from_secs(1);
+const POLL_FIRST: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// The connections of every server.
 #[derive(Debug)]
-pub(crate) struct Keyed<S> {
+pub(crate) struct ServerConnections<S> {
     servers: HashMap<String, Server<S>>,
 }
 
@@ -28,9 +28,9 @@ struct Server<S> {
     closing: Option<(Instant, Duration)>,
 }
 
-impl<S> Keyed<S> {
-    pub(crate) fn new() -> Keyed<S> {
-        Keyed { servers: HashMap::new() }
+impl<S> ServerConnections<S> {
+    pub(crate) fn new() -> ServerConnections<S> {
+        ServerConnections { servers: HashMap::new() }
     }
 
     /// A connection of the server `key` has come.
@@ -63,7 +63,7 @@ impl<S> Keyed<S> {
             return true;
         }
         if let Some(server) = self.servers.get_mut(key) {
-            server.closing = Some((now + LOOK_FIRST, LOOK_FIRST));
+            server.closing = Some((now + POLL_FIRST, POLL_FIRST));
         }
         false
     }
@@ -80,7 +80,7 @@ impl<S> Keyed<S> {
             if server.sockets.is_empty() {
                 closed.push(key.clone());
             } else {
-                let pause = (pause * 2).min(LOOK_MAX);
+                let pause = (pause * 2).min(POLL_MAX);
                 server.closing = Some((now + pause, pause));
             }
         }
@@ -105,31 +105,31 @@ mod tests {
         let open = RefCell::new(HashSet::from([1, 2, 3]));
         let is_open = |socket: &u32| open.borrow().contains(socket);
         let now = Instant::now();
-        let mut keyed = Keyed::new();
+        let mut connections = ServerConnections::new();
         for (key, socket) in [("a", 1), ("a", 2), ("b", 3)] {
-            keyed.add(key.to_owned(), socket, is_open);
+            connections.add(key.to_owned(), socket, is_open);
         }
-        assert_eq!((keyed.count("a", is_open), keyed.count("c", is_open)), (2, 0));
+        assert_eq!((connections.count("a", is_open), connections.count("c", is_open)), (2, 0));
         open.borrow_mut().remove(&1);
-        assert_eq!(keyed.count("a", is_open), 1);
-        assert!(keyed.closing("c", now, is_open));
-        assert!(!keyed.closing("a", now, is_open));
-        assert_eq!(keyed.deadline(), Some(now + LOOK_FIRST));
-        assert!(keyed.closed(now + LOOK_FIRST, is_open).is_empty());
-        assert_eq!(keyed.deadline(), Some(now + 3 * LOOK_FIRST));
+        assert_eq!(connections.count("a", is_open), 1);
+        assert!(connections.closing("c", now, is_open));
+        assert!(!connections.closing("a", now, is_open));
+        assert_eq!(connections.deadline(), Some(now + POLL_FIRST));
+        assert!(connections.closed(now + POLL_FIRST, is_open).is_empty());
+        assert_eq!(connections.deadline(), Some(now + 3 * POLL_FIRST));
         open.borrow_mut().remove(&2);
-        assert!(keyed.closed(now + 2 * LOOK_FIRST, is_open).is_empty());
-        assert_eq!(keyed.closed(now + 3 * LOOK_FIRST, is_open), ["a"]);
-        assert_eq!(keyed.deadline(), None);
-        assert_eq!(keyed.count("b", is_open), 1);
+        assert!(connections.closed(now + 2 * POLL_FIRST, is_open).is_empty());
+        assert_eq!(connections.closed(now + 3 * POLL_FIRST, is_open), ["a"]);
+        assert_eq!(connections.deadline(), None);
+        assert_eq!(connections.count("b", is_open), 1);
     }
 
     #[test]
     fn connections_that_have_closed_are_forgotten() {
-        let mut keyed = Keyed::new();
+        let mut connections = ServerConnections::new();
         for socket in 0..if cfg!(miri) { 300 } else { 10_000_u32 } {
-            keyed.add("a".into(), socket, |open| *open + 5 > socket);
+            connections.add("a".into(), socket, |open| *open + 5 > socket);
         }
-        assert!(keyed.servers["a"].sockets.len() <= 16);
+        assert!(connections.servers["a"].sockets.len() <= 16);
     }
 }

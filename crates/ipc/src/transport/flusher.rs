@@ -15,16 +15,16 @@ const SOCKET: Key = Key(0);
 pub(crate) const RETRY: Duration = Duration::from_millis(2);
 
 /// Writes `outbox` to `socket` on the loop, and closes it. Does not wait.
-pub(crate) fn finish(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
+pub(crate) fn flush_and_close(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
     let Ok(reactor) = reactor::reactor() else { return };
-    let pending = Pending::new(exit_flush);
+    let pending = PendingFlush::new(exit_flush);
     reactor.add(Flusher { socket, outbox, _pending: pending });
 }
 
 struct Flusher {
     socket: OwnedFd,
     outbox: Outbox<OwnedFd>,
-    _pending: Pending,
+    _pending: PendingFlush,
 }
 
 impl Source for Flusher {
@@ -40,7 +40,7 @@ impl Source for Flusher {
             match socket_io::write(self.socket.as_fd(), &mut self.outbox, false) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if socket_io::is_passing(&error) => {
+                Err(error) if socket_io::is_transient(&error) => {
                     turn.set_deadline(Some(turn.now() + RETRY));
                     return;
                 }
@@ -53,7 +53,7 @@ impl Source for Flusher {
 
 /// Counts as one queue that a normal exit of the process waits for, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Pending;
+pub(crate) struct PendingFlush;
 
 static COUNT: Mutex<Waiters> = Mutex::new(Waiters { pending: 0, longest: Duration::ZERO });
 static CHANGED: Condvar = Condvar::new();
@@ -69,17 +69,17 @@ fn waiters() -> MutexGuard<'static, Waiters> {
     COUNT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Pending {
-    pub(crate) fn new(exit_flush: Duration) -> Pending {
+impl PendingFlush {
+    pub(crate) fn new(exit_flush: Duration) -> PendingFlush {
         HOOK.call_once(|| sys::exit::at_exit(wait_for_all));
         let mut waiters = waiters();
         waiters.pending += 1;
         waiters.longest = waiters.longest.max(exit_flush);
-        Pending
+        PendingFlush
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingFlush {
     fn drop(&mut self) {
         let mut waiters = waiters();
         waiters.pending -= 1;

@@ -1,36 +1,36 @@
-//! What arrives: the greeting first, then messages.
+//! What arrives: the handshake_queued first, then messages.
 //!
 //! Pure.
 
 use crate::buffers;
 use crate::error::Error;
-use crate::frame::{Decoder, Frame, Kind, Limits, Violation};
+use crate::frame::{Decoder, Frame, FrameError, Kind, Limits};
 use crate::hello::Hello;
 
 /// The longest beginning of a message that is copied out of a reading buffer, in bytes.
 const REST_BYTES_MAX: usize = 4 * 1024;
 
-/// The receiving direction: a decoder that insists on the greeting.
+/// The receiving direction: a decoder that insists on the handshake_queued.
 #[derive(Debug)]
 pub(crate) struct Inbox<H> {
     decoder: Decoder<H>,
     ours: Hello,
-    greeted: bool,
+    handshake_received: bool,
 }
 
 impl<H> Inbox<H> {
-    /// `greeted` is true for an end whose greeting was read by an earlier owner.
-    pub(crate) fn new(limits: Limits, ours: Hello, greeted: bool) -> Inbox<H> {
-        Inbox { decoder: Decoder::new(limits), ours, greeted }
+    /// `handshake_received` is true for an end whose handshake_queued was read by an earlier owner.
+    pub(crate) fn new(limits: Limits, ours: Hello, handshake_received: bool) -> Inbox<H> {
+        Inbox { decoder: Decoder::new(limits), ours, handshake_received }
     }
 
     pub(crate) fn decoder(&mut self) -> &mut Decoder<H> {
         &mut self.decoder
     }
 
-    /// Whether the peer's greeting was read.
-    pub(crate) fn greeted(&self) -> bool {
-        self.greeted
+    /// Whether the peer's handshake_queued was read.
+    pub(crate) fn handshake_received(&self) -> bool {
+        self.handshake_received
     }
 
     /// Whether nothing is kept.
@@ -68,30 +68,30 @@ impl<H> Inbox<H> {
     /// [`Error::Protocol`] or [`Error::Mismatch`]; the channel cannot be read on after that.
     #[inline]
     pub(crate) fn next_message(&mut self) -> Result<Option<Frame<'_, H>>, Error> {
-        if !self.greeted && !self.greet()? {
+        if !self.handshake_received && !self.receive_handshake()? {
             return Ok(None);
         }
         match self.decoder.next_frame()? {
             None => Ok(None),
             Some(frame) if matches!(frame.kind, Kind::Message | Kind::Internal) => Ok(Some(frame)),
-            Some(frame) if frame.kind == Kind::Hello => Err(Violation::Hello.into()),
+            Some(frame) if frame.kind == Kind::Hello => Err(FrameError::Hello.into()),
             // Nobody agreed on a second transport: these builds do not offer one.
-            Some(frame) => Err(Violation::Kind(frame.kind as u8).into()),
+            Some(frame) => Err(FrameError::Kind(frame.kind as u8).into()),
         }
     }
 
     #[cold]
-    fn greet(&mut self) -> Result<bool, Error> {
+    fn receive_handshake(&mut self) -> Result<bool, Error> {
         let Some(frame) = self.decoder.next_frame()? else { return Ok(false) };
         if frame.kind != Kind::Hello || !frame.handles.is_empty() || frame.handles_lost {
-            return Err(Violation::Hello.into());
+            return Err(FrameError::Hello.into());
         }
-        let theirs = Hello::parse(frame.payload.as_ref()).ok_or(Violation::Hello)?;
+        let theirs = Hello::parse(frame.payload.as_ref()).ok_or(FrameError::Hello)?;
         if !self.ours.agrees_with(&theirs) {
             let (ours, theirs) = (Box::new(self.ours.clone()), Box::new(theirs));
             return Err(Error::Mismatch { ours, theirs });
         }
-        self.greeted = true;
+        self.handshake_received = true;
         Ok(true)
     }
 }
@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn the_greeting_comes_first_and_once() {
         let good = Hello::new(Serialization::Bincode, "app").to_bytes();
-        let nonsense = "peer broke the protocol: the greeting is missing, repeated or malformed";
+        let nonsense =
+            "peer broke the protocol: the handshake_queued is missing, repeated or malformed";
         check(&[(Kind::Hello, &good), (Kind::Message, b"x")], "Message ");
         check(&[(Kind::Message, b"x")], nonsense);
         check(&[(Kind::Hello, b"short")], nonsense);

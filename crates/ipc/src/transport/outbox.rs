@@ -22,7 +22,7 @@ use std::io::IoSlice;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A queue that rests keeps no more memory than this for the next message, in bytes.
-const RESTING_BYTES: usize = 2048;
+const IDLE_BYTES_MAX: usize = 2048;
 
 /// The most slices offered to one call.
 pub(crate) const SLICES_MAX: usize = 16;
@@ -88,9 +88,9 @@ pub(crate) struct Outbox<H> {
     bytes: usize,
     /// The lengths of the frames that are not written to their end, less what is written.
     frames: VecDeque<usize>,
-    /// The first of these is our greeting, which is nobody's message.
-    greeting: bool,
-    spare: Vec<u8>,
+    /// The first of these is our handshake_queued, which is nobody's message.
+    handshake_queued: bool,
+    recycled: Vec<u8>,
 }
 
 impl<H> Outbox<H> {
@@ -100,17 +100,17 @@ impl<H> Outbox<H> {
             front_written: 0,
             bytes: 0,
             frames: VecDeque::new(),
-            greeting: false,
-            spare: Vec::new(),
+            handshake_queued: false,
+            recycled: Vec::new(),
         }
     }
 
-    /// Queues our greeting, before everything else.
-    pub(crate) fn push_greeting(&mut self, hello: &Hello) {
+    /// Queues our handshake_queued, before everything else.
+    pub(crate) fn push_handshake(&mut self, hello: &Hello) {
         let mut encoded = Encoded::begin();
         encoded.inline.extend_from_slice(&hello.to_bytes());
         encoded.finish(Kind::Hello, 0);
-        self.greeting = true;
+        self.handshake_queued = true;
         self.push(&mut encoded, Vec::new());
     }
 
@@ -158,7 +158,7 @@ impl<H> Outbox<H> {
                 return;
             }
         }
-        let mut body = std::mem::take(&mut self.spare);
+        let mut body = std::mem::take(&mut self.recycled);
         body.extend_from_slice(bytes);
         self.chunks.push_back(Chunk { body: Body::Joined(body), handles });
     }
@@ -204,8 +204,9 @@ impl<H> Outbox<H> {
             self.front_written = 0;
             if let Some(Chunk { body: Body::Joined(mut used), .. }) = self.chunks.pop_front() {
                 used.clear();
-                if used.capacity() > self.spare.capacity() && used.capacity() <= 2 * CHUNK_BYTES {
-                    self.spare = used;
+                if used.capacity() > self.recycled.capacity() && used.capacity() <= 2 * CHUNK_BYTES
+                {
+                    self.recycled = used;
                 }
             }
             if count == 0 {
@@ -224,7 +225,7 @@ impl<H> Outbox<H> {
             }
             count -= *front;
             self.frames.pop_front();
-            self.greeting = false;
+            self.handshake_queued = false;
         }
         before - self.frames()
     }
@@ -246,27 +247,27 @@ impl<H> Outbox<H> {
 
     /// How much memory is kept for what is queued next, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.spare.capacity()
+        self.recycled.capacity()
             + self.frames.capacity() * size_of::<usize>()
             + self.chunks.capacity() * size_of::<Chunk<H>>()
     }
 
     /// Tells whether that is more than a queue at rest should keep.
     #[inline]
-    pub(crate) fn rests_on_much(&self) -> bool {
-        self.memory_bytes() > RESTING_BYTES
+    pub(crate) fn holds_much_memory(&self) -> bool {
+        self.memory_bytes() > IDLE_BYTES_MAX
     }
 
     /// Tells whether it has neither anything to write nor memory for it.
     #[inline]
-    pub(crate) fn is_bare(&self) -> bool {
+    pub(crate) fn has_no_memory(&self) -> bool {
         self.is_empty() && self.memory_bytes() == 0
     }
 
     /// Gives back memory that is only kept for speed.
     pub(crate) fn shrink(&mut self) {
         if self.is_empty() {
-            self.spare = Vec::new();
+            self.recycled = Vec::new();
             self.frames = VecDeque::new();
             self.chunks = VecDeque::new();
         }
@@ -279,7 +280,7 @@ impl<H> Outbox<H> {
 
     /// Frames that are not written to their end.
     pub(crate) fn frames(&self) -> usize {
-        self.frames.len() - usize::from(self.greeting)
+        self.frames.len() - usize::from(self.handshake_queued)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -33,9 +33,9 @@ pub(crate) enum Read {
     /// read ends behind bytes that carry descriptors, and the end of the stream may follow.
     Bytes(usize),
     /// Nothing is there now.
-    Nothing,
+    WouldBlock,
     /// The peer has closed, between two frames.
-    End,
+    EndOfStream,
 }
 
 /// Reads what one `recvmsg(2)` gives.
@@ -57,7 +57,7 @@ pub(crate) fn read(
             Ok(Read::Bytes(received.bytes))
         }
         Ok(_) => end(inbox),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
         // The peer closed without having read everything we sent.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
         Err(error) => Err(Error::Os("recvmsg", error)),
@@ -89,7 +89,7 @@ pub(crate) fn read_into(
 
 fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
     inbox.decoder().end().map_err(Error::Protocol)?;
-    Ok(Read::End)
+    Ok(Read::EndOfStream)
 }
 
 /// Tells whether a failed write means only that the peer is gone.
@@ -102,7 +102,7 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 
 /// Tells whether a failed write is to be tried again later: too many descriptors of this user are
 /// in flight, or the kernel is short of memory.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     number == Some(sys::errno::ETOOMANYREFS)
         || number == Some(sys::errno::ENOBUFS)

@@ -12,7 +12,7 @@ fn frame(value: &str) -> Vec<u8> {
 #[test]
 fn an_end_at_rest_leaves_its_buffer_to_the_thread_and_does_not_copy_much() {
     let (mut peer, ours) = UnixStream::pair().unwrap();
-    let end = End::new(ours.into(), Options::default(), true, true);
+    let end = Endpoint::new(ours.into(), Options::default(), true, true);
     let long = frame(&"x".repeat(60_000));
     peer.write_all(&[&frame("one")[..], &long[..1]].concat()).unwrap();
     assert_eq!(end.recv::<String>().unwrap(), "one");

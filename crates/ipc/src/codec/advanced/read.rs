@@ -1,4 +1,4 @@
-//! Reading V8's format, versions 13 to 15, from a peer that may be hostile.
+//! WrappedDeserializer V8's format, versions 13 to 15, from a peer that may be hostile.
 //!
 //! Memory stays within a small multiple of the bytes that came: no announced length is believed,
 //! and nesting ends at [`NESTING_MAX`].

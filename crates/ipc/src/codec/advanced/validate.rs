@@ -20,7 +20,8 @@ const UNICODE: u32 = 16;
 ///
 /// What is wrong with it, in words.
 pub(super) fn writable(value: &Value) -> Result<(), String> {
-    Walk { value, seen: HashSet::new(), unmade: Vec::new(), for_v8: false }.item(value.root(), 0)
+    Validator { value, seen: HashSet::new(), unfinished: Vec::new(), for_v8: false }
+        .item(value.root(), 0)
 }
 
 /// Checks that V8 can read it.
@@ -28,23 +29,24 @@ pub(super) fn writable(value: &Value) -> Result<(), String> {
 /// # Errors
 ///
 /// What V8 would refuse, in words.
-pub(crate) fn sound(value: &Value) -> Result<(), String> {
-    Walk { value, seen: HashSet::new(), unmade: Vec::new(), for_v8: true }.item(value.root(), 0)
+pub(crate) fn readable_by_v8(value: &Value) -> Result<(), String> {
+    Validator { value, seen: HashSet::new(), unfinished: Vec::new(), for_v8: true }
+        .item(value.root(), 0)
 }
 
-struct Walk<'a> {
+struct Validator<'a> {
     value: &'a Value,
     seen: HashSet<NodeId>,
     /// Those around us that V8 makes only when it has read what is inside.
-    unmade: Vec<NodeId>,
+    unfinished: Vec<NodeId>,
     for_v8: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Validator<'a> {
     fn item(&mut self, item: &'a Item, depth: usize) -> Result<(), String> {
         let &Item::Object(id) = item else { return Ok(()) };
         if !self.seen.insert(id) {
-            let inside_itself = self.for_v8 && self.unmade.contains(&id);
+            let inside_itself = self.for_v8 && self.unfinished.contains(&id);
             return if inside_itself {
                 Err("an object that V8 makes of itself".into())
             } else {
@@ -105,9 +107,9 @@ impl<'a> Walk<'a> {
     }
 
     fn inside(&mut self, id: NodeId, item: &'a Item, depth: usize) -> Result<(), String> {
-        self.unmade.push(id);
+        self.unfinished.push(id);
         self.item(item, depth + 1)?;
-        self.unmade.pop();
+        self.unfinished.pop();
         Ok(())
     }
 

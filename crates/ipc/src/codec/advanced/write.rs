@@ -1,4 +1,4 @@
-//! Writing V8's format, version 15, byte for byte as Node 20 does, but for the cause of an error:
+//! WrappedSerializer V8's format, version 15, byte for byte as Node 20 does, but for the cause of an error:
 //! it comes last, where every version from 18 on reads it.
 //!
 //! Pure.

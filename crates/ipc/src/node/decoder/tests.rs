@@ -5,15 +5,15 @@ use proptest::prelude::*;
 
 type Seen = Vec<Result<Vec<u8>, Vec<u8>>>;
 
-fn feed(decoder: &mut Decoder<u32>, bytes: &[u8], seen: &mut Seen) -> Result<(), Violation> {
+fn feed(decoder: &mut NodeDecoder<u32>, bytes: &[u8], seen: &mut Seen) -> Result<(), FrameError> {
     decoder.space().0.extend_from_slice(bytes);
     while let Some(cut) = decoder.next()? {
         seen.push(match cut {
-            Cut::Whole(payload) => Ok(payload.as_ref().to_vec()),
-            Cut::TooLong(head) => Err(head),
+            Decoded::Whole(payload) => Ok(payload.as_ref().to_vec()),
+            Decoded::TooLong(head) => Err(head),
         });
     }
-    decoder.settle();
+    decoder.discard_unclaimed_handles();
     Ok(())
 }
 
@@ -38,7 +38,7 @@ fn streams_cut_anywhere_give_the_same_frames_and_long_ones_are_skipped() {
         let payloads: Vec<Vec<u8>> =
             (0..).zip(&lengths).map(|(at, length)| vec![b'a' + at as u8; *length]).collect();
         let stream: Vec<u8> = payloads.iter().flat_map(|payload| frame(framing, payload)).collect();
-        let mut decoder = Decoder::new(framing, max);
+        let mut decoder = NodeDecoder::new(framing, max);
         let mut seen = Seen::new();
         let mut rest = &stream[..];
         for cut in cuts.into_iter().cycle() {
@@ -71,7 +71,7 @@ fn streams_cut_anywhere_give_the_same_frames_and_long_ones_are_skipped() {
 
 #[test]
 fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
-    let mut decoder = Decoder::<u32>::new(Framing::Lines, 1 << 26);
+    let mut decoder = NodeDecoder::<u32>::new(Framing::Lines, 1 << 26);
     let mut seen = Seen::new();
     let part = vec![b'x'; READ_BYTES];
     // Miri is slow, and every part is moved into place.
@@ -84,7 +84,9 @@ fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
     }
     decoder.space().0.push(b'\n');
     match decoder.next().unwrap() {
-        Some(Cut::Whole(Payload::Owned(payload))) => assert_eq!(payload.len(), parts * READ_BYTES),
+        Some(Decoded::Whole(Payload::Owned(payload))) => {
+            assert_eq!(payload.len(), parts * READ_BYTES)
+        }
         other => panic!("{other:?}"),
     }
     assert!(seen.is_empty() && decoder.buffer.capacity() == 0);
@@ -92,22 +94,22 @@ fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
 
 #[test]
 fn a_length_that_node_would_not_understand_ends_the_stream() {
-    let mut decoder = Decoder::<u32>::new(Framing::Lengths, 100);
+    let mut decoder = NodeDecoder::<u32>::new(Framing::Lengths, 100);
     let answer = feed(&mut decoder, &[0x80, 0, 0, 0], &mut Seen::new());
-    assert_eq!(answer, Err(Violation::Length { announced: 1 << 31, max: 100 }));
+    assert_eq!(answer, Err(FrameError::Length { announced: 1 << 31, max: 100 }));
 }
 
 #[test]
 fn announced_lengths_cost_no_memory() {
-    let mut decoder = Decoder::<u32>::new(Framing::Lengths, usize::MAX);
+    let mut decoder = NodeDecoder::<u32>::new(Framing::Lengths, usize::MAX);
     feed(&mut decoder, &[0x7f, 0xff, 0xff, 0xff, 1, 2, 3], &mut Seen::new()).unwrap();
     assert!(decoder.buffer.capacity() < 1000);
-    assert_eq!(decoder.end(), Err(Violation::EndInFrame));
+    assert_eq!(decoder.end(), Err(FrameError::EndInFrame));
 }
 
 #[test]
 fn handles_belong_to_the_frame_they_came_with_or_to_none() {
-    let mut decoder = Decoder::new(Framing::Lines, 100);
+    let mut decoder = NodeDecoder::new(Framing::Lines, 100);
     let mut seen = Seen::new();
     // Ridden in on the beginning of a frame that is not whole.
     decoder.arrived([1], false);

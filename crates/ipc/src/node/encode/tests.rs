@@ -7,7 +7,7 @@ use serde_json::json;
 
 fn lines<T: Serialize>(value: &T, handle: Option<HandleType>) -> Result<String, String> {
     let mut out = Vec::new();
-    encode(&mut out, value, Framing::Lines, handle, Voice::User, 1000)
+    encode(&mut out, value, Framing::Lines, handle, Origin::User, 1000)
         .map(|()| String::from_utf8(out).unwrap())
         .map_err(|error| error.to_string())
 }
@@ -46,13 +46,13 @@ fn users_do_not_speak_for_node() {
     for fine in [json!({"cmd": "NODE_"}), json!("NODE_HANDLE_ACK"), json!([{"cmd": "NODE_ACK"}])] {
         assert!(lines(&fine, None).is_ok(), "{fine}");
         let mut out = Vec::new();
-        encode(&mut out, &fine, Framing::Lengths, None, Voice::User, 1000).unwrap();
+        encode(&mut out, &fine, Framing::Lengths, None, Origin::User, 1000).unwrap();
     }
     let mut out = Vec::new();
     let ack = json!({"cmd": "NODE_HANDLE_ACK"});
-    let refused = encode(&mut out, &ack, Framing::Lengths, None, Voice::User, 1000);
+    let refused = encode(&mut out, &ack, Framing::Lengths, None, Origin::User, 1000);
     assert!(matches!(refused, Err(Error::Encode(_))));
-    encode(&mut out, &ack, Framing::Lengths, None, Voice::Internal, 1000).unwrap();
+    encode(&mut out, &ack, Framing::Lengths, None, Origin::Internal, 1000).unwrap();
     assert_eq!(out[..4], [0, 0, 0, 0x1b]);
     assert_eq!(&out[4..], b"\xff\x0fo\"\x03cmd\"\x0fNODE_HANDLE_ACK{\x01");
 }
@@ -61,7 +61,7 @@ fn users_do_not_speak_for_node() {
 fn an_envelope_in_v8s_format_is_nodes() {
     let mut out = Vec::new();
     let handle = Some(HandleType::Socket);
-    encode(&mut out, &"m", Framing::Lengths, handle, Voice::User, 1000).unwrap();
+    encode(&mut out, &"m", Framing::Lengths, handle, Origin::User, 1000).unwrap();
     let expected =
         b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x04type\"\x0anet.Socket\"\x03msg\"\x01m{\x03";
     assert_eq!(&out[4..], expected);
@@ -71,7 +71,7 @@ fn an_envelope_in_v8s_format_is_nodes() {
 fn a_message_over_the_ceiling_is_an_error() {
     let long = "x".repeat(2000);
     for framing in [Framing::Lines, Framing::Lengths] {
-        let answer = encode(&mut Vec::new(), &long, framing, None, Voice::User, 1000);
+        let answer = encode(&mut Vec::new(), &long, framing, None, Origin::User, 1000);
         assert!(matches!(answer, Err(Error::TooLong { max: 1000 })), "{answer:?}");
     }
 }
@@ -82,7 +82,7 @@ fn a_handle_inside_a_message_is_an_error() {
     for framing in [Framing::Lines, Framing::Lengths] {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let handle = crate::Handle::new(socket);
-        let answer = encode(&mut Vec::new(), &handle, framing, None, Voice::User, 1000);
+        let answer = encode(&mut Vec::new(), &handle, framing, None, Origin::User, 1000);
         assert!(matches!(answer, Err(Error::Encode(_))), "{answer:?}");
         assert!(!handle.is_sent());
     }
@@ -94,6 +94,6 @@ fn every_value_comes_back_from_its_frame() {
     let map = value.add(Node::Map(vec![(Item::Null, Item::Double(0.5))]));
     value.set_root(Item::Object(map));
     let mut out = Vec::new();
-    encode(&mut out, &value, Framing::Lengths, None, Voice::User, 1000).unwrap();
+    encode(&mut out, &value, Framing::Lengths, None, Origin::User, 1000).unwrap();
     assert_eq!(Value::from_bytes(&out[4..]), Ok(value));
 }

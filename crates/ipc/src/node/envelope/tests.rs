@@ -2,27 +2,30 @@
 
 use super::*;
 
-fn json(text: &str) -> Class<'_> {
+fn json(text: &str) -> PayloadKind<'_> {
     classify(Framing::Lines, text.as_bytes())
 }
 
-fn inside(payload: &str, internal: bool, key: Option<&str>) -> Class<'static> {
+fn inside(payload: &str, internal: bool, key: Option<&str>) -> PayloadKind<'static> {
     let payload = Cow::Owned(payload.as_bytes().to_vec());
-    Class::Handle(Inside { payload, internal, key: key.map(str::to_owned) })
+    PayloadKind::Handle(InnerMessage { payload, internal, key: key.map(str::to_owned) })
 }
 
 #[test]
 fn commands_are_told_apart_from_messages() {
-    let ack = Class::Answer { taken: true };
+    let ack = PayloadKind::Acknowledgement { taken: true };
     assert_eq!(json(r#"{"cmd":"NODE_HANDLE_ACK"}"#), ack);
-    assert_eq!(json(r#" {"x":[{}],"cmd":"NODE_HANDLE_NACK"} "#), Class::Answer { taken: false });
+    assert_eq!(
+        json(r#" {"x":[{}],"cmd":"NODE_HANDLE_NACK"} "#),
+        PayloadKind::Acknowledgement { taken: false }
+    );
     for internal in [
         r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#,
         r#"{"cmd":"NODE_X"}"#,
         r#"{"cmd":"NODE_SOCKET_GET_COUNT"}"#,
         r#"{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":5}"#,
     ] {
-        assert_eq!(json(internal), Class::Internal, "{internal}");
+        assert_eq!(json(internal), PayloadKind::Internal, "{internal}");
     }
     for user in [
         "null",
@@ -36,15 +39,15 @@ fn commands_are_told_apart_from_messages() {
         r#"{"cmd":["NODE_HANDLE_ACK"]}"#,
         r#"{"cmd":"NODE_HANDLE_ACK""#,
     ] {
-        assert_eq!(json(user), Class::User, "{user}");
+        assert_eq!(json(user), PayloadKind::User, "{user}");
     }
     assert_eq!(
         json(r#"{"cmd":"NODE_SOCKET_GET_COUNT","key":"4:127.0.0.1:0"}"#),
-        Class::SocketCount("4:127.0.0.1:0".into())
+        PayloadKind::SocketCount("4:127.0.0.1:0".into())
     );
     assert_eq!(
         json(r#"{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"k"}"#),
-        Class::SocketsClosed("k".into())
+        PayloadKind::SocketsClosed("k".into())
     );
 }
 
@@ -68,7 +71,7 @@ fn an_envelope_in_an_envelope_is_opened_too() {
     for _ in 0..if cfg!(miri) { 20 } else { 1000 } {
         text = format!(r#"{{"cmd":"NODE_HANDLE","type":"net.Native","msg":{text}}}"#);
     }
-    assert!(matches!(json(&text), Class::Handle(_)), "and an end to that");
+    assert!(matches!(json(&text), PayloadKind::Handle(_)), "and an end to that");
 }
 
 #[test]
@@ -82,7 +85,7 @@ fn deep_nesting_beside_a_command_costs_no_stack() {
 #[test]
 fn bytes_that_are_no_text_hide_no_command() {
     let bytes = b"{\"x\":\"\xff\",\"cmd\":\"NODE_HANDLE_ACK\"}";
-    assert_eq!(classify(Framing::Lines, bytes), Class::Answer { taken: true });
+    assert_eq!(classify(Framing::Lines, bytes), PayloadKind::Acknowledgement { taken: true });
 }
 
 #[test]
@@ -95,13 +98,16 @@ fn commands_in_v8s_format_are_told_apart_too() {
     };
     let advanced = |bytes: &[u8]| format!("{:?}", classify(Framing::Lengths, bytes));
     let ack = hex("ff0f6f2203636d64220f4e4f44455f48414e444c455f41434b7b01");
-    assert_eq!(advanced(&ack), "Answer { taken: true }");
+    assert_eq!(advanced(&ack), "Acknowledgement { taken: true }");
     let handle =
         hex("ff0f6f2203636d64220b4e4f44455f48414e444c45220474797065220a6e65742e536f636b657422036d\
          736722016d7b03");
-    let expected =
-        Inside { payload: vec![0xff, 0x0f, b'"', 1, b'm'].into(), internal: false, key: None };
-    assert_eq!(classify(Framing::Lengths, &handle), Class::Handle(expected));
+    let expected = InnerMessage {
+        payload: vec![0xff, 0x0f, b'"', 1, b'm'].into(),
+        internal: false,
+        key: None,
+    };
+    assert_eq!(classify(Framing::Lengths, &handle), PayloadKind::Handle(expected));
     assert!(begins_with_handle(Framing::Lengths, &handle));
     assert!(!begins_with_handle(Framing::Lengths, &ack));
     assert_eq!(advanced(b"\xff\x0f\"\x0fNODE_HANDLE_ACK"), "User");
@@ -111,8 +117,9 @@ fn commands_in_v8s_format_are_told_apart_too() {
 #[test]
 fn what_no_rust_string_can_hold_is_replaced() {
     let check = |text: &str, expected: &str| {
-        let mended = mended(text.as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap());
-        assert_eq!(mended.as_deref().unwrap_or("unchanged"), expected, "{text}");
+        let repaired_utf16 =
+            repaired_utf16(text.as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(repaired_utf16.as_deref().unwrap_or("unchanged"), expected, "{text}");
     };
     check(r#""\ud800lone""#, r#""\ufffdlone""#);
     check(r#""\udc00\uD800\ud800\udc00""#, r#""\ufffd\ufffd\ud800\udc00""#);
@@ -122,5 +129,5 @@ fn what_no_rust_string_can_hold_is_replaced() {
     check("\"\\ud800", "\"\\ufffd");
     check("\"\\ud80", "unchanged");
     check("\\", "unchanged");
-    assert_eq!(mended(b"\"\xff\"").unwrap(), "\"\u{fffd}\"".as_bytes());
+    assert_eq!(repaired_utf16(b"\"\xff\"").unwrap(), "\"\u{fffd}\"".as_bytes());
 }

@@ -19,7 +19,7 @@ impl Outbox<OwnedFd> {
 
     #[inline]
     fn take_memory(&mut self) {
-        if self.is_bare() {
+        if self.has_no_memory() {
             if let Some(kept) = QUEUE.try_with(Cell::take).ok().flatten() {
                 *self = kept;
             }
@@ -29,7 +29,7 @@ impl Outbox<OwnedFd> {
     /// Recycles the memory of a queue at rest, which is much after a long message, or many.
     #[inline]
     pub(crate) fn recycle_memory(&mut self) {
-        if self.is_empty() && self.rests_on_much() {
+        if self.is_empty() && self.holds_much_memory() {
             let rested = std::mem::replace(self, Outbox::new());
             if rested.memory_bytes() <= 2 * THREAD_BYTES_MAX {
                 let _ = QUEUE.try_with(|cell| cell.set(Some(rested)));
@@ -59,15 +59,15 @@ mod tests {
         let mut queue = rested(300);
         let memory = queue.memory_bytes();
         queue.recycle_memory();
-        assert!(queue.is_bare());
+        assert!(queue.has_no_memory());
         queue.take_memory();
         assert_eq!(queue.memory_bytes(), memory);
         let mut second = Outbox::new();
         second.take_memory();
-        assert!(second.is_bare(), "it is taken once");
+        assert!(second.has_no_memory(), "it is taken once");
         let mut short = rested(1);
         short.recycle_memory();
-        assert!(!short.is_bare(), "so little is not worth it");
+        assert!(!short.has_no_memory(), "so little is not worth it");
         short.take_memory();
     }
 
@@ -77,8 +77,8 @@ mod tests {
         // Short messages make a long list of lengths.
         let mut queue = rested(2 * THREAD_BYTES_MAX / size_of::<usize>() + 1);
         queue.recycle_memory();
-        assert!(queue.is_bare());
+        assert!(queue.has_no_memory());
         queue.take_memory();
-        assert!(queue.is_bare());
+        assert!(queue.has_no_memory());
     }
 }

@@ -79,7 +79,7 @@ fn a_frame_that_broke_off_gives_its_handles_back() {
 #[test]
 fn the_greeting_is_written_first_and_counted_never() {
     let mut outbox = Outbox::<u32>::new();
-    outbox.push_greeting(&Hello::new(crate::Serialization::Bincode, ""));
+    outbox.push_handshake(&Hello::new(crate::Serialization::Bincode, ""));
     outbox.push(&mut encoded(b"ab", 0, &[]), vec![]);
     assert_eq!(outbox.frames(), 1);
     assert_eq!(outbox.written(16), 0);

@@ -7,7 +7,7 @@ fn check(node: Node) -> Result<(), String> {
     let mut value = Value::default();
     let id = value.add(node);
     value.set_root(Item::Object(id));
-    sound(&value)
+    readable_by_v8(&value)
 }
 
 /// The view itself, which is no buffer.
@@ -73,7 +73,7 @@ fn a_view_lies_inside_its_buffer() {
         let buffer = value.add(Node::ArrayBuffer(vec![0; 4]));
         let view = value.add(Node::BufferView { buffer, letter, offset, length, flags: 0 });
         value.set_root(Item::Object(view));
-        assert_eq!(sound(&value).is_ok(), good, "{letter} {offset} {length}");
+        assert_eq!(readable_by_v8(&value).is_ok(), good, "{letter} {offset} {length}");
     }
 }
 
@@ -85,7 +85,7 @@ fn what_v8_makes_last_does_not_hold_itself() {
         let list = value.add(Node::Set(vec![Item::Object(around)]));
         *value.node_mut(around) = make(list);
         value.set_root(Item::Object(around));
-        sound(&value)
+        readable_by_v8(&value)
     };
     assert!(check(|list| Node::Host(Item::Object(list))).is_err());
     assert!(check(|list| error(Item::Object(list))).is_err());
@@ -96,7 +96,7 @@ fn what_v8_makes_last_does_not_hold_itself() {
     *twice.node_mut(one) = Node::Host(Item::Object(inside));
     let both = twice.add(Node::Set(vec![Item::Object(one), Item::Object(one)]));
     twice.set_root(Item::Object(both));
-    sound(&twice).unwrap();
+    readable_by_v8(&twice).unwrap();
 }
 
 fn error(cause: Item) -> Node {
@@ -122,7 +122,7 @@ fn cycles_are_fine_and_depth_has_an_end() {
     let own = value.add(Node::Object(vec![]));
     *value.node_mut(own) = Node::Object(vec![Entry { key: "me".into(), item: Item::Object(own) }]);
     value.set_root(Item::Object(own));
-    sound(&value).unwrap();
+    readable_by_v8(&value).unwrap();
     let mut deep = Value::default();
     let mut item = Item::Null;
     // Miri is slow: there a depth well over the bound has to do.
@@ -130,5 +130,5 @@ fn cycles_are_fine_and_depth_has_an_end() {
         item = Item::Object(deep.add(Node::Set(vec![item])));
     }
     deep.set_root(item);
-    assert!(sound(&deep).unwrap_err().contains("deeper"));
+    assert!(readable_by_v8(&deep).unwrap_err().contains("deeper"));
 }
