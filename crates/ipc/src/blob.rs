@@ -1,4 +1,4 @@
-//! Bytes that travel without being copied more than needed.
+//! Bytes inside a message that are not copied more than needed.
 
 use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -7,19 +7,19 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The name under which our codecs recognise a blob.
+/// The name under which the codecs recognise a blob.
 pub(crate) const MARKER: &str = "\u{0}brood::Blob";
 
-/// Shorter ones are cheaper to copy than to keep apart.
+/// The length from which a blob is kept apart; shorter ones are cheaper to copy, in bytes.
 pub(crate) const PIECE_BYTES_MIN: usize = 16 * 1024;
 
-/// Bytes shared for the time of one call of `serialize` or `deserialize`.
+/// The owners of bytes during one call of `serialize` or `deserialize`.
 pub(crate) static SHARED_BYTES: SharedBytes = SharedBytes(Mutex::new(Vec::new()));
 
-/// Finds the owner of a slice: serde passes on only the slice.
+/// Finds the owner of a slice, because serde passes on only the slice.
 ///
-/// What is found has the same address and length as the slice asked for, and so the same bytes:
-/// a mistake here could cost a copy, never give wrong bytes.
+/// The owner that is found has the address and length of the slice, and so the same bytes. A
+/// mistake here could cost a copy, but never yield wrong bytes.
 pub(crate) struct SharedBytes(Mutex<Vec<Bytes>>);
 
 impl SharedBytes {
@@ -46,11 +46,11 @@ fn is_same(shared: &Bytes, bytes: &[u8]) -> bool {
     shared.as_ptr() == bytes.as_ptr() && shared.len() == bytes.len()
 }
 
-/// A payload of bytes inside a message: written from where it lies, read into where it stays.
+/// A payload of bytes inside a message, which is not copied more than needed.
 ///
-/// serde treats a `Vec<u8>` as a list of numbers and copies them one at a time. A blob costs no
-/// copy on the sending side and none on the receiving side, when the codec is bincode and it is
-/// longer than 16 KiB. Any other serde format sees plain bytes.
+/// serde treats a `Vec<u8>` as a list of numbers and copies them one at a time. A blob of at least
+/// 16 KiB is copied neither by the sender nor by the receiver when the codec is bincode. Every
+/// other serde format sees plain bytes.
 ///
 /// ```
 /// use ipc::Blob;
@@ -64,13 +64,13 @@ fn is_same(shared: &Bytes, bytes: &[u8]) -> bool {
 pub struct Blob(Bytes);
 
 impl Blob {
-    /// The bytes, shared.
+    /// Returns the bytes, shared.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
-    /// The bytes, copied only if someone else shares them.
+    /// Returns the bytes, copied only if another owner shares them.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.0.into()

@@ -1,8 +1,8 @@
-//! Memory that is used again: buffers of each thread for short work, buffers of the process for
-//! long messages. No endpoint keeps memory of its own between two calls.
+//! Buffer pools: buffers of each thread for short messages, buffers of the process for long ones.
 //!
-//! A fresh buffer of 16 MiB costs four thousand page faults, more than moving its bytes. The few
-//! that the process keeps make a stream of long messages run at the speed of the socket.
+//! An idle endpoint therefore keeps almost no memory. A fresh buffer of 16 MiB costs four thousand
+//! page faults, more than copying its bytes; the few long buffers that the process keeps make a
+//! stream of long messages run at the speed of the socket.
 //!
 //! Limits: [`THREAD_BYTES_MAX`] for each buffer of a thread, [`LONG_BUFFERS_MAX`] buffers and
 //! [`LONG_BYTES_MAX`] bytes in the process.
@@ -19,7 +19,7 @@ pub(crate) const THREAD_BYTES_MAX: usize = 128 * 1024;
 /// The number of long buffers that the process keeps at most.
 const LONG_BUFFERS_MAX: usize = 4;
 
-/// The number of bytes that the long buffers of the process have together at most.
+/// The number of bytes that the long buffers of the process may have together.
 const LONG_BYTES_MAX: usize = 40 * 1024 * 1024;
 
 thread_local! {
@@ -31,12 +31,12 @@ static LONG: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// The buffer in which one frame is encoded.
 ///
-/// Dropping it recycles the memory for the next frame of the thread that drops it.
+/// The drop recycles the memory for the next frame of the dropping thread.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FrameBuffer(Vec<u8>);
 
 impl FrameBuffer {
-    /// Takes the thread's buffer, empty. A second taker, inside the first, gets fresh memory.
+    /// Takes the thread's buffer, empty. An encoder inside another encoder gets fresh memory.
     #[inline]
     pub(crate) fn take() -> FrameBuffer {
         let mut buffer = FRAME.try_with(Cell::take).unwrap_or_default();
@@ -44,7 +44,7 @@ impl FrameBuffer {
         FrameBuffer(buffer)
     }
 
-    /// Takes the memory out, which is not recycled then.
+    /// Takes the memory out, so that it is not recycled.
     pub(crate) fn take_memory(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
@@ -98,8 +98,8 @@ fn long_buffers() -> MutexGuard<'static, Vec<Vec<u8>>> {
     LONG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes an empty buffer: the smallest long one of the process with room for `length` bytes, or one
-/// without memory.
+/// Takes an empty buffer: the smallest long buffer of the process with room for `length` bytes, or
+/// one without memory.
 pub(crate) fn take_long(length: usize) -> Vec<u8> {
     let mut kept = long_buffers();
     let best = kept
@@ -111,7 +111,7 @@ pub(crate) fn take_long(length: usize) -> Vec<u8> {
     best.map(|at| kept.swap_remove(at)).unwrap_or_default()
 }
 
-/// Shares `buffer`. The drop of the last owner recycles it for the process.
+/// Shares `buffer`. The drop of the last owner recycles the buffer for the process.
 pub(crate) fn share_long(buffer: Vec<u8>) -> Bytes {
     Bytes::from_owner(LongBuffer(buffer))
 }

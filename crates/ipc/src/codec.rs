@@ -1,9 +1,9 @@
-//! Codecs: how a value becomes the payload of a frame, and comes back.
+//! Codecs: the conversion between values and payloads of frames.
 //!
-//! [`Codec`] is the whole interface; [`Bincode`], [`Json`] and [`Advanced`] implement it, and
-//! [`Serialization`] names one of them at run time. Around each lies the same pair of wrappers,
-//! which carries handles and long bytes beside the payload and holds a hostile payload to
-//! [`NESTING_MAX`] levels and to no more list elements than bytes came.
+//! [`Codec`] is the whole interface. [`Bincode`], [`Json`] and [`Advanced`] implement it, and
+//! [`Serialization`] names one of them at run time. The same pair of wrappers surrounds each of
+//! them: it carries handles and long bytes beside the payload, and limits a hostile payload to
+//! [`NESTING_MAX`] levels and to about as many list elements as bytes arrived.
 
 pub mod advanced;
 mod bincode;
@@ -26,47 +26,49 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// How deep a value may be nested, in levels of serde (a struct, a list, an option and an enum are
-/// one each).
+/// The deepest nesting of a value, in levels of serde: a struct, a list, an option and an enum are
+/// one level each.
 pub const NESTING_MAX: usize = 128;
 
-/// How many list elements a payload may have beyond one per byte: elements of no size cost
-/// nothing to announce and would let eight bytes keep a reader busy for minutes.
+/// The number of list elements in a payload beyond one per byte.
+///
+/// Elements without a size cost nothing to announce. Without this limit, eight bytes could keep a
+/// reader busy for minutes.
 pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
 
-/// A payload on its way out: bytes within a ceiling, and the handles beside them.
+/// A payload to write: bytes within a limit, and the handles beside them.
 #[derive(Debug)]
 pub struct PayloadWriter<'a> {
     pub(crate) context: &'a EncodeContext,
     pub(crate) bytes: Bounded<'a>,
 }
 
-/// A payload on its way in: bytes, and the handles that came with them.
+/// A payload to read: bytes, and the handles that arrived with them.
 #[derive(Debug)]
 pub struct PayloadReader<'a> {
     pub(crate) context: DecodeContext<'a>,
     pub(crate) bytes: &'a [u8],
 }
 
-/// How a value becomes the payload of a frame, and comes back.
+/// The conversion between values and payloads.
 ///
-/// It cannot be implemented outside of this crate.
+/// The trait is sealed: other crates cannot implement it.
 pub trait Codec: sealed::Sealed {
-    /// Its name at run time.
+    /// The name of the codec at run time.
     const SERIALIZATION: Serialization;
 
     /// Writes `value`, in one pass.
     ///
     /// # Errors
     ///
-    /// Why it cannot be written.
+    /// The reason for which the value cannot be written.
     fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String>;
 
     /// Reads a value that fills the payload.
     ///
     /// # Errors
     ///
-    /// Why it cannot be read.
+    /// The reason for which the payload cannot be read.
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String>;
 }
 
@@ -77,23 +79,22 @@ mod sealed {
     impl Sealed for super::Advanced {}
 }
 
-/// What a value holds beside the bytes of its payload.
+/// The parts of a value that are not in the bytes of its payload.
 #[derive(Debug)]
 pub(crate) struct Extracted {
-    /// The slots of its handles, which stay in the value until a sender takes them.
+    /// The slots of its handles. The handles stay in the value until a sender takes them.
     pub(crate) slots: Vec<Arc<Slot>>,
-    /// Long pieces, each with the place in the bytes before which it belongs.
+    /// Long pieces, each with the position in the bytes before which it belongs.
     pub(crate) pieces: Vec<(usize, Bytes)>,
 }
 
-/// Encodes `value` behind what is in `bytes`, with at most `bytes_max` bytes.
+/// Encodes `value` behind the content of `bytes`, with at most `bytes_max` bytes.
 ///
-/// The handles in `value` stay where they are: a sender takes them out of the slots once it is sure
-/// to send.
+/// The handles stay in `value`. A sender takes them out of the slots when nothing else can fail.
 ///
 /// # Errors
 ///
-/// [`Error::TooLong`], though not because of the pieces; [`Error::Encode`].
+/// [`Error::TooLong`], which does not count the long pieces; [`Error::Encode`].
 pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
     serialization: Serialization,
@@ -117,7 +118,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     }
 }
 
-/// Decodes a payload. Handles that the value does not take are closed.
+/// Decodes a payload. Closes handles that the value does not take.
 pub(crate) fn decode<T: DeserializeOwned>(
     serialization: Serialization,
     bytes: &[u8],

@@ -1,9 +1,9 @@
-//! Credit: how much of what arrived nobody has taken yet.
+//! Credit: how much of what arrived is still unread.
 //!
-//! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above
-//! the bound the channel is not read, so the pressure reaches the peer; at half of it, reading
-//! goes on. Handles are also counted for the whole process, so that one peer's descriptors never
-//! starve the others.
+//! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above the
+//! limit, the channel is not read, so that the peer's socket fills up; at half of the limit,
+//! reading goes on. Handles are also counted for the whole process, so that the descriptors of one
+//! peer never starve the other channels.
 
 use crate::options::Options;
 use crate::serialization::Serialization;
@@ -11,23 +11,24 @@ use reactor::Handle as Wake;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// What a waiting message costs beside its payload, in bytes: the value itself and its place in
-/// the queue.
+/// The cost of an unread message beside its payload: the value itself and its entry in the queue,
+/// in bytes.
 const MESSAGE_BYTES: usize = 128;
 
-/// Received handles in the whole process that nobody has taken.
+/// The number of received and unread handles in the whole process.
 static HANDLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Channels that are not read because of [`HANDLES`].
+/// The channels that are not read because of [`HANDLES`].
 static PAUSED: Mutex<Vec<Weak<CreditAccount>>> = Mutex::new(Vec::new());
 
-/// The account of one channel, and what its messages need to be decoded: all that they share, so
-/// that a waiting message is small.
+/// The account of one channel, and everything that its messages need to be decoded.
+///
+/// The messages share the account, so that an unread message is small.
 #[derive(Debug)]
 pub(crate) struct CreditAccount {
     pub(crate) serialization: Serialization,
     pub(crate) mapped_bytes_max: usize,
-    /// The peer speaks as Node does.
+    /// Whether the peer is Node.
     pub(crate) is_node: bool,
     bytes: AtomicUsize,
     handles: AtomicUsize,
@@ -52,12 +53,12 @@ impl CreditAccount {
         })
     }
 
-    /// Who is woken when reading may go on.
+    /// Sets the source that is woken when reading may go on.
     pub(crate) fn set_wake(&self, wake: Wake) {
         let _ = self.wake.set(wake);
     }
 
-    /// Takes credit for one message; it is given back when the answer drops.
+    /// Takes credit for one message, until the returned value is dropped.
     pub(crate) fn take(self: &Arc<CreditAccount>, bytes: usize, handles: usize) -> Credit {
         let bytes = u32::try_from(bytes + MESSAGE_BYTES).unwrap_or(u32::MAX);
         let handles = u32::try_from(handles).unwrap_or(u32::MAX);
@@ -69,7 +70,7 @@ impl CreditAccount {
         Credit { account: Arc::clone(self), bytes, handles }
     }
 
-    /// Tells whether the channel may be read. If not, its loop is woken once it may.
+    /// Returns whether the channel may be read. Otherwise, its loop is woken as soon as it may.
     pub(crate) fn may_read(self: &Arc<CreditAccount>) -> bool {
         if self.has_room(1) {
             return true;
@@ -80,11 +81,11 @@ impl CreditAccount {
             paused.retain(|account| account.strong_count() > 0);
             paused.push(Arc::downgrade(self));
         }
-        // Credit that came back between the two looks has seen `paused` or is seen here.
+        // Credit that came back between the two checks has either seen `paused` or is seen here.
         self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
     }
 
-    /// The channel is not read because too much of it lies unread.
+    /// Returns whether the channel is not read because too much is unread.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
@@ -104,14 +105,15 @@ impl CreditAccount {
     }
 }
 
-/// A quarter of the descriptors this process may have is the most that waiting messages hold.
+/// Returns whether unread messages hold less than a quarter of the descriptors that this process
+/// may have.
 fn has_process_room() -> bool {
     let held = HANDLES.load(Ordering::SeqCst);
-    // The limit is asked only where it could matter.
+    // The limit is read only where it could matter.
     held < 64 || (held as u64) < sys::limit::descriptors().map_or(256, |(soft, _)| soft / 4)
 }
 
-/// One message's share, given back on drop.
+/// The share of one message. The drop gives it back.
 #[derive(Debug)]
 pub(crate) struct Credit {
     account: Arc<CreditAccount>,

@@ -1,20 +1,21 @@
-//! Frames: how messages become one stream of bytes, and come back.
+//! Frames: the format in which messages travel over a stream of bytes.
 //!
-//! A frame is a header of [`HEADER_BYTES`] bytes and a payload. The header says version, kind,
-//! flags (none yet), how many handles belong to the frame, and the length of the payload:
+//! A frame is a header of [`HEADER_BYTES`] bytes and a payload. The header holds the version, the
+//! kind, flags (none yet), the number of handles that belong to the frame, and the length of the
+//! payload:
 //!
 //! ```text
 //! byte 0 version · 1 kind · 2 flags · 3 handles · 4..8 length, little endian · payload
 //! ```
 //!
-//! Handles `H` (an `OwnedFd` in production, a number in tests) ride on the first byte of their
-//! frame. They are counted by the frame and taken in the order they came, so it does not matter
+//! Handles `H` (an `OwnedFd` in production, a number in tests) arrive with the first byte of their
+//! frame. A frame takes as many as it declares, in the order of arrival, so it does not matter
 //! which read brought them, or which transport carries the bytes. A handle that no frame declares
-//! is a violation, so at most one frame's handles are ever kept.
+//! is an error, so the handles of at most one frame are kept.
 //!
-//! Bytes enter [`Decoder`] through [`Decoder::space`], handles through [`Decoder::arrived`]; whole
-//! frames leave by [`Decoder::next_frame`]. Memory grows with bytes that arrived, never with bytes
-//! that were announced.
+//! Bytes enter a [`Decoder`] through [`Decoder::space`], handles through [`Decoder::arrived`], and
+//! [`Decoder::next_frame`] returns whole frames. Memory grows with bytes that arrived, never with
+//! an announced length.
 //!
 //! Pure.
 
@@ -22,36 +23,37 @@ use crate::buffers;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The version of this layout; another one is refused.
+/// The version of the frame layout. Frames of another version are refused.
 pub const VERSION: u8 = 1;
 
-/// The length of a frame's header.
+/// The length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;
 
-/// How much is read at a time, and the largest frame (header included) that is cut out of the
-/// reading buffer. A longer one is gathered in a buffer of its own, which costs a copy and a read
-/// more: so this is well over 64 KiB, a length that many programs choose for their pieces.
+/// The size of the reading buffer, and the longest frame, header included, that is decoded in it.
+///
+/// A longer frame is gathered in a buffer of its own, which costs one more copy and one more read.
+/// The size is therefore well over 64 KiB, a length that many programs choose for their pieces.
 pub const READ_BYTES: usize = 128 * 1024;
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// The first frame each way: who speaks, and how.
+    /// The handshake, the first frame in each direction; see [`Hello`](crate::Hello).
     Hello = 1,
     /// A message of the user.
     Message = 2,
-    /// A message of the crates above, never seen by users.
+    /// An internal message for the crates above, never shown to users.
     Internal = 3,
-    /// Reserved for a second transport: offered.
+    /// Reserved for a second transport: an offer.
     Offer = 16,
-    /// Reserved for a second transport: the offer is taken.
+    /// Reserved for a second transport: the offer is accepted.
     Accept = 17,
     /// Reserved for a second transport: the offer is declined.
     Refuse = 18,
-    /// Reserved for a second transport: the last frame before the bytes go on there.
+    /// Reserved for a second transport: the last frame before bytes travel there.
     Switch = 19,
-    /// Reserved for a second transport: the bytes go on over the socket again.
+    /// Reserved for a second transport: later bytes travel over the socket again.
     Back = 20,
 }
 
@@ -71,37 +73,37 @@ impl Kind {
     }
 }
 
-/// How the peer broke the rules of the channel.
+/// A rule of the frame format that the peer broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame of a version that is not ours.
+    /// The frame is of another version.
     Version(u8),
-    /// A frame of a kind that does not exist, or that nobody agreed to use.
+    /// The frame is of a kind that does not exist, or that the two sides have not agreed to use.
     Kind(u8),
-    /// Flags are set that mean nothing.
+    /// Flags without a meaning are set.
     Flags(u8),
-    /// A payload longer than the ceiling.
+    /// The payload is longer than the limit.
     Length {
-        /// What the header announced, in bytes.
+        /// The length in the header, in bytes.
         announced: u64,
-        /// The ceiling, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// More handles than the ceiling.
+    /// The number of handles is over the limit.
     Handles {
-        /// What the header announced.
+        /// The number in the header.
         announced: usize,
-        /// The ceiling.
+        /// The limit.
         max: usize,
     },
-    /// A frame is complete but handles it declared never came.
+    /// A frame is complete, but handles that it declares did not arrive.
     HandlesMissing,
-    /// Handles came that no frame declares.
+    /// Handles arrived that no frame declares.
     HandlesUndeclared,
     /// The stream ended inside a frame.
     EndInFrame,
-    /// The first frame was not a hello, a second hello came, or it makes no sense.
+    /// The first frame was not a handshake, a second handshake came, or the handshake is malformed.
     Hello,
 }
 
@@ -122,28 +124,28 @@ impl fmt::Display for FrameError {
             FrameError::HandlesMissing => f.write_str("handles were declared and did not come"),
             FrameError::HandlesUndeclared => f.write_str("handles came that no frame declares"),
             FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
-            FrameError::Hello => f.write_str("the greeting is missing, repeated or malformed"),
+            FrameError::Hello => f.write_str("the handshake is missing, repeated or malformed"),
         }
     }
 }
 
-/// What is decoded at most.
+/// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of payload per frame.
+    /// The length of one payload at most, in bytes.
     pub frame_bytes_max: usize,
-    /// Handles per frame.
+    /// The number of handles in one frame at most.
     pub handles_max: usize,
 }
 
 /// The header of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is for.
+    /// The purpose of the frame.
     pub kind: Kind,
-    /// How many handles belong to it.
+    /// The number of handles that belong to the frame.
     pub handles: usize,
-    /// The length of its payload in bytes.
+    /// The length of the payload, in bytes.
     pub length: usize,
 }
 
@@ -152,7 +154,8 @@ impl Header {
     ///
     /// # Panics
     ///
-    /// When the counts do not fit their fields; callers check them against their limits first.
+    /// Panics when the counts do not fit their fields. Callers check them against their limits
+    /// first.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let handles = u8::try_from(self.handles).expect("the sender checked the handles");
@@ -161,11 +164,11 @@ impl Header {
         [VERSION, self.kind as u8, 0, handles, a, b, c, d]
     }
 
-    /// Reads a header and holds it against the limits.
+    /// Reads a header and checks it against the limits.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The rule that the header breaks.
     pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, FrameError> {
         let [version, kind, flags, handles, length @ ..] = bytes;
         if version != VERSION {
@@ -193,9 +196,9 @@ impl Header {
 /// The payload of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Cut out of the reading buffer.
+    /// The payload lies in the reading buffer.
     Borrowed(&'a [u8]),
-    /// Gathered in a buffer of its own, because it is long.
+    /// The payload was gathered in a buffer of its own, because it is long.
     Owned(Vec<u8>),
 }
 
@@ -211,13 +214,13 @@ impl AsRef<[u8]> for Payload<'_> {
 /// One whole frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a, H> {
-    /// What it is for.
+    /// The purpose of the frame.
     pub kind: Kind,
-    /// Its bytes.
+    /// The payload of the frame.
     pub payload: Payload<'a>,
-    /// Its handles, in order. Empty when they were lost.
+    /// The handles of the frame, in order. Empty when they were lost.
     pub handles: Vec<H>,
-    /// This process had no descriptor number left for at least one of its handles.
+    /// Whether this process had no descriptor number left for at least one of the handles.
     pub handles_lost: bool,
 }
 
@@ -226,9 +229,9 @@ pub struct Frame<'a, H> {
 pub struct Decoder<H> {
     limits: Limits,
     buffer: Vec<u8>,
-    /// Where in `buffer` the first byte lies that no frame has taken.
+    /// The position of the first byte in `buffer` that no frame has taken.
     start: usize,
-    /// A frame too long for `buffer`, with its payload so far. `buffer` is empty then.
+    /// A frame that is too long for `buffer`, with its payload so far. `buffer` is empty then.
     long: Option<(Header, Vec<u8>)>,
     handles: VecDeque<Arrival<H>>,
 }
@@ -236,24 +239,25 @@ pub struct Decoder<H> {
 #[derive(Debug)]
 enum Arrival<H> {
     Handle(H),
-    /// The read that ended here brought fewer handles than were sent.
+    /// The read at this position brought fewer handles than were sent.
     Lost,
 }
 
 impl<H> Decoder<H> {
-    /// Makes a decoder that has seen nothing. It owns no memory yet.
+    /// Makes a decoder for the beginning of a stream. It allocates no memory yet.
     #[must_use]
     pub fn new(limits: Limits) -> Decoder<H> {
         Decoder { limits, buffer: Vec::new(), start: 0, long: None, handles: VecDeque::new() }
     }
 
-    /// Where the next bytes belong, at the end of this vector, and how many at most.
+    /// Returns the vector to which the next bytes are appended, and the maximal number of bytes.
     ///
-    /// Call it only when [`next_frame`](Decoder::next_frame) had nothing more: it may move bytes.
+    /// Call it only after [`next_frame`](Decoder::next_frame) has returned `None`, because it may
+    /// move bytes.
     pub fn space(&mut self) -> (&mut Vec<u8>, usize) {
         match &mut self.long {
             Some((header, payload)) => {
-                // Doubling keeps the memory within twice of what arrived.
+                // The memory at most doubles, so it stays within twice the bytes that arrived.
                 let room = payload.len().max(READ_BYTES).min(header.length - payload.len());
                 (payload, room)
             }
@@ -266,7 +270,7 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Notes the handles that one read brought, and whether others were lost with it.
+    /// Records the handles that one read brought, and whether others were lost with it.
     pub fn arrived(&mut self, handles: impl IntoIterator<Item = H>, lost: bool) {
         self.handles.extend(handles.into_iter().map(Arrival::Handle));
         if lost {
@@ -274,23 +278,24 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Lends `scratch` as the reading buffer; what is already buffered moves over.
+    /// Makes `buffer` the reading buffer, moves the buffered bytes into it, and returns the former
+    /// buffer.
     ///
-    /// Returns the buffer used until now. Lending an empty vector takes the scratch back and leaves
-    /// memory for nothing but a frame that is not whole yet.
-    pub fn swap_buffer(&mut self, mut scratch: Vec<u8>) -> Vec<u8> {
-        scratch.clear();
-        scratch.extend_from_slice(&self.buffer[self.start..]);
+    /// An empty vector takes the buffer back, and leaves only memory for a frame that is not
+    /// complete.
+    pub fn swap_buffer(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        buffer.clear();
+        buffer.extend_from_slice(&self.buffer[self.start..]);
         self.start = 0;
-        std::mem::replace(&mut self.buffer, scratch)
+        std::mem::replace(&mut self.buffer, buffer)
     }
 
-    /// Tells whether the next read needs a reading buffer, and there is none of full size.
+    /// Returns whether the next read needs a reading buffer and the decoder has none of full size.
     pub(crate) fn wants_buffer(&self) -> bool {
         self.long.is_none() && self.buffer.capacity() < READ_BYTES
     }
 
-    /// How many bytes of the reading buffer no frame has taken.
+    /// Returns the number of bytes in the reading buffer that no frame has taken.
     pub(crate) fn rest_bytes(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -299,7 +304,7 @@ impl<H> Decoder<H> {
     ///
     /// # Errors
     ///
-    /// How the peer broke the rules. The stream cannot be read on after that.
+    /// The rule that the peer broke. The stream cannot be read after an error.
     #[inline]
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_, H>>, FrameError> {
         if self.long.is_some() {
@@ -342,8 +347,7 @@ impl<H> Decoder<H> {
         Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }))
     }
 
-    /// Tells whether [`next_frame`](Decoder::next_frame) has something to say already: a frame, or
-    /// how the peer broke the rules.
+    /// Returns whether [`next_frame`](Decoder::next_frame) would return a frame or an error.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         if let Some((header, payload)) = &self.long {
@@ -357,7 +361,7 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Tells whether the stream may end here.
+    /// Checks that the stream may end at this point.
     ///
     /// # Errors
     ///
@@ -366,14 +370,16 @@ impl<H> Decoder<H> {
         if self.is_empty() { Ok(()) } else { Err(FrameError::EndInFrame) }
     }
 
-    /// Tells whether nothing at all is kept: no byte, no handle.
+    /// Returns whether the decoder holds no byte and no handle.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.buffer.len() && self.long.is_none() && self.handles.is_empty()
     }
 
-    /// Handles ride on the first byte of their frame: with every whole frame cut out, those that
-    /// wait can only belong to the frame that has begun.
+    /// Checks the handles that wait, while every whole frame is cut out.
+    ///
+    /// A handle arrives with the first byte of its frame, so the waiting handles can only belong to
+    /// the frame that has begun.
     fn check_waiting(&self, declared: usize) -> Result<(), FrameError> {
         let waiting =
             self.handles.iter().filter(|arrival| matches!(arrival, Arrival::Handle(_))).count();
@@ -383,7 +389,7 @@ impl<H> Decoder<H> {
         Ok(())
     }
 
-    /// Takes `count` handles; those of a frame that lost some are closed.
+    /// Takes `count` handles. Closes those of a frame that lost some.
     #[inline]
     fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), FrameError> {
         let mut taken = Vec::new();

@@ -1,10 +1,11 @@
-//! The loop-driven end: messages come as events, sending never blocks.
+//! The loop-driven endpoint: messages arrive as events, and sending never blocks.
 //!
-//! A [`Link`] lives on the process's loop. What it receives goes to a sink, which runs there and
-//! must not block. What is sent is written at once where the channel is idle, and otherwise queued
-//! and written by the loop, many messages per system call.
+//! A [`Link`] lives on the process's loop. Received messages go to a sink, which runs on the loop
+//! and must not block. A sender writes its message itself when the channel is idle. Otherwise the
+//! message is queued, and the loop writes many messages with one system call.
 //!
-//! Order of events: messages in the order sent, then one [`LinkEvent::Disconnect`], always, last.
+//! Order of events: messages in the order in which they were sent, and then always one
+//! [`LinkEvent::Disconnect`].
 //!
 //! Limits: [`Options`]. An idle link keeps no buffer.
 
@@ -32,51 +33,55 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A send sooner than this after one that was written at once is queued: the sender is in a
-/// coalesce, and one system call for many messages serves it better.
+/// The time within which a second message is queued for the loop instead of written at once: one
+/// system call then writes many messages of a busy sender.
 const COALESCE_WITHIN: Duration = Duration::from_micros(20);
 
-/// What a [`Link`] tells its sink.
+/// An event of a [`Link`], for its sink.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LinkEvent {
     /// A message of the user.
     Message(Message),
-    /// A message of the crates above, never shown to users.
+    /// An internal message for the crate above, never shown to users.
     Internal(Message),
-    /// Something went wrong, and the channel lives on. Node's channels only.
+    /// An error that does not close the channel. Node's channels only.
     Error(Error),
-    /// The peer has answered for the handle that was sent under this number. Node's channels only.
+    /// The peer has acknowledged or rejected a handle that was sent with a ticket. Node's channels
+    /// only.
     Acknowledged {
-        /// The number given to [`Link::send_internal_with_handle`].
+        /// The number that was passed to [`Link::send_internal_with_handle`].
         ticket: u64,
-        /// It has the handle; otherwise it had no descriptor number left, and never saw it.
+        /// Whether the peer has the handle. Otherwise it had no descriptor number left and never
+        /// saw the handle.
         taken: bool,
     },
-    /// The peer's process has ended, as [`Link::peer_is_gone`] said, and what it sent before was
-    /// told, as far as it may be read. Told once, unless the channel is closed by then.
+    /// The peer's process has exited, as [`Link::peer_is_gone`] reported.
+    ///
+    /// The messages that it sent before come first, as far as the link may read them. Emitted once,
+    /// unless the channel closes before.
     PeerGone,
-    /// The channel is closed. The last event.
+    /// The channel is closed. This is the last event.
     Disconnect {
-        /// Messages that `send` had accepted and the peer did not take.
+        /// The number of messages that `send` had accepted and the peer did not read.
         undelivered: usize,
-        /// Why, unless one side disconnected or went away.
+        /// The reason, unless one side disconnected or exited.
         error: Option<Error>,
     },
 }
 
 pub(crate) type Sink = Box<dyn FnMut(LinkEvent) + Send>;
 
-/// A loop-driven end of a channel.
+/// A loop-driven endpoint of a channel.
 ///
-/// Clones are the same end. When the last one drops, it disconnects: what was accepted is still
+/// Clones share the endpoint. The drop of the last clone disconnects; accepted messages are still
 /// written.
 #[derive(Clone, Debug)]
 pub struct Link {
     owner: Arc<Owner>,
 }
 
-/// Disconnects when the last clone of a [`Link`] drops.
+/// The guard that disconnects when the last clone of a [`Link`] drops.
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
@@ -88,43 +93,44 @@ impl Drop for Owner {
     }
 }
 
-/// What the loop and the senders share.
+/// The state that the loop and the senders share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     queue: Mutex<Queue>,
-    /// Bytes that the loop has taken out of the queue and not written yet.
+    /// The number of bytes that the loop has taken out of the queue and not written yet.
     pub(crate) writing: AtomicUsize,
     pub(crate) credit: Arc<CreditAccount>,
-    /// It speaks as Node does.
+    /// Whether the peer is Node.
     pub(crate) is_node: bool,
     wake: OnceLock<Wake>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// PeerExit once the channel is closed, so that clones of the link do not keep it open.
+    /// `None` once the channel is closed, so that clones of the link do not keep the socket open.
     pub(crate) socket: Option<Arc<OwnedFd>>,
     pub(crate) outbox: Outbox<OwnedFd>,
-    /// What may go into the outbox, where handles are acknowledged. Unused on our own channels.
+    /// The frames that wait for acknowledgements. Unused on channels between programs of this
+    /// crate.
     pub(crate) ack_window: AckWindow<OwnedFd>,
     pub(crate) phase: Phase,
-    /// The loop writes, or will when it runs: whoever queues need not wake it.
+    /// Whether the loop writes, or will when it runs: then a sender need not wake it.
     pub(crate) loop_writes: bool,
-    /// When a sender last wrote by itself.
+    /// The time of the last write by a sender.
     written_at: Option<Instant>,
-    /// The process at the other end is known to have ended.
+    /// Whether the peer's process is known to have exited.
     pub(crate) peer_gone: bool,
-    /// The loop may read; false for a link that was started paused.
+    /// Whether the loop may read; `false` for a link that was started paused.
     pub(crate) reads: bool,
-    /// What is queued is waited for at exit.
+    /// Makes a normal exit wait while something is queued.
     pub(crate) pending: Option<PendingFlush>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
-    /// `disconnect` was called: the queue is written, then the channel closes.
+    /// `disconnect` was called. The queue is written, and then the channel closes.
     Closing,
     Closed,
 }
@@ -132,11 +138,12 @@ pub(crate) enum Phase {
 impl Link {
     /// Starts a link over a connected Unix stream socket.
     ///
-    /// `sink` runs on the loop: it must not block.
+    /// `sink` runs on the loop and must not block.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] when `socket` is something else; [`Error::Os`] when there is no loop.
+    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::Os`] when the loop
+    /// cannot be started.
     pub fn start(
         socket: OwnedFd,
         options: Options,
@@ -147,7 +154,7 @@ impl Link {
 
     /// Starts a link that sends but does not read before [`resume`](Link::resume).
     ///
-    /// It does not notice that the peer left, either.
+    /// Until then, the link does not notice either that the peer has closed.
     ///
     /// # Errors
     ///
@@ -160,7 +167,7 @@ impl Link {
         Link::begin(socket, options, Box::new(sink), false)
     }
 
-    /// Starts a link that speaks as Node does, and does not read before [`resume`](Link::resume).
+    /// Starts a link to a Node peer, which does not read before [`resume`](Link::resume).
     ///
     /// Messages are JSON lines, or V8 values with [`Serialization::Advanced`]. See
     /// [`node`](crate::node).
@@ -169,7 +176,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`start`](Link::start); [`Error::NotAChannel`] for a serialization that Node does not
+    /// As [`start`](Link::start), and [`Error::NotAChannel`] for a serialization that Node does not
     /// know.
     pub fn start_node(
         socket: OwnedFd,
@@ -244,7 +251,7 @@ impl Link {
         Ok(Link { owner: Arc::new(Owner { shared }) })
     }
 
-    /// Lets a link that was started paused read.
+    /// Starts reading on a link that was started paused.
     pub fn resume(&self) {
         self.owner.shared.queue().reads = true;
         self.owner.shared.wake();
@@ -252,20 +259,23 @@ impl Link {
 
     /// Sends a message. Does not block.
     ///
-    /// False when more than the high-water mark waits, or (to a Node peer) when other messages wait
-    /// for the acknowledgement of a handle: the message is accepted, and a sender that can wait
-    /// should. What was accepted is written before the channel closes.
+    /// `true` asks for more. `false` means that the message is accepted and that a sender should
+    /// wait if it can: more bytes than the high-water mark wait to be written, or, to a Node peer,
+    /// other messages wait for the acknowledgement of a handle. Accepted messages are written
+    /// before the channel closes.
     ///
     /// # Errors
     ///
-    /// The value with its handles, and why: [`Error::Closed`], [`Error::Full`],
-    /// [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
+    /// The error holds the value with its handles, and a reason: [`Error::Closed`],
+    /// [`Error::Full`], [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.owner.shared.send(value, Kind::Message)
     }
 
-    /// Sends a message for the crate above on the other side, which users there never see. It has
-    /// room of its own beside what [`send`](Link::send) may queue, as much as that is by default.
+    /// Sends an internal message: one for the crate above on the other side, never shown to users.
+    ///
+    /// Internal messages have room of their own: the longer one of the queue limit and one frame,
+    /// beyond the limit of [`send`](Link::send).
     ///
     /// # Errors
     ///
@@ -274,17 +284,17 @@ impl Link {
         self.owner.shared.send(value, Kind::Internal)
     }
 
-    /// Sends a message with one handle beside it, to a Node peer. Does not block.
+    /// Sends a message with one attached handle to a Node peer. Does not block.
     ///
-    /// The socket arrives there as what it is: a `net.Socket`, a `net.Server` or a
-    /// `dgram.Socket`. It is made non-blocking, which also concerns clones of it here. What is sent
-    /// after it waits until the peer has acknowledged it, as in Node.
+    /// The handle arrives as a `net.Socket`, a `net.Server` or a `dgram.Socket`. The socket is made
+    /// non-blocking, which affects its clones in this process, too. Messages that are sent later
+    /// wait until the peer has acknowledged the handle, as in Node.
     ///
     /// # Errors
     ///
-    /// As [`send`](Link::send), with the descriptor; [`Error::InvalidHandle`] for what would end a
-    /// Node process (a file, a pipe, …) and on channels between our own, where a
-    /// [`Handle`](crate::Handle) is a part of the message.
+    /// As [`send`](Link::send), with the descriptor. [`Error::InvalidHandle`] for a descriptor that
+    /// would end a Node process (a file, a pipe, …), and on a channel between two programs of this
+    /// crate, where a [`Handle`](crate::Handle) is a part of the message.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -293,8 +303,9 @@ impl Link {
         node_send::send_with_handle(&self.owner.shared, value, handle.into(), None)
     }
 
-    /// Sends a message for the crate above on the other side, with one handle beside it, as a raw
-    /// handle of Node's. The answer comes as [`LinkEvent::Acknowledged`] with `ticket`.
+    /// Sends an internal message with one attached handle, as a raw handle of Node's cluster.
+    ///
+    /// [`LinkEvent::Acknowledged`] with `ticket` reports the peer's acknowledgement.
     ///
     /// # Errors
     ///
@@ -308,32 +319,35 @@ impl Link {
         node_send::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
     }
 
-    /// Closes the channel once everything that was accepted is written. Does not wait.
+    /// Closes the channel after everything that was accepted is written. Does not wait.
     pub fn disconnect(&self) {
         self.owner.shared.disconnect();
     }
 
-    /// For whoever knows that the process at the other end has ended: a channel that we have left
-    /// does not wait for others who hold its end. Answered by [`LinkEvent::PeerGone`] or
-    /// [`LinkEvent::Disconnect`].
+    /// Reports that the peer's process has exited, from a caller who knows.
+    ///
+    /// After a [`disconnect`](Link::disconnect), the channel then no longer waits for other
+    /// processes that hold the peer's socket. [`LinkEvent::PeerGone`] or [`LinkEvent::Disconnect`]
+    /// follows.
     pub fn peer_is_gone(&self) {
         self.owner.shared.queue().peer_gone = true;
         self.owner.shared.wake();
     }
 
-    /// Tells whether messages are accepted.
+    /// Returns whether messages are accepted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.owner.shared.queue().phase == Phase::Open
     }
 
-    /// Tells whether the peer is not heard because too many of its messages lie unread.
+    /// Returns whether reading is paused because too many of the peer's messages are unread
+    /// (back-pressure).
     #[must_use]
     pub fn is_backpressured(&self) -> bool {
         self.owner.shared.credit.is_paused()
     }
 
-    /// How many bytes wait to be written.
+    /// Returns the number of bytes that wait to be written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let queue = self.owner.shared.queue();
@@ -341,13 +355,13 @@ impl Link {
     }
 }
 
-/// Only Node's channels answer by themselves.
+/// Returns whether the protocol of a link replies by itself.
 fn replies<I: Protocol>(_: &I) -> bool {
     I::REPLIES
 }
 
 impl Queue {
-    /// Bytes that were accepted and not written.
+    /// Returns the number of bytes that were accepted and not written.
     pub(crate) fn waiting(&self, shared: &Shared) -> usize {
         self.outbox.bytes() + self.ack_window.bytes() + shared.writing.load(Ordering::Relaxed)
     }
@@ -359,7 +373,7 @@ impl Shared {
     }
 
     pub(crate) fn wake(&self) {
-        // Not set yet means that the driver has not started: its first event looks at everything.
+        // An unset handle means that the driver has not started. Its first event checks everything.
         if let Some(wake) = self.wake.get() {
             wake.wake();
         }
@@ -376,7 +390,7 @@ impl Shared {
         let frame = OutgoingFrame::encode(value, kind, &self.options)?;
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
-        // Written or not, the frame is accepted: a broken channel is told by the loop.
+        // The frame is accepted, written or not: the loop reports a broken channel.
         let _ = frame.queue(&mut queue.outbox)?;
         let wake = self.write_or_wake(&mut queue);
         drop(queue);
@@ -386,7 +400,11 @@ impl Shared {
         Ok(waiting <= self.options.high_water_bytes)
     }
 
-    /// The queue, if it takes so many bytes more.
+    /// Locks the queue if it accepts `length` bytes more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], [`Error::Closed`].
     pub(crate) fn open_queue(
         &self,
         length: usize,
@@ -401,7 +419,7 @@ impl Shared {
         }
     }
 
-    /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
+    /// Writes the queue at once, or leaves it to the loop. Returns whether the loop must be woken.
     pub(crate) fn write_or_wake(&self, queue: &mut Queue) -> bool {
         if queue.loop_writes {
             self.flush_at_exit(queue);
@@ -412,10 +430,11 @@ impl Shared {
             queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);
         if let (false, Some(socket)) = (coalesce, queue.socket.as_deref()) {
             queue.written_at = Some(now);
-            // Whatever goes wrong goes wrong again on the loop, which tells it in order.
+            // An error needs no handling: the loop runs into the same error and reports it in
+            // order.
             let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
-                // The loop does not look at this queue now, so nobody else would.
+                // The loop does not poll this queue now, so this thread must recycle the memory.
                 queue.outbox.recycle_memory();
                 return false;
             }
@@ -425,7 +444,7 @@ impl Shared {
         true
     }
 
-    /// Something is queued: a normal exit waits until it is written.
+    /// Makes a normal exit of the process wait until the queue is written.
     pub(crate) fn flush_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
             let longest = Duration::from_millis(self.options.exit_flush_ms);

@@ -1,4 +1,4 @@
-//! A message that has arrived and was not decoded yet.
+//! A message that has arrived and is not decoded yet.
 
 use crate::buffers;
 use crate::codec;
@@ -13,10 +13,10 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// A received message, not decoded yet: for programs that route, and for events.
+/// A received message that is not decoded yet, for programs that route messages, and for events.
 ///
-/// It holds credit of its channel until it is decoded or dropped: a program that keeps messages
-/// makes the peer wait. Handles that are not decoded are closed with it.
+/// A message holds credit of its channel until it is decoded or dropped, so a program that keeps
+/// messages makes the peer wait. The drop closes the handles that were not decoded.
 ///
 /// ```
 /// let (a, b) = ipc::channel::<(u32, String), ()>()?;
@@ -29,9 +29,9 @@ use std::sync::Arc;
 /// ```
 pub struct Message {
     payload: Bytes,
-    /// `None` for a message without handles, which is small that way.
+    /// `None` for a message without handles, so that such a message is small.
     attachments: Option<Box<Attachments>>,
-    /// Given back last, when the handles are closed.
+    /// Dropped last, after the handles are closed.
     credit: Credit,
 }
 
@@ -39,12 +39,12 @@ pub struct Message {
 struct Attachments {
     handles: Vec<OwnedFd>,
     lost: bool,
-    /// The one that a Node peer sent attachments the message.
+    /// The handle that a Node peer attached to the message.
     from_node: Option<OwnedFd>,
 }
 
 impl Message {
-    /// Takes over a frame, on account of `account`.
+    /// Makes a message of a frame, which counts on `account`.
     pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, account: &Arc<CreditAccount>) -> Message {
         let Frame { payload, handles, handles_lost: lost, .. } = frame;
         let payload = match payload {
@@ -57,7 +57,7 @@ impl Message {
         Message { payload, attachments, credit }
     }
 
-    /// What a Node peer sent.
+    /// Makes a message of a payload from Node.
     pub(crate) fn from_node(
         payload: Bytes,
         handle: Option<OwnedFd>,
@@ -70,14 +70,12 @@ impl Message {
         Message { payload, attachments, credit }
     }
 
-    /// Decodes the message as a `T`.
-    ///
-    /// Handles that `T` does not take are closed.
+    /// Decodes the message as a `T`. Closes handles that `T` does not take.
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] when it is not a `T`; [`Error::HandlesLost`] when it came without its
-    /// handles.
+    /// [`Error::Decode`] when the message is not a `T`; [`Error::HandlesLost`] when it arrived
+    /// without its handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
         let Message { payload, attachments, credit } = self;
         let handles = match attachments {
@@ -90,7 +88,7 @@ impl Message {
             codec::decode(serialization, bytes, owner, handles, mapped_bytes_max)
         };
         match decode(&payload, Some(&payload), handles) {
-            // It may hold text that no Rust string can.
+            // A Node message may hold text that no Rust string can hold.
             Err(error) if is_node && serialization == Serialization::Json => {
                 match node::repaired_utf16(&payload) {
                     Some(repaired_utf16) => decode(&repaired_utf16, None, Vec::new()),
@@ -101,17 +99,19 @@ impl Message {
         }
     }
 
-    /// Takes the handle that a Node peer sent attachments the message.
+    /// Takes the handle that a Node peer attached to the message.
     ///
-    /// A handle inside a message of our own channels comes with [`decode`](Message::decode).
+    /// On a channel between programs of this crate, handles are inside the message, and
+    /// [`decode`](Message::decode) returns them.
     ///
-    /// Sockets of Node are non-blocking, and Node may still use the same socket (a server always,
-    /// a connection that was sent with `keepOpen`): making it blocking here would block Node there.
+    /// Node's sockets are non-blocking, and Node may still use the same socket: always a server,
+    /// and a connection that was sent with `keepOpen`. Making the socket blocking here would block
+    /// Node.
     pub fn take_handle(&mut self) -> Option<AnyHandle> {
         self.attachments.as_mut()?.from_node.take().map(AnyHandle::from)
     }
 
-    /// How many handles came with it.
+    /// Returns the number of handles that came with the message.
     #[must_use]
     pub fn handle_count(&self) -> usize {
         self.attachments.as_ref().map_or(0, |attachments| {
@@ -119,13 +119,13 @@ impl Message {
         })
     }
 
-    /// Its payload, as the codec wrote it.
+    /// Returns the payload, as the codec wrote it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The codec that wrote it.
+    /// Returns the codec that wrote the message.
     #[must_use]
     pub fn serialization(&self) -> Serialization {
         self.credit.account().serialization

@@ -1,14 +1,14 @@
-//! Which codec a channel uses, by number and by name.
+//! The name of a channel's codec: as a value, a number and a text.
 //!
 //! Pure.
 
 use std::fmt;
 
-/// Which codec a channel uses. Both ends must use the same.
+/// The codec of a channel. Both sides must use the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Serialization {
-    /// [`Bincode`](crate::Bincode): compact and fastest; for Rust programs on both sides.
+    /// [`Bincode`](crate::Bincode): compact and the fastest, for Rust programs on both sides.
     #[default]
     Bincode,
     /// [`Json`](crate::Json): Node's default.
@@ -18,7 +18,7 @@ pub enum Serialization {
 }
 
 impl Serialization {
-    /// The number that stands for it in a greeting.
+    /// Returns the number for a handshake.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -28,7 +28,7 @@ impl Serialization {
         }
     }
 
-    /// The codec behind a number in a greeting.
+    /// Returns the codec with this number in a handshake.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Serialization> {
         Some(match number {
@@ -39,7 +39,7 @@ impl Serialization {
         })
     }
 
-    /// The name that stands for it in an environment variable.
+    /// Returns the name for an environment variable.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Serialization {
         }
     }
 
-    /// The codec behind a name.
+    /// Returns the codec with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Serialization> {
         [Serialization::Bincode, Serialization::Json, Serialization::Advanced]

@@ -1,4 +1,4 @@
-//! Memory shared between processes: large payloads that are handed over, not copied.
+//! Shared memory: large payloads that are handed over, not copied.
 
 use crate::handle::Handle;
 use crate::side_table::SideTable;
@@ -11,17 +11,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, LazyLock};
 use sys::memory::{self as memory, Draft, Mapping};
 
-/// The name under which our codecs recognise shared memory.
+/// The name under which the codecs recognise shared memory.
 pub(crate) const MARKER: &str = "\u{0}brood::SharedMemory";
 
-/// On the way in: the descriptor that came with the message, checked and mapped.
+/// Received descriptors, checked and mapped, on their way from the deserializer to
+/// [`SharedMemory`].
 pub(crate) static INCOMING: LazyLock<SideTable<(OwnedFd, Mapping)>> = SideTable::lazy();
 
-/// Bytes that several processes see, and none can change.
+/// Memory that several processes can read and none can change.
 ///
-/// Sending it costs the same whatever its size: only a handle travels. It is sealed before it
-/// leaves and checked when it arrives, so a hostile peer can neither change nor shrink it under
-/// its reader; one that is not sealed, or larger than
+/// Sending costs the same for every size, because only a handle travels. The memory is sealed
+/// before it is sent and checked when it arrives, so a hostile peer can neither change nor shrink
+/// it under its reader. Memory that is not sealed, or larger than
 /// [`Options::mapped_bytes_max`](crate::Options::mapped_bytes_max), is refused.
 ///
 /// ```
@@ -41,11 +42,11 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// Makes `length` zero bytes, lets `fill` write them, and seals them.
+    /// Makes `length` zero bytes, calls `fill` to write them, and seals them.
     ///
     /// # Errors
     ///
-    /// `EMFILE` when no descriptor is left, `ENOMEM` when there is no room.
+    /// `EMFILE` when no descriptor number is left; `ENOMEM` when there is not enough memory.
     pub fn with(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<SharedMemory> {
         let mut draft = Draft::new("brood", length)?;
         fill(draft.bytes_mut());
@@ -66,11 +67,11 @@ impl SharedMemory {
         Ok(SharedMemory { file: Handle::new(file), mapping })
     }
 
-    /// The same memory again, so that one can be sent and one kept.
+    /// Duplicates the memory, to send one and keep the other.
     ///
     /// # Errors
     ///
-    /// `EBADF` when it was sent; `EMFILE` when no descriptor is left.
+    /// `EBADF` when the memory was sent; `EMFILE` when no descriptor number is left.
     pub fn try_clone(&self) -> io::Result<SharedMemory> {
         Ok(SharedMemory { file: self.file.try_clone()?, mapping: Arc::clone(&self.mapping) })
     }
@@ -90,7 +91,7 @@ impl AsRef<[u8]> for SharedMemory {
     }
 }
 
-/// Maps what has arrived, unless it is not sealed or too large.
+/// Maps received memory, unless it is unsealed or too large.
 pub(crate) fn map(file: BorrowedFd<'_>, bytes_max: usize) -> Result<Mapping, String> {
     Mapping::new(file, bytes_max).map_err(|error| match error.raw_os_error() {
         Some(sys::errno::EPERM) => "shared memory that is not sealed".into(),

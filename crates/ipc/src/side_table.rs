@@ -1,16 +1,17 @@
-//! Where values that serde cannot carry wait for the moment between two calls.
+//! A side table for values that serde cannot carry.
 //!
-//! serde's traits erase every type but its own, so a handle cannot be given to our serializer by
-//! argument. Instead the giver leaves it here under a number nobody can guess, passes the number,
-//! and takes the deposit away again if it was not picked up. A format that is not ours picks
-//! nothing up, so a handle in it is an error, never a forged descriptor.
+//! serde's traits erase every type but their own, so a handle cannot reach the serializer of this
+//! crate as an argument. Instead, the handle's `serialize` inserts it here under a number that
+//! nobody can guess, passes the number, and removes the entry if the serializer has not removed it.
+//! A foreign format removes nothing, so a handle in a foreign format is an error and never a forged
+//! descriptor.
 //!
-//! SideTable live only during one call of `serialize` or `deserialize`.
+//! Entries live only during one call of `serialize` or `deserialize`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-/// A place for values of type `T` in transit.
+/// The table for values of type `T`.
 pub(crate) struct SideTable<T> {
     secret: u64,
     state: Mutex<(u64, Vec<(u64, T)>)>,
@@ -24,7 +25,7 @@ impl<T> SideTable<T> {
         })
     }
 
-    /// Leaves `value`; returns the number that gives it back.
+    /// Inserts `value`, and returns the number under which it can be removed.
     pub(crate) fn insert(&self, value: T) -> u64 {
         let mut state = self.lock();
         state.0 += 1;
@@ -33,10 +34,10 @@ impl<T> SideTable<T> {
         number
     }
 
-    /// Takes what was left under `number`, if nobody did before.
+    /// Removes and returns the value under `number`, if it is still there.
     pub(crate) fn remove(&self, number: u64) -> Option<T> {
         let mut state = self.lock();
-        // Few at a time: one per thread that is between two calls right now.
+        // The table is short: one entry for each thread that serializes at this moment.
         let at = state.1.iter().rposition(|(other, _)| *other == number)?;
         Some(state.1.swap_remove(at).1)
     }
@@ -46,8 +47,8 @@ impl<T> SideTable<T> {
     }
 }
 
-/// One number for each `seed`, spread over all there are. Nobody outside sees any of them, so
-/// mixing well is enough; a keyed hash would cost as much as the rest of a deposit.
+/// Maps each `seed` to another number, spread over all numbers. Numbers are never seen outside, so
+/// good mixing is enough; a keyed hash would cost as much as everything else here.
 fn scatter(seed: u64) -> u64 {
     let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -253,7 +253,7 @@ fn a_thread_that_waits_to_receive_lets_others_send() {
     while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| a.recv().unwrap());
-        // Full or not, it answers.
+        // The call returns whether the queue is full or not.
         for _ in 0..100 {
             let _ = a.try_send(Blob::from(vec![0; 100_000]));
         }

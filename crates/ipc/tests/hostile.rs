@@ -1,7 +1,7 @@
-//! What a hostile or broken peer can do to a channel: cost it its own channel, and nothing else.
+//! Attacks of a hostile or broken peer, which must cost only its own channel.
 //!
-//! Every attack is played against both kinds of ends. Descriptors are counted at the end of each
-//! in a process of its own (`descriptors_are_never_leaked`).
+//! Every attack is played against blocking and loop-driven endpoints. A process of its own counts
+//! descriptors after each of them (`descriptors_are_never_leaked`).
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// The attacker's end: bytes as it likes.
+/// The attacker's socket, which sends arbitrary bytes.
 struct Attacker(UnixStream);
 
 impl Attacker {
@@ -26,7 +26,7 @@ impl Attacker {
     }
 
     fn write(&self, bytes: &[u8]) {
-        // The victim may have hung up already.
+        // The victim may have closed already.
         let _ = (&self.0).write_all(bytes);
     }
 
@@ -49,7 +49,7 @@ fn pair() -> (Attacker, OwnedFd) {
     (Attacker(attacker), victim.into())
 }
 
-/// Plays `attack` against a blocking end and a loop-driven one; gives the error of each.
+/// Plays `attack` against a blocking and a loop-driven endpoint, and returns the error of each.
 fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
     let (attacker, socket) = pair();
     let blocking = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
@@ -197,7 +197,7 @@ fn another_version_in_the_greeting_is_an_error_that_names_both() {
     }
 }
 
-/// Plays one payload against a channel whose type is `R`; gives the error of that message.
+/// Plays one payload against a channel of type `R`, and returns the error of that message.
 fn refusal<R: serde::de::DeserializeOwned>(payload: &[u8], fds: &[BorrowedFd<'_>]) -> String {
     let (attacker, socket) = pair();
     let channel = Channel::<(), R>::from_fd(socket, Options::default()).unwrap();
@@ -227,7 +227,7 @@ struct Deep(Option<Box<Deep>>);
 
 #[test]
 fn deep_nesting_is_refused_and_no_stack_overflows() {
-    // As much as the socket holds before anybody reads.
+    // The payload is as long as the socket allows before the receiver reads.
     let why = refusal::<Deep>(&vec![1; 50_000], &[]);
     assert!(why.contains("nested deeper"), "{why}");
 }
@@ -237,7 +237,7 @@ fn shared_memory_that_can_still_shrink_is_refused() {
     let open = sys::memory::create("open", 1 << 20).unwrap();
     let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[open.as_fd()]);
     assert!(why.contains("not sealed"), "{why}");
-    // It was not kept either: its owner may go on as it likes.
+    // The memory was not kept either, so its owner can still change it.
     std::fs::File::from(open).set_len(0).unwrap();
     let file = tempfile::tempfile().unwrap();
     let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[file.as_fd()]);
@@ -266,7 +266,7 @@ fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
     let bytes = message(&7_u32.to_le_bytes());
     for (at, byte) in bytes.iter().enumerate() {
         slow.write(&[*byte]);
-        // Another channel on the same loop goes on at every point.
+        // Another channel on the same loop makes progress after every byte.
         let (other, socket) = pair();
         let (_link, others) = link(socket);
         other.greet();
@@ -304,7 +304,7 @@ fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
 
 #[test]
 fn order_holds_when_writes_stop_anywhere_in_frames_with_handles() {
-    // A tiny send buffer makes the kernel stop in the middle of frames.
+    // A small send buffer makes the kernel stop in the middle of frames.
     let (sender, receiver) = ipc::channel::<(u32, Vec<u8>, Handle<OwnedFd>), ()>().unwrap();
     let thread = std::thread::spawn(move || {
         for number in 0..200 {
@@ -374,7 +374,7 @@ fn descriptors_are_never_leaked() {
 #[test]
 #[ignore = "counts the descriptors of its process; run by the test above"]
 fn alone_every_attack_leaves_no_descriptor() {
-    // The loop's own descriptors are opened first.
+    // The loop opens its own descriptors first.
     a_peer_that_never_reads_hangs_nobody_else();
     let count = || sys::fd::open_descriptors().unwrap().len();
     let before = count();
@@ -386,7 +386,7 @@ fn alone_every_attack_leaves_no_descriptor() {
         the_end_in_the_middle_of_a_frame_is_told();
         order_holds_when_writes_stop_anywhere_in_frames_with_handles();
     }
-    // The loop closes a socket just after it has told the disconnect.
+    // The loop closes a socket just after it has emitted the disconnect.
     let (_never, news) = unbounded::<()>();
     let deadline = Instant::now() + LONG;
     while count() > before && Instant::now() < deadline {
@@ -424,7 +424,7 @@ fn alone_return_with_much_queued_in_a_link() {
     for _ in 0..100 {
         link.send(ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
-    // The process ends, and with it nobody drops this.
+    // The process exits without dropping the link.
     std::mem::forget(link);
 }
 

@@ -1,33 +1,33 @@
-//! Whether to stay spin_time for what is about to come.
+//! Adaptive waiting: whether a blocking receiver spins for a moment before it sleeps.
 //!
-//! A sleep and a wake-up cost some 30 µs is_enabled a virtual machine, more than a whole round trip
-//! between two busy cores. Whether staying spin_time pays depends is_enabled the peer and is_enabled who else wants
-//! the core, so [`AdaptiveWait`] learns it: it tries, and stops trying where that did not help. Trying is
-//! taken up again from time to time, ever more seldom while it keeps failing.
+//! A sleep and a wake-up cost some 30 µs on a virtual machine, more than a whole round trip between
+//! two busy cores. Whether a spin pays depends on the peer and on the other users of the core, so
+//! [`AdaptiveWait`] learns from each attempt and stops when attempts fail. It tries again from time
+//! to time, and the pauses between the attempts grow while they keep failing.
 //!
 //! Pure.
 
 use std::time::Duration;
 
-/// How long staying spin_time is tried at most: about what a sleep and a wake-up cost.
+/// The longest spin: about the cost of a sleep and a wake-up.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 
-/// After so many failures in a row it is given up for a while.
+/// After this many failures in a row, the channel stops spinning for a while.
 const FAILURES_MAX: u32 = 2;
 
-/// The first and the longest pause between two tries, in waits.
+/// The first and the longest pause between two attempts, counted in waits.
 const PAUSE_MIN: u32 = 8;
 const PAUSE_MAX: u32 = 1024;
 
-/// A sleep longer than this was far from what staying spin_time could have succeeded.
+/// A sleep that took longer shows that no spin could have caught the message.
 const LONG_SLEEP: Duration = Duration::from_micros(500);
 
-/// What one channel has learned about its waits.
+/// The experience of one channel with its waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdaptiveWait {
     is_enabled: bool,
     failures: u32,
-    /// Waits until the next try; 0 while trying.
+    /// The number of waits until the next attempt; 0 while the channel spins.
     pause: u32,
     pause_next: u32,
 }
@@ -37,7 +37,7 @@ impl AdaptiveWait {
         AdaptiveWait { is_enabled, failures: 0, pause: 0, pause_next: PAUSE_MIN }
     }
 
-    /// How long to stay spin_time now, if at all.
+    /// Returns how long this wait spins before it sleeps, or `None` for a sleep at once.
     #[inline]
     pub(crate) fn spin_time(&mut self) -> Option<Duration> {
         if !self.is_enabled {
@@ -50,14 +50,14 @@ impl AdaptiveWait {
         Some(SPIN_MAX)
     }
 
-    /// Staying spin_time was rewarded.
+    /// Records a spin in which something arrived.
     #[inline]
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.pause_next = PAUSE_MIN;
     }
 
-    /// Staying spin_time was in vain, and the sleep after it took this long.
+    /// Records a spin in which nothing arrived, and how long the sleep after it took.
     pub(crate) fn failed(&mut self, slept: Duration) {
         self.failures += 1;
         if self.failures >= FAILURES_MAX || slept >= LONG_SLEEP {
@@ -74,7 +74,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_micros(60);
 
-    /// How many of `waits` stay spin_time when every one of them is in vain.
+    /// Returns how many of `waits` spin when every spin fails.
     fn tries(wait: &mut AdaptiveWait, waits: usize) -> usize {
         (0..waits).filter(|_| wait.spin_time().inspect(|_| wait.failed(SHORT)).is_some()).count()
     }

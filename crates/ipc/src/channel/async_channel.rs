@@ -1,4 +1,4 @@
-//! The same channel for tokio: `AsyncFd` over the same descriptor.
+//! The asynchronous channel: tokio's `AsyncFd` around the same descriptor.
 
 use crate::channel::Channel;
 use crate::channel::endpoint::{Endpoint, EndpointParts, decode};
@@ -18,28 +18,32 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// One end of a channel that sends `S` and receives `R`, for tokio.
+/// An asynchronous endpoint, for tokio, of a channel that sends `S` and receives `R`.
 ///
-/// All futures may be dropped at any time: no message is lost or cut. One whose `send` was dropped
-/// is accepted and written by the next call.
+/// Every future is cancel safe: dropping it loses no message and cuts none. A message whose `send`
+/// was dropped counts as accepted, and the next call writes it.
 pub struct AsyncChannel<S, R> {
-    /// `None` only while it is dropped.
+    /// `None` only inside `drop`.
     io: Option<AsyncFd<OwnedFd>>,
     options: Options,
     outbox: Outbox<OwnedFd>,
     inbox: Inbox<OwnedFd>,
-    /// Nothing more is sent: the peer is gone.
+    /// A write has failed, so nothing more is sent.
     closed: bool,
     types: PhantomData<fn(S) -> R>,
 }
 
 impl<S, R> Channel<S, R> {
-    /// Makes this end asynchronous. Must be called inside a tokio runtime with I/O enabled.
+    /// Makes this endpoint asynchronous. Requires a tokio runtime with I/O enabled.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
-    /// [`Error::Os`] when it cannot be registered.
+    /// [`Error::Closed`] when the endpoint is closed or a half of it is in use; [`Error::Os`] when
+    /// the descriptor cannot be registered.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime, and in one without I/O.
     pub fn into_async(self) -> Result<AsyncChannel<S, R>, Error> {
         let parts = Endpoint::into_parts(self.into_endpoint()).filter(|parts| !parts.closed);
         let EndpointParts { socket, options, outbox, inbox, .. } = parts.ok_or(Error::Closed)?;
@@ -57,7 +61,7 @@ impl<S, R> AsyncChannel<S, R> {
         self.io.as_ref().expect("an end in use has its socket")
     }
 
-    /// Sends `value`; waits while the peer does not read.
+    /// Sends `value`. Waits while the peer does not read.
     ///
     /// # Errors
     ///
@@ -90,7 +94,7 @@ impl<S, R> AsyncChannel<S, R> {
         OutgoingFrame::encode(value, Kind::Message, &self.options)?.queue(&mut self.outbox)
     }
 
-    /// Writes what waits.
+    /// Writes the queue. Waits while the peer does not read.
     ///
     /// # Errors
     ///
@@ -120,7 +124,7 @@ impl<S, R> AsyncChannel<S, R> {
         Ok(())
     }
 
-    /// Receives the next message.
+    /// Receives the next message. Waits until there is one.
     ///
     /// # Errors
     ///
@@ -205,7 +209,7 @@ mod tests {
             for length in [0, 10, 100_000, 5_000_000] {
                 a.send(crate::Blob::from(vec![1; length])).await.unwrap();
                 assert_eq!(a.recv().await.unwrap() as usize, length);
-                // At rest it keeps no buffer.
+                // An idle endpoint keeps no buffer.
                 assert!(a.inbox.decoder().wants_buffer() && !a.outbox.holds_much_memory());
             }
             drop(a);

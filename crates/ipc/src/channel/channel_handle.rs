@@ -1,4 +1,4 @@
-//! Passing an end on: inside a message of another channel, or to a child by its environment.
+//! Moving an endpoint: inside a message of another channel, or through the environment to a child.
 
 use crate::channel::Channel;
 use crate::error::Error;
@@ -13,7 +13,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A channel's end on its way to another owner: a handle, as part of any message.
+/// An endpoint on its way to another owner, as a part of any message.
+///
+/// Made by [`Channel::into_handle`].
 ///
 /// ```
 /// use ipc::{Channel, ChannelHandle};
@@ -32,6 +34,7 @@ pub struct ChannelHandle<S, R> {
     socket: Handle<OwnedFd>,
     codec: u8,
     tag: String,
+    // The names in a message of JSON stay as they are: other builds read them.
     #[serde(rename = "greeted")]
     handshake_sent: bool,
     #[serde(rename = "heard")]
@@ -56,21 +59,21 @@ impl<S, R> ChannelHandle<S, R> {
         }
     }
 
-    /// Makes it an end again, with default limits.
+    /// Makes the endpoint with default limits.
     ///
     /// # Panics
     ///
-    /// When it was sent by reference.
+    /// Panics when the handle was sent by reference.
     #[must_use]
     pub fn open(self) -> Channel<S, R> {
         self.open_with(Options::default())
     }
 
-    /// Makes it an end again, with the codec and tag that the channel has.
+    /// Makes the endpoint with the given limits, and with the codec and tag that the channel has.
     ///
     /// # Panics
     ///
-    /// When it was sent by reference.
+    /// Panics when the handle was sent by reference.
     #[must_use]
     pub fn open_with(self, options: Options) -> Channel<S, R> {
         let serialization = Serialization::from_number(self.codec).unwrap_or_default();
@@ -83,13 +86,15 @@ impl<S, R> ChannelHandle<S, R> {
         )
     }
 
-    /// Prepares it for a child that will find it under `number`: the descriptor to give to the
-    /// child there, and the text for an environment variable, from which
-    /// [`Channel::from_env`] makes the end.
+    /// Turns the handle into a descriptor for a child and the text of an environment variable.
+    ///
+    /// The child must find the descriptor under `number`. It makes the endpoint with
+    /// [`Channel::from_env`].
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the end was used already: a variable cannot say that.
+    /// `InvalidInput` when the endpoint has sent or received already, which the variable cannot
+    /// express.
     pub fn into_env(self, number: u32) -> io::Result<(OwnedFd, String)> {
         if self.handshake_sent || self.handshake_received {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -108,16 +113,18 @@ impl<S, R> fmt::Debug for ChannelHandle<S, R> {
 }
 
 impl<S, R> Channel<S, R> {
-    /// Takes the end that the parent announced in the environment variable `name`, as
-    /// [`ChannelHandle::into_env`] wrote it. Works once per variable.
+    /// Makes an endpoint of the socket that the parent announced in the environment variable
+    /// `name`.
     ///
-    /// The announcement is checked before anything is touched: the descriptor must be open, lead
-    /// to the inode the parent saw, and be a Unix stream socket. It is close-on-exec afterwards,
-    /// so that children of this process do not get it. The codec is the announced one.
+    /// The variable holds the text of [`ChannelHandle::into_env`] and works once. Before the
+    /// descriptor is touched, the announcement is checked: the descriptor must be open, lead to the
+    /// inode that the parent saw, and be a Unix stream socket. The descriptor is then made
+    /// close-on-exec, so that children of this process do not inherit it. The announced codec
+    /// replaces the one in `options`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] says what is wrong with the announcement.
+    /// [`Error::NotAChannel`] with the part of the announcement that is wrong.
     pub fn from_env(name: &str, options: Options) -> Result<Channel<S, R>, Error> {
         let text = env::var(name).map_err(|_| Error::NotAChannel("the variable is not set"))?;
         let (number, inode, codec) = parse(&text)?;

@@ -1,7 +1,7 @@
-//! One end of a blocking channel, whatever its types: what `send` and `recv` do.
+//! A blocking endpoint without message types: the work of `send` and `recv`.
 //!
-//! Memory for what comes and goes belongs to the thread that is at it. An end at rest keeps what
-//! was fed and not flushed, and what came and is not a whole message yet.
+//! Buffers belong to the thread that sends or receives. An idle endpoint keeps only messages that
+//! were fed and not flushed, and the beginning of a message that has not arrived completely.
 
 use crate::buffers;
 use crate::channel::adaptive_wait::AdaptiveWait;
@@ -26,23 +26,23 @@ use std::time::{Duration, Instant};
 use sys::poll::{self, Interest};
 use sys::scm;
 
-/// `feed` writes by itself once so much waits, in bytes.
+/// The queue length from which `feed` writes, in bytes.
 const FEED_BYTES: usize = 64 * 1024;
 
-/// How soon a write is tried again after a shortage.
+/// The pause before a write is tried again after a shortage.
 const SHORTAGE: Duration = Duration::from_millis(1);
 
-/// One end, whatever its types.
+/// One endpoint, independent of its message types.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// `None` only once the end was taken apart.
+    /// `None` only after the endpoint was taken apart.
     socket: Option<OwnedFd>,
     pub(crate) options: Options,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
-    /// No more is sent: `disconnect` was called, or the peer is gone.
+    /// Nothing more is sent: `disconnect` was called, or the peer is gone.
     closed: AtomicBool,
-    /// The account of messages that are taken as they came.
+    /// The account for messages that are received without being decoded.
     unread: OnceLock<Arc<CreditAccount>>,
 }
 
@@ -55,11 +55,11 @@ pub(crate) struct Sending {
 pub(crate) struct Receiving {
     pub(crate) inbox: Inbox<OwnedFd>,
     wait: AdaptiveWait,
-    /// Nothing comes any more.
+    /// The stream has ended, or an error made it unreadable.
     ended: bool,
 }
 
-/// What an end is taken apart into.
+/// The parts of an endpoint that a link or an asynchronous channel takes over.
 pub(crate) struct EndpointParts {
     pub(crate) socket: OwnedFd,
     pub(crate) options: Options,
@@ -108,7 +108,7 @@ impl Endpoint {
         !self.closed.load(Ordering::Acquire)
     }
 
-    /// Queues `value`, and writes as `mode` says.
+    /// Sends `value` and writes as `mode` says.
     pub(crate) fn send<T: Serialize>(&self, value: T, mode: SendMode) -> Result<(), SendError<T>> {
         if !self.is_connected() {
             return Err(SendError { value, error: Error::Closed });
@@ -127,7 +127,7 @@ impl Endpoint {
                 Flush::Full | Flush::Shortage => return Err(Error::Full),
             }
         }
-        // What goes wrong here goes wrong again on the way through the queue.
+        // An error here needs no handling: the queued frame runs into the same error below.
         let write = |bytes: &[u8], handles: &[OwnedFd]| match mode {
             SendMode::Feed => 0,
             SendMode::Send | SendMode::Try => {
@@ -147,12 +147,12 @@ impl Endpoint {
         result.inspect_err(|_| queued.reclaim(&mut sending.outbox))
     }
 
-    /// Writes everything; sleeps while the peer does not read.
+    /// Writes the whole queue. Sleeps while the peer does not read.
     pub(crate) fn flush_all(&self, sending: &mut Sending) -> Result<(), Error> {
         while !sending.outbox.is_empty() {
             match socket_io::write(self.fd(), &mut sending.outbox, true) {
                 Ok(_) => {}
-                // Somebody who shares the socket made it non-blocking.
+                // Another process that shares the socket has made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll::writable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
                 }
@@ -197,7 +197,7 @@ impl Endpoint {
                 (count, _) => Err(Error::Undelivered(count)),
             },
         };
-        // Fails only when the peer is gone, which is what was wanted.
+        // The call fails only when the peer is gone, which needs no shutdown.
         let _ = sys::socket::shutdown_write(self.fd());
         result
     }
@@ -206,7 +206,8 @@ impl Endpoint {
         self.recv_with(|frame| decode(&self.options, frame))
     }
 
-    /// The next message as it came, on an account of its own.
+    /// Receives a message without decoding it. Unread messages count on an account of this
+    /// endpoint.
     pub(crate) fn recv_message(&self) -> Result<Message, Error> {
         let account = self.unread.get_or_init(|| CreditAccount::new(&self.options, false));
         self.recv_with(|frame| match frame.handles_lost {
@@ -229,7 +230,7 @@ impl Endpoint {
         }
     }
 
-    /// `None`: looks, and does not wait at all.
+    /// Receives a message until `deadline`; with `None`, only one that has arrived already.
     pub(crate) fn recv_until<R: DeserializeOwned>(
         &self,
         deadline: Option<Instant>,
@@ -258,20 +259,20 @@ impl Endpoint {
         }
     }
 
-    /// Tells whether a caller may sleep until the descriptor is ready: nothing that was read waits
-    /// to be taken. Writes what the socket takes of what was fed.
+    /// Writes as much of the queue as the socket takes, and returns whether a caller may sleep
+    /// until the descriptor is ready: `false` when a message was read already.
     pub(crate) fn prepare_wait(&self) -> bool {
         self.flush_if_free();
         let mut receiving = self.receiving();
         !receiving.ended && !receiving.inbox.decoder().is_ready()
     }
 
-    /// Tells whether something waits to be written.
+    /// Returns whether accepted messages wait to be written.
     pub(crate) fn wants_to_write(&self) -> bool {
         self.is_connected() && !self.sending().outbox.is_empty()
     }
 
-    /// The next message that was read already.
+    /// Returns the next message that was read already.
     #[inline]
     fn next<R>(
         &self,
@@ -289,7 +290,8 @@ impl Endpoint {
             };
             match frame {
                 None => return Ok(None),
-                // Not for users: a channel that carries these belongs to the crates above.
+                // Internal messages are not for users; channels that carry them belong to the
+                // crates above.
                 Some(Frame { kind: Kind::Internal, .. }) => {}
                 Some(frame) => {
                     let taken = take(frame);
@@ -302,7 +304,7 @@ impl Endpoint {
         }
     }
 
-    /// One read that may sleep, or stay spin_time where that has proved to be better.
+    /// Reads once and waits for bytes: spins first where spinning has paid off, then sleeps.
     fn read_waiting(&self, receiving: &mut Receiving) -> Result<(), Error> {
         self.flush_before_sleep(None)?;
         let Some(spin_time) = receiving.wait.spin_time() else {
@@ -325,14 +327,14 @@ impl Endpoint {
         Ok(())
     }
 
-    /// One read; false when nothing was there.
+    /// Reads once. Returns `false` when nothing had arrived.
     #[inline]
     fn read(&self, receiving: &mut Receiving, wait: bool) -> Result<bool, Error> {
         receiving.inbox.take_buffer();
         match socket_io::read(self.fd(), &mut receiving.inbox, wait) {
             Ok(Read::Bytes(_)) => Ok(true),
             Ok(Read::WouldBlock) if wait => {
-                // Somebody who shares the socket made it non-blocking.
+                // Another process that shares the socket has made it non-blocking.
                 poll::readable(self.fd(), None).map_err(|error| Error::Os("poll", error))?;
                 Ok(false)
             }
@@ -349,14 +351,14 @@ impl Endpoint {
         }
     }
 
-    /// Who waits for an answer wants the question to be sent: writes what was fed, also while the
-    /// peer does not read because it is waiting itself for us to read.
+    /// Writes the queue before a sleep, so that the peer can answer what was fed.
     ///
-    /// Returns when everything is written, something can be read, or `until` has passed.
+    /// The peer may not read because it waits until this side reads. Therefore the call returns
+    /// when everything is written, when something can be read, or at `until`.
     #[inline]
     fn flush_before_sleep(&self, until: Option<Instant>) -> Result<(), Error> {
         loop {
-            // Whoever sends meanwhile is not held up by our sleep.
+            // The lock is not held during the sleep, so that other threads can send.
             let interest = match self.flush_if_free() {
                 Flush::Done => return Ok(()),
                 Flush::Full => Interest::BOTH,
@@ -376,9 +378,11 @@ impl Endpoint {
         }
     }
 
-    /// Writes what the socket takes of what was fed, unless another thread is sending: that one
-    /// writes it. An error is not one of receiving: what the peer sent before it left is still
-    /// read.
+    /// Writes as much of the queue as the socket takes, unless another thread is sending and so
+    /// writes it.
+    ///
+    /// A write error is not reported, because a receiver must still get what the peer sent before
+    /// it closed.
     #[inline]
     fn flush_if_free(&self) -> Flush {
         let Ok(mut sending) = self.sending.try_lock() else { return Flush::Done };
@@ -388,7 +392,7 @@ impl Endpoint {
         self.flush_some(&mut sending).unwrap_or(Flush::Done)
     }
 
-    /// Takes the end apart, if nobody else has a part of it.
+    /// Takes the endpoint apart, or returns `None` when another half of it is in use.
     pub(crate) fn into_parts(this: Arc<Endpoint>) -> Option<EndpointParts> {
         let mut end = Arc::into_inner(this)?;
         let socket = end.socket.take()?;
@@ -424,13 +428,13 @@ impl Drop for Endpoint {
     }
 }
 
-/// What is left to be written, and why.
+/// The result of a write that did not sleep.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flush {
     Done,
-    /// The peer must read first.
+    /// The socket is full: the peer must read first.
     Full,
-    /// The kernel is short of something; no readiness tells when that ends.
+    /// The kernel lacks a resource, and no readiness tells when it is available again.
     Shortage,
 }
 
@@ -462,7 +466,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     }
 }
 
-/// For a shortage that no readiness tells the end of.
+/// Sleeps for a moment, because no readiness tells the end of a shortage.
 fn wait_a_little() {
     std::thread::sleep(SHORTAGE);
 }

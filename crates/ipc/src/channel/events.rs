@@ -1,4 +1,4 @@
-//! A channel's receiving side on the loop: messages as events, or as callbacks.
+//! The receiving half on the loop: messages as events, or as callbacks.
 
 use crate::channel::Channel;
 use crate::error::{Error, SendError};
@@ -9,14 +9,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A message of type `R` that has arrived and was not decoded yet. It holds credit until then.
+/// A message of type `R` that has arrived and is not decoded yet.
+///
+/// Holds credit of its channel until it is decoded or dropped, as [`Message`] does.
 pub struct TypedMessage<R> {
     message: Message,
     kind: PhantomData<fn() -> R>,
 }
 
 impl<R: DeserializeOwned> TypedMessage<R> {
-    /// Decodes it.
+    /// Decodes the message.
     ///
     /// # Errors
     ///
@@ -25,7 +27,7 @@ impl<R: DeserializeOwned> TypedMessage<R> {
         self.message.decode()
     }
 
-    /// The message without its type: to be decoded as something else, or handed on.
+    /// Returns the message without its type, to decode it as another type or to pass it on.
     #[must_use]
     pub fn into_message(self) -> Message {
         self.message
@@ -38,32 +40,33 @@ impl<R> fmt::Debug for TypedMessage<R> {
     }
 }
 
-/// What happens on a channel whose receiving side is on the loop.
+/// An event of a channel whose receiving half is on the loop.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<R> {
-    /// A message came.
+    /// A message has arrived.
     Message(TypedMessage<R>),
-    /// The channel is closed. The last event.
+    /// The channel is closed. This is the last event.
     Disconnect {
-        /// Messages that were accepted and the peer did not take.
+        /// The number of accepted messages that the peer did not read.
         undelivered: usize,
-        /// Why, unless one side disconnected or went away.
+        /// The reason, unless one side disconnected or exited.
         error: Option<Error>,
     },
 }
 
-/// The sending side of a channel whose receiving side is on the loop. Never blocks.
+/// The sending half of a channel whose receiving half is on the loop. Never blocks.
 ///
-/// Clones are the same side; when the last one drops, the channel closes once everything accepted
-/// is written.
+/// Clones share the half. The drop of the last clone closes the channel after everything that was
+/// accepted is written.
 pub struct LinkSender<S> {
     link: Link,
     kind: PhantomData<fn(S)>,
 }
 
 impl<S: Serialize> LinkSender<S> {
-    /// Sends a message; false while more waits than the high-water mark.
+    /// Sends a message. Returns `false` when more bytes than the high-water mark wait to be
+    /// written.
     ///
     /// # Errors
     ///
@@ -74,12 +77,12 @@ impl<S: Serialize> LinkSender<S> {
 }
 
 impl<S> LinkSender<S> {
-    /// Closes the channel once everything that was accepted is written.
+    /// Closes the channel after everything that was accepted is written. Does not wait.
     pub fn disconnect(&self) {
         self.link.disconnect();
     }
 
-    /// Tells whether messages are accepted.
+    /// Returns whether messages are accepted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.link.is_connected()
@@ -99,7 +102,11 @@ impl<S> fmt::Debug for LinkSender<S> {
 }
 
 impl<S, R> Channel<S, R> {
-    /// Hands the receiving side to the loop; what comes is an event, for `select!`.
+    /// Moves the receiving half to the loop; messages arrive as events, for `select!`.
+    ///
+    /// The queue of events has no limit of its own: messages that are not decoded count against
+    /// [`Options::unread_bytes_max`](crate::Options::unread_bytes_max), above which the channel is
+    /// not read.
     ///
     /// ```
     /// use ipc::Event;
@@ -141,18 +148,18 @@ impl<S, R> Channel<S, R> {
                     return;
                 }
             };
-            // Nothing is stored for a receiver that is gone.
+            // A receiver that is gone gets no events, and none are stored for it.
             let _ = sender.send(event);
         })?;
         Ok((LinkSender { link, kind: PhantomData }, events))
     }
 
-    /// Hands the receiving side to the loop; `call` gets each message, in order, on the callback
+    /// Moves the receiving half to the loop and calls `call` with each message on the callback
     /// thread.
     ///
-    /// The last call gets the error that ended the channel, if one did, or
-    /// [`Error::Undelivered`] when the peer left before it took what was sent. Then `call` is
-    /// dropped.
+    /// Calls happen in the order of the messages. The last call gets the error that closed the
+    /// channel, or [`Error::Undelivered`] when the peer closed before it had read everything; there
+    /// is no such call when neither happened. Then `call` is dropped.
     ///
     /// ```
     /// let (a, b) = ipc::channel::<String, u32>()?;
@@ -206,7 +213,7 @@ mod tests {
         let (a, b) = crate::channel::<(), u8>().unwrap();
         let (sender, heard) = crossbeam_channel::unbounded();
         let _sender = a.on_message(move |message| sender.send(message.ok()).unwrap()).unwrap();
-        // A peer that sends something else in between.
+        // The peer sends one message of another type in between.
         let peer = b.into_link(|_| {}).unwrap();
         for number in 0..100_u8 {
             peer.send(number).unwrap();

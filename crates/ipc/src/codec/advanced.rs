@@ -1,8 +1,8 @@
 //! Node's `advanced` serialization: the format of V8's structured clone.
 //!
-//! [`Value`] keeps what JSON cannot: cycles and shared objects, `Map`, `Set`, `BigInt`, typed
-//! arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
-//! [`Value`]s and for any other type of serde.
+//! A [`Value`] keeps what JSON cannot express: cycles and shared objects, `Map`, `Set`, `BigInt`,
+//! typed arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
+//! [`Value`]s and for all other types of serde.
 
 mod item_deserializer;
 mod item_serializer;
@@ -26,14 +26,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::io::Write;
 use std::marker::PhantomData;
 
-/// The name under which this codec recognises a [`Value`]. Others see its bytes.
+/// The name under which this codec recognises a [`Value`]. Other codecs see its bytes.
 pub(crate) const MARKER: &str = "\u{0}brood::Value";
 
 /// Node's `advanced` serialization.
 ///
 /// A struct becomes an object, a sequence an array, bytes a `Buffer`, `None` and `()` become
-/// `null`, integers beyond 2^53 a `BigInt`, a map with other keys than strings a `Map`. Enums are
-/// written as JSON would. To see everything a peer can send, decode a [`Value`].
+/// `null`, integers beyond 2^53 a `BigInt`, and a map with keys other than strings a `Map`. Enums
+/// are written as in JSON. A program that decodes a [`Value`] sees everything that a peer can send.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Advanced;
@@ -55,7 +55,7 @@ impl Codec for Advanced {
     }
 }
 
-/// Any value of serde as one of JavaScript.
+/// Converts any value of serde to a JavaScript value.
 pub(crate) fn to_value<T: Serialize + ?Sized>(
     value: &T,
     context: &EncodeContext,

@@ -1,4 +1,5 @@
-//! The native codec: bincode 1.3, integers of fixed width, little endian, nothing behind the value.
+//! The native codec: bincode 1.3 with little-endian integers of fixed width and no bytes behind the
+//! value.
 
 use super::deserializer::RootSeed;
 use super::serializer::WrappedSerializer;
@@ -10,9 +11,9 @@ use std::marker::PhantomData;
 
 /// The native codec, the default between Rust programs.
 ///
-/// It is positional: field names do not travel, so both sides must have the same types.
-/// `#[serde(flatten)]` and `skip_serializing_if` are refused when sending; untagged and internally
-/// tagged enums, which only a self-describing format can read, when receiving.
+/// The codec is positional: field names do not travel, so both sides must have the same types. A
+/// sender refuses `#[serde(flatten)]` and `skip_serializing_if`. A receiver refuses untagged and
+/// internally tagged enums, which only a self-describing format can read.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Bincode;

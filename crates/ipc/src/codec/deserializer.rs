@@ -1,5 +1,5 @@
-//! A deserializer around any deserializer: gives handles and long bytes back, counts nesting, and
-//! stops lists that claim more elements than bytes came.
+//! A wrapper around any deserializer: returns handles and long bytes to the value, limits nesting,
+//! and stops lists that claim more elements than bytes arrived.
 
 use crate::blob;
 use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
@@ -15,23 +15,24 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// [`ZERO_SIZE_ELEMENTS_MAX`]; under Miri, which counts to that for minutes, less.
+/// [`ZERO_SIZE_ELEMENTS_MAX`]; a smaller number under Miri, which counts to the limit for minutes.
 const ELEMENTS_FREE: usize = if cfg!(miri) { 2_000 } else { ZERO_SIZE_ELEMENTS_MAX };
 
-/// What comes beside the bytes while one value is read.
+/// The state beside the bytes while one value is read.
 #[derive(Debug)]
 pub(crate) struct DecodeContext<'b> {
     handles: RefCell<Vec<Option<OwnedFd>>>,
-    /// The owner of the bytes, when there is one: blobs are cut out of it.
+    /// The owner of the bytes, when there is one, from which blobs are cut.
     owner: Option<&'b Bytes>,
-    /// How many more list elements are believed.
+    /// The number of further list elements that the payload may announce.
     elements: Cell<usize>,
-    /// The largest shared memory that may be mapped.
+    /// The largest shared memory that may be mapped, in bytes.
     mapped_bytes_max: usize,
 }
 
 impl<'b> DecodeContext<'b> {
-    /// `length` is that of the payload: every element that is not empty takes a byte of it.
+    /// `length` is the length of the payload, of which every element that is not empty takes a
+    /// byte.
     pub(crate) fn new(
         handles: Vec<OwnedFd>,
         owner: Option<&'b Bytes>,
@@ -62,7 +63,7 @@ impl<'b> DecodeContext<'b> {
     }
 }
 
-/// Reads the value that fills the whole payload.
+/// The seed that reads the value of the whole payload.
 pub(crate) struct RootSeed<'i, 'b, T> {
     pub(crate) context: &'i DecodeContext<'b>,
     pub(crate) kind: std::marker::PhantomData<T>,
@@ -77,7 +78,7 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for RootSeed<'_, '_, T> {
     }
 }
 
-/// A deserializer, visitor, or a part of one, with what came beside the bytes and our depth.
+/// A deserializer, a visitor or a part of one, with the handles beside the bytes and the depth.
 #[derive(Debug)]
 pub(crate) struct WrappedDeserializer<'i, 'b, X> {
     inner: X,
@@ -104,7 +105,7 @@ impl<'i, 'b, X> WrappedDeserializer<'i, 'b, X> {
     }
 }
 
-/// Values without parts: the visitor needs no wrapping.
+/// Values without parts, for which the visitor needs no wrapper.
 macro_rules! plain {
     ($($method:ident,)*) => {
         $(#[inline]
@@ -176,12 +177,12 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
         let number = handle::INCOMING.insert(fd);
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
-        // A visitor that is not ours may have left it there; it is closed then.
+        // A foreign visitor may leave the entry, whose descriptor is closed here.
         drop(handle::INCOMING.remove(number));
         value
     }
 
-    /// A handle that is held against the ceiling before it is mapped.
+    /// Checks the size of the memory before it is mapped.
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
@@ -331,7 +332,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for WrappedDeserializer<'_, '_, A> {
         self.inner.next_element_seed(seed)
     }
 
-    /// A hint is what visitors reserve memory for: it never exceeds what can still come.
+    /// Visitors reserve memory for the hint, so it never exceeds the elements that can still come.
     fn size_hint(&self) -> Option<usize> {
         self.inner.size_hint().map(|hint| hint.min(self.context.elements.get()))
     }

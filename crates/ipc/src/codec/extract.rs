@@ -1,4 +1,4 @@
-//! Two serializers that take one thing each: the slot of a handle, the bytes of a blob.
+//! Two serializers that extract one thing each: the slot of a handle, and the bytes of a blob.
 
 use crate::blob;
 use crate::handle::{self, Slot};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 type Plain = serde::de::value::Error;
 
-/// Refuses every method of a serializer but the one that a giver of ours calls.
+/// Refuses all methods of a serializer except the one that the markers of this crate call.
 macro_rules! refuse {
     ($ok:ty, $($method:ident($($type:ty),*),)*) => {
         type Ok = $ok;
@@ -104,7 +104,7 @@ fn not_ours() -> Plain {
     Plain::custom("a marker of the ipc crate around something else")
 }
 
-/// Picks up the slot that a handle has left in the table.
+/// Extracts the slot that a handle has inserted into the side table.
 pub(super) struct ExtractSlot;
 
 impl Serializer for ExtractSlot {
@@ -122,7 +122,7 @@ impl Serializer for ExtractSlot {
     }
 }
 
-/// Reads the bytes of a blob; `Some` when they are long enough to stay where they are.
+/// Extracts the bytes of a blob; `Some` when they are long enough to be kept apart.
 pub(super) struct ExtractBytes;
 
 impl Serializer for ExtractBytes {

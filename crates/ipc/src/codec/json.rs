@@ -1,4 +1,4 @@
-//! JSON, as Node writes it by default.
+//! JSON, Node's default.
 
 use super::deserializer::RootSeed;
 use super::serializer::WrappedSerializer;
@@ -8,9 +8,9 @@ use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
-/// JSON: readable by everybody, with every corner of serde, and slower.
+/// JSON: self-describing, with every feature of serde, and slower.
 ///
-/// A handle is written as its place among the handles of the message.
+/// A handle is written as its index among the handles of the message.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Json;

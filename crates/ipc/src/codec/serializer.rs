@@ -1,4 +1,4 @@
-//! A serializer around any serializer: takes handles and long bytes out, counts nesting, refuses
+//! A wrapper around any serializer: extracts handles and long bytes, limits nesting, and refuses
 //! what a positional codec could not read back.
 
 use crate::blob;
@@ -15,13 +15,13 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
-/// What is collected beside the bytes while one value is written.
+/// The state beside the bytes while one value is written.
 #[derive(Debug)]
 pub(crate) struct EncodeContext {
     pub(crate) slots: RefCell<Vec<Arc<Slot>>>,
-    /// Long pieces, each with how many bytes were written inline before it.
+    /// Long pieces, each with the number of bytes that were written before it.
     pub(crate) pieces: RefCell<Vec<(usize, Bytes)>>,
-    /// Set when the bytes went over the ceiling.
+    /// Whether the bytes went over the limit.
     pub(crate) overflow: Cell<bool>,
     written: Cell<usize>,
     positional: bool,
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Slot {
 }
 
 impl EncodeContext {
-    /// `positional`: fields have no names, so none can be left out. `takes_pieces`: bytes are
-    /// written as they are, behind a length of eight bytes, so long ones may stay where they lie.
+    /// `positional`: fields have no names, so none can be left out. `takes_pieces`: the codec
+    /// writes bytes unchanged behind a length of eight bytes, so long ones can be kept apart.
     pub(crate) fn new(positional: bool, takes_pieces: bool) -> EncodeContext {
         EncodeContext {
             slots: RefCell::new(Vec::new()),
@@ -49,7 +49,7 @@ impl EncodeContext {
     }
 }
 
-/// A writer that stops at a ceiling: one pass is enough to encode within a bound.
+/// A writer that stops at a limit, so that one pass is enough.
 #[derive(Debug)]
 pub(crate) struct Bounded<'a> {
     out: &'a mut Vec<u8>,
@@ -92,7 +92,7 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// A serializer, or a part of one, with what we collect and how deep we are.
+/// A serializer or a part of one, with the extracted parts and the depth.
 #[derive(Debug)]
 pub(crate) struct WrappedSerializer<'o, S> {
     inner: S,
@@ -106,7 +106,7 @@ impl<'o, S> WrappedSerializer<'o, S> {
     }
 }
 
-/// A value nested another one.
+/// A value inside another value.
 struct Nested<'o, 'v, T: ?Sized> {
     value: &'v T,
     context: &'o EncodeContext,
@@ -281,7 +281,7 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
 }
 
 impl<S: Serializer> WrappedSerializer<'_, S> {
-    /// Writes the handle's place among the message's handles, and keeps its slot.
+    /// Writes the handle's index among the message's handles, and keeps its slot.
     fn write_handle<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         let slot = value.serialize(ExtractSlot).map_err(S::Error::custom)?;
         let mut slots = self.context.slots.borrow_mut();
@@ -291,7 +291,7 @@ impl<S: Serializer> WrappedSerializer<'_, S> {
         self.inner.serialize_newtype_struct(handle::MARKER, &index)
     }
 
-    /// Writes the length, and keeps the bytes as a piece of their own if they are long.
+    /// Writes the length, and keeps long bytes as a piece of their own.
     fn write_blob<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         match value.serialize(ExtractBytes).map_err(S::Error::custom)? {
             None => self.inner.serialize_newtype_struct(blob::MARKER, value),

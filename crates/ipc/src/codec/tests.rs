@@ -1,4 +1,4 @@
-//! What every codec holds to: shapes, ceilings, hostile payloads, serde's corners.
+//! Rules for every codec: shapes, limits, hostile payloads, serde's corners.
 
 use super::*;
 use crate::frame::{HEADER_BYTES, Kind};
@@ -221,11 +221,11 @@ fn enums_that_need_a_self_describing_format_are_errors_by_position_and_fine_by_n
     check(Tagged::A { x: 1 });
     check(Untagged::A { x: 1 });
     check(Untagged::B("b".into()));
-    // An adjacent tag is written as a name, which bincode reads back as one.
+    // An adjacent tag is written as a name, which bincode reads back as a name.
     by_name(&Adjacent::A { x: 1 });
 }
 
-/// It comes back through the codecs that write names.
+/// Checks that the value comes back through the codecs that write names.
 fn by_name<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
     for codec in [Serialization::Json, Serialization::Advanced] {
         let bytes = payload(value, codec).unwrap();
@@ -256,7 +256,7 @@ struct FlatHandle {
     inner: InnerHandle,
 }
 
-/// In such a place serde keeps the value for later, where a handle is a number like any other.
+/// In such a place, serde buffers the value, where a handle is a number like any other.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
@@ -274,7 +274,7 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
                 let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
             }
-            // Its socket was closed on the way: nothing is left over.
+            // The socket was closed on the way, so nothing is left over.
             assert!(
                 sys::poll::readable(std::os::fd::AsFd::as_fd(&b), Some(std::time::Duration::ZERO))
                     .unwrap()
@@ -298,7 +298,7 @@ struct MaybeHandle {
     handle: Option<Handle<OwnedFd>>,
 }
 
-/// serde keeps nothing for later here, as the tag comes first.
+/// serde buffers nothing here, because the tag comes first.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
@@ -333,7 +333,7 @@ fn a_handle_is_taken_once() {
     let refused = take_handles(&slots).unwrap_err();
     assert!(refused.to_string().contains("already sent"), "{refused}");
     assert!(!handle.is_sent(), "all handles or none");
-    // The receiving side: the same index twice.
+    // The receiving side gets the same index twice.
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&(0_u32, 0_u32)).unwrap();
     let twice = decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(
@@ -356,7 +356,7 @@ fn a_handle_of_another_kind_is_refused() {
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }
 
-/// The way out, should bincode 1 ever have to be replaced without breaking the protocol.
+/// A replacement for bincode 1, should it ever be needed, must keep the bytes of the protocol.
 #[test]
 #[cfg_attr(miri, ignore = "another crate's unsafe code")]
 fn another_crate_writes_and_reads_the_same_bytes() {

@@ -1,11 +1,11 @@
-//! Frames over every split position, every violation, garbage.
+//! Frames at every split position, every broken rule, and random bytes.
 
 use super::*;
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
 
-/// What a test compares: kind, payload, handles, lost.
+/// The compared parts of a frame: kind, payload, handles, and whether handles were lost.
 type Seen = (Kind, Vec<u8>, Vec<u32>, bool);
 
 fn frame(kind: Kind, payload: &[u8], handles: usize) -> Vec<u8> {
@@ -114,7 +114,7 @@ fn frames_survive_every_split_position_with_their_handles() {
         let mut seen = Vec::new();
         let mut next = 0;
         for range in [0..split, split..bytes.len()] {
-            // The kernel hands out handles with the read that takes the first byte of their frame.
+            // The kernel passes handles with the read that takes the first byte of their frame.
             for (start, count) in starts.iter().zip(counts) {
                 if range.contains(start) {
                     decoder.arrived(next..next + count, false);
@@ -131,7 +131,7 @@ fn frames_survive_every_split_position_with_their_handles() {
 
 #[test]
 fn bytes_one_at_a_time_make_the_same_frames() {
-    // Miri is slow: there a frame that is not gathered apart has to do.
+    // Miri is slow, so a frame that is not gathered in a buffer of its own is enough there.
     let length = if cfg!(miri) { 500 } else { 70_000 };
     let long = vec![3; length];
     let bytes = [frame(Kind::Message, b"one", 1), frame(Kind::Message, &long, 1)].concat();

@@ -1,7 +1,7 @@
-//! A link's end on the loop: it reads, writes and closes, and tells the sink.
+//! The driver of a link on the loop: reads, writes, closes, and emits events to the sink.
 //!
-//! How bytes become messages is its [`Protocol`]'s business: our own frames here, Node's in
-//! [`node`](crate::node).
+//! A [`Protocol`] turns bytes into messages: frames of this crate here, Node's messages in
+//! [`node_protocol`](super::node_protocol).
 
 use crate::buffers;
 use crate::error::Error;
@@ -21,57 +21,60 @@ use std::time::{Duration, Instant};
 
 const SOCKET: Key = Key(0);
 
-/// How long a Node peer is listened to after we have left: it may be starting, or busy.
+/// The longest time in which a Node peer's messages are read after a disconnect: the peer may be
+/// starting or busy.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
-/// The receiving half of a channel: what it keeps between two reads.
+/// The receiving half of a channel: how bytes become messages, and the state between two reads.
 pub(crate) trait Protocol: Send + 'static {
-    /// It replies the peer by itself and has deadlines.
-    /// It is also read while nobody listens, and keeps the messages of that time.
+    /// Whether the protocol replies to the peer by itself and has deadlines. Such a protocol is
+    /// also read before the owner reads, and holds the messages until then.
     const REPLIES: bool;
 
-    /// Lends `scratch` as the reading buffer, or takes it back for an empty one.
-    fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8>;
+    /// Makes `buffer` the reading buffer and returns the former one. An empty vector takes the
+    /// buffer back.
+    fn swap_buffer(&mut self, buffer: Vec<u8>) -> Vec<u8>;
 
-    /// One read.
+    /// Reads once.
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error>;
 
-    /// Hands every whole message to the sink.
+    /// Passes every whole message to the sink.
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error>;
 
-    /// Does what is due.
+    /// Performs the work that is due at `now`.
     fn tick(&mut self, shared: &Shared, now: Instant);
 
-    /// When something is due next.
+    /// Returns the time at which `tick` is needed next.
     fn deadline(&self, shared: &Shared) -> Option<Instant>;
 }
 
-/// The end on the loop.
+/// The source on the loop.
 pub(crate) struct Driver<I> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) socket: Arc<OwnedFd>,
     pub(crate) protocol: I,
-    /// What was taken out of the queue, to be written without holding it.
+    /// The frames that were taken out of the queue, so that no lock is held during a write.
     pub(crate) writing: Outbox<OwnedFd>,
     pub(crate) sink: Sink,
-    /// Readiness is told once: this remembers it until a call says otherwise.
+    /// Edge-triggered readiness is reported once, so these fields keep it until a call finds the
+    /// opposite.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// Room in the socket is told, too: only while something waits for it. Otherwise the loop would
-    /// wake for each message that the peer reads.
+    /// Whether room in the socket is watched. Room is watched only while bytes wait for it;
+    /// otherwise the loop would wake for each message that the peer reads.
     pub(crate) watches_writable: bool,
-    /// When to try again to write after a shortage.
+    /// The time of the next attempt to write after a shortage.
     pub(crate) retry_at: Option<Instant>,
-    /// We have left; until when the peer is listened to.
+    /// The end of the time in which the peer's messages are read after a disconnect.
     pub(crate) linger_until: Option<Instant>,
     pub(crate) peer_exit: PeerExit,
 }
 
-/// Whether the peer's process is known to have ended.
+/// Whether the peer's process is known to have exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerExit {
     Unknown,
-    /// Known, but what it sent is not read yet.
+    /// Known, but the messages before it are not read yet.
     Known,
     Notified,
 }
@@ -94,7 +97,8 @@ impl<I: Protocol> Source for Driver<I> {
         }
         if self.peer_exit == PeerExit::Unknown && self.shared.queue().peer_gone {
             self.peer_exit = PeerExit::Known;
-            // Whatever was sent is there by now, though the loop may not have said so.
+            // Everything that the peer sent has arrived, though the loop may not have reported it
+            // yet.
             self.readable = true;
         }
         let open = self.pump(turn);
@@ -111,7 +115,7 @@ impl<I: Protocol> Source for Driver<I> {
 }
 
 impl<I: Protocol> Driver<I> {
-    /// Tells that the peer is gone, once all is read that may be.
+    /// Emits that the peer has exited, after everything is read that may be read.
     fn notify_peer_exit(&mut self) {
         let rests = !self.readable || !self.shared.credit.may_read() || !self.shared.queue().reads;
         if self.peer_exit == PeerExit::Known && rests {
@@ -120,7 +124,7 @@ impl<I: Protocol> Driver<I> {
         }
     }
 
-    /// Whether it is time to try to write again.
+    /// Returns whether the time for another attempt to write has come.
     fn is_retry(&mut self, now: Instant) -> bool {
         self.retry_at.take_if(|at| *at <= now).is_some()
     }
@@ -130,28 +134,30 @@ impl<I: Protocol> Driver<I> {
         due.into_iter().chain(self.retry_at).chain(self.linger_until).min()
     }
 
-    /// Writes and reads what can be; false when the channel is to be closed.
+    /// Writes and reads as much as possible. Returns `false` when the channel is to be closed.
     fn pump(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         if I::REPLIES {
             self.protocol.tick(&self.shared, turn.now());
         }
         let written = self.write(turn);
-        // What the peer sent before it left is read even when writing fails.
+        // Messages that the peer sent before it closed are read even when writing fails.
         let open = self.read(turn)?;
         if !I::REPLIES || !open {
             return Ok(open && written?);
         }
-        // Reading may have led to replies.
+        // The peer's messages may have led to replies.
         written?;
         Ok(self.write(turn)? && self.linger_until.is_none() || self.lingers(turn.now()))
     }
 
-    /// Everything is written and no more will be. A Node peer that found the socket closed while it
-    /// sends would end over that, so it first hears that we leave, and we hear what it says until
-    /// it leaves too: within [`LINGER_MAX`].
+    /// Shuts down the sending direction, and returns whether the link still reads.
+    ///
+    /// Everything is written at this point. A Node peer ends when it finds the socket closed while
+    /// it sends. Therefore only this direction is shut down, and the peer's messages are read until
+    /// it closes, too, for at most [`LINGER_MAX`].
     fn lingers(&mut self, now: Instant) -> bool {
         match self.linger_until {
-            // What a process has said before it ended is here when it has.
+            // A process that has exited has sent everything before, so nothing more will arrive.
             Some(_) if !self.readable && self.shared.queue().peer_gone => false,
             Some(until) => now < until,
             None => {
@@ -161,8 +167,8 @@ impl<I: Protocol> Driver<I> {
         }
     }
 
-    /// Writes until the queue is empty or the socket full; false when everything is written and
-    /// no more will come.
+    /// Writes until the queue is empty or the socket is full. Returns `false` when everything is
+    /// written and nothing more will come.
     fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
@@ -192,7 +198,7 @@ impl<I: Protocol> Driver<I> {
                     self.writable = false;
                     self.retry_soon(turn);
                 }
-                // The end of reading tells it, behind the last message.
+                // The end of the stream reports it, behind the last message.
                 Err(error) if socket_io::is_gone(&error) => {
                     self.writable = false;
                     self.readable = true;
@@ -208,7 +214,7 @@ impl<I: Protocol> Driver<I> {
         turn.set_deadline(self.retry_at);
     }
 
-    /// Room that came before this is told as well.
+    /// Starts or stops watching for room in the socket. Room that came before is reported as well.
     fn watch_writable(&mut self, on: bool, turn: &mut Turn<'_>) {
         if self.watches_writable == on {
             return;
@@ -217,14 +223,15 @@ impl<I: Protocol> Driver<I> {
         match turn.reregister(self.socket.as_fd(), SOCKET, interest) {
             Ok(()) => self.watches_writable = on,
             Err(_) if on => self.retry_soon(turn),
-            // Watched in vain, and tried again the next time.
+            // The socket stays watched in vain until the next attempt.
             Err(_) => {}
         }
     }
 
-    /// Takes over what senders queued. When that is nothing, senders may write again, and the answer
-    /// is whether more may come: as it was in this moment, for somebody may send and leave in the
-    /// next.
+    /// Takes over the frames that senders have queued, or returns whether more may come.
+    ///
+    /// Without frames, senders may write by themselves again. The return value is the state under
+    /// the same lock, because another thread may send and disconnect in the next moment.
     fn take_queue(&mut self) -> Option<bool> {
         let mut queue = self.shared.queue();
         if queue.outbox.is_empty() {
@@ -242,27 +249,21 @@ impl<I: Protocol> Driver<I> {
         None
     }
 
-    /// Reads until nothing is there, the credit is used up, or the turn's share is; false at the
-    /// end of the stream.
+    /// Reads until nothing is left, reading is paused, or the share of this turn is used. Returns
+    /// `false` at the end of the stream.
     fn read(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
-        // Where messages were kept, they may be wanted now.
+        // A protocol that replies may hold events that the owner wants now.
         let wanted = I::REPLIES || (self.readable && self.shared.queue().reads);
         if !wanted {
             return Ok(true);
         }
-        self.lend_buffer();
-        let result = self.read_lent(turn);
-        let scratch = self.protocol.swap_buffer(Vec::new());
-        buffers::recycle_read(scratch);
+        drop(self.protocol.swap_buffer(buffers::take_read()));
+        let result = self.read_into_buffer(turn);
+        buffers::recycle_read(self.protocol.swap_buffer(Vec::new()));
         result
     }
 
-    fn lend_buffer(&mut self) {
-        let rest = self.protocol.swap_buffer(buffers::take_read());
-        drop(rest);
-    }
-
-    fn read_lent(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
+    fn read_into_buffer(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
             self.protocol.deliver(&self.shared, &mut self.sink)?;
@@ -279,15 +280,17 @@ impl<I: Protocol> Driver<I> {
             match self.protocol.read(self.socket.as_fd())? {
                 Read::Bytes(count) => budget = budget.saturating_sub(count),
                 Read::WouldBlock => self.readable = false,
-                Read::EndOfStream if I::REPLIES && self.is_paused() => return Ok(true),
+                Read::EndOfStream if I::REPLIES && self.is_before_resume() => return Ok(true),
                 Read::EndOfStream => return Ok(false),
             }
         }
     }
 
-    /// Nobody listens yet, so nobody is told of the end either; it will be read once more. There
-    /// is no more reason to wait for what the peer will not take.
-    fn is_paused(&self) -> bool {
+    /// Returns whether the owner of the link has not started reading yet.
+    ///
+    /// The end of the stream is not reported then, and is read once more later. A normal exit no
+    /// longer waits, because the peer takes nothing more.
+    fn is_before_resume(&self) -> bool {
         let mut queue = self.shared.queue();
         if !queue.reads {
             queue.pending = None;
@@ -304,7 +307,7 @@ impl<I: Protocol> Driver<I> {
         drop(queue);
         self.shared.writing.store(0, Ordering::Relaxed);
         let _ = turn.deregister(self.socket.as_fd());
-        // The peer sees the end even if a stranger inherited the socket.
+        // The peer sees the end of the stream even when another process has inherited the socket.
         let _ = sys::socket::shutdown_both(self.socket.as_fd());
         (self.sink)(LinkEvent::Disconnect { undelivered, error });
         turn.remove();
@@ -314,8 +317,8 @@ impl<I: Protocol> Driver<I> {
 impl Protocol for Inbox<OwnedFd> {
     const REPLIES: bool = false;
 
-    fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8> {
-        self.decoder().swap_buffer(scratch)
+    fn swap_buffer(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        self.decoder().swap_buffer(buffer)
     }
 
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {

@@ -1,4 +1,5 @@
-//! What arrives from Node: messages go to the sink, everything about handles is answered here.
+//! Node's protocol on a link: messages go to the sink, and messages about handles are answered
+//! here.
 
 use crate::buffers::{self, FrameBuffer};
 use crate::error::Error;
@@ -6,7 +7,7 @@ use crate::frame::Payload;
 use crate::link::driver;
 use crate::link::{LinkEvent, Queue, Shared, Sink};
 use crate::message::Message;
-use crate::node::ack_window::{AckOutcome, ReadyFrame};
+use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
 use crate::node::decoder::{Decoded, Framing, NodeDecoder};
 use crate::node::encode::{self, Origin};
 use crate::node::envelope::{InnerMessage, PayloadKind, begins_with_handle, classify};
@@ -27,11 +28,12 @@ pub(crate) struct NodeProtocol {
     framing: Framing,
     decoder: NodeDecoder<OwnedFd>,
     servers: ServerConnections<CountedConnection>,
-    /// What came while nobody resumed.
+    /// The events of the time before the link was resumed.
     held_events: VecDeque<LinkEvent>,
 }
 
-/// A connection that a server in the peer counts: a descriptor here, while it is that socket.
+/// A connection that a server of the peer counts: a descriptor of this process, and the inode that
+/// tells whether the descriptor is still that socket.
 #[derive(Debug)]
 struct CountedConnection {
     number: i32,
@@ -44,7 +46,7 @@ impl CountedConnection {
     }
 }
 
-/// What this crate itself says to Node.
+/// A message of this crate itself to Node.
 #[derive(Debug, Serialize)]
 struct Command<'a> {
     cmd: &'static str,
@@ -60,7 +62,7 @@ impl Command<'static> {
     }
 }
 
-/// The framing of a serialization, if Node knows it.
+/// Returns the framing of a serialization, if Node knows it.
 pub(crate) fn framing(serialization: Serialization) -> Result<Framing, Error> {
     match serialization {
         Serialization::Json => Ok(Framing::Lines),
@@ -82,13 +84,13 @@ impl NodeProtocol {
         })
     }
 
-    /// Looks at one payload, answers what it asks, and gives what is to be told.
-    fn take(&mut self, payload: Bytes, shared: &Shared) -> Option<LinkEvent> {
+    /// Handles one payload: replies to it, and returns the event to emit.
+    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<LinkEvent> {
         match classify(self.framing, &payload) {
             PayloadKind::User => Some(LinkEvent::Message(message(payload, None, shared))),
             PayloadKind::Internal => Some(LinkEvent::Internal(message(payload, None, shared))),
-            PayloadKind::Handle(inside) => Some(self.take_handle(inside, shared)),
-            PayloadKind::Acknowledgement { taken } => answered(shared, taken),
+            PayloadKind::Handle(inner) => Some(self.take_handle(inner, shared)),
+            PayloadKind::Acknowledgement { taken } => handle_acknowledgement(shared, taken),
             PayloadKind::SocketCount(key) => {
                 let count = self.servers.count(&key, CountedConnection::is_open);
                 let (key, count) = (Some(key.as_str()), Some(count));
@@ -97,30 +99,34 @@ impl NodeProtocol {
             }
             PayloadKind::SocketsClosed(key) => {
                 if self.servers.closing(&key, Instant::now(), CountedConnection::is_open) {
-                    self.all_closed(shared, &key);
+                    self.notify_all_closed(shared, &key);
                 }
                 None
             }
         }
     }
 
-    /// Exactly one answer for each frame that says it has a handle: the peer ends over one more,
-    /// and waits for ever for one less.
-    fn take_handle(&mut self, inside: InnerMessage<'_>, shared: &Shared) -> LinkEvent {
+    /// Takes the handle of a frame and acknowledges it.
+    ///
+    /// Every frame that announces a handle gets exactly one acknowledgement: Node ends on one too
+    /// many, and waits forever for a missing one.
+    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> LinkEvent {
         let handle = self.decoder.take_handle();
         self.acknowledge(shared, handle.is_some());
         let Some(handle) = handle else { return LinkEvent::Error(Error::HandlesLost) };
-        if let (Some(key), Ok(inode)) = (inside.key, sys::fd::inode(handle.as_fd())) {
+        if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
             let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
             self.servers.add(key, connection, CountedConnection::is_open);
         }
-        let payload = Bytes::from(inside.payload.into_owned());
+        let payload = Bytes::from(inner.payload.into_owned());
         let message = message(payload, Some(handle), shared);
-        if inside.internal { LinkEvent::Internal(message) } else { LinkEvent::Message(message) }
+        if inner.internal { LinkEvent::Internal(message) } else { LinkEvent::Message(message) }
     }
 
-    /// An answer overtakes what waits for an answer itself, or two processes would wait for each
-    /// other.
+    /// Acknowledges or rejects a handle.
+    ///
+    /// The frame is not held like others: if it waited for an acknowledgement itself, two processes
+    /// could wait for each other forever.
     fn acknowledge(&self, shared: &Shared, taken: bool) {
         let cmd = if taken { "NODE_HANDLE_ACK" } else { "NODE_HANDLE_NACK" };
         let frame = self.encode(&Command::plain(cmd));
@@ -128,7 +134,7 @@ impl NodeProtocol {
         enqueue(&mut queue, ReadyFrame { frame, handle: None });
     }
 
-    fn all_closed(&self, shared: &Shared, key: &str) {
+    fn notify_all_closed(&self, shared: &Shared, key: &str) {
         let key = Some(key);
         self.send_command(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
     }
@@ -136,7 +142,7 @@ impl NodeProtocol {
     fn send_command(&self, shared: &Shared, command: &Command<'_>) {
         let frame = self.encode(command);
         let mut queue = shared.queue();
-        submit(&mut queue, crate::node::ack_window::HeldFrame { frame, attached: None });
+        submit(&mut queue, NodeFrame { frame, attached: None });
     }
 
     fn encode(&self, command: &Command<'_>) -> FrameBuffer {
@@ -147,7 +153,7 @@ impl NodeProtocol {
         frame
     }
 
-    /// A frame over the ceiling: its handle, if it has one, is not taken.
+    /// Skips a frame over the limit. A handle that came with the frame is rejected.
     fn too_long(&mut self, head: &[u8], shared: &Shared) -> LinkEvent {
         if begins_with_handle(self.framing, head) {
             drop(self.decoder.take_handle());
@@ -160,8 +166,8 @@ impl NodeProtocol {
 impl driver::Protocol for NodeProtocol {
     const REPLIES: bool = true;
 
-    fn swap_buffer(&mut self, scratch: Vec<u8>) -> Vec<u8> {
-        self.decoder.swap_buffer(scratch)
+    fn swap_buffer(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        self.decoder.swap_buffer(buffer)
     }
 
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
@@ -194,7 +200,7 @@ impl driver::Protocol for NodeProtocol {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
                         Payload::Owned(bytes) => buffers::share_long(bytes),
                     };
-                    self.take(payload, shared)
+                    self.handle_payload(payload, shared)
                 }
             };
             match event {
@@ -209,7 +215,7 @@ impl driver::Protocol for NodeProtocol {
 
     fn tick(&mut self, shared: &Shared, now: Instant) {
         for key in self.servers.closed(now, CountedConnection::is_open) {
-            self.all_closed(shared, &key);
+            self.notify_all_closed(shared, &key);
         }
         let mut queue = shared.queue();
         let try_clone = |handle: &OwnedFd| handle.try_clone().ok();
@@ -219,8 +225,8 @@ impl driver::Protocol for NodeProtocol {
     }
 
     fn deadline(&self, shared: &Shared) -> Option<Instant> {
-        let again = shared.queue().ack_window.deadline();
-        again.into_iter().chain(self.servers.deadline()).min()
+        let retry = shared.queue().ack_window.deadline();
+        retry.into_iter().chain(self.servers.deadline()).min()
     }
 }
 
@@ -228,8 +234,8 @@ fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message 
     Message::from_node(payload, handle, &shared.credit)
 }
 
-/// The peer has answered for a handle: what waited for that leaves.
-fn answered(shared: &Shared, taken: bool) -> Option<LinkEvent> {
+/// Handles the peer's acknowledgement of a handle: releases the frames that waited for it.
+fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<LinkEvent> {
     let mut queue = shared.queue();
     let outcome = queue.ack_window.acknowledged(taken, Instant::now());
     while let Some(ready) = queue.ack_window.release() {
@@ -248,9 +254,9 @@ fn answered(shared: &Shared, taken: bool) -> Option<LinkEvent> {
     }
 }
 
-/// Queues a frame, or holds it.
-pub(super) fn submit(queue: &mut Queue, held: crate::node::ack_window::HeldFrame<OwnedFd>) {
-    if let Some(ready) = queue.ack_window.submit(held) {
+/// Queues a frame, or holds it until a handle is acknowledged.
+pub(super) fn submit(queue: &mut Queue, frame: NodeFrame<OwnedFd>) {
+    if let Some(ready) = queue.ack_window.submit(frame) {
         enqueue(queue, ready);
     }
 }

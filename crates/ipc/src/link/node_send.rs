@@ -5,7 +5,7 @@ use crate::buffers::FrameBuffer;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::link::{Queue, Shared};
-use crate::node::ack_window::{AttachedHandle, HeldFrame};
+use crate::node::ack_window::{AttachedHandle, NodeFrame};
 use crate::node::any_handle::handle_type;
 use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
@@ -22,12 +22,12 @@ pub(crate) fn send<T: Serialize>(
     let origin = if kind == Kind::Internal { Origin::Internal } else { Origin::User };
     let sent = encode(shared, &value, None, origin).and_then(|frame| {
         let queue = shared.open_queue(frame.len(), kind)?;
-        Ok(enqueue(shared, queue, HeldFrame { frame, attached: None }))
+        Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
     });
     sent.map_err(|error| SendError { value, error })
 }
 
-/// Sends a message with a handle; with a ticket, as the crate above does.
+/// Sends a message with an attached handle; with a ticket, as an internal message.
 pub(crate) fn send_with_handle<T: Serialize>(
     shared: &Shared,
     value: T,
@@ -40,7 +40,7 @@ pub(crate) fn send_with_handle<T: Serialize>(
         Err(error) => return Err(SendError { value: (value, handle), error }),
     };
     let attached = Some(AttachedHandle { handle, retry_copy, ticket });
-    Ok(enqueue(shared, queue, HeldFrame { frame, attached }))
+    Ok(enqueue(shared, queue, NodeFrame { frame, attached }))
 }
 
 type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
@@ -59,9 +59,10 @@ fn prepare<'a, T: Serialize>(
     let frame = encode(shared, value, Some(kind), origin)?;
     let queue =
         shared.open_queue(frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
-    // Only connections are sent again. Without a second descriptor, this one is not.
+    // Only connections are sent again, which needs a second descriptor. Without one there is no
+    // retry.
     let retry_copy = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
-    // Node polls, and a call that blocks would stop it.
+    // Node polls its sockets, and a blocking call would stop the whole process.
     sys::socket::set_nonblocking(handle.as_fd(), true)
         .map_err(|error| Error::Os("fcntl", error))?;
     Ok((frame, queue, retry_copy))
@@ -80,14 +81,16 @@ fn encode<T: Serialize>(
     Ok(frame)
 }
 
-/// Queues and perhaps writes; false above the high-water mark, and for the second message and all
-/// further ones that wait for an acknowledgement, as in Node.
-fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, held: HeldFrame<OwnedFd>) -> bool {
-    submit(&mut queue, held);
+/// Queues the frame and perhaps writes it.
+///
+/// Returns `false` above the high-water mark, and from the second frame on that waits for an
+/// acknowledgement, as Node does.
+fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<OwnedFd>) -> bool {
+    submit(&mut queue, frame);
     let few =
         queue.waiting(shared) <= shared.options.high_water_bytes && queue.ack_window.held() < 2;
     let wake = if queue.outbox.is_empty() {
-        // Held: the loop goes on when the answer comes.
+        // The frame is held. The loop sends it when the acknowledgement arrives.
         shared.flush_at_exit(&mut queue);
         false
     } else {

@@ -1,4 +1,4 @@
-//! The loop-driven end against a blocking one: order, bounds, pressure, the last event.
+//! The loop-driven endpoint against a blocking one: order, limits, back-pressure, the last event.
 
 use super::*;
 use crate::channel::{Channel, channel, channel_with};
@@ -24,7 +24,7 @@ fn message<T: serde::de::DeserializeOwned>(events: &Receiver<LinkEvent>) -> T {
 fn disconnect(events: &Receiver<LinkEvent>) -> (usize, Option<Error>) {
     match events.recv_timeout(LONG).unwrap() {
         LinkEvent::Disconnect { undelivered, error } => {
-            // The sink is dropped with the source: nothing can follow.
+            // The sink is dropped with the source, so no event can follow.
             assert!(events.recv_timeout(LONG).is_err());
             (undelivered, error)
         }
@@ -152,7 +152,7 @@ fn unread_messages_hold_the_peer_back_and_taken_ones_let_it_go_on() {
             peer.send(vec![0; 1_000]).unwrap();
         }
     });
-    // 2 MB never fit: the bound, one read more, and the socket's own buffer.
+    // 2 MB do not fit: the limit, one more read, and the socket's own buffer are less.
     let mut kept = vec![events.recv_timeout(LONG).unwrap()];
     while let Ok(event) = events.recv_timeout(Duration::from_millis(200)) {
         kept.push(event);

@@ -1,9 +1,10 @@
-//! What may leave now: Node's rule that a handle is acknowledged before anything follows it.
+//! The acknowledgement window: Node acknowledges a handle before anything may follow it.
 //!
-//! A held is one frame, perhaps with a handle. While `window` handles are unanswered, parcels are
-//! held, in order; the peer's answer lets them go. A socket that the peer had no descriptor left
-//! for is sent retry, in the form it had, up to [`RETRIES_MAX`] times, later each time: nothing
-//! overtakes it meanwhile. Answers that nobody waits for change nothing.
+//! A frame may carry one handle. While `window` handles are not acknowledged, further frames are
+//! held in order, and an acknowledgement releases them. A socket that the peer rejected for lack of
+//! a descriptor number is sent retry unchanged, up to [`RETRIES_MAX`] times and each time after a
+//! longer pause; no frame overtakes it meanwhile. Acknowledgements that nothing waits for change
+//! nothing.
 //!
 //! Pure.
 
@@ -11,62 +12,62 @@ use crate::buffers::FrameBuffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How often a socket is sent retry that the peer did not take.
+/// The number of attempts to send a rejected socket retry.
 pub(crate) const RETRIES_MAX: u32 = 3;
 
-/// How long the first of these waits; each further one ten times as long.
+/// The pause before the first attempt; each further pause is ten times as long.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 
-/// One frame on its way out.
+/// An encoded frame for Node, perhaps with a handle.
 #[derive(Debug)]
-pub(crate) struct HeldFrame<H> {
+pub(crate) struct NodeFrame<H> {
     pub(crate) frame: FrameBuffer,
     pub(crate) attached: Option<AttachedHandle<H>>,
 }
 
-/// The handle of a held.
+/// The handle of a frame.
 #[derive(Debug)]
 pub(crate) struct AttachedHandle<H> {
     pub(crate) handle: H,
-    /// A second one, to send retry what the peer did not take.
+    /// A second descriptor of the same socket, for a retry.
     pub(crate) retry_copy: Option<H>,
-    /// The number under which the crate above asks for it.
+    /// The number under which the crate above asks for the acknowledgement.
     pub(crate) ticket: Option<u64>,
 }
 
-/// A held that may be written.
+/// A frame that may be written.
 #[derive(Debug)]
 pub(crate) struct ReadyFrame<H> {
     pub(crate) frame: FrameBuffer,
     pub(crate) handle: Option<H>,
 }
 
-/// What the peer's answer meant.
+/// The effect of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AckOutcome {
-    /// Nobody waited for it.
+    /// No handle was waiting for it.
     Unexpected,
-    /// The handle has arrived, or has not and is lost.
+    /// The handle has arrived, or is lost.
     Finished { ticket: Option<u64>, taken: bool },
-    /// It is sent retry when [`AckWindow::due`] says so.
+    /// The handle is sent retry at the time that [`AckWindow::deadline`] returns.
     Retry,
 }
 
 #[derive(Debug)]
 struct InFlight<H> {
     ticket: Option<u64>,
-    /// What is needed to send it retry.
+    /// The frame and the descriptor for a retry.
     retry_copy: Option<(FrameBuffer, H)>,
-    tries: u32,
+    retries: u32,
 }
 
-/// What may leave, what waits.
+/// The handles in flight, and the frames that wait for their acknowledgement.
 #[derive(Debug)]
 pub(crate) struct AckWindow<H> {
     window: usize,
     in_flight: VecDeque<InFlight<H>>,
     retry: Option<(Instant, InFlight<H>)>,
-    held: VecDeque<HeldFrame<H>>,
+    held: VecDeque<NodeFrame<H>>,
     held_bytes: usize,
 }
 
@@ -81,47 +82,48 @@ impl<H> AckWindow<H> {
         }
     }
 
-    /// Gives the held back if it may leave now, and keeps it otherwise.
-    pub(crate) fn submit(&mut self, held: HeldFrame<H>) -> Option<ReadyFrame<H>> {
+    /// Returns the frame if it may be written now, and holds it otherwise.
+    pub(crate) fn submit(&mut self, frame: NodeFrame<H>) -> Option<ReadyFrame<H>> {
         if self.is_full() || !self.held.is_empty() {
-            self.held_bytes += held.frame.len();
-            self.held.push_back(held);
+            self.held_bytes += frame.frame.len();
+            self.held.push_back(frame);
             return None;
         }
-        Some(self.start(held))
+        Some(self.start(frame))
     }
 
-    /// The next one that was held and may leave now.
+    /// Returns the next held frame that may be written now.
     pub(crate) fn release(&mut self) -> Option<ReadyFrame<H>> {
         if self.is_full() {
             return None;
         }
-        let held = self.held.pop_front()?;
-        self.held_bytes -= held.frame.len();
-        Some(self.start(held))
+        let frame = self.held.pop_front()?;
+        self.held_bytes -= frame.frame.len();
+        Some(self.start(frame))
     }
 
-    /// The peer has acknowledged for the handle that was sent first.
+    /// Handles the peer's acknowledgement of the handle that was sent first.
     pub(crate) fn acknowledged(&mut self, taken: bool, now: Instant) -> AckOutcome {
         let Some(mut first) = self.in_flight.pop_front() else { return AckOutcome::Unexpected };
         let ticket = first.ticket;
-        if taken || first.retry_copy.is_none() || first.tries >= RETRIES_MAX || self.retry.is_some()
-        {
+        let may_retry = first.retry_copy.is_some() && first.retries < RETRIES_MAX;
+        if taken || !may_retry || self.retry.is_some() {
             return AckOutcome::Finished { ticket, taken };
         }
-        let at = now + RETRY_FIRST * 10_u32.pow(first.tries);
-        first.tries += 1;
+        let at = now + RETRY_FIRST * 10_u32.pow(first.retries);
+        first.retries += 1;
         self.retry = Some((at, first));
         AckOutcome::Retry
     }
 
-    /// When something is to be sent retry.
+    /// Returns the time of the next retry.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.retry.as_ref().map(|(at, _)| *at)
     }
 
-    /// What is to be sent retry now. `try_clone` makes a handle for it; without one, this is the last
-    /// time.
+    /// Returns the frame that is to be sent retry at `now`.
+    ///
+    /// `try_clone` makes a descriptor for the frame. If that fails, this retry is the last one.
     pub(crate) fn due(
         &mut self,
         now: Instant,
@@ -130,36 +132,36 @@ impl<H> AckWindow<H> {
         if self.deadline().is_none_or(|at| at > now) {
             return None;
         }
-        let (_, mut held) = self.retry.take()?;
-        let (frame, retry_copy) = held.retry_copy.take()?;
-        // The last time, the one that was kept goes itself.
-        let handle = match (held.tries < RETRIES_MAX, try_clone(&retry_copy)) {
+        let (_, mut retry) = self.retry.take()?;
+        let (frame, retry_copy) = retry.retry_copy.take()?;
+        // The last retry sends the copy itself.
+        let handle = match (retry.retries < RETRIES_MAX, try_clone(&retry_copy)) {
             (true, Some(handle)) => {
-                held.retry_copy = Some((frame.clone(), retry_copy));
+                retry.retry_copy = Some((frame.clone(), retry_copy));
                 handle
             }
             _ => retry_copy,
         };
-        self.in_flight.push_back(held);
+        self.in_flight.push_back(retry);
         Some(ReadyFrame { frame, handle: Some(handle) })
     }
 
-    /// Whether nothing is unanswered and nothing held.
+    /// Returns whether no handle is in flight and no frame is held.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.retry.is_none() && self.held.is_empty()
     }
 
-    /// Parcels held.
+    /// Returns the number of held frames.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Bytes held.
+    /// Returns the number of held bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// Throws everything away; says how many parcels were never written.
+    /// Drops everything, and returns how many frames were never written.
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.held.len() + usize::from(self.retry.is_some());
         *self = AckWindow::new(self.window);
@@ -170,13 +172,13 @@ impl<H> AckWindow<H> {
         self.retry.is_some() || self.in_flight.len() >= self.window
     }
 
-    fn start(&mut self, held: HeldFrame<H>) -> ReadyFrame<H> {
-        let frame = held.frame;
-        let Some(AttachedHandle { handle, retry_copy, ticket }) = held.attached else {
+    fn start(&mut self, frame: NodeFrame<H>) -> ReadyFrame<H> {
+        let NodeFrame { frame, attached } = frame;
+        let Some(AttachedHandle { handle, retry_copy, ticket }) = attached else {
             return ReadyFrame { frame, handle: None };
         };
-        let retry_copy = retry_copy.map(|retry_copy| (frame.clone(), retry_copy));
-        self.in_flight.push_back(InFlight { ticket, retry_copy, tries: 0 });
+        let retry_copy = retry_copy.map(|copy| (frame.clone(), copy));
+        self.in_flight.push_back(InFlight { ticket, retry_copy, retries: 0 });
         ReadyFrame { frame, handle: Some(handle) }
     }
 }

@@ -1,4 +1,4 @@
-//! Handles beside a message: what they are when they arrive, and which may be sent.
+//! Handles attached to a message: the kinds that arrive, and the kinds that may be sent.
 
 use super::handle_type::{Family, HandleType};
 use crate::error::Error;
@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use sys::fd::Kind;
 
-/// A handle that a Node peer sent beside a message, as what it is.
+/// A handle that a Node peer attached to a message, by its kind.
 ///
-/// All of them are non-blocking, as Node made them.
+/// All sockets are non-blocking, as Node made them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnyHandle {
@@ -19,16 +19,16 @@ pub enum AnyHandle {
     TcpListener(TcpListener),
     /// A `dgram.Socket`.
     UdpSocket(UdpSocket),
-    /// A `net.Socket` over a Unix socket; Node's pipes to children are such.
+    /// A `net.Socket` over a Unix socket, as Node's pipes to children are.
     UnixStream(UnixStream),
     /// A `net.Server` over a Unix socket.
     UnixListener(UnixListener),
-    /// Anything else.
+    /// Any other descriptor.
     Other(OwnedFd),
 }
 
 impl AnyHandle {
-    /// A word for what it is: `tcp-socket`, `tcp-server`, `udp`, `unix-socket`, `unix-server` or
+    /// Returns a short name: `tcp-socket`, `tcp-server`, `udp`, `unix-socket`, `unix-server` or
     /// `other`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -69,8 +69,10 @@ impl From<AnyHandle> for OwnedFd {
     }
 }
 
-/// What a descriptor is for a Node peer, if it may be sent to one: a file, a terminal or a pidfd
-/// would end it, other kinds of sockets would block every later handle.
+/// Returns Node's type for a descriptor, if the descriptor may be sent to Node.
+///
+/// A file, a terminal or a pidfd would end a Node process. Other kinds of sockets would block every
+/// later handle.
 pub(crate) fn handle_type(fd: &OwnedFd, raw: bool) -> Result<HandleType, Error> {
     let kind = sys::fd::kind(fd.as_fd()).map_err(|error| Error::Os("fstat", error))?;
     Ok(match kind {

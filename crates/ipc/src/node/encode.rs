@@ -1,7 +1,7 @@
-//! A value, perhaps with a handle beside it, becomes one frame that Node can read.
+//! Encoding a value, perhaps with an attached handle, into one frame that Node can read.
 //!
-//! Node does not survive a line that is no JSON, a value that V8 cannot read, or an
-//! acknowledgement it did not wait for: what could be one of them is an error here.
+//! Node does not survive a line that is not JSON, a value that V8 cannot read, or an unexpected
+//! acknowledgement. Anything that could be one of them is an error here.
 //!
 //! Pure.
 
@@ -15,15 +15,15 @@ use crate::error::Error;
 use memchr::memchr_iter;
 use serde::Serialize;
 
-/// The longest payload: longer ones mean something else to Node.
+/// The longest payload; Node understands longer lengths differently.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = (1 << 31) - 1;
 
-/// Who says it.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A user, who may not speak for Node.
+    /// A user, who may not send Node's own messages.
     User,
-    /// This crate or the one above.
+    /// This crate or the crate above.
     Internal,
 }
 
@@ -72,7 +72,7 @@ fn json<T: Serialize + ?Sized>(
         return Err(Error::TooLong { max });
     }
     written.map_err(Error::Encode)?;
-    // Ready-made JSON may be laid out over several lines.
+    // `RawValue` may hold JSON that is laid out over several lines.
     let breaks: Vec<usize> = memchr_iter(b'\n', &out[from..]).collect();
     for at in breaks {
         out[from + at] = b' ';

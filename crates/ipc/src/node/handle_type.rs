@@ -1,8 +1,8 @@
-//! How Node names the handles that travel.
+//! Node's names for the handles that it sends and receives.
 //!
 //! Pure.
 
-/// What a handle is for a Node peer.
+/// The kind of a handle in a Node peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandleType {
     /// A connection: a `net.Socket`.
@@ -11,13 +11,13 @@ pub(crate) enum HandleType {
     Server,
     /// A UDP socket: a `dgram.Socket`.
     Datagram(Family),
-    /// A stream socket as it is, for Node's cluster.
+    /// A stream socket for Node's cluster, without a JavaScript object around it.
     RawStream,
-    /// A UDP socket as it is, for Node's cluster.
+    /// A UDP socket for Node's cluster, without a JavaScript object around it.
     RawDatagram,
 }
 
-/// Which UDP.
+/// The address family of a UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -25,7 +25,7 @@ pub(crate) enum Family {
 }
 
 impl HandleType {
-    /// What Node calls it.
+    /// Returns Node's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             HandleType::Socket => "net.Socket",
@@ -36,7 +36,7 @@ impl HandleType {
         }
     }
 
-    /// What Node must be told beside the name.
+    /// Returns the second name that Node needs for a datagram socket.
     pub(crate) fn datagram_type(self) -> Option<&'static str> {
         match self {
             HandleType::Datagram(Family::V4) => Some("udp4"),

@@ -1,15 +1,16 @@
-//! Connections that a Node server has given away and still counts.
+//! Connections that a Node server has sent to this process and still counts.
 //!
-//! Node's `net.Server` counts the connections it has sent to other processes, and closes only when
-//! they have: so it asks each of them how many are open, and to say when none is. A connection `S`
-//! counts here for as long as whoever watches it says that it is open.
+//! Node's `net.Server` counts the connections that it has sent to other processes, and closes only
+//! after all of them have closed. It asks each process for the number of open connections, and for
+//! a notice when none is open. A connection `S` counts as long as the predicate `is_open` of the
+//! caller holds.
 //!
-//! Pure. Memory: connections that were given here and are still open, twice over at most.
+//! Pure. Memory: at most twice the connections that arrived here and are still open.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How soon a server that wants to close is told, and how this grows while it waits.
+/// The first and the longest pause between two polls for a server that wants to close.
 const POLL_FIRST: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_secs(1);
 
@@ -22,9 +23,9 @@ pub(crate) struct ServerConnections<S> {
 #[derive(Debug)]
 struct Server<S> {
     sockets: Vec<S>,
-    /// Above this many, those that have closed are forgotten.
+    /// The number of sockets above which closed ones are removed.
     prune_at: usize,
-    /// It wants to close: when to look next, and how long after that.
+    /// The time of the next poll and the pause after it, when the server wants to close.
     closing: Option<(Instant, Duration)>,
 }
 
@@ -33,7 +34,7 @@ impl<S> ServerConnections<S> {
         ServerConnections { servers: HashMap::new() }
     }
 
-    /// A connection of the server `key` has come.
+    /// Adds a connection of the server `key`.
     pub(crate) fn add(&mut self, key: String, socket: S, is_open: impl Fn(&S) -> bool) {
         let new = Server { sockets: Vec::new(), prune_at: 16, closing: None };
         let server = self.servers.entry(key).or_insert(new);
@@ -44,14 +45,15 @@ impl<S> ServerConnections<S> {
         server.sockets.push(socket);
     }
 
-    /// How many connections of the server are open.
+    /// Returns the number of open connections of the server.
     pub(crate) fn count(&mut self, key: &str, is_open: impl Fn(&S) -> bool) -> usize {
         let Some(server) = self.servers.get_mut(key) else { return 0 };
         server.sockets.retain(is_open);
         server.sockets.len()
     }
 
-    /// The server wants to know when none is open: true if that is now.
+    /// Asks for a notice when no connection of the server is open. Returns `true` if none is open
+    /// now.
     pub(crate) fn closing(
         &mut self,
         key: &str,
@@ -68,7 +70,7 @@ impl<S> ServerConnections<S> {
         false
     }
 
-    /// Servers whose last connection has closed since they asked.
+    /// Returns the servers whose last connection has closed since they asked for a notice.
     pub(crate) fn closed(&mut self, now: Instant, is_open: impl Fn(&S) -> bool) -> Vec<String> {
         let mut closed = Vec::new();
         for (key, server) in &mut self.servers {
@@ -88,7 +90,7 @@ impl<S> ServerConnections<S> {
         closed
     }
 
-    /// When to look next.
+    /// Returns the time of the next poll.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.servers.values().filter_map(|server| server.closing).map(|(at, _)| at).min()
     }

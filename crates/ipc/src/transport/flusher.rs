@@ -1,5 +1,4 @@
-//! What was accepted and not written when its end was dropped: the loop writes it, and a normal
-//! exit of the process waits for it.
+//! Writing the queue of a dropped endpoint on the loop; a normal exit of the process waits for it.
 
 use crate::transport::outbox::Outbox;
 use crate::transport::socket_io;
@@ -11,10 +10,10 @@ use std::time::{Duration, Instant};
 
 const SOCKET: Key = Key(0);
 
-/// How soon a write is tried again after a shortage that no readiness tells the end of.
+/// The pause before a write is tried again after a shortage, of which no readiness tells the end.
 pub(crate) const RETRY: Duration = Duration::from_millis(2);
 
-/// Writes `outbox` to `socket` on the loop, and closes it. Does not wait.
+/// Writes `outbox` to `socket` on the loop, and then closes the socket. Does not wait.
 pub(crate) fn flush_and_close(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
     let Ok(reactor) = reactor::reactor() else { return };
     let pending = PendingFlush::new(exit_flush);
@@ -51,7 +50,7 @@ impl Source for Flusher {
     }
 }
 
-/// Counts as one queue that a normal exit of the process waits for, until it is dropped.
+/// One queue for which a normal exit of the process waits, until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct PendingFlush;
 
@@ -61,7 +60,7 @@ static HOOK: Once = Once::new();
 
 struct Waiters {
     pending: usize,
-    /// The longest wait that any of them asked for.
+    /// The longest wait that any of the queues asked for.
     longest: Duration,
 }
 
@@ -90,7 +89,7 @@ impl Drop for PendingFlush {
     }
 }
 
-/// Runs when the process ends normally, while the loop still does.
+/// Runs at a normal exit of the process, while the loop still runs.
 fn wait_for_all() {
     if reactor::on_loop() {
         return;

@@ -1,4 +1,4 @@
-//! What arrives: the handshake_queued first, then messages.
+//! Bytes that arrived: the handshake first, then messages.
 //!
 //! Pure.
 
@@ -10,7 +10,7 @@ use crate::hello::Hello;
 /// The longest beginning of a message that is copied out of a reading buffer, in bytes.
 const REST_BYTES_MAX: usize = 4 * 1024;
 
-/// The receiving direction: a decoder that insists on the handshake_queued.
+/// The receiving direction: a decoder that requires the handshake first.
 #[derive(Debug)]
 pub(crate) struct Inbox<H> {
     decoder: Decoder<H>,
@@ -19,7 +19,8 @@ pub(crate) struct Inbox<H> {
 }
 
 impl<H> Inbox<H> {
-    /// `handshake_received` is true for an end whose handshake_queued was read by an earlier owner.
+    /// `handshake_received` is true when an earlier owner of the socket has read the peer's
+    /// handshake.
     pub(crate) fn new(limits: Limits, ours: Hello, handshake_received: bool) -> Inbox<H> {
         Inbox { decoder: Decoder::new(limits), ours, handshake_received }
     }
@@ -28,17 +29,17 @@ impl<H> Inbox<H> {
         &mut self.decoder
     }
 
-    /// Whether the peer's handshake_queued was read.
+    /// Returns whether the peer's handshake was read.
     pub(crate) fn handshake_received(&self) -> bool {
         self.handshake_received
     }
 
-    /// Whether nothing is kept.
+    /// Returns whether the inbox holds no byte and no handle.
     pub(crate) fn is_empty(&self) -> bool {
         self.decoder.is_empty()
     }
 
-    /// Takes the thread's buffer for the next read, unless there is one.
+    /// Takes the thread's buffer for the next read, unless the inbox has one.
     #[inline]
     pub(crate) fn take_buffer(&mut self) {
         if self.decoder.wants_buffer() {
@@ -46,9 +47,11 @@ impl<H> Inbox<H> {
         }
     }
 
-    /// Recycles the buffer: nothing that was read waits to be taken. The beginning of a message
-    /// stays: a short one in memory of its size, a longer one where it is, so that a peer that sends
-    /// byte after byte does not have all the others copied for each.
+    /// Recycles the buffer, when no whole message waits in it.
+    ///
+    /// The beginning of a message stays: a short one is copied into memory of its size, and a
+    /// longer one stays in the buffer. Otherwise a peer that sends single bytes would cause a copy
+    /// of all earlier bytes for each of them.
     #[inline]
     pub(crate) fn recycle_buffer(&mut self) {
         if self.decoder.rest_bytes() <= REST_BYTES_MAX && !self.decoder.wants_buffer() {
@@ -56,16 +59,16 @@ impl<H> Inbox<H> {
         }
     }
 
-    /// Recycles the buffer whatever is in it: nothing more is read.
+    /// Recycles the buffer and copies out what is left, when nothing more is read.
     pub(crate) fn reclaim_buffer(&mut self) {
         buffers::recycle_read(self.decoder.swap_buffer(Vec::new()));
     }
 
-    /// The next whole message, if there is one.
+    /// Returns the next whole message, if there is one.
     ///
     /// # Errors
     ///
-    /// [`Error::Protocol`] or [`Error::Mismatch`]; the channel cannot be read on after that.
+    /// [`Error::Protocol`] or [`Error::Mismatch`], after which the channel cannot be read.
     #[inline]
     pub(crate) fn next_message(&mut self) -> Result<Option<Frame<'_, H>>, Error> {
         if !self.handshake_received && !self.receive_handshake()? {
@@ -75,7 +78,7 @@ impl<H> Inbox<H> {
             None => Ok(None),
             Some(frame) if matches!(frame.kind, Kind::Message | Kind::Internal) => Ok(Some(frame)),
             Some(frame) if frame.kind == Kind::Hello => Err(FrameError::Hello.into()),
-            // Nobody agreed on a second transport: these builds do not offer one.
+            // No build offers a second transport yet, so a peer cannot have agreed to use one.
             Some(frame) => Err(FrameError::Kind(frame.kind as u8).into()),
         }
     }
@@ -126,10 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn the_greeting_comes_first_and_once() {
+    fn the_handshake_comes_first_and_once() {
         let good = Hello::new(Serialization::Bincode, "app").to_bytes();
-        let nonsense =
-            "peer broke the protocol: the handshake_queued is missing, repeated or malformed";
+        let nonsense = "peer broke the protocol: the handshake is missing, repeated or malformed";
         check(&[(Kind::Hello, &good), (Kind::Message, b"x")], "Message ");
         check(&[(Kind::Message, b"x")], nonsense);
         check(&[(Kind::Hello, b"short")], nonsense);
@@ -176,7 +178,7 @@ mod tests {
             assert_eq!(kept.as_ptr() == memory, moves);
             let buffer = inbox.decoder().space().0;
             assert_eq!((buffer.as_ptr() == memory, &*buffer), (!moves, &frame));
-            // A second look moves nothing.
+            // A second call moves nothing.
             let memory = buffer.as_ptr();
             inbox.recycle_buffer();
             assert_eq!(inbox.decoder().space().0.as_ptr(), memory);

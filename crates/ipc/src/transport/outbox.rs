@@ -1,11 +1,11 @@
-//! What waits to be written: frames in order, with their handles.
+//! The queue of frames that wait to be written, in order, with their handles.
 //!
-//! Frames without handles are joined into long chunks, so that one system call carries many. A
-//! frame with handles begins a chunk, because handles ride on its first byte. Long pieces are kept
-//! as they are and written from where they lie.
+//! Frames without handles are joined into long chunks, so that one system call writes many. A frame
+//! with handles begins a chunk, because handles travel with the first byte of their frame. Long
+//! pieces are not copied into a chunk but written from their own memory.
 //!
-//! [`Outbox::slices`] and [`Outbox::handles`] say what the next call should write,
-//! [`Outbox::written`] notes what it did.
+//! [`Outbox::slices`] and [`Outbox::handles`] return the bytes and handles for the next call, and
+//! [`Outbox::written`] records the result.
 //!
 //! Pure.
 
@@ -21,18 +21,18 @@ use std::io::IoSlice;
 /// Chunks are joined up to this length, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A queue that rests keeps no more memory than this for the next message, in bytes.
+/// The memory that an idle queue keeps for the next message at most, in bytes.
 const IDLE_BYTES_MAX: usize = 2048;
 
-/// The most slices offered to one call.
+/// The number of slices that are offered to one call at most.
 pub(crate) const SLICES_MAX: usize = 16;
 
-/// One frame, encoded but for its header.
+/// One frame, encoded except for its header.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     /// [`HEADER_BYTES`] of room, then the payload without its long pieces.
     pub(crate) inline: FrameBuffer,
-    /// Long pieces, each with the place in `inline` before which it belongs.
+    /// Long pieces, each with the position in `inline` before which it belongs.
     pub(crate) pieces: Vec<(usize, Bytes)>,
 }
 
@@ -45,7 +45,7 @@ impl Encoded {
         Encoded { inline, pieces: Vec::new() }
     }
 
-    /// The length of the whole frame, in bytes.
+    /// Returns the length of the whole frame, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.inline.len() + self.pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>()
     }
@@ -82,13 +82,14 @@ struct Chunk<H> {
 #[derive(Debug)]
 pub(crate) struct Outbox<H> {
     chunks: VecDeque<Chunk<H>>,
-    /// How many bytes of the first chunk are written. Its handles went with the first; they are
-    /// kept until the chunk is written, to give them back if it never is.
+    /// The number of bytes of the first chunk that are written. The handles of the chunk went with
+    /// its first byte. They are kept until the chunk is written, so that a failed send can give
+    /// them back.
     front_written: usize,
     bytes: usize,
-    /// The lengths of the frames that are not written to their end, less what is written.
+    /// The lengths of the frames that are not written completely, less the bytes that are written.
     frames: VecDeque<usize>,
-    /// The first of these is our handshake_queued, which is nobody's message.
+    /// Whether the first of these frames is the handshake, which counts as no message.
     handshake_queued: bool,
     recycled: Vec<u8>,
 }
@@ -105,7 +106,7 @@ impl<H> Outbox<H> {
         }
     }
 
-    /// Queues our handshake_queued, before everything else.
+    /// Queues the handshake of this side, before everything else.
     pub(crate) fn push_handshake(&mut self, hello: &Hello) {
         let mut encoded = Encoded::begin();
         encoded.inline.extend_from_slice(&hello.to_bytes());
@@ -114,7 +115,7 @@ impl<H> Outbox<H> {
         self.push(&mut encoded, Vec::new());
     }
 
-    /// Queues one finished frame. Its `inline` memory is taken only when that saves a copy.
+    /// Queues one finished frame. Takes the memory of `inline` only where that saves a copy.
     pub(crate) fn push(&mut self, encoded: &mut Encoded, handles: Vec<H>) {
         let length = encoded.length();
         self.bytes += length;
@@ -147,7 +148,7 @@ impl<H> Outbox<H> {
         }
     }
 
-    /// Appends bytes to the last chunk, or begins one for them.
+    /// Appends bytes to the last chunk, or begins a chunk with them.
     #[inline]
     fn join(&mut self, bytes: &[u8], handles: Vec<H>) {
         if let (true, Some(Chunk { body: Body::Joined(last), .. })) =
@@ -163,7 +164,7 @@ impl<H> Outbox<H> {
         self.chunks.push_back(Chunk { body: Body::Joined(body), handles });
     }
 
-    /// The bytes that one call may write: up to the next chunk that has handles of its own.
+    /// Fills `out` with the bytes that one call may write: up to the next chunk that has handles.
     pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let mut count = 0;
         for (index, chunk) in self.chunks.iter().enumerate().take(SLICES_MAX) {
@@ -177,7 +178,7 @@ impl<H> Outbox<H> {
         count
     }
 
-    /// The handles that belong to the first byte of [`slices`](Outbox::slices).
+    /// Returns the handles that belong to the first byte of [`slices`](Outbox::slices).
     pub(crate) fn handles(&self) -> &[H] {
         match self.chunks.front() {
             Some(chunk) if self.front_written == 0 => &chunk.handles,
@@ -185,9 +186,9 @@ impl<H> Outbox<H> {
         }
     }
 
-    /// Notes that `count` bytes were written, and the front's handles with them.
+    /// Records that `count` bytes were written, and the handles of the front with them.
     ///
-    /// Returns how many frames were written to their end.
+    /// Returns the number of frames that are now written completely.
     pub(crate) fn written(&mut self, mut count: usize) -> usize {
         if count == 0 {
             return 0;
@@ -230,41 +231,41 @@ impl<H> Outbox<H> {
         before - self.frames()
     }
 
-    /// Throws the queue away and gives the handles of the last frame pushed, which has `count`:
-    /// for a channel that broke while that frame was sent.
+    /// Drops the queue and returns the `count` handles of the frame that was pushed last, for a
+    /// channel that broke while this frame was sent.
     pub(crate) fn reclaim_last(&mut self, count: usize) -> Vec<H> {
         let mut handles: Vec<H> = self.chunks.drain(..).flat_map(|chunk| chunk.handles).collect();
         self.clear();
         handles.split_off(handles.len().saturating_sub(count))
     }
 
-    /// Throws everything away; says how many frames that were.
+    /// Drops everything, and returns the number of messages that were not written completely.
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.frames();
         *self = Outbox::new();
         count
     }
 
-    /// How much memory is kept for what is queued next, in bytes.
+    /// Returns how much memory is kept for the next frames, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.recycled.capacity()
             + self.frames.capacity() * size_of::<usize>()
             + self.chunks.capacity() * size_of::<Chunk<H>>()
     }
 
-    /// Tells whether that is more than a queue at rest should keep.
+    /// Returns whether the queue holds more memory than an idle queue should keep.
     #[inline]
     pub(crate) fn holds_much_memory(&self) -> bool {
         self.memory_bytes() > IDLE_BYTES_MAX
     }
 
-    /// Tells whether it has neither anything to write nor memory for it.
+    /// Returns whether the queue is empty and holds no memory.
     #[inline]
     pub(crate) fn has_no_memory(&self) -> bool {
         self.is_empty() && self.memory_bytes() == 0
     }
 
-    /// Gives back memory that is only kept for speed.
+    /// Frees memory that is kept only for speed.
     pub(crate) fn shrink(&mut self) {
         if self.is_empty() {
             self.recycled = Vec::new();
@@ -273,12 +274,12 @@ impl<H> Outbox<H> {
         }
     }
 
-    /// Bytes that wait.
+    /// Returns the number of bytes that wait to be written.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Frames that are not written to their end.
+    /// Returns the number of messages that are not written completely.
     pub(crate) fn frames(&self) -> usize {
         self.frames.len() - usize::from(self.handshake_queued)
     }

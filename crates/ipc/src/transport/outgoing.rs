@@ -1,8 +1,9 @@
-//! One message on its way out: the one place where a value becomes a frame in a queue.
+//! Sending one message: the one place where a value becomes a frame in a queue.
 //!
-//! A sender encodes first, without any lock ([`OutgoingFrame::encode`]), then checks the room, and
-//! then queues ([`OutgoingFrame::queue`]), which is when the handles leave the value. Whatever
-//! fails, and wherever: the handles are in the value again, and the buffer is recycled.
+//! A sender first encodes the value without any lock ([`OutgoingFrame::encode`]), then checks the
+//! room in its queue, and then queues the frame ([`OutgoingFrame::queue`]), which moves the handles
+//! out of the value. After a failure at any of these steps, the value holds its handles again, and
+//! the buffer for encoding is recycled.
 
 use crate::codec::{self, Extracted};
 use crate::error::Error;
@@ -21,7 +22,7 @@ pub(crate) struct OutgoingFrame {
     pub(crate) slots: Vec<Arc<Slot>>,
 }
 
-/// The frame that was queued last.
+/// The frame that was queued last, for a sender that may have to undo the send.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct QueuedFrame {
@@ -56,7 +57,7 @@ impl OutgoingFrame {
         Ok(OutgoingFrame { encoded, slots })
     }
 
-    /// The length of the whole frame, in bytes.
+    /// Returns the length of the whole frame, in bytes.
     #[inline]
     pub(crate) fn length(&self) -> usize {
         self.encoded.length()
@@ -66,7 +67,8 @@ impl OutgoingFrame {
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`] when a handle of the value was sent before; all others stay in it.
+    /// [`Error::Encode`] when a handle of the value was sent before. The other handles stay in the
+    /// value.
     #[inline]
     pub(crate) fn queue(mut self, outbox: &mut Outbox<OwnedFd>) -> Result<QueuedFrame, Error> {
         let handles = take_handles(&self.slots)?;
@@ -74,11 +76,13 @@ impl OutgoingFrame {
         Ok(QueuedFrame { slots: self.slots })
     }
 
-    /// Moves the handles out of the value, lets `write` write the frame from where it was encoded,
-    /// and queues it if that did not write all of it. `None` when there is nothing left to write.
+    /// Moves the handles out of the value, and queues the part of the frame that `write` does not
+    /// write.
     ///
-    /// With nothing queued before it, nothing is gained by queueing a frame first. A frame with long
-    /// pieces does not lie in one place, and is always queued.
+    /// `write` is called only when no frame is queued before this one, and returns the number of
+    /// bytes that it has written from the encoding buffer, which saves the copy into the queue. A
+    /// frame with long pieces is not contiguous and is always queued. `None` means that nothing is
+    /// left to write.
     ///
     /// # Errors
     ///
@@ -104,7 +108,8 @@ impl OutgoingFrame {
 }
 
 impl QueuedFrame {
-    /// Puts the handles back into the value, for a channel that broke while this frame was sent.
+    /// Puts the handles back into the value, after the channel broke while this frame was sent.
+    ///
     /// Clears `outbox`, in which the frame must be the last one.
     #[cold]
     pub(crate) fn reclaim(self, outbox: &mut Outbox<OwnedFd>) {

@@ -1,4 +1,4 @@
-//! One system call in each direction: an outbox to a socket, a socket to an inbox.
+//! One system call in each direction: from an outbox to a socket, and from a socket to an inbox.
 
 use crate::error::Error;
 use crate::transport::inbox::Inbox;
@@ -7,11 +7,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use sys::scm::{self, Received, RecvFlags};
 
-/// Writes what one `sendmsg(2)` takes. Returns how many bytes that were.
+/// Writes as much as one `sendmsg(2)` takes, and returns the number of bytes.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when `wait` is false and the socket takes nothing; what `sendmsg(2)` answers.
+/// `WouldBlock` when `wait` is false and the socket is full, and the errors of `sendmsg(2)`.
 pub(crate) fn write(
     socket: BorrowedFd<'_>,
     outbox: &mut Outbox<OwnedFd>,
@@ -26,19 +26,19 @@ pub(crate) fn write(
     Ok(count)
 }
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// So many bytes. Fewer than there was room for does not mean that nothing more is there: a
-    /// read ends behind bytes that carry descriptors, and the end of the stream may follow.
+    /// The number of bytes. A read that did not fill its room may still leave bytes unread: it ends
+    /// behind bytes that carry descriptors, and the end of the stream may follow.
     Bytes(usize),
-    /// Nothing is there now.
+    /// Nothing has arrived.
     WouldBlock,
     /// The peer has closed, between two frames.
     EndOfStream,
 }
 
-/// Reads what one `recvmsg(2)` gives.
+/// Reads what one `recvmsg(2)` returns.
 ///
 /// # Errors
 ///
@@ -58,14 +58,15 @@ pub(crate) fn read(
         }
         Ok(_) => end(inbox),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
-        // The peer closed without having read everything we sent.
+        // The peer closed without having read everything that this side sent.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
         Err(error) => Err(Error::Os("recvmsg", error)),
     }
 }
 
-/// Reads what one `recvmsg(2)` gives, behind the end of `buffer`; `None` when nothing is there
-/// now, no bytes at the end of the stream.
+/// Appends what one `recvmsg(2)` returns to `buffer`.
+///
+/// Returns `None` when nothing has arrived, and no bytes at the end of the stream.
 ///
 /// # Errors
 ///
@@ -79,7 +80,7 @@ pub(crate) fn read_into(
     match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
         Ok(received) => Ok(Some(received)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        // The peer closed without having read everything we sent.
+        // The peer closed without having read everything that this side sent.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
             Ok(Some(Received::default()))
         }
@@ -92,7 +93,7 @@ fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
     Ok(Read::EndOfStream)
 }
 
-/// Tells whether a failed write means only that the peer is gone.
+/// Returns whether a failed write means only that the peer is gone.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -100,8 +101,8 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Tells whether a failed write is to be tried again later: too many descriptors of this user are
-/// in flight, or the kernel is short of memory.
+/// Returns whether a failed write is worth another attempt later: too many descriptors of this user
+/// are in flight, or the kernel is short of memory.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     number == Some(sys::errno::ETOOMANYREFS)

@@ -1,4 +1,4 @@
-//! A JavaScript value as any type of serde.
+//! Deserializing any type of serde from a JavaScript value.
 
 use super::value::{BigInt, Entry, Item, Node, Value};
 use super::{MARKER, write};
@@ -7,10 +7,11 @@ use serde::de::value::{
 };
 use serde::de::{self, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 
-/// A gap in an array costs nothing to announce: longer arrays with gaps are refused.
+/// The longest array with gaps that is read; a longer one is refused, because gaps cost nothing to
+/// announce.
 const SPARSE_MAX: u32 = 65_536;
 
-/// Reads one item of a document.
+/// The deserializer of one item of a document.
 #[derive(Clone, Copy)]
 pub(super) struct ItemDeserializer<'v> {
     document: &'v Value,
@@ -137,7 +138,7 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
             Item::Int(number) => visitor.visit_i32(*number),
             Item::Double(number) => {
                 let whole = *number as i64;
-                // Rust asks for an integer where JavaScript has but one kind of number.
+                // Rust asks for an integer where JavaScript has only one kind of number.
                 if whole as f64 == *number && whole.unsigned_abs() > u64::from(u32::MAX >> 1) {
                     return visitor.visit_i64(whole);
                 }
@@ -170,7 +171,7 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
         self.deserialize_f64(visitor)
     }
 
-    /// Bytes are read as a list where one is asked for.
+    /// A list may be asked for where the value holds bytes.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node() {
             Some(Node::ArrayBuffer(bytes) | Node::View { bytes, .. }) => {

@@ -1,4 +1,4 @@
-//! Any type of serde as a JavaScript value.
+//! Serializing any type of serde to a JavaScript value.
 
 use super::MARKER;
 use super::value::{BigInt, Entry, Item, Key, Node, NodeId, Text, Value, ViewKind};
@@ -8,10 +8,10 @@ use serde::ser::{
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// Integers up to here are numbers; beyond, JavaScript would lose digits.
+/// The largest integer that is written as a number. JavaScript would lose digits of larger ones.
 const SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Puts one value into the document.
+/// The serializer of one value into a document.
 pub(super) struct ItemSerializer<'d> {
     pub(super) document: &'d mut Value,
 }
@@ -20,7 +20,7 @@ pub(super) struct ItemSerializer<'d> {
 pub(super) struct Parts<'d> {
     document: &'d mut Value,
     id: NodeId,
-    /// For a variant with content: the name around it.
+    /// The name of the variant around the content, if there is one.
     variant: Option<&'static str>,
     items: Vec<Option<Item>>,
     entries: Vec<(Item, Item)>,
@@ -69,7 +69,7 @@ impl Parts<'_> {
         self.finish(Node::Array { items, extra: Vec::new() })
     }
 
-    /// An object, or a `Map` when a key is something else than a string.
+    /// Finishes an object, or a `Map` when a key is no string.
     fn object(mut self) -> Item {
         let entries = std::mem::take(&mut self.entries);
         if !entries.iter().all(|(key, _)| matches!(key, Item::String(_))) {
@@ -92,7 +92,7 @@ impl Parts<'_> {
 
 fn double(number: f64) -> Item {
     let small = number as i32;
-    // V8 holds whole numbers as integers, but not the negative zero.
+    // V8 holds whole numbers as integers, except for negative zero.
     if f64::from(small).to_bits() == number.to_bits() {
         return Item::Int(small);
     }

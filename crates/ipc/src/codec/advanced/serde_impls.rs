@@ -1,4 +1,4 @@
-//! A [`Value`] as a part of other types: serde's view of it.
+//! serde's traits for a [`Value`], which may be a part of any other type.
 //!
 //! Pure.
 
@@ -9,7 +9,8 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use std::fmt;
 
-/// Other codecs carry the bytes of V8's format; this one puts the value in its place.
+/// Other codecs carry the bytes of V8's format, and the `advanced` codec puts the value in their
+/// place.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         validate::writable(self).map_err(ser::Error::custom)?;

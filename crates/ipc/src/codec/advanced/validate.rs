@@ -1,5 +1,5 @@
-//! Whether a value can be written at all, and whether V8 can read what would be written: what it
-//! cannot read ends a Node process.
+//! Checks before a value is written: whether it can be written at all, and whether V8 could read
+//! the result. A Node process ends when V8 cannot read a value.
 //!
 //! Pure.
 
@@ -14,21 +14,21 @@ const REGEXP_FLAGS: u32 = 1 | 2 | 4 | 8 | 16 | 32 | 128;
 /// The flag `u`.
 const UNICODE: u32 = 16;
 
-/// Checks that everything the value leads to can be written.
+/// Checks that everything that the value refers to can be written.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in words.
+/// A description of the part that cannot be written.
 pub(super) fn writable(value: &Value) -> Result<(), String> {
     Validator { value, seen: HashSet::new(), unfinished: Vec::new(), for_v8: false }
         .item(value.root(), 0)
 }
 
-/// Checks that V8 can read it.
+/// Checks that V8 can read the value.
 ///
 /// # Errors
 ///
-/// What V8 would refuse, in words.
+/// A description of the part that V8 would refuse.
 pub(crate) fn readable_by_v8(value: &Value) -> Result<(), String> {
     Validator { value, seen: HashSet::new(), unfinished: Vec::new(), for_v8: true }
         .item(value.root(), 0)
@@ -37,7 +37,7 @@ pub(crate) fn readable_by_v8(value: &Value) -> Result<(), String> {
 struct Validator<'a> {
     value: &'a Value,
     seen: HashSet<NodeId>,
-    /// Those around us that V8 makes only when it has read what is inside.
+    /// The enclosing objects that V8 creates only after it has read their content.
     unfinished: Vec<NodeId>,
     for_v8: bool,
 }
@@ -145,7 +145,7 @@ impl<'a> Validator<'a> {
     }
 }
 
-/// What an array has already cannot come as a further property.
+/// Refuses a further property that the array already has as an element, or as `length`.
 fn elements(items: &[Option<Item>], extra: &[Entry]) -> Result<(), String> {
     let has = |key: &Key| match key {
         Key::Index(index) => items.get(*index as usize).is_some_and(Option::is_some),
@@ -160,8 +160,9 @@ fn elements(items: &[Option<Item>], extra: &[Entry]) -> Result<(), String> {
     }
 }
 
-/// V8 compiles the expression when it reads it. Not every expression it would take is told apart
-/// here; those that pass are taken.
+/// Checks an expression, which V8 compiles when it reads one.
+///
+/// The check refuses some expressions that V8 would accept, and accepts none that V8 would refuse.
 fn regexp(source: &Text, flags: u32) -> Result<(), String> {
     if flags & !REGEXP_FLAGS != 0 {
         return Err(format!("a regular expression with the flags {flags:#x}"));

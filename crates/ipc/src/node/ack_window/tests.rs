@@ -1,4 +1,4 @@
-//! Every order of parcels and answers.
+//! Every order of frames and acknowledgements.
 
 use super::*;
 
@@ -8,14 +8,14 @@ fn frame(number: u8) -> FrameBuffer {
     frame
 }
 
-fn plain(number: u8) -> HeldFrame<u32> {
-    HeldFrame { frame: frame(number), attached: None }
+fn plain(number: u8) -> NodeFrame<u32> {
+    NodeFrame { frame: frame(number), attached: None }
 }
 
-fn with(number: u8, retry_copy: bool, ticket: Option<u64>) -> HeldFrame<u32> {
+fn with(number: u8, retry_copy: bool, ticket: Option<u64>) -> NodeFrame<u32> {
     let retry_copy = retry_copy.then_some(u32::from(number) + 100);
     let attached = AttachedHandle { handle: u32::from(number), retry_copy, ticket };
-    HeldFrame { frame: frame(number), attached: Some(attached) }
+    NodeFrame { frame: frame(number), attached: Some(attached) }
 }
 
 fn number(ready: Option<ReadyFrame<u32>>) -> Option<(u8, Option<u32>)> {

@@ -1,4 +1,4 @@
-//! Streams of Node's framings, cut anywhere.
+//! Streams in Node's framings, cut at any position.
 
 use super::*;
 use proptest::prelude::*;
@@ -111,7 +111,7 @@ fn announced_lengths_cost_no_memory() {
 fn handles_belong_to_the_frame_they_came_with_or_to_none() {
     let mut decoder = NodeDecoder::new(Framing::Lines, 100);
     let mut seen = Seen::new();
-    // Ridden in on the beginning of a frame that is not whole.
+    // The handle arrives with the beginning of a frame that is not complete.
     decoder.arrived([1], false);
     feed(&mut decoder, b"a\nb", &mut seen).unwrap();
     feed(&mut decoder, b"", &mut seen).unwrap();
@@ -120,7 +120,7 @@ fn handles_belong_to_the_frame_they_came_with_or_to_none() {
     assert_eq!(decoder.take_handle(), Some(2));
     assert_eq!(decoder.take_handle(), None, "this one was lost");
     decoder.arrived([3], false);
-    // The frame ends and none follows: number 3 is nobody's.
+    // The frame ends and none follows, so number 3 belongs to no frame.
     feed(&mut decoder, b"\n", &mut seen).unwrap();
     assert_eq!(decoder.take_handle(), None);
     decoder.arrived(0..1000, false);

@@ -1,4 +1,4 @@
-//! The bytes Node is given, and what it is not given.
+//! Bytes that are sent to Node, and values that are refused.
 
 use super::super::handle_type::Family;
 use super::*;

@@ -1,4 +1,4 @@
-//! What Node writes, and what a hostile peer would.
+//! Payloads of Node, and payloads of a hostile peer.
 
 use super::*;
 

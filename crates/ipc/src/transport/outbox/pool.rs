@@ -1,4 +1,4 @@
-//! The memory of one queue for each thread, so that an endpoint at rest keeps next to none.
+//! The pool of queue memory, one for each thread, so that an idle endpoint keeps almost none.
 
 use super::{Encoded, Outbox};
 use crate::buffers::THREAD_BYTES_MAX;
@@ -10,7 +10,7 @@ thread_local! {
 }
 
 impl Outbox<OwnedFd> {
-    /// Queues one finished frame, in memory of the thread where the queue has none.
+    /// Queues one finished frame, in memory of the thread when the queue has none.
     #[inline]
     pub(crate) fn enqueue(&mut self, encoded: &mut Encoded, handles: Vec<OwnedFd>) {
         self.take_memory();
@@ -26,7 +26,7 @@ impl Outbox<OwnedFd> {
         }
     }
 
-    /// Recycles the memory of a queue at rest, which is much after a long message, or many.
+    /// Recycles the memory of an idle queue, which is much after a long message or many messages.
     #[inline]
     pub(crate) fn recycle_memory(&mut self) {
         if self.is_empty() && self.holds_much_memory() {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
     use crate::frame::Kind;
 
-    /// A queue that has written so many messages, all at once.
+    /// Returns a queue that has written `messages` messages, all at once.
     fn rested(messages: usize) -> Outbox<OwnedFd> {
         let mut queue = Outbox::new();
         let mut encoded = Encoded::begin();

@@ -1,4 +1,4 @@
-//! Frames through an outbox: order, handles, and writes that stop anywhere.
+//! Frames through an outbox: order, handles, and writes that stop at any position.
 
 use super::*;
 use crate::frame::{Decoder, Limits};
@@ -15,7 +15,7 @@ fn encoded(payload: &[u8], handles: usize, pieces: &[(usize, &[u8])]) -> Encoded
     encoded
 }
 
-/// Writes at most `max` bytes, as a socket would, into `wire`.
+/// Writes at most `max` bytes into `wire`, as a socket would.
 fn write(outbox: &mut Outbox<u32>, max: usize, wire: &mut Vec<u8>, handles: &mut Vec<u32>) {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let count = outbox.slices(&mut slices);
@@ -121,8 +121,8 @@ fn writes_that_stop_anywhere_deliver_every_frame_with_its_handles() {
     });
 }
 
-/// Three frames, with handles and a piece, written in two or three calls that stop at every
-/// position there is.
+/// Three frames with handles and a piece are written in two or three calls, which stop at every
+/// position.
 #[test]
 fn a_write_may_stop_at_every_position() {
     let fill = || {

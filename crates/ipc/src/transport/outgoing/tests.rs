@@ -1,5 +1,5 @@
-//! A failed send, for every kind of endpoint and every reason: the value comes back with handles
-//! that work, and the buffer in which it was encoded is the thread's next one.
+//! Failed sends, for every kind of endpoint and every reason: the value comes back with usable
+//! handles, and the buffer in which it was encoded is recycled.
 
 use super::*;
 use crate::buffers::FrameBuffer;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// More than any message of these tests has, so that no buffer grows while one is encoded.
+/// The capacity of the seeded buffer, more than any message of these tests needs.
 const BUFFER_BYTES: usize = 100 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ fn refuse_if_set<S: serde::Serializer>(is_set: &bool, serializer: S) -> Result<S
     }
 }
 
-/// How a message is sent.
+/// The way in which a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Send,
@@ -49,7 +49,8 @@ const ALL: &[Way] = &[
 type Send = Box<dyn FnMut(Parcel) -> Result<(), SendError<Parcel>>>;
 
 impl Way {
-    /// An endpoint that is used this way; `closed` when it does not accept messages any more.
+    /// Opens an endpoint that is used this way; with `closed`, one that accepts no messages any
+    /// more.
     fn open(self, socket: OwnedFd, options: Options, closed: bool) -> Send {
         let channel = Channel::<Parcel, ()>::from_fd;
         match self {
@@ -84,7 +85,7 @@ impl Way {
     }
 }
 
-/// Why a send fails.
+/// The reason for which a send fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     Full,
@@ -98,7 +99,7 @@ enum Reason {
 impl Reason {
     fn ways(self) -> &'static [Way] {
         match self {
-            // The others wait for room.
+            // The other ways wait for room.
             Reason::Full => &[Way::TrySend, Way::Loop],
             Reason::Closed
             | Reason::TooLong
@@ -122,7 +123,7 @@ impl Reason {
     }
 }
 
-/// A handle that another message has taken.
+/// Returns a handle that another message has taken.
 fn sent_handle() -> Handle<UnixStream> {
     let handle = Handle::new(UnixStream::pair().unwrap().0);
     let (other, _peer) = sys::socket::pair_stream().unwrap();
@@ -132,7 +133,7 @@ fn sent_handle() -> Handle<UnixStream> {
     handle
 }
 
-/// Gives the thread a buffer; returns where that lies.
+/// Gives the thread a buffer, and returns its address.
 fn seed_buffer() -> *const u8 {
     let mut buffer = FrameBuffer::take();
     buffer.reserve(BUFFER_BYTES);

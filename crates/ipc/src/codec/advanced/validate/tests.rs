@@ -1,4 +1,4 @@
-//! Values that V8 reads, and values that would end Node.
+//! Values that V8 can read, and values that would end Node.
 
 use super::super::value::ViewKind;
 use super::*;
@@ -10,7 +10,7 @@ fn check(node: Node) -> Result<(), String> {
     readable_by_v8(&value)
 }
 
-/// The view itself, which is no buffer.
+/// Returns the view itself, which is no buffer.
 fn first() -> NodeId {
     Value::default().add(Node::Date(0.0))
 }
@@ -125,7 +125,7 @@ fn cycles_are_fine_and_depth_has_an_end() {
     readable_by_v8(&value).unwrap();
     let mut deep = Value::default();
     let mut item = Item::Null;
-    // Miri is slow: there a depth well over the bound has to do.
+    // Miri is slow, so a depth well over the limit is enough there.
     for _ in 0..if cfg!(miri) { 1_000 } else { 100_000 } {
         item = Item::Object(deep.add(Node::Set(vec![item])));
     }
