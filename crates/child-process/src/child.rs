@@ -208,7 +208,7 @@ impl Child {
     #[doc(hidden)]
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.shared.link().is_some_and(Link::is_held_back)
+        self.shared.link().is_some_and(Link::is_backpressured)
     }
 
     /// Sends a message that is not delivered to users, for the crates above.

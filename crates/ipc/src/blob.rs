@@ -1,4 +1,4 @@
-//! Bytes that travel without being copied more than needed.
+//! Bytes inside a message that are not copied more than needed.
 
 use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -7,34 +7,34 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The name under which our codecs recognise a blob.
+/// The name under which the codecs recognise a blob.
 pub(crate) const MARKER: &str = "\u{0}brood::Blob";
 
-/// Shorter ones are cheaper to copy than to keep apart.
+/// The length from which a blob is kept apart; shorter ones are cheaper to copy, in bytes.
 pub(crate) const PIECE_BYTES_MIN: usize = 16 * 1024;
 
-/// Bytes shared for the time of one call of `serialize` or `deserialize`.
-pub(crate) static IN_TRANSIT: InTransit = InTransit(Mutex::new(Vec::new()));
+/// The owners of bytes during one call of `serialize` or `deserialize`.
+pub(crate) static SHARED_BYTES: SharedBytes = SharedBytes(Mutex::new(Vec::new()));
 
-/// Finds the owner of a slice: serde passes on only the slice.
+/// Finds the owner of a slice, because serde passes on only the slice.
 ///
-/// What is found has the same address and length as the slice asked for, and so the same bytes:
-/// a mistake here could cost a copy, never give wrong bytes.
-pub(crate) struct InTransit(Mutex<Vec<Bytes>>);
+/// The owner that is found has the address and length of the slice, and so the same bytes. A
+/// mistake here could cost a copy, but never yield wrong bytes.
+pub(crate) struct SharedBytes(Mutex<Vec<Bytes>>);
 
-impl InTransit {
-    pub(crate) fn enter(&self, bytes: &Bytes) {
+impl SharedBytes {
+    pub(crate) fn insert(&self, bytes: &Bytes) {
         self.lock().push(bytes.clone());
     }
 
-    pub(crate) fn leave(&self, bytes: &[u8]) -> Option<Bytes> {
+    pub(crate) fn remove(&self, bytes: &[u8]) -> Option<Bytes> {
         let mut all = self.lock();
-        let at = all.iter().position(|own| is_same(own, bytes))?;
+        let at = all.iter().position(|shared| is_same(shared, bytes))?;
         Some(all.swap_remove(at))
     }
 
-    pub(crate) fn twin(&self, bytes: &[u8]) -> Option<Bytes> {
-        self.lock().iter().find(|own| is_same(own, bytes)).cloned()
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<Bytes> {
+        self.lock().iter().find(|shared| is_same(shared, bytes)).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Bytes>> {
@@ -42,15 +42,15 @@ impl InTransit {
     }
 }
 
-fn is_same(own: &Bytes, bytes: &[u8]) -> bool {
-    own.as_ptr() == bytes.as_ptr() && own.len() == bytes.len()
+fn is_same(shared: &Bytes, bytes: &[u8]) -> bool {
+    shared.as_ptr() == bytes.as_ptr() && shared.len() == bytes.len()
 }
 
-/// A payload of bytes inside a message: written from where it lies, read into where it stays.
+/// A payload of bytes inside a message, which is not copied more than needed.
 ///
-/// serde treats a `Vec<u8>` as a list of numbers and copies them one at a time. A blob costs no
-/// copy on the sending side and none on the receiving side, when the codec is bincode and it is
-/// longer than 16 KiB. Any other serde format sees plain bytes.
+/// serde treats a `Vec<u8>` as a list of numbers and copies them one at a time. A blob of at least
+/// 16 KiB is copied neither by the sender nor by the receiver when the codec is bincode. Every
+/// other serde format sees plain bytes.
 ///
 /// ```
 /// use ipc::Blob;
@@ -64,13 +64,13 @@ fn is_same(own: &Bytes, bytes: &[u8]) -> bool {
 pub struct Blob(Bytes);
 
 impl Blob {
-    /// The bytes, shared.
+    /// Returns the bytes, shared.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
-    /// The bytes, copied only if someone else shares them.
+    /// Returns the bytes, copied only if another owner shares them.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.0.into()
@@ -120,16 +120,16 @@ impl Serialize for Blob {
         if self.len() < PIECE_BYTES_MIN {
             return serializer.serialize_bytes(&self.0);
         }
-        IN_TRANSIT.enter(&self.0);
-        let result = serializer.serialize_newtype_struct(MARKER, &Plain(&self.0));
-        IN_TRANSIT.leave(&self.0);
+        SHARED_BYTES.insert(&self.0);
+        let result = serializer.serialize_newtype_struct(MARKER, &PlainBytes(&self.0));
+        SHARED_BYTES.remove(&self.0);
         result
     }
 }
 
-struct Plain<'a>(&'a [u8]);
+struct PlainBytes<'a>(&'a [u8]);
 
-impl Serialize for Plain<'_> {
+impl Serialize for PlainBytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.0)
     }
@@ -137,13 +137,13 @@ impl Serialize for Plain<'_> {
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
-        deserializer.deserialize_newtype_struct(MARKER, Gather)
+        deserializer.deserialize_newtype_struct(MARKER, BlobVisitor)
     }
 }
 
-struct Gather;
+struct BlobVisitor;
 
-impl<'de> Visitor<'de> for Gather {
+impl<'de> Visitor<'de> for BlobVisitor {
     type Value = Blob;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,7 +155,7 @@ impl<'de> Visitor<'de> for Gather {
     }
 
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Blob, E> {
-        Ok(Blob(IN_TRANSIT.leave(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes))))
+        Ok(Blob(SHARED_BYTES.remove(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes))))
     }
 
     fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Blob, E> {

@@ -1,13 +1,24 @@
-//! The blocking channel: `send` and `recv` straight on the descriptor.
+//! The blocking channel: `send` and `recv` directly on the descriptor.
 //!
-//! No other thread is involved: a hop through one would cost about as much as the whole round
-//! trip. The socket is never made non-blocking, since that would also change it for whoever
-//! shares it; a call that must not sleep says so itself.
+//! No other thread takes part, because a hop through another thread costs about as much as the
+//! whole round trip. The socket is never made non-blocking: `O_NONBLOCK` belongs to the open file
+//! description, which other processes may share. A call that must not sleep passes `MSG_DONTWAIT`.
 //!
-//! Limits: [`Options`]. What waits in an end that is dropped goes on being written by the loop.
+//! Limits: [`Options`]. The loop writes the queue of an endpoint that is dropped.
 
-use crate::end::{End, Mode, Parts};
-use crate::ends::ChannelHandle;
+mod adaptive_wait;
+#[cfg(feature = "tokio")]
+mod async_channel;
+mod channel_handle;
+mod endpoint;
+mod events;
+
+#[cfg(feature = "tokio")]
+pub use self::async_channel::AsyncChannel;
+pub use self::channel_handle::ChannelHandle;
+pub use self::events::{Event, LinkSender, TypedMessage};
+
+use self::endpoint::{Endpoint, EndpointParts, SendMode};
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
 use crate::message::Message;
@@ -20,7 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Makes two connected ends, each of which sends what the other one receives.
+/// Makes two connected endpoints; each sends what the other receives.
 ///
 /// ```
 /// let (a, b) = ipc::channel::<u32, String>()?;
@@ -37,7 +48,7 @@ pub fn channel<S, R>() -> io::Result<(Channel<S, R>, Channel<R, S>)> {
     channel_with(&Options::default())
 }
 
-/// [`channel`] with other limits and habits than the default ones.
+/// Makes two connected endpoints as [`channel`] does, with the given options for both.
 ///
 /// # Errors
 ///
@@ -47,34 +58,36 @@ pub fn channel_with<S, R>(options: &Options) -> io::Result<(Channel<S, R>, Chann
     Ok((Channel::over(a, options.clone()), Channel::over(b, options.clone())))
 }
 
-/// One end of a channel that sends `S` and receives `R`, blocking.
+/// A blocking endpoint of a channel that sends `S` and receives `R`.
 ///
-/// Both directions are independent and may be used from several threads; messages are delivered
-/// whole, in order, with their handles. Dropping an end closes it once everything that `send` or
-/// `feed` accepted is written; it never blocks.
+/// The two directions are independent, and several threads may use both at once. Messages arrive
+/// whole, in order, with their handles.
+///
+/// The drop of an endpoint never blocks. The loop writes what `send` and `feed` accepted, and then
+/// closes the socket.
 pub struct Channel<S, R> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn(S) -> R>,
 }
 
-/// The sending half of a [`Channel`].
+/// The sending half of a [`Channel`], from [`Channel::split`].
 pub struct Sender<S> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn(S)>,
 }
 
-/// The receiving half of a [`Channel`].
+/// The receiving half of a [`Channel`], from [`Channel::split`].
 pub struct Receiver<R> {
-    end: Arc<End>,
+    endpoint: Arc<Endpoint>,
     types: PhantomData<fn() -> R>,
 }
 
 impl<S, R> Channel<S, R> {
-    /// Makes an end of a connected Unix stream socket, for example one that a parent passed on.
+    /// Makes an endpoint of a connected Unix stream socket, for example an inherited one.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] when `socket` is something else.
+    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket.
     pub fn from_fd(socket: OwnedFd, options: Options) -> Result<Channel<S, R>, Error> {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
@@ -82,101 +95,111 @@ impl<S, R> Channel<S, R> {
         Ok(Channel::over(socket, options))
     }
 
-    /// Takes this end apart, to be passed on. It must not have messages in either direction that
-    /// were accepted and not written, or read and not received.
+    /// Turns this endpoint into a handle that moves to another process.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] when the end is closed, in use elsewhere, or not between two messages.
+    /// [`Error::Closed`] when the endpoint is closed, when a half of it is in use, when accepted
+    /// messages are not written yet, or when bytes were read that no `recv` has returned.
     pub fn into_handle(self) -> Result<ChannelHandle<S, R>, Error> {
-        let (greeted, heard, idle) = {
-            let (sending, receiving) = (self.end.sending(), self.end.receiving());
+        let (handshake_sent, handshake_received, idle) = {
+            let (sending, receiving) = (self.endpoint.sending(), self.endpoint.receiving());
             let idle = sending.outbox.frames() == 0 && receiving.inbox.is_empty();
-            (sending.outbox.is_empty(), receiving.inbox.greeted(), idle)
+            (sending.outbox.is_empty(), receiving.inbox.handshake_received(), idle)
         };
         if !idle || !self.is_connected() {
             return Err(Error::Closed);
         }
-        let parts = End::into_parts(self.end).ok_or(Error::Closed)?;
-        Ok(ChannelHandle::new(parts.socket, &parts.options, greeted, heard))
+        let parts = Endpoint::into_parts(self.endpoint).ok_or(Error::Closed)?;
+        Ok(ChannelHandle::new(parts.socket, &parts.options, handshake_sent, handshake_received))
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn into_end(self) -> Arc<End> {
-        self.end
+    pub(crate) fn into_endpoint(self) -> Arc<Endpoint> {
+        self.endpoint
     }
 
     pub(crate) fn over(socket: OwnedFd, options: Options) -> Channel<S, R> {
         Channel::resumed(socket, options, false, false)
     }
 
-    /// `greeted`, `heard`: whether the greetings were sent and read by an earlier owner.
+    /// `handshake_sent` and `handshake_received` say what an earlier owner of the socket has done.
     pub(crate) fn resumed(
         socket: OwnedFd,
         options: Options,
-        greeted: bool,
-        heard: bool,
+        handshake_sent: bool,
+        handshake_received: bool,
     ) -> Channel<S, R> {
-        Channel { end: Arc::new(End::new(socket, options, greeted, heard)), types: PhantomData }
+        Channel {
+            endpoint: Arc::new(Endpoint::new(socket, options, handshake_sent, handshake_received)),
+            types: PhantomData,
+        }
     }
 
-    /// Gives each direction a value of its own. The channel closes when both are dropped.
+    /// Splits the endpoint into its two directions. The drop of the second one closes the channel.
     #[must_use]
     pub fn split(self) -> (Sender<S>, Receiver<R>) {
-        let sender = Sender { end: Arc::clone(&self.end), types: PhantomData };
-        (sender, Receiver { end: self.end, types: PhantomData })
+        let sender = Sender { endpoint: Arc::clone(&self.endpoint), types: PhantomData };
+        (sender, Receiver { endpoint: self.endpoint, types: PhantomData })
     }
 
-    /// Hands this end to the loop: messages, also those that were read already, go to `sink`,
-    /// which runs there and must not block.
+    /// Moves this endpoint to the loop: every message goes to `sink`.
+    ///
+    /// Messages that were read and not received go to `sink` first. `sink` runs on the loop and
+    /// must not block.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] when the end is closed or a part of it is in use elsewhere;
-    /// [`Error::Os`] when there is no loop.
+    /// [`Error::Closed`] when the endpoint is closed, or when a half of it is still in use;
+    /// [`Error::Os`] when the loop cannot be started.
     pub fn into_link(self, sink: impl FnMut(LinkEvent) + Send + 'static) -> Result<Link, Error> {
-        let parts = End::into_parts(self.end).filter(|parts| !parts.closed).ok_or(Error::Closed)?;
-        let Parts { socket, options, outbox, inbox, .. } = parts;
+        let parts = Endpoint::into_parts(self.endpoint)
+            .filter(|parts| !parts.closed)
+            .ok_or(Error::Closed)?;
+        let EndpointParts { socket, options, outbox, inbox, .. } = parts;
         Link::resume_parts(socket, options, outbox, inbox, Box::new(sink), true)
     }
 }
 
-/// What both [`Channel`] and [`Sender`] offer.
+/// The methods of both [`Channel`] and [`Sender`].
 macro_rules! sending {
     ($([$($generics:tt)*] $type:ty),*) => {
         $(impl<$($generics)*> $type {
-            /// Sends `value`; blocks while the peer does not read.
+            /// Sends `value`. Blocks while the peer does not read.
             ///
-            /// When it returns, the kernel has the whole message.
+            /// A successful return means that the kernel holds the whole message.
             ///
             /// # Errors
             ///
-            /// The value with its handles, and why: [`Error::Closed`], [`Error::TooLong`],
-            /// [`Error::TooManyHandles`], [`Error::Encode`].
+            /// The error holds the value with its handles, and a reason: [`Error::Closed`],
+            /// [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`], [`Error::Os`].
             pub fn send(&self, value: S) -> Result<(), SendError<S>>
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Send)
+                self.endpoint.send(value, SendMode::Send)
             }
 
-            /// Sends `value` without blocking: what the socket does not take is queued, and
-            /// written by the next call that sends, flushes, receives or disconnects.
+            /// Sends `value` without blocking.
+            ///
+            /// A message that the socket does not take at once is queued. The next call that sends,
+            /// flushes, receives or disconnects writes it.
             ///
             /// # Errors
             ///
-            /// As [`send`](Self::send); [`Error::Full`] when the queue is at its bound.
+            /// As [`send`](Self::send), and [`Error::Full`] when the queue is at its limit
+            /// ([`Options::queued_bytes_max`]).
             pub fn try_send(&self, value: S) -> Result<(), SendError<S>>
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Try)
+                self.endpoint.send(value, SendMode::Try)
             }
 
-            /// Queues `value`; many are then written by one system call.
+            /// Queues `value`, so that one system call writes many messages.
             ///
-            /// They are written by [`flush`](Self::flush), by any call that sleeps on this end, or
-            /// once 64 KiB wait.
+            /// The queue is written by [`flush`](Self::flush), by any call that sleeps on this
+            /// endpoint, and by the `feed` that brings it to 64 KiB.
             ///
             /// # Errors
             ///
@@ -185,33 +208,36 @@ macro_rules! sending {
             where
                 S: Serialize,
             {
-                self.end.send(value, Mode::Feed)
+                self.endpoint.send(value, SendMode::Feed)
             }
 
-            /// Writes what was queued; blocks while the peer does not read.
+            /// Writes the queue. Blocks while the peer does not read.
             ///
             /// # Errors
             ///
             /// [`Error::Closed`], [`Error::Os`].
             pub fn flush(&self) -> Result<(), Error> {
-                self.end.flush_all(&mut self.end.sending())
+                self.endpoint.flush_all(&mut self.endpoint.sending())
             }
 
-            /// Ends sending, once everything that was accepted is written. The peer reads it all
-            /// and then finds the channel closed; what it sends can still be received.
+            /// Writes everything that was accepted, and ends the sending direction. Blocks until it
+            /// is written.
+            ///
+            /// The peer reads all messages and then finds the channel closed. Messages of the peer
+            /// can still be received.
             ///
             /// # Errors
             ///
-            /// [`Error::Undelivered`] when the peer went away before it had read everything.
+            /// [`Error::Undelivered`] when the peer closed before it had read everything.
             pub fn disconnect(&self) -> Result<(), Error> {
-                self.end.disconnect()
+                self.endpoint.disconnect()
             }
 
-            /// Tells whether sending may succeed: neither [`disconnect`](Self::disconnect) was
-            /// called nor was the peer found gone.
+            /// Returns whether a send may succeed: [`disconnect`](Self::disconnect) was not called,
+            /// and no call has found the peer gone.
             #[must_use]
             pub fn is_connected(&self) -> bool {
-                self.end.is_connected()
+                self.endpoint.is_connected()
             }
         })*
     };
@@ -219,9 +245,11 @@ macro_rules! sending {
 
 sending! { [S, R] Channel<S, R>, [S] Sender<S> }
 
-/// For programs with a loop of their own. Readiness of the descriptor says that bytes came, and a
-/// read takes many messages at once: call `try_recv` until it answers `None` before waiting, or
-/// ask [`prepare_wait`](Channel::prepare_wait).
+/// Registers the channel with a mio loop.
+///
+/// Readiness of the descriptor means that bytes arrived, and one read takes many messages. Before
+/// the loop waits again, call `try_recv` until it returns `None`, or call
+/// [`prepare_wait`](Channel::prepare_wait).
 ///
 /// ```
 /// let (a, mut b) = ipc::channel::<u8, ()>()?;
@@ -243,7 +271,7 @@ impl<S, R> mio::event::Source for Channel<S, R> {
         token: mio::Token,
         interests: mio::Interest,
     ) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).register(registry, token, interests)
     }
 
@@ -253,17 +281,17 @@ impl<S, R> mio::event::Source for Channel<S, R> {
         token: mio::Token,
         interests: mio::Interest,
     ) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
-        let number = sys::fd::number(self.end.fd());
+        let number = sys::fd::number(self.endpoint.fd());
         mio::unix::SourceFd(&number).deregister(registry)
     }
 }
 
-/// What both [`Channel`] and [`Receiver`] offer.
+/// The methods of both [`Channel`] and [`Receiver`].
 macro_rules! receiving {
     ($([$($generics:tt)*] $type:ty),*) => {
         $(impl<$($generics)*> $type
@@ -274,43 +302,46 @@ macro_rules! receiving {
             ///
             /// # Errors
             ///
-            /// [`Error::Closed`] after the last message of a peer that closed.
-            /// [`Error::Decode`] and [`Error::HandlesLost`] concern one message only; the next
-            /// call gives the next one. [`Error::Protocol`], [`Error::Mismatch`] and [`Error::Os`]
-            /// end the channel.
+            /// - [`Error::Closed`] follows the last message of a peer that closed.
+            /// - [`Error::Decode`] and [`Error::HandlesLost`] concern one message; the next call
+            ///   receives the next message.
+            /// - [`Error::Protocol`], [`Error::Mismatch`] and [`Error::Os`] end the channel.
             pub fn recv(&self) -> Result<R, Error> {
-                self.end.recv()
+                self.endpoint.recv()
             }
 
-            /// Receives the next message as it came, to be decoded as whatever it proves to be, or
-            /// dropped. Blocks until there is one.
+            /// Receives the next message without decoding it. Blocks until there is one.
+            ///
+            /// The caller decodes the message as any type, or drops it.
             ///
             /// # Errors
             ///
             /// As [`recv`](Self::recv), but for [`Error::Decode`].
             pub fn recv_message(&self) -> Result<Message, Error> {
-                self.end.recv_message()
+                self.endpoint.recv_message()
             }
 
-            /// Receives a message that is there already, without blocking.
+            /// Receives a message that has arrived already, or `None`. Never blocks.
             ///
             /// # Errors
             ///
             /// As [`recv`](Self::recv).
             pub fn try_recv(&self) -> Result<Option<R>, Error> {
-                self.end.recv_until(None)
+                self.endpoint.recv_until(None)
             }
 
-            /// Receives the next message; `None` when none came in time.
+            /// Receives the next message, or `None` after `timeout`. Blocks until then.
             ///
             /// # Errors
             ///
             /// As [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>, Error> {
-                self.end.recv_until(Instant::now().checked_add(timeout))
+                self.endpoint.recv_until(Instant::now().checked_add(timeout))
             }
 
-            /// Every message until the channel is closed; an error that ends the channel is the
+            /// Returns an iterator over all messages until the channel is closed.
+            ///
+            /// Each item blocks as [`recv`](Self::recv) does. An error that ends the channel is the
             /// last item.
             pub fn iter(&self) -> impl Iterator<Item = Result<R, Error>> + '_ {
                 let mut ended = false;
@@ -334,24 +365,25 @@ macro_rules! receiving {
 
 receiving! { [S, R] Channel<S, R>, [R] Receiver<R> }
 
-/// For programs with a loop of their own, whatever it is made of.
+/// The parts of a channel that an event loop of any kind needs.
 impl<S, R> Channel<S, R> {
-    /// What readiness of the descriptor to wait for: readable, and writable while something that
-    /// was accepted waits to be written.
+    /// Returns the readiness to wait for: readable, and writable while accepted messages wait to be
+    /// written.
     #[must_use]
     pub fn interest(&self) -> mio::Interest {
-        match self.end.wants_to_write() {
+        match self.endpoint.wants_to_write() {
             true => mio::Interest::READABLE | mio::Interest::WRITABLE,
             false => mio::Interest::READABLE,
         }
     }
 
-    /// To be asked before a sleep until the descriptor is ready. False means: do not sleep, call
-    /// [`try_recv`](Channel::try_recv), since one read takes many messages and the descriptor
-    /// says nothing about those that were read already.
+    /// Prepares a sleep until the descriptor is ready; `false` means that the caller must not
+    /// sleep.
     ///
-    /// Also writes what the socket takes of what was fed, so that no answer is waited for whose
-    /// question was never sent.
+    /// One read takes many messages, and the descriptor says nothing about messages that were read
+    /// already: after `false`, call [`try_recv`](Channel::try_recv). The call also writes as much
+    /// of the queue as the socket takes, so that no caller waits for the answer to a question that
+    /// was never sent.
     ///
     /// ```
     /// let (a, b) = ipc::channel::<u8, ()>()?;
@@ -367,7 +399,7 @@ impl<S, R> Channel<S, R> {
     /// ```
     #[must_use]
     pub fn prepare_wait(&self) -> bool {
-        self.end.prepare_wait()
+        self.endpoint.prepare_wait()
     }
 }
 
@@ -375,15 +407,15 @@ macro_rules! common {
     ($($name:literal [$($generics:tt)*] $type:ty),*) => {
         $(impl<$($generics)*> AsFd for $type {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.end.fd()
+                self.endpoint.fd()
             }
         }
 
         impl<$($generics)*> fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct($name)
-                    .field("socket", &self.end.fd())
-                    .field("serialization", &self.end.options.serialization)
+                    .field("socket", &self.endpoint.fd())
+                    .field("serialization", &self.endpoint.options.serialization)
                     .field("connected", &self.is_connected())
                     .finish()
             }
@@ -395,12 +427,12 @@ common! { "Channel" [S, R] Channel<S, R>, "Sender" [S] Sender<S> }
 
 impl<R> AsFd for Receiver<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.fd()
+        self.endpoint.fd()
     }
 }
 
 impl<R> fmt::Debug for Receiver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").field("socket", &self.end.fd()).finish_non_exhaustive()
+        f.debug_struct("Receiver").field("socket", &self.endpoint.fd()).finish_non_exhaustive()
     }
 }

@@ -1,33 +1,34 @@
-//! Credit: how much of what arrived nobody has taken yet.
+//! Credit: how much of what arrived is still unread.
 //!
-//! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above
-//! the bound the channel is not read, so the pressure reaches the peer; at half of it, reading
-//! goes on. Handles are also counted for the whole process, so that one peer's descriptors never
-//! starve the others.
+//! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above the
+//! limit, the channel is not read, so that the peer's socket fills up; at half of the limit,
+//! reading goes on. Handles are also counted for the whole process, so that the descriptors of one
+//! peer never starve the other channels.
 
-use crate::codec::Serialization;
 use crate::options::Options;
+use crate::serialization::Serialization;
 use reactor::Handle as Wake;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// What a waiting message costs beside its payload, in bytes: the value itself and its place in
-/// the queue.
+/// The cost of an unread message beside its payload: the value itself and its entry in the queue,
+/// in bytes.
 const MESSAGE_BYTES: usize = 128;
 
-/// Received handles in the whole process that nobody has taken.
+/// The number of received and unread handles in the whole process.
 static HANDLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Channels that are not read because of [`HANDLES`].
-static STARVED: Mutex<Vec<Weak<Pool>>> = Mutex::new(Vec::new());
+/// The channels that are not read because of [`HANDLES`].
+static PAUSED: Mutex<Vec<Weak<CreditAccount>>> = Mutex::new(Vec::new());
 
-/// The account of one channel, and what its messages need to be decoded: all that they share, so
-/// that a waiting message is small.
+/// The account of one channel, and everything that its messages need to be decoded.
+///
+/// The messages share the account, so that an unread message is small.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct CreditAccount {
     pub(crate) serialization: Serialization,
     pub(crate) mapped_bytes_max: usize,
-    /// The peer speaks as Node does.
+    /// Whether the peer is Node.
     pub(crate) is_node: bool,
     bytes: AtomicUsize,
     handles: AtomicUsize,
@@ -37,9 +38,9 @@ pub(crate) struct Pool {
     wake: OnceLock<Wake>,
 }
 
-impl Pool {
-    pub(crate) fn new(options: &Options, is_node: bool) -> Arc<Pool> {
-        Arc::new(Pool {
+impl CreditAccount {
+    pub(crate) fn new(options: &Options, is_node: bool) -> Arc<CreditAccount> {
+        Arc::new(CreditAccount {
             serialization: options.serialization,
             mapped_bytes_max: options.mapped_bytes_max,
             is_node,
@@ -52,13 +53,13 @@ impl Pool {
         })
     }
 
-    /// Who is woken when reading may go on.
+    /// Sets the source that is woken when reading may go on.
     pub(crate) fn set_wake(&self, wake: Wake) {
         let _ = self.wake.set(wake);
     }
 
-    /// Takes credit for one message; it is given back when the answer drops.
-    pub(crate) fn take(self: &Arc<Pool>, bytes: usize, handles: usize) -> Credit {
+    /// Takes credit for one message, until the returned value is dropped.
+    pub(crate) fn take(self: &Arc<CreditAccount>, bytes: usize, handles: usize) -> Credit {
         let bytes = u32::try_from(bytes + MESSAGE_BYTES).unwrap_or(u32::MAX);
         let handles = u32::try_from(handles).unwrap_or(u32::MAX);
         self.bytes.fetch_add(bytes as usize, Ordering::Relaxed);
@@ -66,26 +67,26 @@ impl Pool {
             self.handles.fetch_add(handles as usize, Ordering::Relaxed);
             HANDLES.fetch_add(handles as usize, Ordering::Relaxed);
         }
-        Credit { pool: Arc::clone(self), bytes, handles }
+        Credit { account: Arc::clone(self), bytes, handles }
     }
 
-    /// Tells whether the channel may be read. If not, its loop is woken once it may.
-    pub(crate) fn may_read(self: &Arc<Pool>) -> bool {
+    /// Returns whether the channel may be read. Otherwise, its loop is woken as soon as it may.
+    pub(crate) fn may_read(self: &Arc<CreditAccount>) -> bool {
         if self.has_room(1) {
             return true;
         }
         self.paused.store(true, Ordering::SeqCst);
         if !has_process_room() {
-            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
-            starved.retain(|pool| pool.strong_count() > 0);
-            starved.push(Arc::downgrade(self));
+            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+            paused.retain(|account| account.strong_count() > 0);
+            paused.push(Arc::downgrade(self));
         }
-        // Credit that came back between the two looks has seen `paused` or is seen here.
+        // Credit that came back between the two checks has either seen `paused` or is seen here.
         self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
     }
 
-    /// The channel is not read because too much of it lies unread.
-    pub(crate) fn is_used_up(&self) -> bool {
+    /// Returns whether the channel is not read because too much is unread.
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
 
@@ -104,42 +105,43 @@ impl Pool {
     }
 }
 
-/// A quarter of the descriptors this process may have is the most that waiting messages hold.
+/// Returns whether unread messages hold less than a quarter of the descriptors that this process
+/// may have.
 fn has_process_room() -> bool {
     let held = HANDLES.load(Ordering::SeqCst);
-    // The limit is asked only where it could matter.
+    // The limit is read only where it could matter.
     held < 64 || (held as u64) < sys::limit::descriptors().map_or(256, |(soft, _)| soft / 4)
 }
 
-/// One message's share, given back on drop.
+/// The share of one message. The drop gives it back.
 #[derive(Debug)]
 pub(crate) struct Credit {
-    pool: Arc<Pool>,
+    account: Arc<CreditAccount>,
     bytes: u32,
     handles: u32,
 }
 
 impl Credit {
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(crate) fn account(&self) -> &CreditAccount {
+        &self.account
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.pool.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
+        self.account.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
         if self.handles > 0 {
-            self.pool.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
+            self.account.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
             HANDLES.fetch_sub(self.handles as usize, Ordering::SeqCst);
-            let mut starved = STARVED.lock().unwrap_or_else(PoisonError::into_inner);
-            if !starved.is_empty() && has_process_room() {
-                let waiting: Vec<_> = starved.drain(..).collect();
-                drop(starved);
-                waiting.iter().filter_map(Weak::upgrade).for_each(|pool| pool.resume());
+            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
+            if !paused.is_empty() && has_process_room() {
+                let waiting: Vec<_> = paused.drain(..).collect();
+                drop(paused);
+                waiting.iter().filter_map(Weak::upgrade).for_each(|account| account.resume());
             }
         }
-        if self.pool.paused.load(Ordering::SeqCst) {
-            self.pool.resume();
+        if self.account.paused.load(Ordering::SeqCst) {
+            self.account.resume();
         }
     }
 }

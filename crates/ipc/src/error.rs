@@ -1,64 +1,64 @@
-//! What can go wrong on a channel.
+//! Errors of channels.
 
-use crate::frame::Violation;
+use crate::frame::FrameError;
 use crate::hello::Hello;
 use std::error::Error as StdError;
 use std::{fmt, io};
 
-/// Why a channel could not do what it was asked to.
+/// An error of a channel.
 ///
-/// The peer's mistakes and the kernel's answers are always values of this type and concern this
-/// channel only.
+/// Mistakes of the peer and refusals of the kernel are always values of this type, and affect only
+/// this channel.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The channel is closed: `disconnect` was called, or the peer is gone.
     Closed,
-    /// The queue is at its bound and takes no more before the peer reads; nothing was sent.
+    /// The queue is at its limit and accepts nothing before the peer reads. Nothing was sent.
     Full,
-    /// The message is longer than the ceiling of a frame; none of it was sent.
+    /// The message is longer than the limit of a frame. Nothing was sent.
     TooLong {
-        /// The ceiling, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// The message has more handles than the ceiling; none of it was sent.
+    /// The message has more handles than the limit. Nothing was sent.
     TooManyHandles {
-        /// How many it has.
+        /// The number of handles in the message.
         count: usize,
-        /// The ceiling.
+        /// The limit.
         max: usize,
     },
-    /// The value cannot be written by this codec; nothing was sent.
+    /// The value cannot be written by this codec. Nothing was sent.
     Encode(String),
-    /// The payload is not a value of the type that was asked for.
+    /// The payload is not a value of the expected type.
     Decode(String),
-    /// The message came without its handles: this process had no descriptor number left. The
-    /// channel lives on.
+    /// The message arrived without its handles, because this process had no descriptor number left.
+    /// The channel stays open.
     HandlesLost,
-    /// The peer broke the rules of the channel, which is of no use after that.
-    Protocol(Violation),
-    /// The peer speaks another protocol, codec, or for another application.
+    /// The peer broke a rule of the protocol. The channel cannot be used any more.
+    Protocol(FrameError),
+    /// The peer speaks another protocol or codec, or belongs to another application.
     Mismatch {
-        /// What this side said.
+        /// The handshake of this side.
         ours: Box<Hello>,
-        /// What the peer said.
+        /// The handshake of the peer.
         theirs: Box<Hello>,
     },
-    /// The channel closed before this many messages, which `send` had accepted, were written.
+    /// The channel closed before this number of accepted messages was written.
     Undelivered(usize),
-    /// A descriptor that cannot be sent on this channel; nothing was sent.
+    /// A descriptor that cannot be sent on this channel. Nothing was sent.
     InvalidHandle(&'static str),
-    /// A Node peer had no descriptor number left for a socket, also after it was sent again: it is
-    /// closed, and the message was not delivered. The channel lives on.
+    /// A Node peer had no descriptor number left for a socket, even after it was sent again. The
+    /// socket is closed, and its message was not delivered. The channel stays open.
     HandleNotReceived,
-    /// What should be a channel is not one.
+    /// A descriptor, an environment variable or a serialization cannot make a channel.
     NotAChannel(&'static str),
-    /// The kernel refused this call.
+    /// The kernel refused a system call.
     Os(&'static str, io::Error),
 }
 
 impl Error {
-    /// Node's name for this error, for people who know it from there.
+    /// Returns Node's code for this error, or the name of the errno.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Error {
         }
     }
 
-    /// Tells whether the channel is of no use after this error.
+    /// Returns whether the channel cannot be used after this error.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -111,7 +111,7 @@ impl fmt::Display for Error {
             Error::HandlesLost => {
                 f.write_str("message lost its handles: too many open descriptors")
             }
-            Error::Protocol(violation) => write!(f, "peer broke the protocol: {violation}"),
+            Error::Protocol(error) => write!(f, "peer broke the protocol: {error}"),
             Error::Mismatch { ours, theirs } => {
                 write!(f, "peer speaks {theirs}; this side speaks {ours}")
             }
@@ -137,17 +137,17 @@ impl StdError for Error {
     }
 }
 
-impl From<Violation> for Error {
-    fn from(violation: Violation) -> Error {
-        Error::Protocol(violation)
+impl From<FrameError> for Error {
+    fn from(error: FrameError) -> Error {
+        Error::Protocol(error)
     }
 }
 
-/// A message that was not sent, given back with its handles, and why.
+/// A message that was not sent, with its handles, and the reason.
 pub struct SendError<T> {
-    /// The message.
+    /// The message with its handles.
     pub value: T,
-    /// Why it was not sent.
+    /// The reason.
     pub error: Error,
 }
 

@@ -1,57 +1,59 @@
-//! Frames: how messages become one stream of bytes, and come back.
+//! Frames: the format in which messages travel over a stream of bytes.
 //!
-//! A frame is a header of [`HEADER_BYTES`] bytes and a payload. The header says version, kind,
-//! flags (none yet), how many handles belong to the frame, and the length of the payload:
+//! A frame is a header of [`HEADER_BYTES`] bytes and a payload. The header holds the version, the
+//! kind, flags (none yet), the number of handles that belong to the frame, and the length of the
+//! payload:
 //!
 //! ```text
 //! byte 0 version · 1 kind · 2 flags · 3 handles · 4..8 length, little endian · payload
 //! ```
 //!
-//! Handles `H` (an `OwnedFd` in production, a number in tests) ride on the first byte of their
-//! frame. They are counted by the frame and taken in the order they came, so it does not matter
+//! Handles `H` (an `OwnedFd` in production, a number in tests) arrive with the first byte of their
+//! frame. A frame takes as many as it declares, in the order of arrival, so it does not matter
 //! which read brought them, or which transport carries the bytes. A handle that no frame declares
-//! is a violation, so at most one frame's handles are ever kept.
+//! is an error, so the handles of at most one frame are kept.
 //!
-//! Bytes enter [`Decoder`] through [`Decoder::space`], handles through [`Decoder::arrived`]; whole
-//! frames leave by [`Decoder::next_frame`]. Memory grows with bytes that arrived, never with bytes
-//! that were announced.
+//! Bytes enter a [`Decoder`] through [`Decoder::space`], handles through [`Decoder::arrived`], and
+//! [`Decoder::next_frame`] returns whole frames. Memory grows with bytes that arrived, never with
+//! an announced length.
 //!
 //! Pure.
 
-use crate::spare;
+use crate::buffers;
 use std::collections::VecDeque;
 use std::fmt;
 
-/// The version of this layout; another one is refused.
+/// The version of the frame layout. Frames of another version are refused.
 pub const VERSION: u8 = 1;
 
-/// The length of a frame's header.
+/// The length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;
 
-/// How much is read at a time, and the largest frame (header included) that is cut out of the
-/// reading buffer. A longer one is gathered in a buffer of its own, which costs a copy and a read
-/// more: so this is well over 64 KiB, a length that many programs choose for their pieces.
+/// The size of the reading buffer, and the longest frame, header included, that is decoded in it.
+///
+/// A longer frame is gathered in a buffer of its own, which costs one more copy and one more read.
+/// The size is therefore well over 64 KiB, a length that many programs choose for their pieces.
 pub const READ_BYTES: usize = 128 * 1024;
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// The first frame each way: who speaks, and how.
+    /// The handshake, the first frame in each direction; see [`Hello`](crate::Hello).
     Hello = 1,
     /// A message of the user.
     Message = 2,
-    /// A message of the crates above, never seen by users.
+    /// An internal message for the crates above, never shown to users.
     Internal = 3,
-    /// Reserved for a second transport: offered.
+    /// Reserved for a second transport: an offer.
     Offer = 16,
-    /// Reserved for a second transport: the offer is taken.
+    /// Reserved for a second transport: the offer is accepted.
     Accept = 17,
     /// Reserved for a second transport: the offer is declined.
     Refuse = 18,
-    /// Reserved for a second transport: the last frame before the bytes go on there.
+    /// Reserved for a second transport: the last frame before bytes travel there.
     Switch = 19,
-    /// Reserved for a second transport: the bytes go on over the socket again.
+    /// Reserved for a second transport: later bytes travel over the socket again.
     Back = 20,
 }
 
@@ -71,79 +73,79 @@ impl Kind {
     }
 }
 
-/// How the peer broke the rules of the channel.
+/// A rule of the frame format that the peer broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Violation {
-    /// A frame of a version that is not ours.
+pub enum FrameError {
+    /// The frame is of another version.
     Version(u8),
-    /// A frame of a kind that does not exist, or that nobody agreed to use.
+    /// The frame is of a kind that does not exist, or that the two sides have not agreed to use.
     Kind(u8),
-    /// Flags are set that mean nothing.
+    /// Flags without a meaning are set.
     Flags(u8),
-    /// A payload longer than the ceiling.
+    /// The payload is longer than the limit.
     Length {
-        /// What the header announced, in bytes.
+        /// The length in the header, in bytes.
         announced: u64,
-        /// The ceiling, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
-    /// More handles than the ceiling.
+    /// The number of handles is over the limit.
     Handles {
-        /// What the header announced.
+        /// The number in the header.
         announced: usize,
-        /// The ceiling.
+        /// The limit.
         max: usize,
     },
-    /// A frame is complete but handles it declared never came.
+    /// A frame is complete, but handles that it declares did not arrive.
     HandlesMissing,
-    /// Handles came that no frame declares.
+    /// Handles arrived that no frame declares.
     HandlesUndeclared,
     /// The stream ended inside a frame.
     EndInFrame,
-    /// The first frame was not a hello, a second hello came, or it makes no sense.
+    /// The first frame was not a handshake, a second handshake came, or the handshake is malformed.
     Hello,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::Version(version) => {
+            FrameError::Version(version) => {
                 write!(f, "frame of version {version}, this side speaks {VERSION}")
             }
-            Violation::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
-            Violation::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
-            Violation::Length { announced, max } => {
+            FrameError::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
+            FrameError::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
+            FrameError::Length { announced, max } => {
                 write!(f, "frame of {announced} bytes, at most {max} are taken")
             }
-            Violation::Handles { announced, max } => {
+            FrameError::Handles { announced, max } => {
                 write!(f, "frame with {announced} handles, at most {max} are taken")
             }
-            Violation::HandlesMissing => f.write_str("handles were declared and did not come"),
-            Violation::HandlesUndeclared => f.write_str("handles came that no frame declares"),
-            Violation::EndInFrame => f.write_str("the stream ended inside a frame"),
-            Violation::Hello => f.write_str("the greeting is missing, repeated or malformed"),
+            FrameError::HandlesMissing => f.write_str("handles were declared and did not come"),
+            FrameError::HandlesUndeclared => f.write_str("handles came that no frame declares"),
+            FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
+            FrameError::Hello => f.write_str("the handshake is missing, repeated or malformed"),
         }
     }
 }
 
-/// What is decoded at most.
+/// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of payload per frame.
+    /// The length of one payload at most, in bytes.
     pub frame_bytes_max: usize,
-    /// Handles per frame.
+    /// The number of handles in one frame at most.
     pub handles_max: usize,
 }
 
 /// The header of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is for.
+    /// The purpose of the frame.
     pub kind: Kind,
-    /// How many handles belong to it.
+    /// The number of handles that belong to the frame.
     pub handles: usize,
-    /// The length of its payload in bytes.
+    /// The length of the payload, in bytes.
     pub length: usize,
 }
 
@@ -152,7 +154,8 @@ impl Header {
     ///
     /// # Panics
     ///
-    /// When the counts do not fit their fields; callers check them against their limits first.
+    /// Panics when the counts do not fit their fields. Callers check them against their limits
+    /// first.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let handles = u8::try_from(self.handles).expect("the sender checked the handles");
@@ -161,28 +164,28 @@ impl Header {
         [VERSION, self.kind as u8, 0, handles, a, b, c, d]
     }
 
-    /// Reads a header and holds it against the limits.
+    /// Reads a header and checks it against the limits.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
-    pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, Violation> {
+    /// The rule that the header breaks.
+    pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, FrameError> {
         let [version, kind, flags, handles, length @ ..] = bytes;
         if version != VERSION {
-            return Err(Violation::Version(version));
+            return Err(FrameError::Version(version));
         }
-        let kind = Kind::from_byte(kind).ok_or(Violation::Kind(kind))?;
+        let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
         if flags != 0 {
-            return Err(Violation::Flags(flags));
+            return Err(FrameError::Flags(flags));
         }
         let handles = usize::from(handles);
         if handles > limits.handles_max {
-            return Err(Violation::Handles { announced: handles, max: limits.handles_max });
+            return Err(FrameError::Handles { announced: handles, max: limits.handles_max });
         }
         let announced = u32::from_le_bytes(length);
         match usize::try_from(announced) {
             Ok(length) if length <= limits.frame_bytes_max => Ok(Header { kind, handles, length }),
-            _ => Err(Violation::Length {
+            _ => Err(FrameError::Length {
                 announced: u64::from(announced),
                 max: limits.frame_bytes_max,
             }),
@@ -193,9 +196,9 @@ impl Header {
 /// The payload of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// Cut out of the reading buffer.
+    /// The payload lies in the reading buffer.
     Borrowed(&'a [u8]),
-    /// Gathered in a buffer of its own, because it is long.
+    /// The payload was gathered in a buffer of its own, because it is long.
     Owned(Vec<u8>),
 }
 
@@ -211,13 +214,13 @@ impl AsRef<[u8]> for Payload<'_> {
 /// One whole frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a, H> {
-    /// What it is for.
+    /// The purpose of the frame.
     pub kind: Kind,
-    /// Its bytes.
+    /// The payload of the frame.
     pub payload: Payload<'a>,
-    /// Its handles, in order. Empty when they were lost.
+    /// The handles of the frame, in order. Empty when they were lost.
     pub handles: Vec<H>,
-    /// This process had no descriptor number left for at least one of its handles.
+    /// Whether this process had no descriptor number left for at least one of the handles.
     pub handles_lost: bool,
 }
 
@@ -226,9 +229,9 @@ pub struct Frame<'a, H> {
 pub struct Decoder<H> {
     limits: Limits,
     buffer: Vec<u8>,
-    /// Where in `buffer` the first byte lies that no frame has taken.
+    /// The position of the first byte in `buffer` that no frame has taken.
     start: usize,
-    /// A frame too long for `buffer`, with its payload so far. `buffer` is empty then.
+    /// A frame that is too long for `buffer`, with its payload so far. `buffer` is empty then.
     long: Option<(Header, Vec<u8>)>,
     handles: VecDeque<Arrival<H>>,
 }
@@ -236,24 +239,25 @@ pub struct Decoder<H> {
 #[derive(Debug)]
 enum Arrival<H> {
     Handle(H),
-    /// The read that ended here brought fewer handles than were sent.
+    /// The read at this position brought fewer handles than were sent.
     Lost,
 }
 
 impl<H> Decoder<H> {
-    /// Makes a decoder that has seen nothing. It owns no memory yet.
+    /// Makes a decoder for the beginning of a stream. It allocates no memory yet.
     #[must_use]
     pub fn new(limits: Limits) -> Decoder<H> {
         Decoder { limits, buffer: Vec::new(), start: 0, long: None, handles: VecDeque::new() }
     }
 
-    /// Where the next bytes belong, at the end of this vector, and how many at most.
+    /// Returns the vector to which the next bytes are appended, and the maximal number of bytes.
     ///
-    /// Call it only when [`next_frame`](Decoder::next_frame) had nothing more: it may move bytes.
+    /// Call it only after [`next_frame`](Decoder::next_frame) has returned `None`, because it may
+    /// move bytes.
     pub fn space(&mut self) -> (&mut Vec<u8>, usize) {
         match &mut self.long {
             Some((header, payload)) => {
-                // Doubling keeps the memory within twice of what arrived.
+                // The memory at most doubles, so it stays within twice the bytes that arrived.
                 let room = payload.len().max(READ_BYTES).min(header.length - payload.len());
                 (payload, room)
             }
@@ -266,7 +270,7 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Notes the handles that one read brought, and whether others were lost with it.
+    /// Records the handles that one read brought, and whether others were lost with it.
     pub fn arrived(&mut self, handles: impl IntoIterator<Item = H>, lost: bool) {
         self.handles.extend(handles.into_iter().map(Arrival::Handle));
         if lost {
@@ -274,23 +278,24 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Lends `scratch` as the reading buffer; what is already buffered moves over.
+    /// Makes `buffer` the reading buffer, moves the buffered bytes into it, and returns the former
+    /// buffer.
     ///
-    /// Returns the buffer used until now. Lending an empty vector takes the scratch back and leaves
-    /// memory for nothing but a frame that is not whole yet.
-    pub fn swap_buffer(&mut self, mut scratch: Vec<u8>) -> Vec<u8> {
-        scratch.clear();
-        scratch.extend_from_slice(&self.buffer[self.start..]);
+    /// An empty vector takes the buffer back, and leaves only memory for a frame that is not
+    /// complete.
+    pub fn swap_buffer(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        buffer.clear();
+        buffer.extend_from_slice(&self.buffer[self.start..]);
         self.start = 0;
-        std::mem::replace(&mut self.buffer, scratch)
+        std::mem::replace(&mut self.buffer, buffer)
     }
 
-    /// Tells whether the next read needs a reading buffer, and there is none of full size.
+    /// Returns whether the next read needs a reading buffer and the decoder has none of full size.
     pub(crate) fn wants_buffer(&self) -> bool {
         self.long.is_none() && self.buffer.capacity() < READ_BYTES
     }
 
-    /// How many bytes of the reading buffer no frame has taken.
+    /// Returns the number of bytes in the reading buffer that no frame has taken.
     pub(crate) fn rest_bytes(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -299,9 +304,9 @@ impl<H> Decoder<H> {
     ///
     /// # Errors
     ///
-    /// How the peer broke the rules. The stream cannot be read on after that.
+    /// The rule that the peer broke. The stream cannot be read after an error.
     #[inline]
-    pub fn next_frame(&mut self) -> Result<Option<Frame<'_, H>>, Violation> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_, H>>, FrameError> {
         if self.long.is_some() {
             return self.next_long();
         }
@@ -321,7 +326,7 @@ impl<H> Decoder<H> {
         }
         self.check_waiting(header.handles)?;
         if total > READ_BYTES {
-            let mut payload = spare::take(header.length);
+            let mut payload = buffers::take_long(header.length);
             payload.extend_from_slice(&rest[HEADER_BYTES..]);
             self.buffer.clear();
             self.start = 0;
@@ -331,7 +336,7 @@ impl<H> Decoder<H> {
     }
 
     #[cold]
-    fn next_long(&mut self) -> Result<Option<Frame<'_, H>>, Violation> {
+    fn next_long(&mut self) -> Result<Option<Frame<'_, H>>, FrameError> {
         let Some((header, payload)) = self.long.take() else { return Ok(None) };
         if payload.len() < header.length {
             self.long = Some((header, payload));
@@ -342,8 +347,7 @@ impl<H> Decoder<H> {
         Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }))
     }
 
-    /// Tells whether [`next_frame`](Decoder::next_frame) has something to say already: a frame, or
-    /// how the peer broke the rules.
+    /// Returns whether [`next_frame`](Decoder::next_frame) would return a frame or an error.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         if let Some((header, payload)) = &self.long {
@@ -357,35 +361,37 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Tells whether the stream may end here.
+    /// Checks that the stream may end at this point.
     ///
     /// # Errors
     ///
-    /// [`Violation::EndInFrame`] when a frame has begun.
-    pub fn end(&self) -> Result<(), Violation> {
-        if self.is_empty() { Ok(()) } else { Err(Violation::EndInFrame) }
+    /// [`FrameError::EndInFrame`] when a frame has begun.
+    pub fn end(&self) -> Result<(), FrameError> {
+        if self.is_empty() { Ok(()) } else { Err(FrameError::EndInFrame) }
     }
 
-    /// Tells whether nothing at all is kept: no byte, no handle.
+    /// Returns whether the decoder holds no byte and no handle.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.buffer.len() && self.long.is_none() && self.handles.is_empty()
     }
 
-    /// Handles ride on the first byte of their frame: with every whole frame cut out, those that
-    /// wait can only belong to the frame that has begun.
-    fn check_waiting(&self, declared: usize) -> Result<(), Violation> {
+    /// Checks the handles that wait, while every whole frame is cut out.
+    ///
+    /// A handle arrives with the first byte of its frame, so the waiting handles can only belong to
+    /// the frame that has begun.
+    fn check_waiting(&self, declared: usize) -> Result<(), FrameError> {
         let waiting =
             self.handles.iter().filter(|arrival| matches!(arrival, Arrival::Handle(_))).count();
         if waiting > declared || (declared == 0 && !self.handles.is_empty()) {
-            return Err(Violation::HandlesUndeclared);
+            return Err(FrameError::HandlesUndeclared);
         }
         Ok(())
     }
 
-    /// Takes `count` handles; those of a frame that lost some are closed.
+    /// Takes `count` handles. Closes those of a frame that lost some.
     #[inline]
-    fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), Violation> {
+    fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), FrameError> {
         let mut taken = Vec::new();
         if count == 0 {
             return Ok((taken, false));
@@ -395,7 +401,7 @@ impl<H> Decoder<H> {
             match self.handles.pop_front() {
                 Some(Arrival::Handle(handle)) => taken.push(handle),
                 Some(Arrival::Lost) => return Ok((Vec::new(), true)),
-                None => return Err(Violation::HandlesMissing),
+                None => return Err(FrameError::HandlesMissing),
             }
         }
         Ok((taken, false))
@@ -403,5 +409,4 @@ impl<H> Decoder<H> {
 }
 
 #[cfg(test)]
-#[path = "frame_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! Handles: open sockets, files and pipes as parts of a message.
 
-use crate::deposit::Deposits;
+use crate::side_table::SideTable;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 use std::any::type_name;
@@ -14,23 +14,23 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 use sys::fd::Kind;
 
-/// The name under which our codecs recognise a handle.
+/// The name under which the codecs recognise a handle.
 pub(crate) const MARKER: &str = "\u{0}brood::Handle";
 
-/// On the way out: the slot whose descriptor the message takes.
-pub(crate) static LEAVING: LazyLock<Deposits<Arc<Slot>>> = Deposits::lazy();
+/// Slots on their way from [`Handle`] to the serializer, which takes their descriptors.
+pub(crate) static OUTGOING: LazyLock<SideTable<Arc<Slot>>> = SideTable::lazy();
 
-/// On the way in: the descriptor that came with the message.
-pub(crate) static ARRIVING: LazyLock<Deposits<OwnedFd>> = Deposits::lazy();
+/// Received descriptors on their way from the deserializer to [`Handle`].
+pub(crate) static INCOMING: LazyLock<SideTable<OwnedFd>> = SideTable::lazy();
 
-/// What a [`Handle`] can hold: something that is an open descriptor and nothing more.
+/// A type that a [`Handle`] can hold: an open descriptor and nothing more.
 ///
 /// The kind is checked when a handle arrives, so a peer cannot pass a file off as a socket.
 pub trait Transfer: From<OwnedFd> + Into<OwnedFd> {
-    /// Any kind may: there is nothing to check.
+    /// Whether every kind is accepted, so that nothing is checked.
     const ANY: bool = false;
 
-    /// Tells whether a descriptor of this kind may become `Self`.
+    /// Returns whether a descriptor of this kind may become `Self`.
     fn accepts(kind: Kind) -> bool;
 }
 
@@ -65,15 +65,15 @@ transfer! {
     ChildStderr: Kind::Pipe,
 }
 
-/// An open descriptor as a part of a message: a field, an element, an enum's content.
+/// An open descriptor as a part of a message: a field, an element, the content of an enum.
 ///
-/// Sending **moves** it: when `send` succeeds, this process no longer has it. When `send` fails, the
-/// value comes back with its handles. Receiving checks that it is what it should be. To keep one,
-/// send a [`try_clone`](Handle::try_clone).
+/// Sending **moves** the descriptor: after a successful `send`, this process no longer has it. A
+/// failed `send` returns the value with its handles. To keep a descriptor, send a
+/// [`try_clone`](Handle::try_clone). The receiver checks that the descriptor is of the kind `T`.
 ///
-/// It travels only through this crate's channels. Any other serde format answers with an error,
-/// and so do `#[serde(flatten)]`, `untagged` and internally tagged enums around a handle, because
-/// serde buffers those in a format of its own.
+/// A handle travels only through the channels of this crate. Every other serde format returns an
+/// error. `#[serde(flatten)]`, `untagged` and internally tagged enums around a handle are errors,
+/// too, because serde buffers their content in a format of its own.
 ///
 /// ```
 /// use ipc::Handle;
@@ -102,7 +102,7 @@ pub struct Handle<T> {
     kind: PhantomData<fn() -> T>,
 }
 
-/// Where the descriptor lies until a message takes it.
+/// The place of the descriptor until a message takes it.
 pub(crate) struct Slot(Mutex<Option<OwnedFd>>);
 
 impl Slot {
@@ -110,7 +110,7 @@ impl Slot {
         self.lock().take()
     }
 
-    /// Puts back what was taken for a message that could not be sent.
+    /// Puts back the descriptor of a message that could not be sent.
     pub(crate) fn restore(&self, fd: OwnedFd) {
         *self.lock() = Some(fd);
     }
@@ -130,29 +130,29 @@ impl<T: Transfer> Handle<T> {
         Handle { slot: Arc::new(Slot(Mutex::new(Some(fd)))), kind: PhantomData }
     }
 
-    /// The socket, file or pipe.
+    /// Returns the socket, file or pipe.
     ///
     /// # Panics
     ///
-    /// When it was sent: that is possible only with a message sent by reference, and
-    /// [`is_sent`](Handle::is_sent) tells.
+    /// Panics when the handle was sent, which is possible only with a message that is sent by
+    /// reference; see [`is_sent`](Handle::is_sent).
     #[must_use]
     pub fn into_inner(self) -> T {
         T::from(self.slot.take().expect("the handle was sent"))
     }
 
-    /// Duplicates the handle, so that one can be sent and one kept.
+    /// Duplicates the handle, to send one and keep the other.
     ///
     /// # Errors
     ///
-    /// `EBADF` when it was sent; `EMFILE` when no descriptor is left.
+    /// `EBADF` when the handle was sent; `EMFILE` when no descriptor number is left.
     pub fn try_clone(&self) -> io::Result<Handle<T>> {
         let slot = self.slot.lock();
         let fd = slot.as_ref().ok_or_else(|| io::Error::from_raw_os_error(sys::errno::EBADF))?;
         Ok(Handle::from_fd(fd.try_clone()?))
     }
 
-    /// Tells whether a message has taken the descriptor.
+    /// Returns whether a message has taken the descriptor.
     #[must_use]
     pub fn is_sent(&self) -> bool {
         self.slot.lock().is_none()
@@ -177,17 +177,17 @@ impl<T> fmt::Debug for Handle<T> {
 
 impl<T> Serialize for Handle<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(MARKER, &Leaving(&self.slot))
+        serializer.serialize_newtype_struct(MARKER, &OutgoingHandle(&self.slot))
     }
 }
 
-struct Leaving<'a>(&'a Arc<Slot>);
+struct OutgoingHandle<'a>(&'a Arc<Slot>);
 
-impl Serialize for Leaving<'_> {
+impl Serialize for OutgoingHandle<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let number = LEAVING.leave(Arc::clone(self.0));
+        let number = OUTGOING.insert(Arc::clone(self.0));
         let result = serializer.serialize_u64(number);
-        if LEAVING.take(number).is_some() {
+        if OUTGOING.remove(number).is_some() {
             return Err(S::Error::custom("a handle can only be sent through an ipc channel"));
         }
         result
@@ -196,13 +196,13 @@ impl Serialize for Leaving<'_> {
 
 impl<'de, T: Transfer> Deserialize<'de> for Handle<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Handle<T>, D::Error> {
-        deserializer.deserialize_newtype_struct(MARKER, Arriving(PhantomData))
+        deserializer.deserialize_newtype_struct(MARKER, HandleVisitor(PhantomData))
     }
 }
 
-struct Arriving<T>(PhantomData<T>);
+struct HandleVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Transfer> Visitor<'de> for Arriving<T> {
+impl<'de, T: Transfer> Visitor<'de> for HandleVisitor<T> {
     type Value = Handle<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,7 +211,7 @@ impl<'de, T: Transfer> Visitor<'de> for Arriving<T> {
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Handle<T>, D::Error> {
         let number = u64::deserialize(inner)?;
-        let fd = ARRIVING.take(number).ok_or_else(|| {
+        let fd = INCOMING.remove(number).ok_or_else(|| {
             de::Error::custom("a handle can only be received through an ipc channel")
         })?;
         check_kind::<T>(fd.as_fd()).map_err(de::Error::custom)?;

@@ -1,7 +1,7 @@
-//! The greeting: the first frame each way says who speaks, and how.
+//! The handshake: the first frame in each direction names the protocol of its sender.
 //!
-//! Parent and child may be different builds. A peer of another protocol, codec or application is
-//! told apart here, by an error that names both sides, before any message is decoded wrongly.
+//! Parent and child may be different builds. A peer with another protocol, codec or application is
+//! detected here, before a message is decoded wrongly, by an error that names both sides.
 //!
 //! ```text
 //! protocol u16 · codec u8 · 0 u8 · capabilities u32 · tag (the rest, UTF-8), all little endian
@@ -9,39 +9,40 @@
 //!
 //! Pure. Limits: [`TAG_BYTES_MAX`].
 
-use crate::codec::Serialization;
+use crate::serialization::Serialization;
 use std::fmt;
 
-/// The version of what frames mean; another one is refused.
+/// The version of the protocol, which is the meaning of frames. A peer of another version is
+/// refused.
 pub const PROTOCOL: u16 = 1;
 
 /// The longest application tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 256;
 
-/// Who speaks, and how.
+/// The content of the handshake: the protocol, codec and application of one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The version of what frames mean.
+    /// The version of the protocol.
     pub protocol: u16,
-    /// How payloads are written, as [`Serialization::number`] counts; a number, since the peer may
-    /// know one that we do not.
+    /// The codec of payloads, by [`Serialization::number`]. A number, because the peer may use a
+    /// codec that this build does not know.
     pub codec: u8,
-    /// What this side can do beyond the base protocol, one bit each; what both can is used. None
-    /// is defined yet.
+    /// The abilities of this side beyond the base protocol, one bit each. Both sides use their
+    /// common abilities. None is defined yet.
     pub capabilities: u32,
-    /// What the application calls its own protocol, for example a version.
+    /// The application's name for its own protocol, for example a version.
     pub tag: String,
 }
 
 impl Hello {
-    /// The greeting of this side.
+    /// Makes the handshake of this side.
     #[must_use]
     pub fn new(serialization: Serialization, tag: &str) -> Hello {
         let codec = serialization.number();
         Hello { protocol: PROTOCOL, codec, capabilities: 0, tag: tag.to_owned() }
     }
 
-    /// Writes the payload of a hello frame.
+    /// Writes the payload of a handshake frame.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + self.tag.len());
@@ -52,7 +53,7 @@ impl Hello {
         bytes
     }
 
-    /// Reads the payload of a hello frame; `None` when it makes no sense.
+    /// Reads the payload of a handshake frame. Returns `None` when it is malformed.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Hello> {
         let (head, tag) = bytes.split_first_chunk::<8>()?;
@@ -68,7 +69,7 @@ impl Hello {
         })
     }
 
-    /// Tells whether both sides understand each other.
+    /// Returns whether both sides speak the same protocol, codec and tag.
     #[must_use]
     pub fn agrees_with(&self, other: &Hello) -> bool {
         (self.protocol, self.codec, &self.tag) == (other.protocol, other.codec, &other.tag)

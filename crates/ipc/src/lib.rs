@@ -1,5 +1,9 @@
 //! Typed messages with handles inside, between processes: fast, bounded, safe against a hostile peer.
 //!
+//! A channel connects two processes, or two threads, over a Unix stream socket. Each side sends
+//! values of one serde type and receives values of another. A message may contain open sockets,
+//! files and pipes, which move to the receiver.
+//!
 //! ```
 //! let (parent, child) = ipc::channel::<String, usize>()?;
 //! parent.send("how long is this?".to_owned())?;
@@ -9,16 +13,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! For readers who know other channels:
+//!
+//! - A [`Channel`] resembles `std::sync::mpsc` in both directions at once, between processes.
+//!   `AsyncChannel` (feature `tokio`) is the same for tokio.
+//! - A [`Link`] is the channel of Node's `child_process.fork`: events for messages and for the
+//!   disconnect, and a `send` that never blocks and returns `false` when the sender should wait.
+//!   [`Link::start_node`] speaks Node's own protocol.
+//! - A [`Handle`] inside a message does what `process.send(message, socket)` does in Node, and
+//!   what `SCM_RIGHTS` does in the kernel (`unix(7)`).
+//!
 //! # Two programs
 //!
-//! [`channel`] makes two ends in one process; one of them moves. To a child, it goes as a
-//! descriptor and a variable that tells of it ([`ChannelHandle::into_env`], and
-//! [`Channel::from_env`] over there, which checks both):
+//! [`channel`] makes two endpoints in one process, one of which then moves to another process:
+//!
+//! - To a child, the endpoint moves as an inherited descriptor and an environment variable.
+//!   [`ChannelHandle::into_env`] makes both in the parent. [`Channel::from_env`] checks both in the
+//!   child:
 //!
 //! ```no_run
 //! use ipc::{Channel, Options};
 //!
-//! // The child's program. The parent has put the end at the descriptor that the variable names.
+//! // The program of the child. The parent has passed the descriptor that the variable names.
 //! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::default())?;
 //! while let Ok(number) = channel.recv() {
 //!     channel.send(format!("{number} it is"))?;
@@ -26,106 +42,97 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To any process there is a channel to, it goes inside a message: an end is a handle
-//! ([`ChannelHandle`]). Any other connected Unix stream socket will do as well
-//! ([`Channel::from_fd`]). Where `child-process` starts the child, all of this is done already.
+//! - To any process that a channel exists to, the endpoint moves inside a message, as a
+//!   [`ChannelHandle`].
+//! - Any other connected Unix stream socket becomes an endpoint by [`Channel::from_fd`].
 //!
-//! Both programs say which protocol, codec and application tag ([`Options::tag`]) they speak
-//! before the first message: other builds than expected are an error that names both sides.
+//! The crate `child-process` does all of this when it starts a child.
+//!
+//! Before the first message, both programs exchange a handshake ([`Hello`]): the protocol, the codec
+//! and the application's tag ([`Options::tag`]). A mismatch is an error that names both sides.
 //!
 //! # Ways to send and receive
 //!
 //! | way | for |
 //! |---|---|
-//! | [`Channel`]: `send`, `recv`, `recv_timeout`, `try_recv`, `iter` | threads that may block: no other thread has a part in it |
-//! | `feed`, then `flush` | many small messages by one system call; a `recv` that waits flushes by itself |
-//! | [`Channel::split`] | one thread that sends, one that receives |
+//! | [`Channel`]: `send`, `recv`, `recv_timeout`, `try_recv`, `iter` | threads that may block; no other thread takes part |
+//! | `feed`, then `flush` | many small messages in one system call; a `recv` that waits also flushes |
+//! | [`Channel::split`] | one thread that sends, and one that receives |
 //! | [`Channel::events`], [`Channel::on_message`] | programs that wait for several things; the loop reads and writes |
-//! | [`Link`] | crates above: events without a type, on the loop itself |
-//! | `mio::event::Source`, [`Channel::prepare_wait`] | programs with a loop of their own |
+//! | [`Link`] | crates above: untyped events, on the loop itself |
+//! | `mio::event::Source`, [`Channel::prepare_wait`] | programs with their own event loop |
 //! | `AsyncChannel`, feature `tokio` | async programs |
 //!
-//! A program that does not know the type of the next message takes a [`Message`], and decodes it
-//! when it does.
+//! The *loop* is one thread of the process that serves all links and starts with the first of them. A
+//! program that does not know the type of the next message receives a [`Message`], and decodes it
+//! later.
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - Messages and their handles arrive in the order sent, whole or not at all.
-//! - What a send has accepted is written before the channel closes: by `disconnect`, by the loop
-//!   after a drop (which never blocks), and at a normal exit, which waits for it up to
-//!   [`Options::exit_flush_ms`]. What cannot be delivered is told as [`Error::Undelivered`]. Not
-//!   covered: abort, `_exit`, and signals.
-//! - A failed send gives the value back with its handles ([`SendError`]).
-//! - Everything has a ceiling ([`Options`]): a frame 64 MiB and 253 handles, 4 MiB that wait to be
-//!   written, 4 MiB that wait to be taken. Beyond the last one the channel is not read, and so the
-//!   peer feels it.
-//! - An end at rest, with nothing that waits to be taken, keeps no buffer but the beginning of a
-//!   message, in memory of its size up to 4 KiB and in that of one read (128 KiB) beyond. Memory for
-//!   what comes and goes is the thread's that sends or receives, up to 512 KiB for each that does,
-//!   and 40 MiB for long messages in the whole process.
-//! - The peer may be hostile. Whatever it sends, or does not, costs it its own channel and no other
-//!   one anything; memory grows with the bytes that came, never with those announced.
+//! - Messages and their handles arrive in the order in which they were sent, whole or not at all.
+//! - An accepted message is written before the channel closes: by `disconnect`, by the loop after a
+//!   drop (which never blocks), and at a normal exit of the process, which waits up to
+//!   [`Options::exit_flush_ms`]. [`Error::Undelivered`] and the `Disconnect` events report the
+//!   number of messages that cannot be delivered. An abort, `_exit` and signals are not covered.
+//! - A failed send returns the value with its handles ([`SendError`]).
+//! - Everything has a limit ([`Options`]): 64 MiB and 253 handles in a frame, 4 MiB that wait to be
+//!   written, 4 MiB that are received and not decoded. Above the last limit, the channel is not
+//!   read, so that the peer's socket fills up.
+//! - An idle endpoint holds at most one partial message: up to 4 KiB exactly, above that one 128 KiB
+//!   read buffer. All other buffers belong to the threads that send or receive (up to 512 KiB each),
+//!   and to the process for long messages (up to 40 MiB).
+//! - The peer may be hostile. Its input, or its silence, costs only its own channel, and memory grows
+//!   with the bytes that arrived, never with an announced length.
 //!
-//! # What messages may be
+//! # Types of messages
 //!
-//! Whatever serde can carry, with [`Handle`]s to sockets, files and pipes, [`Blob`]s (bytes that
-//! are not copied) and [`SharedMemory`] anywhere inside. The codec is [`Bincode`] unless both sides
-//! choose [`Json`] or [`Advanced`] ([`Options::serialization`]). serde's corners:
+//! A message is any type that serde can serialize, with [`Handle`]s to sockets, files and pipes,
+//! [`Blob`]s (bytes that are not copied) and [`SharedMemory`] anywhere inside. The codec is
+//! [`Bincode`] unless both sides choose [`Json`] or [`Advanced`] ([`Options::serialization`]). Some
+//! features of serde depend on the codec:
 //!
 //! | | `Bincode` | `Json`, `Advanced` |
 //! |---|---|---|
-//! | `skip_serializing_if`, `flatten` | refused when sent | fine |
-//! | untagged, internally tagged enums | an error when received | fine |
+//! | `skip_serializing_if`, `flatten` | refused by the sender | supported |
+//! | untagged, internally tagged enums | an error at the receiver | supported |
 //! | a handle inside one of these enums or a flattened field | an error | an error |
 
 mod blob;
+mod buffers;
 mod channel;
 mod codec;
 mod credit;
-mod deposit;
-mod driver;
-mod end;
-mod ends;
 mod error;
-mod events;
-mod flusher;
 pub mod frame;
 mod handle;
 mod hello;
-mod inbox;
 mod link;
-mod memory;
 mod message;
 pub mod node;
 mod options;
-mod outbox;
-mod scratch;
-mod spare;
-#[cfg(feature = "tokio")]
-mod tokio;
-mod wait;
-mod wire;
+mod serialization;
+mod shared_memory;
+mod side_table;
+mod transport;
 
 pub use blob::Blob;
+#[cfg(feature = "tokio")]
+pub use channel::AsyncChannel;
 pub use channel::{Channel, Receiver, Sender, channel, channel_with};
+pub use channel::{ChannelHandle, Event, LinkSender, TypedMessage};
 pub use codec::advanced;
-pub use codec::{
-    Advanced, Bincode, Codec, Json, NESTING_MAX, Serialization, ZERO_SIZE_ELEMENTS_MAX,
-};
+pub use codec::{Advanced, Bincode, Codec, Json, NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 pub use codec::{PayloadReader, PayloadWriter};
-pub use ends::ChannelHandle;
 pub use error::{Error, SendError};
-pub use events::{Event, Incoming, Outlet};
-pub use frame::Violation;
+pub use frame::FrameError;
 pub use handle::{Handle, Transfer};
 pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
 pub use link::{Link, LinkEvent};
-pub use memory::SharedMemory;
 pub use message::Message;
 pub use node::AnyHandle;
 pub use options::{
     EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,
     QUEUED_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_HANDLES_MAX,
 };
-#[cfg(feature = "tokio")]
-pub use tokio::AsyncChannel;
+pub use serialization::Serialization;
+pub use shared_memory::SharedMemory;

@@ -1,27 +1,31 @@
-//! The loop-driven end: messages come as events, sending never blocks.
+//! The loop-driven endpoint: messages arrive as events, and sending never blocks.
 //!
-//! A [`Link`] lives on the process's loop. What it receives goes to a sink, which runs there and
-//! must not block. What is sent is written at once where the channel is idle, and otherwise queued
-//! and written by the loop, many messages per system call.
+//! A [`Link`] lives on the process's loop. Received messages go to a sink, which runs on the loop
+//! and must not block. A sender writes its message itself when the channel is idle. Otherwise the
+//! message is queued, and the loop writes many messages with one system call.
 //!
-//! Order of events: messages in the order sent, then one [`LinkEvent::Disconnect`], always, last.
+//! Order of events: messages in the order in which they were sent, and then always one
+//! [`LinkEvent::Disconnect`].
 //!
 //! Limits: [`Options`]. An idle link keeps no buffer.
 
-use crate::codec;
-use crate::credit::Pool;
-use crate::driver::{Driver, Gone, Intake};
+pub(crate) mod driver;
+mod node_protocol;
+mod node_send;
+
+use self::driver::{Driver, PeerExit, Protocol};
+use crate::credit::CreditAccount;
 use crate::error::{Error, SendError};
-use crate::flusher::Pending;
 use crate::frame::Kind;
 use crate::hello::Hello;
-use crate::inbox::Inbox;
 use crate::message::Message;
-use crate::node::{self, Gate};
+use crate::node::ack_window::AckWindow;
 use crate::options::Options;
-use crate::outbox::Outbox;
-use crate::scratch;
-use crate::wire::{self};
+use crate::transport::flusher::PendingFlush;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::Outbox;
+use crate::transport::outgoing::OutgoingFrame;
+use crate::transport::socket_io;
 use reactor::Handle as Wake;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,51 +33,55 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A send sooner than this after one that was written at once is queued: the sender is in a
-/// hurry, and one system call for many messages serves it better.
-const HURRY: Duration = Duration::from_micros(20);
+/// The time within which a second message is queued for the loop instead of written at once: one
+/// system call then writes many messages of a busy sender.
+const COALESCE_WITHIN: Duration = Duration::from_micros(20);
 
-/// What a [`Link`] tells its sink.
+/// An event of a [`Link`], for its sink.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LinkEvent {
     /// A message of the user.
     Message(Message),
-    /// A message of the crates above, never shown to users.
+    /// An internal message for the crate above, never shown to users.
     Internal(Message),
-    /// Something went wrong, and the channel lives on. Node's channels only.
+    /// An error that does not close the channel. Node's channels only.
     Error(Error),
-    /// The peer has answered for the handle that was sent under this number. Node's channels only.
+    /// The peer has acknowledged or rejected a handle that was sent with a ticket. Node's channels
+    /// only.
     Acknowledged {
-        /// The number given to [`Link::send_internal_with_handle`].
+        /// The number that was passed to [`Link::send_internal_with_handle`].
         ticket: u64,
-        /// It has the handle; otherwise it had no descriptor number left, and never saw it.
+        /// Whether the peer has the handle. Otherwise it had no descriptor number left and never
+        /// saw the handle.
         taken: bool,
     },
-    /// The peer's process has ended, as [`Link::peer_is_gone`] said, and what it sent before was
-    /// told, as far as it may be read. Told once, unless the channel is closed by then.
+    /// The peer's process has exited, as [`Link::peer_is_gone`] reported.
+    ///
+    /// The messages that it sent before come first, as far as the link may read them. Emitted once,
+    /// unless the channel closes before.
     PeerGone,
-    /// The channel is closed. The last event.
+    /// The channel is closed. This is the last event.
     Disconnect {
-        /// Messages that `send` had accepted and the peer did not take.
+        /// The number of messages that `send` had accepted and the peer did not read.
         undelivered: usize,
-        /// Why, unless one side disconnected or went away.
+        /// The reason, unless one side disconnected or exited.
         error: Option<Error>,
     },
 }
 
 pub(crate) type Sink = Box<dyn FnMut(LinkEvent) + Send>;
 
-/// A loop-driven end of a channel.
+/// A loop-driven endpoint of a channel.
 ///
-/// Clones are the same end. When the last one drops, it disconnects: what was accepted is still
+/// Clones share the endpoint. The drop of the last clone disconnects; accepted messages are still
 /// written.
 #[derive(Clone, Debug)]
 pub struct Link {
     owner: Arc<Owner>,
 }
 
-/// Disconnects when the last clone of a [`Link`] drops.
+/// The guard that disconnects when the last clone of a [`Link`] drops.
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
@@ -85,43 +93,44 @@ impl Drop for Owner {
     }
 }
 
-/// What the loop and the senders share.
+/// The state that the loop and the senders share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     queue: Mutex<Queue>,
-    /// Bytes that the loop has taken out of the queue and not written yet.
+    /// The number of bytes that the loop has taken out of the queue and not written yet.
     pub(crate) writing: AtomicUsize,
-    pub(crate) credit: Arc<Pool>,
-    /// It speaks as Node does.
+    pub(crate) credit: Arc<CreditAccount>,
+    /// Whether the peer is Node.
     pub(crate) is_node: bool,
     wake: OnceLock<Wake>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Gone once the channel is closed, so that clones of the link do not keep it open.
+    /// `None` once the channel is closed, so that clones of the link do not keep the socket open.
     pub(crate) socket: Option<Arc<OwnedFd>>,
     pub(crate) outbox: Outbox<OwnedFd>,
-    /// What may go into the outbox, where handles are acknowledged. Unused on our own channels.
-    pub(crate) gate: Gate<OwnedFd>,
+    /// The frames that wait for acknowledgements. Unused on channels between programs of this
+    /// crate.
+    pub(crate) ack_window: AckWindow<OwnedFd>,
     pub(crate) phase: Phase,
-    /// The loop writes, or will when it runs: whoever queues need not wake it.
+    /// Whether the loop writes, or will when it runs: then a sender need not wake it.
     pub(crate) loop_writes: bool,
-    /// When a sender last wrote by itself.
-    direct: Option<Instant>,
-    /// The process at the other end is known to have ended.
+    /// The time of the last write by a sender.
+    written_at: Option<Instant>,
+    /// Whether the peer's process is known to have exited.
     pub(crate) peer_gone: bool,
-    /// The loop may read; false for a link that was started paused.
+    /// Whether the loop may read; `false` for a link that was started paused.
     pub(crate) reads: bool,
-    /// What is queued is waited for at exit.
-    pub(crate) pending: Option<Pending>,
+    /// Makes a normal exit wait while something is queued.
+    pub(crate) pending: Option<PendingFlush>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
-    /// `disconnect` was called: the queue is written, then the channel closes.
+    /// `disconnect` was called. The queue is written, and then the channel closes.
     Closing,
     Closed,
 }
@@ -129,11 +138,12 @@ pub(crate) enum Phase {
 impl Link {
     /// Starts a link over a connected Unix stream socket.
     ///
-    /// `sink` runs on the loop: it must not block.
+    /// `sink` runs on the loop and must not block.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] when `socket` is something else; [`Error::Os`] when there is no loop.
+    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::Os`] when the loop
+    /// cannot be started.
     pub fn start(
         socket: OwnedFd,
         options: Options,
@@ -144,7 +154,7 @@ impl Link {
 
     /// Starts a link that sends but does not read before [`resume`](Link::resume).
     ///
-    /// It does not notice that the peer left, either.
+    /// Until then, the link does not notice either that the peer has closed.
     ///
     /// # Errors
     ///
@@ -157,7 +167,7 @@ impl Link {
         Link::begin(socket, options, Box::new(sink), false)
     }
 
-    /// Starts a link that speaks as Node does, and does not read before [`resume`](Link::resume).
+    /// Starts a link to a Node peer, which does not read before [`resume`](Link::resume).
     ///
     /// Messages are JSON lines, or V8 values with [`Serialization::Advanced`]. See
     /// [`node`](crate::node).
@@ -166,7 +176,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`start`](Link::start); [`Error::NotAChannel`] for a serialization that Node does not
+    /// As [`start`](Link::start), and [`Error::NotAChannel`] for a serialization that Node does not
     /// know.
     pub fn start_node(
         socket: OwnedFd,
@@ -176,8 +186,8 @@ impl Link {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
-        let intake = node::Intake::new(&options)?;
-        Link::resume_parts(socket, options, Outbox::new(), intake, Box::new(sink), false)
+        let protocol = node_protocol::NodeProtocol::new(&options)?;
+        Link::resume_parts(socket, options, Outbox::new(), protocol, Box::new(sink), false)
     }
 
     fn begin(socket: OwnedFd, options: Options, sink: Sink, reads: bool) -> Result<Link, Error> {
@@ -186,7 +196,7 @@ impl Link {
         }
         let ours = Hello::new(options.serialization, &options.tag);
         let mut outbox = Outbox::new();
-        outbox.push_greeting(&ours);
+        outbox.push_handshake(&ours);
         let inbox = Inbox::new(options.limits(), ours, false);
         Link::resume_parts(socket, options, outbox, inbox, sink, reads)
     }
@@ -195,21 +205,21 @@ impl Link {
         socket: OwnedFd,
         options: Options,
         outbox: Outbox<OwnedFd>,
-        intake: impl Intake,
+        protocol: impl Protocol,
         sink: Sink,
         reads: bool,
     ) -> Result<Link, Error> {
-        let is_node = answers(&intake);
+        let is_node = replies(&protocol);
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);
-        let credit = Pool::new(&options, is_node);
+        let credit = CreditAccount::new(&options, is_node);
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
-            gate: Gate::new(options.handles_in_flight_max),
+            ack_window: AckWindow::new(options.handles_in_flight_max),
             phase: Phase::Open,
             loop_writes: true,
-            direct: None,
+            written_at: None,
             peer_gone: false,
             reads,
             pending: None,
@@ -225,15 +235,15 @@ impl Link {
         let driver = Driver {
             shared: Arc::clone(&shared),
             socket,
-            intake,
+            protocol,
             writing: Outbox::new(),
             sink,
             readable: true,
             writable: true,
-            watches_room: false,
+            watches_writable: false,
             retry_at: None,
             linger_until: None,
-            gone: Gone::No,
+            peer_exit: PeerExit::Unknown,
         };
         let wake = reactor.add(driver);
         shared.credit.set_wake(wake.clone());
@@ -241,7 +251,7 @@ impl Link {
         Ok(Link { owner: Arc::new(Owner { shared }) })
     }
 
-    /// Lets a link that was started paused read.
+    /// Starts reading on a link that was started paused.
     pub fn resume(&self) {
         self.owner.shared.queue().reads = true;
         self.owner.shared.wake();
@@ -249,20 +259,23 @@ impl Link {
 
     /// Sends a message. Does not block.
     ///
-    /// False when more than the high-water mark waits, or (to a Node peer) when other messages wait
-    /// for the acknowledgement of a handle: the message is accepted, and a sender that can wait
-    /// should. What was accepted is written before the channel closes.
+    /// `true` asks for more. `false` means that the message is accepted and that a sender should
+    /// wait if it can: more bytes than the high-water mark wait to be written, or, to a Node peer,
+    /// other messages wait for the acknowledgement of a handle. Accepted messages are written
+    /// before the channel closes.
     ///
     /// # Errors
     ///
-    /// The value with its handles, and why: [`Error::Closed`], [`Error::Full`],
-    /// [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
+    /// The error holds the value with its handles, and a reason: [`Error::Closed`],
+    /// [`Error::Full`], [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.owner.shared.send(value, Kind::Message)
     }
 
-    /// Sends a message for the crate above on the other side, which users there never see. It has
-    /// room of its own beside what [`send`](Link::send) may queue, as much as that is by default.
+    /// Sends an internal message: one for the crate above on the other side, never shown to users.
+    ///
+    /// Internal messages have room of their own: the longer one of the queue limit and one frame,
+    /// beyond the limit of [`send`](Link::send).
     ///
     /// # Errors
     ///
@@ -271,27 +284,28 @@ impl Link {
         self.owner.shared.send(value, Kind::Internal)
     }
 
-    /// Sends a message with one handle beside it, to a Node peer. Does not block.
+    /// Sends a message with one attached handle to a Node peer. Does not block.
     ///
-    /// The socket arrives there as what it is: a `net.Socket`, a `net.Server` or a
-    /// `dgram.Socket`. It is made non-blocking, which also concerns clones of it here. What is sent
-    /// after it waits until the peer has acknowledged it, as in Node.
+    /// The handle arrives as a `net.Socket`, a `net.Server` or a `dgram.Socket`. The socket is made
+    /// non-blocking, which affects its clones in this process, too. Messages that are sent later
+    /// wait until the peer has acknowledged the handle, as in Node.
     ///
     /// # Errors
     ///
-    /// As [`send`](Link::send), with the descriptor; [`Error::InvalidHandle`] for what would end a
-    /// Node process (a file, a pipe, …) and on channels between our own, where a
-    /// [`Handle`](crate::Handle) is a part of the message.
+    /// As [`send`](Link::send), with the descriptor. [`Error::InvalidHandle`] for a descriptor that
+    /// would end a Node process (a file, a pipe, …), and on a channel between two programs of this
+    /// crate, where a [`Handle`](crate::Handle) is a part of the message.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        node::send_with_handle(&self.owner.shared, value, handle.into(), None)
+        node_send::send_with_handle(&self.owner.shared, value, handle.into(), None)
     }
 
-    /// Sends a message for the crate above on the other side, with one handle beside it, as a raw
-    /// handle of Node's. The answer comes as [`LinkEvent::Acknowledged`] with `ticket`.
+    /// Sends an internal message with one attached handle, as a raw handle of Node's cluster.
+    ///
+    /// [`LinkEvent::Acknowledged`] with `ticket` reports the peer's acknowledgement.
     ///
     /// # Errors
     ///
@@ -302,35 +316,38 @@ impl Link {
         handle: impl Into<OwnedFd>,
         ticket: u64,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        node::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
+        node_send::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
     }
 
-    /// Closes the channel once everything that was accepted is written. Does not wait.
+    /// Closes the channel after everything that was accepted is written. Does not wait.
     pub fn disconnect(&self) {
         self.owner.shared.disconnect();
     }
 
-    /// For whoever knows that the process at the other end has ended: a channel that we have left
-    /// does not wait for others who hold its end. Answered by [`LinkEvent::PeerGone`] or
-    /// [`LinkEvent::Disconnect`].
+    /// Reports that the peer's process has exited, from a caller who knows.
+    ///
+    /// After a [`disconnect`](Link::disconnect), the channel then no longer waits for other
+    /// processes that hold the peer's socket. [`LinkEvent::PeerGone`] or [`LinkEvent::Disconnect`]
+    /// follows.
     pub fn peer_is_gone(&self) {
         self.owner.shared.queue().peer_gone = true;
         self.owner.shared.wake();
     }
 
-    /// Tells whether messages are accepted.
+    /// Returns whether messages are accepted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.owner.shared.queue().phase == Phase::Open
     }
 
-    /// Tells whether the peer is not heard because too many of its messages lie unread.
+    /// Returns whether reading is paused because too many of the peer's messages are unread
+    /// (back-pressure).
     #[must_use]
-    pub fn is_held_back(&self) -> bool {
-        self.owner.shared.credit.is_used_up()
+    pub fn is_backpressured(&self) -> bool {
+        self.owner.shared.credit.is_paused()
     }
 
-    /// How many bytes wait to be written.
+    /// Returns the number of bytes that wait to be written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let queue = self.owner.shared.queue();
@@ -338,15 +355,15 @@ impl Link {
     }
 }
 
-/// Only Node's channels answer by themselves.
-fn answers<I: Intake>(_: &I) -> bool {
-    I::ANSWERS
+/// Returns whether the protocol of a link replies by itself.
+fn replies<I: Protocol>(_: &I) -> bool {
+    I::REPLIES
 }
 
 impl Queue {
-    /// Bytes that were accepted and not written.
+    /// Returns the number of bytes that were accepted and not written.
     pub(crate) fn waiting(&self, shared: &Shared) -> usize {
-        self.outbox.bytes() + self.gate.bytes() + shared.writing.load(Ordering::Relaxed)
+        self.outbox.bytes() + self.ack_window.bytes() + shared.writing.load(Ordering::Relaxed)
     }
 }
 
@@ -356,7 +373,7 @@ impl Shared {
     }
 
     pub(crate) fn wake(&self) {
-        // Not set yet means that the driver has not started: its first event looks at everything.
+        // An unset handle means that the driver has not started. Its first event checks everything.
         if let Some(wake) = self.wake.get() {
             wake.wake();
         }
@@ -364,71 +381,74 @@ impl Shared {
 
     fn send<T: Serialize>(&self, value: T, kind: Kind) -> Result<bool, SendError<T>> {
         if self.is_node {
-            return node::send(self, value, kind);
+            return node_send::send(self, value, kind);
         }
-        let scratch = scratch::take_frame();
-        let (mut encoded, slots) = match codec::encode(&value, kind, &self.options, scratch) {
-            Ok(frame) => frame,
-            Err((error, scratch)) => {
-                scratch::keep_frame(scratch);
-                return Err(SendError { value, error });
-            }
-        };
-        let mut queue = self.queue();
-        let waiting = queue.outbox.bytes() + self.writing.load(Ordering::Relaxed);
-        let full = self.options.is_too_much(waiting, encoded.length(), kind);
-        let handles = match queue.phase {
-            Phase::Open if full => Err(Error::Full),
-            Phase::Open => codec::take_handles(&slots),
-            Phase::Closing | Phase::Closed => Err(Error::Closed),
-        };
-        let handles = match handles {
-            Ok(handles) => handles,
-            Err(error) => {
-                scratch::keep_frame(encoded.inline);
-                return Err(SendError { value, error });
-            }
-        };
-        let waiting = waiting + encoded.length();
-        scratch::lend_queue(&mut queue.outbox);
-        queue.outbox.push(&mut encoded, handles);
-        let wake = self.write_or_leave(&mut queue);
+        self.try_send(&value, kind).map_err(|error| SendError { value, error })
+    }
+
+    fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
+        let frame = OutgoingFrame::encode(value, kind, &self.options)?;
+        let mut queue = self.open_queue(frame.length(), kind)?;
+        let waiting = queue.waiting(self) + frame.length();
+        // The frame is accepted, written or not: the loop reports a broken channel.
+        let _ = frame.queue(&mut queue.outbox)?;
+        let wake = self.write_or_wake(&mut queue);
         drop(queue);
-        scratch::keep_frame(encoded.inline);
         if wake {
             self.wake();
         }
         Ok(waiting <= self.options.high_water_bytes)
     }
 
-    /// Writes at once what was just queued, or leaves it to the loop; true when that must be woken.
-    pub(crate) fn write_or_leave(&self, queue: &mut Queue) -> bool {
+    /// Locks the queue if it accepts `length` bytes more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], [`Error::Closed`].
+    pub(crate) fn open_queue(
+        &self,
+        length: usize,
+        kind: Kind,
+    ) -> Result<MutexGuard<'_, Queue>, Error> {
+        let queue = self.queue();
+        let full = self.options.is_too_much(queue.waiting(self), length, kind);
+        match queue.phase {
+            Phase::Open if full => Err(Error::Full),
+            Phase::Open => Ok(queue),
+            Phase::Closing | Phase::Closed => Err(Error::Closed),
+        }
+    }
+
+    /// Writes the queue at once, or leaves it to the loop. Returns whether the loop must be woken.
+    pub(crate) fn write_or_wake(&self, queue: &mut Queue) -> bool {
         if queue.loop_writes {
-            self.wait_at_exit(queue);
+            self.flush_at_exit(queue);
             return false;
         }
         let now = Instant::now();
-        let hurry = queue.direct.is_some_and(|last| now.duration_since(last) < HURRY);
-        if let (false, Some(socket)) = (hurry, queue.socket.as_deref()) {
-            queue.direct = Some(now);
-            // Whatever goes wrong goes wrong again on the loop, which tells it in order.
-            let _ = wire::write(socket.as_fd(), &mut queue.outbox, false);
+        let coalesce =
+            queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);
+        if let (false, Some(socket)) = (coalesce, queue.socket.as_deref()) {
+            queue.written_at = Some(now);
+            // An error needs no handling: the loop runs into the same error and reports it in
+            // order.
+            let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
             if queue.outbox.is_empty() {
-                // The loop does not look at this queue now, so nobody else would.
-                scratch::keep_queue(&mut queue.outbox);
+                // The loop does not poll this queue now, so this thread must recycle the memory.
+                queue.outbox.recycle_memory();
                 return false;
             }
         }
         queue.loop_writes = true;
-        self.wait_at_exit(queue);
+        self.flush_at_exit(queue);
         true
     }
 
-    /// Something is queued: a normal exit waits until it is written.
-    pub(crate) fn wait_at_exit(&self, queue: &mut Queue) {
+    /// Makes a normal exit of the process wait until the queue is written.
+    pub(crate) fn flush_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
             let longest = Duration::from_millis(self.options.exit_flush_ms);
-            queue.pending = Some(Pending::new(longest));
+            queue.pending = Some(PendingFlush::new(longest));
         }
     }
 
@@ -443,5 +463,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-#[path = "link_tests.rs"]
 mod tests;

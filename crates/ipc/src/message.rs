@@ -1,21 +1,22 @@
-//! A message that has arrived and was not decoded yet.
+//! A message that has arrived and is not decoded yet.
 
-use crate::codec::{self, Serialization};
-use crate::credit::{Credit, Pool};
+use crate::buffers;
+use crate::codec;
+use crate::credit::{Credit, CreditAccount};
 use crate::error::Error;
 use crate::frame::{Frame, Payload};
 use crate::node::{self, AnyHandle};
-use crate::spare;
+use crate::serialization::Serialization;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// A received message, not decoded yet: for programs that route, and for events.
+/// A received message that is not decoded yet, for programs that route messages, and for events.
 ///
-/// It holds credit of its channel until it is decoded or dropped: a program that keeps messages
-/// makes the peer wait. Handles that are not decoded are closed with it.
+/// A message holds credit of its channel until it is decoded or dropped, so a program that keeps
+/// messages makes the peer wait. The drop closes the handles that were not decoded.
 ///
 /// ```
 /// let (a, b) = ipc::channel::<(u32, String), ()>()?;
@@ -28,66 +29,69 @@ use std::sync::Arc;
 /// ```
 pub struct Message {
     payload: Bytes,
-    /// `None` for a message without handles, which is small that way.
-    beside: Option<Box<Beside>>,
-    /// Given back last, when the handles are closed.
+    /// `None` for a message without handles, so that such a message is small.
+    attachments: Option<Box<Attachments>>,
+    /// Dropped last, after the handles are closed.
     credit: Credit,
 }
 
 #[derive(Default)]
-struct Beside {
+struct Attachments {
     handles: Vec<OwnedFd>,
     lost: bool,
-    /// The one that a Node peer sent beside the message.
+    /// The handle that a Node peer attached to the message.
     from_node: Option<OwnedFd>,
 }
 
 impl Message {
-    /// Takes over a frame, on account of `pool`.
-    pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, pool: &Arc<Pool>) -> Message {
+    /// Makes a message of a frame, which counts on `account`.
+    pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, account: &Arc<CreditAccount>) -> Message {
         let Frame { payload, handles, handles_lost: lost, .. } = frame;
         let payload = match payload {
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Payload::Owned(bytes) => spare::share(bytes),
+            Payload::Owned(bytes) => buffers::share_long(bytes),
         };
-        let credit = pool.take(payload.len(), handles.len());
+        let credit = account.take(payload.len(), handles.len());
         let any = lost || !handles.is_empty();
-        let beside = any.then(|| Box::new(Beside { handles, lost, from_node: None }));
-        Message { payload, beside, credit }
+        let attachments = any.then(|| Box::new(Attachments { handles, lost, from_node: None }));
+        Message { payload, attachments, credit }
     }
 
-    /// What a Node peer sent.
-    pub(crate) fn from_node(payload: Bytes, handle: Option<OwnedFd>, pool: &Arc<Pool>) -> Message {
-        let credit = pool.take(payload.len(), usize::from(handle.is_some()));
-        let beside =
-            handle.map(|handle| Box::new(Beside { from_node: Some(handle), ..Beside::default() }));
-        Message { payload, beside, credit }
+    /// Makes a message of a payload from Node.
+    pub(crate) fn from_node(
+        payload: Bytes,
+        handle: Option<OwnedFd>,
+        account: &Arc<CreditAccount>,
+    ) -> Message {
+        let credit = account.take(payload.len(), usize::from(handle.is_some()));
+        let attachments = handle.map(|handle| {
+            Box::new(Attachments { from_node: Some(handle), ..Attachments::default() })
+        });
+        Message { payload, attachments, credit }
     }
 
-    /// Decodes the message as a `T`.
-    ///
-    /// Handles that `T` does not take are closed.
+    /// Decodes the message as a `T`. Closes handles that `T` does not take.
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] when it is not a `T`; [`Error::HandlesLost`] when it came without its
-    /// handles.
+    /// [`Error::Decode`] when the message is not a `T`; [`Error::HandlesLost`] when it arrived
+    /// without its handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        let Message { payload, beside, credit } = self;
-        let handles = match beside {
+        let Message { payload, attachments, credit } = self;
+        let handles = match attachments {
             None => Vec::new(),
-            Some(beside) if beside.lost => return Err(Error::HandlesLost),
-            Some(beside) => beside.handles,
+            Some(attachments) if attachments.lost => return Err(Error::HandlesLost),
+            Some(attachments) => attachments.handles,
         };
-        let Pool { serialization, mapped_bytes_max, is_node, .. } = *credit.pool();
+        let CreditAccount { serialization, mapped_bytes_max, is_node, .. } = *credit.account();
         let decode = |bytes, owner, handles| {
             codec::decode(serialization, bytes, owner, handles, mapped_bytes_max)
         };
         match decode(&payload, Some(&payload), handles) {
-            // It may hold text that no Rust string can.
+            // A Node message may hold text that no Rust string can hold.
             Err(error) if is_node && serialization == Serialization::Json => {
-                match node::mended(&payload) {
-                    Some(mended) => decode(&mended, None, Vec::new()),
+                match node::repaired_utf16(&payload) {
+                    Some(repaired_utf16) => decode(&repaired_utf16, None, Vec::new()),
                     None => Err(error),
                 }
             }
@@ -95,34 +99,36 @@ impl Message {
         }
     }
 
-    /// Takes the handle that a Node peer sent beside the message.
+    /// Takes the handle that a Node peer attached to the message.
     ///
-    /// A handle inside a message of our own channels comes with [`decode`](Message::decode).
+    /// On a channel between programs of this crate, handles are inside the message, and
+    /// [`decode`](Message::decode) returns them.
     ///
-    /// Sockets of Node are non-blocking, and Node may still use the same socket (a server always,
-    /// a connection that was sent with `keepOpen`): making it blocking here would block Node there.
+    /// Node's sockets are non-blocking, and Node may still use the same socket: always a server,
+    /// and a connection that was sent with `keepOpen`. Making the socket blocking here would block
+    /// Node.
     pub fn take_handle(&mut self) -> Option<AnyHandle> {
-        self.beside.as_mut()?.from_node.take().map(AnyHandle::from)
+        self.attachments.as_mut()?.from_node.take().map(AnyHandle::from)
     }
 
-    /// How many handles came with it.
+    /// Returns the number of handles that came with the message.
     #[must_use]
     pub fn handle_count(&self) -> usize {
-        self.beside
-            .as_ref()
-            .map_or(0, |beside| beside.handles.len() + usize::from(beside.from_node.is_some()))
+        self.attachments.as_ref().map_or(0, |attachments| {
+            attachments.handles.len() + usize::from(attachments.from_node.is_some())
+        })
     }
 
-    /// Its payload, as the codec wrote it.
+    /// Returns the payload, as the codec wrote it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The codec that wrote it.
+    /// Returns the codec that wrote the message.
     #[must_use]
     pub fn serialization(&self) -> Serialization {
-        self.credit.pool().serialization
+        self.credit.account().serialization
     }
 }
 
@@ -131,7 +137,10 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("bytes", &self.payload.len())
             .field("handles", &self.handle_count())
-            .field("handles_lost", &self.beside.as_ref().is_some_and(|beside| beside.lost))
+            .field(
+                "handles_lost",
+                &self.attachments.as_ref().is_some_and(|attachments| attachments.lost),
+            )
             .field("serialization", &self.serialization())
             .finish_non_exhaustive()
     }

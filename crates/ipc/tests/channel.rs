@@ -190,10 +190,10 @@ fn a_message_over_the_default_ceiling_is_refused_by_every_kind_of_end() {
     let failed = a.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
     assert_eq!(failed.value.len(), ipc::FRAME_BYTES_MAX, "with its length in front it is too long");
-    let (outlet, _events) = b.events().unwrap();
-    let failed = outlet.send(over()).unwrap_err();
+    let (sender, _events) = b.events().unwrap();
+    let failed = sender.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
-    outlet.send(Blob::from(vec![1])).unwrap();
+    sender.send(Blob::from(vec![1])).unwrap();
     assert_eq!(a.recv().unwrap()[..], [1], "nothing of it was sent");
 }
 
@@ -253,7 +253,7 @@ fn a_thread_that_waits_to_receive_lets_others_send() {
     while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| a.recv().unwrap());
-        // Full or not, it answers.
+        // The call returns whether the queue is full or not.
         for _ in 0..100 {
             let _ = a.try_send(Blob::from(vec![0; 100_000]));
         }

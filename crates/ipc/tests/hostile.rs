@@ -1,12 +1,12 @@
-//! What a hostile or broken peer can do to a channel: cost it its own channel, and nothing else.
+//! Attacks of a hostile or broken peer, which must cost only its own channel.
 //!
-//! Every attack is played against both kinds of ends. Descriptors are counted at the end of each
-//! in a process of its own (`descriptors_are_never_leaked`).
+//! Every attack is played against blocking and loop-driven endpoints. A process of its own counts
+//! descriptors after each of them (`descriptors_are_never_leaked`).
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use crossbeam_channel::{Receiver, unbounded};
-use ipc::frame::{Header, Kind, Violation};
+use ipc::frame::{FrameError, Header, Kind};
 use ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
 use std::io::{IoSlice, Write};
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// The attacker's end: bytes as it likes.
+/// The attacker's socket, which sends arbitrary bytes.
 struct Attacker(UnixStream);
 
 impl Attacker {
@@ -26,7 +26,7 @@ impl Attacker {
     }
 
     fn write(&self, bytes: &[u8]) {
-        // The victim may have hung up already.
+        // The victim may have closed already.
         let _ = (&self.0).write_all(bytes);
     }
 
@@ -49,7 +49,7 @@ fn pair() -> (Attacker, OwnedFd) {
     (Attacker(attacker), victim.into())
 }
 
-/// Plays `attack` against a blocking end and a loop-driven one; gives the error of each.
+/// Plays `attack` against a blocking and a loop-driven endpoint, and returns the error of each.
 fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
     let (attacker, socket) = pair();
     let blocking = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
@@ -74,12 +74,12 @@ fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
 }
 
 fn link(socket: OwnedFd) -> (Link, Receiver<LinkEvent>) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     (Link::start(socket, Options::default(), sink).unwrap(), events)
 }
 
-fn violates(expected: &Violation, attack: impl Fn(&Attacker)) {
+fn violates(expected: &FrameError, attack: impl Fn(&Attacker)) {
     for error in errors(attack) {
         match error {
             Some(Error::Protocol(violation)) => assert_eq!(&violation, expected),
@@ -98,7 +98,7 @@ fn undecodable(attack: impl Fn(&Attacker)) {
 fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
     let max = Options::default().frame_bytes_max;
     for announced in [max as u32 + 1, u32::MAX, i32::MIN as u32] {
-        let over = Violation::Length { announced: u64::from(announced), max };
+        let over = FrameError::Length { announced: u64::from(announced), max };
         violates(&over, |attacker| {
             attacker.greet();
             let [a, b, c, d] = announced.to_le_bytes();
@@ -110,7 +110,7 @@ fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
 #[test]
 fn too_many_handles_end_the_channel() {
     for count in [254_u8, 255] {
-        let over = Violation::Handles { announced: usize::from(count), max: 253 };
+        let over = FrameError::Handles { announced: usize::from(count), max: 253 };
         violates(&over, |attacker| {
             attacker.greet();
             attacker.write(&[1, 2, 0, count, 0, 0, 0, 0]);
@@ -122,12 +122,12 @@ fn too_many_handles_end_the_channel() {
 fn handles_that_nobody_declared_end_the_channel() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     for count in [1, 2, 253] {
-        violates(&Violation::HandlesUndeclared, |attacker| {
+        violates(&FrameError::HandlesUndeclared, |attacker| {
             attacker.greet();
             attacker.write_with(&message(&7_u32.to_le_bytes()), &vec![listener.as_fd(); count]);
         });
     }
-    violates(&Violation::HandlesUndeclared, |attacker| {
+    violates(&FrameError::HandlesUndeclared, |attacker| {
         attacker.greet();
         let bytes = frame(Kind::Message, 1, &7_u32.to_le_bytes());
         attacker.write_with(&bytes, &[listener.as_fd(), listener.as_fd()]);
@@ -136,7 +136,7 @@ fn handles_that_nobody_declared_end_the_channel() {
 
 #[test]
 fn declared_handles_that_never_come_end_the_channel() {
-    violates(&Violation::HandlesMissing, |attacker| {
+    violates(&FrameError::HandlesMissing, |attacker| {
         attacker.greet();
         attacker.write(&frame(Kind::Message, 3, &7_u32.to_le_bytes()));
     });
@@ -144,14 +144,14 @@ fn declared_handles_that_never_come_end_the_channel() {
 
 #[test]
 fn garbage_ends_the_channel() {
-    violates(&Violation::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
-    violates(&Violation::Version(0), |attacker| attacker.write(&[0; 1000]));
-    violates(&Violation::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
-    violates(&Violation::Kind(16), |attacker| {
+    violates(&FrameError::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
+    violates(&FrameError::Version(0), |attacker| attacker.write(&[0; 1000]));
+    violates(&FrameError::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
+    violates(&FrameError::Kind(16), |attacker| {
         attacker.greet();
         attacker.write(&frame(Kind::Offer, 0, b""));
     });
-    violates(&Violation::Hello, |attacker| {
+    violates(&FrameError::Hello, |attacker| {
         attacker.greet();
         attacker.greet();
     });
@@ -159,11 +159,11 @@ fn garbage_ends_the_channel() {
 
 #[test]
 fn the_end_in_the_middle_of_a_frame_is_told() {
-    violates(&Violation::EndInFrame, |attacker| {
+    violates(&FrameError::EndInFrame, |attacker| {
         attacker.greet();
         attacker.write(&message(&7_u32.to_le_bytes())[..10]);
     });
-    violates(&Violation::EndInFrame, |attacker| {
+    violates(&FrameError::EndInFrame, |attacker| {
         attacker.greet();
         attacker.write(&message(&vec![0; 1_000_000])[..100_000]);
     });
@@ -197,7 +197,7 @@ fn another_version_in_the_greeting_is_an_error_that_names_both() {
     }
 }
 
-/// Plays one payload against a channel whose type is `R`; gives the error of that message.
+/// Plays one payload against a channel of type `R`, and returns the error of that message.
 fn refusal<R: serde::de::DeserializeOwned>(payload: &[u8], fds: &[BorrowedFd<'_>]) -> String {
     let (attacker, socket) = pair();
     let channel = Channel::<(), R>::from_fd(socket, Options::default()).unwrap();
@@ -227,7 +227,7 @@ struct Deep(Option<Box<Deep>>);
 
 #[test]
 fn deep_nesting_is_refused_and_no_stack_overflows() {
-    // As much as the socket holds before anybody reads.
+    // The payload is as long as the socket allows before the receiver reads.
     let why = refusal::<Deep>(&vec![1; 50_000], &[]);
     assert!(why.contains("nested deeper"), "{why}");
 }
@@ -237,7 +237,7 @@ fn shared_memory_that_can_still_shrink_is_refused() {
     let open = sys::memory::create("open", 1 << 20).unwrap();
     let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[open.as_fd()]);
     assert!(why.contains("not sealed"), "{why}");
-    // It was not kept either: its owner may go on as it likes.
+    // The memory was not kept either, so its owner can still change it.
     std::fs::File::from(open).set_len(0).unwrap();
     let file = tempfile::tempfile().unwrap();
     let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[file.as_fd()]);
@@ -266,7 +266,7 @@ fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
     let bytes = message(&7_u32.to_le_bytes());
     for (at, byte) in bytes.iter().enumerate() {
         slow.write(&[*byte]);
-        // Another channel on the same loop goes on at every point.
+        // Another channel on the same loop makes progress after every byte.
         let (other, socket) = pair();
         let (_link, others) = link(socket);
         other.greet();
@@ -304,7 +304,7 @@ fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
 
 #[test]
 fn order_holds_when_writes_stop_anywhere_in_frames_with_handles() {
-    // A tiny send buffer makes the kernel stop in the middle of frames.
+    // A small send buffer makes the kernel stop in the middle of frames.
     let (sender, receiver) = ipc::channel::<(u32, Vec<u8>, Handle<OwnedFd>), ()>().unwrap();
     let thread = std::thread::spawn(move || {
         for number in 0..200 {
@@ -374,7 +374,7 @@ fn descriptors_are_never_leaked() {
 #[test]
 #[ignore = "counts the descriptors of its process; run by the test above"]
 fn alone_every_attack_leaves_no_descriptor() {
-    // The loop's own descriptors are opened first.
+    // The loop opens its own descriptors first.
     a_peer_that_never_reads_hangs_nobody_else();
     let count = || sys::fd::open_descriptors().unwrap().len();
     let before = count();
@@ -386,7 +386,7 @@ fn alone_every_attack_leaves_no_descriptor() {
         the_end_in_the_middle_of_a_frame_is_told();
         order_holds_when_writes_stop_anywhere_in_frames_with_handles();
     }
-    // The loop closes a socket just after it has told the disconnect.
+    // The loop closes a socket just after it has emitted the disconnect.
     let (_never, news) = unbounded::<()>();
     let deadline = Instant::now() + LONG;
     while count() > before && Instant::now() < deadline {
@@ -424,7 +424,7 @@ fn alone_return_with_much_queued_in_a_link() {
     for _ in 0..100 {
         link.send(ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
-    // The process ends, and with it nobody drops this.
+    // The process exits without dropping the link.
     std::mem::forget(link);
 }
 
@@ -449,6 +449,6 @@ fn ends_are_send_and_sync() {
     check::<ipc::SharedMemory>();
     check::<Error>();
     check::<ipc::Event<u8>>();
-    check::<ipc::Outlet<u8>>();
+    check::<ipc::LinkSender<u8>>();
     check::<ipc::ChannelHandle<u8, u8>>();
 }

@@ -1,4 +1,4 @@
-//! Peers that are slow, and receivers without descriptors, on the loop: nobody else feels them.
+//! Slow peers, and receivers without descriptors, on the loop: other channels must not notice them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -16,8 +16,8 @@ const LONG: Duration = Duration::from_secs(20);
 type Many = Vec<Handle<OwnedFd>>;
 
 fn link(socket: UnixStream) -> (Link, Receiver<LinkEvent>) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let link = Link::start_paused(socket.into(), Options::default(), sink).unwrap();
     (link, events)
 }
@@ -29,7 +29,7 @@ fn message<T: serde::de::DeserializeOwned>(events: &Receiver<LinkEvent>) -> Resu
     }
 }
 
-/// Another channel on the same loop, which goes on whatever happens beside it.
+/// Another channel on the same loop, which must make progress meanwhile.
 struct Other {
     peer: Channel<u32, u32>,
     link: Link,
@@ -137,7 +137,7 @@ fn alone_a_loop_out_of_descriptors() {
     sender.send(many()).unwrap();
     sender.send(vec![]).unwrap();
 
-    // All numbers below the highest are taken, and five more may be.
+    // All descriptor numbers below the highest are taken, and five more are allowed.
     let (soft, _) = sys::limit::descriptors().unwrap();
     let fill = || sender.as_fd().try_clone_to_owned().unwrap();
     let highest = *open().last().unwrap();

@@ -1,5 +1,5 @@
-//! What an idle channel costs: next to no memory, and on the loop no wake-up. Alone in its process,
-//! because it looks at the whole of it.
+//! The cost of an idle channel: almost no memory, and no wake-up of the loop. This test is alone in
+//! its process, because it measures the whole process.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use std::fs;
 use std::time::Duration;
 
-/// What an idle end may cost in resident memory, in bytes: whole pages, with what the allocator
-/// keeps. A buffer left behind would be eight times as much. The heap alone is the benchmark's.
+/// The resident memory that an idle endpoint may cost, in bytes: whole pages, with the allocator's
+/// share. A forgotten buffer would cost eight times as much. The benchmark measures the heap alone.
 const IDLE_BYTES_MAX: usize = 8192;
 
-/// What is sent in this test.
+/// A type of message in this test.
 trait Sent: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync + 'static {
     fn bytes(&self) -> usize;
 }
@@ -30,20 +30,21 @@ impl Sent for Vec<u8> {
     }
 }
 
-/// A loop-driven end, with its events.
-type End<T> = (ipc::Outlet<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
+/// A loop-driven endpoint with its events.
+type End<T> = (ipc::LinkSender<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
 
 #[test]
 fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
-    // Bytes that are sent from where they lie, and bytes that are encoded one by one.
+    // Blobs are sent from their own memory, and vectors are encoded number by number.
     let _blobs = cheap(Blob::from(vec![1; 100_000]), 300, used);
     let _vectors = cheap(vec![1_u8; 100_000], 60, used);
-    // The same for ends that block.
+    // The same with blocking endpoints.
     let _long = cheap(Blob::from(vec![1; 1 << 20]), 60, used_by_threads);
     let _vectors = cheap(vec![1_u8; 100_000], 30, used_by_threads);
     let _small = cheap(Blob::from(vec![1; 16]), 40, used_by_threads);
 
-    // What came before may still wake it once; what is idle does not do so for ever.
+    // Earlier work may still wake the loop once, but idle channels must not wake it again and
+    // again.
     let (_never, silence) = crossbeam_channel::bounded::<()>(0);
     let quiet = (0..10).any(|_| {
         let switches = switches_of_the_loop();
@@ -53,9 +54,9 @@ fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
     assert!(quiet, "the loop is woken again and again");
 }
 
-/// Holds `count` pairs that have carried `message` both ways, and looks at what they cost.
+/// Holds `count` pairs that have carried `message` both ways, and checks their cost.
 fn cheap<T: Sent, P>(message: T, count: usize, used: fn(usize, &T) -> Vec<P>) -> Vec<P> {
-    // The first ones pay for the loop, and for buffers that all of them share.
+    // The first pairs pay for the loop and for the shared buffers.
     let mut held = used(10, &message);
     let before = resident();
     held.extend(used(count, &message));
@@ -65,7 +66,7 @@ fn cheap<T: Sent, P>(message: T, count: usize, used: fn(usize, &T) -> Vec<P>) ->
     held
 }
 
-/// Ends that have carried `message` both ways.
+/// Makes loop-driven endpoints that have carried `message` both ways.
 fn used<T: Sent>(count: usize, message: &T) -> Vec<(End<T>, End<T>)> {
     let one = || {
         let (a, b) = ipc::channel::<T, T>().unwrap();
@@ -80,8 +81,9 @@ fn used<T: Sent>(count: usize, message: &T) -> Vec<(End<T>, End<T>)> {
     (0..count).map(|_| one()).collect()
 }
 
-/// Ends that block and have carried `message` both ways, with many fed at once where it is short.
-/// Threads come and go meanwhile: what they kept for themselves goes with them.
+/// Makes blocking endpoints that have carried `message` both ways; of short messages, many at once.
+///
+/// Threads come and go meanwhile, and their buffers go with them.
 fn used_by_threads<T: Sent>(count: usize, message: &T) -> Vec<(Channel<T, T>, Channel<T, T>)> {
     let times = if message.bytes() > 1000 { 1 } else { 1000 };
     let all = |from: &Channel<T, T>, to: &Channel<T, T>| {
@@ -109,7 +111,7 @@ fn resident() -> usize {
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// How often the loop's thread gave up the processor to wait.
+/// Returns the number of times that the loop's thread gave up the processor to wait.
 fn switches_of_the_loop() -> u64 {
     let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
     let of = |task: std::path::PathBuf| {

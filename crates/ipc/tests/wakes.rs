@@ -1,5 +1,6 @@
-//! When the loop wakes: for what arrives, and for room in a socket while something waits for it.
-//! Never because a peer has read. Alone in its process, because it counts the loop's turns.
+//! The reasons for which the loop wakes: arriving messages, and room in a socket while bytes wait
+//! for it, but never a peer that has read. This test is alone in its process, because it counts the
+//! loop's turns.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
@@ -12,15 +13,15 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// How often something is done while turns are counted.
+/// The number of repetitions while turns are counted.
 const TIMES: u64 = 200;
 
-/// Turns that come of something else, like the wish to be told of room in a socket.
+/// The number of turns that may have other causes, such as a request to watch for room in a socket.
 const SLACK: u64 = 5;
 
-/// A sender in a hurry leaves its messages to the loop, on purpose; this long after a message it is
-/// in none.
-const NO_HURRY: Duration = Duration::from_micros(100);
+/// The time after which a message is no longer coalesced with the one before. Within that time, the
+/// loop writes it on purpose.
+const AFTER_COALESCING: Duration = Duration::from_micros(100);
 
 #[test]
 fn the_loop_wakes_for_what_arrives_and_not_for_what_a_peer_has_read() {
@@ -31,20 +32,20 @@ fn the_loop_wakes_for_what_arrives_and_not_for_what_a_peer_has_read() {
     node();
 }
 
-/// How many turns the loop makes while `step` is done [`TIMES`] times, each in its own time.
+/// Returns the number of turns that the loop makes while `step` runs [`TIMES`] times.
 fn turns(mut step: impl FnMut()) -> u64 {
     let before = at_rest();
     for _ in 0..TIMES {
         step();
         let begin = Instant::now();
-        while begin.elapsed() < NO_HURRY {
+        while begin.elapsed() < AFTER_COALESCING {
             std::hint::spin_loop();
         }
     }
     at_rest() - before
 }
 
-/// The turns so far, once the loop makes none.
+/// Returns the number of turns so far, after the loop has come to rest.
 fn at_rest() -> u64 {
     let count = || reactor::reactor().unwrap().turns();
     let (_never, silence) = crossbeam_channel::bounded::<()>(0);
@@ -63,7 +64,7 @@ fn none(what: &str, turns: u64) {
 }
 
 fn one_each(what: &str, turns: u64) {
-    // Fewer, where one turn found two messages.
+    // The number is lower when one turn finds two messages.
     assert!(turns > 0 && turns <= TIMES + SLACK, "{what}: {turns} turns for {TIMES} times");
 }
 
@@ -71,11 +72,11 @@ type Events = Receiver<LinkEvent>;
 
 fn native_pair() -> (Link, Events, Channel<Blob, Blob>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let link = Link::start(ours.into(), Options::default(), sink).unwrap();
     let peer = Channel::from_fd(theirs.into(), Options::default()).unwrap();
-    // Greetings and all else that happens once.
+    // Handshakes and all other work that happens once.
     link.send(small()).unwrap();
     peer.send(peer.recv().unwrap()).unwrap();
     message(&events);
@@ -109,7 +110,7 @@ fn native() {
         message(&events);
     };
     one_each("question and answer", turns(both));
-    // One whose own socket holds several messages reads one after the other.
+    // A peer whose socket holds several messages reads one after the other.
     let late = || {
         for _ in 0..3 {
             peer.feed(small()).unwrap();
@@ -120,7 +121,7 @@ fn native() {
     one_each("three at once", turns(late));
 }
 
-/// Once more than a socket holds has been written, nobody waits for room any more.
+/// After a full socket has been emptied, room in the socket is not watched any more.
 fn after_a_full_socket() {
     let (link, events, peer) = native_pair();
     let long = Blob::from(vec![2; 50_000]);
@@ -140,12 +141,12 @@ fn after_a_full_socket() {
 }
 
 fn link(socket: UnixStream) -> (Link, Events) {
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     (Link::start(socket.into(), Options::default(), sink).unwrap(), events)
 }
 
-/// One loop serves both ends: it wakes for the one that receives.
+/// One loop serves both endpoints, and wakes for the receiving one.
 fn between_two_links() {
     let (a, b) = UnixStream::pair().unwrap();
     let ((a, _from_b), (_b, from_a)) = (link(a), link(b));
@@ -157,7 +158,7 @@ fn between_two_links() {
     one_each("from link to link", turns(send));
 }
 
-/// An answer that is sent from the loop itself costs no turn of its own.
+/// A message that is sent from the loop itself costs no turn of its own.
 fn on_the_loop() {
     let (a, b) = UnixStream::pair().unwrap();
     let (asks, answers) = link(a);
@@ -178,11 +179,11 @@ fn on_the_loop() {
     assert!(turns <= 2 * TIMES + SLACK, "a question and an answer: {turns} turns");
 }
 
-/// The same where the peer speaks as Node does, with handles and answers for them.
+/// The same with a Node peer, with handles and acknowledgements.
 fn node() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (tell, events) = unbounded();
-    let sink = move |event| drop(tell.send(event));
+    let (sender, events) = unbounded();
+    let sink = move |event| drop(sender.send(event));
     let options = Options { serialization: Serialization::Json, ..Options::default() };
     let link = Link::start_node(ours.into(), options, sink).unwrap();
     link.resume();
@@ -207,7 +208,7 @@ fn node() {
         link.send_with_handle("m", server.try_clone().unwrap()).unwrap();
         assert!(line().contains("\"NODE_HANDLE\""));
         (&theirs).write_all(b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n").unwrap();
-        // What is behind it has been read once the answer to a question has come.
+        // The acknowledgement has been read when the message behind it has arrived.
         (&theirs).write_all(b"1\n").unwrap();
         message(&events);
     };

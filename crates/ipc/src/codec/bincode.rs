@@ -1,17 +1,19 @@
-//! The native codec: bincode 1.3, integers of fixed width, little endian, nothing behind the value.
+//! The native codec: bincode 1.3 with little-endian integers of fixed width and no bytes behind the
+//! value.
 
-use super::reading::Root;
-use super::writing::Writing;
-use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use super::deserializer::RootSeed;
+use super::serializer::WrappedSerializer;
+use super::{Codec, PayloadReader, PayloadWriter};
+use crate::serialization::Serialization;
 use bincode::Options as _;
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
 /// The native codec, the default between Rust programs.
 ///
-/// It is positional: field names do not travel, so both sides must have the same types.
-/// `#[serde(flatten)]` and `skip_serializing_if` are refused when sending; untagged and internally
-/// tagged enums, which only a self-describing format can read, when receiving.
+/// The codec is positional: field names do not travel, so both sides must have the same types. A
+/// sender refuses `#[serde(flatten)]` and `skip_serializing_if`. A receiver refuses untagged and
+/// internally tagged enums, which only a self-describing format can read.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Bincode;
@@ -25,7 +27,7 @@ impl Codec for Bincode {
             bincode::DefaultOptions::new().with_fixint_encoding(),
         );
         value
-            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .serialize(WrappedSerializer::new(&mut inner, writer.context))
             .map_err(|error| error.to_string())
     }
 
@@ -33,7 +35,10 @@ impl Codec for Bincode {
         bincode::DefaultOptions::new()
             .with_fixint_encoding()
             .reject_trailing_bytes()
-            .deserialize_seed(Root { incoming: &reader.incoming, kind: PhantomData }, reader.bytes)
+            .deserialize_seed(
+                RootSeed { context: &reader.context, kind: PhantomData },
+                reader.bytes,
+            )
             .map_err(|error| error.to_string())
     }
 }

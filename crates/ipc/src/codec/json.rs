@@ -1,15 +1,16 @@
-//! JSON, as Node writes it by default.
+//! JSON, Node's default.
 
-use super::reading::Root;
-use super::writing::Writing;
-use super::{Codec, PayloadReader, PayloadWriter, Serialization};
+use super::deserializer::RootSeed;
+use super::serializer::WrappedSerializer;
+use super::{Codec, PayloadReader, PayloadWriter};
+use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 
-/// JSON: readable by everybody, with every corner of serde, and slower.
+/// JSON: self-describing, with every feature of serde, and slower.
 ///
-/// A handle is written as its place among the handles of the message.
+/// A handle is written as its index among the handles of the message.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Json;
@@ -20,13 +21,13 @@ impl Codec for Json {
     fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String> {
         let mut inner = serde_json::Serializer::new(writer.bytes);
         value
-            .serialize(Writing::new(&mut inner, writer.outgoing))
+            .serialize(WrappedSerializer::new(&mut inner, writer.context))
             .map_err(|error| error.to_string())
     }
 
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let mut inner = serde_json::Deserializer::from_slice(reader.bytes);
-        let root = Root { incoming: &reader.incoming, kind: PhantomData };
+        let root = RootSeed { context: &reader.context, kind: PhantomData };
         let value = root.deserialize(&mut inner).map_err(|error| error.to_string())?;
         inner.end().map_err(|error| error.to_string())?;
         Ok(value)

@@ -1,6 +1,9 @@
-//! What every codec holds to: shapes, ceilings, hostile payloads, serde's corners.
+//! Rules for every codec: shapes, limits, hostile payloads, serde's corners.
 
 use super::*;
+use crate::frame::{HEADER_BYTES, Kind};
+use crate::options::Options;
+use crate::transport::outgoing::{OutgoingFrame, take_handles};
 use crate::{Blob, Handle};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -9,12 +12,15 @@ fn options(serialization: Serialization) -> Options {
     Options { serialization, ..Options::default() }
 }
 
+fn encode<T: Serialize>(value: &T, options: &Options) -> Result<OutgoingFrame, Error> {
+    OutgoingFrame::encode(value, Kind::Message, options)
+}
+
 pub(super) fn payload<T: Serialize>(
     value: &T,
     serialization: Serialization,
 ) -> Result<Vec<u8>, Error> {
-    let (encoded, _) = encode(value, Kind::Message, &options(serialization), Vec::new())
-        .map_err(|(error, _)| error)?;
+    let OutgoingFrame { encoded, .. } = encode(value, &options(serialization))?;
     let mut bytes = Vec::new();
     let mut from = HEADER_BYTES;
     for (at, piece) in &encoded.pieces {
@@ -86,7 +92,7 @@ fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
 fn long_bytes_are_queued_without_a_copy() {
     let blob = Blob::from(vec![5; 50_000]);
     let all = options(Serialization::Bincode);
-    let (encoded, _) = encode(&blob, Kind::Message, &all, Vec::new()).unwrap();
+    let OutgoingFrame { encoded, .. } = encode(&blob, &all).unwrap();
     assert_eq!(encoded.pieces.len(), 1);
     assert_eq!(encoded.pieces[0].1.as_ptr(), blob.as_ptr());
 }
@@ -142,13 +148,13 @@ fn bytes_behind_the_value_are_refused() {
 fn the_ceiling_is_kept_in_one_pass() {
     let small = Options { frame_bytes_max: 100, ..Options::default() };
     let value = "x".repeat(92);
-    assert!(encode(&value, Kind::Message, &small, Vec::new()).is_ok());
+    assert!(encode(&value, &small).is_ok());
     for long in ["x".repeat(93), "x".repeat(1 << 20)] {
-        let (error, _) = encode(&long, Kind::Message, &small, Vec::new()).unwrap_err();
+        let error = encode(&long, &small).unwrap_err();
         assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
     }
     let blob = Blob::from(vec![0; 1 << 20]);
-    let (error, _) = encode(&blob, Kind::Message, &small, Vec::new()).unwrap_err();
+    let error = encode(&blob, &small).unwrap_err();
     assert!(matches!(error, Error::TooLong { max: 100 }), "{error}");
 }
 
@@ -215,11 +221,11 @@ fn enums_that_need_a_self_describing_format_are_errors_by_position_and_fine_by_n
     check(Tagged::A { x: 1 });
     check(Untagged::A { x: 1 });
     check(Untagged::B("b".into()));
-    // An adjacent tag is written as a name, which bincode reads back as one.
+    // An adjacent tag is written as a name, which bincode reads back as a name.
     by_name(&Adjacent::A { x: 1 });
 }
 
-/// It comes back through the codecs that write names.
+/// Checks that the value comes back through the codecs that write names.
 fn by_name<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
     for codec in [Serialization::Json, Serialization::Advanced] {
         let bytes = payload(value, codec).unwrap();
@@ -250,7 +256,7 @@ struct FlatHandle {
     inner: InnerHandle,
 }
 
-/// In such a place serde keeps the value for later, where a handle is a number like any other.
+/// In such a place, serde buffers the value, where a handle is a number like any other.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
@@ -261,14 +267,14 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
         for serialization in all {
             let (a, b) = sys::socket::pair_stream().unwrap();
             let all = options(serialization);
-            let sent = encode(&make(Handle::new(a)), Kind::Message, &all, Vec::new());
-            if let Ok((mut encoded, slots)) = sent {
+            let sent = encode(&make(Handle::new(a)), &all);
+            if let Ok(OutgoingFrame { mut encoded, slots }) = sent {
                 let fds = take_handles(&slots).unwrap();
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
                 let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
             }
-            // Its socket was closed on the way: nothing is left over.
+            // The socket was closed on the way, so nothing is left over.
             assert!(
                 sys::poll::readable(std::os::fd::AsFd::as_fd(&b), Some(std::time::Duration::ZERO))
                     .unwrap()
@@ -292,13 +298,13 @@ struct MaybeHandle {
     handle: Option<Handle<OwnedFd>>,
 }
 
-/// serde keeps nothing for later here, as the tag comes first.
+/// serde buffers nothing here, because the tag comes first.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
     fn through<T: Serialize + DeserializeOwned>(value: &T, serialization: Serialization) -> T {
         let all = options(serialization);
-        let (mut encoded, slots) = encode(value, Kind::Message, &all, Vec::new()).unwrap();
+        let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
         let fds = take_handles(&slots).unwrap();
         let bytes = encoded.inline.split_off(HEADER_BYTES);
         decode(serialization, &bytes, None, fds, 0).unwrap()
@@ -313,7 +319,7 @@ fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
     let there = through(&MaybeHandle { handle: Some(make()) }, Serialization::Bincode);
     assert!(there.handle.is_some());
     let left_out = MaybeHandle { handle: None };
-    let refused = encode(&left_out, Kind::Message, &options(Serialization::Bincode), Vec::new());
+    let refused = encode(&left_out, &options(Serialization::Bincode));
     assert!(refused.is_err());
 }
 
@@ -323,11 +329,11 @@ fn a_handle_is_taken_once() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let handle = Handle::new(a);
     let all = options(Serialization::Bincode);
-    let (_, slots) = encode(&(&handle, &handle), Kind::Message, &all, Vec::new()).unwrap();
+    let OutgoingFrame { slots, .. } = encode(&(&handle, &handle), &all).unwrap();
     let refused = take_handles(&slots).unwrap_err();
     assert!(refused.to_string().contains("already sent"), "{refused}");
     assert!(!handle.is_sent(), "all handles or none");
-    // The receiving side: the same index twice.
+    // The receiving side gets the same index twice.
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&(0_u32, 0_u32)).unwrap();
     let twice = decode::<(Handle<OwnedFd>, Handle<OwnedFd>)>(
@@ -350,7 +356,7 @@ fn a_handle_of_another_kind_is_refused() {
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }
 
-/// The way out, should bincode 1 ever have to be replaced without breaking the protocol.
+/// A replacement for bincode 1, should it ever be needed, must keep the bytes of the protocol.
 #[test]
 #[cfg_attr(miri, ignore = "another crate's unsafe code")]
 fn another_crate_writes_and_reads_the_same_bytes() {

@@ -1,51 +1,51 @@
 //! Node's two framings: a stream of bytes becomes payloads.
 //!
-//! `json` is one value and a line break; `advanced` is a length of four bytes, big endian, and that
-//! many bytes. Handles `H` (an `OwnedFd` in production, a number in tests) ride on the first byte
-//! of the frame they belong to, which says itself whether it has one: [`Decoder::take_handle`].
-//! Descriptors that came where no frame has begun belong to nobody and are closed.
+//! With `json`, a frame is one value and a line break. With `advanced`, a frame is a length of four
+//! bytes, big endian, and as many bytes. Handles `H` (an `OwnedFd` in production, a number in
+//! tests) arrive with the first byte of their frame, and the frame itself says whether it has one
+//! ([`NodeDecoder::take_handle`]). Descriptors that arrived where no frame has begun are closed.
 //!
-//! A frame over the ceiling is skipped to its end, with its handle, and told as [`Cut::TooLong`]:
-//! what follows is read on. Memory grows with bytes that arrived, never with bytes announced, and
-//! no byte is looked at twice, however a line is cut into reads.
+//! A frame over the limit is skipped to its end, together with its handle, and reported as
+//! [`Decoded::TooLong`]; later frames are read. Memory grows with bytes that arrived, never with an
+//! announced length, and each byte is searched once, however a line is cut into reads.
 //!
 //! Pure. Limits: [`HANDLES_WAITING_MAX`].
 
-use crate::frame::{Payload, READ_BYTES, Violation};
+use crate::frame::{FrameError, Payload, READ_BYTES};
 use memchr::memchr;
 use std::collections::VecDeque;
 
-/// The most handles that wait for the frame they came with: one frame has one.
+/// The number of handles that wait for their frame at most; one frame has one handle.
 const HANDLES_WAITING_MAX: usize = 64;
 
-/// Lengths from here on mean something else to Node itself.
+/// The first length that has another meaning in Node itself.
 const LENGTH_END: u64 = 1 << 31;
 
-/// How much of a frame that is skipped is kept, to know what it was.
+/// The number of bytes that are kept of a skipped frame, to find out what it was.
 const HEAD_BYTES: usize = 64;
 
-/// An unfinished frame longer than this keeps its buffer between reads.
-const OWN_BUFFER_BYTES: usize = 16 * 1024;
+/// The length from which an unfinished frame keeps its buffer between reads, in bytes.
+const OWN_BUFFER_BYTES_MIN: usize = 16 * 1024;
 
-/// How the stream is cut.
+/// The way in which the stream is divided into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// `json`.
+    /// `json`: a line break after each payload.
     Lines,
-    /// `advanced`.
+    /// `advanced`: a length before each payload.
     Lengths,
 }
 
-/// What was cut out.
+/// The result of cutting one frame out of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Cut<'a> {
+pub(crate) enum Decoded<'a> {
     /// The payload of one frame.
     Whole(Payload<'a>),
-    /// A frame that was over the ceiling, and how it began.
+    /// The beginning of a frame over the limit.
     TooLong(Vec<u8>),
 }
 
-/// What one read brought, or failed to bring.
+/// A handle that a read brought, or the loss of one.
 #[derive(Debug)]
 enum Arrival<H> {
     Handle(H),
@@ -54,13 +54,13 @@ enum Arrival<H> {
 
 /// Cuts payloads out of a stream.
 #[derive(Debug)]
-pub(crate) struct Decoder<H> {
+pub(crate) struct NodeDecoder<H> {
     framing: Framing,
     max: usize,
     buffer: Vec<u8>,
-    /// Where in `buffer` the first byte lies that no frame has taken.
+    /// The position of the first byte in `buffer` that no frame has taken.
     start: usize,
-    /// How many bytes from there hold no line break.
+    /// The number of bytes from `start` on that hold no line break.
     seen: usize,
     skipping: Option<Skip>,
     handles: VecDeque<Arrival<H>>,
@@ -69,13 +69,13 @@ pub(crate) struct Decoder<H> {
 #[derive(Debug)]
 struct Skip {
     head: Vec<u8>,
-    /// How many bytes are left, where that is known.
+    /// The number of bytes that are left, where it is known.
     left: Option<usize>,
 }
 
-impl<H> Decoder<H> {
-    pub(crate) fn new(framing: Framing, max: usize) -> Decoder<H> {
-        Decoder {
+impl<H> NodeDecoder<H> {
+    pub(crate) fn new(framing: Framing, max: usize) -> NodeDecoder<H> {
+        NodeDecoder {
             framing,
             max,
             buffer: Vec::new(),
@@ -86,14 +86,14 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Where the next bytes belong, at the end of this vector, and how many at most.
+    /// Returns the vector to which the next bytes are appended, and the maximal number of bytes.
     pub(crate) fn space(&mut self) -> (&mut Vec<u8>, usize) {
         self.buffer.drain(..self.start);
         self.start = 0;
         (&mut self.buffer, READ_BYTES)
     }
 
-    /// Notes the handles that one read brought, and whether others were lost with it.
+    /// Records the handles that one read brought, and whether others were lost with it.
     pub(crate) fn arrived(&mut self, handles: impl IntoIterator<Item = H>, lost: bool) {
         let room = HANDLES_WAITING_MAX.saturating_sub(self.handles.len());
         self.handles.extend(handles.into_iter().take(room).map(Arrival::Handle));
@@ -102,24 +102,24 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Lends `scratch` as the reading buffer, or takes it back for an empty one. A long unfinished
-    /// frame stays where it is: the buffer that is not needed comes back.
-    pub(crate) fn swap_buffer(&mut self, mut scratch: Vec<u8>) -> Vec<u8> {
-        if self.buffer.len() - self.start > OWN_BUFFER_BYTES {
-            return scratch;
+    /// Makes `buffer` the reading buffer, and returns the buffer that is not needed. An empty
+    /// vector takes the reading buffer back. A long unfinished frame stays in its own buffer.
+    pub(crate) fn swap_buffer(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        if self.buffer.len() - self.start > OWN_BUFFER_BYTES_MIN {
+            return buffer;
         }
-        scratch.clear();
-        scratch.extend_from_slice(&self.buffer[self.start..]);
+        buffer.clear();
+        buffer.extend_from_slice(&self.buffer[self.start..]);
         self.start = 0;
-        std::mem::replace(&mut self.buffer, scratch)
+        std::mem::replace(&mut self.buffer, buffer)
     }
 
-    /// Cuts out the next frame, if it is whole.
+    /// Cuts out the next frame, if it is complete.
     ///
     /// # Errors
     ///
-    /// A length that Node itself would not understand: the stream cannot be read on.
-    pub(crate) fn next(&mut self) -> Result<Option<Cut<'_>>, Violation> {
+    /// A length that Node itself would not understand, after which the stream cannot be read.
+    pub(crate) fn next(&mut self) -> Result<Option<Decoded<'_>>, FrameError> {
         if let Some(skip) = self.skipping.take() {
             return Ok(self.skip(skip));
         }
@@ -129,7 +129,7 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// The handle of the frame that was just cut out and says that it has one.
+    /// Takes the handle of the frame that was just cut out and that announces a handle.
     pub(crate) fn take_handle(&mut self) -> Option<H> {
         match self.handles.pop_front()? {
             Arrival::Handle(handle) => Some(handle),
@@ -137,25 +137,27 @@ impl<H> Decoder<H> {
         }
     }
 
-    /// Nothing more can be cut out: what handles are left belong to the frame that has begun, or
-    /// to none.
-    pub(crate) fn settle(&mut self) {
+    /// Drops handles that no frame can claim any more, once nothing more can be cut out.
+    ///
+    /// Handles that are left belong to the frame that has begun. When no frame has begun, they are
+    /// closed.
+    pub(crate) fn discard_unclaimed_handles(&mut self) {
         if self.start == self.buffer.len() && self.skipping.is_none() {
             self.handles.clear();
         }
     }
 
-    /// Tells whether the stream may end here.
+    /// Checks that the stream may end at this point.
     ///
     /// # Errors
     ///
-    /// [`Violation::EndInFrame`] when a frame has begun.
-    pub(crate) fn end(&self) -> Result<(), Violation> {
+    /// [`FrameError::EndInFrame`] when a frame has begun.
+    pub(crate) fn end(&self) -> Result<(), FrameError> {
         let between = self.start == self.buffer.len() && self.skipping.is_none();
-        if between { Ok(()) } else { Err(Violation::EndInFrame) }
+        if between { Ok(()) } else { Err(FrameError::EndInFrame) }
     }
 
-    fn next_line(&mut self) -> Option<Cut<'_>> {
+    fn next_line(&mut self) -> Option<Decoded<'_>> {
         let rest = &self.buffer[self.start..];
         let Some(at) = memchr(b'\n', &rest[self.seen..]) else {
             self.seen = rest.len();
@@ -171,35 +173,39 @@ impl<H> Decoder<H> {
         if length > self.max {
             let head = rest[..HEAD_BYTES.min(length)].to_vec();
             self.start += length + 1;
-            return Some(Cut::TooLong(head));
+            return Some(Decoded::TooLong(head));
         }
-        Some(Cut::Whole(self.cut(0, length, 1)))
+        Some(Decoded::Whole(self.cut(0, length, 1)))
     }
 
-    fn next_length(&mut self) -> Result<Option<Cut<'_>>, Violation> {
+    fn next_length(&mut self) -> Result<Option<Decoded<'_>>, FrameError> {
         let rest = &self.buffer[self.start..];
         let Some(prefix) = rest.first_chunk::<4>() else { return Ok(None) };
         let announced = u32::from_be_bytes(*prefix);
         if u64::from(announced) >= LENGTH_END {
-            return Err(Violation::Length { announced: announced.into(), max: self.max });
+            return Err(FrameError::Length { announced: announced.into(), max: self.max });
         }
         let length = announced as usize;
         if length > self.max {
             let head = rest[4..rest.len().min(4 + HEAD_BYTES)].to_vec();
             self.start += 4;
             return Ok(self.skip(Skip { head: Vec::new(), left: Some(length) }).map(|cut| {
-                // Its beginning was here already.
-                if let Cut::TooLong(kept) = cut { Cut::TooLong(kept) } else { Cut::TooLong(head) }
+                // The beginning of the frame had arrived already.
+                if let Decoded::TooLong(kept) = cut {
+                    Decoded::TooLong(kept)
+                } else {
+                    Decoded::TooLong(head)
+                }
             }));
         }
         if rest.len() < 4 + length {
             return Ok(None);
         }
-        Ok(Some(Cut::Whole(self.cut(4, length, 0))))
+        Ok(Some(Decoded::Whole(self.cut(4, length, 0))))
     }
 
-    /// Takes `length` bytes behind `before`, and drops `after` behind them. A long payload takes
-    /// the whole buffer with it where that holds nothing else.
+    /// Takes `length` bytes behind `before` bytes, and drops the `after` bytes behind them. A long
+    /// payload takes the whole buffer with it when the buffer holds nothing else.
     fn cut(&mut self, before: usize, length: usize, after: usize) -> Payload<'_> {
         let from = self.start + before;
         let end = from + length;
@@ -214,8 +220,8 @@ impl<H> Decoder<H> {
         Payload::Borrowed(&self.buffer[from..end])
     }
 
-    /// Throws away what belongs to a frame over the ceiling.
-    fn skip(&mut self, mut skip: Skip) -> Option<Cut<'static>> {
+    /// Discards the bytes of a frame over the limit.
+    fn skip(&mut self, mut skip: Skip) -> Option<Decoded<'static>> {
         let rest = &self.buffer[self.start..];
         let room = HEAD_BYTES - skip.head.len();
         let (take, ended) = match skip.left {
@@ -229,7 +235,7 @@ impl<H> Decoder<H> {
         self.start += take;
         if ended {
             self.start += usize::from(skip.left.is_none());
-            return Some(Cut::TooLong(skip.head));
+            return Some(Decoded::TooLong(skip.head));
         }
         skip.left = skip.left.map(|left| left - take);
         self.clear();
@@ -245,5 +251,4 @@ impl<H> Decoder<H> {
 }
 
 #[cfg(test)]
-#[path = "decoder_tests.rs"]
 mod tests;

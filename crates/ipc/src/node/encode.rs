@@ -1,29 +1,29 @@
-//! A value, perhaps with a handle beside it, becomes one frame that Node can read.
+//! Encoding a value, perhaps with an attached handle, into one frame that Node can read.
 //!
-//! Node does not survive a line that is no JSON, a value that V8 cannot read, or an
-//! acknowledgement it did not wait for: what could be one of them is an error here.
+//! Node does not survive a line that is not JSON, a value that V8 cannot read, or an unexpected
+//! acknowledgement. Anything that could be one of them is an error here.
 //!
 //! Pure.
 
 use super::decoder::Framing;
 use super::envelope::is_internal;
-use super::kind::HandleType;
+use super::handle_type::HandleType;
 use crate::codec::advanced::{self, Entry, Item, Key, Node};
-use crate::codec::writing::{Bounded, Outgoing};
+use crate::codec::serializer::{Bounded, EncodeContext};
 use crate::codec::{Codec, Json, PayloadWriter};
 use crate::error::Error;
 use memchr::memchr_iter;
 use serde::Serialize;
 
-/// The longest payload: longer ones mean something else to Node.
+/// The longest payload; Node understands longer lengths differently.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = (1 << 31) - 1;
 
-/// Who says it.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Voice {
-    /// A user, who may not speak for Node.
+pub(crate) enum Origin {
+    /// A user, who may not send Node's own messages.
     User,
-    /// This crate or the one above.
+    /// This crate or the crate above.
     Internal,
 }
 
@@ -33,15 +33,15 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
     framing: Framing,
     handle: Option<HandleType>,
-    voice: Voice,
+    origin: Origin,
     max: usize,
 ) -> Result<(), Error> {
-    let outgoing = Outgoing::new(false, false);
+    let context = EncodeContext::new(false, false);
     match framing {
-        Framing::Lines => json(out, value, handle, voice, max, &outgoing)?,
-        Framing::Lengths => advanced(out, value, handle, voice, max, &outgoing)?,
+        Framing::Lines => json(out, value, handle, origin, max, &context)?,
+        Framing::Lengths => advanced(out, value, handle, origin, max, &context)?,
     }
-    if outgoing.slots.borrow().is_empty() {
+    if context.slots.borrow().is_empty() {
         return Ok(());
     }
     let why = "a handle goes to Node beside its message, not inside: send it with_handle";
@@ -56,9 +56,9 @@ fn json<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
     value: &T,
     handle: Option<HandleType>,
-    voice: Voice,
+    origin: Origin,
     max: usize,
-    outgoing: &Outgoing,
+    context: &EncodeContext,
 ) -> Result<(), Error> {
     if let Some(handle) = handle {
         out.extend_from_slice(br#"{"cmd":"NODE_HANDLE","type":""#);
@@ -66,18 +66,18 @@ fn json<T: Serialize + ?Sized>(
         out.extend_from_slice(br#"","msg":"#);
     }
     let from = out.len();
-    let bytes = Bounded::new(out, outgoing, max);
-    let written = Json::encode(value, PayloadWriter { outgoing, bytes });
-    if outgoing.overflow.get() {
+    let bytes = Bounded::new(out, context, max);
+    let written = Json::encode(value, PayloadWriter { context, bytes });
+    if context.overflow.get() {
         return Err(Error::TooLong { max });
     }
     written.map_err(Error::Encode)?;
-    // Ready-made JSON may be laid out over several lines.
+    // `RawValue` may hold JSON that is laid out over several lines.
     let breaks: Vec<usize> = memchr_iter(b'\n', &out[from..]).collect();
     for at in breaks {
         out[from + at] = b' ';
     }
-    if voice == Voice::User && is_internal(Framing::Lines, &out[from..]) {
+    if origin == Origin::User && is_internal(Framing::Lines, &out[from..]) {
         return Err(not_yours());
     }
     if let Some(handle) = handle {
@@ -96,18 +96,18 @@ fn advanced<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
     value: &T,
     handle: Option<HandleType>,
-    voice: Voice,
+    origin: Origin,
     max: usize,
-    outgoing: &Outgoing,
+    context: &EncodeContext,
 ) -> Result<(), Error> {
-    let mut value = advanced::to_value(value, outgoing).map_err(Error::Encode)?;
-    advanced::sound(&value).map_err(Error::Encode)?;
+    let mut value = advanced::to_value(value, context).map_err(Error::Encode)?;
+    advanced::readable_by_v8(&value).map_err(Error::Encode)?;
     let text = |text: &str| Item::String(text.into());
     let cmd = value.get(value.root(), "cmd").and_then(|cmd| match cmd {
         Item::String(text) => text.to_str(),
         _ => None,
     });
-    if voice == Voice::User && cmd.is_some_and(|cmd| cmd.len() > 5 && cmd.starts_with("NODE_")) {
+    if origin == Origin::User && cmd.is_some_and(|cmd| cmd.len() > 5 && cmd.starts_with("NODE_")) {
         return Err(not_yours());
     }
     if let Some(handle) = handle {
@@ -131,5 +131,4 @@ fn advanced<T: Serialize + ?Sized>(
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

@@ -1,8 +1,9 @@
-//! What a payload from Node is: a message of its user, one of its internals, or news of a handle.
+//! The kinds of payloads from Node: messages of users, internal messages, and messages about
+//! handles.
 //!
-//! An object whose `cmd` begins with `NODE_` is internal. Nearly every payload is told apart by a
-//! search for these five bytes; only then is it read, without recursion and without building what
-//! lies inside.
+//! An object whose `cmd` begins with `NODE_` is internal. A search for these five bytes is enough
+//! for nearly every payload. Only a payload that contains them is parsed, without recursion and
+//! without building the values inside.
 //!
 //! Pure.
 
@@ -13,39 +14,39 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// How every internal command begins; longer than this, it is one.
+/// The beginning of every internal command. A command is longer than the prefix.
 const PREFIX: &str = "NODE_";
 
-/// How often a handle's envelope may lie in another one: Node wraps what it sends again.
+/// The number of envelopes around a message at most: Node wraps a message that it sends again.
 const WRAPPED_MAX: usize = 8;
 
-/// What one payload is.
+/// The kind of one payload.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Class<'a> {
+pub(crate) enum PayloadKind<'a> {
     /// A message for the user.
     User,
     /// A message for the crate above.
     Internal,
-    /// It is inside, with a handle.
-    Handle(Inside<'a>),
-    /// The handle that was sent is there, or is not.
-    Answer { taken: bool },
-    /// How many sockets with this key are open here?
+    /// A message with an attached handle.
+    Handle(InnerMessage<'a>),
+    /// The acknowledgement or rejection of a handle.
+    Acknowledgement { taken: bool },
+    /// A request for the number of sockets with this key that are open in this process.
     SocketCount(String),
-    /// Say when no socket with this key is open here.
+    /// A request for a notice when no socket with this key is open in this process.
     SocketsClosed(String),
 }
 
-/// A message that came with a handle.
+/// A message that arrived with a handle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Inside<'a> {
+pub(crate) struct InnerMessage<'a> {
     pub(crate) payload: Cow<'a, [u8]>,
     pub(crate) internal: bool,
-    /// The server that a connection was accepted by, where that counts them.
+    /// The key of the server that accepted the connection, if that server counts its connections.
     pub(crate) key: Option<String>,
 }
 
-/// The parts of an envelope that matter.
+/// The fields of an envelope that this crate reads.
 #[derive(Debug, Default)]
 struct Envelope<'a> {
     cmd: String,
@@ -53,28 +54,30 @@ struct Envelope<'a> {
     key: Option<String>,
 }
 
-/// Says what a payload is.
-pub(crate) fn classify(framing: Framing, payload: &[u8]) -> Class<'_> {
-    let Some(Envelope { cmd, inside, key }) = open(framing, payload) else { return Class::User };
+/// Returns the kind of a payload.
+pub(crate) fn classify(framing: Framing, payload: &[u8]) -> PayloadKind<'_> {
+    let Some(Envelope { cmd, inside, key }) = open(framing, payload) else {
+        return PayloadKind::User;
+    };
     match (cmd.as_str(), key) {
-        ("NODE_HANDLE_ACK", _) => Class::Answer { taken: true },
-        ("NODE_HANDLE_NACK", _) => Class::Answer { taken: false },
-        ("NODE_SOCKET_GET_COUNT", Some(key)) => Class::SocketCount(key),
-        ("NODE_SOCKET_NOTIFY_CLOSE", Some(key)) => Class::SocketsClosed(key),
-        ("NODE_HANDLE", key) => Class::Handle(unwrap(framing, inside, key)),
-        _ => Class::Internal,
+        ("NODE_HANDLE_ACK", _) => PayloadKind::Acknowledgement { taken: true },
+        ("NODE_HANDLE_NACK", _) => PayloadKind::Acknowledgement { taken: false },
+        ("NODE_SOCKET_GET_COUNT", Some(key)) => PayloadKind::SocketCount(key),
+        ("NODE_SOCKET_NOTIFY_CLOSE", Some(key)) => PayloadKind::SocketsClosed(key),
+        ("NODE_HANDLE", key) => PayloadKind::Handle(unwrap(framing, inside, key)),
+        _ => PayloadKind::Internal,
     }
 }
 
-/// Whether a payload is an internal message, which a user must not send: one acknowledgement too
-/// many ends a Node process.
+/// Returns whether a payload is an internal message, which a user must not send: an acknowledgement
+/// too many ends a Node process.
 pub(crate) fn is_internal(framing: Framing, payload: &[u8]) -> bool {
-    // What serde writes has no escapes for letters, but ready-made JSON may.
+    // serde never escapes letters, but a `RawValue` may contain escaped ones.
     let escaped = framing == Framing::Lines && memmem::find(payload, b"\\u00").is_some();
-    (escaped || names_one(payload)) && read(framing, payload).is_some()
+    (escaped || contains_prefix(payload)) && read(framing, payload).is_some()
 }
 
-/// Whether the beginning of a payload is that of one with a handle, as Node writes it.
+/// Returns whether a payload begins as Node begins a message with a handle.
 pub(crate) fn begins_with_handle(framing: Framing, head: &[u8]) -> bool {
     match framing {
         Framing::Lines => head.starts_with(br#"{"cmd":"NODE_HANDLE","#),
@@ -84,20 +87,20 @@ pub(crate) fn begins_with_handle(framing: Framing, head: &[u8]) -> bool {
     }
 }
 
-fn names_one(payload: &[u8]) -> bool {
+fn contains_prefix(payload: &[u8]) -> bool {
     memmem::find(payload, PREFIX.as_bytes()).is_some()
 }
 
 fn open(framing: Framing, payload: &[u8]) -> Option<Envelope<'_>> {
-    if names_one(payload) { read(framing, payload) } else { None }
+    if contains_prefix(payload) { read(framing, payload) } else { None }
 }
 
-/// Takes envelopes off until something else lies there.
+/// Opens nested envelopes until another value is found.
 fn unwrap<'a>(
     framing: Framing,
     inside: Option<Cow<'a, [u8]>>,
     mut key: Option<String>,
-) -> Inside<'a> {
+) -> InnerMessage<'a> {
     let nothing = match framing {
         Framing::Lines => &b"null"[..],
         Framing::Lengths => &[0xff, 0x0f, b'_'],
@@ -114,7 +117,7 @@ fn unwrap<'a>(
         payload = envelope.inside.unwrap_or(Cow::Borrowed(nothing));
         internal = false;
     }
-    Inside { payload, internal, key }
+    InnerMessage { payload, internal, key }
 }
 
 impl Envelope<'_> {
@@ -124,7 +127,7 @@ impl Envelope<'_> {
     }
 }
 
-/// Reads an envelope; `None` when the payload is none.
+/// Reads an envelope. Returns `None` when the payload is no envelope.
 fn read(framing: Framing, payload: &[u8]) -> Option<Envelope<'_>> {
     let envelope = match framing {
         Framing::Lines => match std::str::from_utf8(payload) {
@@ -138,7 +141,8 @@ fn read(framing: Framing, payload: &[u8]) -> Option<Envelope<'_>> {
 }
 
 fn read_json(text: &str) -> Option<Envelope<'_>> {
-    /// Anything may stand anywhere: a type that is wrong is no reason not to answer.
+    /// Any value may stand in any field, and a value of a wrong type must not prevent an
+    /// acknowledgement.
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(borrow)]
@@ -171,9 +175,9 @@ fn read_advanced(payload: &[u8]) -> Option<Envelope<'static>> {
     Some(Envelope { cmd, inside, key })
 }
 
-/// The payload with what no Rust string can hold replaced by U+FFFD, as far as it is JSON: bytes
-/// that are no UTF-8, and surrogates that stand alone. `None` when there is none of it.
-pub(crate) fn mended(payload: &[u8]) -> Option<Vec<u8>> {
+/// Replaces text that no Rust string can hold by U+FFFD: bytes that are not UTF-8, and lone
+/// surrogates. Returns `None` when nothing was replaced. Escapes are recognised as in JSON.
+pub(crate) fn repaired_utf16(payload: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(payload);
     let mut changed = matches!(text, Cow::Owned(_));
     let mut bytes = text.into_owned().into_bytes();
@@ -198,7 +202,7 @@ pub(crate) fn mended(payload: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(bytes)
 }
 
-/// The code unit that is escaped at `at`.
+/// Returns the code unit that is escaped at `at`.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let digits = std::str::from_utf8(digits).ok()?;
@@ -206,5 +210,4 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
-#[path = "envelope_tests.rs"]
 mod tests;

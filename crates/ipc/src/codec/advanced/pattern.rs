@@ -1,18 +1,18 @@
-//! Regular expressions of JavaScript that are certainly valid.
+//! Checking that a regular expression of JavaScript is certainly valid.
 //!
-//! V8 compiles an expression when it reads one, and Node ends when it cannot. This knows the
-//! everyday grammar with and without the flag `u`; an expression with rarer things in it (named
-//! references, property escapes, modifiers) is not called valid, even where V8 would take it.
+//! V8 compiles an expression when it reads one, and Node ends when the compilation fails. The check
+//! covers the common grammar with and without the flag `u`. An expression with rarer syntax (named
+//! references, property escapes, modifiers) does not pass, even where V8 would accept it.
 //!
 //! Pure. Limits: [`NESTING_MAX`].
 
-/// How deep groups may be nested.
+/// The deepest nesting of groups.
 const NESTING_MAX: usize = 64;
 
-/// What must be escaped to stand for itself.
+/// The characters that must be escaped to match themselves.
 const SYNTAX: &str = "^$\\.*+?()[]{}|/";
 
-/// Whether `source` is certainly a valid pattern.
+/// Returns whether `source` is certainly a valid pattern.
 pub(crate) fn is_valid(source: &[u16], unicode: bool) -> bool {
     let mut pattern = Pattern { rest: source, unicode, names: Vec::new() };
     pattern.choices(0).is_some() && pattern.rest.is_empty()
@@ -24,11 +24,11 @@ struct Pattern<'a> {
     names: Vec<&'a [u16]>,
 }
 
-/// What stands before a quantifier.
+/// The kind of term before a quantifier.
 #[derive(PartialEq, Eq)]
 enum Term {
     Atom,
-    /// Matches a place: cannot be repeated.
+    /// A term that matches a position and cannot be repeated.
     Place,
 }
 
@@ -118,7 +118,8 @@ impl<'a> Pattern<'a> {
         number
     }
 
-    /// What follows a backslash; the character it stands for, unless that is a whole class.
+    /// Reads the escape behind a backslash. Returns its character, or `None` inside for a whole
+    /// class.
     fn escape(&mut self) -> Option<Option<u16>> {
         let letter = self.next()?;
         let plain = |code: u16| Some(Some(code));
@@ -131,7 +132,7 @@ impl<'a> Pattern<'a> {
             'v' => plain(11),
             '0' if self.peek().is_none_or(|next| !next.is_ascii_digit()) => plain(0),
             'x' => self.hex(2).map(Some),
-            // A pair of these would be one character with the flag `u`.
+            // With the flag `u`, a pair of surrogates would be one character.
             'u' => self.hex(4).filter(|unit| !(0xd800..0xe000).contains(unit)).map(Some),
             letter if SYNTAX.contains(letter) => plain(letter as u16),
             '-' if !self.unicode => plain(u16::from(b'-')),
@@ -170,13 +171,13 @@ impl<'a> Pattern<'a> {
             Some('\\') => self.escape(),
             Some('[') => None,
             Some(_) => Some(Some(unit)),
-            // Half of a pair: a range of them means different things.
+            // Half of a pair: a range of such halves is ambiguous.
             None if self.peek() == Some('-') => None,
             None => Some(None),
         }
     }
 
-    /// Half of a pair stands for itself.
+    /// Returns the next character. Half of a surrogate pair counts as a character.
     fn peek(&self) -> Option<char> {
         self.rest.first().map(|unit| char::from_u32(u32::from(*unit)).unwrap_or('\u{fffd}'))
     }

@@ -1,7 +1,7 @@
 //! Reading V8's format, versions 13 to 15, from a peer that may be hostile.
 //!
-//! Memory stays within a small multiple of the bytes that came: no announced length is believed,
-//! and nesting ends at [`NESTING_MAX`].
+//! Memory stays within a small multiple of the bytes that arrived: memory is never reserved for an
+//! announced length, and nesting ends at [`NESTING_MAX`].
 //!
 //! Pure.
 
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Objects are numbered in the order they begin, which is the order of the nodes here.
+    /// V8 numbers objects in the order in which they begin, which is the order of the nodes here.
     fn object(&mut self, tag: u8) -> Result<Item> {
         let id = self.value.add(Node::Host(Item::Undefined));
         let node = match tag {
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
         Ok(Node::Sparse { length, entries })
     }
 
-    /// Properties until `end`, and their count.
+    /// Reads properties until `end`, and their count.
     fn entries(&mut self, end: u8) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A buffer is followed by the view on it, if a view was written.
+    /// Reads the view that follows a buffer, if a view was written.
     fn maybe_view(&mut self, buffer: NodeId) -> Result<Item> {
         if self.bytes.first() != Some(&b'V') {
             return Ok(Item::Object(buffer));
@@ -300,7 +300,7 @@ impl<'a> Reader<'a> {
         Err("a number of more than 32 bits".into())
     }
 
-    /// The next tag; padding before it is skipped.
+    /// Reads the next tag, behind any padding.
     fn tag(&mut self) -> Result<u8> {
         loop {
             match self.byte()? {

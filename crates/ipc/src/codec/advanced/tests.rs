@@ -1,4 +1,4 @@
-//! Node's vectors both ways, types of serde through JavaScript, hostile values.
+//! Node's vectors in both directions, types of serde through JavaScript, and hostile values.
 
 use super::*;
 use crate::codec::tests::{payload, read};
@@ -34,7 +34,7 @@ fn everything_node_writes_is_read_and_written_back_byte_for_byte() {
     for (js, bytes) in vectors {
         let value = Value::from_bytes(&bytes).unwrap_or_else(|error| panic!("{js}: {error}"));
         assert_eq!(value.to_bytes(), bytes, "{js}");
-        // Through the codec, alone and as a part.
+        // The value goes through the codec, alone and as a part of another value.
         assert_eq!(payload(&value, Serialization::Advanced).unwrap(), bytes, "{js}");
         let again: Value = read(&bytes, Serialization::Advanced).unwrap();
         assert_eq!(again.to_bytes(), bytes, "{js}");
@@ -130,7 +130,7 @@ fn hostile_values_are_errors_and_cost_nothing() {
 
 #[test]
 fn a_value_shared_many_times_does_not_grow_without_bound_as_a_tree() {
-    // Thirty lists, each holding the next one twice: a billion leaves in a few hundred bytes.
+    // Thirty lists hold the next list twice each: a billion leaves in a few hundred bytes.
     let mut value = Value::default();
     let mut inner = Item::Int(1);
     for _ in 0..30 {

@@ -1,18 +1,18 @@
-//! A JavaScript value with everything structured clone keeps.
+//! JavaScript values, with everything that structured clone keeps.
 //!
 //! Pure.
 
 use super::{read, write};
 use std::fmt;
 
-/// Names an object inside one [`Value`].
+/// The name of an object inside one [`Value`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(super) usize);
 
-/// A JavaScript value: a root, and the objects it leads to.
+/// A JavaScript value: a root, and the objects that it refers to.
 ///
-/// Objects have identity, so that cycles and sharing survive: they live in the value and are named
-/// by [`NodeId`]s. Two values are equal when they were built in the same order.
+/// Objects have identity, so that cycles and sharing are kept: the value owns them, and [`NodeId`]s
+/// name them. Two values are equal when they were built in the same order.
 ///
 /// ```
 /// use ipc::advanced::{Entry, Item, Key, Node, Value};
@@ -31,7 +31,7 @@ pub struct Value {
     nodes: Vec<Node>,
 }
 
-/// A value in its place: a primitive, or a reference to an object.
+/// A JavaScript value in one place: a primitive, or a reference to an object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Item {
     /// `undefined`.
@@ -62,22 +62,22 @@ pub enum Key {
     Name(Text),
 }
 
-/// One property.
+/// A property of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its key.
+    /// The key.
     pub key: Key,
-    /// Its value.
+    /// The value.
     pub item: Item,
 }
 
-/// An object.
+/// A JavaScript object.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Node {
     /// A plain object.
     Object(Vec<Entry>),
-    /// An array without gaps (`None`: a hole made later), and its further properties.
+    /// An array without gaps, and its further properties. `None` is a hole that was made later.
     Array {
         /// The elements.
         items: Vec<Option<Item>>,
@@ -86,7 +86,7 @@ pub enum Node {
     },
     /// An array with gaps.
     Sparse {
-        /// What `length` says.
+        /// The value of `length`.
         length: u32,
         /// The elements that exist, and further properties.
         entries: Vec<Entry>,
@@ -95,9 +95,9 @@ pub enum Node {
     Date(f64),
     /// A regular expression.
     RegExp {
-        /// Between the slashes.
+        /// The text between the slashes.
         source: Text,
-        /// g 1, i 2, m 4, y 8, u 16, s 32, l 64, d 128, v 256.
+        /// The flags, as a sum of g 1, i 2, m 4, y 8, u 16, s 32, l 64, d 128, v 256.
         flags: u32,
     },
     /// A `Map`.
@@ -114,35 +114,35 @@ pub enum Node {
     String(Text),
     /// An `Error`.
     Error {
-        /// Which of the built-in ones.
+        /// The built-in class.
         kind: ErrorKind,
-        /// Its message.
+        /// The message.
         message: Option<Text>,
-        /// Its cause.
+        /// The cause.
         cause: Option<Item>,
-        /// Its stack.
+        /// The stack.
         stack: Option<Text>,
     },
     /// An `ArrayBuffer`.
     ArrayBuffer(Vec<u8>),
-    /// A view on an `ArrayBuffer` that stands for itself. Node never writes one.
+    /// A view on an `ArrayBuffer` that is an object of its own. Node never writes one.
     BufferView {
         /// The buffer.
         buffer: NodeId,
         /// V8's letter for the kind of view.
         letter: u8,
-        /// Where it begins, in bytes.
+        /// The position of the view in the buffer, in bytes.
         offset: u32,
-        /// How long it is, in bytes.
+        /// The length of the view, in bytes.
         length: u32,
         /// V8's flags.
         flags: u32,
     },
     /// A typed array, `DataView` or `Buffer`, as Node writes them.
     View {
-        /// Which.
+        /// The kind of view.
         kind: ViewKind,
-        /// Its bytes.
+        /// The content.
         bytes: Vec<u8>,
     },
     /// A native object, as a plain copy.
@@ -190,7 +190,7 @@ impl ViewKind {
         ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// How long one element is, in bytes.
+    /// Returns the length of one element, in bytes.
     #[must_use]
     pub fn element_bytes(self) -> usize {
         use ViewKind as K;
@@ -218,7 +218,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// V8's letters; a plain `Error` has none.
+    /// V8's letters. A plain `Error` has none.
     pub(super) const LETTERS: [(u8, ErrorKind); 6] = [
         (b'E', ErrorKind::EvalError),
         (b'R', ErrorKind::RangeError),
@@ -228,7 +228,7 @@ impl ErrorKind {
         (b'U', ErrorKind::UriError),
     ];
 
-    /// The name of its class.
+    /// Returns the name of the JavaScript class.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -243,7 +243,7 @@ impl ErrorKind {
     }
 }
 
-/// A JavaScript string: UTF-16, in which surrogates may stand alone.
+/// A JavaScript string: UTF-16, with lone surrogates allowed.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(Vec<u16>);
 
@@ -254,13 +254,13 @@ impl Text {
         Text(units)
     }
 
-    /// Its UTF-16 code units.
+    /// Returns the UTF-16 code units.
     #[must_use]
     pub fn units(&self) -> &[u16] {
         &self.0
     }
 
-    /// As a Rust string; `None` when a surrogate stands alone.
+    /// Returns the text as a Rust string, or `None` when it has a lone surrogate.
     #[must_use]
     pub fn to_str(&self) -> Option<String> {
         String::from_utf16(&self.0).ok()
@@ -286,7 +286,7 @@ impl fmt::Debug for Text {
 }
 
 impl From<&str> for Key {
-    /// A canonical array index becomes one, as in JavaScript.
+    /// Makes an index of a canonical array index, as JavaScript does, and a name of any other text.
     fn from(text: &str) -> Key {
         match text.parse::<u32>() {
             Ok(index) if index != u32::MAX && index.to_string() == text => Key::Index(index),
@@ -307,21 +307,21 @@ impl fmt::Display for Key {
 /// An integer of any size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BigInt {
-    /// Whether it is below zero.
+    /// Whether the number is below zero.
     pub negative: bool,
-    /// Its magnitude, little endian.
+    /// The magnitude, little endian.
     pub magnitude: Vec<u8>,
 }
 
 impl BigInt {
-    /// As a number, if it fits.
+    /// Returns the number, if it fits.
     #[must_use]
     pub fn to_i128(&self) -> Option<i128> {
         let magnitude = i128::try_from(self.magnitude_u128()?).ok()?;
         Some(if self.negative { -magnitude } else { magnitude })
     }
 
-    /// As a number, if it fits and is not below zero.
+    /// Returns the number, if it fits and is not below zero.
     #[must_use]
     pub fn to_u128(&self) -> Option<u128> {
         let magnitude = self.magnitude_u128()?;
@@ -364,28 +364,28 @@ impl From<u128> for BigInt {
 }
 
 impl Value {
-    /// A value that is no object.
+    /// Makes a value without objects.
     #[must_use]
     pub fn primitive(root: Item) -> Value {
         Value { root, nodes: Vec::new() }
     }
 
-    /// Adds an object; it is a part of the value once something refers to it.
+    /// Adds an object, which becomes a part of the value when an item refers to it.
     pub fn add(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);
         NodeId(self.nodes.len() - 1)
     }
 
-    /// Says what the value is.
+    /// Sets the root.
     pub fn set_root(&mut self, root: Item) {
         self.root = root;
     }
 
-    /// Reads V8's format, version 13 to 15.
+    /// Reads V8's format, versions 13 to 15.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words.
+    /// A description of the malformed part.
     pub fn from_bytes(bytes: &[u8]) -> Result<Value, String> {
         read::read(bytes)
     }
@@ -396,32 +396,32 @@ impl Value {
         write::write(self)
     }
 
-    /// What the value is.
+    /// Returns the root.
     #[must_use]
     pub fn root(&self) -> &Item {
         &self.root
     }
 
-    /// An object.
+    /// Returns an object.
     ///
     /// # Panics
     ///
-    /// When `id` belongs to another value.
+    /// Panics when `id` belongs to another value.
     #[must_use]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
-    /// An object, to change it.
+    /// Returns an object for changes.
     ///
     /// # Panics
     ///
-    /// When `id` belongs to another value.
+    /// Panics when `id` belongs to another value.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0]
     }
 
-    /// The property `key` of an object, if `item` is one and has it.
+    /// Returns the property `key` of an object, if `item` is an object and has the property.
     #[must_use]
     pub fn get(&self, item: &Item, key: &str) -> Option<&Item> {
         let Item::Object(id) = item else { return None };
@@ -439,7 +439,7 @@ impl Value {
         self.nodes.len()
     }
 
-    /// Moves the objects of `other` in here; gives its root as an item of this value.
+    /// Moves the objects of `other` into this value, and returns the root of `other` as an item.
     pub(super) fn graft(&mut self, other: Value) -> Item {
         let base = self.nodes.len();
         let move_item = |item: &mut Item| {

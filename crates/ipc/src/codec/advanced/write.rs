@@ -1,5 +1,5 @@
-//! Writing V8's format, version 15, byte for byte as Node 20 does, but for the cause of an error:
-//! it comes last, where every version from 18 on reads it.
+//! Writing V8's format, version 15, byte for byte as Node 20 does, except for the cause of an
+//! error: the cause comes last, where every version from 18 on reads it.
 //!
 //! Pure.
 
@@ -12,7 +12,7 @@ pub(super) fn write(value: &Value) -> Vec<u8> {
     writer.out
 }
 
-/// Writes the part of `value` that `item` leads to, as a value of its own.
+/// Writes the part of `value` that `item` refers to, as a value of its own.
 pub(super) fn write_part(value: &Value, item: &Item) -> Vec<u8> {
     let mut writer =
         Writer { value, out: vec![0xff, 0x0f], numbers: vec![None; value.node_count()], next: 0 };
@@ -205,13 +205,13 @@ impl Writer<'_> {
 
     fn tagged_double(&mut self, tag: u8, number: f64) {
         self.out.push(tag);
-        // V8 knows one NaN.
+        // V8 knows only one NaN.
         let number = if number.is_nan() { f64::from_bits(0x7ff8 << 48) } else { number };
         self.out.extend_from_slice(&number.to_le_bytes());
     }
 
     fn big_int(&mut self, number: &BigInt) {
-        // There is no negative zero.
+        // BigInt has no negative zero.
         let negative = number.negative && !number.magnitude.is_empty();
         self.length(2 * number.magnitude.len() + usize::from(negative));
         self.out.extend_from_slice(&number.magnitude);
@@ -226,7 +226,7 @@ impl Writer<'_> {
             return;
         }
         let length = 2 * units.len();
-        // The code units are aligned, with a padding byte before the tag.
+        // The code units are aligned, by a padding byte before the tag.
         if (self.out.len() + 1 + varint_bytes(length)) % 2 == 1 {
             self.out.push(0);
         }

@@ -1,0 +1,140 @@
+//! Codecs: the conversion between values and payloads of frames.
+//!
+//! [`Codec`] is the whole interface. [`Bincode`], [`Json`] and [`Advanced`] implement it, and
+//! [`Serialization`] names one of them at run time. The same pair of wrappers surrounds each of
+//! them: it carries handles and long bytes beside the payload, and limits a hostile payload to
+//! [`NESTING_MAX`] levels and to about as many list elements as bytes arrived.
+
+pub mod advanced;
+mod bincode;
+pub(crate) mod deserializer;
+mod extract;
+mod json;
+pub(crate) mod serializer;
+
+pub use self::advanced::Advanced;
+pub use self::bincode::Bincode;
+pub use self::json::Json;
+
+use self::deserializer::DecodeContext;
+use self::serializer::{Bounded, EncodeContext};
+use crate::error::Error;
+use crate::handle::Slot;
+use crate::serialization::Serialization;
+use ::bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The deepest nesting of a value, in levels of serde: a struct, a list, an option and an enum are
+/// one level each.
+pub const NESTING_MAX: usize = 128;
+
+/// The number of list elements in a payload beyond one per byte.
+///
+/// Elements without a size cost nothing to announce. Without this limit, eight bytes could keep a
+/// reader busy for minutes.
+pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
+
+/// A payload to write: bytes within a limit, and the handles beside them.
+#[derive(Debug)]
+pub struct PayloadWriter<'a> {
+    pub(crate) context: &'a EncodeContext,
+    pub(crate) bytes: Bounded<'a>,
+}
+
+/// A payload to read: bytes, and the handles that arrived with them.
+#[derive(Debug)]
+pub struct PayloadReader<'a> {
+    pub(crate) context: DecodeContext<'a>,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The conversion between values and payloads.
+///
+/// The trait is sealed: other crates cannot implement it.
+pub trait Codec: sealed::Sealed {
+    /// The name of the codec at run time.
+    const SERIALIZATION: Serialization;
+
+    /// Writes `value`, in one pass.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the value cannot be written.
+    fn encode<T: Serialize + ?Sized>(value: &T, writer: PayloadWriter<'_>) -> Result<(), String>;
+
+    /// Reads a value that fills the payload.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which the payload cannot be read.
+    fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Bincode {}
+    impl Sealed for super::Json {}
+    impl Sealed for super::Advanced {}
+}
+
+/// The parts of a value that are not in the bytes of its payload.
+#[derive(Debug)]
+pub(crate) struct Extracted {
+    /// The slots of its handles. The handles stay in the value until a sender takes them.
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Long pieces, each with the position in the bytes before which it belongs.
+    pub(crate) pieces: Vec<(usize, Bytes)>,
+}
+
+/// Encodes `value` behind the content of `bytes`, with at most `bytes_max` bytes.
+///
+/// The handles stay in `value`. A sender takes them out of the slots when nothing else can fail.
+///
+/// # Errors
+///
+/// [`Error::TooLong`], which does not count the long pieces; [`Error::Encode`].
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    serialization: Serialization,
+    bytes: &mut Vec<u8>,
+    bytes_max: usize,
+) -> Result<Extracted, Error> {
+    let positional = serialization == Serialization::Bincode;
+    let context = EncodeContext::new(positional, positional);
+    let bytes = Bounded::new(bytes, &context, bytes_max);
+    let writer = PayloadWriter { context: &context, bytes };
+    let result = match serialization {
+        Serialization::Bincode => Bincode::encode(value, writer),
+        Serialization::Json => Json::encode(value, writer),
+        Serialization::Advanced => Advanced::encode(value, writer),
+    };
+    let EncodeContext { slots, pieces, overflow, .. } = context;
+    match result {
+        Ok(()) => Ok(Extracted { slots: slots.into_inner(), pieces: pieces.into_inner() }),
+        Err(_) if overflow.get() => Err(Error::TooLong { max: bytes_max }),
+        Err(why) => Err(Error::Encode(why)),
+    }
+}
+
+/// Decodes a payload. Closes handles that the value does not take.
+pub(crate) fn decode<T: DeserializeOwned>(
+    serialization: Serialization,
+    bytes: &[u8],
+    owner: Option<&Bytes>,
+    handles: Vec<OwnedFd>,
+    mapped_bytes_max: usize,
+) -> Result<T, Error> {
+    let context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max);
+    let reader = PayloadReader { context, bytes };
+    match serialization {
+        Serialization::Bincode => Bincode::decode(reader),
+        Serialization::Json => Json::decode(reader),
+        Serialization::Advanced => Advanced::decode(reader),
+    }
+    .map_err(Error::Decode)
+}
+
+#[cfg(test)]
+mod tests;

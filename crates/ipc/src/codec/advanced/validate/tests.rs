@@ -1,0 +1,134 @@
+//! Values that V8 can read, and values that would end Node.
+
+use super::super::value::ViewKind;
+use super::*;
+
+fn check(node: Node) -> Result<(), String> {
+    let mut value = Value::default();
+    let id = value.add(node);
+    value.set_root(Item::Object(id));
+    readable_by_v8(&value)
+}
+
+/// Returns the view itself, which is no buffer.
+fn first() -> NodeId {
+    Value::default().add(Node::Date(0.0))
+}
+
+fn at(index: u32) -> Entry {
+    Entry { key: Key::Index(index), item: Item::Null }
+}
+
+fn entry(key: &str) -> Entry {
+    Entry { key: Key::Name(key.into()), item: Item::Null }
+}
+
+#[test]
+fn what_v8_cannot_read_is_refused() {
+    let regexp = |source: &str, flags| Node::RegExp { source: source.into(), flags };
+    let refused = [
+        Node::Object(vec![entry("a"), entry("a")]),
+        Node::Object(vec![at(1), entry("1")]),
+        Node::Array { items: vec![], extra: vec![entry("x"), entry("x")] },
+        Node::Array { items: vec![Some(Item::Null)], extra: vec![at(0)] },
+        Node::Array { items: vec![Some(Item::Null)], extra: vec![entry("0")] },
+        Node::Array { items: vec![], extra: vec![entry("length")] },
+        Node::Sparse { length: 0, entries: vec![entry("length")] },
+        Node::Host(Item::Int(1)),
+        Node::View { kind: ViewKind::Int16, bytes: vec![1] },
+        Node::BufferView { buffer: first(), letter: b'B', offset: 0, length: 0, flags: 0 },
+        regexp("(", 0),
+        regexp("a", 1 << 8),
+        regexp("a", 1 << 12),
+    ];
+    for node in refused {
+        let text = format!("{node:?}");
+        assert!(check(node).is_err(), "{text}");
+    }
+    let taken = [
+        Node::Object(vec![entry("a"), entry("b")]),
+        Node::Sparse { length: 2, entries: vec![at(1), at(7)] },
+        Node::Array { items: vec![None], extra: vec![at(0), at(9)] },
+        Node::View { kind: ViewKind::Int16, bytes: vec![1, 2] },
+        regexp("a-b_c ß", 0),
+        regexp("^[a-z]+$", 3),
+    ];
+    for node in taken {
+        check(node).unwrap();
+    }
+}
+
+#[test]
+fn a_view_lies_inside_its_buffer() {
+    for (letter, offset, length, good) in [
+        (b'B', 0, 4, true),
+        (b'W', 2, 2, true),
+        (b'W', 1, 2, false),
+        (b'W', 0, 3, false),
+        (b'B', 3, 2, false),
+        (b'B', u32::MAX, 2, false),
+        (b'!', 0, 1, false),
+    ] {
+        let mut value = Value::default();
+        let buffer = value.add(Node::ArrayBuffer(vec![0; 4]));
+        let view = value.add(Node::BufferView { buffer, letter, offset, length, flags: 0 });
+        value.set_root(Item::Object(view));
+        assert_eq!(readable_by_v8(&value).is_ok(), good, "{letter} {offset} {length}");
+    }
+}
+
+#[test]
+fn what_v8_makes_last_does_not_hold_itself() {
+    let check = |make: fn(NodeId) -> Node| {
+        let mut value = Value::default();
+        let around = value.add(Node::Date(0.0));
+        let list = value.add(Node::Set(vec![Item::Object(around)]));
+        *value.node_mut(around) = make(list);
+        value.set_root(Item::Object(around));
+        readable_by_v8(&value)
+    };
+    assert!(check(|list| Node::Host(Item::Object(list))).is_err());
+    assert!(check(|list| error(Item::Object(list))).is_err());
+    check(|list| Node::Set(vec![Item::Object(list)])).unwrap();
+    let mut twice = Value::default();
+    let one = twice.add(Node::Host(Item::Null));
+    let inside = twice.add(Node::Object(vec![]));
+    *twice.node_mut(one) = Node::Host(Item::Object(inside));
+    let both = twice.add(Node::Set(vec![Item::Object(one), Item::Object(one)]));
+    twice.set_root(Item::Object(both));
+    readable_by_v8(&twice).unwrap();
+}
+
+fn error(cause: Item) -> Node {
+    let kind = super::super::value::ErrorKind::Error;
+    Node::Error { kind, message: None, cause: Some(cause), stack: None }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_no_endless_recursion() {
+    let mut value = Value::default();
+    let own = value.add(Node::Date(0.0));
+    let view = Node::BufferView { buffer: own, letter: b'B', offset: 0, length: 0, flags: 0 };
+    *value.node_mut(own) = view;
+    value.set_root(Item::Object(own));
+    assert!(writable(&value).is_err());
+    assert!(serde_json::to_string(&value).is_err());
+    assert_eq!(value.to_bytes(), [0xff, 0x0f, b'_'], "nothing else could be written");
+}
+
+#[test]
+fn cycles_are_fine_and_depth_has_an_end() {
+    let mut value = Value::default();
+    let own = value.add(Node::Object(vec![]));
+    *value.node_mut(own) = Node::Object(vec![Entry { key: "me".into(), item: Item::Object(own) }]);
+    value.set_root(Item::Object(own));
+    readable_by_v8(&value).unwrap();
+    let mut deep = Value::default();
+    let mut item = Item::Null;
+    // Miri is slow, so a depth well over the limit is enough there.
+    for _ in 0..if cfg!(miri) { 1_000 } else { 100_000 } {
+        item = Item::Object(deep.add(Node::Set(vec![item])));
+    }
+    deep.set_root(item);
+    assert!(readable_by_v8(&deep).unwrap_err().contains("deeper"));
+}

@@ -1,0 +1,268 @@
+//! Node's protocol on a link: messages go to the sink, and messages about handles are answered
+//! here.
+
+use crate::buffers::{self, FrameBuffer};
+use crate::error::Error;
+use crate::frame::Payload;
+use crate::link::driver;
+use crate::link::{LinkEvent, Queue, Shared, Sink};
+use crate::message::Message;
+use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
+use crate::node::decoder::{Decoded, Framing, NodeDecoder};
+use crate::node::encode::{self, Origin};
+use crate::node::envelope::{InnerMessage, PayloadKind, begins_with_handle, classify};
+use crate::node::server_connections::ServerConnections;
+use crate::options::Options;
+use crate::serialization::Serialization;
+use crate::transport::outbox::Encoded;
+use crate::transport::socket_io::{self, Read};
+use ::bytes::Bytes;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+/// The receiving half of a channel to Node.
+#[derive(Debug)]
+pub(crate) struct NodeProtocol {
+    framing: Framing,
+    decoder: NodeDecoder<OwnedFd>,
+    servers: ServerConnections<CountedConnection>,
+    /// The events of the time before the link was resumed.
+    held_events: VecDeque<LinkEvent>,
+}
+
+/// A connection that a server of the peer counts: a descriptor of this process, and the inode that
+/// tells whether the descriptor is still that socket.
+#[derive(Debug)]
+struct CountedConnection {
+    number: i32,
+    inode: u64,
+}
+
+impl CountedConnection {
+    fn is_open(&self) -> bool {
+        sys::fd::leads_to(self.number, self.inode)
+    }
+}
+
+/// A message of this crate itself to Node.
+#[derive(Debug, Serialize)]
+struct Command<'a> {
+    cmd: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+}
+
+impl Command<'static> {
+    const fn plain(cmd: &'static str) -> Command<'static> {
+        Command { cmd, key: None, count: None }
+    }
+}
+
+/// Returns the framing of a serialization, if Node knows it.
+pub(crate) fn framing(serialization: Serialization) -> Result<Framing, Error> {
+    match serialization {
+        Serialization::Json => Ok(Framing::Lines),
+        Serialization::Advanced => Ok(Framing::Lengths),
+        Serialization::Bincode => Err(Error::NotAChannel("Node speaks json or advanced")),
+    }
+}
+
+impl NodeProtocol {
+    pub(crate) fn new(options: &Options) -> Result<NodeProtocol, Error> {
+        let framing = framing(options.serialization)?;
+        let max = options.frame_bytes_max.min(encode::PAYLOAD_BYTES_MAX);
+        let decoder = NodeDecoder::new(framing, max);
+        Ok(NodeProtocol {
+            framing,
+            decoder,
+            servers: ServerConnections::new(),
+            held_events: VecDeque::new(),
+        })
+    }
+
+    /// Handles one payload: replies to it, and returns the event to emit.
+    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<LinkEvent> {
+        match classify(self.framing, &payload) {
+            PayloadKind::User => Some(LinkEvent::Message(message(payload, None, shared))),
+            PayloadKind::Internal => Some(LinkEvent::Internal(message(payload, None, shared))),
+            PayloadKind::Handle(inner) => Some(self.take_handle(inner, shared)),
+            PayloadKind::Acknowledgement { taken } => handle_acknowledgement(shared, taken),
+            PayloadKind::SocketCount(key) => {
+                let count = self.servers.count(&key, CountedConnection::is_open);
+                let (key, count) = (Some(key.as_str()), Some(count));
+                self.send_command(shared, &Command { cmd: "NODE_SOCKET_COUNT", key, count });
+                None
+            }
+            PayloadKind::SocketsClosed(key) => {
+                if self.servers.closing(&key, Instant::now(), CountedConnection::is_open) {
+                    self.notify_all_closed(shared, &key);
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the handle of a frame and acknowledges it.
+    ///
+    /// Every frame that announces a handle gets exactly one acknowledgement: Node ends on one too
+    /// many, and waits forever for a missing one.
+    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> LinkEvent {
+        let handle = self.decoder.take_handle();
+        self.acknowledge(shared, handle.is_some());
+        let Some(handle) = handle else { return LinkEvent::Error(Error::HandlesLost) };
+        if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
+            let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
+            self.servers.add(key, connection, CountedConnection::is_open);
+        }
+        let payload = Bytes::from(inner.payload.into_owned());
+        let message = message(payload, Some(handle), shared);
+        if inner.internal { LinkEvent::Internal(message) } else { LinkEvent::Message(message) }
+    }
+
+    /// Acknowledges or rejects a handle.
+    ///
+    /// The frame is not held like others: if it waited for an acknowledgement itself, two processes
+    /// could wait for each other forever.
+    fn acknowledge(&self, shared: &Shared, taken: bool) {
+        let cmd = if taken { "NODE_HANDLE_ACK" } else { "NODE_HANDLE_NACK" };
+        let frame = self.encode(&Command::plain(cmd));
+        let mut queue = shared.queue();
+        enqueue(&mut queue, ReadyFrame { frame, handle: None });
+    }
+
+    fn notify_all_closed(&self, shared: &Shared, key: &str) {
+        let key = Some(key);
+        self.send_command(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
+    }
+
+    fn send_command(&self, shared: &Shared, command: &Command<'_>) {
+        let frame = self.encode(command);
+        let mut queue = shared.queue();
+        submit(&mut queue, NodeFrame { frame, attached: None });
+    }
+
+    fn encode(&self, command: &Command<'_>) -> FrameBuffer {
+        let mut frame = FrameBuffer::take();
+        let max = encode::PAYLOAD_BYTES_MAX;
+        encode::encode(&mut frame, command, self.framing, None, Origin::Internal, max)
+            .expect("a struct of texts and numbers can be written");
+        frame
+    }
+
+    /// Skips a frame over the limit. A handle that came with the frame is rejected.
+    fn too_long(&mut self, head: &[u8], shared: &Shared) -> LinkEvent {
+        if begins_with_handle(self.framing, head) {
+            drop(self.decoder.take_handle());
+            self.acknowledge(shared, false);
+        }
+        LinkEvent::Error(Error::TooLong { max: shared.options.frame_bytes_max })
+    }
+}
+
+impl driver::Protocol for NodeProtocol {
+    const REPLIES: bool = true;
+
+    fn swap_buffer(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        self.decoder.swap_buffer(buffer)
+    }
+
+    fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
+        let (buffer, room) = self.decoder.space();
+        let read = socket_io::read_into(socket, buffer, room)?;
+        match read {
+            Some(received) if received.bytes > 0 => {
+                self.decoder.arrived(received.fds, received.truncated);
+                Ok(Read::Bytes(received.bytes))
+            }
+            Some(_) => {
+                self.decoder.end().map_err(Error::Protocol)?;
+                Ok(Read::EndOfStream)
+            }
+            None => Ok(Read::WouldBlock),
+        }
+    }
+
+    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
+        let resumed = shared.queue().reads;
+        if resumed {
+            self.held_events.drain(..).for_each(&mut *sink);
+        }
+        loop {
+            let event = match self.decoder.next()? {
+                None => break,
+                Some(Decoded::TooLong(head)) => Some(self.too_long(&head, shared)),
+                Some(Decoded::Whole(payload)) => {
+                    let payload = match payload {
+                        Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                        Payload::Owned(bytes) => buffers::share_long(bytes),
+                    };
+                    self.handle_payload(payload, shared)
+                }
+            };
+            match event {
+                Some(event) if resumed => sink(event),
+                Some(event) => self.held_events.push_back(event),
+                None => {}
+            }
+        }
+        self.decoder.discard_unclaimed_handles();
+        Ok(())
+    }
+
+    fn tick(&mut self, shared: &Shared, now: Instant) {
+        for key in self.servers.closed(now, CountedConnection::is_open) {
+            self.notify_all_closed(shared, &key);
+        }
+        let mut queue = shared.queue();
+        let try_clone = |handle: &OwnedFd| handle.try_clone().ok();
+        if let Some(ready) = queue.ack_window.due(now, try_clone) {
+            enqueue(&mut queue, ready);
+        }
+    }
+
+    fn deadline(&self, shared: &Shared) -> Option<Instant> {
+        let retry = shared.queue().ack_window.deadline();
+        retry.into_iter().chain(self.servers.deadline()).min()
+    }
+}
+
+fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message {
+    Message::from_node(payload, handle, &shared.credit)
+}
+
+/// Handles the peer's acknowledgement of a handle: releases the frames that waited for it.
+fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<LinkEvent> {
+    let mut queue = shared.queue();
+    let outcome = queue.ack_window.acknowledged(taken, Instant::now());
+    while let Some(ready) = queue.ack_window.release() {
+        enqueue(&mut queue, ready);
+    }
+    match outcome {
+        AckOutcome::Finished { ticket: Some(ticket), taken } => {
+            Some(LinkEvent::Acknowledged { ticket, taken })
+        }
+        AckOutcome::Finished { ticket: None, taken: false } => {
+            Some(LinkEvent::Error(Error::HandleNotReceived))
+        }
+        AckOutcome::Finished { ticket: None, taken: true }
+        | AckOutcome::Unexpected
+        | AckOutcome::Retry => None,
+    }
+}
+
+/// Queues a frame, or holds it until a handle is acknowledged.
+pub(super) fn submit(queue: &mut Queue, frame: NodeFrame<OwnedFd>) {
+    if let Some(ready) = queue.ack_window.submit(frame) {
+        enqueue(queue, ready);
+    }
+}
+
+/// Queues a frame for writing.
+pub(super) fn enqueue(queue: &mut Queue, ready: ReadyFrame<OwnedFd>) {
+    let mut encoded = Encoded { inline: ready.frame, pieces: Vec::new() };
+    queue.outbox.enqueue(&mut encoded, ready.handle.into_iter().collect());
+}

@@ -1,0 +1,104 @@
+//! Sending to Node, from any thread.
+
+use super::node_protocol::{framing, submit};
+use crate::buffers::FrameBuffer;
+use crate::error::{Error, SendError};
+use crate::frame::Kind;
+use crate::link::{Queue, Shared};
+use crate::node::ack_window::{AttachedHandle, NodeFrame};
+use crate::node::any_handle::handle_type;
+use crate::node::encode::{self, Origin};
+use crate::node::handle_type::HandleType;
+use serde::Serialize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::MutexGuard;
+
+/// Sends a message without a handle.
+pub(crate) fn send<T: Serialize>(
+    shared: &Shared,
+    value: T,
+    kind: Kind,
+) -> Result<bool, SendError<T>> {
+    let origin = if kind == Kind::Internal { Origin::Internal } else { Origin::User };
+    let sent = encode(shared, &value, None, origin).and_then(|frame| {
+        let queue = shared.open_queue(frame.len(), kind)?;
+        Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
+    });
+    sent.map_err(|error| SendError { value, error })
+}
+
+/// Sends a message with an attached handle; with a ticket, as an internal message.
+pub(crate) fn send_with_handle<T: Serialize>(
+    shared: &Shared,
+    value: T,
+    handle: OwnedFd,
+    ticket: Option<u64>,
+) -> Result<bool, SendError<(T, OwnedFd)>> {
+    let prepared = prepare(shared, &value, &handle, ticket.is_some());
+    let (frame, queue, retry_copy) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(SendError { value: (value, handle), error }),
+    };
+    let attached = Some(AttachedHandle { handle, retry_copy, ticket });
+    Ok(enqueue(shared, queue, NodeFrame { frame, attached }))
+}
+
+type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
+
+fn prepare<'a, T: Serialize>(
+    shared: &'a Shared,
+    value: &T,
+    handle: &OwnedFd,
+    internal: bool,
+) -> Result<Prepared<'a>, Error> {
+    if !shared.is_node {
+        return Err(Error::InvalidHandle("put a Handle inside the message"));
+    }
+    let kind = handle_type(handle, internal)?;
+    let origin = if internal { Origin::Internal } else { Origin::User };
+    let frame = encode(shared, value, Some(kind), origin)?;
+    let queue =
+        shared.open_queue(frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
+    // Only connections are sent again, which needs a second descriptor. Without one there is no
+    // retry.
+    let retry_copy = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
+    // Node polls its sockets, and a blocking call would stop the whole process.
+    sys::socket::set_nonblocking(handle.as_fd(), true)
+        .map_err(|error| Error::Os("fcntl", error))?;
+    Ok((frame, queue, retry_copy))
+}
+
+fn encode<T: Serialize>(
+    shared: &Shared,
+    value: &T,
+    handle: Option<HandleType>,
+    origin: Origin,
+) -> Result<FrameBuffer, Error> {
+    let framing = framing(shared.options.serialization)?;
+    let mut frame = FrameBuffer::take();
+    let max = shared.options.frame_bytes_max;
+    encode::encode(&mut frame, value, framing, handle, origin, max)?;
+    Ok(frame)
+}
+
+/// Queues the frame and perhaps writes it.
+///
+/// Returns `false` above the high-water mark, and from the second frame on that waits for an
+/// acknowledgement, as Node does.
+fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<OwnedFd>) -> bool {
+    submit(&mut queue, frame);
+    let few =
+        queue.waiting(shared) <= shared.options.high_water_bytes && queue.ack_window.held() < 2;
+    let wake = if queue.outbox.is_empty() {
+        // The frame is held. The loop sends it when the acknowledgement arrives.
+        shared.flush_at_exit(&mut queue);
+        false
+    } else {
+        shared.write_or_wake(&mut queue)
+    };
+    drop(queue);
+    if wake {
+        shared.wake();
+    }
+    few
+}

@@ -1,0 +1,99 @@
+//! Bytes that are sent to Node, and values that are refused.
+
+use super::super::handle_type::Family;
+use super::*;
+use crate::codec::advanced::Value;
+use serde_json::json;
+
+fn lines<T: Serialize>(value: &T, handle: Option<HandleType>) -> Result<String, String> {
+    let mut out = Vec::new();
+    encode(&mut out, value, Framing::Lines, handle, Origin::User, 1000)
+        .map(|()| String::from_utf8(out).unwrap())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_message_is_a_line_and_an_envelope_has_nodes_order() {
+    assert_eq!(lines(&json!({"a": [1, null]}), None).unwrap(), "{\"a\":[1,null]}\n");
+    assert_eq!(
+        lines(&"m", Some(HandleType::Socket)).unwrap(),
+        "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":\"m\"}\n"
+    );
+    assert_eq!(
+        lines(&1, Some(HandleType::Datagram(Family::V6))).unwrap(),
+        "{\"cmd\":\"NODE_HANDLE\",\"type\":\"dgram.Socket\",\"msg\":1,\"dgramType\":\"udp6\"}\n"
+    );
+}
+
+#[test]
+fn ready_made_json_stays_on_its_line() {
+    let raw = serde_json::value::RawValue::from_string("{\n\"a\":\n1}".into()).unwrap();
+    assert_eq!(lines(&raw, None).unwrap(), "{ \"a\": 1}\n");
+}
+
+#[test]
+fn users_do_not_speak_for_node() {
+    for hostile in [
+        r#"{"cmd":"NODE_HANDLE_ACK"}"#,
+        r#"{"a":1,"cmd":"NODE_X"}"#,
+        r#"{"\u0063md":"\u004eODE_HANDLE_ACK"}"#,
+        r#"{"cmd":"\u004EODE_HANDLE_ACK"}"#,
+    ] {
+        let raw = serde_json::value::RawValue::from_string(hostile.into()).unwrap();
+        assert!(lines(&raw, None).unwrap_err().contains("NODE_"), "{hostile}");
+        assert!(lines(&raw, Some(HandleType::Socket)).is_err(), "{hostile}");
+    }
+    for fine in [json!({"cmd": "NODE_"}), json!("NODE_HANDLE_ACK"), json!([{"cmd": "NODE_ACK"}])] {
+        assert!(lines(&fine, None).is_ok(), "{fine}");
+        let mut out = Vec::new();
+        encode(&mut out, &fine, Framing::Lengths, None, Origin::User, 1000).unwrap();
+    }
+    let mut out = Vec::new();
+    let ack = json!({"cmd": "NODE_HANDLE_ACK"});
+    let refused = encode(&mut out, &ack, Framing::Lengths, None, Origin::User, 1000);
+    assert!(matches!(refused, Err(Error::Encode(_))));
+    encode(&mut out, &ack, Framing::Lengths, None, Origin::Internal, 1000).unwrap();
+    assert_eq!(out[..4], [0, 0, 0, 0x1b]);
+    assert_eq!(&out[4..], b"\xff\x0fo\"\x03cmd\"\x0fNODE_HANDLE_ACK{\x01");
+}
+
+#[test]
+fn an_envelope_in_v8s_format_is_nodes() {
+    let mut out = Vec::new();
+    let handle = Some(HandleType::Socket);
+    encode(&mut out, &"m", Framing::Lengths, handle, Origin::User, 1000).unwrap();
+    let expected =
+        b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x04type\"\x0anet.Socket\"\x03msg\"\x01m{\x03";
+    assert_eq!(&out[4..], expected);
+}
+
+#[test]
+fn a_message_over_the_ceiling_is_an_error() {
+    let long = "x".repeat(2000);
+    for framing in [Framing::Lines, Framing::Lengths] {
+        let answer = encode(&mut Vec::new(), &long, framing, None, Origin::User, 1000);
+        assert!(matches!(answer, Err(Error::TooLong { max: 1000 })), "{answer:?}");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs sockets")]
+fn a_handle_inside_a_message_is_an_error() {
+    for framing in [Framing::Lines, Framing::Lengths] {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let handle = crate::Handle::new(socket);
+        let answer = encode(&mut Vec::new(), &handle, framing, None, Origin::User, 1000);
+        assert!(matches!(answer, Err(Error::Encode(_))), "{answer:?}");
+        assert!(!handle.is_sent());
+    }
+}
+
+#[test]
+fn every_value_comes_back_from_its_frame() {
+    let mut value = Value::default();
+    let map = value.add(Node::Map(vec![(Item::Null, Item::Double(0.5))]));
+    value.set_root(Item::Object(map));
+    let mut out = Vec::new();
+    encode(&mut out, &value, Framing::Lengths, None, Origin::User, 1000).unwrap();
+    assert_eq!(Value::from_bytes(&out[4..]), Ok(value));
+}

@@ -1,0 +1,137 @@
+//! Connections that a Node server has sent to this process and still counts.
+//!
+//! Node's `net.Server` counts the connections that it has sent to other processes, and closes only
+//! after all of them have closed. It asks each process for the number of open connections, and for
+//! a notice when none is open. A connection `S` counts as long as the predicate `is_open` of the
+//! caller holds.
+//!
+//! Pure. Memory: at most twice the connections that arrived here and are still open.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// The first and the longest pause between two polls for a server that wants to close.
+const POLL_FIRST: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_secs(1);
+
+/// The connections of every server.
+#[derive(Debug)]
+pub(crate) struct ServerConnections<S> {
+    servers: HashMap<String, Server<S>>,
+}
+
+#[derive(Debug)]
+struct Server<S> {
+    sockets: Vec<S>,
+    /// The number of sockets above which closed ones are removed.
+    prune_at: usize,
+    /// The time of the next poll and the pause after it, when the server wants to close.
+    closing: Option<(Instant, Duration)>,
+}
+
+impl<S> ServerConnections<S> {
+    pub(crate) fn new() -> ServerConnections<S> {
+        ServerConnections { servers: HashMap::new() }
+    }
+
+    /// Adds a connection of the server `key`.
+    pub(crate) fn add(&mut self, key: String, socket: S, is_open: impl Fn(&S) -> bool) {
+        let new = Server { sockets: Vec::new(), prune_at: 16, closing: None };
+        let server = self.servers.entry(key).or_insert(new);
+        if server.sockets.len() >= server.prune_at {
+            server.sockets.retain(&is_open);
+            server.prune_at = (2 * server.sockets.len()).max(16);
+        }
+        server.sockets.push(socket);
+    }
+
+    /// Returns the number of open connections of the server.
+    pub(crate) fn count(&mut self, key: &str, is_open: impl Fn(&S) -> bool) -> usize {
+        let Some(server) = self.servers.get_mut(key) else { return 0 };
+        server.sockets.retain(is_open);
+        server.sockets.len()
+    }
+
+    /// Asks for a notice when no connection of the server is open. Returns `true` if none is open
+    /// now.
+    pub(crate) fn closing(
+        &mut self,
+        key: &str,
+        now: Instant,
+        is_open: impl Fn(&S) -> bool,
+    ) -> bool {
+        if self.count(key, is_open) == 0 {
+            self.servers.remove(key);
+            return true;
+        }
+        if let Some(server) = self.servers.get_mut(key) {
+            server.closing = Some((now + POLL_FIRST, POLL_FIRST));
+        }
+        false
+    }
+
+    /// Returns the servers whose last connection has closed since they asked for a notice.
+    pub(crate) fn closed(&mut self, now: Instant, is_open: impl Fn(&S) -> bool) -> Vec<String> {
+        let mut closed = Vec::new();
+        for (key, server) in &mut self.servers {
+            let Some((at, pause)) = server.closing else { continue };
+            if at > now {
+                continue;
+            }
+            server.sockets.retain(&is_open);
+            if server.sockets.is_empty() {
+                closed.push(key.clone());
+            } else {
+                let pause = (pause * 2).min(POLL_MAX);
+                server.closing = Some((now + pause, pause));
+            }
+        }
+        closed.iter().for_each(|key| drop(self.servers.remove(key)));
+        closed
+    }
+
+    /// Returns the time of the next poll.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.servers.values().filter_map(|server| server.closing).map(|(at, _)| at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_server_is_told_once_when_its_last_connection_has_closed() {
+        let open = RefCell::new(HashSet::from([1, 2, 3]));
+        let is_open = |socket: &u32| open.borrow().contains(socket);
+        let now = Instant::now();
+        let mut connections = ServerConnections::new();
+        for (key, socket) in [("a", 1), ("a", 2), ("b", 3)] {
+            connections.add(key.to_owned(), socket, is_open);
+        }
+        assert_eq!((connections.count("a", is_open), connections.count("c", is_open)), (2, 0));
+        open.borrow_mut().remove(&1);
+        assert_eq!(connections.count("a", is_open), 1);
+        assert!(connections.closing("c", now, is_open));
+        assert!(!connections.closing("a", now, is_open));
+        assert_eq!(connections.deadline(), Some(now + POLL_FIRST));
+        assert!(connections.closed(now + POLL_FIRST, is_open).is_empty());
+        assert_eq!(connections.deadline(), Some(now + 3 * POLL_FIRST));
+        open.borrow_mut().remove(&2);
+        assert!(connections.closed(now + 2 * POLL_FIRST, is_open).is_empty());
+        assert_eq!(connections.closed(now + 3 * POLL_FIRST, is_open), ["a"]);
+        assert_eq!(connections.deadline(), None);
+        assert_eq!(connections.count("b", is_open), 1);
+    }
+
+    #[test]
+    fn connections_that_have_closed_are_forgotten() {
+        let mut connections = ServerConnections::new();
+        for socket in 0..if cfg!(miri) { 300 } else { 10_000_u32 } {
+            connections.add("a".into(), socket, |open| *open + 5 > socket);
+        }
+        assert!(connections.servers["a"].sockets.len() <= 16);
+    }
+}

@@ -1,0 +1,103 @@
+//! Writing the queue of a dropped endpoint on the loop; a normal exit of the process waits for it.
+
+use crate::transport::outbox::Outbox;
+use crate::transport::socket_io;
+use reactor::{Event, Interest, Source, Token, Turn};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+const SOCKET: Token = Token(0);
+
+/// The pause before a write is tried again after a shortage, of which no readiness tells the end.
+pub(crate) const RETRY: Duration = Duration::from_millis(2);
+
+/// Writes `outbox` to `socket` on the loop, and then closes the socket. Does not wait.
+pub(crate) fn flush_and_close(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
+    let Ok(reactor) = reactor::reactor() else { return };
+    let pending = PendingFlush::new(exit_flush);
+    reactor.add(Flusher { socket, outbox, _pending: pending });
+}
+
+struct Flusher {
+    socket: OwnedFd,
+    outbox: Outbox<OwnedFd>,
+    _pending: PendingFlush,
+}
+
+impl Source for Flusher {
+    fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        if event == Event::Start {
+            let interest = Interest::WRITABLE;
+            if turn.register(self.socket.as_fd(), SOCKET, interest).is_err() {
+                turn.remove();
+                return;
+            }
+        }
+        while !self.outbox.is_empty() {
+            match socket_io::write(self.socket.as_fd(), &mut self.outbox, false) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if socket_io::is_transient(&error) => {
+                    turn.set_deadline(Some(turn.now() + RETRY));
+                    return;
+                }
+                Err(_) => break,
+            }
+        }
+        turn.remove();
+    }
+}
+
+/// One queue for which a normal exit of the process waits, until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct PendingFlush;
+
+static COUNT: Mutex<Waiters> = Mutex::new(Waiters { pending: 0, longest: Duration::ZERO });
+static CHANGED: Condvar = Condvar::new();
+static HOOK: Once = Once::new();
+
+struct Waiters {
+    pending: usize,
+    /// The longest wait that any of the queues asked for.
+    longest: Duration,
+}
+
+fn waiters() -> MutexGuard<'static, Waiters> {
+    COUNT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PendingFlush {
+    pub(crate) fn new(exit_flush: Duration) -> PendingFlush {
+        HOOK.call_once(|| sys::exit::at_exit(wait_for_all));
+        let mut waiters = waiters();
+        waiters.pending += 1;
+        waiters.longest = waiters.longest.max(exit_flush);
+        PendingFlush
+    }
+}
+
+impl Drop for PendingFlush {
+    fn drop(&mut self) {
+        let mut waiters = waiters();
+        waiters.pending -= 1;
+        if waiters.pending == 0 {
+            waiters.longest = Duration::ZERO;
+            CHANGED.notify_all();
+        }
+    }
+}
+
+/// Runs at a normal exit of the process, while the loop still runs.
+fn wait_for_all() {
+    if reactor::on_loop() {
+        return;
+    }
+    let start = Instant::now();
+    let mut waiters = waiters();
+    while waiters.pending > 0 {
+        let Some(left) = waiters.longest.checked_sub(start.elapsed()) else { return };
+        waiters = CHANGED.wait_timeout(waiters, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

@@ -1,0 +1,147 @@
+//! Sending one message: the one place where a value becomes a frame in a queue.
+//!
+//! A sender first encodes the value without any lock ([`OutgoingFrame::encode`]), then checks the
+//! room in its queue, and then queues the frame ([`OutgoingFrame::queue`]), which moves the handles
+//! out of the value. After a failure at any of these steps, the value holds its handles again, and
+//! the buffer for encoding is recycled.
+
+use crate::codec::{self, Extracted};
+use crate::error::Error;
+use crate::frame::{HEADER_BYTES, Kind};
+use crate::handle::Slot;
+use crate::options::Options;
+use crate::transport::outbox::{Encoded, Outbox};
+use serde::Serialize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// An encoded frame that is not queued yet. The handles are still in the value.
+#[derive(Debug)]
+pub(crate) struct OutgoingFrame {
+    pub(crate) encoded: Encoded,
+    pub(crate) slots: Vec<Arc<Slot>>,
+}
+
+/// The frame that was queued last, for a sender that may have to undo the send.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct QueuedFrame {
+    slots: Vec<Arc<Slot>>,
+}
+
+impl OutgoingFrame {
+    /// Encodes `value` into a frame within the limits of `options`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
+    #[inline]
+    pub(crate) fn encode<T: Serialize + ?Sized>(
+        value: &T,
+        kind: Kind,
+        options: &Options,
+    ) -> Result<OutgoingFrame, Error> {
+        let limits = options.limits();
+        let max = limits.frame_bytes_max;
+        let mut encoded = Encoded::begin();
+        let Extracted { slots, pieces } =
+            codec::encode(value, options.serialization, &mut encoded.inline, max)?;
+        encoded.pieces = pieces;
+        if encoded.length() - HEADER_BYTES > max {
+            return Err(Error::TooLong { max });
+        }
+        if slots.len() > limits.handles_max {
+            return Err(Error::TooManyHandles { count: slots.len(), max: limits.handles_max });
+        }
+        encoded.finish(kind, slots.len());
+        Ok(OutgoingFrame { encoded, slots })
+    }
+
+    /// Returns the length of the whole frame, in bytes.
+    #[inline]
+    pub(crate) fn length(&self) -> usize {
+        self.encoded.length()
+    }
+
+    /// Moves the handles out of the value and queues the frame.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Encode`] when a handle of the value was sent before. The other handles stay in the
+    /// value.
+    #[inline]
+    pub(crate) fn queue(mut self, outbox: &mut Outbox<OwnedFd>) -> Result<QueuedFrame, Error> {
+        let handles = take_handles(&self.slots)?;
+        outbox.enqueue(&mut self.encoded, handles);
+        Ok(QueuedFrame { slots: self.slots })
+    }
+
+    /// Moves the handles out of the value, and queues the part of the frame that `write` does not
+    /// write.
+    ///
+    /// `write` is called only when no frame is queued before this one, and returns the number of
+    /// bytes that it has written from the encoding buffer, which saves the copy into the queue. A
+    /// frame with long pieces is not contiguous and is always queued. `None` means that nothing is
+    /// left to write.
+    ///
+    /// # Errors
+    ///
+    /// As [`queue`](OutgoingFrame::queue).
+    #[inline]
+    pub(crate) fn write_or_queue(
+        mut self,
+        outbox: &mut Outbox<OwnedFd>,
+        write: impl FnOnce(&[u8], &[OwnedFd]) -> usize,
+    ) -> Result<Option<QueuedFrame>, Error> {
+        if !outbox.is_empty() || !self.encoded.pieces.is_empty() {
+            return self.queue(outbox).map(Some);
+        }
+        let handles = take_handles(&self.slots)?;
+        let written = write(&self.encoded.inline, &handles);
+        if written == self.encoded.inline.len() {
+            return Ok(None);
+        }
+        outbox.enqueue(&mut self.encoded, handles);
+        outbox.written(written);
+        Ok(Some(QueuedFrame { slots: self.slots }))
+    }
+}
+
+impl QueuedFrame {
+    /// Puts the handles back into the value, after the channel broke while this frame was sent.
+    ///
+    /// Clears `outbox`, in which the frame must be the last one.
+    #[cold]
+    pub(crate) fn reclaim(self, outbox: &mut Outbox<OwnedFd>) {
+        put_back(&self.slots, outbox.reclaim_last(self.slots.len()));
+    }
+}
+
+/// Takes the handles out of their slots: all of them, or none.
+#[inline]
+pub(crate) fn take_handles(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
+    if slots.is_empty() { Ok(Vec::new()) } else { take_all(slots) }
+}
+
+fn take_all(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
+    let mut taken = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match slot.take() {
+            Some(fd) => taken.push(fd),
+            None => {
+                put_back(slots, taken);
+                return Err(Error::Encode("a handle that was already sent".into()));
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn put_back(slots: &[Arc<Slot>], fds: Vec<OwnedFd>) {
+    for (slot, fd) in slots.iter().zip(fds) {
+        slot.restore(fd);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! One system call in each direction: from an outbox to a socket, and from a socket to an inbox.
+
+use crate::error::Error;
+use crate::transport::inbox::Inbox;
+use crate::transport::outbox::{Outbox, SLICES_MAX};
+use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use sys::scm::{self, Received, RecvFlags};
+
+/// Writes as much as one `sendmsg(2)` takes, and returns the number of bytes.
+///
+/// # Errors
+///
+/// `WouldBlock` when `wait` is false and the socket is full, and the errors of `sendmsg(2)`.
+pub(crate) fn write(
+    socket: BorrowedFd<'_>,
+    outbox: &mut Outbox<OwnedFd>,
+    wait: bool,
+) -> io::Result<usize> {
+    let count = {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let used = outbox.slices(&mut slices);
+        scm::send_owned(socket, &slices[..used], outbox.handles(), wait)?
+    };
+    outbox.written(count);
+    Ok(count)
+}
+
+/// The result of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// The number of bytes. A read that did not fill its room may still leave bytes unread: it ends
+    /// behind bytes that carry descriptors, and the end of the stream may follow.
+    Bytes(usize),
+    /// Nothing has arrived.
+    WouldBlock,
+    /// The peer has closed, between two frames.
+    EndOfStream,
+}
+
+/// Reads what one `recvmsg(2)` returns.
+///
+/// # Errors
+///
+/// [`Error::Protocol`] when the stream ended inside a frame; [`Error::Os`].
+pub(crate) fn read(
+    socket: BorrowedFd<'_>,
+    inbox: &mut Inbox<OwnedFd>,
+    wait: bool,
+) -> Result<Read, Error> {
+    let decoder = inbox.decoder();
+    let (buffer, room) = decoder.space();
+    let flags = RecvFlags { dont_wait: !wait, peek: false };
+    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+        Ok(received) if received.bytes > 0 => {
+            decoder.arrived(received.fds, received.truncated);
+            Ok(Read::Bytes(received.bytes))
+        }
+        Ok(_) => end(inbox),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
+        // The peer closed without having read everything that this side sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
+        Err(error) => Err(Error::Os("recvmsg", error)),
+    }
+}
+
+/// Appends what one `recvmsg(2)` returns to `buffer`.
+///
+/// Returns `None` when nothing has arrived, and no bytes at the end of the stream.
+///
+/// # Errors
+///
+/// [`Error::Os`].
+pub(crate) fn read_into(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    room: usize,
+) -> Result<Option<Received>, Error> {
+    let flags = RecvFlags { dont_wait: true, peek: false };
+    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // The peer closed without having read everything that this side sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Ok(Some(Received::default()))
+        }
+        Err(error) => Err(Error::Os("recvmsg", error)),
+    }
+}
+
+fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
+    inbox.decoder().end().map_err(Error::Protocol)?;
+    Ok(Read::EndOfStream)
+}
+
+/// Returns whether a failed write means only that the peer is gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
+}
+
+/// Returns whether a failed write is worth another attempt later: too many descriptors of this user
+/// are in flight, or the kernel is short of memory.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    number == Some(sys::errno::ETOOMANYREFS)
+        || number == Some(sys::errno::ENOBUFS)
+        || number == Some(sys::errno::ENOMEM)
+}
