@@ -301,7 +301,7 @@ fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
         let asks = source.path == "crates/reactor/src/readiness.rs"
             || source.path.ends_with("/src/tokio.rs")
             || source.path.ends_with("/src/mio.rs")
-            || source.is_in("src/bin/fixture/cases/");
+            || source.is_in("tests/processes/");
         if !asks {
             broken.extend(found(&source, source.program(), &["AsRawFd", "as_raw_fd"]));
         }
