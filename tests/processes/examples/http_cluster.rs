@@ -1,10 +1,4 @@
 //! The example `http_cluster` from outside, as a user sees it.
-#![allow(clippy::unwrap_used, reason = "test code")]
-
-mod common;
-#[allow(dead_code, reason = "shared with http_reload.rs, which asks more of it")]
-#[path = "common/server.rs"]
-mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,16 +13,18 @@ use std::time::{Duration, Instant};
 use sys::pidfd::PidFd;
 use sys::signal::{self, Signal};
 
-use server::{Client, PATIENCE, Server};
+use crate::harness::{apply, case};
+use crate::support::example;
+use crate::support::http_server::{Client, PATIENCE, Server};
 
 /// Runs the example to its end: code, standard output, standard error.
 fn run(flags: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(common::example("http_cluster")).args(flags).output().unwrap();
+    let output = Command::new(example("http_cluster")).args(flags).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-#[test]
+#[apply(case)]
 fn a_hundred_requests_over_four_workers_are_25_each() {
     let server = Server::start(&["--workers", "4"]);
     let pid = server.pid();
@@ -51,7 +47,7 @@ fn a_hundred_requests_over_four_workers_are_25_each() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn a_kept_alive_connection_stays_with_its_worker() {
     let server = Server::start(&["--workers", "3"]);
     let mut client = server.connect();
@@ -65,7 +61,7 @@ fn a_kept_alive_connection_stays_with_its_worker() {
     assert_eq!(server.finish().0.code(), Some(0));
 }
 
-#[test]
+#[apply(case)]
 fn a_crashed_worker_is_replaced_and_the_others_serve_on() {
     let server = Server::start(&["--workers", "2"]);
     let mut client = server.connect();
@@ -81,7 +77,7 @@ fn a_crashed_worker_is_replaced_and_the_others_serve_on() {
     assert!(log.contains("exit 1 SIGABRT\n") && log.contains("fork 3\n"), "{log}");
 }
 
-#[test]
+#[apply(case)]
 fn without_restart_a_dead_worker_stays_dead() {
     let server = Server::start(&["--workers", "2", "--no-restart"]);
     let mut client = server.connect();
@@ -99,7 +95,7 @@ fn without_restart_a_dead_worker_stays_dead() {
     assert!(!log.contains("fork 3"), "{log}");
 }
 
-#[test]
+#[apply(case)]
 fn the_shared_listener_serves_too() {
     let server = Server::start(&["--workers", "2", "--policy", "none"]);
     for _ in 0..50 {
@@ -113,7 +109,7 @@ fn the_shared_listener_serves_too() {
     TcpListener::bind(address).expect("the port is free again");
 }
 
-#[test]
+#[apply(case)]
 fn axum_serves_on_unix_sockets_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
@@ -125,7 +121,7 @@ fn axum_serves_on_unix_sockets_too() {
     for ((named, address), policy) in
         addresses.iter().flat_map(|it| [(it, "rr"), (it, "none"), (it, "reuse-port")])
     {
-        let mut server = Command::new(common::example("http_cluster"))
+        let mut server = Command::new(example("http_cluster"))
             .args(["--unix", named, "--workers", "2", "--policy", policy])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -153,7 +149,7 @@ fn axum_serves_on_unix_sockets_too() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn ten_kept_alive_clients_are_let_go_in_peace() {
     for policy in ["rr", "none", "reuse-port"] {
         let server = Server::start(&["--workers", "2", "--delay-ms", "100", "--policy", policy]);
@@ -182,7 +178,7 @@ fn ten_kept_alive_clients_are_let_go_in_peace() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn a_second_interrupt_stops_at_once_with_130() {
     let server = Server::start(&["--workers", "2", "--delay-ms", "60000"]);
     let mut client = server.connect();
@@ -204,7 +200,7 @@ fn a_second_interrupt_stops_at_once_with_130() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn a_worker_that_does_not_end_is_ended_at_the_deadlines() {
     let server = Server::start(&["--workers", "1", "--delay-ms", "60000"]);
     let mut client = server.connect();
@@ -218,7 +214,7 @@ fn a_worker_that_does_not_end_is_ended_at_the_deadlines() {
     assert!(log.ends_with("exit 1 SIGKILL\n"), "a stopped worker does not hear SIGTERM:\n{log}");
 }
 
-#[test]
+#[apply(case)]
 fn wrong_flags_are_told_in_one_line_with_code_2() {
     let cases: [(&[&str], &str); 9] = [
         (&["--workers", "0"], "--workers must be a number from 1 to 4096, not '0'"),
@@ -246,7 +242,7 @@ fn wrong_flags_are_told_in_one_line_with_code_2() {
     assert!(stdout.starts_with("usage: "));
 }
 
-#[test]
+#[apply(case)]
 fn a_port_in_use_is_named_in_one_line_with_code_1() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
@@ -263,7 +259,7 @@ fn a_port_in_use_is_named_in_one_line_with_code_1() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first_free.is_ok_and(|port| port.trim().parse::<u32>().unwrap() < 2) {
@@ -274,7 +270,7 @@ fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("http_cluster");
-    std::fs::copy(common::example("http_cluster"), &program).unwrap();
+    std::fs::copy(example("http_cluster"), &program).unwrap();
     for policy in ["rr", "none", "reuse-port"] {
         let mut command = Command::new(&program);
         command.args(["--port", "1", "--policy", policy]).current_dir("/");

@@ -1,43 +1,4 @@
-//! How a root test is written: its body is a *case*, which runs in a process of its own.
-//!
-//! 1. Write the body in `src/bin/fixture/cases/<topic>.rs`, a function whose name is a sentence:
-//!
-//!    ```ignore
-//!    fn a_killed_child_is_reaped() {
-//!        let mut child = Command::new(fixture()).args(["role", "hang"]).spawn().unwrap();
-//!        …
-//!    }
-//!    ```
-//!
-//!    Add it to the `TOPIC` at the end of that file; a new file gets one line in
-//!    `cases/mod.rs`. A role is a program that cases start: `fixture role NAME ARG…`.
-//!
-//! 2. Name it in `tests/<topic>.rs`, and `cargo test` knows it:
-//!
-//!    ```ignore
-//!    mod common;
-//!    common::cases![a_killed_child_is_reaped, output_is_not_cut];
-//!    ```
-//!
-//! 3. While you work on it: `cargo run -- case a_killed_child_is_reaped`.
-//!
-//! A case fails when it panics, when it takes longer than [`CASE_MAX`], or when it leaves
-//! something behind: a descriptor, a child, a zombie, a thread of its own making, a process
-//! further down that still runs. Then the test prints what the case wrote (standard output and
-//! standard error, and those of everything it started, in one) and what each process was doing.
-//! Whatever happens, everything the case started is killed: its process group, and every process
-//! that inherited [`MARK`] in its environment, whatever group or session it is in.
-//!
-//! A case may change limits, environment, signals, the working directory, descriptors 0 to 2:
-//! nobody shares them. It waits for messages, pidfds and deadlines, and never sleeps until
-//! "surely done". A test that needs none of this is an ordinary `#[test]` next to the code.
-#![allow(
-    dead_code,
-    unused_macros,
-    unused_imports,
-    reason = "every test program compiles this file and uses a part of it"
-)]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
+//! Runs a case in a process of its own, and ends whatever it started.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -47,11 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sys::pidfd::PidFd;
 use sys::signal::{Signal, kill, kill_group};
+
+use super::case::SETTLE_MS;
+use crate::support::{current_exe, wait};
 
 /// The longest a case may take.
 pub(crate) const CASE_MAX: Duration = Duration::from_secs(45);
@@ -59,27 +22,12 @@ pub(crate) const CASE_MAX: Duration = Duration::from_secs(45);
 /// The environment variable by which every process of a case is known.
 pub(crate) const MARK: &str = "BROOD_TEST_CASE";
 
-/// Tells the fixture how long left-overs may take to go away by themselves.
-const SETTLE_MS: &str = "BROOD_TEST_SETTLE_MS";
-
 /// How long processes further down may take to end after the case has.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
-/// One `#[test]` for each named case, of the same name.
-macro_rules! cases {
-    ($($(#[$meta:meta])* $name:ident),* $(,)?) => {
-        $($(#[$meta])* #[test] fn $name() { $crate::common::case(stringify!($name)); })*
-    };
-}
-pub(crate) use cases;
-
-/// Runs the case `name` and panics, with everything there is to know, when it fails.
-#[track_caller]
-pub(crate) fn case(name: &str) {
-    match try_case(name, CASE_MAX, SETTLE_MAX) {
-        Ok(output) => print!("{output}"),
-        Err(report) => panic!("{report}"),
-    }
+/// Runs the case `name`; gives what it wrote, or a report of what went wrong.
+pub(super) fn run_case(name: &str) -> Result<String, String> {
+    try_case(name, CASE_MAX, SETTLE_MAX)
 }
 
 /// Runs the case `name`, for `deadline` at most; gives what it wrote, or a report of what went
@@ -104,7 +52,7 @@ pub(crate) fn try_case(name: &str, deadline: Duration, settle: Duration) -> Resu
     if report.is_empty() { Ok(output) } else { Err(format!("{report}--- it wrote:\n{output}")) }
 }
 
-/// A fixture that runs, with all its descendants. Dropping it kills and reaps them.
+/// A process of this program that runs, with all its descendants. Dropping it kills and reaps them.
 struct Running {
     child: Child,
     mark: String,
@@ -113,14 +61,14 @@ struct Running {
 }
 
 impl Running {
-    /// Starts the fixture with these arguments, in a process group of its own.
+    /// Starts this program with these arguments, in a process group of its own.
     fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{count}", std::process::id());
         // A file and no pipe: nobody down there can keep us waiting for its end.
         let output = tempfile::tempfile().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_fixture"))
+        let child = Command::new(current_exe())
             .args(args)
             .env(MARK, &mark)
             .envs(environment.iter().copied())
@@ -133,14 +81,14 @@ impl Running {
         Self { child, mark, output, ended: None }
     }
 
-    /// Waits until the fixture itself has ended, and leaves it a zombie: so the number of its
+    /// Waits until the process itself has ended, and leaves it a zombie: so the number of its
     /// group stays its own.
     fn ends_within(&self, deadline: Duration) -> bool {
         let ended = PidFd::open(self.child.id()).unwrap();
         sys::poll::readable(ended.as_fd(), Some(deadline)).unwrap()
     }
 
-    /// Kills whatever still runs, in the group and outside of it, and reaps the fixture.
+    /// Kills whatever still runs, in the group and outside of it, and reaps the process.
     fn end(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
             return status;
@@ -226,17 +174,4 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Lets time pass between two looks at something that sends no message.
-fn wait(time: Duration) {
-    let (_held, never) = mpsc::channel::<()>();
-    let _ = never.recv_timeout(time);
-}
-
-/// The path of an example, which `cargo test` builds before it runs any test.
-pub(crate) fn example(name: &str) -> std::path::PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_fixture")).with_file_name("examples").join(name);
-    assert!(path.exists(), "no {}: build it with `cargo build --examples`", path.display());
-    path
 }

@@ -1,23 +1,16 @@
-//! Channels between real processes, and the examples that show them.
-#![allow(clippy::unwrap_used, reason = "test code")]
-
-mod common;
+//! The examples `pool` and `pass_socket` from outside, as a user sees them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-common::cases![
-    a_child_that_sent_much_that_nobody_reads_is_waited_for_and_closed,
-    a_child_finds_its_end_through_an_environment_variable,
-    a_variable_that_lies_is_refused_and_nothing_is_touched,
-    an_end_travels_over_another_channel_to_a_third_process,
-];
+use crate::harness::{apply, case};
+use crate::support::example;
 
 /// Runs an example to its end: its standard output and standard error.
 #[track_caller]
 fn run(name: &str, args: &[&str]) -> (String, String) {
-    let done = Command::new(common::example(name)).args(args).output().unwrap();
+    let done = Command::new(example(name)).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(done.stdout), text(done.stderr));
     assert!(done.status.success(), "{}\n{stdout}\n{stderr}", done.status);
@@ -35,14 +28,14 @@ fn counts_right(stdout: &str) {
     assert!(stdout.contains(&full), "{stdout}");
 }
 
-#[test]
+#[apply(case)]
 fn the_pool_counts_right_and_tells_its_speed_up() {
     let (stdout, stderr) = run("pool", &["--below", "600000", "--workers", "3"]);
     counts_right(&stdout);
     assert_eq!(stderr, "");
 }
 
-#[test]
+#[apply(case)]
 fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
     let (stdout, stderr) = run("pool", &["--below", "600000", "--workers", "3", "--kill"]);
     counts_right(&stdout);
@@ -52,17 +45,17 @@ fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
     assert!(told[0].contains("given out again"), "{stderr}");
 }
 
-#[test]
+#[apply(case)]
 fn a_pool_says_what_is_wrong_with_its_arguments() {
     for args in [&["--below"][..], &["--workers", "0"], &["--workers", "x"], &["--faster"]] {
-        let done = Command::new(common::example("pool")).args(args).output().unwrap();
+        let done = Command::new(example("pool")).args(args).output().unwrap();
         assert_eq!(done.status.code(), Some(2), "{args:?}");
         let said = String::from_utf8(done.stderr).unwrap();
         assert!(said.contains("usage: pool"), "{args:?}: {said}");
     }
 }
 
-#[test]
+#[apply(case)]
 fn sockets_are_passed_and_the_child_answers_them() {
     let (stdout, stderr) = run("pass_socket", &["5"]);
     assert_eq!(stderr, "");
@@ -77,13 +70,10 @@ fn sockets_are_passed_and_the_child_answers_them() {
     assert_eq!(by_child.count(), 5, "{stdout}");
 }
 
-#[test]
+#[apply(case)]
 fn a_socket_of_a_stranger_is_passed_as_well() {
-    let mut parent = Command::new(common::example("pass_socket"))
-        .arg("0")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut parent =
+        Command::new(example("pass_socket")).arg("0").stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = std::io::BufReader::new(parent.stdout.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();

@@ -1,37 +1,22 @@
 //! The examples `node_parent` and `node_child` from outside, as a user sees them.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
-
-mod common;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// The Node under test, unless there is none.
-fn node() -> Option<OsString> {
-    let node = std::env::var_os("NODE").unwrap_or_else(|| "node".into());
-    let answer = Command::new(&node).arg("--version").output();
-    if answer.is_ok_and(|answer| answer.status.success()) {
-        return Some(node);
-    }
-    assert!(std::env::var_os("REQUIRE_NODE").is_none(), "no Node at {node:?}");
-    println!("skipped: there is no Node");
-    None
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node").join(name)
-}
+use crate::harness::{apply, case};
+use crate::support::example;
+use crate::support::node::{node, script};
 
 /// Runs `node_parent` with this input, which ends when so many lines were printed; the folder of
 /// the Node under test comes first in its path.
 fn parent(node: &OsString, flags: &[&str], input: &str, answers: usize) -> Output {
     let folder = Path::new(node).parent().unwrap_or(Path::new(""));
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut child = Command::new(common::example("node_parent"))
+    let mut child = Command::new(example("node_parent"))
         .arg(script("example_child.cjs"))
         .args(flags)
         .env("PATH", format!("{}:{path}", folder.display()))
@@ -62,7 +47,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-#[test]
+#[apply(case)]
 fn lines_become_messages_and_messages_lines() {
     let Some(node) = node() else { return };
     for flags in [&[][..], &["--serialization", "json"], &["--serialization", "advanced"]] {
@@ -74,7 +59,7 @@ fn lines_become_messages_and_messages_lines() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn handles_have_a_name_and_connections_an_answer() {
     let Some(node) = node() else { return };
     for serialization in ["json", "advanced"] {
@@ -96,7 +81,7 @@ fn handles_have_a_name_and_connections_an_answer() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn the_last_line_says_how_the_script_ended() {
     let Some(node) = node() else { return };
     let output = parent(&node, &[], "{\"exit\": 7}\n", 0);
@@ -109,25 +94,25 @@ fn the_last_line_says_how_the_script_ended() {
     assert!(said(&output).ends_with("exit 0\n"));
 }
 
-#[test]
+#[apply(case)]
 fn wrong_usage_is_told() {
     for flags in [&[][..], &["a.js", "--serialization", "xml"], &["a.js", "b"]] {
-        let output = Command::new(common::example("node_parent")).args(flags).output().unwrap();
+        let output = Command::new(example("node_parent")).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains("usage:"));
     }
-    let output = Command::new(common::example("node_child")).output().unwrap();
+    let output = Command::new(example("node_child")).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("forked by a Node program"));
 }
 
-#[test]
+#[apply(case)]
 fn a_node_program_forks_the_example() {
     let Some(node) = node() else { return };
     for serialization in ["json", "advanced"] {
         let output = Command::new(&node)
             .arg(script("example_parent.cjs"))
-            .arg(common::example("node_child"))
+            .arg(example("node_child"))
             .arg(serialization)
             .stdin(Stdio::null())
             .output()

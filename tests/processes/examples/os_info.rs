@@ -1,9 +1,5 @@
 //! The example `os_info` from outside, and its JSON beside that of a real Node.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,8 +12,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::harness::{apply, case};
+use crate::support;
+
 fn example() -> Command {
-    Command::new(common::example("os_info"))
+    Command::new(support::example("os_info"))
 }
 
 /// Runs to the end: code, standard output, standard error.
@@ -57,7 +56,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-#[test]
+#[apply(case)]
 fn every_stable_field_is_what_node_says() {
     let Some(node) = node() else { return };
     let ours = json_of(example().arg("--json"));
@@ -88,7 +87,7 @@ fn every_stable_field_is_what_node_says() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn every_key_of_node_is_there_with_its_shape() {
     let Some(node) = node() else { return };
     let ours = json_of(example().arg("--json"));
@@ -108,7 +107,7 @@ fn every_key_of_node_is_there_with_its_shape() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn what_changes_all_the_time_is_near_what_node_says() {
     let Some(node) = node() else { return };
     let ours = json_of(example().arg("--json"));
@@ -133,7 +132,7 @@ fn what_changes_all_the_time_is_near_what_node_says() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn the_table_shows_host_and_container_and_a_bar_per_core() {
     let (code, stdout, stderr) = run(&mut example());
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
@@ -149,7 +148,7 @@ fn the_table_shows_host_and_container_and_a_bar_per_core() {
     assert!(stdout.lines().all(|line| line.trim_end() == line));
 }
 
-#[test]
+#[apply(case)]
 fn an_unknown_flag_is_refused_with_the_usage() {
     for flag in [OsString::from("--jsn"), OsString::from("x"), OsString::from_vec(vec![0xff])] {
         let (code, stdout, stderr) = run(example().arg(&flag));
@@ -160,9 +159,9 @@ fn an_unknown_flag_is_refused_with_the_usage() {
     assert!(code == Some(0) && stdout.starts_with("usage: os_info"));
 }
 
-#[test]
+#[apply(case)]
 fn an_output_that_takes_nothing_is_no_panic() {
-    let program = format!("'{}'", common::example("os_info").display());
+    let program = format!("'{}'", support::example("os_info").display());
     for (script, code, said) in [
         ("EXAMPLE --help >/dev/full", 1, "os_info: No space left on device (os error 28)\n"),
         ("EXAMPLE --json >/dev/full", 1, "os_info: No space left on device (os error 28)\n"),
@@ -180,7 +179,7 @@ fn an_output_that_takes_nothing_is_no_panic() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn an_empty_home_is_said_and_one_that_is_not_utf8_is_taken() {
     let (_, stdout, _) = run(example().env("HOME", ""));
     assert!(stdout.contains("HOME is set, but empty"), "{stdout}");
@@ -189,7 +188,7 @@ fn an_empty_home_is_said_and_one_that_is_not_utf8_is_taken() {
     assert_eq!(json_of(example().arg("--json").env("HOME", odd))["homedir"], "/h\u{fffd}");
 }
 
-#[test]
+#[apply(case)]
 fn a_user_without_an_entry_has_numbers_and_no_names() {
     const NOBODY_AT_ALL: u32 = 4_000_000_007;
     let mut command = example();
@@ -213,14 +212,14 @@ fn unshared(flags: &[&str], script: &str) -> Option<(Option<i32>, String, String
         return None;
     }
     let mut command = Command::new("unshare");
-    let program = common::example("os_info");
+    let program = support::example("os_info");
     Some(run(command
         .args(flags)
         .args([OsStr::new("sh"), "-c".as_ref(), script.as_ref()])
         .arg(program)))
 }
 
-#[test]
+#[apply(case)]
 fn a_host_name_that_is_not_utf8_is_a_clear_error() {
     let script = "printf 'h\\377st' > /proc/sys/kernel/hostname && exec \"$0\" --json";
     let Some((code, stdout, stderr)) = unshared(&["--uts"], script) else { return };
@@ -228,7 +227,7 @@ fn a_host_name_that_is_not_utf8_is_a_clear_error() {
     assert_eq!(stderr, "os_info: uname gave a text that is not UTF-8: h\\xffst\n");
 }
 
-#[test]
+#[apply(case)]
 fn a_system_without_proc_is_a_clear_error() {
     let script = "mount -t tmpfs none /proc && exec \"$0\" --json";
     let Some((code, stdout, stderr)) = unshared(&["--mount"], script) else { return };
@@ -264,7 +263,7 @@ impl RealGroup {
     fn json(&self) -> Value {
         let script = "echo $$ > \"$1/inner/cgroup.procs\" && exec \"$0\" --json";
         let mut shell = Command::new("sh");
-        json_of(shell.args(["-c", script]).arg(common::example("os_info")).arg(&self.0))
+        json_of(shell.args(["-c", script]).arg(support::example("os_info")).arg(&self.0))
     }
 }
 
@@ -279,7 +278,7 @@ fn is_v1(controller: &str) -> bool {
     Path::new("/sys/fs/cgroup").join(controller).is_dir()
 }
 
-#[test]
+#[apply(case)]
 fn the_quota_of_a_real_group_is_seen_from_the_group_below() {
     let limits: &[_] = if is_v1("cpu") {
         &[("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "60000")]
@@ -292,7 +291,7 @@ fn the_quota_of_a_real_group_is_seen_from_the_group_below() {
     assert_eq!(json["availableParallelism"], 1);
 }
 
-#[test]
+#[apply(case)]
 fn the_memory_limit_of_a_real_group_is_seen_from_the_group_below() {
     let file = if is_v1("memory") { "memory.limit_in_bytes" } else { "memory.max" };
     let Some(group) = RealGroup::make("memory", &[(file, "268435456")]) else { return };
@@ -302,7 +301,7 @@ fn the_memory_limit_of_a_real_group_is_seen_from_the_group_below() {
     assert!(used > 0 && used <= 268_435_456, "{used}");
 }
 
-#[test]
+#[apply(case)]
 fn the_process_limit_of_a_real_group_is_seen_from_the_group_below() {
     let Some(group) = RealGroup::make("pids", &[("pids.max", "50")]) else { return };
     let limits = &group.json()["limits"];

@@ -1,10 +1,4 @@
 //! Reloads of the example `http_cluster` under load, as its users see them.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
-
-mod common;
-#[allow(dead_code, reason = "shared with http_cluster.rs, which asks more of it")]
-#[path = "common/server.rs"]
-mod server;
 
 use std::io::{BufRead, BufReader};
 use std::process::ChildStderr;
@@ -13,7 +7,8 @@ use std::thread;
 
 use sys::signal::{self, Signal};
 
-use server::{Client, Server};
+use crate::harness::{apply, storm};
+use crate::support::http_server::{Client, Server};
 
 /// What the clients of one kind saw.
 #[derive(Default)]
@@ -27,12 +22,12 @@ struct Seen {
 ///
 /// A kept-alive connection that the server closes between two requests is no failure: the request
 /// finds it closed, without a byte of an answer, and is made again on a new one.
-#[test]
+#[apply(storm)]
 fn reloads_in_a_row_fail_no_request() {
     reload_under_load("rr", if std::env::var_os("CI").is_some() { 200 } else { 40 });
 }
 
-#[test]
+#[apply(storm)]
 fn reloads_fail_no_request_where_the_workers_accept_by_themselves() {
     reload_under_load("none", 20);
 }

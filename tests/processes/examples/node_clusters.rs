@@ -1,37 +1,22 @@
 //! The examples for Node's cluster from outside, as a user sees them, and the two frameworks that
 //! most applications are written with.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use sys::pidfd::PidFd;
 use sys::signal::{Signal, kill};
 
+use crate::harness::{apply, case};
+use crate::support::example;
+use crate::support::node::{node, script};
+
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The Node to test with, if there is one.
-fn node() -> Option<PathBuf> {
-    let node = PathBuf::from(std::env::var_os("NODE").unwrap_or_else(|| "node".into()));
-    let output = Command::new(&node).arg("--version").output();
-    if output.is_ok_and(|output| output.status.success()) {
-        return Some(node);
-    }
-    assert!(std::env::var_os("REQUIRE_NODE").is_none(), "there is no Node");
-    println!("skipped: there is no Node");
-    None
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node").join(name)
-}
 
 /// A server that says on standard output where it listens; killed if a test fails.
 struct Server {
@@ -107,12 +92,12 @@ impl Drop for Server {
 }
 
 fn node_cluster(app: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(common::example("node_cluster"));
+    let mut command = Command::new(example("node_cluster"));
     command.arg(app).args(args);
     command
 }
 
-#[test]
+#[apply(case)]
 fn node_cluster_runs_an_application_and_tells_what_happens() {
     if node().is_none() {
         return;
@@ -139,10 +124,10 @@ fn node_cluster_runs_an_application_and_tells_what_happens() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn node_cluster_says_what_is_wrong() {
     let run = |args: &[&str]| -> Output {
-        Command::new(common::example("node_cluster")).args(args).output().unwrap()
+        Command::new(example("node_cluster")).args(args).output().unwrap()
     };
     for args in [&[][..], &["--workers", "2"], &["a.js", "--workers", "0"], &["a.js", "b.js"]] {
         let output = run(args);
@@ -158,22 +143,22 @@ fn node_cluster_says_what_is_wrong() {
     }
 }
 
-#[test]
+#[apply(case)]
 fn rust_worker_serves_under_a_node_primary_and_alone() {
     let Some(node) = node() else { return };
     let mut command = Command::new(node);
-    command.arg(script("run_workers.js")).arg(common::example("rust_worker")).arg("0");
+    command.arg(script("run_workers.js")).arg(example("rust_worker")).arg("0");
     let server = Server::start(&mut command);
     server.all_answer(2, |id| format!("hello from rust worker {id} (pid "));
     let (status, log) = server.end();
     assert!(status.success(), "{status}: {log}");
 
-    let alone = Server::start(Command::new(common::example("rust_worker")).arg("0"));
+    let alone = Server::start(Command::new(example("rust_worker")).arg("0"));
     assert!(alone.get().starts_with("hello from rust worker 0 (pid "));
 }
 
 /// Express and Fastify, from the registry, into a folder that goes again: only where CI asks.
-#[test]
+#[apply(case)]
 fn express_and_fastify_run_unchanged() {
     if node().is_none() {
         return;

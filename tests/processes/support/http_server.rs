@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sys::pidfd::PidFd;
 use sys::signal::{self, Signal};
 
-use crate::common;
+use crate::support::example;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,7 +21,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(common::example("http_cluster"))
+        let mut child = Command::new(example("http_cluster"))
             .args(["--port", "0"])
             .args(flags)
             .stdout(Stdio::piped())
