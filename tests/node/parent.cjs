@@ -323,7 +323,7 @@ const scenarios = {
     for (const child of children) await child.endsWell();
   },
 
-  async what_is_no_channel_is_none() {
+  async a_descriptor_that_is_no_channel_is_none() {
     const env = (more) => ({ ...process.env, ...more });
     const said = async (more, stdio = ['ignore', 'pipe', 'inherit']) => {
       const child = spawn(program, ['role', 'who_forked_me'], { env: env(more), stdio });

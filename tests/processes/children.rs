@@ -1,5 +1,8 @@
 //! Children of every kind: the crate `child-process`.
 
-mod beyond_node;
 mod control_groups;
+mod exits;
 mod node_suite;
+mod options;
+mod streams;
+mod timeouts;

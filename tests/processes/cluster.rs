@@ -1,6 +1,7 @@
 //! Primaries and workers: the crate `cluster`, without Node.
 
 mod accepting;
+mod addresses;
 mod connection_limit;
 mod disconnect;
 mod dispatch;

@@ -29,7 +29,7 @@ fn counts_right(stdout: &str) {
 }
 
 #[apply(case)]
-fn the_pool_counts_right_and_tells_its_speed_up() {
+fn the_pool_counts_right_and_prints_its_speed_up() {
     let (stdout, stderr) = run("pool", &["--below", "600000", "--workers", "3"]);
     counts_right(&stdout);
     assert_eq!(stderr, "");
@@ -39,10 +39,10 @@ fn the_pool_counts_right_and_tells_its_speed_up() {
 fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
     let (stdout, stderr) = run("pool", &["--below", "600000", "--workers", "3", "--kill"]);
     counts_right(&stdout);
-    let told: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).collect();
-    assert_eq!(told.len(), 1, "{stderr}");
-    assert!(told[0].starts_with("worker ") && told[0].contains("SIGKILL"), "{stderr}");
-    assert!(told[0].contains("given out again"), "{stderr}");
+    let seen: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(seen.len(), 1, "{stderr}");
+    assert!(seen[0].starts_with("worker ") && seen[0].contains("SIGKILL"), "{stderr}");
+    assert!(seen[0].contains("given out again"), "{stderr}");
 }
 
 #[apply(case)]
@@ -71,7 +71,7 @@ fn sockets_are_passed_and_the_child_answers_them() {
 }
 
 #[apply(case)]
-fn a_socket_of_a_stranger_is_passed_as_well() {
+fn a_socket_of_another_program_is_passed_as_well() {
     let mut parent =
         Command::new(example("pass_socket")).arg("0").stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = std::io::BufReader::new(parent.stdout.take().unwrap());

@@ -150,7 +150,7 @@ fn axum_serves_on_unix_sockets_too() {
 }
 
 #[apply(case)]
-fn ten_kept_alive_clients_are_let_go_in_peace() {
+fn ten_kept_alive_clients_are_released_without_an_error() {
     for policy in ["rr", "none", "reuse-port"] {
         let server = Server::start(&["--workers", "2", "--delay-ms", "100", "--policy", policy]);
         let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
@@ -211,11 +211,11 @@ fn a_worker_that_does_not_end_is_ended_at_the_deadlines() {
     signal::kill(server.pid(), Signal::TERM).unwrap();
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(0));
-    assert!(log.ends_with("exit 1 SIGKILL\n"), "a stopped worker does not hear SIGTERM:\n{log}");
+    assert!(log.ends_with("exit 1 SIGKILL\n"), "a stopped worker does not see SIGTERM:\n{log}");
 }
 
 #[apply(case)]
-fn wrong_flags_are_told_in_one_line_with_code_2() {
+fn wrong_flags_are_reported_in_one_line_with_code_2() {
     let cases: [(&[&str], &str); 9] = [
         (&["--workers", "0"], "--workers must be a number from 1 to 4096, not '0'"),
         (&["--workers", "many"], "--workers must be a number from 1 to 4096, not 'many'"),

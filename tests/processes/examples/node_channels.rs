@@ -95,7 +95,7 @@ fn the_last_line_says_how_the_script_ended() {
 }
 
 #[apply(case)]
-fn wrong_usage_is_told() {
+fn wrong_usage_is_reported() {
     for flags in [&[][..], &["a.js", "--serialization", "xml"], &["a.js", "b"]] {
         let output = Command::new(example("node_parent")).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2));

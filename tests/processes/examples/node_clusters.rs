@@ -98,7 +98,7 @@ fn node_cluster(app: &Path, args: &[&str]) -> Command {
 }
 
 #[apply(case)]
-fn node_cluster_runs_an_application_and_tells_what_happens() {
+fn node_cluster_runs_an_application_and_prints_its_events() {
     if node().is_none() {
         return;
     }

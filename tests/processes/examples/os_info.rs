@@ -108,7 +108,7 @@ fn every_key_of_node_is_there_with_its_shape() {
 }
 
 #[apply(case)]
-fn what_changes_all_the_time_is_near_what_node_says() {
+fn changing_values_are_near_those_of_node() {
     let Some(node) = node() else { return };
     let ours = json_of(example().arg("--json"));
     let near = |what: &str, mine: &Value, its: &Value, far: f64| {
@@ -180,7 +180,7 @@ fn an_output_that_takes_nothing_is_no_panic() {
 }
 
 #[apply(case)]
-fn an_empty_home_is_said_and_one_that_is_not_utf8_is_taken() {
+fn an_empty_home_is_reported_and_a_home_that_is_not_utf8_is_used() {
     let (_, stdout, _) = run(example().env("HOME", ""));
     assert!(stdout.contains("HOME is set, but empty"), "{stdout}");
     assert!(json_of(example().arg("--json").env("HOME", ""))["homedir"].is_null());

@@ -101,7 +101,7 @@ fn a_clean_case_passes() {
 }
 
 #[apply(case)]
-fn a_panic_is_told_with_its_text() {
+fn a_panic_is_reported_with_its_text() {
     let said = ["exit status: 101", "the text of the panic", "said before the panic"];
     fails("panics", &said);
 }
