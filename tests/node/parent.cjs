@@ -1,4 +1,4 @@
-// Forks a Rust program and asserts what it does: `node parent.cjs SCENARIO json|advanced FIXTURE`.
+// Forks a Rust program and asserts what it does: `node parent.cjs SCENARIO json|advanced PROGRAM`.
 'use strict';
 const assert = require('assert');
 const { fork, spawn } = require('child_process');
@@ -9,12 +9,12 @@ const os = require('os');
 const path = require('path');
 const { once } = require('events');
 
-const [scenario, serialization, fixture] = process.argv.slice(2);
+const [scenario, serialization, program] = process.argv.slice(2);
 const advanced = serialization === 'advanced';
 const HELLO = 'hello from rust\n';
 
 function start() {
-  const child = fork('role', ['node-peer'], { execPath: fixture, execArgv: [], serialization });
+  const child = fork('role', ['node_peer'], { execPath: program, execArgv: [], serialization });
   return watched(child);
 }
 
@@ -113,7 +113,7 @@ const scenarios = {
     for (const index of [0, 1, 2, 3, 4, 9]) {
       const stdio = ['ignore', 'ignore', 'inherit', ...Array(10).fill('ignore')].slice(0, Math.max(3, index + 1));
       stdio[index] = 'ipc';
-      const child = watched(spawn(fixture, ['role', 'node-peer'], { stdio, serialization }));
+      const child = watched(spawn(program, ['role', 'node_peer'], { stdio, serialization }));
       child.send({ index });
       assert.deepStrictEqual(await child.value(), { index });
       await child.endsWell();
@@ -323,10 +323,10 @@ const scenarios = {
     for (const child of children) await child.endsWell();
   },
 
-  async what_is_no_channel_is_none() {
+  async a_descriptor_that_is_no_channel_is_none() {
     const env = (more) => ({ ...process.env, ...more });
     const said = async (more, stdio = ['ignore', 'pipe', 'inherit']) => {
-      const child = spawn(fixture, ['role', 'who-forked-me'], { env: env(more), stdio });
+      const child = spawn(program, ['role', 'who_forked_me'], { env: env(more), stdio });
       const heard = await text(child.stdout);
       return heard.trim();
     };

@@ -64,7 +64,7 @@ const deeds = {
     const [there, back] = [evaluated(expression), value].map((it) => JSON.parse(JSON.stringify(it)));
     process.send(util.isDeepStrictEqual(there, back));
   },
-  tell: ({ expression }) => process.send(evaluated(expression)),
+  evaluate: ({ expression }) => process.send(evaluated(expression)),
   raw: ({ text }) => raw(text),
   bytes: ({ hex }) => raw(Buffer.from(hex, 'hex')),
   // Goes on after an error that nobody has caught, and tells it.

@@ -1,0 +1,23 @@
+//! Primaries and workers: the crate `cluster`, without Node.
+
+mod accepting;
+mod addresses;
+mod connection_limit;
+mod disconnect;
+mod dispatch;
+mod errors;
+mod failures;
+mod lifecycle;
+mod listening;
+mod many;
+mod messages;
+mod node_suite;
+mod races;
+mod reload;
+mod reuse_port;
+mod setup;
+mod shortage;
+mod shutdown;
+mod sockets;
+mod unread_messages;
+mod workers;

@@ -1,0 +1,12 @@
+//! Node on the other side of a channel: as parent, child, primary and worker.
+
+mod child;
+mod handles;
+mod hostile;
+mod mixed_workers;
+mod parent;
+mod primary;
+mod random_values;
+mod worker_sockets;
+mod worker_trouble;
+mod workers;

@@ -1,0 +1,53 @@
+//! Shell scripts as children, and what becomes of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use child_process::{Child, Command, Event};
+
+use crate::support::WAIT_MAX;
+
+/// A shell script as a command.
+pub(crate) fn sh(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    command
+}
+
+/// The names of all events of a child, to the last.
+pub(crate) fn story(child: &Child) -> Vec<String> {
+    let events = child.events();
+    let mut names = Vec::new();
+    while let Ok(event) = events.recv_timeout(WAIT_MAX) {
+        names.push(match event {
+            Event::Message(message) => format!("Message({})", message.decode::<String>().unwrap()),
+            event => format!("{event:?}"),
+        });
+    }
+    names
+}
+
+/// A folder that goes away by itself.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("brood-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
