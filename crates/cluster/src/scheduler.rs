@@ -14,13 +14,9 @@
 
 mod backend;
 mod drain;
-mod limit;
-mod load;
 mod node_backend;
 mod pick;
-mod refresh;
 mod reuse_port;
-mod sticky;
 mod tick;
 
 use std::collections::VecDeque;

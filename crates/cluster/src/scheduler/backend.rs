@@ -176,6 +176,18 @@ impl Backend {
         self.state == BackendState::Open && !self.slow && !self.full && self.records.len() < window
     }
 
+    pub(super) fn load(&self) -> u64 {
+        let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
+        self.closed_counter.as_ref().map_or(unread, |closed_counter| {
+            let given = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
+            given.saturating_sub(closed_counter.closed())
+        })
+    }
+
+    pub(super) fn is_at_its_limit(&self) -> bool {
+        self.open_max.is_some_and(|max| self.load() >= u64::from(max))
+    }
+
     /// Has to be looked at every tick.
     pub(super) fn is_watched(&self) -> bool {
         match self.state {

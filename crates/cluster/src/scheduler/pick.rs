@@ -2,6 +2,11 @@
 //!
 //! Pure.
 
+mod least_loaded;
+mod limit;
+mod refresh;
+pub(super) mod sticky;
+
 use std::time::Instant;
 
 use crate::contract::{Affinity, Output};

@@ -12,7 +12,7 @@ fn sticky_harness(
         change(options);
     });
     let mut order: Vec<WorkerId> = (1..=workers).collect();
-    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::sticky::weight(1, *slot)));
+    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::pick::sticky::weight(1, *slot)));
     (harness, order)
 }
 

@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use crate::contract::{Affinity, Output};
 
-use super::Scheduler;
-use super::backend::Backend;
+use crate::scheduler::Scheduler;
+use crate::scheduler::backend::Backend;
 
 impl<H: Affinity> Scheduler<H> {
     /// Nobody is free: the next end in a worker at its limit will be told. Answers whether there
     /// was one meanwhile.
-    pub(super) fn await_closed(&self) -> bool {
+    pub(in crate::scheduler) fn await_closed(&self) -> bool {
         if self.blocked_until.is_some() {
             return false;
         }
@@ -46,10 +46,6 @@ impl<H: Affinity> Scheduler<H> {
 }
 
 impl Backend {
-    pub(super) fn is_at_its_limit(&self) -> bool {
-        self.open_max.is_some_and(|max| self.load() >= u64::from(max))
-    }
-
     fn has_room_now(&self) -> bool {
         if let (Some(_), Some(closed_counter)) = (self.open_max, &self.closed_counter) {
             closed_counter.notify_next();

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use crate::contract::{Affinity, ClosedCounter, WorkerId};
 
-use super::Scheduler;
-use super::backend::Backend;
+use crate::scheduler::Scheduler;
 
 impl<H: Affinity> Scheduler<H> {
     /// The worker counts what has ended here.
@@ -36,15 +35,5 @@ impl<H: Affinity> Scheduler<H> {
         let at = least.or_else(|| self.pick_deeper(turn))?;
         self.cursor = at + 1;
         Some(at)
-    }
-}
-
-impl Backend {
-    pub(super) fn load(&self) -> u64 {
-        let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
-        self.closed_counter.as_ref().map_or(unread, |closed_counter| {
-            let given = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
-            given.saturating_sub(closed_counter.closed())
-        })
     }
 }

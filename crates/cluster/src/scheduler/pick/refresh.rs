@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{Affinity, Output, WorkerKind};
 
-use super::Scheduler;
-use super::backend::{Backend, BackendState};
-use super::pick::Choice;
+use super::Choice;
 use super::sticky::weight;
+use crate::scheduler::Scheduler;
+use crate::scheduler::backend::{Backend, BackendState};
 
 /// What was seen is true for so long, unless the lane was given something since.
 const FRESH: Duration = Duration::from_millis(1);

@@ -3,7 +3,7 @@
 //! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
 //! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
 //! worker gets its predecessor's. What a client left with its worker is worth some waiting, so a
-//! lane is late and stuck only after [`PATIENCE`](super::PATIENCE). Of two workers in one slot the
+//! lane is late and stuck only after [`PATIENCE`](crate::scheduler::PATIENCE). Of two workers in one slot the
 //! younger is chosen. A Node worker is free here as long as it may have one more unanswered:
 //! whoever comes back at once finds it again.
 //!
@@ -12,8 +12,8 @@
 use crate::contract::{Affinity, SlotId, WorkerKind};
 use crate::hash::mix;
 
-use super::Scheduler;
-use super::node_backend::NODE_WINDOW;
+use crate::scheduler::Scheduler;
+use crate::scheduler::node_backend::NODE_WINDOW;
 
 impl<H: Affinity> Scheduler<H> {
     /// The free lane that this client belongs to.
@@ -32,7 +32,7 @@ impl<H: Affinity> Scheduler<H> {
     }
 }
 
-pub(super) fn weight(client: u64, slot: SlotId) -> u64 {
+pub(in crate::scheduler) fn weight(client: u64, slot: SlotId) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
