@@ -1,18 +1,18 @@
-//! Dealing by load: who has the fewest connections, open or in the queue, is next.
+//! Least connections: the backend with the fewest connections, open or in its queue, is next.
 //!
-//! The primary knows what it sent and was given back, the worker counts what has ended; where it
-//! counts nothing, as Node's do not, its load is what it has not answered.
+//! The primary knows how many connections it has dispatched and reclaimed, and the worker counts
+//! those that it has closed. Node workers count nothing: their load is the number of connections
+//! that they have not answered.
 //!
 //! Pure.
 
 use std::sync::Arc;
 
 use crate::contract::{Affinity, ClosedCounter, WorkerId};
-
 use crate::scheduler::Scheduler;
 
 impl<H: Affinity> Scheduler<H> {
-    /// The worker counts what has ended here.
+    /// Sets the counter on which the worker counts its closed connections.
     pub(crate) fn set_closed_counter(
         &mut self,
         worker: WorkerId,
@@ -23,7 +23,7 @@ impl<H: Affinity> Scheduler<H> {
         }
     }
 
-    /// The free lane with the least load; among equals the first whose turn it is.
+    /// Picks the free backend with the least load; among equals the one whose turn is next.
     pub(super) fn pick_least_loaded(&mut self) -> Option<usize> {
         if self.blocked_until.is_some() {
             return None;
@@ -32,7 +32,7 @@ impl<H: Affinity> Scheduler<H> {
         let order = (turn..self.backends.len()).chain(0..turn);
         let free = order.filter(|at| self.backends[*at].is_free(self.window));
         let least = free.min_by_key(|at| self.backends[*at].load());
-        let at = least.or_else(|| self.pick_deeper(turn))?;
+        let at = least.or_else(|| self.next_with_node_window(turn))?;
         self.cursor = at + 1;
         Some(at)
     }

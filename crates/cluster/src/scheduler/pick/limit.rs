@@ -1,52 +1,55 @@
-//! A maximum of open connections: a worker that has as many as it may is passed over.
+//! The connection limit: a worker that has as many connections as it may have is skipped.
 //!
-//! How many it has is known without asking, see `load`. When nobody is free, those that are only
-//! at their limit are told to say when the next of theirs ends. So whoever came waits here or
-//! with the kernel, is refused by nobody and handed round by nobody, and no time is spent on
-//! looking again and again.
+//! The primary computes that number without a poll, see [`Backend::load`]. When no backend is free,
+//! each worker that is only at its limit is asked to report the next connection that it closes. So
+//! clients wait in the primary or in the kernel's backlog, no connection is refused or passed from
+//! worker to worker, and nothing is polled meanwhile.
 //!
 //! Pure.
 
 use std::time::Instant;
 
 use crate::contract::{Affinity, Output};
-
 use crate::scheduler::Scheduler;
 use crate::scheduler::backend::Backend;
 
 impl<H: Affinity> Scheduler<H> {
-    /// Nobody is free: the next end in a worker at its limit will be told. Answers whether there
-    /// was one meanwhile.
+    /// Asks every worker that is only at its limit to report the next connection that it closes.
+    /// Returns whether one of them has room by now.
     pub(in crate::scheduler) fn await_closed(&self) -> bool {
         if self.blocked_until.is_some() {
             return false;
         }
         let backends =
             self.backends.iter().filter(|backend| backend.is_free_but_for_its_limit(self.window));
-        // All of them are told.
-        backends.filter(|backend| backend.has_room_now()).count() > 0
+        // `any` would stop at the first, and leave the others without the request.
+        backends.filter(|backend| backend.await_closed()).count() > 0
     }
 
-    /// Nobody was free, and somebody was only at its limit: all hangs on what that says. It may
-    /// have room by now.
+    /// Whether dispatch depends on a report of room: no backend is free, and at least one is only
+    /// at its limit. A worker may have room by now.
     pub(crate) fn awaits_room(&self) -> bool {
         let limited = |backend: &Backend| {
             backend.open_max.is_some() && backend.is_free_but_for_its_limit(self.window)
         };
-        self.open && !self.accepting && self.backends.iter().any(limited)
+        self.is_open && !self.accepting && self.backends.iter().any(limited)
     }
 
-    /// The address is given up: what waits is served by those that are left, whatever they have.
+    /// Lifts all limits when the address is closed: the workers that are left get the waiting
+    /// connections, however many they have.
     pub(crate) fn lift_limits(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         let limits = self.backends.iter_mut().filter_map(|backend| backend.open_max.take());
         if limits.count() > 0 {
-            self.dispatch(now, out);
+            self.dispatch_waiting(now, out);
         }
     }
 }
 
 impl Backend {
-    fn has_room_now(&self) -> bool {
+    /// Asks the worker to report the next connection that it closes. Returns whether it has room.
+    fn await_closed(&self) -> bool {
+        // A connection that is closed before the request is not reported. Therefore the load is
+        // read after it.
         if let (Some(_), Some(closed_counter)) = (self.open_max, &self.closed_counter) {
             closed_counter.notify_next();
         }
