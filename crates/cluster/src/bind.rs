@@ -79,17 +79,21 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
     }
 }
 
-/// Opens the first of several TCP sockets at one address; the others [`join`].
-pub(crate) fn found(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::reuse_port::bind_first(address, backlog, v6_only))
+/// Opens the first of several TCP sockets at one address.
+pub(crate) fn bind_first(address: &Address, backlog: u32) -> io::Result<Bound> {
+    bind_reuse_port(address, |address, v6_only| {
+        sys::reuse_port::bind_first(address, backlog, v6_only)
+    })
 }
 
-/// Opens one more.
-pub(crate) fn join(address: &Address, backlog: u32) -> io::Result<Bound> {
-    grouped(address, |address, v6_only| sys::reuse_port::bind_next(address, backlog, v6_only))
+/// Opens a further socket at an address that was opened with [`bind_first`].
+pub(crate) fn bind_next(address: &Address, backlog: u32) -> io::Result<Bound> {
+    bind_reuse_port(address, |address, v6_only| {
+        sys::reuse_port::bind_next(address, backlog, v6_only)
+    })
 }
 
-fn grouped(
+fn bind_reuse_port(
     address: &Address,
     open: impl Fn(SocketAddr, bool) -> io::Result<OwnedFd>,
 ) -> io::Result<Bound> {

@@ -1,5 +1,6 @@
 //! The primary: the process that opens the ports, starts the workers and deals the connections.
 
+mod accept_state;
 mod affinity;
 pub(crate) mod builder;
 mod callbacks;
@@ -7,6 +8,7 @@ mod driver;
 pub(crate) mod event;
 mod inherited;
 mod listen_socket;
+mod reuse_port_group;
 pub(crate) mod settings;
 mod shared;
 mod spawner;

@@ -31,7 +31,7 @@ use crate::contract::{
 use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::scheduler::{Scheduler, TICK, Verdict};
+use crate::scheduler::{Scheduler, TICK, WorkerHealth};
 use crate::worker_options::WorkerOptions;
 use addresses::AddressTable;
 use lifecycle::{Event, Lifecycle, Times};
@@ -174,13 +174,13 @@ impl<H: Affinity> Supervisor<H> {
             }
             Input::HasRoom { key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
-                    scheduler.dispatch(now, out);
+                    scheduler.dispatch_waiting(now, out);
                 }
                 !self.ending.is_empty()
             }
             Input::HasRoomDelayed => {
                 let waiting = self.schedulers.values_mut().filter(|it| it.awaits_room());
-                waiting.for_each(|scheduler| scheduler.dispatch(now, out));
+                waiting.for_each(|scheduler| scheduler.dispatch_waiting(now, out));
                 self.room_poll_at = Some(now + TICK);
                 !self.ending.is_empty()
             }
@@ -353,11 +353,11 @@ impl<H: Affinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) -> bool {
         let Some(scheduler) = self.schedulers.get_mut(&key) else { return false };
-        let verdict = scheduler.depth(worker, records, now, out);
-        let gone = scheduler.has_gone();
-        match verdict {
-            Verdict::Fine => gone || !self.ending.is_empty(),
-            Verdict::Unresponsive => {
+        let health = scheduler.depth(worker, records, now, out);
+        let gone = scheduler.has_removed();
+        match health {
+            WorkerHealth::Responsive => gone || !self.ending.is_empty(),
+            WorkerHealth::Unresponsive => {
                 self.unresponsive(worker, now, out);
                 true
             }
@@ -373,7 +373,7 @@ impl<H: Affinity> Supervisor<H> {
     ) -> bool {
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.answered(worker, nth, answer, now, out);
-            return scheduler.has_gone() || !self.ending.is_empty();
+            return scheduler.has_removed() || !self.ending.is_empty();
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
             self.close_all([connection], out);

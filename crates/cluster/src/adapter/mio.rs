@@ -10,9 +10,11 @@ use ::mio::{Interest, Registry, Token};
 use crate::worker::listener::Listener;
 use crate::worker::stream::Stream;
 
-/// When the listener is readable, call [`try_accept`](Listener::try_accept) until it returns `None`.
-/// Deregister the listener before it is dropped: the primary keeps a copy of the queue open, so
-/// closing does not remove it from the poll.
+/// A listener as a source of mio's `Poll`.
+///
+/// When the listener is readable, call [`try_accept`](Listener::try_accept) until there is no
+/// connection left. Deregister the listener before it is dropped: the primary keeps a copy of the
+/// queue open, so closing does not remove the descriptor from the `Poll`.
 impl<S: Stream> Source for Listener<S> {
     fn register(
         &mut self,

@@ -19,10 +19,12 @@ use sys::signal::{Signal, SignalWatch};
 
 use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
+use crate::primary::accept_state::PollTimer;
 use crate::primary::builder::Signals;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
 use crate::primary::listen_socket::ListenSocket;
+use crate::primary::reuse_port_group::ReusePortGroup;
 use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::spawner::Spawner;
@@ -31,7 +33,6 @@ use crate::primary::workers::{WorkerIo, Workers};
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::ToPrimary;
 use crate::supervisor::Supervisor;
-use listen_sockets::ReusePortGroup;
 use replies::PendingReplies;
 
 /// Jobs handled before the other sources get their turn.
@@ -64,8 +65,7 @@ pub(crate) struct Driver {
     listen_sockets: BTreeMap<SocketId, ListenSocket>,
     /// Where an address has several, or may have: whose each is, and their backlogs.
     groups: BTreeMap<Key, ReusePortGroup>,
-    /// When the sockets from which workers accept are looked at.
-    poll_at: Option<Instant>,
+    poll_timer: PollTimer,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
@@ -109,7 +109,7 @@ impl Driver {
             leaving: Vec::new(),
             listen_sockets: BTreeMap::new(),
             groups: BTreeMap::new(),
-            poll_at: None,
+            poll_timer: PollTimer::default(),
             watched: BTreeMap::new(),
             next_token: 0,
             signals,
@@ -248,8 +248,8 @@ impl Driver {
             Some(Watched::Signals) => self.take_signals(),
             Some(Watched::ListenSocket(socket)) => {
                 if let Some(listen_socket) = self.listen_sockets.get_mut(socket) {
-                    listen_socket.may_be_ready(turn);
-                    self.poll_later(turn);
+                    listen_socket.readable(turn);
+                    self.arm_poll_timer(turn);
                 }
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
@@ -337,7 +337,7 @@ impl Driver {
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let listen_sockets =
             self.listen_sockets.values().filter_map(|listen_socket| listen_socket.deadline(now));
-        listen_sockets.chain(self.poll_at).chain(self.supervisor.deadline()).min()
+        listen_sockets.chain(self.poll_timer.deadline()).chain(self.supervisor.deadline()).min()
     }
 }
 

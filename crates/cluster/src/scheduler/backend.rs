@@ -1,5 +1,5 @@
-//! A lane: the primary's picture of one worker's hand-off queue, or of what a Node worker has not
-//! answered.
+//! A backend: the primary's view of one worker's hand-off queue, or of the connections that a Node
+//! worker has not answered.
 //!
 //! Pure.
 
@@ -18,76 +18,84 @@ pub(super) struct Backend {
     pub(super) slot: SlotId,
     pub(super) kind: WorkerKind,
     pub(super) state: BackendState,
-    /// Sent and, as far as known, unread; of a Node worker: not answered.
-    pub(super) records: VecDeque<Sent>,
-    /// `PollDepth` is under way; so many records lay in the queue then.
-    pub(super) asked: Option<usize>,
-    /// The kernel refused a record for want of room, or the lane rests.
-    pub(super) full: bool,
-    /// The oldest record was unread for longer than this when it was last looked at.
-    pub(super) slow: bool,
+    /// The records that were sent and, as far as is known, are unread; for a Node worker, the
+    /// connections that it has not answered. Oldest first.
+    pub(super) records: VecDeque<SentRecord>,
+    /// The length of `records` when the queue was last polled, while the answer is due.
+    pub(super) polled_depth: Option<usize>,
+    /// The kernel refused a record for want of room, or a Node worker is in its back-off.
+    pub(super) is_full: bool,
+    /// The oldest record was unread for `slow_after` when the queue was last polled.
+    pub(super) is_slow: bool,
     pub(super) slow_after: Duration,
-    /// Was looked at then, before it was passed over, and given nothing since.
-    pub(super) polled_at: Option<Instant>,
-    /// Unread for longer than [`SLOW`] ever since, and nothing read.
+    /// When the queue was last polled because it was about to be skipped; cleared by the next
+    /// dispatch.
+    pub(super) refreshed_at: Option<Instant>,
+    /// The worker has read nothing since this time, at which its oldest record had been unread for
+    /// [`SLOW`].
     pub(super) stalled_since: Option<Instant>,
-    /// What a Node worker says is not heard now.
-    pub(super) paused: bool,
-    /// A Node worker took nothing: until then it is asked for nothing more, and how long that is.
-    pub(super) rest: Option<(Instant, Duration)>,
-    /// The worker's count of what has ended.
+    /// The primary does not read the Node worker's channel at present.
+    pub(super) is_paused: bool,
+    /// A Node worker took nothing: the end of its current back-off, and the length of that.
+    pub(super) backoff: Option<(Instant, Duration)>,
+    /// The counter of the connections that the worker has closed.
     pub(super) closed_counter: Option<Arc<dyn ClosedCounter>>,
-    /// It accepts from its slot's own socket, too.
-    pub(super) own: bool,
-    /// It was last found to do so.
+    /// The worker also accepts, from its slot's own socket.
+    pub(super) has_own_socket: bool,
+    /// Whether the worker accepted from its own socket when that was last determined.
     pub(super) was_accepting: bool,
-    /// So many connections it may have, open or in its queue.
+    /// The number of connections that the worker may have, open or in its queue.
     pub(super) open_max: Option<u32>,
     pub(super) counters: WorkerCounters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BackendState {
-    /// The queue exists; the worker has not said that it listens.
+    /// The queue exists; the worker has not reported that it listens.
     Granted,
+    /// The backend is in use.
     Open,
-    /// Emptied because it was stuck; gets probes only.
+    /// The queue stalled and was reclaimed. The worker gets probes only.
     Suspect,
-    /// `Reclaim` is under way.
-    Taking(After),
-    /// The last `Reclaim` came; `PollDepth` is under way, to see whether that was all. It is not when
-    /// this process is out of descriptors.
-    Checking(u32),
-    /// It was not all; the number counts the tries.
-    Again(u32),
-    /// `EndQueue` was said; the worker reads the rest.
-    Ended,
-    /// A Node worker that gets nothing more has still to answer, or to be gone for good.
-    Answering,
+    /// The answer to `Reclaim` is due.
+    Reclaiming(AfterReclaim),
+    /// The queue was reclaimed after this many retries, and the answer to `PollDepth` is due, which
+    /// shows whether anything is left. That is so when this process is out of descriptors.
+    Verifying(u32),
+    /// Something was left; the number counts the retries.
+    RetryingReclaim(u32),
+    /// `EndQueue` was sent: the worker reads the rest. A Node worker gets nothing more, and answers
+    /// what it has.
+    Draining,
+    /// The Node worker takes nothing more. Its last answers are due, or the end of its channel.
+    AwaitingAnswers,
 }
 
-/// What follows when a queue is taken back. Later ones win.
+/// What happens to a backend when its queue has been reclaimed. A later variant replaces an earlier
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum After {
+pub(super) enum AfterReclaim {
     Suspect,
-    End,
-    /// With the tries so far.
+    Drain,
+    /// The queue is dropped, with the number of retries so far.
     Drop(u32),
 }
 
+/// A record that was sent and has not been read, as far as is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    pub(super) at: Instant,
-    /// Of the connection; `None` for a probe.
-    pub(super) connection: Option<Origin>,
+pub(super) struct SentRecord {
+    pub(super) sent_at: Instant,
+    /// The connection that the record carries; `None` for a probe.
+    pub(super) connection: Option<ConnectionTag>,
 }
 
+/// What the scheduler remembers of a connection that it has dispatched.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    /// Counted from the first that was accepted: its age.
+pub(super) struct ConnectionTag {
+    /// The number of the connection in the order of `accept`: its age.
     pub(super) number: u64,
-    /// Has been taken back before.
-    pub(super) again: bool,
+    /// The connection has been reclaimed at least once.
+    pub(super) was_reclaimed: bool,
 }
 
 impl Backend {
@@ -104,36 +112,36 @@ impl Backend {
             kind,
             state: BackendState::Granted,
             records: VecDeque::new(),
-            asked: None,
-            full: false,
-            slow: false,
+            polled_depth: None,
+            is_full: false,
+            is_slow: false,
             slow_after,
-            polled_at: None,
+            refreshed_at: None,
             stalled_since: None,
-            paused: false,
-            rest: None,
+            is_paused: false,
+            backoff: None,
             closed_counter: None,
-            own: false,
+            has_own_socket: false,
             was_accepting: false,
             open_max,
             counters: WorkerCounters::default(),
         }
     }
 
-    /// Is sent a connection; what was seen of it before is not true any more.
-    pub(super) fn give(&mut self, sent: Sent) {
+    /// Adds a dispatched connection. A poll from before does not count any more.
+    pub(super) fn push(&mut self, sent: SentRecord) {
         self.records.push_back(sent);
-        self.polled_at = None;
+        self.refreshed_at = None;
     }
 
     /// Takes the answer to `PollDepth`.
-    pub(super) fn saw(&mut self, unread: usize, now: Instant) {
-        let Some(asked) = self.asked.take() else { return };
-        let read = asked.saturating_sub(unread).min(self.records.len());
+    pub(super) fn update_depth(&mut self, unread: usize, now: Instant) {
+        let Some(polled) = self.polled_depth.take() else { return };
+        let read = polled.saturating_sub(unread).min(self.records.len());
         self.records.drain(..read);
-        self.slow = self.is_unread_for(self.slow_after, now);
+        self.is_slow = self.is_unread_for(self.slow_after, now);
         if read > 0 || unread == 0 {
-            self.full = false;
+            self.is_full = false;
             self.stalled_since = None;
         }
         if self.is_unread_for(SLOW, now) {
@@ -141,24 +149,25 @@ impl Backend {
         }
     }
 
-    /// Its oldest record is unread, or not answered, for this long.
-    pub(super) fn is_unread_for(&self, time: Duration, now: Instant) -> bool {
-        self.records.front().is_some_and(|oldest| oldest.at + time <= now)
-    }
-
-    /// A record did not get in; tells whose it was.
-    pub(super) fn refused(&mut self) -> Option<Origin> {
-        // It was among those sent last. Refusals come in the order of what was sent, so that
-        // giving each the oldest of those keeps them in line.
-        let last = self.records.back()?.at;
-        let at = self.records.iter().position(|sent| sent.at == last)?;
+    /// Removes a record that the kernel refused. Returns the tag of its connection.
+    pub(super) fn remove_refused(&mut self) -> Option<ConnectionTag> {
+        // The record is among those that were sent last. Refusals arrive in the order of the
+        // sends, so removing the oldest of those keeps the tags with their connections.
+        let last = self.records.back()?.sent_at;
+        let at = self.records.iter().position(|sent| sent.sent_at == last)?;
         let sent = self.records.remove(at)?;
-        self.asked = self.asked.map(|asked| asked.min(self.records.len()));
-        // Nobody looks at an empty lane again.
-        self.slow &= !self.records.is_empty();
+        self.polled_depth = self.polled_depth.map(|polled| polled.min(self.records.len()));
+        // An empty backend is not polled, so nothing else would clear this.
+        self.is_slow &= !self.records.is_empty();
         sent.connection
     }
 
+    /// Whether the oldest record has been unread, or unanswered, for this long.
+    pub(super) fn is_unread_for(&self, time: Duration, now: Instant) -> bool {
+        self.records.front().is_some_and(|oldest| oldest.sent_at + time <= now)
+    }
+
+    /// Whether the backend can take a connection in its turn.
     pub(super) fn is_free(&self, window: usize) -> bool {
         self.is_free_but_for_its_limit(window) && !self.is_at_its_limit()
     }
@@ -171,22 +180,40 @@ impl Backend {
         self.has_room(window)
     }
 
-    /// May be given more than its share, up to this many.
+    /// Whether the backend is in use and its view holds fewer records than `window`.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.state == BackendState::Open && !self.slow && !self.full && self.records.len() < window
+        self.state == BackendState::Open
+            && !self.is_slow
+            && !self.is_full
+            && self.records.len() < window
     }
 
-    /// Has to be looked at every tick.
-    pub(super) fn is_watched(&self) -> bool {
+    /// Returns the number of connections that the worker has, open or in its queue. Without a
+    /// closed counter these are the unread or unanswered ones.
+    pub(super) fn load(&self) -> u64 {
+        let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
+        self.closed_counter.as_ref().map_or(unread, |closed_counter| {
+            let kept = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
+            kept.saturating_sub(closed_counter.closed())
+        })
+    }
+
+    /// Whether the worker has as many connections as it may have.
+    pub(super) fn is_at_its_limit(&self) -> bool {
+        self.open_max.is_some_and(|max| self.load() >= u64::from(max))
+    }
+
+    /// Whether the backend has to be polled every tick.
+    pub(super) fn needs_polling(&self) -> bool {
         match self.state {
-            BackendState::Open => !self.records.is_empty() || self.full,
+            BackendState::Open => !self.records.is_empty() || self.is_full,
             BackendState::Suspect => true,
             BackendState::Granted
-            | BackendState::Taking(_)
-            | BackendState::Checking(_)
-            | BackendState::Again(_)
-            | BackendState::Ended
-            | BackendState::Answering => false,
+            | BackendState::Reclaiming(_)
+            | BackendState::Verifying(_)
+            | BackendState::RetryingReclaim(_)
+            | BackendState::Draining
+            | BackendState::AwaitingAnswers => false,
         }
     }
 }

@@ -1,15 +1,18 @@
-//! Lanes of Node workers: connections that ride on the channel and cannot be read back.
+//! Backends of Node workers: their connections ride on the channel and cannot be reclaimed.
 //!
-//! Each is answered: taken, declined, or lost on the way. Until then the primary keeps its copy.
-//! One moves to another worker only when it was not taken, or when the worker is gone for good
-//! and its channel was read to the end: earlier, two workers could read from it. So a worker gets
-//! one at a time while others are free, and never more than [`NODE_WINDOW`]; one that is late
-//! with an answer gets nothing new, and one that stays silent is killed. One that cannot be heard,
-//! because the user leaves its messages unread, only gets nothing new.
+//! The worker answers each connection: taken, declined, or lost on the way. Until then the primary
+//! keeps its copy. A connection moves to another worker only when this one did not take it, or when
+//! this one has exited and its channel was read to the end: earlier, two workers could read from
+//! the same connection. Therefore a worker gets one connection at a time while other backends are
+//! free, and never more than [`NODE_WINDOW`]. A worker that is slow to answer gets nothing new, and
+//! a worker that leaves a connection unanswered for too long is killed. The time does not count
+//! while the primary does not read the worker's channel because the user leaves messages unread;
+//! such a worker only gets nothing new.
 //!
-//! A worker that declines says nothing when it would not any more. It rests, first for a tick,
-//! then ever longer up to [`REST_MAX`]; then one connection finds out. So those that are all at
-//! their limit play no ping-pong, and one that ran out of descriptors is not punished for life.
+//! A worker that declined does not report when it would take connections again. So it is retried
+//! with back-off: after a tick at first, then after ever longer pauses up to [`BACKOFF_MAX`], each
+//! time with one connection. Workers that are all at their limit do not pass a connection back and
+//! forth, and a worker that ran out of descriptors once is used again.
 //!
 //! Pure.
 
@@ -17,16 +20,17 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{Affinity, Answer, Output, WorkerId, WorkerKind};
 
-use super::backend::{After, Backend, BackendState, Origin};
-use super::{Scheduler, TICK, Waiting};
+use super::backend::{AfterReclaim, Backend, BackendState, ConnectionTag};
+use super::dispatch::WaitingConnection;
+use super::{Scheduler, TICK};
 
-/// So many may be unanswered where nobody is free.
+/// The number of connections that a worker may leave unanswered while no backend is free.
 pub(super) const NODE_WINDOW: usize = 8;
-/// The longest rest.
-const REST_MAX: Duration = Duration::from_millis(100);
+/// The longest back-off.
+const BACKOFF_MAX: Duration = Duration::from_millis(100);
 
 impl<H: Affinity> Scheduler<H> {
-    /// A worker answered the `nth` of those it had not answered.
+    /// Takes a worker's answer to the `nth` of its unanswered connections.
     pub(crate) fn answered(
         &mut self,
         worker: WorkerId,
@@ -38,80 +42,83 @@ impl<H: Affinity> Scheduler<H> {
         let mut number = 0;
         let backend = self.find(worker).map(|at| &mut self.backends[at]);
         if let Ok(backend) = backend {
-            if let Some(origin) = backend.records.remove(nth).and_then(|sent| sent.connection) {
-                number = origin.number;
+            if let Some(tag) = backend.records.remove(nth).and_then(|sent| sent.connection) {
+                number = tag.number;
             }
-            backend.slow = backend.is_unread_for(backend.slow_after, now);
-            backend.paused = false;
+            backend.is_slow = backend.is_unread_for(backend.slow_after, now);
+            backend.is_paused = false;
             match answer {
-                Answer::Taken => backend.rest = None,
+                Answer::Taken => backend.backoff = None,
                 Answer::Declined(_) | Answer::Lost(_) => {
                     backend.counters.reclaimed += 1;
-                    backend.begin_rest(now);
+                    backend.begin_backoff(now);
                     self.tick_at.get_or_insert(now + TICK);
                 }
             }
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
             self.counters.reclaimed += 1;
-            self.put_back(Waiting { connection, origin: Origin { number, again: true } });
+            let tag = ConnectionTag { number, was_reclaimed: true };
+            self.requeue(WaitingConnection { connection, tag });
         }
         if let Ok(at) = self.find(worker) {
-            if self.backends[at].state == BackendState::Answering
+            if self.backends[at].state == BackendState::AwaitingAnswers
                 && self.backends[at].records.is_empty()
             {
                 self.remove(at, out);
             }
         }
-        self.pump(usize::MAX, now, out);
-        self.trim(out);
+        self.dispatch_waiting(now, out);
+        self.close_excess(out);
     }
 
-    /// Nothing more comes from the worker: what it has not answered it never will.
-    pub(crate) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+    /// Takes the end of a worker's channel: what the worker has not answered it never will.
+    pub(crate) fn channel_closed(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         let Ok(at) = self.find(worker) else { return };
         if self.backends[at].kind == WorkerKind::Native {
             return;
         }
         match self.backends[at].state {
-            BackendState::Open | BackendState::Ended | BackendState::Answering
+            BackendState::Open | BackendState::Draining | BackendState::AwaitingAnswers
                 if !self.backends[at].records.is_empty() =>
             {
-                self.reclaim(at, After::Drop(0), out);
+                self.reclaim(at, AfterReclaim::Drop(0), out);
             }
             BackendState::Granted
             | BackendState::Open
-            | BackendState::Ended
-            | BackendState::Answering => {
+            | BackendState::Draining
+            | BackendState::AwaitingAnswers => {
                 self.remove(at, out);
             }
-            // The last is under way, the others are no states of such a lane.
-            BackendState::Taking(_)
+            // A reclaim is under way already; a Node worker's backend has none of the other states.
+            BackendState::Reclaiming(_)
             | BackendState::Suspect
-            | BackendState::Checking(_)
-            | BackendState::Again(_) => {}
+            | BackendState::Verifying(_)
+            | BackendState::RetryingReclaim(_) => {}
         }
-        self.accept_or_not(out);
+        self.update_accepting(out);
     }
 
-    /// The worker may have answered, and cannot be heard: it is late, and its time does not run.
+    /// Records that the primary does not read the worker's channel at present: the worker may have
+    /// answered. Until the next answer it counts as slow, and its time is not measured.
     pub(crate) fn paused(&mut self, worker: WorkerId) {
         if let Ok(at) = self.find(worker) {
-            self.backends[at].paused = true;
+            self.backends[at].is_paused = true;
         }
     }
 
-    /// The worker gets nothing more.
+    /// Closes a backend as soon as its worker has answered all its connections.
     pub(super) fn await_answers(&mut self, at: usize, out: &mut Vec<Output<H>>) {
         if self.backends[at].records.is_empty() {
             self.remove(at, out);
         } else {
-            self.backends[at].state = BackendState::Answering;
+            self.backends[at].state = BackendState::AwaitingAnswers;
         }
     }
 
-    /// Nobody is free: the next Node worker that may have more than one.
-    pub(super) fn pick_deeper(&self, turn: usize) -> Option<usize> {
+    /// Returns the next Node worker that may have more than one unanswered connection, for a moment
+    /// in which no backend is free.
+    pub(super) fn next_with_node_window(&self, turn: usize) -> Option<usize> {
         let window = self.window.min(NODE_WINDOW);
         let has_room = |at: &usize| {
             let backend = &self.backends[*at];
@@ -120,36 +127,38 @@ impl<H: Affinity> Scheduler<H> {
         (turn..self.backends.len()).find(has_room).or_else(|| (0..turn).find(has_room))
     }
 
-    /// Looks at a lane; names its worker if that was silent for too long.
-    pub(super) fn silent(&mut self, at: usize, now: Instant) -> Option<WorkerId> {
+    /// Updates how slow a worker is to answer. Returns the worker if it has been silent for too
+    /// long.
+    pub(super) fn check_answers(&mut self, at: usize, now: Instant) -> Option<WorkerId> {
         let backend = &mut self.backends[at];
-        if std::mem::take(&mut backend.paused) && !backend.records.is_empty() {
-            backend.slow = true;
-            backend.records.iter_mut().for_each(|sent| sent.at = now);
+        if std::mem::take(&mut backend.is_paused) && !backend.records.is_empty() {
+            backend.is_slow = true;
+            backend.records.iter_mut().for_each(|sent| sent.sent_at = now);
             return None;
         }
-        backend.slow = backend.is_unread_for(backend.slow_after, now);
-        let since = backend.records.front()?.at;
+        backend.is_slow = backend.is_unread_for(backend.slow_after, now);
+        let since = backend.records.front()?.sent_at;
         let silent = now.saturating_duration_since(since) >= self.unresponsive_node;
         silent.then_some(backend.worker)
     }
 }
 
 impl Backend {
-    fn begin_rest(&mut self, now: Instant) {
-        let rest = match self.rest {
-            // Of several that it was given at once.
+    fn begin_backoff(&mut self, now: Instant) {
+        let backoff = match self.backoff {
+            // The answer to another connection of the same batch began it.
             Some((until, _)) if now < until => return,
-            Some((_, rest)) => (rest * 2).min(REST_MAX),
+            Some((_, backoff)) => (backoff * 2).min(BACKOFF_MAX),
             None => TICK,
         };
-        self.rest = Some((now + rest, rest));
-        self.full = true;
+        self.backoff = Some((now + backoff, backoff));
+        self.is_full = true;
     }
 
-    /// Ends a rest that is over; also the pause after the channel had no room.
-    pub(super) fn rested(&mut self, now: Instant) -> bool {
-        let over = self.rest.is_none_or(|(until, _)| until <= now);
-        over && std::mem::take(&mut self.full)
+    /// Ends a back-off that is over, and the pause after the channel had no room. Returns whether
+    /// either was in force.
+    pub(super) fn end_backoff(&mut self, now: Instant) -> bool {
+        let over = self.backoff.is_none_or(|(until, _)| until <= now);
+        over && std::mem::take(&mut self.is_full)
     }
 }

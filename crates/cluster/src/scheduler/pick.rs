@@ -1,73 +1,83 @@
-//! Whose turn it is.
+//! The choice of a backend for one connection, by the policy.
+//!
+//! The rules are round robin, which is here, the least load, and the affinity of clients. All of
+//! them skip backends at their connection limit, and refresh what they know of the backends that
+//! they are about to skip.
 //!
 //! Pure.
+
+mod least_loaded;
+mod limit;
+mod refresh;
+pub(super) mod sticky;
 
 use std::time::Instant;
 
 use crate::contract::{Affinity, Output};
 use crate::policy::Policy;
 
-use super::{Scheduler, Waiting};
+use super::Scheduler;
+use super::dispatch::WaitingConnection;
 
-/// What a connection is dealt by.
+/// The rule by which a connection gets its backend.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Choice {
-    /// Whose turn it is.
-    Turn,
-    /// Who has the least.
-    Load,
-    /// Whom this client belongs to.
-    Client(u64),
+pub(super) enum Rule {
+    RoundRobin,
+    LeastLoaded,
+    /// Affinity: the hash of the connection's client.
+    Sticky(u64),
 }
 
 impl<H: Affinity> Scheduler<H> {
-    /// The free lane whose turn it is, and the turn goes on; or the one the client belongs to.
+    /// Picks a free backend and moves the rotation on. Returns `None` when no backend is free, or
+    /// when the answers to polls are due that may change the choice.
     pub(super) fn pick(
         &mut self,
-        waiting: &Waiting<H>,
+        waiting: &WaitingConnection<H>,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Option<usize> {
-        let (turn, choice) = (self.cursor, self.choice(&waiting.connection));
-        let picked = match self.pick_by(choice) {
-            None if self.await_closed() => self.pick_by(choice),
+        let (turn, rule) = (self.cursor, self.rule(&waiting.connection));
+        let picked = match self.pick_by(rule) {
+            None if self.await_closed() => self.pick_by(rule),
             picked => picked,
         };
         let at = picked?;
-        if self.refresh_stale(choice, turn, at, now, out) {
+        if self.refresh_stale(rule, turn, at, now, out) {
             self.cursor = turn;
             return None;
         }
         Some(at)
     }
 
-    fn choice(&self, connection: &H) -> Choice {
+    fn rule(&self, connection: &H) -> Rule {
         match self.policy {
-            Policy::RoundRobin | Policy::Shared | Policy::ReusePort => Choice::Turn,
-            Policy::LeastLoaded => Choice::Load,
-            Policy::Sticky => connection.affinity().map_or(Choice::Turn, Choice::Client),
+            Policy::RoundRobin | Policy::Shared | Policy::ReusePort => Rule::RoundRobin,
+            Policy::LeastLoaded => Rule::LeastLoaded,
+            Policy::Sticky => connection.affinity().map_or(Rule::RoundRobin, Rule::Sticky),
         }
     }
 
-    fn pick_by(&mut self, choice: Choice) -> Option<usize> {
-        match choice {
-            Choice::Turn => {
-                let at = self.pick_from()?;
+    fn pick_by(&mut self, rule: Rule) -> Option<usize> {
+        match rule {
+            Rule::RoundRobin => {
+                let at = self.next_in_rotation()?;
                 self.cursor = at + 1;
                 Some(at)
             }
-            Choice::Load => self.pick_least_loaded(),
-            Choice::Client(client) => self.pick_sticky(client),
+            Rule::LeastLoaded => self.pick_least_loaded(),
+            Rule::Sticky(client) => self.pick_sticky(client),
         }
     }
 
-    pub(super) fn pick_from(&self) -> Option<usize> {
+    /// Returns the free backend whose turn is next, without moving the rotation on.
+    pub(super) fn next_in_rotation(&self) -> Option<usize> {
         if self.blocked_until.is_some() {
             return None;
         }
         let turn = self.cursor.min(self.backends.len());
         let free = |at: &usize| self.backends[*at].is_free(self.window);
         let found = (turn..self.backends.len()).find(free).or_else(|| (0..turn).find(free));
-        found.or_else(|| self.pick_deeper(turn))
+        found.or_else(|| self.next_with_node_window(turn))
     }
 }

@@ -1,12 +1,13 @@
-//! Workers that accept by themselves, each from a socket of its slot's own.
+//! Workers that accept by themselves, each from its slot's own socket (`Policy::ReusePort`).
 //!
-//! The kernel deals then, and the primary is not on the way. It stands in for a slot whose worker
-//! does not accept: not yet, no longer, or not now. What it accepts in its stead is dealt out in
-//! rotation, over the queues that these workers have as well.
+//! There the kernel balances the load, and connections do not pass through the primary. The primary
+//! accepts on behalf of each slot whose worker does not accept: not yet, no longer, or not at
+//! present. These connections are dispatched in rotation into the hand-off queues, which such
+//! workers have as well.
 //!
-//! Whether a worker accepts is not known as long as it does. Where connections wait in its socket
-//! for long its queue is given a probe, and the worker becomes suspect as any other if it leaves
-//! that unread.
+//! As long as a worker accepts, the primary does not learn of that. When connections have waited in
+//! its socket for long, the scheduler sends a probe into its queue; a worker that leaves that unread
+//! becomes suspect like any other.
 //!
 //! Pure.
 
@@ -19,51 +20,57 @@ use crate::policy::Policy;
 use super::Scheduler;
 use super::backend::{Backend, BackendState};
 
-/// From whose sockets their workers accept, as it was last said.
+/// The slots whose workers accept from their own sockets, as last reported to the driver.
 #[derive(Debug, Default)]
-pub(super) struct OwnSockets {
+pub(super) struct AcceptingSlots {
     slots: BTreeSet<SlotId>,
-    /// One of the workers is no longer there.
-    pub(super) lane_gone: bool,
+    /// A backend of such a worker was removed since.
+    pub(super) backend_removed: bool,
 }
 
 impl<H: Affinity> Scheduler<H> {
-    /// The worker was granted the socket of its slot, or, after all, not.
-    pub(crate) fn set_own_socket(&mut self, worker: WorkerId, own: bool, out: &mut Vec<Output<H>>) {
+    /// Records whether the worker has its slot's own socket.
+    pub(crate) fn set_own_socket(
+        &mut self,
+        worker: WorkerId,
+        has_own_socket: bool,
+        out: &mut Vec<Output<H>>,
+    ) {
         if let Ok(at) = self.find(worker) {
-            self.backends[at].own = own;
+            self.backends[at].has_own_socket = has_own_socket;
             self.update_accept_on_behalf(out);
         }
     }
 
-    /// Connections have waited in the slot's socket, though somebody accepts from it.
+    /// Probes the workers of a slot in whose socket connections have waited, although a worker
+    /// accepts from it.
     pub(crate) fn unaccepted(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Output<H>>) {
         for at in 0..self.backends.len() {
             let backend = &self.backends[at];
-            // What lies in the queue is a probe as well.
+            // A record that lies in the queue already is as good as a probe.
             if backend.slot == slot && backend.accepts_itself() && backend.records.is_empty() {
                 self.probe(at, now, out);
             }
         }
     }
 
-    /// Says for which slots the primary has to accept, where that has changed.
+    /// Begins or stops accepting on behalf of each slot for which that has changed.
     pub(super) fn update_accept_on_behalf(&mut self, out: &mut Vec<Output<H>>) {
         if self.policy != Policy::ReusePort {
             return;
         }
-        // For each connection that is dealt this is a look, and no more.
-        let mut changed = std::mem::take(&mut self.own.lane_gone);
+        // This runs for every dispatched connection: without a change it allocates nothing.
+        let mut changed = std::mem::take(&mut self.accepting_slots.backend_removed);
         for backend in &mut self.backends {
-            let own = backend.accepts_itself();
-            changed |= std::mem::replace(&mut backend.was_accepting, own) != own;
+            let accepts = backend.accepts_itself();
+            changed |= std::mem::replace(&mut backend.was_accepting, accepts) != accepts;
         }
         if !changed {
             return;
         }
         let accepting = self.backends.iter().filter(|backend| backend.was_accepting);
         let now: BTreeSet<SlotId> = accepting.map(|backend| backend.slot).collect();
-        let before = std::mem::replace(&mut self.own.slots, now.clone());
+        let before = std::mem::replace(&mut self.accepting_slots.slots, now.clone());
         for slot in before.symmetric_difference(&now) {
             let on = before.contains(slot);
             out.push(Output::AcceptOnBehalf { key: self.key, slot: *slot, on });
@@ -73,6 +80,6 @@ impl<H: Affinity> Scheduler<H> {
 
 impl Backend {
     fn accepts_itself(&self) -> bool {
-        self.own && self.state == BackendState::Open
+        self.has_own_socket && self.state == BackendState::Open
     }
 }

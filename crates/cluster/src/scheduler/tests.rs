@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::contract::Answer;
+use crate::contract::{Answer, Refusal};
+use crate::counters::CloseReason;
 use crate::testing::{KernelQueue, KernelRecord, ModelClosedCounter};
 
 const MS: Duration = Duration::from_millis(1);
@@ -62,7 +63,7 @@ impl SchedulerHarness {
 
     fn add_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.insert(worker, KernelQueue::new(kind));
-        self.scheduler.grant(worker, worker, kind, None);
+        self.scheduler.add_backend(worker, worker, kind, None);
         self.open(worker);
     }
 
@@ -70,7 +71,7 @@ impl SchedulerHarness {
     fn add_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<ModelClosedCounter> {
         let closed_counter = Arc::new(ModelClosedCounter::default());
         self.queues.insert(worker, KernelQueue::new(WorkerKind::Native));
-        self.scheduler.grant(worker, worker, WorkerKind::Native, Some(max));
+        self.scheduler.add_backend(worker, worker, WorkerKind::Native, Some(max));
         self.scheduler.set_closed_counter(worker, closed_counter.clone());
         self.open(worker);
         closed_counter
@@ -78,14 +79,14 @@ impl SchedulerHarness {
 
     fn open(&mut self, worker: WorkerId) {
         assert!(self.scheduler.open_backend(worker));
-        self.step(|scheduler, now, out| scheduler.dispatch(now, out));
+        self.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
     }
 
     /// Closes a connection in its worker. Returns whether the worker reported `HasRoom`.
     fn close_one(&mut self, closed_counter: &ModelClosedCounter) -> bool {
         let reported = closed_counter.close();
         if reported {
-            self.step(|scheduler, now, out| scheduler.dispatch(now, out));
+            self.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
         }
         reported
     }
@@ -108,14 +109,14 @@ impl SchedulerHarness {
         let (scheduler, now) = (&mut self.scheduler, self.now);
         match output {
             Output::Send { worker, connection, .. } => match self.refusal {
-                Some(refusal) => scheduler.refused(worker, Some(connection), refusal, now, out),
+                Some(refusal) => scheduler.send_failed(worker, Some(connection), refusal, now, out),
                 None => self.queues.get_mut(&worker).unwrap().send(connection),
             },
             Output::Probe { worker, .. } => self.queues.get_mut(&worker).unwrap().probe(),
             Output::PollDepth { worker, .. } => {
                 self.polls += 1;
                 let unread = self.queues[&worker].depth();
-                if scheduler.depth(worker, unread, now, out) == Verdict::Unresponsive {
+                if scheduler.depth(worker, unread, now, out) == WorkerHealth::Unresponsive {
                     self.unresponsive.push(worker);
                 }
             }

@@ -1,4 +1,4 @@
-//! What a schedule does when time has passed.
+//! The scheduler's timers.
 //!
 //! Pure.
 
@@ -6,48 +6,55 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
 
-use super::backend::{After, BackendState};
-use super::{IN_FLIGHT_BATCH, IN_FLIGHT_PAUSE, STOOD_STILL, Scheduler, TICK};
+use super::backend::{AfterReclaim, BackendState};
+use super::dispatch::IN_FLIGHT_PAUSE;
+use super::{Scheduler, TICK};
+
+/// The number of connections that are dispatched at once after [`IN_FLIGHT_PAUSE`].
+const IN_FLIGHT_BATCH: usize = 64;
+/// The delay of a tick from which this process is taken to have been suspended.
+const SUSPENDED_MIN: Duration = Duration::from_millis(100);
 
 impl<H: Affinity> Scheduler<H> {
-    /// Looks at all that is due; gives the Node workers that left theirs unanswered too long.
+    /// Does all that is due. Returns the Node workers that have left a connection unanswered for
+    /// too long.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
         if self.blocked_until.is_some_and(|until| until <= now) {
             self.blocked_until = None;
-            // One that sent less waits for an answer or for room, and not for time to pass.
             let waited = self.waiting.len();
-            self.pump(IN_FLIGHT_BATCH, now, out);
+            self.dispatch_at_most(IN_FLIGHT_BATCH, now, out);
+            // A smaller batch waits for an answer or for room, and not for time to pass.
             if waited - self.waiting.len() == IN_FLIGHT_BATCH && !self.waiting.is_empty() {
                 self.blocked_until = Some(now + IN_FLIGHT_PAUSE);
             }
         }
-        if self.again_at.is_some_and(|due| due <= now) {
-            self.again_at = None;
+        if self.reclaim_retry_at.is_some_and(|due| due <= now) {
+            self.reclaim_retry_at = None;
             for at in 0..self.backends.len() {
-                if let BackendState::Again(tries) = self.backends[at].state {
-                    self.reclaim(at, After::Drop(tries), out);
+                if let BackendState::RetryingReclaim(tries) = self.backends[at].state {
+                    self.reclaim(at, AfterReclaim::Drop(tries), out);
                 }
             }
         }
         if let Some(due) = self.tick_at.filter(|due| *due <= now) {
-            self.stood_still(now.duration_since(due));
-            return self.poll(now, out);
+            self.discount_suspension(now.duration_since(due));
+            return self.poll_backends(now, out);
         }
         Vec::new()
     }
 
-    /// Asks about every lane that may have something unread.
-    fn poll(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
-        let (mut silent, mut rested) = (Vec::new(), false);
+    /// Polls every backend that may have something unread.
+    fn poll_backends(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {
+        let (mut unresponsive, mut is_any_back) = (Vec::new(), false);
         self.tick_at = None;
         for at in 0..self.backends.len() {
-            if !self.backends[at].is_watched() {
+            if !self.backends[at].needs_polling() {
                 continue;
             }
             self.tick_at = Some(now + TICK);
             if self.backends[at].kind == WorkerKind::Node {
-                rested |= self.backends[at].rested(now);
-                silent.extend(self.silent(at, now));
+                is_any_back |= self.backends[at].end_backoff(now);
+                unresponsive.extend(self.check_answers(at, now));
                 continue;
             }
             if self.backends[at].state == BackendState::Suspect
@@ -55,22 +62,23 @@ impl<H: Affinity> Scheduler<H> {
             {
                 self.probe(at, now, out);
             }
-            self.ask(at, out);
+            self.poll_depth(at, out);
         }
-        if rested {
-            self.pump(usize::MAX, now, out);
+        if is_any_back {
+            self.dispatch_waiting(now, out);
         }
-        silent
+        unresponsive
     }
 
-    /// Time in which this process stood still counts for nobody: the workers may have, too.
-    fn stood_still(&mut self, slow: Duration) {
-        if slow < STOOD_STILL {
+    /// Takes the time in which this process was suspended off the age of all records: the workers
+    /// may have been suspended, too.
+    fn discount_suspension(&mut self, delay: Duration) {
+        if delay < SUSPENDED_MIN {
             return;
         }
         for backend in &mut self.backends {
-            backend.records.iter_mut().for_each(|sent| sent.at += slow);
-            backend.stalled_since = backend.stalled_since.map(|since| since + slow);
+            backend.records.iter_mut().for_each(|sent| sent.sent_at += delay);
+            backend.stalled_since = backend.stalled_since.map(|since| since + delay);
         }
     }
 }

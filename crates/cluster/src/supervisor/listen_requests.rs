@@ -107,7 +107,7 @@ impl<H: Affinity> Supervisor<H> {
                 return self.postponed.push((worker, key, request));
             }
             Some(scheduler) => {
-                scheduler.grant(worker, slot, kind, open_max);
+                scheduler.add_backend(worker, slot, kind, open_max);
                 let own = has_socket_per_slot && (kind, open_max) == (WorkerKind::Native, None);
                 scheduler.set_own_socket(worker, own, out);
                 if own { Access::OwnSocket(slot) } else { Access::HandOff }
@@ -173,7 +173,7 @@ impl<H: Affinity> Supervisor<H> {
             self.emit(worker, Notice::Listening(address), out);
         }
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
-            scheduler.dispatch(now, out);
+            scheduler.dispatch_waiting(now, out);
         }
     }
 
@@ -222,7 +222,7 @@ impl<H: Affinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         match self.schedulers.get_mut(&key) {
-            Some(scheduler) => scheduler.refused(worker, connection, refusal, now, out),
+            Some(scheduler) => scheduler.send_failed(worker, connection, refusal, now, out),
             None => self.close_all(connection, out),
         }
     }

@@ -153,7 +153,7 @@ impl<H: Affinity> Supervisor<H> {
 
     fn listens_on_all_of(&self, worker: WorkerId, holder: WorkerId) -> bool {
         let listens = |key| match self.schedulers.get(&key) {
-            Some(scheduler) => scheduler.is_open(worker),
+            Some(scheduler) => scheduler.is_backend_open(worker),
             None => self.addresses.holds(worker, key),
         };
         self.addresses.held_by(holder).into_iter().all(listens)

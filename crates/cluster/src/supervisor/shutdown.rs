@@ -57,7 +57,7 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn leave_schedulers(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         for (key, scheduler) in &mut self.schedulers {
             if !self.ending.contains_key(key) {
-                scheduler.leave(worker, out);
+                scheduler.drain_backend(worker, out);
             }
         }
     }
@@ -130,7 +130,7 @@ impl<H: Affinity> Supervisor<H> {
     /// Notes which queues are gone.
     fn collect_gone(&mut self) {
         for scheduler in self.schedulers.values_mut() {
-            for (worker, counters) in scheduler.take_gone() {
+            for (worker, counters) in scheduler.take_removed() {
                 if let Some(entry) = self.workers.get_mut(&worker) {
                     entry.counters.add(&counters);
                 }
@@ -175,8 +175,8 @@ impl<H: Affinity> Supervisor<H> {
     fn give_up(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let mut drain = false;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
-            scheduler.give_up_address(out);
-            drain = scheduler.serves() && self.mode != Mode::Aborting;
+            scheduler.close_address(out);
+            drain = scheduler.has_serving_backend() && self.mode != Mode::Aborting;
         }
         self.addresses.unbind(key);
         let forced_at = now.checked_add(self.options.disconnect / 2);
@@ -202,14 +202,15 @@ impl<H: Affinity> Supervisor<H> {
         let forced = ending.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             // What a worker leaves unread can be given to another as long as there is one.
-            let busy = scheduler.is_taking()
-                || scheduler.has_unread_beside_others()
-                || (scheduler.serves() && (scheduler.has_waiting() || scheduler.may_get_back()));
+            let busy = scheduler.is_reclaiming()
+                || scheduler.has_unread_and_another_backend()
+                || (scheduler.has_serving_backend()
+                    && (scheduler.has_waiting() || scheduler.may_reclaim_more()));
             if !forced && (busy || !ending.unbound) {
                 return;
             }
             scheduler.close_waiting(reason, out);
-            scheduler.end_all(out);
+            scheduler.drain_all(out);
             if scheduler.has_backends() || !ending.unbound {
                 return;
             }
@@ -225,7 +226,8 @@ impl<H: Affinity> Supervisor<H> {
 
     /// Tells those who are to finish, once nothing more comes to them.
     fn emit_disconnects(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        let ended = |worker: &WorkerId| self.schedulers.values().all(|it| it.has_ended(*worker));
+        let ended =
+            |worker: &WorkerId| self.schedulers.values().all(|it| it.may_disconnect(*worker));
         let waiting = self.workers.iter().filter(|(_, entry)| entry.life.awaits_queues());
         let due: Vec<_> = waiting.map(|(id, _)| *id).filter(ended).collect();
         for worker in due {

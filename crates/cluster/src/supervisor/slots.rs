@@ -242,7 +242,7 @@ impl<H: Affinity> Supervisor<H> {
 
     /// Nothing more comes from the worker, and nothing reaches it.
     pub(super) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
-        self.schedulers.values_mut().for_each(|scheduler| scheduler.hung_up(worker, out));
+        self.schedulers.values_mut().for_each(|scheduler| scheduler.channel_closed(worker, out));
     }
 
     /// The worker left its queue unread too long.

@@ -2,7 +2,7 @@
 
 use crate::protocol::address::Address;
 
-/// A socket type's kind of address: what every stream and datagram type says of itself.
+/// The kind of address that a stream or datagram type can be bound to.
 ///
 /// Public as a bound of sealed traits only; no program can name it.
 pub trait AddressKind {

@@ -55,11 +55,11 @@ impl ClosedReporter {
 
 /// An accepted connection: a stream, and a guard that counts the connection as open.
 ///
-/// It dereferences to the stream, and reads and writes as the stream does. Open connections are
-/// counted under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
-/// [`max_connections`](crate::ListenOptions::max_connections). There a connection counts until
-/// the `Accepted` is dropped, which also closes the stream, or until
-/// [`into_inner`](Self::into_inner). Elsewhere the guard does nothing.
+/// An `Accepted` dereferences to the stream, and reads and writes as the stream does. Open
+/// connections are counted under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
+/// [`max_connections`](crate::ListenOptions::max_connections). There a connection counts until the
+/// `Accepted` is dropped, which also closes the stream, or until [`into_inner`](Self::into_inner).
+/// Elsewhere the guard does nothing.
 ///
 /// ```
 /// use std::io::Write;

@@ -11,8 +11,8 @@ impl Worker {
     ///
     /// The first call starts the worker's runtime and reports the worker to its primary as
     /// `online`; a worker should call it early in `main`. The environment variable
-    /// `NODE_UNIQUE_ID` decides. It is removed from the environment before `main` runs, so
-    /// processes that this process starts are no workers.
+    /// `NODE_UNIQUE_ID` decides. The library removes the variable before `main` runs, so processes
+    /// that this process starts are no workers.
     ///
     /// ```
     /// match cluster::Worker::current() {

@@ -10,8 +10,8 @@ use crate::protocol::message::ToPrimary;
 use crate::worker::pending_grants::GrantedSource;
 use crate::worker::runtime::Runtime;
 
-/// What a listener and a datagram socket have in common: an address, and the worker that serves
-/// it. `drop` reports to the primary that the address is closed in this worker.
+/// The common part of a listener and a datagram socket: an address, and the worker that serves
+/// the address. `drop` reports to the primary that the address is closed in this worker.
 #[derive(Debug)]
 pub(crate) struct Registration {
     address: Address,

@@ -1,4 +1,4 @@
-//! The worker's runtime: the channel to the primary, and what arrives on it.
+//! The worker's runtime: the channel to the primary, and the events that arrive on it.
 //!
 //! Messages to the primary are sent by whichever thread has something to report. Messages from the
 //! primary are handled on the reactor's thread, where nothing blocks and no user code runs.
@@ -25,7 +25,7 @@ use crate::worker_state::WorkerState;
 type OnDisconnect = Box<dyn FnOnce() + Send>;
 type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
 
-/// What all handles, listeners and guards of this process's worker share.
+/// The state that all handles, listeners and guards of this process's worker share.
 pub(crate) struct Runtime {
     id: u32,
     parent: &'static Parent,

@@ -22,7 +22,7 @@ impl Stream for UnixStream {}
 pub(crate) mod private {
     use super::{Address, AddressKind, SocketAddr, io};
 
-    /// What listeners need beyond the descriptor of a stream.
+    /// The properties of a stream type that listeners need.
     pub trait Sealed: AddressKind + Sized {
         /// The type of the peer's address.
         type Peer: Send;

@@ -49,7 +49,7 @@ impl Driver {
             }
             Output::Unbind { key, drain } => self.unbind(key, drain, turn),
             Output::Grant { worker, request, result } => self.grant(worker, request, result, turn),
-            Output::Accept { key, on } => self.accept_or_not(key, on, turn),
+            Output::Accept { key, on } => self.set_accepting(key, on, turn),
             Output::AcceptOnBehalf { key, slot, on } => self.accept_on_behalf(key, slot, on, turn),
             Output::Send { worker, key, connection } => self.send(worker, key, connection, turn),
             Output::Probe { worker, key } => self.probe(worker, key, turn),

@@ -28,11 +28,11 @@ fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
 fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.accept(1..=4);
-    harness.step(|scheduler, _, out| scheduler.leave(1, out));
-    assert!(harness.scheduler.has_ended(1));
+    harness.step(|scheduler, _, out| scheduler.drain_backend(1, out));
+    assert!(harness.scheduler.may_disconnect(1));
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![], vec![2, 4, 1, 3]));
-    harness.step(|scheduler, _, out| scheduler.leave(2, out));
-    assert!(harness.scheduler.has_ended(2) && !harness.accepting);
+    harness.step(|scheduler, _, out| scheduler.drain_backend(2, out));
+    assert!(harness.scheduler.may_disconnect(2) && !harness.accepting);
     assert_eq!(harness.queue(2), [2, 4, 1, 3]);
     harness.step(|scheduler, _, out| scheduler.close_backend(2, out));
     assert_eq!(harness.scheduler.counters().waiting, 4);

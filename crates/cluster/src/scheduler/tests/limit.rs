@@ -39,7 +39,7 @@ fn room_that_nobody_tells_of_is_seen_by_who_looks() {
     assert!(harness.scheduler.awaits_room());
     assert!(closed_counter.close(), "what it says is not heard");
     assert!(harness.scheduler.awaits_room());
-    harness.step(|scheduler, now, out| scheduler.dispatch(now, out));
+    harness.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
     assert_eq!(harness.queue(1), [2]);
     assert!(harness.scheduler.awaits_room(), "the next one");
     harness.add(2);
@@ -88,7 +88,7 @@ fn a_limit_goes_with_the_address_and_what_comes_back_is_no_load() {
     assert_eq!((harness.queue(3), harness.accepting), (vec![4], false));
     harness.accept(5..=6);
     harness.step(|scheduler, now, out| {
-        scheduler.give_up_address(out);
+        scheduler.close_address(out);
         scheduler.lift_limits(now, out);
     });
     assert_eq!(harness.scheduler.counters().waiting, 0, "whoever is left serves them");

@@ -82,7 +82,7 @@ fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
     // The core kills it.
     harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
     assert_eq!(harness.queue(1), [1], "it may have taken it before");
-    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
     assert_eq!(harness.queue(2), [1]);
     assert!(!harness.scheduler.has_backend(1));
 }
@@ -114,7 +114,7 @@ fn an_answer_that_came_before_the_end_counts() {
     assert!(harness.scheduler.has_backend(1));
     harness.answer(1, 0, taken);
     assert!(!harness.scheduler.has_backend(1), "nothing is awaited");
-    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
     assert_eq!(harness.queue(2), [2]);
 }
 
@@ -172,11 +172,11 @@ fn one_that_declines_gives_to_others_in_the_order_of_age() {
 fn one_that_is_to_finish_gets_nothing_more_and_may_be_told_at_once() {
     let mut harness = nodes(2);
     harness.accept([1, 2]);
-    harness.step(|scheduler, _, out| scheduler.leave(1, out));
-    assert!(harness.scheduler.has_ended(1), "what it was told comes after what it was given");
+    harness.step(|scheduler, _, out| scheduler.drain_backend(1, out));
+    assert!(harness.scheduler.may_disconnect(1), "what it was told comes after what it was given");
     harness.answer(2, 0, taken);
     harness.accept([3]);
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![1], vec![3]));
-    harness.step(|scheduler, _, out| scheduler.hung_up(1, out));
+    harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
     assert_eq!(harness.queue(2), [3, 1], "it had not answered");
 }

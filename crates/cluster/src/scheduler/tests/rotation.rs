@@ -75,7 +75,7 @@ fn nothing_outstanding_means_no_deadline() {
 #[test]
 fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
     let mut harness = SchedulerHarness::new(1, |_| {});
-    harness.scheduler.grant(2, 2, WorkerKind::Native, None);
+    harness.scheduler.add_backend(2, 2, WorkerKind::Native, None);
     harness.accept(1..=3);
     assert_eq!(harness.queue(1), [1, 2, 3]);
     assert!(!harness.scheduler.open_backend(7));

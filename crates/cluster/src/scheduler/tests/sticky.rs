@@ -1,6 +1,7 @@
 //! sticky
 
 use super::*;
+use crate::scheduler::dispatch::IN_FLIGHT_PAUSE;
 
 /// Clients that are all one, see `Affinity`, and the workers they would go to, first to last.
 fn sticky_harness(
@@ -12,7 +13,7 @@ fn sticky_harness(
         change(options);
     });
     let mut order: Vec<WorkerId> = (1..=workers).collect();
-    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::sticky::weight(1, *slot)));
+    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::pick::sticky::weight(1, *slot)));
     (harness, order)
 }
 
@@ -37,7 +38,7 @@ fn a_sticky_client_stays_with_a_worker_that_is_slow() {
 fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
     let (mut harness, order) = sticky_harness(2, |_| {});
     harness.accept([1]);
-    harness.step(|scheduler, _, out| scheduler.give_up_address(out));
+    harness.step(|scheduler, _, out| scheduler.close_address(out));
     harness.advance(STALLED + TICK, &[]);
     assert_eq!(harness.queue(order[1]), [1]);
 }
@@ -46,7 +47,7 @@ fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
 fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
     let (mut harness, order) = sticky_harness(3, |_| {});
     harness.accept([1]);
-    harness.advance(PATIENCE, &order[1..]);
+    harness.advance(STICKY_PATIENCE, &order[1..]);
     assert_eq!(harness.queue(order[0]), [0], "a suspect");
     harness.now += MS;
     harness.read(&order);
@@ -56,7 +57,7 @@ fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
     // The same where nobody else is free, which is no reason to take anything back.
     let (mut harness, order) = sticky_harness(1, |_| {});
     harness.accept([1]);
-    harness.advance(PATIENCE * 2, &[]);
+    harness.advance(STICKY_PATIENCE * 2, &[]);
     assert_eq!((harness.queue(order[0]), harness.accepting), (vec![1], false));
     harness.advance(TICK, &order);
     harness.accept([17]);
@@ -67,7 +68,7 @@ fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
 fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
     let (mut harness, order) = sticky_harness(3, |_| {});
     harness.accept([1]);
-    harness.advance(PATIENCE, &order[1..]);
+    harness.advance(STICKY_PATIENCE, &order[1..]);
     assert_eq!(harness.queue(order[0]), [0], "a suspect, and frozen");
     harness.refusal = Some(Refusal::InFlight);
     harness.accept([17, 33, 49, 65, 81]);

@@ -1,6 +1,7 @@
 //! waiting
 
 use super::*;
+use crate::scheduler::dispatch::IN_FLIGHT_PAUSE;
 
 #[test]
 fn what_is_taken_back_keeps_its_place_in_line() {
@@ -60,8 +61,8 @@ fn a_refusal_that_comes_late_leaves_no_lane_behind() {
     scheduler.accepted(2, start + TICK, &mut out);
     // The answers are late: 1 was read, 2 never got in.
     let now = start + 3 * TICK;
-    assert_eq!(scheduler.depth(1, 0, now, &mut out), Verdict::Fine);
-    scheduler.refused(1, Some(2), Refusal::InFlight, now, &mut out);
+    assert_eq!(scheduler.depth(1, 0, now, &mut out), WorkerHealth::Responsive);
+    scheduler.send_failed(1, Some(2), Refusal::InFlight, now, &mut out);
     out.clear();
     scheduler.tick(now + IN_FLIGHT_PAUSE, &mut out);
     let sent = |output: &Output<u32>| matches!(output, Output::Send { connection: 2, .. });

@@ -1,22 +1,22 @@
-//! Sticky dealing: the same client goes to the same slot, as long as its worker takes it.
+//! Client affinity: the same client goes to the same slot, as long as the slot's worker takes it.
 //!
-//! Rendezvous hashing: each slot has a weight for each client, and the heaviest slot that is free
-//! gets it. One that comes or goes moves only the clients that it wins or leaves, and a replaced
-//! worker gets its predecessor's. What a client left with its worker is worth some waiting, so a
-//! lane is late and stuck only after [`PATIENCE`](super::PATIENCE). Of two workers in one slot the
-//! younger is chosen. A Node worker is free here as long as it may have one more unanswered:
-//! whoever comes back at once finds it again.
+//! This is rendezvous hashing: each slot has a weight for each client, and the free slot with the
+//! greatest weight gets the client. A slot that is added or removed moves only the clients that it
+//! wins or loses, and a worker that replaces another gets its clients. The state that a client has
+//! in its worker is worth some waiting, so a backend is slow and stalled only after
+//! [`STICKY_PATIENCE`](crate::scheduler::STICKY_PATIENCE). Of two workers in one slot the younger is
+//! picked. A Node worker is free here while it may have one more unanswered connection: a client
+//! that comes back at once finds its worker again.
 //!
 //! Pure.
 
 use crate::contract::{Affinity, SlotId, WorkerKind};
 use crate::hash::mix;
-
-use super::Scheduler;
-use super::node_backend::NODE_WINDOW;
+use crate::scheduler::Scheduler;
+use crate::scheduler::node_backend::NODE_WINDOW;
 
 impl<H: Affinity> Scheduler<H> {
-    /// The free lane that this client belongs to.
+    /// Picks the free backend with the greatest weight for this client.
     pub(super) fn pick_sticky(&self, client: u64) -> Option<usize> {
         if self.blocked_until.is_some() {
             return None;
@@ -32,7 +32,7 @@ impl<H: Affinity> Scheduler<H> {
     }
 }
 
-pub(super) fn weight(client: u64, slot: SlotId) -> u64 {
+pub(in crate::scheduler) fn weight(client: u64, slot: SlotId) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
@@ -45,14 +45,14 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_spread_evenly_and_move_only_to_or_from_who_comes_or_goes() {
+    fn clients_are_spread_evenly_and_only_those_of_an_added_or_removed_slot_move() {
         let (four, three) = ([0, 1, 2, 3], [0, 1, 3]);
         let mut counts = [0; 4];
         for client in 0..10_000 {
             let slot = home(mix(client), &four);
             counts[slot as usize] += 1;
             if slot != 2 {
-                assert_eq!(home(mix(client), &three), slot, "nobody else moves");
+                assert_eq!(home(mix(client), &three), slot, "a client of another slot moves");
             }
         }
         assert!(counts.iter().all(|count| (2300..2700).contains(count)), "{counts:?}");
