@@ -35,7 +35,9 @@ const HELLO: &[u8] = b"hello from rust\n";
 
 fn main() -> ExitCode {
     let Some(parent) = parent() else {
-        eprintln!("node_child: a Node program must fork this program; see the head of its source");
+        eprintln!(
+            "node_child: this program is forked by a Node program; see the head of its source"
+        );
         return ExitCode::from(2);
     };
     for event in parent.events() {

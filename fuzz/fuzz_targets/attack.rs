@@ -1,5 +1,7 @@
-//! What one run does with its bytes: the frame decoder with handles, every codec's decoder, the
-//! greeting, and whole ends on the loop, our own and those that speak as Node does.
+//! One run of the fuzzer. The first byte of the data selects a target.
+//!
+//! The targets are the frame decoder with handles, the decoder of every codec, the handshake, and
+//! whole endpoints on the loop, with our protocol and with Node's.
 
 use ipc::frame::{Decoder, Header, Kind, Limits};
 use ipc::{Channel, Handle, Hello, Link, LinkEvent, Options, Serialization, SharedMemory};
@@ -33,14 +35,14 @@ pub fn attack(data: &[u8]) {
         3 => decode(data, Bincode),
         4 => decode(data, Advanced),
         5 => decode(data, Json),
-        6 => greeting(data),
+        6 => handshake(data),
         7 => link(data, Bincode, false),
         8 => link(data, Json, true),
         _ => link(data, Advanced, true),
     }
 }
 
-/// The stream in pieces whose lengths, handles and losses the data itself chooses.
+/// Decodes the stream in pieces. The data itself selects their lengths, handles and losses.
 fn frames(data: &[u8]) {
     let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
     let mut decoder = Decoder::<u32>::new(limits);
@@ -68,17 +70,17 @@ fn frames(data: &[u8]) {
     let _ = decoder.end();
 }
 
-/// What is read can be written, and is then read as the same.
+/// Checks that a decoded value can be encoded, and that the result decodes to the same value.
 fn value(data: &[u8]) {
     if let Ok(value) = ipc::advanced::Value::from_bytes(data) {
         let bytes = value.to_bytes();
-        let again = ipc::advanced::Value::from_bytes(&bytes).expect("we wrote it");
+        let again = ipc::advanced::Value::from_bytes(&bytes).expect("the encoder wrote it");
         assert_eq!(again.to_bytes(), bytes);
     }
 }
 
-/// What is read is written as the same, whatever it says.
-fn greeting(data: &[u8]) {
+/// Checks that a decoded handshake message encodes to the same message, whatever its content is.
+fn handshake(data: &[u8]) {
     if let Some(hello) = Hello::parse(data) {
         assert_eq!(Hello::parse(&hello.to_bytes()).as_ref(), Some(&hello));
         let _ = hello.to_string();
@@ -90,40 +92,40 @@ fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
     [&header.to_bytes()[..], payload].concat()
 }
 
-fn greet(attacker: &UnixStream, serialization: Serialization) {
+fn send_hello(attacker: &UnixStream, serialization: Serialization) {
     let hello = Hello::new(serialization, "").to_bytes();
     send(attacker, &frame(Kind::Hello, 0, &hello), 0);
 }
 
 fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
-    // Not the attacker's own end: that would keep it open.
+    // The handle is not the attacker's own endpoint, because a copy would keep the channel open.
     static ANY: OnceLock<UnixDatagram> = OnceLock::new();
-    let any = ANY.get_or_init(|| UnixDatagram::unbound().expect("one socket more"));
+    let any = ANY.get_or_init(|| UnixDatagram::unbound().expect("a socket can be opened"));
     let handles = vec![any.as_fd(); if bytes.is_empty() { 0 } else { handles }];
     let _ = sys::scm::send_blocking(attacker.as_fd(), &[IoSlice::new(bytes)], &handles);
 }
 
-/// A payload through a real channel, with as many handles as it says.
+/// Sends a payload through a real channel, with as many handles as its first byte states.
 fn decode(data: &[u8], serialization: Serialization) {
     let Some((&handles, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
     let options = Options { serialization, ..Options::default() };
     let Ok(channel) = Channel::<(), Shape>::from_fd(victim.into(), options) else { return };
-    greet(&attacker, serialization);
+    send_hello(&attacker, serialization);
     let handles = usize::from(handles % 4);
     send(&attacker, &frame(Kind::Message, handles, &data[..data.len().min(60_000)]), handles);
     drop(attacker);
     let _ = channel.recv();
 }
 
-/// A stream to a whole end on the loop, which must come to its end.
+/// Sends a stream to a whole endpoint on the loop, which must then close.
 fn link(data: &[u8], serialization: Serialization, node: bool) {
     let Some((&control, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
-    let (tell, ended) = mpsc::channel();
+    let (sender, ended) = mpsc::channel();
     let sink = move |event| match event {
         LinkEvent::Message(message) => drop(message.decode::<Shape>()),
-        LinkEvent::Disconnect { .. } => drop(tell.send(())),
+        LinkEvent::Disconnect { .. } => drop(sender.send(())),
         _ => {}
     };
     let options = Options { serialization, ..Options::default() };
@@ -131,12 +133,12 @@ fn link(data: &[u8], serialization: Serialization, node: bool) {
     let Ok(link) = start(victim.into(), options, sink) else { return };
     link.resume();
     if !node && control & 1 != 0 {
-        greet(&attacker, serialization);
+        send_hello(&attacker, serialization);
     }
     let data = &data[..data.len().min(60_000)];
     let (first, second) = data.split_at(usize::from(control).min(data.len()));
     send(&attacker, first, usize::from(control >> 1 & 3));
     send(&attacker, second, usize::from(control >> 3 & 1));
     drop(attacker);
-    ended.recv_timeout(Duration::from_secs(10)).expect("a peer that left ends the channel");
+    ended.recv_timeout(Duration::from_secs(10)).expect("the end of the peer closes the channel");
 }

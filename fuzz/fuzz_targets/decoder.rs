@@ -1,4 +1,4 @@
-//! The decoders under cargo-fuzz: `cargo +nightly fuzz run decoder --features libfuzzer`.
+//! The fuzz target for cargo-fuzz: `cargo +nightly fuzz run decoder --features libfuzzer`.
 #![no_main]
 
 mod attack;

@@ -1,4 +1,6 @@
-//! The same target without an engine: mutates what Node writes, and frames, for so many seconds.
+//! The same target without an engine.
+//!
+//! `decoder_loop SECONDS` mutates values that Node has written, and frames. `SEED` repeats a run.
 
 mod attack;
 
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const VECTORS: &str = include_str!("../../crates/ipc/tests/data/v8-vectors-node20.jsonl");
 
-/// xorshift64*, seeded by `SEED` or at random.
+/// The generator xorshift64*, seeded by `SEED` or at random.
 struct Random(u64);
 
 impl Random {

@@ -10,7 +10,7 @@ if (cluster.isPrimary) {
   cluster.on('listening', (worker, address) => {
     if (++listening === workers) console.log(address.port);
   });
-  // Node restarts nobody by itself.
+  // Node does not replace workers by itself.
   cluster.on('exit', () => cluster.fork());
   process.on('SIGTERM', () => process.exit(0));
 } else {

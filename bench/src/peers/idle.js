@@ -1,11 +1,11 @@
-// Holds {"children": N} idle children and tells, over {"watch": ms}: [resident bytes, wake-ups].
+// Holds {"children": N} idle children and reports, over {"watch": ms}: [resident bytes, wake-ups].
 'use strict';
 const { spawn, fork } = require('node:child_process');
 const fs = require('node:fs');
 const lines = require('node:readline').createInterface({ input: process.stdin });
 let children = [];
 
-// Of all threads: how often each gave up the processor to wait.
+// The voluntary context switches of all threads.
 function switches() {
   let sum = 0;
   for (const thread of fs.readdirSync('/proc/self/task')) {
@@ -26,7 +26,7 @@ async function answer(request) {
   }
   const before = switches();
   await new Promise((resolve) => setTimeout(resolve, request.watch));
-  // Without the end of our own waiting.
+  // The end of this wait does not count.
   return [Math.max(0, switches() - before - 1)];
 }
 

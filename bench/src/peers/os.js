@@ -1,4 +1,4 @@
-// One request per line: which function of `os`, how many calls per batch, how many batches.
+// Reads requests, one per line: the function of `os`, the calls per batch, the number of batches.
 // Answers with the nanoseconds of one call, per batch.
 const os = require('os');
 require('readline').createInterface({ input: process.stdin }).on('line', (line) => {

@@ -1,4 +1,4 @@
-// Spawns and waits, as bench asks: {"hold": MiB} or {"spawn": times, "options": "plain" | "pipes" | …}.
+// Spawns and waits on request: {"hold": MiB} or {"spawn": times, "options": "plain" | "pipes" | …}.
 'use strict';
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
@@ -28,7 +28,7 @@ function once(how) {
 async function answer(request) {
   if (request.hold !== undefined) {
     ballast = [];
-    // Several, because one buffer has a ceiling.
+    // Several buffers, because the size of one buffer is limited.
     for (let left = request.hold; left > 0; left -= 256) {
       ballast.push(Buffer.alloc(Math.min(left, 256) << 20, 1));
     }

@@ -114,9 +114,9 @@ fn raw(count: u32) -> Result<Vec<f64>, String> {
     drop(writer);
     for pid in pids {
         // SAFETY: plain data, which the call fills.
-        let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let mut exit: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: a child of ours that no other thread waits for, and a writable place.
-        let code = unsafe { libc::waitid(libc::P_PID, pid, &mut told, libc::WEXITED) };
+        let code = unsafe { libc::waitid(libc::P_PID, pid, &mut exit, libc::WEXITED) };
         if code == -1 {
             return Err(text(io::Error::last_os_error()));
         }
