@@ -13,11 +13,12 @@ const CLUSTER: &[(&str, &[&str])] = &[
     ("worker_state", &[]),
     ("counters", &[]),
     ("worker_options", &[]),
+    ("hash", &[]),
     ("protocol", &[]),
     ("contract", &["counters", "policy", "protocol", "worker_options"]),
     ("error", &["protocol"]),
     ("bind", &["protocol"]),
-    ("scheduler", &["contract", "counters", "policy", "protocol"]),
+    ("scheduler", &["contract", "counters", "hash", "policy"]),
     ("supervisor", &["contract", "counters", "policy", "protocol", "scheduler", "worker_options"]),
     ("node", &["contract", "protocol"]),
     ("worker", &["bind", "error", "node", "protocol", "worker_state"]),
@@ -28,6 +29,9 @@ const CLUSTER: &[(&str, &[&str])] = &[
             "contract",
             "counters",
             "error",
+            "hash",
+            // The front door, to refuse a primary in a worker.
+            "is_worker",
             "node",
             "policy",
             "protocol",
@@ -66,18 +70,15 @@ fn edges_of(krate: &str, sources: &[Source]) -> Edges {
 
 /// The first names behind each `crate::` of a line: `use crate::{a::B, c}` has two.
 fn named_in(line: &str) -> Vec<&str> {
+    let first = |path: &'_ str| path.find(|c: char| !c.is_alphanumeric() && c != '_');
     let mut names = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + "crate::".len()..];
-        let whole = |text: &'_ str| text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
-        if let Some(list) = rest.strip_prefix('{') {
-            let items = list.split(['{', '}', ',']).map(str::trim);
-            names.extend(
-                items.filter(|it| !it.is_empty()).map(|it| &it[..whole(it).unwrap_or(it.len())]),
-            );
-        } else {
-            names.push(&rest[..whole(rest).unwrap_or(rest.len())]);
-        }
+    for (at, found) in line.match_indices("crate::") {
+        let rest = &line[at + found.len()..];
+        let paths = rest.strip_prefix('{').unwrap_or(rest).split([',', '}']);
+        let several = if rest.starts_with('{') { usize::MAX } else { 1 };
+        let paths = paths.take(several).map(str::trim);
+        let starts = paths.map(|path| &path[..first(path).unwrap_or(path.len())]);
+        names.extend(starts.filter(|name| !name.is_empty()));
     }
     names
 }

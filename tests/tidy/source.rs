@@ -52,21 +52,29 @@ impl Source {
     }
 }
 
-/// Files that only tests compile: by place, by name, or by `#[cfg(test)] mod name;` next door.
+/// Files that only tests compile: by place, by name, or by `#[cfg(test)] mod name;` next door, of
+/// the file itself or of a module that it belongs to.
 pub(crate) fn is_test(path: &Path) -> bool {
-    let name = path.file_stem().unwrap().to_str().unwrap();
     let inside = path.strip_prefix(root()).unwrap();
-    let in_tests = inside.components().any(|part| part.as_os_str() == "tests");
-    let declared = path.parent().unwrap().parent().is_some() && {
-        let folder = path.parent().unwrap();
-        let doors = [folder.join("lib.rs"), folder.join("mod.rs"), folder.with_extension("rs")];
-        let needle = format!("mod {name};");
-        doors.iter().filter_map(|door| fs::read_to_string(door).ok()).any(|door| {
-            let lines: Vec<&str> = door.lines().map(str::trim).collect();
-            lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && pair[1] == needle)
-        })
+    inside.components().any(|part| part.as_os_str() == "tests")
+        || inside
+            .ancestors()
+            .take_while(|it| it.parent().is_some())
+            .any(|module| is_declared_as_test(&root().join(module)))
+}
+
+fn is_declared_as_test(module: &Path) -> bool {
+    let (Some(name), Some(folder)) =
+        (module.file_stem().and_then(|it| it.to_str()), module.parent())
+    else {
+        return false;
     };
-    in_tests || declared
+    let doors = [folder.join("lib.rs"), folder.with_extension("rs")];
+    let needle = format!("mod {name};");
+    doors.iter().filter_map(|door| fs::read_to_string(door).ok()).any(|door| {
+        let lines: Vec<&str> = door.lines().map(str::trim).collect();
+        lines.windows(2).any(|pair| pair[0] == "#[cfg(test)]" && pair[1] == needle)
+    })
 }
 
 pub(crate) fn root() -> &'static Path {

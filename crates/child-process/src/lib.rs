@@ -62,7 +62,6 @@ mod cancel;
 mod capture;
 mod child;
 mod command;
-mod driver;
 mod error;
 mod event;
 mod exec;

@@ -5,6 +5,8 @@
 //! when the first subscriber comes, when a timeout runs, or when the handle is dropped before the
 //! process has ended, so that the process is reaped.
 
+mod driver;
+
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -15,12 +17,12 @@ use reactor::reactor;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
-use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
 use crate::lifecycle::{Input, Lifecycle, Notice};
 use crate::process::Process;
 use crate::subscribers::{Subscriber, Subscribers};
+use driver::Driver;
 
 #[derive(Debug)]
 pub(crate) struct Shared {

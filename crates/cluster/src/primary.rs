@@ -24,6 +24,7 @@ use crossbeam_channel::Receiver;
 use crate::contract::Input;
 use crate::counters::Counters;
 use crate::error::Error;
+use crate::is_worker;
 use crate::policy::Policy;
 use crate::primary::builder::{Builder, check_workers};
 use crate::primary::driver::Driver;
@@ -34,7 +35,6 @@ use crate::primary::shared::{Completion, Job, PrimaryState, Shared};
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
-use crate::worker::Worker;
 use crate::worker_options::WorkerOptions;
 
 /// A set of worker processes that share ports, kept alive.
@@ -97,7 +97,7 @@ impl Primary {
     }
 
     pub(crate) fn set_up(builder: Builder) -> Result<Self, Error> {
-        if Worker::current().is_some() {
+        if is_worker() {
             return Err(Error::IsWorker);
         }
         let (shared, jobs) = Shared::new(builder.settings);
