@@ -50,6 +50,7 @@ impl Exec {
     /// Calls on the callback thread with the result. Returns the process.
     pub fn on_done(self, call: impl FnOnce(Outcome) + Send + 'static) -> Arc<Child> {
         let mut callback = lock(&self.callback);
+        // Under the lock: the collector either has sent its result, or will find the callback.
         match self.outcome.try_recv() {
             Ok(outcome) => reactor::callback::call(move || call(outcome)),
             Err(_) => *callback = Some(Box::new(call)),
