@@ -48,6 +48,7 @@ impl Announcement {
 
     fn from_brood() -> Option<Self> {
         let value = sys::startup::variable_text(CHANNEL)?;
+        // `take_descriptor` has checked the number and the inode.
         let mut fields = value.split(':').skip(2);
         let version = fields.next().and_then(|version| version.parse().ok());
         if version != Some(VERSION) {
@@ -62,6 +63,7 @@ impl Announcement {
         let serialization = match sys::startup::variable(NODE_CODEC) {
             // Node named no codec before it had two of them.
             None => Serialization::Json,
+            // Bincode is no codec of Node.
             Some(name) => Serialization::from_name(name.to_str()?)
                 .filter(|codec| *codec != Serialization::Bincode)?,
         };

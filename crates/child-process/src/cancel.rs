@@ -68,6 +68,7 @@ impl CancelToken {
     pub(crate) fn watch(&self, shared: &Arc<Shared>) {
         let mut state = self.state();
         if let Some(reason) = state.cancelled.clone() {
+            // Cancelling takes the locks of the child.
             drop(state);
             return shared.cancel(reason);
         }

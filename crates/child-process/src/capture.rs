@@ -132,6 +132,7 @@ impl Capture {
                 if self.buffers[index].push(&chunk[..count]) {
                     return true;
                 }
+                // Nothing more is kept, so nothing more is read.
                 self.outputs = [None, None];
                 self.stop(Error::MaxBuffer(stream));
             }
@@ -231,6 +232,7 @@ impl Capture {
 }
 
 fn unblocked(fd: OwnedFd) -> Result<File, Error> {
+    // One thread serves several pipes and must not block on one of them.
     let set = sys::socket::set_nonblocking(fd.as_fd(), true);
     set.map_err(|error| Error::Os("fcntl", error))?;
     Ok(fd.into())

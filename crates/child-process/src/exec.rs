@@ -50,6 +50,7 @@ impl Exec {
     /// Calls on the callback thread with the result. Returns the process.
     pub fn on_done(self, call: impl FnOnce(Outcome) + Send + 'static) -> Arc<Child> {
         let mut callback = lock(&self.callback);
+        // Under the lock: the collector either has sent its result, or will find the callback.
         match self.outcome.try_recv() {
             Ok(outcome) => reactor::callback::call(move || call(outcome)),
             Err(_) => *callback = Some(Box::new(call)),
@@ -84,7 +85,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const STDIN: Token = Token(2);
 const PIDFD: Token = Token(3);
 
-/// A [`Capture`] on the loop. The outputs have keys 0 and 1.
+/// A [`Capture`] on the loop. The outputs have tokens 0 and 1.
 struct Collector {
     capture: Capture,
     /// A second descriptor of the process: the child's driver may watch the first one.

@@ -86,6 +86,7 @@ impl Fork {
         let program = std::mem::replace(&mut self.0.program, path.as_ref().to_owned());
         if !self.0.is_node && self.0.fallback.is_none() && runs_scripts(path.as_ref()) {
             self.0.is_node = true;
+            // The engine runs the module as its script, the first argument.
             self.0.args.insert(0, program);
         }
         self.0.fallback = None;

@@ -130,6 +130,7 @@ pub fn run_modules(modules: &[(&str, fn())]) {
         std::process::exit(2);
     };
     run();
+    // The exit hooks write the messages that are queued.
     std::process::exit(0);
 }
 

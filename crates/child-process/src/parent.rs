@@ -181,6 +181,7 @@ impl Parent {
 
     fn add(&self, subscriber: Subscriber) {
         lock(&self.subscribers).add(subscriber);
+        // The channel is read only now: a message without a subscriber would be lost.
         self.link.resume();
     }
 }

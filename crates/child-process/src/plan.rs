@@ -71,7 +71,7 @@ fn check_slots(command: &Command) -> Result<(), InvalidOption> {
         match slot {
             Slot::Channel => channels += 1,
             Slot::Moved => {
-                let why = "the descriptor went into an earlier child; give another one";
+                let why = "the descriptor has moved into an earlier child; set another one";
                 return Err(InvalidOption::value(format!("stdio[{number}]"), why));
             }
             _ => {}
@@ -111,6 +111,7 @@ pub(crate) fn plan(
     let (program, arguments) = command_line(command)?;
     let environment = environment(command, inherited, announcement)?;
     let mut candidates = candidates(&program, path_of(&environment))?;
+    // Tried last: it works when the file of the program is gone.
     if let Some(fallback) = &command.fallback {
         candidates.push(c_string("program", fallback)?);
     }
@@ -135,6 +136,7 @@ fn command_line(command: &Command) -> Result<(OsString, Vec<CString>), InvalidOp
         return Err(InvalidOption::value("shell", "must not be empty"));
     }
     let own_name = argv0.map_or_else(|| c_string("shell", shell), Ok)?;
+    // Joined by spaces and not quoted, as in Node.
     let mut line = program.into_bytes();
     for arg in args {
         line.push(b' ');
@@ -162,6 +164,7 @@ fn environment(
     }
     for (name, value) in &command.env {
         let bytes = name.as_bytes();
+        // In `NAME=value` the first '=' ends the name: such a name would set another variable.
         if bytes.is_empty() || bytes.contains(&b'=') {
             return Err(InvalidOption::value(
                 format!("env {}", lossy(name)),

@@ -68,6 +68,7 @@ impl Process {
             if let Some(status) = self.try_wait()? {
                 return Ok(Some(status));
             }
+            // The pidfd stays readable, so polling it again would spin.
             thread::sleep(left.map_or(pause, |left| left.min(pause)));
             pause = (pause * 2).min(RECHECK_MAX);
             if left == Some(Duration::ZERO) {
@@ -87,11 +88,13 @@ impl Process {
 
     /// Sends a signal; returns false if the process has ended before.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
+        // A zombie accepts signals, so it is reaped first.
         if self.try_wait()?.is_some() {
             return Ok(false);
         }
         match self.pidfd.send_signal(signal) {
             Ok(()) => Ok(true),
+            // The process was reaped between the two calls.
             Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => Ok(false),
             Err(error) => Err(error),
         }

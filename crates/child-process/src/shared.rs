@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     link: OnceLock<Link>,
     pub(crate) kill_signal: Signal,
     pub(crate) timeout_at: Option<Instant>,
+    // Lock order: `state`, then `pending`.
     pending: Mutex<Pending>,
     state: Mutex<LoopState>,
     /// `Some` once the child was cancelled; the inner level is the reason.
@@ -72,6 +73,7 @@ impl Shared {
         let (lifecycle, subscribers, outputs) =
             (Lifecycle::new(connected, 0), Subscribers::default(), Vec::new());
         let mut state = LoopState { lifecycle, subscribers, outputs, exit_seen: false };
+        // Kept in the history, so that every subscriber gets it.
         state.subscribers.emit(Event::Spawn);
         Self {
             process,
@@ -87,6 +89,7 @@ impl Shared {
     /// Records the cancellation, before the kill signal is sent: a caller that sees the process end
     /// must find the reason.
     pub(crate) fn mark_cancelled(&self, reason: Option<String>) {
+        // The first reason stays.
         let _ = self.cancelled.set(reason);
     }
 
@@ -119,6 +122,7 @@ impl Shared {
         let mut pending = self.pending();
         pending.subscribed = true;
         pending.subscribers.push(subscriber);
+        // `wake_driver` takes the same lock.
         drop(pending);
         if let Err(error) = self.wake_driver() {
             // Without a loop no other thread emits events at the same time.
@@ -145,6 +149,7 @@ impl Shared {
     /// Makes the driver handle the pending input soon; adds it to the loop if it is not there.
     pub(crate) fn wake_driver(self: &Arc<Self>) -> io::Result<()> {
         let mut pending = self.pending();
+        // The lock is held across the addition: two threads must not add two drivers.
         match &pending.driver {
             Some(driver) => driver.wake(),
             None => pending.driver = Some(reactor()?.add(Driver::new(self.clone()))),
@@ -166,6 +171,7 @@ impl Shared {
         if let (false, Some(link)) = (subscribed, self.link()) {
             link.disconnect();
         }
+        // The call reaps a process that has ended; only a running one needs the loop.
         if matches!(self.process.try_wait(), Ok(None)) && self.wake_driver().is_err() {
             orphans().push(self.clone());
         }
@@ -183,6 +189,7 @@ impl Shared {
             }
         }
         drop(state);
+        // The driver may have nothing left to do now, and must check.
         self.output_dropped();
     }
 
@@ -206,6 +213,7 @@ impl Shared {
             state.subscribers.add(subscriber);
         }
         drop(state);
+        // The channel is read only now: a message without a subscriber would be lost.
         if let (true, Some(link)) = (resume, self.link()) {
             link.resume();
         }
@@ -220,6 +228,7 @@ impl Shared {
         match self.link().filter(|_| state.lifecycle.is_connected()) {
             Some(link) => {
                 state.exit_seen = true;
+                // The link reads what the process has sent and then reports `PeerGone`.
                 link.peer_is_gone();
             }
             None => state.step(Input::Exited, &self.process),
@@ -246,6 +255,8 @@ impl Shared {
     pub(crate) fn retire_if_idle(&self) -> bool {
         let state = self.state();
         let mut pending = self.pending();
+        // Both locks are held: a subscriber that comes now is either seen here, or finds no driver
+        // and adds one.
         let idle = pending.subscribers.is_empty() && pending.errors.is_empty();
         let no_subscribers = state.subscribers.is_empty();
         let retired =

@@ -39,6 +39,7 @@ impl Command {
 
 /// Starts the child with `timeout` in place of the command's.
 pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
+    // Checked first: an invalid command must not open or move a descriptor.
     plan::check(command)?;
     reap_orphans();
     let mut pipes =
@@ -50,6 +51,7 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let plan = plan::plan(command, std::env::vars_os(), &announcement)?;
     let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
     let sources = sources(command);
+    // The descriptors move only now: an error above leaves them in the command.
     let slots = command.stdio.iter_mut();
     let owned = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
     let mut owned: Vec<(i32, OwnedFd)> = owned.collect();
@@ -156,6 +158,7 @@ fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
     if command.cgroup_is_own && !std::fs::read_to_string(&file)?.trim().is_empty() {
         return Err(io::Error::from_raw_os_error(sys::errno::EBUSY));
     }
+    // The child writes itself into the group before it executes its program.
     let procs = File::options().write(true).open(file)?;
     Ok(Some(procs.into()))
 }
@@ -195,6 +198,7 @@ fn spawner() -> &'static Sender<Job> {
         let (jobs, received) = crossbeam_channel::unbounded::<Job>();
         let run = move || received.into_iter().for_each(|job| job());
         let thread = thread::Builder::new().name("brood-spawn".to_owned()).spawn(run);
+        // The sender in the static keeps the queue, and so the thread, alive.
         drop(thread.expect("a process that starts processes can start a thread"));
         jobs
     })

@@ -142,7 +142,7 @@ impl From<ChildStdin> for OwnedFd {
 /// This process's end of a child's standard output or standard error.
 ///
 /// [`Event::Close`](crate::Event::Close) waits until this output has ended or the value is dropped.
-/// It does not wait for a descriptor that was taken out of the value.
+/// The event does not wait for a descriptor that was taken out of the value.
 #[derive(Debug)]
 pub struct ChildOutput {
     // Dropped first: the driver must find the pipe closed when it is notified.

@@ -110,8 +110,9 @@ pub fn is_v6_only(socket: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::fd::AsFd;
+
+    use super::*;
 
     #[test]
     fn a_socket_file_is_stale_when_no_socket_is_bound_to_it() {

@@ -92,8 +92,9 @@ impl AsFd for AnyOf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use super::*;
 
     #[test]
     fn a_gated_descriptor_is_readable_while_its_gate_is_open_and_its_member_is_readable() {

@@ -1,11 +1,12 @@
 //! Descriptors: their kinds, duplicates, close-on-exec.
 
-use nix::sys::stat::{FileStat, SFlag};
 use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+
+use nix::sys::stat::{FileStat, SFlag};
 
 /// The kind of object that a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -226,11 +227,12 @@ pub(crate) fn int_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<li
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::socket;
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
     use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use super::*;
+    use crate::socket;
 
     #[test]
     fn every_kind_is_recognised() {

@@ -3,7 +3,6 @@
 //! A sealed memory file can neither shrink, grow nor change, so mapping it is sound even with a
 //! hostile peer: there is no `SIGBUS` and no data race. [`Mapping`] maps sealed files only.
 
-use crate::fd::cvt;
 use std::ffi::CString;
 use std::io;
 use std::ops::Deref;
@@ -11,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::fd::cvt;
 
 /// The seals that make contents and size final, and the set of seals as well.
 const SEALS: libc::c_int =
@@ -80,9 +81,9 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(file: BorrowedFd<'_>, length: usize, access: libc::c_int) -> io::Result<Region> {
+    fn new(file: BorrowedFd<'_>, length: usize, access: libc::c_int) -> io::Result<Self> {
         if length == 0 {
-            return Ok(Region { start: None, length });
+            return Ok(Self { start: None, length });
         }
         let fd = file.as_raw_fd();
         // SAFETY: a new mapping at an address the kernel chooses replaces none of ours.
@@ -91,7 +92,7 @@ impl Region {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Region { start: NonNull::new(start.cast()), length })
+        Ok(Self { start: NonNull::new(start.cast()), length })
     }
 }
 
@@ -117,13 +118,13 @@ impl Mapping {
     /// `EINVAL` when `file` is not a memory file, `EPERM` when its size or contents may still
     /// change, `EFBIG` when it is larger than `length_max`, `ENOMEM` when there is no address
     /// space for it.
-    pub fn new(file: BorrowedFd<'_>, length_max: usize) -> io::Result<Mapping> {
+    pub fn new(file: BorrowedFd<'_>, length_max: usize) -> io::Result<Self> {
         if !is_sealed(file)? {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
         match usize::try_from(size(file)?) {
             Ok(length) if length <= length_max => {
-                Ok(Mapping(Region::new(file, length, libc::PROT_READ)?))
+                Ok(Self(Region::new(file, length, libc::PROT_READ)?))
             }
             _ => Err(io::Error::from_raw_os_error(libc::EFBIG)),
         }
@@ -156,10 +157,10 @@ impl Draft {
     /// # Errors
     ///
     /// As [`create`]; `ENOMEM` when there is no address space for it.
-    pub fn new(name: &str, length: usize) -> io::Result<Draft> {
+    pub fn new(name: &str, length: usize) -> io::Result<Self> {
         let file = create(name, length as u64)?;
         let region = Region::new(file.as_fd(), length, libc::PROT_READ | libc::PROT_WRITE)?;
-        Ok(Draft { file, region })
+        Ok(Self { file, region })
     }
 
     /// Unmaps and seals the file, and returns it.
@@ -215,7 +216,7 @@ impl Counters {
     ///
     /// `EINVAL` when the file is no page of counters, `EPERM` when its size may still change,
     /// `ENOMEM` when there is no address space for it.
-    pub fn map(file: BorrowedFd<'_>) -> io::Result<Counters> {
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
         // SAFETY: the call takes integers and touches no memory of ours.
         let seals = cvt(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
         if seals & libc::F_SEAL_SHRINK == 0 {
@@ -224,7 +225,7 @@ impl Counters {
         if size(file)? != Self::BYTES as u64 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        Ok(Counters(Region::new(file, Self::BYTES, libc::PROT_READ | libc::PROT_WRITE)?))
+        Ok(Self(Region::new(file, Self::BYTES, libc::PROT_READ | libc::PROT_WRITE)?))
     }
 
     /// Returns the value of a counter.

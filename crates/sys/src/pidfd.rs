@@ -262,9 +262,10 @@ pub(crate) fn remembers_exit() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::process::Command;
     use std::time::Duration;
+
+    use super::*;
 
     fn start(script: &str) -> (std::process::Child, PidFd) {
         let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();

@@ -4,13 +4,15 @@
 //! belongs to its member from its first packet on: only that member accepts it, and the connection
 //! is reset when the last descriptor of that member is closed.
 
-use crate::fd::cvt;
-use crate::socket::{listen, listen_tcp, stream_socket};
-use nix::sys::socket::{self as ns, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{self as ns, sockopt};
+
+use crate::fd::cvt;
+use crate::socket::{listen, listen_tcp, stream_socket};
 
 /// Opens the first `SO_REUSEPORT` listener of an address: non-blocking, close-on-exec, with
 /// `TCP_NODELAY` set. [`bind_next`] adds members.
@@ -63,9 +65,10 @@ pub fn unaccepted(listener: BorrowedFd<'_>) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
     use crate::socket::{accept, local_address};
-    use std::net::TcpStream;
 
     #[test]
     fn members_share_a_port_that_strangers_cannot_have() {

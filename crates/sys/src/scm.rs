@@ -294,9 +294,10 @@ fn empty_message() -> libc::msghdr {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::{fd, socket};
-    use std::os::fd::AsFd;
 
     fn duplicates(count: usize, of: &OwnedFd) -> Vec<OwnedFd> {
         (0..count).map(|_| of.try_clone().unwrap()).collect()

@@ -42,8 +42,9 @@ impl AsFd for Semaphore {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use super::*;
 
     #[test]
     fn a_semaphore_is_readable_while_it_is_above_zero() {

@@ -4,13 +4,15 @@
 //! to the open file description, which two processes may share. Listeners and accepted connections
 //! are non-blocking, as readiness loops need them.
 
-use crate::fd::{cvt, int_option};
-use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
+
+use crate::fd::{cvt, int_option};
 
 /// Makes a connected pair of Unix stream sockets, blocking and close-on-exec.
 ///
@@ -273,11 +275,12 @@ fn to_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::scm;
     use std::io::{IoSlice, Read, Write};
     use std::net::TcpStream;
     use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::scm;
 
     #[test]
     fn new_clients_do_not_connect_and_connected_ones_are_accepted() {

@@ -233,9 +233,10 @@ pub fn variable_text(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::fd::{AsFd, AsRawFd};
     use std::process::Command;
+
+    use super::*;
 
     #[test]
     fn the_two_lists_of_names_agree() {

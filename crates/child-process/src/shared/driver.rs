@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::process::{RECHECK_MAX, RECHECK_MIN};
 use crate::shared::Shared;
 
-/// The key of the pidfd. An output's key is its index.
+/// The token of the pidfd. An output's token is its index.
 const PIDFD: Token = Token(u32::MAX);
 
 pub(crate) struct Driver {
@@ -79,6 +79,8 @@ impl Driver {
                 continue;
             }
             self.watched.push(index);
+            // Only hang-ups, because the bytes are for the reader. The driver does not keep the
+            // pipe open: closing it ends the registration.
             if let Err(error) = turn.register(pipe.as_fd(), Token(index as u32), Interest::HANGUP) {
                 self.shared.report(Error::Os("watching an output", error));
                 self.shared.output_ended(index);
@@ -90,6 +92,7 @@ impl Driver {
 impl Source for Driver {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         let now = turn.now();
+        // An error is emitted before the exit that it has caused.
         self.shared.take_errors();
         match event {
             Event::Start => {
