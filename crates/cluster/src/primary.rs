@@ -178,7 +178,7 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when the number is not between 1 and [`WORKERS_MAX`].
+    /// [`Error::Option`] when the number is not between 1 and [`WORKERS_MAX`](crate::WORKERS_MAX).
     pub fn scale(&self, workers: u32) -> Result<(), Error> {
         check_workers(workers)?;
         self.shared.request_workers(Job::Input(Input::Scale(workers)));
@@ -211,7 +211,7 @@ impl Primary {
     ///
     /// - [`Error::Fork`] when the worker cannot be started; its slot is given up.
     /// - [`Error::Option`] when the options name an invalid descriptor number.
-    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`] workers, or the cluster has ended.
+    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`](crate::WORKERS_MAX) workers, or the cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
     pub fn fork(&self, options: WorkerOptions) -> Result<WorkerProcess, Error> {

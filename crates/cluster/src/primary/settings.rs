@@ -13,7 +13,7 @@ use crate::worker_options::{WorkerOptions, WorkerStdio};
 /// The settings that every new worker of a primary is started with.
 ///
 /// [`Primary::settings`](crate::Primary::settings) returns them, and
-/// [`WorkerOptions`](crate::WorkerOptions) changes them.
+/// [`WorkerOptions`] changes them.
 ///
 /// Node: `cluster.settings`. Setting `uid` and `gid` requires the privileges of `setuid(2)` and
 /// `setgid(2)`.
