@@ -1,47 +1,46 @@
-//! What became of the connections, in numbers.
+//! Counts of connections.
 //!
 //! Pure.
 
-/// Why a connection was closed unserved.
+/// The reason for closing a connection that no worker accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
-    /// The primary ends and no worker is left to serve it.
+    /// The primary ends, and no worker is left that could accept the connection.
     Shutdown,
     /// The list of waiting connections is full.
     Overflow,
-    /// All listeners of its address are closed.
+    /// All listeners of the address are closed.
     NotListening,
 }
 
-/// What became of the connections that the primary accepted, since it began.
+/// Counts of the connections that the primary has accepted since it began.
 ///
-/// They always add up: `accepted + reclaimed == dispatched + closed() + waiting`. What was
-/// dispatched and not taken back, `dispatched - reclaimed`, has been delivered or lies in a
-/// worker's queue. With [`Policy::Shared`](crate::Policy::Shared) the workers accept by themselves
-/// and all are 0.
+/// The counts always add up: `accepted + reclaimed == dispatched + closed() + waiting`. The
+/// difference `dispatched - reclaimed` has been accepted by workers or lies in their queues. With
+/// [`Policy::Shared`](crate::Policy::Shared) the workers accept by themselves, and all counts are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Taken from the kernel.
+    /// Connections that the primary accepted.
     pub accepted: u64,
-    /// Put into a worker's queue; a connection may be more than once.
+    /// Connections put into the queue of a worker. A connection may be dispatched more than once.
     pub dispatched: u64,
-    /// Read back from the queue of a worker that ended, closed its listener or was stuck.
+    /// Connections read back from the queue of a worker that ended, closed its listener or stalled.
     pub reclaimed: u64,
-    /// Those of `dispatched` that had been taken back before.
+    /// The part of `dispatched` that had been reclaimed before.
     pub re_dispatched: u64,
-    /// Closed because the primary ended and nobody was left to serve them.
+    /// Connections closed because the primary ended and no worker was left.
     pub closed_shutdown: u64,
-    /// Closed because too many were waiting.
+    /// Connections closed because too many were waiting.
     pub closed_overflow: u64,
-    /// Closed because every listener of their address was closed.
+    /// Connections closed because every listener of their address was closed.
     pub closed_not_listening: u64,
-    /// Held by the primary until a worker has room, now.
+    /// Connections that wait in the primary at the moment, until a worker has room.
     pub waiting: u64,
 }
 
 impl Counters {
-    /// All that were closed unserved.
+    /// Returns the number of connections that were closed before a worker accepted them.
     #[must_use]
     pub fn closed(&self) -> u64 {
         self.closed_shutdown + self.closed_overflow + self.closed_not_listening
@@ -67,15 +66,17 @@ impl Counters {
     }
 }
 
-/// What one worker had to do with it; `dispatched - reclaimed` are delivered or in its queue.
+/// Counts of the connections of one worker.
+///
+/// The difference `dispatched - reclaimed` has been accepted by the worker or lies in its queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerCounters {
-    /// Put into its queues.
+    /// Connections put into the worker's queues.
     pub dispatched: u64,
-    /// Read back from its queues.
+    /// Connections read back from the worker's queues.
     pub reclaimed: u64,
-    /// Those of `dispatched` that had been taken back, from another worker or from this one.
+    /// The part of `dispatched` that had been reclaimed before, from another worker or this one.
     pub re_dispatched: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong in a cluster.
+//! The errors of a cluster.
 
 use std::fmt;
 use std::io;
@@ -7,57 +7,58 @@ use child_process::ExitStatus;
 
 use crate::protocol::address::Address;
 
-/// What can go wrong in a cluster.
+/// The error type of a cluster.
+///
+/// `Display` is one sentence without the cause; [`with_causes`](Error::with_causes) adds the causes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An option has a value that cannot be used; says which and why.
+    /// The option of this name has a value that cannot be used, for this reason.
     Option(&'static str, String),
-    /// The address cannot be listened on.
+    /// The kernel refused to open a listener on this address.
     Listen(Address, io::Error),
-    /// The name given to `listen` means no address.
+    /// The name passed to `listen` has no address.
     Resolve(io::Error),
-    /// A worker could not be started.
+    /// A worker process could not be started.
     Fork(child_process::Error),
-    /// A worker of the first start ended before it was ready, and so the start was given up.
+    /// A worker ended before it was ready, and the start or reload was given up.
     StartFailed {
-        /// Its number.
+        /// The number of the worker.
         worker: u32,
-        /// How it ended; `None` when it never ran.
+        /// The exit status; `None` when the process never ran.
         status: Option<ExitStatus>,
-        /// The last lines it wrote to its standard error before its runtime was up.
+        /// The end of what the worker wrote to its standard error before its runtime was up.
         stderr: String,
     },
-    /// A new worker was not ready in time; the reload was given up, and the workers that had not
-    /// been replaced were kept.
+    /// The new worker of this number was not ready in time. The reload was given up, and workers that
+    /// had not been replaced were kept.
     NotReady(u32),
-    /// A reload is asked for while another is not over.
+    /// Another reload is still running.
     ReloadUnderWay,
-    /// The settings are changed after [`Primary::setup_master`](crate::Primary::setup_master) has
-    /// set them for good.
+    /// The settings cannot be changed, because
+    /// [`Primary::setup_master`](crate::Primary::setup_master) has fixed them.
     SetUp,
-    /// No place is left for one worker more, see [`WORKERS_MAX`](crate::WORKERS_MAX), or the
-    /// primary has ended.
+    /// There are [`WORKERS_MAX`](crate::WORKERS_MAX) workers already, or the primary has ended.
     NoPlace,
-    /// Waiting here, in a callback, would keep the one away that could end it.
+    /// The call would block the callback thread while it waits for another callback.
     WouldDeadlock,
-    /// The listener is closed: the worker is draining, or the primary is gone. In a primary: the
-    /// cluster has ended, or has no worker.
+    /// In a worker: the listener is closed, because the worker is draining or the primary is gone. In
+    /// a primary: the cluster has ended, or has no worker.
     Closed,
-    /// This process is a worker; only a primary can do this.
+    /// The call is for a primary, and this process is a worker.
     IsWorker,
-    /// A second signal cut the shutdown short; all workers were killed.
+    /// A second signal of this kind cut the shutdown short, and all workers were killed.
     Interrupted(child_process::Signal),
     /// The channel between primary and worker failed.
     Channel(ipc::Error),
-    /// A worker's process or its channel reports an error.
+    /// The process of a worker or its channel reported an error.
     Worker(child_process::Error),
-    /// The kernel refused this call.
+    /// This system call, or this step, failed.
     Os(&'static str, io::Error),
 }
 
 impl Error {
-    /// Node's name for the error, `ENOENT` or `ERR_…`.
+    /// Returns Node's name for the error, such as `ENOENT` or `ERR_SERVER_NOT_RUNNING`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -81,7 +82,7 @@ impl Error {
 }
 
 impl Error {
-    /// The error and its causes, in one line for a log.
+    /// Returns the error with all its causes, as one line for a log.
     ///
     /// ```
     /// let cause = std::io::Error::from_raw_os_error(24);
@@ -117,23 +118,28 @@ impl fmt::Display for Error {
                 }
                 match stderr.trim_end() {
                     "" => Ok(()),
-                    lines => write!(f, "; its last words:\n{lines}"),
+                    lines => write!(f, "; end of its standard error:\n{lines}"),
                 }
             }
             Self::NotReady(worker) => {
-                write!(f, "worker {worker} was not ready in time, so its predecessor was kept")
+                write!(
+                    f,
+                    "reload stopped: worker {worker} was not ready in time, its predecessor keeps running"
+                )
             }
-            Self::ReloadUnderWay => f.write_str("a reload is under way"),
-            Self::SetUp => f.write_str("the settings were set for good before"),
-            Self::NoPlace => f.write_str("the primary takes no further worker"),
-            Self::WouldDeadlock => {
-                f.write_str("a callback cannot wait for what only callbacks tell")
-            }
+            Self::ReloadUnderWay => f.write_str("wait for the end of the reload that is running"),
+            Self::SetUp => f.write_str("settings cannot be changed: setup_master has fixed them"),
+            Self::NoPlace => f.write_str(
+                "cannot add a worker: the primary has ended, or has the most workers it can have",
+            ),
+            Self::WouldDeadlock => f.write_str(
+                "call this from another thread: a callback cannot wait for a later callback",
+            ),
             Self::Closed => f.write_str("the listener is closed, or the cluster has ended"),
             Self::IsWorker => f.write_str("this process is a worker, not a primary"),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
             Self::Channel(_) => f.write_str("the channel failed"),
-            Self::Worker(_) => f.write_str("the worker's process or channel reports an error"),
+            Self::Worker(_) => f.write_str("the worker's process or channel failed"),
             Self::Os(call, _) => write!(f, "{call} failed"),
         }
     }

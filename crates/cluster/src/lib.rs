@@ -1,24 +1,62 @@
-//! Worker processes that share a server port, kept alive: Node's `cluster` for Rust.
+//! Runs a server as several worker processes that share its ports: Node's `cluster` for Rust.
 //!
-//! A [`Primary`] opens the port, starts the workers, deals the connections and replaces who dies.
-//! A worker is the same program started again: [`Worker::current`] tells which of the two this
-//! process is, and [`Worker::listen`] gives a [`Listener`] that is fed by the primary.
+//! A [`Primary`] opens the listening sockets, starts the workers, dispatches the connections to
+//! them and replaces workers that end. A worker runs the same program again. In a worker
+//! [`Worker::current`] returns the worker's side, and [`Worker::listen`] returns a [`Listener`] for
+//! the connections that the primary dispatches; in the first process `Worker::current` returns
+//! `None`.
 //!
-//! What always holds:
+//! ```no_run
+//! use std::io::Write;
 //!
-//! - The port stays open while workers are replaced: nobody is refused, connections wait.
-//! - A connection that no worker had accepted is never lost with a worker: it is read back from
-//!   the queue of one that died, froze or closed its listener, and given to another.
-//! - A worker that crashes is replaced at once; one that keeps crashing, with growing delay.
-//! - No user code runs on the primary's loop; everything that happens is an [`Event`].
+//! fn main() -> Result<(), cluster::Error> {
+//!     if let Some(worker) = cluster::Worker::current() {
+//!         for connection in worker.listen("127.0.0.1:8000")?.incoming() {
+//!             let (mut stream, _peer) = connection?;
+//!             let _ = stream.write_all(b"hello\n");
+//!         }
+//!         return Ok(());
+//!     }
+//!     let primary = cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
+//!     primary.start()?;
+//!     primary.ready()?;
+//!     primary.wait()
+//! }
+//! ```
 //!
-//! Node may be on either side. With [`Builder::exec`] the workers are Node applications, which need
-//! no change; and a Rust worker whose primary is a Node program finds it by itself.
+//! # Guarantees
 //!
-//! What is not promised: a connection that a worker had accepted dies with it, and a primary that
-//! is killed loses what waits in the kernel's backlog.
+//! - The port stays open while workers are replaced. Clients are not refused: their connections
+//!   wait until a worker has room.
+//! - A worker that ends loses no connection that it had not accepted. The primary reads such
+//!   connections back from the queue of a worker that ended, stalled or closed its listener, and
+//!   dispatches them to another worker.
+//! - A worker that crashes is replaced at once. A worker that keeps crashing is replaced after a
+//!   growing delay.
+//! - User code never runs on the primary's event loop. Every change is an [`Event`], in order.
 //!
-//! Features: `tokio` for [`AsyncListener`], `axum` for `axum::serve` on it.
+//! # Not guaranteed
+//!
+//! - A connection that a worker has accepted ends with that worker.
+//! - A primary that is killed loses the connections in the kernel's backlog.
+//!
+//! # Coming from Node, PM2 or gunicorn
+//!
+//! - Names are Node's, in Rust's spelling: `cluster.fork` is [`Primary::fork`], `setupPrimary` is
+//!   [`Primary::setup_primary`], and the events are variants of [`Event`].
+//! - Node may run on either side. Workers can be Node applications, which need no change: see
+//!   [`Builder::exec`]. A Rust program that a Node primary starts finds its primary through
+//!   [`Worker::current`].
+//! - `pm2 reload` and gunicorn's `HUP` correspond to [`Primary::reload`] and
+//!   [`Builder::reload_on_hangup`]; `pm2 scale` and gunicorn's `TTIN` and `TTOU` correspond to
+//!   [`Primary::scale`].
+//! - [`Policy`] lists how connections are dispatched: in rotation, to the least loaded worker, by
+//!   the client's address, or by the kernel.
+//!
+//! # Features
+//!
+//! - `tokio`: [`AsyncListener`] and [`AsyncStream`].
+//! - `axum`: `axum::serve` on an `AsyncListener`.
 
 mod adapter;
 mod bind;
@@ -67,7 +105,7 @@ pub use worker::stream::Stream;
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;
 
-/// The example of the README is compiled as a test.
+/// Compiles the example of the README as a test.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

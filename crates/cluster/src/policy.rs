@@ -1,61 +1,65 @@
-//! Who accepts a new connection, and who is restarted.
+//! The process that accepts a new connection, and the choice of a worker for it.
 //!
 //! Pure.
 
-/// How new connections are dealt to the workers.
+/// How new connections are dispatched to the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[doc(alias = "schedulingPolicy")]
 pub enum Policy {
-    /// The primary accepts and deals in strict rotation. Node's `SCHED_RR`, value 2.
+    /// The primary accepts and dispatches in strict rotation. Node's `SCHED_RR`, value 2.
     ///
-    /// A worker that does not take what it was given is skipped until it does.
+    /// A worker that does not accept its connections is skipped until it does.
     #[default]
     #[doc(alias = "SCHED_RR")]
     RoundRobin,
     /// The workers share the listening socket and accept by themselves. Node's `SCHED_NONE`,
     /// value 1.
     ///
-    /// Cheapest for the primary, but the kernel wakes whom it likes: the load is uneven.
+    /// This policy costs the primary least. The kernel chooses the worker that it wakes, so the load
+    /// is uneven.
     #[doc(alias = "SCHED_NONE")]
     Shared,
-    /// The primary accepts, and deals to the worker with the fewest connections: those in its
-    /// queue and those that it has open, for the same address. In rotation among equals. Value 3;
-    /// beyond Node.
+    /// The primary accepts, and dispatches to the worker with the fewest connections for the same
+    /// address: those in its queue and those that it has open. Equal workers take turns. Value 3; not
+    /// in Node.
     ///
-    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped. Long-lived ones
-    /// that pin a worker so send the new ones elsewhere. Workers that are Node programs count
-    /// only what they have not answered.
+    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped, so a worker with
+    /// long-lived connections gets fewer new ones. For workers that are Node programs only the
+    /// connections that they have not answered count.
     LeastLoaded,
-    /// The primary accepts, and deals by the client's address: the same client goes to the same
-    /// worker, and to its successor when it is replaced. Value 4; beyond Node.
+    /// The primary accepts, and dispatches by the client's address: the same client goes to the same
+    /// worker, and to its successor when the worker is replaced. Value 4; not in Node.
     ///
-    /// A client moves only when workers come or go and it is among the few that have to, and for
-    /// as long as its worker has no room or has left unread for a second what it was given, where
-    /// other policies wait a tenth of that: a client that moves loses what its worker knows of it.
-    /// Behind a proxy all clients have the
-    /// proxy's address and so one worker; clients of a Unix socket have none and are dealt in
-    /// rotation.
+    /// A client that moves to another worker loses the state that its worker keeps for it. Clients
+    /// therefore move in two cases only. When workers come or go, a small part of the clients moves.
+    /// While a worker has no room, or has left its queue unread for a second, its clients go to
+    /// others; the other policies wait a tenth of a second.
+    ///
+    /// Behind a proxy all clients have the proxy's address, and therefore one worker. Clients of a
+    /// Unix socket have no address and are dispatched in rotation.
     Sticky,
-    /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`);
-    /// the kernel deals by a hash of the client's address and port. Value 5; beyond Node.
+    /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`). The
+    /// kernel chooses the socket by a hash of the client's address and port, see `socket(7)`. Value 5;
+    /// not in Node.
     ///
-    /// As cheap as [`Shared`](Self::Shared), and evener: each worker gets about its share. The sockets
-    /// are the primary's, one for each place in the cluster, and outlive the workers: what waits in
-    /// one whose worker died, froze or leaves is accepted by the primary, and dealt to the others
-    /// in rotation. So nobody is reset, as with sockets that the workers open themselves. A frozen
-    /// worker is noticed after a fifth of a second.
+    /// This policy costs as little as [`Shared`](Self::Shared), and the load is more even: each worker
+    /// gets about its share. The sockets belong to the primary, one for each slot, and outlive the
+    /// workers. When a worker died, stalled or is leaving, the primary accepts the connections in its
+    /// socket and dispatches them to the others in rotation. No client is reset, unlike with sockets
+    /// that the workers open themselves. A stalled worker is noticed after a fifth of a second.
     ///
-    /// The primary deals, in rotation, where there can be no such sockets: Unix sockets, a socket
-    /// that was [given](crate::Builder::socket); and what comes in at a socket of its own, opened
-    /// as soon as a worker may have only [so many](crate::ListenOptions::max_connections) open or
-    /// is a Node program. The socket of a place that is given up by
-    /// [`scale`](crate::Primary::scale) stays, and the primary goes on dealing what comes in there.
+    /// The primary dispatches in rotation where each slot cannot have a socket: on Unix sockets and
+    /// [inherited sockets](crate::Builder::socket). Workers with a
+    /// [connection limit](crate::ListenOptions::max_connections) and Node programs do not accept by
+    /// themselves; with the first of them the primary opens one more socket at the port, and
+    /// dispatches its connections. The socket of a slot that [`scale`](crate::Primary::scale) gives up
+    /// stays open, and the primary dispatches its connections, too.
     ReusePort,
 }
 
 impl Policy {
-    /// Node's number for the policy, or ours.
+    /// Returns Node's number for the policy, or a number of our own where Node has none.
     #[must_use]
     pub fn value(self) -> u8 {
         match self {
@@ -69,8 +73,8 @@ impl Policy {
 }
 
 impl Policy {
-    /// What `NODE_CLUSTER_SCHED_POLICY` asks for: `rr` or `none`; anything else is ignored.
-    pub(crate) fn asked_for(value: Option<&std::ffi::OsStr>) -> Self {
+    /// Reads the value of `NODE_CLUSTER_SCHED_POLICY`: `rr` or `none`; any other value is ignored.
+    pub(crate) fn from_environment(value: Option<&std::ffi::OsStr>) -> Self {
         match value.and_then(std::ffi::OsStr::to_str) {
             Some("none") => Self::Shared,
             _ => Self::RoundRobin,
@@ -81,8 +85,8 @@ impl Policy {
 impl std::str::FromStr for Policy {
     type Err = String;
 
-    /// Reads `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded`,
-    /// `sticky` or `reuse-port`.
+    /// Parses `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded`, `sticky` or
+    /// `reuse-port`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),
@@ -126,7 +130,7 @@ mod tests {
             (Some(""), Policy::RoundRobin),
             (None, Policy::RoundRobin),
         ] {
-            assert_eq!(Policy::asked_for(value.map(OsStr::new)), policy, "{value:?}");
+            assert_eq!(Policy::from_environment(value.map(OsStr::new)), policy, "{value:?}");
         }
     }
 }

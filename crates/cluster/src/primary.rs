@@ -1,4 +1,8 @@
-//! The primary: the process that opens the ports, starts the workers and deals the connections.
+//! The primary: the process that opens the listening sockets, starts the workers and dispatches
+//! the connections.
+//!
+//! [`Primary`] is a handle. The driver does the work on the event loop; a handle sends it jobs,
+//! and waits on the state that both share.
 
 mod accept_state;
 mod affinity;
@@ -37,7 +41,7 @@ use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 use crate::worker_options::WorkerOptions;
 
-/// A set of worker processes that share ports, kept alive.
+/// A set of worker processes that share ports, and that are replaced when they end.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), cluster::Error> {
@@ -61,10 +65,11 @@ use crate::worker_options::WorkerOptions;
 /// # }
 /// ```
 ///
-/// Several may live in one process. Dropping it disconnects its workers as
-/// [`shutdown`](Self::shutdown) does and does not wait for them.
+/// One process can have several primaries. `drop` disconnects the workers as
+/// [`shutdown`](Self::shutdown) does, and does not wait for them.
 ///
-/// Node: the `cluster` object of a primary; `cluster.fork()` is `start` and the slots it fills.
+/// Node: the `cluster` object of a primary. [`start`](Self::start) replaces the loop in which a
+/// Node program calls `cluster.fork()`.
 pub struct Primary {
     shared: Arc<Shared>,
     workers: u32,
@@ -72,17 +77,17 @@ pub struct Primary {
 }
 
 impl Builder {
-    /// Sets the primary up; nothing is started before [`Primary::start`].
+    /// Creates the primary. No worker is started before [`Primary::start`] or [`Primary::fork`].
     ///
     /// # Errors
     ///
-    /// An option out of range; a call to a worker ([`Error::IsWorker`]); no thread or
-    /// descriptor left.
+    /// [`Error::Option`] when an option is out of range, [`Error::IsWorker`] in a worker process,
+    /// and [`Error::Os`] when no thread or descriptor is left.
     pub fn build(self) -> Result<Primary, Error> {
         check_workers(self.workers)?;
         self.settings.check()?;
         if !(1..=64).contains(&self.supervisor.window) {
-            let why = format!("{} is not between 1 and 64", self.supervisor.window);
+            let why = format!("use 1 to 64 records, not {}", self.supervisor.window);
             return Err(Error::Option("window", why));
         }
         Primary::set_up(self)
@@ -90,7 +95,7 @@ impl Builder {
 }
 
 impl Primary {
-    /// Begins to set up a primary.
+    /// Returns a builder with default options.
     #[doc(alias = "setupPrimary")]
     pub fn builder() -> Builder {
         Builder::new()
@@ -113,7 +118,7 @@ impl Primary {
         Ok(Self { shared, workers, policy })
     }
 
-    /// Not where only a later callback could end the waiting.
+    /// Refuses to wait on the callback thread, where only a later callback could end the wait.
     fn may_wait(&self) -> Result<(), Error> {
         if reactor::callback::on_callback_thread() {
             return Err(Error::WouldDeadlock);
@@ -125,18 +130,20 @@ impl Primary {
         &self.shared
     }
 
-    /// Everything that happens from now on, in order; the first call gives the receiver that
-    /// gets it, later calls give receivers that are closed.
+    /// Returns the queue of events: everything that happens from now on, in order.
     ///
-    /// Call it before [`start`](Self::start) to miss nothing. The receiver ends with the primary:
-    /// when the last worker has ended for good, after a [`start`](Self::start), or after a
-    /// [`shutdown`](Self::shutdown); not after a [`disconnect`](Self::disconnect), which lets others
-    /// come. Messages that a callback takes do not come here. What arrives before anybody asked is
-    /// not kept.
+    /// The first call takes the queue; later calls return a closed receiver. Events that happen
+    /// before the first call are not kept, so call it before [`start`](Self::start). Messages that
+    /// a callback receives do not enter the queue.
     ///
-    /// Take from it: a worker whose messages lie unread in large numbers (4 MiB) is not heard any
-    /// further. Its wish to listen or to be disconnected waits until they are read. It is served,
-    /// disconnected, reloaded, killed and replaced like any other meanwhile.
+    /// The receiver closes with the primary: when the last worker has ended for good after a
+    /// [`start`](Self::start), or after a [`shutdown`](Self::shutdown). It stays open after a
+    /// [`disconnect`](Self::disconnect), because other workers may be started.
+    ///
+    /// Keep receiving. The channel of a worker pauses when more than 4 MiB of its messages are
+    /// unread. Requests of the worker to listen or to be disconnected then wait until the messages
+    /// are received. Meanwhile the worker is served, disconnected, reloaded, killed and replaced
+    /// like any other.
     #[must_use]
     pub fn events(&self) -> Receiver<Event> {
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -148,41 +155,46 @@ impl Primary {
         receiver
     }
 
-    /// Starts as many workers as [`Builder::workers`](crate::Builder::workers) says, those that were
-    /// forked before included, and returns at once.
+    /// Starts workers until there are as many as [`Builder::workers`](crate::Builder::workers) asks
+    /// for. Returns at once.
+    ///
+    /// Workers that were started by [`fork`](Self::fork) count.
     ///
     /// # Errors
     ///
-    /// None today; failures to start are told by [`ready`](Self::ready) and as events.
+    /// None at present. [`ready`](Self::ready) and the events report workers that fail to start.
     #[doc(alias = "fork")]
     pub fn start(&self) -> Result<(), Error> {
-        self.shared.ask_for(Job::Input(Input::Start(self.workers)));
+        self.shared.request_workers(Job::Input(Input::Start(self.workers)));
         Ok(())
     }
 
-    /// Changes the number of workers, 1 to [`WORKERS_MAX`], and returns at once.
+    /// Changes the number of workers. Returns at once.
     ///
-    /// More are started; [`ready`](Self::ready) then waits until all listen. Fewer: the youngest
-    /// places are given up, their workers get nothing new, finish what they have, and are not
-    /// replaced. What lies unread in their queues goes to the others.
+    /// With a higher number workers are started, and [`ready`](Self::ready) waits until all of them
+    /// listen. With a lower number the youngest slots are given up: their workers get no new
+    /// connections, finish those they have, and are not replaced. Connections that lie unread in
+    /// their queues go to the other workers.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when the number is out of range.
+    /// [`Error::Option`] when the number is not between 1 and [`WORKERS_MAX`](crate::WORKERS_MAX).
     pub fn scale(&self, workers: u32) -> Result<(), Error> {
         check_workers(workers)?;
-        self.shared.ask_for(Job::Input(Input::Scale(workers)));
+        self.shared.request_workers(Job::Input(Input::Scale(workers)));
         Ok(())
     }
 
-    /// Starts one worker more, with `setup` for itself, and waits until its process runs. The
-    /// place it gets keeps this setup: who replaces the worker has it, too.
+    /// Starts one more worker with options of its own, and waits until its process runs.
     ///
-    /// It counts as the youngest place for [`scale`](Self::scale), and as one of those that
-    /// [`ready`](Self::ready) waits for. A program that starts all its workers like this needs no
-    /// [`start`](Self::start), and its primary does not end with the last of them;
-    /// [`Builder::restart`](crate::Builder::restart) with `Never` leaves their number to it, as
-    /// Node does.
+    /// The options belong to the worker's slot: a worker that replaces this one gets them, too.
+    /// The slot counts as the youngest one for [`scale`](Self::scale), and [`ready`](Self::ready)
+    /// waits for it.
+    ///
+    /// A program that starts all workers with `fork` needs no [`start`](Self::start), and its
+    /// primary does not end with the last worker. With
+    /// [`Builder::restart`](crate::Builder::restart) set to `Never` the program alone decides how
+    /// many workers there are, as in Node.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), cluster::Error> {
@@ -190,44 +202,47 @@ impl Primary {
     ///
     /// let primary = Primary::builder().build()?;
     /// primary.fork(WorkerOptions::new().env("PART", "front"))?.on_exit(|status| eprintln!("{status}"));
-    /// // Beside it, at the same port, an application for Node.
+    /// // A Node application that listens on the same port.
     /// primary.fork(WorkerOptions::new().exec("app.js"))?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Fork`] when it cannot be started; then its place is given up, and nothing is left of
-    /// it. [`Error::Option`] for a descriptor number that cannot be. [`Error::NoPlace`] with [`WORKERS_MAX`] workers and when the cluster has ended.
+    /// - [`Error::Fork`] when the worker cannot be started; its slot is given up.
+    /// - [`Error::Option`] when the options name an invalid descriptor number.
+    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`](crate::WORKERS_MAX) workers, or the cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
-    pub fn fork(&self, setup: WorkerOptions) -> Result<WorkerProcess, Error> {
-        self.shared.check(&setup)?;
+    pub fn fork(&self, options: WorkerOptions) -> Result<WorkerProcess, Error> {
+        self.shared.check(&options)?;
         let (reply, replied) = crossbeam_channel::bounded(1);
-        self.shared.ask_for(Job::Fork(Arc::new(setup), reply));
+        self.shared.request_workers(Job::Fork(Arc::new(options), reply));
         replied.recv().unwrap_or(Err(Error::NoPlace))
     }
 
-    /// Changes what workers are started with from now on, as far as `setup` names it, and tells
-    /// it as [`Event::Setup`]. Workers that run stay as they are.
+    /// Changes the settings that workers are started with, and emits [`Event::Setup`].
+    ///
+    /// Only what `options` names is changed. Workers that run keep their settings.
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] when it would change what [`setup_master`](Self::setup_master) has set;
-    /// [`Error::Option`] for a descriptor number that cannot be.
+    /// [`Error::SetUp`] for a change of what [`setup_master`](Self::setup_master) has set;
+    /// [`Error::Option`] when the options name an invalid descriptor number.
     ///
     /// Node: `cluster.setupPrimary`.
     #[doc(alias = "setupPrimary")]
-    pub fn setup_primary(&self, setup: WorkerOptions) -> Result<(), Error> {
-        self.shared.set_up(&setup, false)
+    pub fn setup_primary(&self, options: WorkerOptions) -> Result<(), Error> {
+        self.shared.set_up(&options, false)
     }
 
-    /// As [`setup_primary`](Self::setup_primary), but for good: a later change is an error, the
-    /// same once more is not.
+    /// Changes the settings as [`setup_primary`](Self::setup_primary) does, and fixes them: a later
+    /// change is an error, the same settings once more are not.
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] when it was called before, with something else; [`Error::Option`] as there.
+    /// [`Error::SetUp`] when the settings are fixed and `options` differs from them;
+    /// [`Error::Option`] when the options name an invalid descriptor number.
     ///
     /// ```
     /// # fn main() -> Result<(), cluster::Error> {
@@ -240,95 +255,101 @@ impl Primary {
     /// # Ok(()) }
     /// ```
     ///
-    /// Node: `cluster.setupMaster` of the first versions; later it became the other one's alias.
+    /// Node: `cluster.setupMaster` of the first versions; in later versions it is an alias of
+    /// `setupPrimary`.
     #[doc(alias = "setupMaster")]
-    pub fn setup_master(&self, setup: WorkerOptions) -> Result<(), Error> {
-        self.shared.set_up(&setup, true)
+    pub fn setup_master(&self, options: WorkerOptions) -> Result<(), Error> {
+        self.shared.set_up(&options, true)
     }
 
-    /// What workers are started with, without what some have for themselves.
+    /// Returns the settings that all workers are started with; options of single slots are not in
+    /// there.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.lock().settings.clone()
     }
 
-    /// How connections are dealt. Set by [`Builder::policy`](crate::Builder::policy), for good.
+    /// Returns how connections are dispatched, as [`Builder::policy`](crate::Builder::policy) set it.
     #[must_use]
     #[doc(alias = "schedulingPolicy")]
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Disconnects all workers, and calls `then` on the callback thread when they have ended and
-    /// all that they listened on is closed; at once where there is none. Returns at once.
+    /// Disconnects all workers, and calls `then` when they are gone. Returns at once.
+    ///
+    /// `then` runs on the callback thread, as soon as all workers have ended and all their addresses
+    /// are closed; without workers that is at once.
     ///
     /// ```
     /// # fn main() -> Result<(), cluster::Error> {
     /// let primary = cluster::Primary::builder().build()?;
-    /// let (tell, told) = std::sync::mpsc::channel();
-    /// primary.disconnect(move || tell.send("all are gone").expect("heard"));
-    /// assert_eq!(told.recv(), Ok("all are gone"));
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// primary.disconnect(move || sender.send("all gone").expect("the receiver waits"));
+    /// assert_eq!(receiver.recv(), Ok("all gone"));
     /// # Ok(()) }
     /// ```
     ///
-    /// Unlike after a [`shutdown`](Self::shutdown) the primary can start others, also before that.
-    /// The deadlines of [`Builder::disconnect_within`](crate::Builder::disconnect_within) hold.
+    /// Unlike after a [`shutdown`](Self::shutdown), the primary can start other workers, even before
+    /// `then` is called. The limits of
+    /// [`Builder::disconnect_within`](crate::Builder::disconnect_within) apply.
     ///
-    /// Node: `cluster.disconnect(callback)`, which calls it after the first of them.
+    /// Node: `cluster.disconnect(callback)`, which calls back after the first worker.
     pub fn disconnect(&self, then: impl FnOnce() + Send + 'static) {
         let state = self.shared.lock();
         if state.finished {
             drop(state);
             return reactor::callback::call(then);
         }
-        // Under the lock: when the driver ends after this it finds the job.
-        self.shared.job(Job::Disconnect(Completion(Box::new(then))));
+        // Sent under the lock: a driver that ends after this check still finds the job.
+        self.shared.send_job(Job::Disconnect(Completion(Box::new(then))));
     }
 
-    /// Replaces every worker, one after the other, without refusing anybody; blocks until the
-    /// last of the old ones has ended.
+    /// Replaces every worker, one after the other, while connections are served. Blocks until the
+    /// last old worker has ended.
     ///
-    /// Each new worker listens on all that its predecessor listened on before that one is told to
-    /// finish what it has. The new workers run what lies by now at the path of this program (or
-    /// [`Builder::exec`]), which may be a new build. [`Builder::reload_on_hangup`] reloads on
-    /// `SIGHUP`.
+    /// A new worker first listens on every address that its predecessor listens on; only then is
+    /// the predecessor asked to finish. The new workers run the file that lies at the path of this
+    /// program (or of [`Builder::exec`]) by then, which may be a new build.
+    /// [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), cluster::Error> {
     /// # let primary = cluster::Primary::builder().build()?;
     /// match primary.reload() {
     ///     Ok(()) => eprintln!("all workers are new"),
-    ///     Err(error) => eprintln!("{error}; the other workers go on as they were"),
+    ///     Err(error) => eprintln!("{error}; the other workers keep running"),
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// The reload is given up, and the workers not yet replaced are kept, when a new one ends
-    /// ([`Error::StartFailed`], [`Error::Listen`]) or is not ready within
-    /// [`Builder::ready_within`] ([`Error::NotReady`]). [`Error::ReloadUnderWay`] while another
-    /// is not over; [`Error::Closed`] before the start and when the cluster ends;
-    /// [`Error::WouldDeadlock`] in a callback.
+    /// - [`Error::StartFailed`] or [`Error::Listen`] when a new worker ends, and
+    ///   [`Error::NotReady`] when it is not ready within [`Builder::ready_within`]. The reload stops,
+    ///   and workers that were not replaced yet keep running.
+    /// - [`Error::ReloadUnderWay`] while another reload runs.
+    /// - [`Error::Closed`] before the start, and when the cluster ends.
+    /// - [`Error::WouldDeadlock`] in a callback.
     ///
-    /// Node: has no such thing.
+    /// Node has no counterpart.
     pub fn reload(&self) -> Result<(), Error> {
         self.may_wait()?;
-        self.shared.ask(Job::Reload).unwrap_or(Err(Error::Closed))
+        self.shared.query(Job::Reload).unwrap_or(Err(Error::Closed))
     }
 
-    /// Sends a message to every worker whose channel is open; gives how many those were.
+    /// Sends a message to every worker whose channel is open, and returns their number.
     ///
     /// # Errors
     ///
-    /// [`Error::Channel`] when it cannot be encoded or is over a limit. A handle inside has one
-    /// receiver: a message with one reaches the first worker and is an error for the next.
+    /// [`Error::Channel`] when the message cannot be encoded or is over a limit. A handle has one
+    /// receiver: a message that contains one reaches the first worker, and is an error for the next.
     pub fn broadcast<T: serde::Serialize>(&self, message: &T) -> Result<usize, Error> {
         let mut reached = 0;
         for worker in self.workers() {
             match worker.send(message) {
                 Ok(_) => reached += 1,
-                // It is on its way out.
+                // The worker is about to end.
                 Err(_) if !worker.is_connected() => {}
                 Err(failed) => return Err(Error::Channel(failed.error)),
             }
@@ -336,21 +357,24 @@ impl Primary {
         Ok(reached)
     }
 
-    /// Blocks until all workers listen (or, with [`Builder::listens`] off, are online). Before
-    /// [`start`](Self::start) it waits for that, too.
+    /// Blocks until all workers listen, or are online where [`Builder::listens`] is off.
+    ///
+    /// Before [`start`](Self::start) the wait includes the start.
     ///
     /// # Errors
     ///
-    /// A worker of the first start that ends before that ends the whole start, without a worker
-    /// left behind: [`Error::Listen`] when it could not have its address, otherwise
-    /// [`Error::StartFailed`] with its last words. [`Error::Closed`] after a shutdown and when no
-    /// worker is left that could listen, and [`Error::Interrupted`] when a second signal cut a
-    /// shutdown short. [`Error::WouldDeadlock`] in a callback.
+    /// A worker of the first start that ends too early ends the whole start, and no worker is left
+    /// behind: [`Error::Listen`] when its address could not be opened, otherwise
+    /// [`Error::StartFailed`] with the end of its standard error.
+    ///
+    /// [`Error::Closed`] after a shutdown, and when no worker is left that could listen.
+    /// [`Error::Interrupted`] when a second signal cut a shutdown short. [`Error::WouldDeadlock`] in
+    /// a callback.
     pub fn ready(&self) -> Result<(), Error> {
         self.may_wait()?;
         self.shared.wait_until(|state| match state {
             PrimaryState { ready: true, .. } => Some(Ok(())),
-            // Only when nobody is left: a caller that exits leaves no worker behind.
+            // Reported only when no worker is left: a caller that exits leaves none behind.
             PrimaryState { finished: true, .. } | PrimaryState { idle: true, .. } => {
                 Some(Err(failure(state).unwrap_or(Error::Closed)))
             }
@@ -358,22 +382,23 @@ impl Primary {
         })
     }
 
-    /// Ends the cluster: no new connections, each worker finishes what it has, then signals at
-    /// the deadlines. Returns at once; [`wait`](Self::wait) waits for the end.
+    /// Ends the cluster. Returns at once; [`wait`](Self::wait) waits for the end.
     ///
-    /// What waits in the backlog is still dealt to the workers before their queues end.
+    /// New connections are no longer accepted, except those in the backlog, which are dispatched
+    /// before the queues of the workers end. Each worker finishes its connections. At the limits of
+    /// the [`Builder`] it gets `SIGTERM`, then `SIGKILL`.
     pub fn shutdown(&self) {
         self.shared.input(Input::Shutdown);
     }
 
-    /// Blocks until all workers have ended for good: after a shutdown or a
+    /// Blocks until all workers have ended for good: after a [`shutdown`](Self::shutdown) or a
     /// [`disconnect`](Self::disconnect), or because none is left and none will be started.
     ///
     /// # Errors
     ///
-    /// What [`ready`](Self::ready) gives for a failed start, unless that was told already;
-    /// [`Error::Interrupted`] when a second signal killed the workers; [`Error::WouldDeadlock`] in a
-    /// callback.
+    /// The error of a failed start as [`ready`](Self::ready) describes it, unless a call has returned
+    /// it already. [`Error::Interrupted`] when a second signal killed the workers.
+    /// [`Error::WouldDeadlock`] in a callback.
     pub fn wait(&self) -> Result<(), Error> {
         self.may_wait()?;
         let before = self.shared.lock().idle_version;
@@ -382,22 +407,24 @@ impl Primary {
         self.shared.wait_until(|state| over(state).then(|| failure(state).map_or(Ok(()), Err)))
     }
 
-    /// The workers that have not ended, by number.
+    /// Returns the workers that have not ended, ordered by number.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerProcess> {
         self.shared.lock().workers.values().cloned().collect()
     }
 
-    /// The address of the first listener that was opened, with its real port.
+    /// Returns the address of the first listener that was opened, with its real port.
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         self.shared.lock().address.clone()
     }
 
-    /// What became of the connections. Asks the loop; after the end it is the final count.
+    /// Returns how many connections were accepted, dispatched and closed.
+    ///
+    /// The call waits for the event loop. After the end it returns the final counts.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.shared.ask(Job::Count).unwrap_or_else(|| self.shared.lock().counters)
+        self.shared.query(Job::Count).unwrap_or_else(|| self.shared.lock().counters)
     }
 }
 
@@ -414,7 +441,8 @@ impl Drop for Primary {
     }
 }
 
-/// Why the end was no good end. An interruption is told to everybody, a failed start once.
+/// Takes the error that ended the primary. Every caller gets an interruption, only the first one a
+/// failed start.
 fn failure(state: &mut PrimaryState) -> Option<Error> {
     state.interrupted.map(Error::Interrupted).or_else(|| state.failure.take())
 }

@@ -1,4 +1,4 @@
-//! What one worker or all to come are started with: changes to the settings.
+//! Changes to the settings that workers are started with.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use ipc::Serialization;
 
-/// What a descriptor of every worker leads to.
+/// The target of a descriptor in a worker.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WorkerStdio {
-    /// The same as ours of the same number.
+    /// The descriptor of this process with the same number.
     Inherit,
     /// `/dev/null`.
     Null,
-    /// A pipe between us and each worker (0 to 2), or a Unix stream socket (all others): our end
-    /// is had from [`WorkerProcess`](crate::WorkerProcess), for example by `take_stdout`.
+    /// A pipe to each worker (descriptors 0 to 2), or a Unix stream socket (all others).
+    ///
+    /// Methods of [`WorkerProcess`](crate::WorkerProcess) return the primary's end, for example
+    /// `take_stdout`.
     Pipe,
-    /// This descriptor, shared by all workers.
+    /// This descriptor; all workers share it.
     Shared(Arc<OwnedFd>),
 }
 
@@ -37,11 +39,12 @@ impl PartialEq for WorkerStdio {
 
 impl Eq for WorkerStdio {}
 
-/// Changes to [`Settings`](crate::Settings): what is not named stays as it was.
+/// Changes to [`Settings`](crate::Settings). Settings that are not named stay as they are.
 ///
-/// For all workers to come with [`Builder::setup`](crate::Builder::setup) and
-/// [`Primary::setup_primary`](crate::Primary::setup_primary), for one of them and who replaces it
-/// with [`Primary::fork`](crate::Primary::fork).
+/// [`Builder::setup`](crate::Builder::setup) and
+/// [`Primary::setup_primary`](crate::Primary::setup_primary) apply the options to all workers that
+/// are started from then on. [`Primary::fork`](crate::Primary::fork) applies them to one slot: to its
+/// worker, and to those that replace it.
 ///
 /// ```
 /// # fn main() -> Result<(), cluster::Error> {
@@ -55,7 +58,7 @@ impl Eq for WorkerStdio {}
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "it changes nothing before it is given to a primary"]
+#[must_use = "options change nothing until a primary gets them"]
 pub struct WorkerOptions {
     pub(crate) exec: Option<PathBuf>,
     pub(crate) exec_path: Option<OsString>,
@@ -75,76 +78,77 @@ fn owned<I: IntoIterator<Item: AsRef<OsStr>>>(list: I) -> Vec<OsString> {
 }
 
 impl WorkerOptions {
-    /// Changes nothing.
+    /// Creates options that change nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What is run instead of this program: another program, or a script for Node (`.js`, `.mjs`,
-    /// `.cjs`, `.ts`).
+    /// Sets what the workers run instead of this program: another program, or a script for Node
+    /// (`.js`, `.mjs`, `.cjs`, `.ts`).
     pub fn exec(mut self, exec: impl AsRef<Path>) -> Self {
         self.exec = Some(exec.as_ref().to_owned());
         self
     }
 
-    /// Which Node runs the script.
+    /// Sets the Node executable that runs the script.
     #[doc(alias = "execPath")]
     pub fn exec_path(mut self, path: impl AsRef<OsStr>) -> Self {
         self.exec_path = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Options for Node itself.
+    /// Sets options for the Node executable.
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.exec_argv = Some(owned(args));
         self
     }
 
-    /// The arguments, without the program itself.
+    /// Sets the arguments, without the program's name.
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.args = Some(owned(args));
         self
     }
 
-    /// Adds a variable to the environment, which is otherwise this process's own.
+    /// Adds a variable to the environment, which is that of this process.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// The directory to start in.
+    /// Sets the working directory.
     #[doc(alias = "cwd")]
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.current_dir = Some(dir.as_ref().to_owned());
         self
     }
 
-    /// Pipes instead of our own standard streams; see [`WorkerStdio::Pipe`].
+    /// Sets whether the standard streams are pipes instead of those of this process; see
+    /// [`WorkerStdio::Pipe`].
     pub fn silent(mut self, silent: bool) -> Self {
         self.silent = Some(silent);
         self
     }
 
-    /// What the workers' descriptor `number` leads to. 3 is the channel's.
+    /// Sets the target of the workers' descriptor `number`. Number 3 is reserved for the channel.
     pub fn stdio(mut self, number: i32, stdio: WorkerStdio) -> Self {
         self.stdio.insert(number, stdio);
         self
     }
 
-    /// The user to run as.
+    /// Sets the user id to run as.
     pub fn uid(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
         self
     }
 
-    /// The group to run as.
+    /// Sets the group id to run as.
     pub fn gid(mut self, gid: u32) -> Self {
         self.gid = Some(gid);
         self
     }
 
-    /// How messages are written; see [`Settings::serialization`](crate::Settings::serialization).
+    /// Sets the format of messages; see [`Settings::serialization`](crate::Settings::serialization).
     pub fn serialization(mut self, serialization: Serialization) -> Self {
         self.serialization = Some(serialization);
         self

@@ -1,21 +1,22 @@
-//! How far a worker has come, as Node names it.
+//! The states of a worker, as Node names them.
 //!
 //! Pure.
 
-/// How far a worker has come. Node's names.
+/// The state of a worker, by Node's names. States follow one another in this order; a worker may
+/// skip some, and never returns to an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// Started, and not heard of.
+    /// The process runs; its runtime has not reported yet.
     Started,
-    /// Its runtime is up.
+    /// The runtime is up.
     Online,
-    /// It listens.
+    /// The worker has opened a listener.
     Listening,
-    /// It is to end, and finishes what it has; only the worker itself says so.
+    /// The worker finishes its connections and ends. Only the worker's own side reports this state.
     Disconnecting,
-    /// Its channel is closed.
+    /// The channel is closed.
     Disconnected,
-    /// Its process has ended.
+    /// The process has ended.
     Dead,
 }

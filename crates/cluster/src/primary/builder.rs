@@ -1,4 +1,4 @@
-//! How a primary and its workers are set up.
+//! The options of a primary and its workers.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use crate::policy::Policy;
 use crate::primary::settings::Settings;
 use crate::worker_options::WorkerOptions;
 
-/// Which signals the primary takes.
+/// The signals that the primary handles.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Signals {
     pub(crate) shutdown: bool,
@@ -31,10 +31,11 @@ impl Signals {
     }
 }
 
-/// Collects the options of a [`Primary`](crate::Primary).
+/// The options of a [`Primary`](crate::Primary).
 ///
-/// Every option has a default that suits a server: one worker per processor this process may
-/// use, round robin, crashed workers restarted, this program run again with its own arguments.
+/// Every option has a default that suits a server: one worker for each processor that this process
+/// may use, connections in rotation, crashed workers replaced, and workers that run this program
+/// with the arguments of this process.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
@@ -50,185 +51,195 @@ impl Builder {
         let settings = Settings::of_this_process();
         let workers = os_info::available_parallelism();
         let workers = u32::try_from(workers.get()).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
-        let asked = std::env::var_os("NODE_CLUSTER_SCHED_POLICY");
-        let policy = Policy::asked_for(asked.as_deref());
+        let variable = std::env::var_os("NODE_CLUSTER_SCHED_POLICY");
+        let policy = Policy::from_environment(variable.as_deref());
         let supervisor = SupervisorOptions { policy, ..SupervisorOptions::default() };
         let signals = Signals::default();
         Self { settings, supervisor, workers, signals, sockets: Vec::new() }
     }
 
-    /// How many workers to run: 1 to [`WORKERS_MAX`].
+    /// Sets the number of workers, 1 to [`WORKERS_MAX`]; by default one for each processor.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
         self
     }
 
-    /// Gives the primary a socket that is bound already, and listens if it is one for
-    /// connections: a std listener or datagram socket, or an inherited descriptor. Workers get it
-    /// when they listen on its address, or on [`Address::Inherited`](crate::Address::Given) with this
-    /// name.
+    /// Adds an inherited socket: a std listener, a datagram socket or an inherited descriptor that
+    /// is already bound, and that already listens if it is a stream socket.
     ///
-    /// Sockets that systemd passes (`LISTEN_FDS`) need not be given: the first primary of a
-    /// process has them, under the names of `LISTEN_FDNAMES`.
+    /// A worker gets the socket when it listens on the socket's address, or on
+    /// [`Address::Inherited`](crate::Address::Inherited) with this name.
     ///
-    /// Node: `listen({ fd })` in a worker means a descriptor of the primary. A Node worker gets
-    /// those that were given here by the number they had then, and those that the primary was
-    /// started with; others are `EINVAL`.
+    /// Sockets that systemd passes (`LISTEN_FDS`) need no call: the first primary of a process has
+    /// them, under the names of `LISTEN_FDNAMES`. See `sd_listen_fds(3)`.
+    ///
+    /// Node: `listen({ fd })` in a worker names a descriptor of the primary. A Node worker can name
+    /// the sockets that were added here, by the number that they had then, and the descriptors that
+    /// the primary was started with. Other numbers fail with `EINVAL`.
     pub fn socket(mut self, name: impl Into<String>, socket: impl Into<OwnedFd>) -> Self {
         self.sockets.push((name.into(), Arc::new(socket.into())));
         self
     }
 
-    /// How connections are dealt; by default as `NODE_CLUSTER_SCHED_POLICY` says, `rr` or `none`,
-    /// and otherwise in rotation.
+    /// Sets how connections are dispatched; by default as the environment variable
+    /// `NODE_CLUSTER_SCHED_POLICY` says, `rr` or `none`, and otherwise in rotation.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.supervisor.policy = policy;
         self
     }
 
-    /// Which workers are replaced when they end.
+    /// Sets which workers are replaced when they end; by default all.
     pub fn restart(mut self, restart: Restart) -> Self {
         self.supervisor.restart.restart = restart;
         self
     }
 
-    /// What the workers are started with; what `setup` does not name stays as it was. The methods
-    /// from here to [`current_dir`](Self::current_dir) are short forms of it.
-    pub fn setup(mut self, setup: WorkerOptions) -> Self {
-        self.settings.overlay(&setup);
+    /// Changes the settings that workers are started with, as far as `options` names them.
+    ///
+    /// The methods from here to [`current_dir`](Self::current_dir) are short forms of this one.
+    pub fn setup(mut self, options: WorkerOptions) -> Self {
+        self.settings.overlay(&options);
         self
     }
 
-    /// What the workers run instead of this program: another program, or a script for Node
+    /// Sets what the workers run instead of this program: another program, or a script for Node
     /// (`.js`, `.mjs`, `.cjs`, `.ts`).
     ///
-    /// A Node application needs no change: its `listen` calls come here. It gets no arguments
-    /// unless [`args`](Self::args) names some.
+    /// A Node application needs no change: its `listen` calls reach this primary. Workers get no
+    /// arguments unless [`args`](Self::args) sets some.
     pub fn exec(self, exec: impl AsRef<Path>) -> Self {
         self.setup(WorkerOptions::new().exec(exec))
     }
 
-    /// Which Node runs the script of [`exec`](Self::exec); by default `node` of the `PATH`.
+    /// Sets the Node executable that runs the script of [`exec`](Self::exec); by default `node` of
+    /// the `PATH`.
     #[doc(alias = "execPath")]
     pub fn exec_path(self, path: impl AsRef<OsStr>) -> Self {
         self.setup(WorkerOptions::new().exec_path(path))
     }
 
-    /// Options for Node itself, in front of the script.
+    /// Sets options for the Node executable, in front of the script.
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
         self.setup(WorkerOptions::new().exec_argv(args))
     }
 
-    /// How messages between primary and workers are written; by default compactly for Rust
-    /// workers, as JSON for Node workers. A Node worker has what is its own with
-    /// [`Serialization::Advanced`]: maps, big integers, buffers, and values that contain
-    /// themselves.
+    /// Sets the format of messages between primary and workers; by default bincode for Rust workers
+    /// and JSON for Node workers.
+    ///
+    /// [`Serialization::Advanced`] carries Node's own values: maps, big integers, buffers, and values
+    /// that contain themselves.
     pub fn serialization(self, serialization: Serialization) -> Self {
         self.setup(WorkerOptions::new().serialization(serialization))
     }
 
-    /// The arguments of the workers, without the program itself; by default those of this process.
+    /// Sets the arguments of the workers, without the program's name; by default those of this
+    /// process.
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
         self.setup(WorkerOptions::new().args(args))
     }
 
-    /// Adds a variable to the workers' environment, which is otherwise this process's own.
+    /// Adds a variable to the workers' environment, which is that of this process.
     pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.setup(WorkerOptions::new().env(name, value))
     }
 
-    /// The directory the workers start in; by default that of this process.
+    /// Sets the working directory of the workers; by default that of this process.
     #[doc(alias = "cwd")]
     pub fn current_dir(self, dir: impl AsRef<Path>) -> Self {
         self.setup(WorkerOptions::new().current_dir(dir))
     }
 
-    /// How many connections may wait in one worker's queue: 1 to 64, by default 64.
+    /// Sets how many connections may wait in the queue of one worker: 1 to 64, by default 64.
     pub fn window(mut self, records: u32) -> Self {
         self.supervisor.window = records;
         self
     }
 
-    /// How long a worker may leave its queue unread before it is killed and replaced; by
-    /// default 30 s.
+    /// Sets how long a worker may leave its queue unread before it is killed and replaced; by
+    /// default 30 s, and 5 s for a connection that a Node worker does not answer.
     ///
-    /// What waited there has long been given to others: the limit is there to replace a worker
-    /// that hangs, not to save its connections, so it may be generous to slow handlers.
+    /// The connections in that queue have been dispatched to other workers long before. The limit
+    /// only replaces a worker that hangs, so it can leave slow handlers enough time.
     pub fn unresponsive_after(mut self, limit: Duration) -> Self {
         self.supervisor.unresponsive = limit;
         self.supervisor.unresponsive_node = limit;
         self
     }
 
-    /// How long a disconnected worker may finish what it has before it gets `SIGTERM`; by
+    /// Sets how long a disconnected worker may finish its connections before it gets `SIGTERM`; by
     /// default 5 s.
     ///
-    /// Where nobody is to go on, up to half of it is for those who are connected and not accepted:
-    /// they go to whoever is alive, also when a worker dies or hangs. In what is left each worker has
-    /// what lies in its queue; if one dies then, what it has not accepted is closed and counted.
+    /// Where no worker goes on serving, up to half of this time is for connections that no worker
+    /// has accepted: they go to any worker that is alive, even when another one dies or hangs. In
+    /// the time that is left each worker keeps the connections in its queue. Connections that a
+    /// worker has not accepted when it dies then are closed and counted.
     pub fn disconnect_within(mut self, limit: Duration) -> Self {
         self.supervisor.disconnect = limit;
         self
     }
 
-    /// How long a worker may take to end after `SIGTERM` before it gets `SIGKILL`; by default
+    /// Sets how long a worker may take to end after `SIGTERM` before it gets `SIGKILL`; by default
     /// 2 s.
     pub fn terminate_within(mut self, limit: Duration) -> Self {
         self.supervisor.term = limit;
         self
     }
 
-    /// Whether workers listen, by default they do: a worker is ready when it listens, and one of
-    /// the first start that ends before fails the start. Otherwise being online is enough.
+    /// Sets whether workers listen; by default they do.
+    ///
+    /// A worker that listens is ready as soon as it has a listener; otherwise it is ready when it is
+    /// online. A worker of the first start that ends before it is ready fails the start.
     pub fn listens(mut self, listens: bool) -> Self {
         self.supervisor.listens = listens;
         self
     }
 
-    /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, kills it on the second.
+    /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, and kills it on the second.
     ///
-    /// Handlers are installed by `build` and the earlier ones put back when the cluster has
-    /// ended. Without this option no signal is touched.
+    /// [`build`](Self::build) installs the handlers. The earlier handlers return when the cluster has
+    /// ended. Without this option the primary handles no signal.
     pub fn shutdown_on_signals(mut self) -> Self {
         self.signals.shutdown = true;
         self
     }
 
-    /// Reloads on `SIGHUP`, as [`Primary::reload`](crate::Primary::reload) does; a reload that fails is told as
-    /// [`Event::Error`](crate::Event::Error). The handler goes as those of
-    /// [`shutdown_on_signals`](Self::shutdown_on_signals) do.
+    /// Reloads on `SIGHUP`, as [`Primary::reload`](crate::Primary::reload) does.
+    ///
+    /// [`Event::Error`](crate::Event::Error) reports a reload that fails. The handler is installed
+    /// and removed together with those of [`shutdown_on_signals`](Self::shutdown_on_signals).
     pub fn reload_on_hangup(mut self) -> Self {
         self.signals.reload = true;
         self
     }
 
-    /// How long a new worker may take to listen when it is to relieve another, before the reload
-    /// is given up; by default 10 s.
+    /// Sets how long a new worker of a reload may take to listen before the reload fails; by default
+    /// 10 s.
     #[doc(alias = "ready_ms")]
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
         self
     }
 
-    /// How many restarts of one worker's place happen at once, by default 5, and for how long its
-    /// workers have to listen to earn one back, by default 1 s. With 0 every restart waits.
+    /// Sets how many workers of one slot are replaced without delay, by default 5, and how long its
+    /// workers have to listen to regain one such restart, by default 1 s. With 0 every restart is
+    /// delayed.
     pub fn restart_burst(mut self, restarts: u32, refill: Duration) -> Self {
         self.supervisor.restart.burst = restarts;
         self.supervisor.restart.refill = refill;
         self
     }
 
-    /// How long a restart waits when the burst is used up, by default 100 ms; each further one
-    /// twice as long, to `max` at the most, by default 30 s. Give or take a quarter.
+    /// Sets the delay of a restart after the burst, by default 100 ms. Each further delay is twice as
+    /// long, up to `max`, by default 30 s. A random quarter is added or subtracted.
     pub fn restart_delay(mut self, first: Duration, max: Duration) -> Self {
         self.supervisor.restart.delay_min = first;
         self.supervisor.restart.delay_max = max;
         self
     }
 
-    /// For how long a worker has to listen until the next restart of its place waits no longer
-    /// than the first; by default 10 s.
+    /// Sets how long a worker has to listen until the next restart of its slot has the first delay
+    /// again; by default 10 s.
     pub fn restart_reset(mut self, listened: Duration) -> Self {
         self.supervisor.restart.reset = listened;
         self
@@ -239,5 +250,5 @@ pub(crate) fn check_workers(workers: u32) -> Result<(), Error> {
     if (1..=WORKERS_MAX).contains(&workers) {
         return Ok(());
     }
-    Err(Error::Option("workers", format!("{workers} is not between 1 and {WORKERS_MAX}")))
+    Err(Error::Option("workers", format!("use 1 to {WORKERS_MAX} workers, not {workers}")))
 }

@@ -1,8 +1,8 @@
-//! Callbacks beside the queue of events, for all workers and for one.
+//! Callbacks for events: of all workers, and of one.
 //!
-//! They run on the callback thread, one after the other, in the order of the events; those of a
-//! worker before those of its primary. A message goes to the first that wants it, and otherwise
-//! to the queue; everything else goes to all of them and to the queue.
+//! Callbacks run on the callback thread, one after the other, in the order of the events. Callbacks
+//! of a worker run before those of its primary. A message goes to the first callback for messages,
+//! and without one to the queue of events. All other events go to all callbacks and to the queue.
 
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use crate::primary::subscribers::Callback;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 
-/// Callbacks, on the callback thread, in the order of the events. Have them before
-/// [`start`](Self::start) to miss nothing; the queue of [`events`](Self::events) gets the same
-/// events, but for messages.
+/// Callbacks for events of all workers. They run on the callback thread, in the order of the events.
 ///
-/// A callback that needs the primary holds it weakly, for the primary holds the callback:
+/// Add callbacks before [`start`](Self::start) to get every event. The queue of
+/// [`events`](Self::events) gets the same events, except messages that a callback takes.
+///
+/// The primary owns its callbacks, so a callback that uses the primary needs a weak reference:
 ///
 /// ```no_run
 /// # fn main() -> Result<(), cluster::Error> {
@@ -28,11 +29,11 @@ use crate::protocol::address::Address;
 /// use std::sync::Arc;
 ///
 /// let primary = Arc::new(Primary::builder().restart(Restart::Never).build()?);
-/// let own = Arc::downgrade(&primary);
+/// let weak = Arc::downgrade(&primary);
 /// primary.on_exit(move |worker, status| {
 ///     eprintln!("worker {} ended with {status}", worker.id());
-///     // As Node's programs do it, without our help.
-///     let forked = own.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
+///     // Starts the next worker as Node programs do; `Restart::Never` turned our restarts off.
+///     let forked = weak.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
 ///     if let Some(Err(error)) = forked {
 ///         eprintln!("{}", error.with_causes());
 ///     }
@@ -41,7 +42,7 @@ use crate::protocol::address::Address;
 /// # Ok(()) }
 /// ```
 impl Primary {
-    /// The settings were changed.
+    /// Calls back when the settings were changed.
     pub fn on_setup(&self, mut call: impl FnMut(Arc<Settings>) + Send + 'static) -> &Self {
         self.on(Kind::Setup, move |event| {
             if let Event::Setup(settings) = event {
@@ -50,17 +51,17 @@ impl Primary {
         })
     }
 
-    /// A worker's process has been started.
+    /// Calls back when the process of a worker was started.
     pub fn on_fork(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
         self.on_worker(Kind::Fork, call)
     }
 
-    /// A worker's runtime is up.
+    /// Calls back when the runtime of a worker is up.
     pub fn on_online(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
         self.on_worker(Kind::Online, call)
     }
 
-    /// A worker listens on this address.
+    /// Calls back when a worker listens on an address.
     pub fn on_listening(
         &self,
         mut call: impl FnMut(WorkerProcess, Address) + Send + 'static,
@@ -72,8 +73,10 @@ impl Primary {
         })
     }
 
-    /// A worker sent this, and has no callback of its own for it. The queue does not get it then. Of
-    /// several such callbacks the first is called, for a message has one owner.
+    /// Calls back for messages of workers that have no callback of their own for messages.
+    ///
+    /// The queue of events does not get these messages. A message has one owner: of several callbacks
+    /// only the first is called.
     pub fn on_message(
         &self,
         mut call: impl FnMut(WorkerProcess, ipc::Message) + Send + 'static,
@@ -85,22 +88,23 @@ impl Primary {
         })
     }
 
-    /// A worker left its queue unread for too long and is being killed, to be replaced.
+    /// Calls back when a worker left its queue unread for too long. The worker is being killed and
+    /// will be replaced.
     pub fn on_unresponsive(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
         self.on_worker(Kind::Unresponsive, call)
     }
 
-    /// A reload is over: every worker has been replaced.
+    /// Calls back when a reload has replaced every worker.
     pub fn on_reloaded(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
         self.on(Kind::Reloaded, move |_| call())
     }
 
-    /// A worker's channel is closed.
+    /// Calls back when the channel of a worker is closed.
     pub fn on_disconnect(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
         self.on_worker(Kind::Disconnect, call)
     }
 
-    /// A worker's process has ended.
+    /// Calls back when the process of a worker has ended.
     pub fn on_exit(
         &self,
         mut call: impl FnMut(WorkerProcess, ExitStatus) + Send + 'static,
@@ -112,7 +116,7 @@ impl Primary {
         })
     }
 
-    /// Something failed that concerns this worker, or none that exists.
+    /// Calls back when an operation failed, with the number of the worker if one is concerned.
     pub fn on_error(
         &self,
         mut call: impl FnMut(Option<u32>, Arc<Error>) + Send + 'static,
@@ -138,16 +142,18 @@ impl Primary {
     }
 }
 
-/// Callbacks, on the callback thread, in the order of the events and before those of the primary.
-/// What had happened before is told at once, but for messages and errors: to miss none of these
-/// use the primary's, and have it before the worker is started.
+/// Callbacks for events of one worker. They run on the callback thread, in the order of the events,
+/// before the callbacks of the primary.
+///
+/// A new callback gets the earlier events of the worker at once, except messages and errors. To get
+/// all of those, add a callback to the primary before the worker is started.
 impl WorkerProcess {
-    /// Its runtime is up.
+    /// Calls back when the runtime of the worker is up.
     pub fn on_online(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
         self.on(Kind::Online, move |_| call())
     }
 
-    /// It listens on this address.
+    /// Calls back when the worker listens on an address.
     pub fn on_listening(&self, mut call: impl FnMut(Address) + Send + 'static) -> &Self {
         self.on(Kind::Listening, move |event| {
             if let Event::Listening(_, address) = event {
@@ -156,8 +162,10 @@ impl WorkerProcess {
         })
     }
 
-    /// It sent this. The primary's callback and queue do not get it then. Of several such callbacks
-    /// the first is called.
+    /// Calls back for messages of the worker.
+    ///
+    /// Callbacks of the primary and the queue of events do not get these messages. A message has one
+    /// owner: of several callbacks only the first is called.
     pub fn on_message(&self, mut call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         self.on(Kind::Message, move |event| {
             if let Event::Message(_, message) = event {
@@ -166,12 +174,12 @@ impl WorkerProcess {
         })
     }
 
-    /// Its channel is closed.
+    /// Calls back when the channel of the worker is closed.
     pub fn on_disconnect(&self, mut call: impl FnMut() + Send + 'static) -> &Self {
         self.on(Kind::Disconnect, move |_| call())
     }
 
-    /// Its process has ended.
+    /// Calls back when the process of the worker has ended.
     pub fn on_exit(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
         self.on(Kind::Exit, move |event| {
             if let Event::Exit(_, status) = event {
@@ -180,7 +188,7 @@ impl WorkerProcess {
         })
     }
 
-    /// Something that concerns it failed.
+    /// Calls back when an operation for the worker failed.
     pub fn on_error(&self, mut call: impl FnMut(Arc<Error>) + Send + 'static) -> &Self {
         self.on(Kind::Error, move |event| {
             if let Event::Error(_, error) = event {
@@ -191,7 +199,7 @@ impl WorkerProcess {
 
     fn on(&self, kind: Kind, call: impl FnMut(Event) + Send + 'static) -> &Self {
         let callback = Callback::new(Some(self.id()), kind, call);
-        // Events are emitted under the same lock, so none is missed between past and future.
+        // Events are emitted under this lock, so none is lost between past and future.
         self.shared().lock().subscribers.add_for(self, callback);
         self
     }

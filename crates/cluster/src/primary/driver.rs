@@ -188,7 +188,7 @@ impl Driver {
         let mut worker_io = WorkerIo::new(worker, spawned, self.shared.clone());
         if let Some(stderr) = stderr {
             let token = self.token(Watched::Stderr(worker));
-            worker_io.keep_stderr(stderr, token, turn);
+            worker_io.watch_stderr(stderr, token, turn);
         }
         self.replies.forked(worker, Ok(worker_io.process.clone()));
         self.workers.add(worker_io);
@@ -384,7 +384,7 @@ impl Source for Driver {
             reactor::Event::Wake => self.drain_jobs(turn),
             reactor::Event::Again => {
                 self.drain_jobs(turn);
-                for said in self.workers.read_on(turn) {
+                for said in self.workers.resume_reading(turn) {
                     self.write_stderr(said);
                 }
             }
@@ -395,7 +395,7 @@ impl Source for Driver {
             return self.finish(turn);
         }
         // A worker's `HasRoom` arrives behind its other messages, so a paused channel delays it.
-        if self.supervisor.awaits_room() && self.workers.is_any_held_back() {
+        if self.supervisor.awaits_room() && self.workers.is_any_paused() {
             self.inputs.push_back(Input::HasRoomDelayed);
             self.run(turn);
         }

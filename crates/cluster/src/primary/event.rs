@@ -1,4 +1,4 @@
-//! What a primary tells its user.
+//! The events of a primary.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::primary::settings::Settings;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 
-/// What kind of event something is.
+/// The kind of an event, by which callbacks subscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Setup,
@@ -25,31 +25,36 @@ pub(crate) enum Kind {
     Error,
 }
 
-/// What happened to a worker; in the order it happened.
+/// A change in the cluster, in the order in which changes happen.
 ///
-/// Its `Display` is one line for a log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
+/// [`Primary::events`](crate::Primary::events) returns the queue of events; callbacks such as
+/// [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line for a
+/// log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
+///
+/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are not
+/// in Node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The settings were changed; workers are started with these from now on.
+    /// The settings were changed; new workers are started with these.
     Setup(Arc<Settings>),
-    /// The worker's process has been started.
+    /// The process of the worker was started.
     Fork(WorkerProcess),
-    /// Its runtime is up: [`Worker::current`](crate::Worker::current) was called.
+    /// The runtime of the worker is up: it has called [`Worker::current`](crate::Worker::current).
     Online(WorkerProcess),
-    /// It listens on this address; 0 is replaced by the real port.
+    /// The worker listens on this address; port 0 is replaced by the real port.
     Listening(WorkerProcess, Address),
-    /// It sent this.
+    /// The worker sent this message.
     Message(WorkerProcess, ipc::Message),
-    /// Its channel is closed. Comes before or after `Exit`, exactly once.
+    /// The channel of the worker is closed. This event comes exactly once, before or after `Exit`.
     Disconnect(WorkerProcess),
-    /// It left its queue unread for too long and is being killed, to be replaced.
+    /// The worker left its queue unread for too long. It is being killed and will be replaced.
     Unresponsive(WorkerProcess),
-    /// Its process has ended.
+    /// The process of the worker has ended with this status.
     Exit(WorkerProcess, ExitStatus),
-    /// A reload is over: every worker has been replaced.
+    /// A reload has replaced every worker.
     Reloaded,
-    /// Something failed that concerns this worker, or none that exists.
+    /// An operation failed for the worker of this number, or for the cluster as a whole.
     Error(Option<u32>, Arc<Error>),
 }
 
@@ -73,7 +78,7 @@ impl Event {
         }
     }
 
-    /// The worker it happened to.
+    /// Returns the worker that changed.
     pub(crate) fn worker(&self) -> Option<&WorkerProcess> {
         match self {
             Self::Fork(worker)
@@ -87,7 +92,7 @@ impl Event {
         }
     }
 
-    /// Whom it concerns.
+    /// Returns the number of the worker that the event is about.
     pub(crate) fn worker_id(&self) -> Option<u32> {
         match self {
             Self::Error(worker, _) => *worker,
@@ -95,7 +100,7 @@ impl Event {
         }
     }
 
-    /// The same once more; a message has one owner.
+    /// Clones the event; `None` for a message, which has one owner.
     pub(crate) fn try_clone(&self) -> Option<Self> {
         Some(match self {
             Self::Setup(settings) => Self::Setup(settings.clone()),
@@ -125,7 +130,7 @@ impl fmt::Display for Event {
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
             Self::Reloaded => f.write_str("reloaded"),
-            // A line of a log has no second chance to name the cause.
+            // With all causes, because nobody can ask a line of a log for its source.
             Self::Error(Some(worker), error) => write!(f, "error {worker} {}", error.with_causes()),
             Self::Error(None, error) => write!(f, "error {}", error.with_causes()),
         }
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_told_with_its_cause() {
+    fn an_error_is_displayed_with_its_cause() {
         let cause = std::io::Error::from_raw_os_error(sys::errno::EMFILE);
         let line = Event::error(Some(3), Error::Os("start a worker", cause)).to_string();
         assert!(line.starts_with("error 3 start a worker failed: Too many open files"), "{line}");

@@ -1,4 +1,4 @@
-//! What workers are started with, and how that is changed.
+//! The settings that workers are started with.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,45 +10,49 @@ use ipc::Serialization;
 use crate::error::Error;
 use crate::worker_options::{WorkerOptions, WorkerStdio};
 
-/// What each new worker of a primary is started with. Read it with
-/// [`Primary::settings`](crate::Primary::settings), change it with [`WorkerOptions`](crate::WorkerOptions).
+/// The settings that every new worker of a primary is started with.
 ///
-/// Node: `cluster.settings`. `uid` and `gid` need the rights for it, as everywhere.
+/// [`Primary::settings`](crate::Primary::settings) returns them, and
+/// [`WorkerOptions`] changes them.
+///
+/// Node: `cluster.settings`. Setting `uid` and `gid` requires the privileges of `setuid(2)` and
+/// `setgid(2)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// What is run instead of this program.
+    /// The program or script that workers run instead of this program.
     pub exec: Option<PathBuf>,
-    /// Which Node runs the script of `exec`; by default `node` of the `PATH`.
+    /// The Node executable that runs the script of `exec`; by default `node` of the `PATH`.
     pub exec_path: Option<OsString>,
-    /// Options for Node itself, in front of the script.
+    /// Options for the Node executable, in front of the script.
     pub exec_argv: Vec<OsString>,
-    /// The arguments, without the program itself; by default those of this process, and none for
+    /// The arguments, without the program's name; by default those of this process, and none for
     /// another program.
     pub args: Vec<OsString>,
-    /// What is added to this process's own environment.
+    /// Variables that are added to the environment of this process.
     pub env: Vec<(OsString, OsString)>,
-    /// The directory to start in; `None` for this process's own.
+    /// The working directory; `None` for the one of this process.
     pub current_dir: Option<PathBuf>,
-    /// Standard input, output and error are pipes, where `stdio` does not say otherwise.
+    /// Whether standard input, output and error are pipes, unless `stdio` names them.
     pub silent: bool,
-    /// What the descriptors lead to; those not named are ours (0 to 2) or closed.
+    /// The targets of descriptors by number. Descriptors 0 to 2 are inherited by default, all others
+    /// are closed.
     pub stdio: BTreeMap<i32, WorkerStdio>,
-    /// The user to run as.
+    /// The user id to run as.
     pub uid: Option<u32>,
-    /// The group to run as.
+    /// The group id to run as.
     pub gid: Option<u32>,
-    /// How messages are written; `None` for bincode to Rust workers and JSON to Node workers.
+    /// The format of messages; `None` for bincode to Rust workers and JSON to Node workers.
     pub serialization: Option<Serialization>,
-    /// The file of this program, as it was found when the primary was set up: what lies there is
-    /// started, so that a new build takes effect with the next worker.
+    /// The path of this program when the primary was created. Workers run the file that lies there,
+    /// so a new build takes effect with the next worker.
     program: Option<PathBuf>,
-    /// Nobody has said which arguments.
-    own_args: bool,
+    /// The arguments are those of this process, because no options have named any.
+    inherits_args: bool,
 }
 
 impl Settings {
-    /// This program again, with its own arguments.
+    /// Returns settings that run this program again, with the arguments of this process.
     pub(crate) fn of_this_process() -> Self {
         Self {
             exec: None,
@@ -63,20 +67,20 @@ impl Settings {
             gid: None,
             serialization: None,
             program: std::env::current_exe().ok(),
-            own_args: true,
+            inherits_args: true,
         }
     }
 
-    /// Takes over what `setup` names; the rest stays.
-    pub(crate) fn overlay(&mut self, setup: &WorkerOptions) {
-        let setup = setup.clone();
+    /// Applies the options; settings that they do not name stay.
+    pub(crate) fn overlay(&mut self, options: &WorkerOptions) {
+        let options = options.clone();
         fn put<T>(to: &mut T, from: Option<T>) {
             if let Some(value) = from {
                 *to = value;
             }
         }
-        let WorkerOptions { exec, exec_path, exec_argv, args, env, current_dir, .. } = setup;
-        if (exec.is_some() || args.is_some()) && std::mem::take(&mut self.own_args) {
+        let WorkerOptions { exec, exec_path, exec_argv, args, env, current_dir, .. } = options;
+        if (exec.is_some() || args.is_some()) && std::mem::take(&mut self.inherits_args) {
             self.args.clear();
         }
         put(&mut self.exec, exec.map(Some));
@@ -88,14 +92,14 @@ impl Settings {
             self.env.push((name, value));
         }
         put(&mut self.current_dir, current_dir.map(Some));
-        put(&mut self.silent, setup.silent);
-        put(&mut self.uid, setup.uid.map(Some));
-        put(&mut self.gid, setup.gid.map(Some));
-        put(&mut self.serialization, setup.serialization.map(Some));
-        self.stdio.extend(setup.stdio);
+        put(&mut self.silent, options.silent);
+        put(&mut self.uid, options.uid.map(Some));
+        put(&mut self.gid, options.gid.map(Some));
+        put(&mut self.serialization, options.serialization.map(Some));
+        self.stdio.extend(options.stdio);
     }
 
-    /// A fork of what they say, but for what differs from worker to worker.
+    /// Returns the command for one worker, without the parts that differ from worker to worker.
     pub(crate) fn fork(&self) -> Result<Fork, child_process::Error> {
         let module = match (&self.exec, &self.program) {
             (Some(exec), _) => Module::from_path(exec),
@@ -120,8 +124,8 @@ impl Settings {
                 WorkerStdio::Null => Stdio::null(),
                 WorkerStdio::Pipe => Stdio::pipe(),
                 WorkerStdio::Shared(shared) => {
-                    let ours = shared.try_clone();
-                    ours.map_err(|error| child_process::Error::Os("dup", error))?.into()
+                    let clone = shared.try_clone();
+                    clone.map_err(|error| child_process::Error::Os("dup", error))?.into()
                 }
             };
             fork.descriptor(*number, stdio);
@@ -138,43 +142,43 @@ impl Settings {
         Ok(fork)
     }
 
-    /// Standard error is ours, as far as the workers are concerned.
+    /// Whether workers inherit the standard error of this process.
     pub(crate) fn inherits_stderr(&self) -> bool {
         matches!(self.stdio.get(&2), Some(WorkerStdio::Inherit)) || {
             !self.silent && !self.stdio.contains_key(&2)
         }
     }
 
-    /// Those of the user's descriptors from 3 on that are pipes.
+    /// Returns the numbers of the descriptors from 3 on that are pipes.
     pub(crate) fn extra_pipes(&self) -> impl Iterator<Item = i32> {
         let pipes = self.stdio.range(3..).filter(|(_, stdio)| **stdio == WorkerStdio::Pipe);
         pipes.map(|(number, _)| *number)
     }
 
-    /// A descriptor number that nothing else of a worker has.
+    /// Returns the first descriptor number from `least` on that is not in use.
     pub(crate) fn free_number(&self, least: i32) -> i32 {
         let mut free = (least..).filter(|number| !self.stdio.contains_key(number));
         free.next().expect("there are more numbers than descriptors")
     }
 
-    /// Refuses descriptor numbers that a worker cannot have.
+    /// Checks that the process may have descriptors of these numbers.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let (most, _) = sys::limit::descriptors().unwrap_or((1024, 0));
         for number in self.stdio.keys() {
             let why = match u64::try_from(*number) {
-                Ok(3) => "3 is the channel's".to_owned(),
-                // One more may be needed beside.
+                Ok(3) => "use another number, 3 is reserved for the channel".to_owned(),
+                // A worker may need one more descriptor, see `free_number`.
                 Ok(number) if number + 1 < most => continue,
-                _ => format!("{number} is not between 0 and {}", most.saturating_sub(2)),
+                _ => format!("use a number between 0 and {}, not {number}", most.saturating_sub(2)),
             };
             return Err(Error::Option("stdio", why));
         }
         Ok(())
     }
 
-    /// Both start the same.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Self { own_args: other.own_args, ..self.clone() } == *other
+    /// Whether workers start in the same way with both.
+    pub(crate) fn equal_in_effect(&self, other: &Self) -> bool {
+        Self { inherits_args: other.inherits_args, ..self.clone() } == *other
     }
 }
 
@@ -183,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setup_overlays_only_what_it_names() {
+    fn options_change_only_the_settings_that_they_name() {
         let mut settings = Settings::of_this_process();
         settings.overlay(&WorkerOptions::new().exec("overridden"));
         settings.overlay(&WorkerOptions::new().args(["foo", "bar"]));
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beside_those_of_the_user_are_free() {
+    fn descriptor_numbers_that_the_user_does_not_name_are_free() {
         let mut settings = Settings::of_this_process();
         assert_eq!(settings.free_number(4), 4);
         settings

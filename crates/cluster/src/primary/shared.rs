@@ -1,4 +1,8 @@
-//! What a primary's handles, its driver on the loop and its spawner share.
+//! State that the handles of a primary, its driver on the loop and its spawner share.
+//!
+//! Handles send [`Job`]s to the driver; the driver writes its results into [`PrimaryState`] and
+//! wakes the handles that wait for them. Events are emitted under the same lock, so each subscriber
+//! sees all of them in one order.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +21,7 @@ use crate::primary::worker_process::{Pipes, WorkerProcess};
 use crate::protocol::hand_off_queue::Connection;
 use crate::worker_options::WorkerOptions;
 
-/// To be called once.
+/// A callback for the end of `disconnect`, called once.
 pub(crate) struct Completion(pub(crate) Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Completion {
@@ -26,7 +30,7 @@ impl fmt::Debug for Completion {
     }
 }
 
-/// What is brought to the driver from other threads, and from the children's sources.
+/// A message to the driver: from a handle, from the spawner, or from the source of a child.
 #[derive(Debug)]
 pub(crate) enum Job {
     Input(Input<Connection>),
@@ -35,16 +39,17 @@ pub(crate) enum Job {
         result: Result<Spawned, child_process::Error>,
     },
     Child(WorkerId, child_process::Event),
-    /// Workers are started with this from now on.
+    /// Start workers with these settings from now on.
     Setup(Arc<Settings>),
-    /// One worker more, with this for itself.
+    /// Start one more worker with these options of its own.
     Fork(Arc<WorkerOptions>, Sender<Result<WorkerProcess, Error>>),
-    /// All workers are to end; this is called then.
+    /// End all workers, then call this.
     Disconnect(Completion),
-    /// The user wants every worker replaced.
+    /// Replace every worker.
     Reload(Sender<Result<(), Error>>),
-    /// The user asks for the counters, of all or of one.
+    /// Report the counters of the cluster.
     Count(Sender<Counters>),
+    /// Report the counters of one worker.
     CountWorker(WorkerId, Sender<WorkerCounters>),
 }
 
@@ -53,9 +58,9 @@ pub(crate) enum Job {
 pub(crate) struct Spawned {
     pub(crate) child: Arc<Child>,
     pub(crate) kind: WorkerKind,
-    /// Its standard error until its runtime is up.
+    /// The read end of its standard error, captured until its runtime is up.
     pub(crate) stderr: Option<std::os::fd::OwnedFd>,
-    /// The user's ends of its pipes.
+    /// The parent's ends of the pipes that the user asked for.
     pub(crate) pipes: Pipes,
 }
 
@@ -71,23 +76,24 @@ pub(crate) struct Shared {
 pub(crate) struct PrimaryState {
     pub(crate) subscribers: Subscribers,
     pub(crate) events_taken: bool,
-    /// As they were last changed; the driver may not have heard of it.
+    /// As the user last set them. The driver has its own copy: it applies changes in the order of
+    /// the jobs, so that a worker that was requested before a change is not affected.
     pub(crate) settings: Arc<Settings>,
-    /// `setup_master` was called.
+    /// `setup_master` was called: the settings are fixed.
     pub(crate) frozen: bool,
     pub(crate) workers: BTreeMap<WorkerId, WorkerProcess>,
-    /// As they stood at the end.
+    /// The final counters, written when the driver ends.
     pub(crate) counters: Counters,
-    /// All workers that were last asked for listen, or once did.
+    /// All requested workers listen, or have listened once.
     pub(crate) ready: bool,
-    /// Requests for a number of workers that the driver has not taken yet.
+    /// Number of requests for workers that the driver has not taken yet.
     pub(crate) scales_pending: u64,
     pub(crate) finished: bool,
-    /// All workers have ended, and none has been asked for since.
+    /// All workers have ended, and none has been requested since.
     pub(crate) idle: bool,
-    /// How often that happened.
+    /// Number of times that `idle` was set.
     pub(crate) idle_version: u64,
-    /// Why the start was given up; taken by the first who asks.
+    /// The error of a failed start, taken by the first caller that asks.
     pub(crate) failure: Option<Error>,
     pub(crate) interrupted: Option<Signal>,
     pub(crate) address: Option<crate::protocol::address::Address>,
@@ -121,50 +127,54 @@ impl Shared {
         (Arc::new(Self { jobs, driver: OnceLock::new(), state, changed }), received)
     }
 
-    /// Names the driver's source; before this its jobs wait.
+    /// Connects the driver; jobs that were sent before wait for this.
     pub(crate) fn connect(&self, driver: reactor::Handle) {
-        // Set before the wake-up: a job that saw no driver is then found by this one.
+        // Stored before the wake-up: a sender that saw no driver has queued its job by then.
         self.driver.get_or_init(|| driver).wake();
     }
 
     pub(crate) fn input(&self, input: Input<Connection>) {
-        self.job(Job::Input(input));
+        self.send_job(Job::Input(input));
     }
 
-    /// Asks for workers; they are not ready until the driver says so.
-    pub(crate) fn ask_for(&self, workers: Job) {
-        // Under one lock, so that whoever comes second is also done second.
+    /// Sends a request for workers. The primary is not ready until the driver reports it.
+    pub(crate) fn request_workers(&self, job: Job) {
+        // Sent under the lock, so that the driver takes requests in the order of these changes.
         let mut state = self.lock();
         state.ready = false;
         state.idle = false;
         state.scales_pending += 1;
-        self.job(workers);
+        self.send_job(job);
     }
 
-    /// Changes what workers are started with from now on; `freeze` lets nobody change it again.
-    pub(crate) fn set_up(&self, setup: &WorkerOptions, freeze: bool) -> Result<(), Error> {
+    /// Changes the settings that workers are started with; `freeze` fixes them.
+    pub(crate) fn set_up(&self, options: &WorkerOptions, freeze: bool) -> Result<(), Error> {
         let mut state = self.lock();
         let mut settings = Settings::clone(&state.settings);
-        settings.overlay(setup);
+        settings.overlay(options);
         settings.check()?;
         if state.frozen {
-            return if settings.is(&state.settings) { Ok(()) } else { Err(Error::SetUp) };
+            return if settings.equal_in_effect(&state.settings) {
+                Ok(())
+            } else {
+                Err(Error::SetUp)
+            };
         }
         state.frozen = freeze;
         state.settings = Arc::new(settings);
-        self.job(Job::Setup(state.settings.clone()));
+        self.send_job(Job::Setup(state.settings.clone()));
         Ok(())
     }
 
-    /// Whether workers can be started with that.
-    pub(crate) fn check(&self, setup: &WorkerOptions) -> Result<(), Error> {
+    /// Checks that a worker can be started with these options.
+    pub(crate) fn check(&self, options: &WorkerOptions) -> Result<(), Error> {
         let mut settings = Settings::clone(&self.lock().settings);
-        settings.overlay(setup);
+        settings.overlay(options);
         settings.check()
     }
 
-    pub(crate) fn job(&self, job: Job) {
-        // Refused only when the driver is gone, and then nobody needs it.
+    pub(crate) fn send_job(&self, job: Job) {
+        // Fails only when the driver is gone; the job has no effect then.
         let _ = self.jobs.send(job);
         if let Some(driver) = self.driver.get() {
             driver.wake();
@@ -185,19 +195,20 @@ impl Shared {
         });
     }
 
+    /// Changes the state and wakes all threads that wait for a change.
     pub(crate) fn change(&self, change: impl FnOnce(&mut PrimaryState)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
 
-    /// Asks the driver; `None` when it is gone, or has nothing to say.
-    pub(crate) fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Job) -> Option<T> {
+    /// Sends a job and waits for its reply; `None` when the driver is gone or drops the reply.
+    pub(crate) fn query<T>(&self, job: impl FnOnce(Sender<T>) -> Job) -> Option<T> {
         let (reply, replied) = crossbeam_channel::bounded(1);
-        self.job(question(reply));
+        self.send_job(job(reply));
         replied.recv().ok()
     }
 
-    /// Blocks until `done` gives a value.
+    /// Blocks until `done` returns a value.
     pub(crate) fn wait_until<T>(&self, mut done: impl FnMut(&mut PrimaryState) -> Option<T>) -> T {
         let mut state = self.lock();
         loop {

@@ -86,12 +86,12 @@ fn spawn(shared: &Arc<Shared>, order: &Order) {
     let panicked = || Err(child_process::Error::Os("spawn", io::Error::other("it panicked")));
     let spawned = match started.unwrap_or_else(|_| panicked()) {
         Ok(spawned) => spawned,
-        Err(error) => return shared.job(Job::Spawned { worker, result: Err(error) }),
+        Err(error) => return shared.send_job(Job::Spawned { worker, result: Err(error) }),
     };
     let child = spawned.child.clone();
-    shared.job(Job::Spawned { worker, result: Ok(spawned) });
+    shared.send_job(Job::Spawned { worker, result: Ok(spawned) });
     let told = shared.clone();
-    child.subscribe(move |event| told.job(Job::Child(worker, event)));
+    child.subscribe(move |event| told.send_job(Job::Child(worker, event)));
 }
 
 fn start(order: &Order) -> Result<Spawned, child_process::Error> {
@@ -126,6 +126,6 @@ fn start(order: &Order) -> Result<Spawned, child_process::Error> {
     }
     let mut child = fork.spawn()?;
     let stderr = if keeps { child.take_stderr().map(Into::into) } else { None };
-    let pipes = Pipes::of(&mut child, settings);
+    let pipes = Pipes::take_from(&mut child, settings);
     Ok(Spawned { child: Arc::new(child), kind, stderr, pipes })
 }

@@ -1,7 +1,7 @@
-//! Who is told what happens: the one queue of events, and callbacks for some of them.
+//! The subscribers of events: one queue for all events, and callbacks for one kind of event each.
 //!
-//! Every event goes to every callback that wants it and to the queue. A message has one owner: a
-//! callback of its worker, else one of the primary, else the queue. Callbacks of a worker come
+//! An event goes to every callback of its kind and to the queue. A message has one owner: a callback
+//! of its worker, otherwise one of the primary, otherwise the queue. Callbacks of a worker stand
 //! before those of its primary, as in Node.
 
 use std::fmt;
@@ -14,22 +14,22 @@ use crate::primary::worker_process::WorkerProcess;
 
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers {
-    /// The way to the user, if he asked for events.
+    /// The sender of the queue, once the user has taken the receiver.
     pub(crate) queue: Option<Sender<Event>>,
     callbacks: Vec<Callback>,
-    /// Nothing will happen any more.
+    /// The primary has ended: no event follows.
     pub(crate) ended: bool,
 }
 
 pub(crate) struct Callback {
-    /// `None`: of all workers.
+    /// The worker whose events are wanted; `None` for all workers.
     worker: Option<WorkerId>,
     kind: Kind,
     call: Box<dyn FnMut(Event) + Send>,
 }
 
 impl Callback {
-    /// Calls on the callback thread, one event after the other.
+    /// Wraps `call`, which runs on the callback thread, for one event after the other.
     pub(crate) fn new(
         worker: Option<WorkerId>,
         kind: Kind,
@@ -38,7 +38,7 @@ impl Callback {
         Self { worker, kind, call: Box::new(reactor::callback::each(call)) }
     }
 
-    fn wants(&self, event: &Event) -> bool {
+    fn matches(&self, event: &Event) -> bool {
         self.kind == event.kind() && (self.worker.is_none() || self.worker == event.worker_id())
     }
 }
@@ -61,7 +61,7 @@ impl Subscribers {
     /// Adds a callback of one worker, which first gets the events of the worker's past.
     pub(crate) fn add_for(&mut self, worker: &WorkerProcess, mut callback: Callback) {
         for event in worker.past() {
-            if callback.wants(&event) {
+            if callback.matches(&event) {
                 (callback.call)(event);
             }
         }
@@ -84,11 +84,12 @@ impl Subscribers {
         }
     }
 
+    /// Delivers an event to its callbacks and the queue.
     pub(crate) fn emit(&mut self, event: Event) {
         let mut rest = Some(event);
         for callback in &mut self.callbacks {
             let Some(event) = rest.take() else { break };
-            if callback.wants(&event) {
+            if callback.matches(&event) {
                 rest = event.try_clone();
                 (callback.call)(event);
             } else {
@@ -96,7 +97,7 @@ impl Subscribers {
             }
         }
         if let (Some(event), Some(queue)) = (rest, &self.queue) {
-            // The user dropped the receiver: he no longer wants to know.
+            // Fails when the user has dropped the receiver.
             let _ = queue.send(event);
         }
     }

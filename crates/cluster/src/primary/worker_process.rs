@@ -1,4 +1,4 @@
-//! A worker as its primary sees it.
+//! The handle of a worker in its primary.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::primary::settings::Settings;
 use crate::primary::shared::{Job, Shared};
 use crate::worker_state::WorkerState;
 
-/// Our ends of a worker's pipes, until somebody takes them.
+/// The primary's ends of a worker's pipes, until the user takes them.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     stdin: Option<ChildStdin>,
@@ -28,7 +28,7 @@ pub(crate) struct Pipes {
 }
 
 impl Pipes {
-    pub(crate) fn of(child: &mut Child, settings: &Settings) -> Self {
+    pub(crate) fn take_from(child: &mut Child, settings: &Settings) -> Self {
         let extra = settings.extra_pipes();
         let extra = extra.filter_map(|number| Some((number, child.take_descriptor(number)?)));
         let extra = extra.collect();
@@ -37,13 +37,13 @@ impl Pipes {
     }
 }
 
-/// The life of a worker so far. Its state and all answers about the past are derived from this.
+/// The life of a worker so far. The state and all answers about the past are derived from here.
 #[derive(Debug, Default)]
 struct History {
     notices: Vec<Notice>,
-    /// As [`Notice::Disconnect`] or [`Notice::Exit`] reported it, the later of them.
+    /// The value that [`Notice::Disconnect`] or [`Notice::Exit`] reported, whichever came last.
     exited_after_disconnect: Option<bool>,
-    /// Known from the exit of the process on, which is before [`Notice::Exit`].
+    /// The exit status, which is known before [`Notice::Exit`] is recorded.
     status: Option<ExitStatus>,
 }
 
@@ -52,7 +52,7 @@ impl History {
         self.notices.contains(notice)
     }
 
-    /// The furthest that the worker has come; late notices do not lead back.
+    /// Returns the furthest state: notices may arrive late and never lead back.
     fn state(&self) -> WorkerState {
         let reached = |notice: &Notice| match notice {
             Notice::Fork | Notice::Unresponsive => WorkerState::Started,
@@ -66,14 +66,13 @@ impl History {
     }
 }
 
-/// A worker process, as its primary sees it. Cheap to clone; every clone is the same worker.
+/// A handle to a worker process in its primary. Clones are cheap and refer to the same worker.
 ///
-/// Dropping it changes nothing: workers belong to their [`Primary`](crate::Primary). Who keeps one that
-/// is gone keeps no descriptor of it but the pipes that nobody has taken. Apart from that, one that
-/// had said more than its channel takes unread (4 MiB) holds two, its channel and its pidfd, until
-/// its messages are read.
+/// `drop` changes nothing: workers belong to their [`Primary`](crate::Primary). A handle to an exited
+/// worker keeps only its untaken pipes open, with one exception: a worker that left more than 4 MiB
+/// of messages unread keeps two descriptors, its channel and its pidfd, until the messages are read.
 ///
-/// Node: the class `Worker` of a primary. The worker's own side is [`Worker`](crate::Worker).
+/// Node: the class `Worker` of a primary. [`Worker`](crate::Worker) is the worker's own side.
 #[derive(Clone)]
 #[doc(alias = "Worker")]
 pub struct WorkerProcess(Arc<Inner>);
@@ -89,7 +88,7 @@ impl fmt::Debug for WorkerProcess {
 struct Inner {
     id: u32,
     pid: u32,
-    /// `None` once nothing more is heard of it: who keeps a dead worker keeps no descriptor.
+    /// `None` once no further event follows, so that a handle to a dead worker keeps no descriptor.
     child: Mutex<Option<Arc<Child>>>,
     shared: Arc<Shared>,
     pipes: Mutex<Pipes>,
@@ -106,24 +105,28 @@ impl WorkerProcess {
     /// Sends a message to the worker, which receives it from
     /// [`Worker::messages`](crate::Worker::messages).
     ///
-    /// `false` says that more is queued than the channel likes; it will arrive all the same.
+    /// `Ok(false)` means that the message was queued, and that the queue is longer than the channel's
+    /// mark: slow down.
     ///
     /// # Errors
     ///
-    /// The value comes back, with its handles, when the channel is closed, the message is over a
-    /// limit, or it cannot be encoded.
+    /// The error returns the value with its handles. The channel is closed, the message is over a
+    /// limit, or the message cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
         self.forward(value, |child, value| child.send(value))
     }
 
-    /// Sends a message with a socket beside it to a Node worker, which gets it as `net.Socket`,
-    /// `net.Server` or `dgram.Socket`. To a Rust worker a [`Handle`](ipc::Handle) goes as a part
-    /// of the message.
+    /// Sends a message with a socket to a Node worker, which receives the socket as `net.Socket`,
+    /// `net.Server` or `dgram.Socket`.
+    ///
+    /// A Rust worker receives sockets as a [`Handle`](ipc::Handle) inside a message; see
+    /// [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), with the descriptor; `ERR_INVALID_HANDLE_TYPE` for one that would
-    /// end a Node process, and for a worker that is no Node.
+    /// The errors of [`send`](Self::send), which also return the descriptor.
+    /// `ERR_INVALID_HANDLE_TYPE` for a descriptor that would end a Node process, and for a worker that
+    /// is not a Node program.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -144,93 +147,103 @@ impl WorkerProcess {
         }
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the worker.
     ///
-    /// An exit caused by it counts as a crash and is followed by a restart; to end a worker for
-    /// good use [`disconnect`](Self::disconnect).
+    /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for good
+    /// use [`disconnect`](Self::disconnect).
     ///
     /// # Errors
     ///
-    /// Any that `pidfd_send_signal(2)` gives.
+    /// The errors of `pidfd_send_signal(2)`.
     pub fn kill(&self, signal: Signal) -> Result<(), Error> {
         let Some(child) = self.child() else { return Ok(()) };
         child.kill(signal).map(drop).map_err(Error::Fork)
     }
 
-    /// Ends the worker for good: it gets nothing new, finishes what it has, and is not replaced.
+    /// Ends the worker for good: it gets no new connections, finishes those it has, and is not
+    /// replaced. Returns at once.
     ///
-    /// Escalates to `SIGTERM` and `SIGKILL` at the deadlines of the primary. Returns at once.
+    /// At the limits of the primary's [`Builder`](crate::Builder) the worker gets `SIGTERM`, then
+    /// `SIGKILL`.
     pub fn disconnect(&self) {
         self.0.shared.input(Input::Disconnect { worker: self.0.id });
     }
 
-    /// Its number: from 1, never used twice.
+    /// Returns the number of the worker: from 1, never used twice by one primary.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.id
     }
 
-    /// Its process id.
+    /// Returns the process id of the worker.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.pid
     }
 
-    /// How far it has come.
+    /// Returns the state of the worker.
     #[must_use]
     pub fn state(&self) -> WorkerState {
         self.history().state()
     }
 
-    /// Whether its channel is open.
+    /// Returns whether the channel to the worker is open.
     #[must_use]
     #[doc(alias = "isConnected")]
     pub fn is_connected(&self) -> bool {
         self.child().is_some_and(|child| child.connected())
     }
 
-    /// Whether its process has ended.
+    /// Returns whether the process of the worker has ended.
     #[must_use]
     #[doc(alias = "isDead")]
     pub fn is_dead(&self) -> bool {
         self.state() == WorkerState::Dead
     }
 
-    /// Whether it ends because it was asked to; `None` until it ends or its channel is closed.
+    /// Returns whether the exit of the worker was requested; `None` until the worker ends or its
+    /// channel is closed.
     #[must_use]
     #[doc(alias = "exitedAfterDisconnect")]
     pub fn exited_after_disconnect(&self) -> Option<bool> {
         self.history().exited_after_disconnect
     }
 
-    /// How many connections were put into its queues, and read back from them. `None` when it,
-    /// or its primary, has ended.
+    /// Returns how many connections were put into the worker's queues and read back from them; `None`
+    /// when the worker or its primary has ended.
     #[must_use]
     pub fn counters(&self) -> Option<WorkerCounters> {
-        self.0.shared.ask(|reply| Job::CountWorker(self.0.id, reply))
+        self.0.shared.query(|reply| Job::CountWorker(self.0.id, reply))
     }
 
-    /// Takes our end of its standard input, where that is a pipe
-    /// ([`WorkerOptions::silent`](crate::WorkerOptions::silent), [`WorkerStdio::Pipe`](crate::WorkerStdio)): once.
+    /// Takes the pipe to the worker's standard input; `None` after the first call, and where it is no
+    /// pipe.
+    ///
+    /// [`WorkerOptions::silent`](crate::WorkerOptions::silent) and
+    /// [`WorkerStdio::Pipe`](crate::WorkerStdio) make it a pipe.
     #[must_use]
     pub fn take_stdin(&self) -> Option<ChildStdin> {
         self.pipes().stdin.take()
     }
 
-    /// Takes our end of its standard output, where that is a pipe: once. A worker whose output
-    /// nobody reads blocks when the pipe is full.
+    /// Takes the pipe from the worker's standard output; `None` after the first call, and where it is
+    /// no pipe.
+    ///
+    /// Read it: a worker blocks when it writes to a full pipe.
     #[must_use]
     pub fn take_stdout(&self) -> Option<ChildOutput> {
         self.pipes().stdout.take()
     }
 
-    /// Takes our end of its standard error, where that is a pipe: once.
+    /// Takes the pipe from the worker's standard error; `None` after the first call, and where it is no
+    /// pipe.
     #[must_use]
     pub fn take_stderr(&self) -> Option<ChildOutput> {
         self.pipes().stderr.take()
     }
 
-    /// Takes our end of its descriptor `number`, 3 or higher, where that is a pipe: once.
+    /// Takes the socket to the worker's descriptor `number`, 3 or higher; `None` after the first call,
+    /// and where it is no pipe.
     #[must_use]
     pub fn take_descriptor(&self, number: i32) -> Option<UnixStream> {
         self.pipes().extra.remove(&number)
@@ -303,10 +316,10 @@ impl WorkerProcess {
         self.0.child.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing more is heard of it.
+    /// Releases the child: no further event follows.
     pub(crate) fn release(&self) {
         let child = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Not under the lock.
+        // Dropped after the lock is free: `drop` of the child closes its descriptors.
         drop(child);
     }
 }

@@ -1,4 +1,7 @@
-//! The workers as the driver holds them: process, hand-off queues, and last words.
+//! The I/O of the workers in the driver: process, hand-off queues and captured standard error.
+//!
+//! Until the runtime of a worker is up, the last [`STDERR_TAIL_BYTES`] of its standard error are kept
+//! for the error of a failed start. Everything else is written to the primary's standard error.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
@@ -15,9 +18,9 @@ use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::ToWorker;
 
-/// So much of what a worker wrote before its runtime was up is kept for the error.
+/// Number of bytes kept of the standard error of a worker whose runtime is not up.
 const STDERR_TAIL_BYTES: usize = 4096;
-/// So often that much is read before the other sources get their turn.
+/// Number of reads of that size before the other sources get their turn.
 const READS_PER_TURN: usize = 16;
 
 #[derive(Debug, Default)]
@@ -28,14 +31,14 @@ pub(crate) struct WorkerIo {
     pub(crate) process: WorkerProcess,
     pub(crate) child: Arc<Child>,
     pub(crate) queues: BTreeMap<Key, HandOffQueue>,
-    /// A Node worker's, which has no queues.
+    /// The session of a Node worker, which has no queues.
     pub(crate) session: Option<PrimarySession<Connection>>,
     stderr: Option<std::fs::File>,
     stderr_tail: VecDeque<u8>,
-    /// Told as the reason of a failed start, and so not written out again.
-    reported: bool,
-    /// More of its standard error is there than a turn takes.
-    reads_on: bool,
+    /// The tail has become part of an error, so it is not written out as well.
+    stderr_reported: bool,
+    /// The turn ended before all of the standard error was read.
+    has_more_stderr: bool,
 }
 
 impl Workers {
@@ -43,49 +46,49 @@ impl Workers {
         self.0.insert(worker_io.process.id(), worker_io);
     }
 
-    /// Takes out a worker of whom nothing more is to be heard or told, and who holds nothing.
+    /// Removes a worker that is over, with no queue left and no connection unanswered.
     pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<WorkerIo> {
         let worker_io = self.0.get(&worker)?;
-        let holds_none = worker_io.queues.is_empty()
+        let holds_nothing = worker_io.queues.is_empty()
             && worker_io.session.as_ref().is_none_or(PrimarySession::is_empty);
-        let done = worker_io.process.is_over() && holds_none;
+        let done = worker_io.process.is_over() && holds_nothing;
         if done { self.0.remove(&worker) } else { None }
     }
 
     pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Some(worker_io) = self.0.get(&worker) {
-            // There is room for it. Fails when the channel is closed, which comes as an event.
+            // Internal messages always have room. Fails on a closed channel, which an event reports.
             let _ = worker_io.child.send_internal(message);
         }
     }
 
     pub(crate) fn disconnect(&mut self, worker: WorkerId) {
         if let Some(worker_io) = self.0.get(&worker) {
-            // Fails only when it is closed.
+            // Fails only when the channel is closed already.
             let _ = worker_io.child.disconnect();
         }
     }
 
     pub(crate) fn kill(&mut self, worker: WorkerId, signal: Signal) {
         if let Some(worker_io) = self.0.get(&worker) {
-            // Fails only when it has ended, which comes as an event of its own.
+            // Fails only when the process has ended, which an event reports.
             let _ = worker_io.process.kill(signal);
         }
     }
 
-    /// Goes on reading what the last turn left; gives what is to be written.
-    pub(crate) fn read_on(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
-        let workers = self.0.values_mut().filter(|worker_io| worker_io.reads_on);
+    /// Reads the standard error that the last turn left; returns what is to be written out.
+    pub(crate) fn resume_reading(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
+        let workers = self.0.values_mut().filter(|worker_io| worker_io.has_more_stderr);
         workers.filter_map(|worker_io| worker_io.read_stderr(turn)).collect()
     }
 
-    /// Lets all go; gives what is still to be written of their standard errors.
+    /// Closes all workers; returns what is still to be written of their standard errors.
     pub(crate) fn close_all(&mut self, turn: &mut Turn<'_>) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0).into_values().map(|worker_io| worker_io.close(turn)).collect()
     }
 
-    /// The Node workers that may have answered and cannot be heard.
-    pub(crate) fn unheard(&self) -> impl Iterator<Item = WorkerId> + '_ {
+    /// Returns the Node workers whose answers may wait in a paused channel.
+    pub(crate) fn paused_with_unanswered(&self) -> impl Iterator<Item = WorkerId> + '_ {
         let waits = |worker_io: &WorkerIo| {
             worker_io.session.as_ref().is_some_and(|session| !session.is_empty())
         };
@@ -93,8 +96,8 @@ impl Workers {
         workers.filter(move |(_, it)| waits(it) && it.child.is_paused()).map(|(id, _)| *id)
     }
 
-    /// Somebody cannot be heard.
-    pub(crate) fn is_any_held_back(&self) -> bool {
+    /// Whether the channel of any worker is paused.
+    pub(crate) fn is_any_paused(&self) -> bool {
         self.0.values().any(|worker_io| worker_io.child.is_paused())
     }
 
@@ -121,13 +124,13 @@ impl WorkerIo {
             session: (kind == WorkerKind::Node).then(PrimarySession::new),
             stderr: None,
             stderr_tail: VecDeque::new(),
-            reported: false,
-            reads_on: false,
+            stderr_reported: false,
+            has_more_stderr: false,
         }
     }
 
-    /// Watches the worker's standard error until its runtime puts the real one back.
-    pub(crate) fn keep_stderr(&mut self, stderr: OwnedFd, token: Token, turn: &mut Turn<'_>) {
+    /// Watches the captured standard error, until the worker's runtime puts the real one back.
+    pub(crate) fn watch_stderr(&mut self, stderr: OwnedFd, token: Token, turn: &mut Turn<'_>) {
         let watched = sys::socket::set_nonblocking(stderr.as_fd(), true)
             .and_then(|()| turn.register(stderr.as_fd(), token, Interest::READABLE));
         if watched.is_ok() {
@@ -135,14 +138,15 @@ impl WorkerIo {
         }
     }
 
-    /// Reads what is there; gives what no longer fits into the last words, to be written on.
+    /// Reads what the worker has written; returns the part that no longer fits into the tail, to be
+    /// written out.
     pub(crate) fn read_stderr(&mut self, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
         let mut buffer = [0; STDERR_TAIL_BYTES];
-        self.reads_on = false;
+        self.has_more_stderr = false;
         for count in 0.. {
             let Some(stderr) = &mut self.stderr else { break };
             if count == READS_PER_TURN {
-                self.reads_on = true;
+                self.has_more_stderr = true;
                 turn.again();
                 break;
             }
@@ -156,20 +160,20 @@ impl WorkerIo {
                 Err(_) => break,
             }
         }
-        // Until its runtime is up these may be its last words; from then on it speaks for itself.
+        // Only a worker whose runtime is not up can fail its start.
         let keep = if self.process.was_online() { 0 } else { STDERR_TAIL_BYTES };
         let over = self.stderr_tail.len().saturating_sub(keep);
         (over > 0).then(|| self.stderr_tail.drain(..over).collect())
     }
 
-    /// How it ended and what it said last, for the error of a failed start.
+    /// Takes the exit status and the tail of the standard error, for the error of a failed start.
     pub(crate) fn stderr_tail(&mut self) -> (Option<ExitStatus>, String) {
-        self.reported = true;
+        self.stderr_reported = true;
         let bytes: Vec<u8> = self.stderr_tail.drain(..).collect();
         (self.process.status(), String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Lets go of it; gives what is still to be written of its standard error.
+    /// Closes the worker; returns what is still to be written of its standard error.
     pub(crate) fn close(mut self, turn: &mut Turn<'_>) -> Vec<u8> {
         let _ = self.read_stderr(turn);
         if let Some(stderr) = &self.stderr {
@@ -179,6 +183,6 @@ impl WorkerIo {
             let _ = turn.deregister(queue.write_end());
         }
         self.process.release();
-        if self.reported { Vec::new() } else { self.stderr_tail.into() }
+        if self.stderr_reported { Vec::new() } else { self.stderr_tail.into() }
     }
 }

@@ -147,7 +147,7 @@ impl Driver {
 
     /// Workers of whom too much lies unread by the user are not heard, answers included.
     pub(super) fn excuse_unheard(&mut self) {
-        let unheard = self.workers.unheard().map(|worker| Input::Paused { worker });
+        let unheard = self.workers.paused_with_unanswered().map(|worker| Input::Paused { worker });
         self.inputs.extend(unheard);
     }
 
