@@ -35,7 +35,6 @@ const CLUSTER: &[(&str, &[&str])] = &[
             "node",
             "policy",
             "protocol",
-            "scheduler",
             "supervisor",
             "worker_options",
             "worker_state",
