@@ -1,14 +1,15 @@
-//! A whole cluster in a glass: random worlds drive the core and check what must always hold.
+//! The simulation: random worlds drive the supervisor and check what must always hold.
 //!
 //! A [`World`] is the driver, the kernel, the workers and the clients in one, with a clock of its
-//! own. Everything in it happens in an order that a seed decides; faults are workers that die,
-//! freeze, refuse or say nothing, spawns that fail, messages that are lost or late, queues that
-//! are full, descriptors that run out, and clocks that jump. Some workers are Node's: what they are
-//! given rides on their channel and is answered there. Some accept from sockets of their slots'
-//! own. After each step the ledger of all connections is compared with the core's counters, and
-//! each output with what the core was told.
+//! own. A seed decides the order of all that happens. Faults are workers that exit, freeze, refuse
+//! connections or do not answer, spawns that fail, messages that are lost or late, queues that are
+//! full, descriptors that run out, and clocks that jump. Some workers are Node workers: their
+//! connections ride on their channel and are answered there. Some workers accept from their slots'
+//! own sockets. After each step the world compares the ledger of all connections with the
+//! supervisor's counters, and each output with the inputs before it.
 //!
-//! `SEED=n` replays one world and shows all that happens in it; `SEEDS=n` tries so many.
+//! `SEED=n` replays one world and prints all its inputs and outputs; `SEEDS=n` runs that many
+//! worlds.
 
 mod check;
 mod driver;
@@ -26,8 +27,7 @@ use crate::contract::{
     Access, Answer, ExitKind, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure, Restart,
     SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
-use crate::counters::CloseReason;
-use crate::counters::WorkerCounters;
+use crate::counters::{CloseReason, WorkerCounters};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -35,37 +35,37 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::restart::Rng;
 use crate::testing::{KernelQueue, KernelRecord, ModelClosedCounter};
 
-use kernel::Port;
-use worker::{FromPrimary, Worker};
+use kernel::BoundAddress;
+use worker::{SimulatedWorker, WorkerHistory};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 3000;
 const POLICIES: [Policy; 5] =
     [Policy::Shared, Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
-/// Records that the kernel takes before it says that a queue is full.
+/// The number of records that fit into a queue.
 const QUEUE_RECORDS: usize = 6;
-/// Connections that a port's backlog holds.
+/// The number of connections that fit into a backlog.
 const BACKLOG: usize = 12;
-/// More steps than any world needs to come to rest.
+/// More steps than any world needs until nothing is due.
 const STEPS_MAX: usize = 20_000;
 
-/// What thousands of worlds must have seen, or they prove little.
+/// The events that thousands of worlds must have seen; without them the worlds prove little.
 const SEEN: [&str; 30] = [
     "forked",
     "idle",
     "delivered",
     "accepted by itself",
-    "stood in for",
-    "not its own",
-    "taken back",
+    "accepted on behalf",
+    "no own socket",
+    "reclaimed",
     "dispatched again",
     "probe",
     "all full",
-    "told of room",
+    "room reported",
     "queue full",
     "in flight",
     "gone",
-    "read in part",
+    "reclaimed in part",
     "closed: shutdown",
     "closed: overflow",
     "closed: not listening",
@@ -76,8 +76,8 @@ const SEEN: [&str; 30] = [
     "declined",
     "lost",
     "silent",
-    "taken back from the dead",
-    "relieved",
+    "unanswered reclaimed",
+    "replaced by a successor",
     "reloaded",
     "reload: not ready",
     "reload: ended",
@@ -87,85 +87,96 @@ const SEEN: [&str; 30] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Backlog,
-    /// In an input that the core has not been given.
-    Coming,
-    /// Held by the core.
+    /// In an input that the supervisor has not received.
+    InInput,
+    /// Held by the supervisor.
     Supervisor,
     Queue,
     Delivered,
     Closed,
-    /// Never accepted: its port was closed.
+    /// Never accepted: the socket was closed with the connection in its backlog.
     Reset,
 }
 
+/// A cluster, its kernel and its clients.
 struct World {
     rng: Rng,
     supervisor: Supervisor<usize>,
     options: SupervisorOptions,
     now: Instant,
+    /// Faults may happen now.
     faults: bool,
-    /// So many workers of a hundred are Node's.
-    nodes: usize,
+    /// The share of Node workers.
+    node_percent: usize,
     ready: bool,
     stopping: bool,
-    ending: Ending,
+    shutdown: ShutdownState,
     finished: bool,
     start_failed: bool,
     wanted: BTreeSet<SlotId>,
+    /// The addresses that each worker requests, in this order.
     program: Vec<Address>,
+    /// The inputs that answer outputs, in the order of the outputs.
     answers: VecDeque<Input<usize>>,
-    ports: BTreeMap<Key, Port>,
+    bound: BTreeMap<Key, BoundAddress>,
+    /// All keys that were ever bound.
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), KernelQueue<usize>>,
-    closed_counter: BTreeMap<(WorkerId, Key), Arc<ModelClosedCounter>>,
-    /// How many connections a worker may have open of each key.
+    closed_counters: BTreeMap<(WorkerId, Key), Arc<ModelClosedCounter>>,
+    /// The number of connections that a worker may have open for each key.
     open_max: Option<u32>,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: BTreeMap<WorkerId, SimulatedWorker>,
+    /// By connection.
     fates: Vec<Fate>,
-    /// Whose backlog each connection came in.
-    homes: Vec<Key>,
+    /// The key in whose backlog each connection arrived.
+    arrival_keys: Vec<Key>,
     ledger: Ledger,
     out: Vec<Output<usize>>,
-    /// How often each connection was put into a queue.
+    /// How often each connection was sent into a queue.
     sends: Vec<usize>,
-    born: Instant,
+    started_at: Instant,
+    /// `Ready` is due.
     ready_due: bool,
-    /// The reload that is not over, and the last number used.
+    /// The reload that is not over.
     reload: Option<u32>,
-    reloads: u32,
+    /// The last number that a request of the user had.
+    last_number: u32,
     /// A fork that has not been answered.
     forking: bool,
-    /// Who waits for the end of which workers, and whether anybody ever did.
+    /// The unanswered `DisconnectAll` requests, with the workers that each waits for.
     disconnecting_all: BTreeMap<u32, Vec<WorkerId>>,
-    all_gone: bool,
-    /// What has been exercised.
+    /// `DisconnectAll` was requested at least once.
+    disconnected_all: bool,
+    /// How often each event of [`SEEN`] has happened.
     seen: BTreeMap<&'static str, u64>,
-    shown: bool,
+    /// Inputs and outputs are printed.
+    is_replay: bool,
 }
 
-/// How it all ends.
+/// What the checks need to know about the end of the world.
 #[derive(Debug, Default)]
-struct Ending {
+struct ShutdownState {
     aborting: bool,
-    /// When each address was given up.
-    given_up: BTreeMap<Key, Instant>,
+    /// When each address was closed.
+    closed_at: BTreeMap<Key, Instant>,
 }
 
-/// What the counters must say.
+/// The values that the supervisor's counters must have.
 #[derive(Debug, Default)]
 struct Ledger {
     accepted: u64,
     dispatched: u64,
     reclaimed: u64,
     closed: [u64; 3],
+    /// The connections that the supervisor holds.
     held: u64,
 }
 
-/// Prints the seed of a world that broke a rule.
-struct Blame(u64);
+/// Prints how to replay a world in which an assertion failed.
+struct ReplayHint(u64);
 
-impl Drop for Blame {
+impl Drop for ReplayHint {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("replay with SEED={}", self.0);
@@ -174,7 +185,7 @@ impl Drop for Blame {
 }
 
 #[test]
-fn whatever_happens_every_connection_has_one_end_and_every_shutdown_ends() {
+fn in_every_world_each_connection_has_one_end_and_each_shutdown_finishes() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
@@ -183,15 +194,15 @@ fn whatever_happens_every_connection_has_one_end_and_every_shutdown_ends() {
     let many = seeds.end - seeds.start >= SEEDS;
     let mut seen = BTreeMap::new();
     for seed in seeds {
-        let _blame = Blame(seed);
+        let _hint = ReplayHint(seed);
         let mut world = World::new(seed);
-        world.apply();
-        world.rest();
-        world.end();
-        world.seen.iter().for_each(|(what, times)| *seen.entry(*what).or_insert(0) += times);
+        world.run();
+        world.check_at_rest();
+        world.shut_down();
+        world.seen.iter().for_each(|(event, times)| *seen.entry(*event).or_insert(0) += times);
     }
     eprintln!("{seen:?}");
-    for what in SEEN {
-        assert!(!many || seen.contains_key(what), "no world has seen: {what}");
+    for event in SEEN {
+        assert!(!many || seen.contains_key(event), "no world has seen: {event}");
     }
 }

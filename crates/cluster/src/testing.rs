@@ -112,7 +112,8 @@ impl<H: Copy> KernelQueue<H> {
         self.records.clear();
     }
 
-    /// Whether the read record made the room that `Writable` reports, once.
+    /// Whether the record that was just read made room that `Writable` has to report. Returns `true`
+    /// once for each refusal.
     pub(crate) fn take_room_awaited(&mut self) -> bool {
         std::mem::take(&mut self.is_room_awaited)
     }
@@ -122,7 +123,7 @@ impl<H: Copy> KernelQueue<H> {
         self.unanswered.remove(nth).expect("an unanswered connection")
     }
 
-    /// The connections that nobody has read, or, of a Node worker, answered; oldest first.
+    /// Returns the connections that are unread, or unanswered by a Node worker, oldest first.
     pub(crate) fn connections(&self) -> Vec<H> {
         match self.kind {
             WorkerKind::Native => {
@@ -132,7 +133,7 @@ impl<H: Copy> KernelQueue<H> {
         }
     }
 
-    /// The unread records, oldest first.
+    /// Returns the unread records, oldest first.
     pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = KernelRecord<H>> + '_ {
         self.records.iter().copied()
     }

@@ -1,4 +1,5 @@
-//! The faults: workers that die, freeze or hang up, and commands of the user at a bad time.
+//! The faults: workers that exit, freeze or close their channels, and requests of the user at a bad
+//! time.
 
 use super::*;
 
@@ -7,22 +8,22 @@ impl World {
         let Some(id) = self.any_worker() else { return };
         match self.below(40) {
             35..=37 => {
-                self.reloads += 1;
-                self.step(Input::Fork { number: self.reloads, worker_options: Arc::default() });
+                self.last_number += 1;
+                self.step(Input::Fork { number: self.last_number, worker_options: Arc::default() });
             }
             38 if self.chance(30) => {
-                self.reloads += 1;
-                self.step(Input::DisconnectAll { number: self.reloads });
+                self.last_number += 1;
+                self.step(Input::DisconnectAll { number: self.last_number });
             }
             30..=31 => {
                 let worker = self.workers.get_mut(&id).unwrap();
                 worker.full = !worker.full;
             }
             32..=34 => {
-                self.reloads += 1;
-                self.step(Input::Reload { number: self.reloads });
+                self.last_number += 1;
+                self.step(Input::Reload { number: self.last_number });
             }
-            0..=5 => self.die(id, ExitKind::Signal(9)),
+            0..=5 => self.exit_process(id, ExitKind::Signal(9)),
             6..=11 => {
                 let worker = self.workers.get_mut(&id).unwrap();
                 worker.frozen = !worker.frozen;
@@ -32,24 +33,24 @@ impl World {
                 self.tick_if_due();
             }
             13..=14 => self.step(Input::Disconnect { worker: id }),
-            15..=16 => self.say(id, Input::DisconnectRequested { worker: id }),
+            15..=16 => self.send_to_primary(id, Input::DisconnectRequested { worker: id }),
             17..=19 => {
                 let slots = self.below(6) as u32;
                 self.step(Input::Scale(slots));
             }
-            20 => self.hang_up(id),
+            20 => self.close_channel(id),
             21..=23 => self.close_listener(id),
-            24 => self.die(id, ExitKind::Code(0)),
-            25 => self.workers.get_mut(&id).unwrap().stubborn = true,
-            26 => self.workers.get_mut(&id).unwrap().deaf = true,
+            24 => self.exit_process(id, ExitKind::Code(0)),
+            25 => self.workers.get_mut(&id).unwrap().ignores_disconnect = true,
+            26 => self.workers.get_mut(&id).unwrap().ignores_sigterm = true,
             27 if self.chance(20) => self.step(Input::Shutdown),
             28 if self.chance(10) => self.step(Input::Abort),
-            _ => self.answer_late(id),
+            _ => self.send_stale_input(id),
         }
     }
 
-    /// News that were true once.
-    pub(super) fn answer_late(&mut self, worker: WorkerId) {
+    /// Sends an input that is out of date.
+    fn send_stale_input(&mut self, worker: WorkerId) {
         let key = 1 + self.below(3) as u32;
         match self.below(4) {
             0 => self.step(Input::Writable { worker, key }),
@@ -59,19 +60,21 @@ impl World {
         }
     }
 
-    pub(super) fn close_listener(&mut self, id: WorkerId) {
-        let again = self.chance(50);
+    /// Closes a listener of the worker, which may request its address again.
+    fn close_listener(&mut self, id: WorkerId) {
+        let requests_again = self.chance(50);
         let Some(key) = self.workers[&id].listeners.first().copied() else { return };
         if self.workers[&id].running && !self.workers[&id].frozen {
-            self.close_key(id, key);
-            if again {
+            self.close_listener_of(id, key);
+            if requests_again {
                 let address = self.program[0].clone();
-                self.workers.get_mut(&id).unwrap().wishes.push_back(address);
+                self.workers.get_mut(&id).unwrap().addresses_to_request.push_back(address);
             }
         }
     }
 
-    pub(super) fn hang_up(&mut self, id: WorkerId) {
+    /// The worker closes its channel.
+    pub(super) fn close_channel(&mut self, id: WorkerId) {
         let worker = self.workers.get_mut(&id).unwrap();
         if worker.running && worker.channel_open {
             worker.channel_open = false;
@@ -79,7 +82,8 @@ impl World {
         }
     }
 
-    pub(super) fn die(&mut self, id: WorkerId, exit: ExitKind) {
+    /// The worker's process exits, perhaps with messages unsent.
+    pub(super) fn exit_process(&mut self, id: WorkerId, exit: ExitKind) {
         let lost = self.faults && self.chance(30);
         let worker = self.workers.get_mut(&id).unwrap();
         if !worker.running {
@@ -90,8 +94,8 @@ impl World {
         if worker.channel_open {
             worker.channel_open = false;
             if lost {
-                // An answer is written before the connection is used.
-                worker.channel.retain(|said| matches!(said, Input::Answered { .. }));
+                // A Node worker writes its answer before it uses the connection.
+                worker.channel.retain(|message| matches!(message, Input::Answered { .. }));
             }
             worker.channel.push_back(Input::ChannelClosed { worker: id });
         }

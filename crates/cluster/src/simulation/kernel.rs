@@ -2,167 +2,181 @@
 
 use super::*;
 
+/// An address that the driver has bound, with all its sockets.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(super) struct BoundAddress {
+    /// The driver accepts.
     pub(super) on: bool,
-    /// Nothing is accepted: its workers share it.
+    /// The workers share the socket, and nothing is accepted.
     pub(super) datagram: bool,
     pub(super) address: Address,
-    /// What its backlog holds is taken, wanted or not, and then it is closed.
+    /// The driver accepts all that the backlog holds, wanted or not, and then closes the socket.
     pub(super) closing: bool,
     pub(super) backlog: VecDeque<usize>,
-    /// Slots have sockets of their own here.
-    pub(super) group: bool,
-    /// Clients come in at the one that is nobody's own.
+    /// Each slot has a socket of its own.
+    pub(super) is_reuse_port: bool,
+    /// The socket that belongs to no slot listens.
     pub(super) listens: bool,
-    pub(super) doors: BTreeMap<SlotId, Door>,
+    pub(super) slot_sockets: BTreeMap<SlotId, SlotSocket>,
 }
 
 /// A slot's own socket.
 #[derive(Debug)]
-pub(super) struct Door {
-    /// The driver accepts from it.
-    pub(super) stands_in: bool,
+pub(super) struct SlotSocket {
+    /// The driver accepts from this socket.
+    pub(super) is_accepted_on_behalf: bool,
     pub(super) backlog: VecDeque<usize>,
 }
 
-impl Port {
-    /// The next one that the driver may take.
+impl BoundAddress {
+    /// Takes the next connection that the driver may accept.
     pub(super) fn next(&mut self) -> Option<usize> {
         let (closing, on) = (self.closing, self.on);
-        let doors = self.doors.values_mut().filter(|door| closing || (on && door.stands_in));
+        let slot_sockets = self
+            .slot_sockets
+            .values_mut()
+            .filter(|socket| closing || (on && socket.is_accepted_on_behalf));
         let mut backlogs =
-            std::iter::once(&mut self.backlog).chain(doors.map(|it| &mut it.backlog));
+            std::iter::once(&mut self.backlog).chain(slot_sockets.map(|it| &mut it.backlog));
         backlogs.find_map(VecDeque::pop_front)
     }
 
-    /// Where a client comes in: by chance, as the kernel's hash has it.
+    /// Returns the backlog in which a client arrives. The choice stands for the kernel's hash.
     pub(super) fn backlog(&mut self, chance: usize) -> Option<&mut VecDeque<usize>> {
         if self.datagram {
             return None;
         }
-        let doors = self.doors.values_mut().map(|door| &mut door.backlog);
+        let slot_sockets = self.slot_sockets.values_mut().map(|socket| &mut socket.backlog);
         let mut all: Vec<_> =
-            self.listens.then_some(&mut self.backlog).into_iter().chain(doors).collect();
+            self.listens.then_some(&mut self.backlog).into_iter().chain(slot_sockets).collect();
         if all.is_empty() { None } else { Some(all.swap_remove(chance % all.len())) }
     }
 }
 
 impl World {
-    pub(super) fn client(&mut self) {
-        let Some(key) = self.any_port() else { return };
+    /// Lets some clients connect to one address.
+    pub(super) fn connect_clients(&mut self) {
+        let Some(key) = self.any_key() else { return };
         for _ in 0..=self.below(4) {
             let chance = self.below(100);
-            let port = self.ports.get_mut(&key).unwrap();
-            let closing = port.closing;
-            let Some(backlog) = port.backlog(chance) else { return };
+            let bound = self.bound.get_mut(&key).unwrap();
+            let closing = bound.closing;
+            let Some(backlog) = bound.backlog(chance) else { return };
             if backlog.len() < BACKLOG && !(closing && backlog.is_empty()) {
                 backlog.push_back(self.fates.len());
                 self.fates.push(Fate::Backlog);
-                self.homes.push(key);
+                self.arrival_keys.push(key);
                 self.sends.push(0);
             }
         }
     }
 
+    /// Lets the driver accept one connection, or close a socket whose backlog is empty. Returns
+    /// `false` when there is nothing to do.
     pub(super) fn accept(&mut self, key: Key) -> bool {
-        let port = self.ports.get_mut(&key).unwrap();
-        if !port.on && !port.closing {
+        let bound = self.bound.get_mut(&key).unwrap();
+        if !bound.on && !bound.closing {
             return false;
         }
-        let closing = port.closing;
-        let Some(connection) = port.next() else {
+        let closing = bound.closing;
+        let Some(connection) = bound.next() else {
             if closing {
-                self.ports.remove(&key);
+                self.bound.remove(&key);
                 self.step(Input::Unbound { key });
             }
             return closing;
         };
         if closing {
-            self.saw("drained");
+            self.mark("drained");
         }
-        self.fates[connection] = Fate::Coming;
+        self.fates[connection] = Fate::InInput;
         self.step(Input::Accepted { key, connection });
         true
     }
 
-    /// The driver sees that connections wait in a slot's own socket.
-    pub(super) fn poll(&mut self) {
-        let Some(key) = self.any_port() else { return };
-        let mut doors = self.ports[&key].doors.iter();
-        let waits = |door: &Door| !door.stands_in && !door.backlog.is_empty();
-        if let Some((&slot, _)) = doors.find(|(_, door)| waits(door)) {
+    /// Lets the driver find connections that wait in a slot's own socket.
+    pub(super) fn report_unaccepted(&mut self) {
+        let Some(key) = self.any_key() else { return };
+        let mut slot_sockets = self.bound[&key].slot_sockets.iter();
+        let waits =
+            |socket: &SlotSocket| !socket.is_accepted_on_behalf && !socket.backlog.is_empty();
+        if let Some((&slot, _)) = slot_sockets.find(|(_, socket)| waits(socket)) {
             self.step(Input::Unaccepted { key, slot });
         }
     }
 
-    pub(super) fn bind(&mut self, key: Key, asked: Address, reuse_port: bool) {
+    pub(super) fn bind(&mut self, key: Key, mut address: Address, reuse_port: bool) {
         assert!(self.keys.insert(key), "a key is bound once");
         if self.faults && self.chance(20) {
             let errno = if self.chance(50) { 98 } else { 13 };
             return self.answers.push_back(Input::Bound { key, result: Err(errno) });
         }
-        let mut bound = asked;
-        if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut bound {
+        if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &mut address {
             if address.port() == 0 {
                 address.set_port(self.next_port);
                 self.next_port += 1;
             }
         }
-        let datagram = bound.is_datagram();
-        assert!(self.ports.values().all(|port| port.address != bound), "{bound} is in use");
-        let (address, backlog) = (bound.clone(), VecDeque::new());
-        let group = reuse_port && !self.chance(20);
-        let (on, closing, doors) = (false, false, BTreeMap::new());
-        let port = Port { on, datagram, address, closing, backlog, group, listens: !group, doors };
-        self.ports.insert(key, port);
-        self.answers.push_back(Input::Bound { key, result: Ok(bound) });
+        assert!(self.bound.values().all(|bound| bound.address != address), "{address} is in use");
+        let is_reuse_port = reuse_port && !self.chance(20);
+        let bound = BoundAddress {
+            on: false,
+            datagram: address.is_datagram(),
+            address: address.clone(),
+            closing: false,
+            backlog: VecDeque::new(),
+            is_reuse_port,
+            listens: !is_reuse_port,
+            slot_sockets: BTreeMap::new(),
+        };
+        self.bound.insert(key, bound);
+        self.answers.push_back(Input::Bound { key, result: Ok(address) });
     }
 
     pub(super) fn unbind(&mut self, key: Key, drain: bool) {
-        let port = self.ports.get_mut(&key).expect("closes an open port");
-        assert!(!port.closing, "closed once");
-        self.ending.given_up.insert(key, self.now);
+        let bound = self.bound.get_mut(&key).expect("closes a bound address");
+        assert!(!bound.closing, "closed once");
+        self.shutdown.closed_at.insert(key, self.now);
         if drain {
-            port.closing = true;
+            bound.closing = true;
             return;
         }
-        let port = self.ports.remove(&key).expect("just seen");
-        let doors = port.doors.into_values().flat_map(|door| door.backlog);
-        for connection in port.backlog.into_iter().chain(doors) {
+        let bound = self.bound.remove(&key).expect("just seen");
+        let slot_sockets = bound.slot_sockets.into_values().flat_map(|socket| socket.backlog);
+        for connection in bound.backlog.into_iter().chain(slot_sockets) {
             self.fates[connection] = Fate::Reset;
         }
         self.answers.push_back(Input::Unbound { key });
     }
 
-    /// Opens what its connections come in by.
-    pub(super) fn open_for(&mut self, id: WorkerId, key: Key, access: Access) {
-        let port = self.ports.get_mut(&key).unwrap();
+    /// Opens the sockets through which the worker's connections arrive.
+    pub(super) fn open_access(&mut self, id: WorkerId, key: Key, access: Access) {
+        let bound = self.bound.get_mut(&key).unwrap();
         let worker = self.workers.get_mut(&id).unwrap();
         let Access::OwnSocket(slot) = access else {
-            port.listens = true;
+            bound.listens = true;
             return;
         };
-        assert!(!worker.node && slot == worker.slot, "{id} has a socket of its own");
-        if port.group {
-            let new = Door { stands_in: true, backlog: VecDeque::new() };
-            port.doors.entry(slot).or_insert(new);
-            worker.own.insert(key);
+        assert!(!worker.node && slot == worker.slot, "{id} gets the socket of its slot");
+        if bound.is_reuse_port {
+            let new = SlotSocket { is_accepted_on_behalf: true, backlog: VecDeque::new() };
+            bound.slot_sockets.entry(slot).or_insert(new);
+            worker.own_sockets.insert(key);
         } else {
-            self.saw("not its own");
+            self.mark("no own socket");
             self.answers.push_back(Input::NoOwnSocket { worker: id, key });
         }
     }
 
     pub(super) fn accept_on_behalf(&mut self, key: Key, slot: SlotId, on: bool) {
         if on {
-            self.saw("stood in for");
+            self.mark("accepted on behalf");
         }
-        // It may be closed, and then there is nothing to stand in for.
-        let port = self.ports.get_mut(&key);
-        if let Some(door) = port.and_then(|port| port.doors.get_mut(&slot)) {
-            assert_ne!(door.stands_in, on, "told once");
-            door.stands_in = on;
+        // The address may be closed already.
+        let bound = self.bound.get_mut(&key);
+        if let Some(socket) = bound.and_then(|bound| bound.slot_sockets.get_mut(&slot)) {
+            assert_ne!(socket.is_accepted_on_behalf, on, "switched once");
+            socket.is_accepted_on_behalf = on;
         }
     }
 
@@ -174,7 +188,7 @@ impl World {
         let in_flight = self.faults && self.chance(3);
         let gone = self.faults && self.chance(1);
         let queue = self.queues.get_mut(&(worker, key)).unwrap();
-        let (refusal, what) = if queue.records().len() >= QUEUE_RECORDS {
+        let (refusal, event) = if queue.records().len() >= QUEUE_RECORDS {
             (Refusal::Full, "queue full")
         } else if in_flight {
             (Refusal::InFlight, "in flight")
@@ -184,55 +198,56 @@ impl World {
             self.fates[connection] = Fate::Queue;
             queue.send(connection);
             let unread = queue.records().filter(|it| matches!(it, KernelRecord::Connection(_)));
-            let open = self.closed_counter.get(&(worker, key)).map(|count| count.open_count());
+            let open = self.closed_counters.get(&(worker, key)).map(|count| count.open_count());
             let has = unread.count() as u64 + open.unwrap_or(0);
             let max = self.open_max.filter(|_| !self.workers[&worker].node);
-            let given_up = self.ending.given_up.contains_key(&key);
-            let within = given_up || max.is_none_or(|max| has <= u64::from(max));
+            let closed_at = self.shutdown.closed_at.contains_key(&key);
+            let within = closed_at || max.is_none_or(|max| has <= u64::from(max));
             assert!(within, "{worker} has {has} of {key}");
             return self.check_sends(connection);
         };
         queue.refuse(refusal);
-        self.saw(what);
+        self.mark(event);
         if refusal == Refusal::Gone && self.workers[&worker].node {
-            // A channel takes nothing only when it is closed.
-            self.hang_up(worker);
+            // A channel refuses a message only when it is closed.
+            self.close_channel(worker);
         }
-        self.fates[connection] = Fate::Coming;
+        self.fates[connection] = Fate::InInput;
         let connection = Some(connection);
         self.answers.push_back(Input::SendFailed { worker, key, connection, refusal });
     }
 
     pub(super) fn reclaim(&mut self, worker: WorkerId, key: Key) {
         if self.workers[&worker].node {
-            return self.take_from_the_dead(worker, key);
+            return self.reclaim_unanswered(worker, key);
         }
         let part = self.faults && self.chance(10);
-        let queue = self.queues.get_mut(&(worker, key)).expect("takes a queue back");
+        let queue = self.queues.get_mut(&(worker, key)).expect("reclaims an existing queue");
         let all = queue.records().len();
         let count = if part { all / 2 } else { all };
         let (connections, probes) = queue.reclaim(count);
         if part && all > count {
-            self.saw("read in part");
+            self.mark("reclaimed in part");
         }
         if count > 0 {
-            self.saw("taken back");
+            self.mark("reclaimed");
         }
-        connections.iter().for_each(|connection| self.fates[*connection] = Fate::Coming);
+        connections.iter().for_each(|connection| self.fates[*connection] = Fate::InInput);
         self.answers.push_back(Input::Reclaimed { worker, key, connections, probes });
     }
 
-    pub(super) fn take_from_the_dead(&mut self, id: WorkerId, key: Key) {
+    /// Answers `Reclaim` for a Node worker whose channel has been read to its end.
+    fn reclaim_unanswered(&mut self, id: WorkerId, key: Key) {
         let (worker, queue) = (&self.workers[&id], self.queues.get_mut(&(id, key)).unwrap());
-        assert!(worker.told.exited || worker.told.channel_closed, "{id} may still answer");
-        let answers = |said: &Input<usize>| matches!(said, Input::Answered { .. });
+        assert!(worker.history.exited || worker.history.channel_closed, "{id} may still answer");
+        let answers = |message: &Input<usize>| matches!(message, Input::Answered { .. });
         assert!(!worker.channel.iter().any(answers), "{id} has answered");
         let (connections, _) = queue.reclaim(usize::MAX);
         connections.iter().for_each(|it| {
-            let before = std::mem::replace(&mut self.fates[*it], Fate::Coming);
+            let before = std::mem::replace(&mut self.fates[*it], Fate::InInput);
             assert_eq!(before, Fate::Queue, "{id} has used {it}");
         });
-        self.saw("taken back from the dead");
+        self.mark("unanswered reclaimed");
         self.answers.push_back(Input::Reclaimed { worker: id, key, connections, probes: 0 });
     }
 }

@@ -2,40 +2,43 @@
 
 use super::*;
 
+/// A worker and its process.
 #[derive(Debug, Default)]
-pub(super) struct Worker {
-    /// Somebody forked it, and hears when it cannot be started.
+pub(super) struct SimulatedWorker {
+    /// `Fork` made the worker: its slot goes when it cannot be started.
     pub(super) forked: bool,
     pub(super) slot: SlotId,
     pub(super) node: bool,
-    /// Takes no connection: it has enough.
+    /// A Node worker that declines every connection.
     pub(super) full: bool,
     pub(super) running: bool,
     pub(super) frozen: bool,
-    /// Does not end when it is told to.
-    pub(super) stubborn: bool,
-    /// Does not end on `SIGTERM` either.
-    pub(super) deaf: bool,
-    pub(super) term: bool,
-    pub(super) told_to_finish: bool,
-    pub(super) said_online: bool,
-    pub(super) wishes: VecDeque<Address>,
+    /// The worker does not exit on a disconnect message.
+    pub(super) ignores_disconnect: bool,
+    /// The worker does not exit on `SIGTERM`.
+    pub(super) ignores_sigterm: bool,
+    pub(super) got_sigterm: bool,
+    pub(super) got_disconnect: bool,
+    pub(super) sent_online: bool,
+    pub(super) addresses_to_request: VecDeque<Address>,
+    /// The number of the last listen request.
     pub(super) requests: u32,
-    pub(super) unanswered: BTreeSet<u32>,
-    /// Keys it accepts from.
+    pub(super) pending_requests: BTreeSet<u32>,
+    /// The keys from which the worker accepts.
     pub(super) listeners: BTreeSet<Key>,
-    /// Those of them where it has its slot's own socket.
-    pub(super) own: BTreeSet<Key>,
-    /// What it said and the core was not given yet.
+    /// The keys for which the worker has its slot's own socket.
+    pub(super) own_sockets: BTreeSet<Key>,
+    /// The messages that the supervisor has not received.
     pub(super) channel: VecDeque<Input<usize>>,
     pub(super) channel_open: bool,
     pub(super) ended: Option<ExitKind>,
-    /// What the core was given.
-    pub(super) told: FromPrimary,
+    /// What the supervisor has received about the worker, and what it has sent.
+    pub(super) history: WorkerHistory,
 }
 
+/// The inputs about one worker that the supervisor has received, and the outputs that it has made.
 #[derive(Debug, Default)]
-pub(super) struct FromPrimary {
+pub(super) struct WorkerHistory {
     pub(super) spawned: bool,
     pub(super) exited: bool,
     pub(super) channel_closed: bool,
@@ -46,61 +49,63 @@ pub(super) struct FromPrimary {
     pub(super) disconnects: u32,
     pub(super) exits: u32,
     pub(super) send_disconnects: u32,
+    /// The worker was requested to exit.
     pub(super) finishing: bool,
     pub(super) killed: bool,
 }
 
-impl Worker {
+impl SimulatedWorker {
     fn kind(&self) -> WorkerKind {
         if self.node { WorkerKind::Node } else { WorkerKind::Native }
     }
 }
 
 impl World {
-    pub(super) fn spawner(&mut self, id: WorkerId) -> bool {
+    /// Starts the worker's process, or fails to. Returns `false` when that has happened already.
+    pub(super) fn start_process(&mut self, id: WorkerId) -> bool {
         let fails = self.faults && self.chance(10);
-        let node = self.chance(self.nodes);
+        let node = self.chance(self.node_percent);
         let worker = self.workers.get_mut(&id).unwrap();
-        if worker.told.spawned || worker.ended.is_some() {
+        if worker.history.spawned || worker.ended.is_some() {
             return false;
         }
         if fails {
             worker.ended = Some(ExitKind::Unknown);
-            worker.told.exited = true;
+            worker.history.exited = true;
             self.step(Input::SpawnFailed { worker: id });
         } else {
-            worker.told.spawned = true;
+            worker.history.spawned = true;
             worker.running = true;
             worker.node = node;
             worker.channel_open = true;
-            worker.wishes = self.program.iter().cloned().collect();
+            worker.addresses_to_request = self.program.iter().cloned().collect();
             let kind = worker.kind();
             self.step(Input::Spawned { worker: id, kind });
         }
         true
     }
 
-    /// The worker does one thing, if it has something to do.
+    /// Lets the worker do one thing. Returns `false` when it has nothing to do.
     pub(super) fn worker_acts(&mut self, id: WorkerId) -> bool {
         let crashes = self.faults && self.chance(1);
         let worker = self.workers.get_mut(&id).unwrap();
         if !worker.running || worker.frozen {
             return false;
         }
-        if worker.term && !worker.deaf {
-            self.die(id, ExitKind::Signal(15));
+        if worker.got_sigterm && !worker.ignores_sigterm {
+            self.exit_process(id, ExitKind::Signal(15));
         } else if crashes || !worker.channel_open {
-            self.die(id, ExitKind::Code(1));
-        } else if !worker.said_online {
-            worker.said_online = true;
+            self.exit_process(id, ExitKind::Code(1));
+        } else if !worker.sent_online {
+            worker.sent_online = true;
             worker.channel.push_back(Input::Online { worker: id });
-        } else if worker.told_to_finish && !worker.stubborn {
+        } else if worker.got_disconnect && !worker.ignores_disconnect {
             return self.finish(id);
-        } else if let Some(address) = worker.wishes.pop_front() {
+        } else if let Some(address) = worker.addresses_to_request.pop_front() {
             worker.requests += 1;
             let request = worker.requests;
-            worker.unanswered.insert(request);
-            // A Node worker keeps its limit to itself.
+            worker.pending_requests.insert(request);
+            // A Node worker does not report its limit.
             let max_connections = self.open_max.filter(|_| !worker.node);
             let options = ListenOptions { max_connections, ..ListenOptions::new() };
             worker.channel.push_back(Input::ListenRequested {
@@ -115,8 +120,8 @@ impl World {
         true
     }
 
-    /// Reads its queues to the end and ends.
-    pub(super) fn finish(&mut self, id: WorkerId) -> bool {
+    /// Lets a worker that is to exit read its queues to the end, and exit.
+    fn finish(&mut self, id: WorkerId) -> bool {
         if self.read(id) {
             return true;
         }
@@ -128,30 +133,32 @@ impl World {
         {
             return false;
         }
-        self.die(id, ExitKind::Code(0));
+        self.exit_process(id, ExitKind::Code(0));
         true
     }
 
-    pub(super) fn read(&mut self, id: WorkerId) -> bool {
+    /// Lets the worker accept one connection, from any of its listeners.
+    fn read(&mut self, id: WorkerId) -> bool {
         if self.workers[&id].node && self.options.policy != Policy::Shared {
             return self.read_channel(id);
         }
         for key in self.workers[&id].listeners.iter().copied().collect::<Vec<_>>() {
-            let datagram = self.ports.get(&key).is_some_and(|port| port.datagram);
+            let datagram = self.bound.get(&key).is_some_and(|bound| bound.datagram);
             if self.options.policy == Policy::Shared || datagram {
-                let connection = self.ports.get_mut(&key).and_then(|port| port.backlog.pop_front());
+                let connection =
+                    self.bound.get_mut(&key).and_then(|bound| bound.backlog.pop_front());
                 if let Some(connection) = connection {
                     self.fates[connection] = Fate::Delivered;
                     return true;
                 }
                 continue;
             }
-            if self.accept_itself(id, key) {
+            if self.accept_from_own_socket(id, key) {
                 return true;
             }
             let Some(queue) = self.queues.get_mut(&(id, key)) else {
-                // The primary dropped it: its listener is at its end.
-                self.close_key(id, key);
+                // The primary has dropped the queue, which ends the listener.
+                self.close_listener_of(id, key);
                 return true;
             };
             let Some(record) = queue.read() else { continue };
@@ -161,11 +168,11 @@ impl World {
             if let KernelRecord::Connection(connection) = record {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
-                self.saw("delivered");
-                if let Some(count) = self.closed_counter.get(&(id, key)) {
+                self.mark("delivered");
+                if let Some(count) = self.closed_counters.get(&(id, key)) {
                     count.open();
                     if self.chance(60) {
-                        self.end_one(id, key);
+                        self.close_one(id, key);
                     }
                 }
             }
@@ -174,42 +181,43 @@ impl World {
         false
     }
 
-    /// A worker accepts from its slot's own socket.
-    pub(super) fn accept_itself(&mut self, id: WorkerId, key: Key) -> bool {
+    /// Lets the worker accept from its slot's own socket.
+    fn accept_from_own_socket(&mut self, id: WorkerId, key: Key) -> bool {
         let worker = &self.workers[&id];
-        if !worker.own.contains(&key) || worker.told_to_finish {
+        if !worker.own_sockets.contains(&key) || worker.got_disconnect {
             return false;
         }
-        let door = self.ports.get_mut(&key).and_then(|port| port.doors.get_mut(&worker.slot));
-        let Some(connection) = door.and_then(|door| door.backlog.pop_front()) else {
+        let socket =
+            self.bound.get_mut(&key).and_then(|bound| bound.slot_sockets.get_mut(&worker.slot));
+        let Some(connection) = socket.and_then(|socket| socket.backlog.pop_front()) else {
             return false;
         };
         self.fates[connection] = Fate::Delivered;
-        self.saw("accepted by itself");
+        self.mark("accepted by itself");
         true
     }
 
-    /// A connection that some worker has open ends.
-    pub(super) fn end_any(&mut self) -> bool {
+    /// Lets a worker close a connection. Returns `false` when none has one open.
+    pub(super) fn close_any(&mut self) -> bool {
         let lives = |id| self.workers[&id].running && !self.workers[&id].frozen;
         let open = |count: &ModelClosedCounter| count.open_count() > 0;
         let mut all =
-            self.closed_counter.iter().filter(|((id, _), count)| open(count) && lives(*id));
+            self.closed_counters.iter().filter(|((id, _), count)| open(count) && lives(*id));
         let found = all.next().map(|(of, _)| *of);
-        found.inspect(|(id, key)| self.end_one(*id, *key)).is_some()
+        found.inspect(|(id, key)| self.close_one(*id, *key)).is_some()
     }
 
-    /// One of those it has open ends.
-    pub(super) fn end_one(&mut self, id: WorkerId, key: Key) {
-        let count = &self.closed_counter[&(id, key)];
+    /// Lets the worker close one of its open connections.
+    fn close_one(&mut self, id: WorkerId, key: Key) {
+        let count = &self.closed_counters[&(id, key)];
         if count.close() {
-            self.saw("told of room");
-            self.say(id, Input::HasRoom { key });
+            self.mark("room reported");
+            self.send_to_primary(id, Input::HasRoom { key });
         }
     }
 
-    /// A Node worker takes the next connection off its channel and answers.
-    pub(super) fn read_channel(&mut self, id: WorkerId) -> bool {
+    /// Lets a Node worker read the next connection from its channel and answer.
+    fn read_channel(&mut self, id: WorkerId) -> bool {
         let loses = self.faults && self.chance(5);
         let mut of = self.queues.iter_mut().filter(|((owner, _), _)| *owner == id);
         let Some((key, record)) = of.find_map(|((_, key), queue)| Some((*key, queue.read()?)))
@@ -226,43 +234,47 @@ impl World {
             self.fates[connection] = Fate::Delivered;
             Answer::Taken
         };
-        // Which one it is, is for the driver to say.
-        let said = Input::Answered { worker: id, key, nth: connection, answer };
-        self.workers.get_mut(&id).unwrap().channel.push_back(said);
-        self.saw("delivered");
+        // The driver replaces the number of the connection by its place among the unanswered.
+        let message = Input::Answered { worker: id, key, nth: connection, answer };
+        self.workers.get_mut(&id).unwrap().channel.push_back(message);
+        self.mark("delivered");
         true
     }
 
-    pub(super) fn close_key(&mut self, id: WorkerId, key: Key) {
+    pub(super) fn close_listener_of(&mut self, id: WorkerId, key: Key) {
         self.workers.get_mut(&id).unwrap().listeners.remove(&key);
-        self.say(id, Input::ListenerClosed { worker: id, key });
+        self.send_to_primary(id, Input::ListenerClosed { worker: id, key });
     }
 
-    pub(super) fn say(&mut self, id: WorkerId, input: Input<usize>) {
+    pub(super) fn send_to_primary(&mut self, id: WorkerId, input: Input<usize>) {
         let worker = self.workers.get_mut(&id).unwrap();
         if worker.running && worker.channel_open && !worker.frozen {
             worker.channel.push_back(input);
         }
     }
 
-    /// The core hears what the worker said.
+    /// Gives the worker's next message to the supervisor. Returns `false` when there is none.
     pub(super) fn receive(&mut self, id: WorkerId) -> bool {
         let Some(mut input) = self.workers.get_mut(&id).unwrap().channel.pop_front() else {
             return false;
         };
         if let Input::Answered { key, nth, answer, .. } = &mut input {
-            let queue = self.queues.get_mut(&(id, *key)).expect("answers for a lane");
+            let queue = self.queues.get_mut(&(id, *key)).expect("answers for an existing queue");
             let connection = std::mem::replace(
                 nth,
-                queue.connections().iter().position(|held| held == nth).expect("holds it"),
+                queue
+                    .connections()
+                    .iter()
+                    .position(|held| held == nth)
+                    .expect("answers an unanswered connection"),
             );
             queue.answer(*nth);
             match answer {
                 Answer::Taken => {}
                 Answer::Declined(_) | Answer::Lost(_) => {
-                    let what = if matches!(answer, Answer::Lost(_)) { "lost" } else { "declined" };
-                    self.fates[connection] = Fate::Coming;
-                    self.saw(what);
+                    let event = if matches!(answer, Answer::Lost(_)) { "lost" } else { "declined" };
+                    self.fates[connection] = Fate::InInput;
+                    self.mark(event);
                 }
             }
         }
@@ -270,11 +282,12 @@ impl World {
         true
     }
 
-    pub(super) fn see_exit(&mut self, id: WorkerId) -> bool {
+    /// Reports the exit of the worker's process. Returns `false` when there is nothing to report.
+    pub(super) fn report_exit(&mut self, id: WorkerId) -> bool {
         let worker = self.workers.get_mut(&id).unwrap();
         match worker.ended {
-            Some(ended) if !worker.told.exited => {
-                worker.told.exited = true;
+            Some(ended) if !worker.history.exited => {
+                worker.history.exited = true;
                 self.step(Input::Exited { worker: id, exit: ended });
                 true
             }
@@ -283,35 +296,35 @@ impl World {
     }
 
     pub(super) fn grant(&mut self, id: WorkerId, request: u32, result: Result<Grant, i32>) {
-        let breaks = self.faults && self.chance(5);
-        let refuses = self.faults && self.chance(10);
+        let fails = self.faults && self.chance(5);
+        let goes_on = self.faults && self.chance(10);
         let worker = self.workers.get_mut(&id).unwrap();
-        if let (true, Ok(Grant { key, .. })) = (breaks, &result) {
-            // No descriptor left for the queue.
-            assert!(self.ports.contains_key(key), "grants an open port");
+        if let (true, Ok(Grant { key, .. })) = (fails, &result) {
+            // The driver has no descriptor left for the queue.
+            assert!(self.bound.contains_key(key), "grants a bound address");
             let (key, errno) = (*key, sys::errno::EMFILE);
             return self.answers.push_back(Input::GrantFailed { worker: id, request, key, errno });
         }
-        assert!(worker.unanswered.remove(&request), "answered once");
+        assert!(worker.pending_requests.remove(&request), "answered once");
         let Ok(Grant { key, access, counts_closed, .. }) = result else {
-            // A program without its port ends, most of the time.
-            if refuses || worker.told_to_finish {
+            // Most programs exit when they cannot listen.
+            if goes_on || worker.got_disconnect {
                 return;
             }
-            return self.die(id, ExitKind::Code(1));
+            return self.exit_process(id, ExitKind::Code(1));
         };
-        assert!(self.ports.contains_key(&key), "grants an open port");
+        assert!(self.bound.contains_key(&key), "grants a bound address");
         if access != Access::Shared {
-            self.open_for(id, key, access);
-            if self.workers[&id].told.listening_ever.contains(&key) {
-                self.saw("granted again");
+            self.open_access(id, key, access);
+            if self.workers[&id].history.listening_ever.contains(&key) {
+                self.mark("granted again");
             }
             let queue = KernelQueue::new(self.workers[&id].kind());
             let old = self.queues.insert((id, key), queue);
             assert!(old.is_none(), "a queue has one life");
             if counts_closed {
                 let closed_counter = Arc::new(ModelClosedCounter::default());
-                self.closed_counter.insert((id, key), closed_counter.clone());
+                self.closed_counters.insert((id, key), closed_counter.clone());
                 self.answers.push_back(Input::Counts { worker: id, key, closed_counter });
             }
         }

@@ -3,24 +3,12 @@
 use super::*;
 
 impl World {
+    /// Makes a world whose options, program and faults depend on the seed alone.
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
+        let mut options = random_options(&mut rng);
         let mut pick = |choices: &[u64]| choices[below(&mut rng, choices.len())];
-        let mut options = SupervisorOptions {
-            window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
-            waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
-            unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
-            unresponsive_node: pick(&[200, 5000]) as u32 * MS,
-            disconnect: pick(&[0, 200, 5000]) as u32 * MS,
-            term: pick(&[0, 100, 2000]) as u32 * MS,
-            ..SupervisorOptions::default()
-        };
-        options.policy = POLICIES[pick(&[0, 1, 2, 3, 4]) as usize];
-        options.restart.restart =
-            [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
-                [pick(&[0, 1, 2, 3]) as usize];
-        options.restart.burst = pick(&[0, 1, 5]) as u32;
-        let nodes = pick(&[0, 0, 50, 100]) as usize;
+        let node_percent = pick(&[0, 0, 50, 100]) as usize;
         let addresses = ["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0", "[::1]:81"];
         let program = match pick(&[0, 1, 2, 3, 4, 5]) {
             0 => &addresses[..0],
@@ -42,116 +30,122 @@ impl World {
             options,
             now,
             faults: false,
-            nodes,
+            node_percent,
             ready: false,
             stopping: false,
-            ending: Ending::default(),
+            shutdown: ShutdownState::default(),
             finished: false,
             start_failed: false,
             wanted: BTreeSet::new(),
             program,
             answers: VecDeque::new(),
-            ports: BTreeMap::new(),
+            bound: BTreeMap::new(),
             keys: BTreeSet::new(),
             next_port: 4000,
             queues: BTreeMap::new(),
-            closed_counter: BTreeMap::new(),
+            closed_counters: BTreeMap::new(),
             open_max: [None, None, Some(1), Some(3)][seed as usize % 4],
             workers: BTreeMap::new(),
             fates: Vec::new(),
-            homes: Vec::new(),
+            arrival_keys: Vec::new(),
             ledger: Ledger::default(),
             out: Vec::new(),
             sends: Vec::new(),
-            born: now,
+            started_at: now,
             ready_due: false,
             reload: None,
-            reloads: 0,
+            last_number: 0,
             forking: false,
             disconnecting_all: BTreeMap::new(),
-            all_gone: false,
+            disconnected_all: false,
             seen: BTreeMap::new(),
-            shown: std::env::var_os("SEED").is_some(),
+            is_replay: std::env::var_os("SEED").is_some(),
         }
     }
 
-    /// Anything may happen.
-    pub(super) fn apply(&mut self) {
+    /// Lets random things happen.
+    pub(super) fn run(&mut self) {
         let gentle_start = !self.chance(30);
         let slots = self.below(6) as u32;
         self.step(Input::Scale(slots));
         let steps = 100 + self.below(1500);
         for _ in 0..steps {
             self.faults = !gentle_start || self.ready;
-            self.happen();
+            self.do_any();
             if self.finished {
                 return;
             }
         }
     }
 
-    /// No more faults: everything comes to rest, and nobody is left waiting.
-    pub(super) fn rest(&mut self) {
+    /// Lets everything that is due happen without further faults, and checks that nothing is left.
+    pub(super) fn check_at_rest(&mut self) {
         self.faults = false;
         for worker in self.workers.values_mut() {
             worker.frozen = false;
             worker.full = false;
         }
-        self.come_to_rest();
+        self.run_until_idle();
         if self.stopping {
             return;
         }
         assert_eq!(self.supervisor.deadline(), None, "idle without a deadline");
         assert_eq!(self.reload, None, "a reload ends");
-        assert!(self.disconnecting_all.is_empty(), "workers that are to end do");
-        // While one that is said to listen has not begun to, it may want any address.
+        assert!(self.disconnecting_all.is_empty(), "workers that were to exit are gone");
+        // With `listens`, a worker that has not listened yet may still request any address.
         let mut running = self.workers.values().filter(|worker| worker.running);
-        let coming = running.any(|worker| worker.told.listening_ever.is_empty());
+        let coming = running.any(|worker| worker.history.listening_ever.is_empty());
         if !self.options.listens || !coming {
-            assert_eq!(self.supervisor.counters().waiting, 0, "nobody waits");
-            for (key, port) in &self.ports {
-                assert!(port.backlog.is_empty(), "key {key} is accepted from");
-                let left = port.doors.iter().find(|(_, door)| !door.backlog.is_empty());
+            assert_eq!(self.supervisor.counters().waiting, 0, "no connection waits");
+            for (key, bound) in &self.bound {
+                assert!(bound.backlog.is_empty(), "key {key} is accepted from");
+                let left = bound.slot_sockets.iter().find(|(_, socket)| !socket.backlog.is_empty());
                 assert!(left.is_none(), "key {key} is accepted from at {left:?}");
             }
         }
         for (id, worker) in &self.workers {
-            assert!(worker.unanswered.is_empty() || !worker.running, "{id} waits for a grant");
+            assert!(
+                worker.pending_requests.is_empty() || !worker.running,
+                "{id} waits for a grant"
+            );
         }
         if self.options.restart.restart == Restart::Always {
             let running = self.workers.values().filter(|worker| worker.running);
             let slots: BTreeSet<SlotId> = running.map(|worker| worker.slot).collect();
             assert_eq!(slots, self.wanted, "slots are filled");
-            let told = !self.ready_due || self.wanted.is_empty();
-            assert!(told || self.options.listens, "readiness is told");
+            let reported = !self.ready_due || self.wanted.is_empty();
+            assert!(reported || self.options.listens, "readiness is reported");
         }
     }
 
-    /// The end comes in bounded time, whatever the workers do.
-    pub(super) fn end(&mut self) {
+    /// Shuts the primary down and checks that it finishes in bounded time, whatever the workers do.
+    pub(super) fn shut_down(&mut self) {
         self.faults = self.chance(50);
         let (begun, jumps) = (self.now, self.faults);
         let abort = self.chance(20);
         self.step(if abort { Input::Abort } else { Input::Shutdown });
         for _ in 0..self.below(60) {
             if !self.finished {
-                self.happen();
+                self.do_any();
             }
         }
         self.faults = false;
-        self.come_to_rest();
+        self.run_until_idle();
         assert!(self.finished, "the shutdown ended");
         let times = self.options.disconnect + self.options.term + 3000 * MS;
         assert!(jumps || self.now - begun <= times, "it took {:?}", self.now - begun);
         assert_eq!(self.supervisor.deadline(), None);
-        assert!(self.ports.is_empty() && self.queues.is_empty(), "all is closed");
+        assert!(
+            self.bound.is_empty() && self.queues.is_empty(),
+            "all sockets and queues are closed"
+        );
         assert_eq!(self.supervisor.counters().waiting, 0);
         for (id, worker) in &self.workers {
-            let spawned = u32::from(worker.told.spawned);
-            assert!(!worker.running, "{id} is gone");
-            assert_eq!(worker.told.forks, spawned, "{id} fork");
-            assert_eq!(worker.told.exits, spawned, "{id} exit");
-            assert_eq!(worker.told.disconnects, spawned, "{id} disconnect");
+            let spawned = u32::from(worker.history.spawned);
+            assert!(!worker.running, "{id} has exited");
+            assert_eq!(worker.history.forks, spawned, "{id} fork");
+            assert_eq!(worker.history.exits, spawned, "{id} exit");
+            assert_eq!(worker.history.disconnects, spawned, "{id} disconnect");
         }
         for (id, fate) in self.fates.iter().enumerate() {
             assert!(
@@ -161,14 +155,15 @@ impl World {
         }
     }
 
-    pub(super) fn come_to_rest(&mut self) {
+    /// Lets everything that is due happen, and lets time pass, until nothing is due any more.
+    fn run_until_idle(&mut self) {
         for _ in 0..STEPS_MAX {
-            if self.progress() {
+            if self.do_next() {
                 continue;
             }
             let Some(deadline) = self.supervisor.deadline() else {
-                // Nobody looks any more: who waits must be let in when one ends.
-                if self.end_any() {
+                // Without a deadline only a closed connection can make room for a waiting one.
+                if self.close_any() {
                     continue;
                 }
                 return;
@@ -176,11 +171,11 @@ impl World {
             self.now = self.now.max(deadline);
             self.tick();
         }
-        panic!("no rest after {STEPS_MAX} steps");
+        panic!("something is still due after {STEPS_MAX} steps");
     }
 
-    /// One thing that is due happens; `false` when nothing is.
-    pub(super) fn progress(&mut self) -> bool {
+    /// Lets the first thing that is due happen. Returns `false` when nothing is due.
+    fn do_next(&mut self) -> bool {
         if let Some(answer) = self.answers.pop_front() {
             self.step(answer);
             return true;
@@ -189,11 +184,15 @@ impl World {
             return false;
         }
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            if self.spawner(id) || self.worker_acts(id) || self.receive(id) || self.see_exit(id) {
+            if self.start_process(id)
+                || self.worker_acts(id)
+                || self.receive(id)
+                || self.report_exit(id)
+            {
                 return true;
             }
         }
-        for key in self.ports.keys().copied().collect::<Vec<_>>() {
+        for key in self.bound.keys().copied().collect::<Vec<_>>() {
             if self.accept(key) {
                 return true;
             }
@@ -201,8 +200,8 @@ impl World {
         false
     }
 
-    /// Something happens, by chance.
-    pub(super) fn happen(&mut self) {
+    /// Lets one random thing happen.
+    fn do_any(&mut self) {
         let id = self.any_worker();
         match self.below(100) {
             0..=29 => {
@@ -210,15 +209,15 @@ impl World {
                     self.step(answer);
                 }
             }
-            30..=37 => drop(id.map(|id| self.spawner(id))),
+            30..=37 => drop(id.map(|id| self.start_process(id))),
             38..=54 => drop(id.map(|id| self.worker_acts(id))),
             55..=65 => drop(id.map(|id| self.receive(id))),
-            66 => _ = self.end_any(),
-            67..=69 => drop(id.map(|id| self.see_exit(id))),
-            70..=79 => self.client(),
-            80 => self.poll(),
+            66 => _ = self.close_any(),
+            67..=69 => drop(id.map(|id| self.report_exit(id))),
+            70..=79 => self.connect_clients(),
+            80 => self.report_unaccepted(),
             81..=86 => {
-                if let Some(key) = self.any_port() {
+                if let Some(key) = self.any_key() {
                     self.accept(key);
                 }
             }
@@ -238,10 +237,10 @@ impl World {
         }
     }
 
-    pub(super) fn tick(&mut self) {
-        // What a dead Node worker had said is heard before it is given up.
+    fn tick(&mut self) {
+        // The driver reads a Node worker's channel to its end before a tick can close it.
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            while self.workers[&id].node && self.workers[&id].told.exited && self.receive(id) {}
+            while self.workers[&id].node && self.workers[&id].history.exited && self.receive(id) {}
         }
         self.step(Input::Tick);
         let deadline = self.supervisor.deadline();
@@ -257,16 +256,34 @@ impl World {
     }
 
     pub(super) fn any_worker(&mut self) -> Option<WorkerId> {
-        // The youngest have most to say.
+        // The youngest workers have most to do.
         let among = self.workers.len().min(8);
         let skip = self.below(among.max(1));
         self.workers.keys().rev().nth(skip).copied()
     }
 
-    pub(super) fn any_port(&mut self) -> Option<Key> {
-        let nth = self.below(self.ports.len().max(1));
-        self.ports.keys().nth(nth).copied()
+    pub(super) fn any_key(&mut self) -> Option<Key> {
+        let nth = self.below(self.bound.len().max(1));
+        self.bound.keys().nth(nth).copied()
     }
+}
+
+fn random_options(rng: &mut Rng) -> SupervisorOptions {
+    let mut pick = |choices: &[u64]| choices[below(rng, choices.len())];
+    let mut options = SupervisorOptions {
+        window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
+        waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
+        unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
+        unresponsive_node: pick(&[200, 5000]) as u32 * MS,
+        disconnect: pick(&[0, 200, 5000]) as u32 * MS,
+        term: pick(&[0, 100, 2000]) as u32 * MS,
+        ..SupervisorOptions::default()
+    };
+    options.policy = POLICIES[pick(&[0, 1, 2, 3, 4]) as usize];
+    options.restart.restart = [Restart::Always, Restart::Always, Restart::OnCrash, Restart::Never]
+        [pick(&[0, 1, 2, 3]) as usize];
+    options.restart.burst = pick(&[0, 1, 5]) as u32;
+    options
 }
 
 fn below(rng: &mut Rng, end: usize) -> usize {

@@ -83,10 +83,10 @@ impl SupervisorHarness {
     /// Performs what an output does to the queues.
     fn perform(&mut self, output: &Output<u32>) {
         match output {
-            Output::Grant { worker, result: Ok(Grant { key, access, .. }), .. } => {
-                if *access != Access::Shared {
-                    self.queues.insert((*worker, *key), KernelQueue::new(WorkerKind::Native));
-                }
+            Output::Grant { worker, result: Ok(Grant { key, access, .. }), .. }
+                if *access != Access::Shared =>
+            {
+                self.queues.insert((*worker, *key), KernelQueue::new(WorkerKind::Native));
             }
             Output::Send { worker, key, connection } => {
                 self.queues.get_mut(&(*worker, *key)).unwrap().send(*connection);

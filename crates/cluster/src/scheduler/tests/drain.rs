@@ -1,10 +1,10 @@
-//! drain
+//! The end of backends: reclaims that are tried again, and queues that are left to their workers.
 
 use super::*;
 
 #[test]
-fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
-    for gives_in in [true, false] {
+fn a_queue_that_cannot_be_reclaimed_is_retried_and_at_last_abandoned() {
+    for succeeds in [true, false] {
         let mut harness = SchedulerHarness::new(2, |_| {});
         harness.accept([1, 2, 3]);
         harness.is_out_of_descriptors = true;
@@ -12,7 +12,7 @@ fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
         assert!(harness.scheduler.has_backend(1));
         harness.advance(1000 * MS, &[2]);
         assert!(harness.scheduler.has_backend(1));
-        if gives_in {
+        if succeeds {
             harness.is_out_of_descriptors = false;
             harness.advance(50 * MS, &[]);
             assert_eq!(harness.queue(2), [1, 3]);
@@ -25,7 +25,7 @@ fn a_queue_that_cannot_be_read_back_is_tried_again_and_at_last_given_up() {
 }
 
 #[test]
-fn a_leaving_worker_keeps_its_queue_only_when_nobody_else_serves() {
+fn a_draining_worker_keeps_its_queue_only_when_no_other_backend_is_open() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.accept(1..=4);
     harness.step(|scheduler, _, out| scheduler.drain_backend(1, out));

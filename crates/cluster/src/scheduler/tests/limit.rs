@@ -1,4 +1,4 @@
-//! limit
+//! Connection limits: backends at their limit, and the reports of room.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,51 +6,51 @@ use super::*;
 use crate::contract::ClosedCounter;
 
 #[test]
-fn a_worker_at_its_limit_is_passed_over_and_the_first_with_room_gets_who_waited_longest() {
+fn a_worker_at_its_limit_is_skipped_and_the_first_with_room_gets_the_oldest_connection() {
     for policy in [Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky] {
         let mut harness = SchedulerHarness::new(0, |options| options.policy = policy);
         let (one, nine) = (harness.add_with_limit(1, 1), harness.add_with_limit(2, 9));
         harness.accept(1..=10);
         assert_eq!((harness.queue(1).len(), harness.queue(2).len()), (1, 9), "{policy:?}");
-        assert!(!harness.accepting, "the kernel keeps the rest");
-        // Two were on their way when that was said.
+        assert!(!harness.accepting, "further clients stay in the backlog");
+        // Two connections were accepted before that was performed.
         harness.accept(11..=12);
         harness.advance(1000 * MS, &[1, 2]);
-        assert_eq!(harness.scheduler.deadline(), None, "nobody looks again and again");
+        assert_eq!(harness.scheduler.deadline(), None, "a limit is not polled");
         assert_eq!(harness.scheduler.counters().waiting, 2);
-        assert!(harness.close_one(&nine), "the primary is told");
+        assert!(harness.close_one(&nine), "the worker reports room");
         assert_eq!((harness.queue(2), harness.accepting), (vec![11], false));
         assert!(harness.close_one(&one));
         assert_eq!((harness.queue(1), harness.accepting), (vec![12], false));
         assert!(harness.close_one(&one) && harness.accepting);
         harness.close_one(&nine);
-        assert!(!harness.close_one(&nine), "who is not waited for says nothing");
-        assert_eq!(harness.scheduler.counters().reclaimed, 0, "nobody is handed round");
+        assert!(!harness.close_one(&nine), "a close that is not awaited is not reported");
+        assert_eq!(harness.scheduler.counters().reclaimed, 0, "no connection is passed on");
     }
 }
 
 #[test]
-fn room_that_nobody_tells_of_is_seen_by_who_looks() {
+fn room_is_found_by_a_dispatch_when_its_report_is_lost() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     let closed_counter = harness.add_with_limit(1, 1);
-    assert!(!harness.scheduler.awaits_room(), "it has room");
+    assert!(!harness.scheduler.awaits_room(), "the worker has room");
     harness.accept(1..=2);
     harness.read(&[1]);
     assert!(harness.scheduler.awaits_room());
-    assert!(closed_counter.close(), "what it says is not heard");
+    assert!(closed_counter.close(), "the report is lost");
     assert!(harness.scheduler.awaits_room());
     harness.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
     assert_eq!(harness.queue(1), [2]);
-    assert!(harness.scheduler.awaits_room(), "the next one");
+    assert!(harness.scheduler.awaits_room(), "the worker is at its limit again");
     harness.add(2);
-    assert!(!harness.scheduler.awaits_room(), "somebody is free");
+    assert!(!harness.scheduler.awaits_room(), "worker 2 is free");
 }
 
-/// One of its connections ends just when the primary says that it waits for that.
+/// A counter whose worker closes a connection at the moment at which the primary awaits that.
 #[derive(Debug, Default)]
-struct JustThen(AtomicU64);
+struct ClosesWhenAwaited(AtomicU64);
 
-impl ClosedCounter for JustThen {
+impl ClosedCounter for ClosesWhenAwaited {
     fn closed(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -61,18 +61,18 @@ impl ClosedCounter for JustThen {
 }
 
 #[test]
-fn what_ends_while_the_primary_begins_to_wait_is_seen() {
+fn a_connection_that_is_closed_while_the_primary_begins_to_await_that_is_counted() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     harness.add_with_limit(1, 2);
-    harness.scheduler.set_closed_counter(1, Arc::new(JustThen::default()));
+    harness.scheduler.set_closed_counter(1, Arc::new(ClosesWhenAwaited::default()));
     harness.accept(1..=2);
-    assert!(harness.accepting, "one had ended after the look");
+    assert!(harness.accepting, "the load is read after the request");
     harness.accept(3..=4);
     assert_eq!((harness.queue(1), harness.accepting), (vec![1, 2, 3], false));
 }
 
 #[test]
-fn a_limit_goes_with_the_address_and_what_comes_back_is_no_load() {
+fn closing_the_address_lifts_the_limits_and_reclaimed_connections_are_no_load() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     harness.add_with_limit(1, 2);
     harness.accept(1..=4);
@@ -91,5 +91,5 @@ fn a_limit_goes_with_the_address_and_what_comes_back_is_no_load() {
         scheduler.close_address(out);
         scheduler.lift_limits(now, out);
     });
-    assert_eq!(harness.scheduler.counters().waiting, 0, "whoever is left serves them");
+    assert_eq!(harness.scheduler.counters().waiting, 0, "the workers that are left get them");
 }

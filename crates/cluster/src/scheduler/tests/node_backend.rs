@@ -1,4 +1,4 @@
-//! Lanes of Node workers: one at a time, answers, rests, and the proof of death.
+//! Backends of Node workers: windows, answers, back-off, and the end of the channel.
 
 use super::*;
 use crate::scheduler::node_backend::NODE_WINDOW;
@@ -14,7 +14,7 @@ fn nodes(workers: u32) -> SchedulerHarness {
 }
 
 #[test]
-fn connections_are_dealt_in_turn_to_those_who_answered() {
+fn connections_are_dispatched_in_rotation_to_workers_that_have_answered() {
     let mut harness = nodes(3);
     for connection in [1, 2, 3, 4, 5, 6] {
         harness.accept([connection]);
@@ -23,11 +23,11 @@ fn connections_are_dealt_in_turn_to_those_who_answered() {
         harness.answer(worker, 0, taken);
     }
     harness.advance(TICK, &[]);
-    assert_eq!(harness.scheduler.deadline(), None, "all is answered");
+    assert_eq!(harness.scheduler.deadline(), None, "all connections are answered");
 }
 
 #[test]
-fn who_has_one_unanswered_gets_a_second_only_when_nobody_is_free() {
+fn a_worker_gets_a_second_unanswered_connection_only_when_no_backend_is_free() {
     let mut harness = nodes(2);
     harness.accept([1, 2]);
     harness.answer(2, 0, taken);
@@ -37,13 +37,13 @@ fn who_has_one_unanswered_gets_a_second_only_when_nobody_is_free() {
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 4, 6], vec![3, 5]));
     harness.accept(7..=18);
     assert_eq!((harness.queue(1).len(), harness.queue(2).len()), (8, 8));
-    assert!(!harness.accepting, "both have all they may");
+    assert!(!harness.accepting, "both windows are full");
     harness.answer(2, 3, taken);
-    assert_eq!(harness.queue(2).len(), 8, "what waited came at once");
+    assert_eq!(harness.queue(2).len(), 8, "the waiting connection was dispatched at once");
 }
 
 #[test]
-fn a_sticky_client_finds_its_worker_also_before_that_has_answered() {
+fn a_sticky_client_gets_its_worker_even_before_that_has_answered() {
     let mut harness =
         SchedulerHarness::new(0, |options| options.policy = crate::policy::Policy::Sticky);
     (1..=4).for_each(|worker| harness.add_as(worker, WorkerKind::Node));
@@ -51,11 +51,11 @@ fn a_sticky_client_finds_its_worker_also_before_that_has_answered() {
     let home = (1..=4).find(|worker| !harness.queue(*worker).is_empty()).unwrap();
     assert_eq!(harness.queue(home), [7; NODE_WINDOW]);
     harness.accept([7]);
-    assert_eq!(harness.queue(home).len(), NODE_WINDOW, "another took the ninth");
+    assert_eq!(harness.queue(home).len(), NODE_WINDOW, "another worker got the ninth");
 }
 
 #[test]
-fn a_free_native_worker_goes_before_a_second_one_for_a_node_worker() {
+fn a_free_native_worker_comes_before_a_second_connection_for_a_node_worker() {
     let mut harness = SchedulerHarness::new(1, |_| {});
     harness.add_as(2, WorkerKind::Node);
     harness.accept([1, 2, 3, 4, 5]);
@@ -66,7 +66,7 @@ fn a_free_native_worker_goes_before_a_second_one_for_a_node_worker() {
 }
 
 #[test]
-fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
+fn a_frozen_worker_gets_nothing_new_and_keeps_its_connections_until_its_channel_has_closed() {
     let mut harness = nodes(2);
     harness.accept([1, 2]);
     harness.answer(2, 0, taken);
@@ -75,20 +75,20 @@ fn a_frozen_worker_gets_nothing_new_and_keeps_what_it_has_until_it_is_gone() {
         harness.accept([connection]);
         harness.answer(2, 0, taken);
     }
-    assert_eq!(harness.queue(1), [1], "nothing is taken back");
+    assert_eq!(harness.queue(1), [1], "nothing is reclaimed");
     assert!(harness.unresponsive.is_empty());
     harness.advance(5000 * MS, &[]);
     assert!(harness.unresponsive.contains(&1) && !harness.unresponsive.contains(&2));
-    // The core kills it.
+    // The supervisor kills the worker.
     harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
-    assert_eq!(harness.queue(1), [1], "it may have taken it before");
+    assert_eq!(harness.queue(1), [1], "the worker may have taken the connection");
     harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
     assert_eq!(harness.queue(2), [1]);
     assert!(!harness.scheduler.has_backend(1));
 }
 
 #[test]
-fn the_time_of_one_that_cannot_be_heard_does_not_run() {
+fn the_time_of_a_worker_whose_channel_is_not_read_does_not_count() {
     let mut harness = nodes(2);
     harness.accept([1]);
     for connection in 2..1000 {
@@ -98,7 +98,7 @@ fn the_time_of_one_that_cannot_be_heard_does_not_run() {
         harness.answer(2, 0, taken);
     }
     assert!(harness.unresponsive.is_empty());
-    assert_eq!(harness.queue(1), [1], "it is heard no sooner than it answers");
+    assert_eq!(harness.queue(1), [1], "only an answer ends the pause");
     harness.answer(1, 0, taken);
     harness.accept([1000, 1001]);
     assert_eq!((harness.queue(1).len(), harness.queue(2).len()), (1, 1));
@@ -107,26 +107,26 @@ fn the_time_of_one_that_cannot_be_heard_does_not_run() {
 }
 
 #[test]
-fn an_answer_that_came_before_the_end_counts() {
+fn an_answer_that_arrives_before_the_channel_closes_counts() {
     let mut harness = nodes(2);
     harness.accept([1, 2]);
     harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
     assert!(harness.scheduler.has_backend(1));
     harness.answer(1, 0, taken);
-    assert!(!harness.scheduler.has_backend(1), "nothing is awaited");
+    assert!(!harness.scheduler.has_backend(1), "no answer is due");
     harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
     assert_eq!(harness.queue(2), [2]);
 }
 
 #[test]
-fn a_worker_that_lost_one_for_want_of_descriptors_rests_and_is_asked_again() {
+fn a_worker_that_lost_a_connection_for_want_of_descriptors_is_retried_after_a_back_off() {
     let mut harness = nodes(2);
     harness.accept([1]);
     harness.answer(1, 0, Answer::Lost);
     assert_eq!(harness.queue(2), [1]);
     harness.answer(2, 0, taken);
     harness.accept([2]);
-    assert_eq!(harness.queue(2), [2], "1 rests");
+    assert_eq!(harness.queue(2), [2], "worker 1 is in its back-off");
     harness.answer(2, 0, taken);
     harness.advance(2 * TICK, &[]);
     harness.accept([3, 4]);
@@ -134,7 +134,7 @@ fn a_worker_that_lost_one_for_want_of_descriptors_rests_and_is_asked_again() {
 }
 
 #[test]
-fn two_at_their_limit_play_no_ping_pong() {
+fn a_connection_is_not_passed_back_and_forth_between_two_workers_at_their_limit() {
     let mut harness = nodes(2);
     harness.accept([1]);
     let mut declined = 0;
@@ -146,7 +146,7 @@ fn two_at_their_limit_play_no_ping_pong() {
                 declined += 1;
             }
         }
-        assert!(!harness.accepting, "nothing new while one waits");
+        assert!(!harness.accepting, "nothing is accepted while a connection waits");
         harness.advance(MS, &[]);
     }
     assert!((20..=50).contains(&declined), "{declined}");
@@ -157,7 +157,7 @@ fn two_at_their_limit_play_no_ping_pong() {
 }
 
 #[test]
-fn one_that_declines_gives_to_others_in_the_order_of_age() {
+fn declined_connections_go_to_other_workers() {
     let mut harness = nodes(1);
     harness.accept([1, 2, 3]);
     harness.add_as(2, WorkerKind::Node);
@@ -169,14 +169,17 @@ fn one_that_declines_gives_to_others_in_the_order_of_age() {
 }
 
 #[test]
-fn one_that_is_to_finish_gets_nothing_more_and_may_be_told_at_once() {
+fn a_draining_worker_gets_nothing_more_and_may_be_disconnected_at_once() {
     let mut harness = nodes(2);
     harness.accept([1, 2]);
     harness.step(|scheduler, _, out| scheduler.drain_backend(1, out));
-    assert!(harness.scheduler.may_disconnect(1), "what it was told comes after what it was given");
+    assert!(
+        harness.scheduler.may_disconnect(1),
+        "the disconnect message follows the connections on the channel"
+    );
     harness.answer(2, 0, taken);
     harness.accept([3]);
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![1], vec![3]));
     harness.step(|scheduler, _, out| scheduler.channel_closed(1, out));
-    assert_eq!(harness.queue(2), [3, 1], "it had not answered");
+    assert_eq!(harness.queue(2), [3, 1], "worker 1 had not answered");
 }

@@ -1,13 +1,13 @@
-//! refresh
+//! Refresh: slow backends are polled before they are skipped.
 
 use super::*;
 
 #[test]
-fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
+fn a_slow_backend_is_polled_when_its_turn_comes() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     harness.accept(1..=3);
     harness.advance(SLOW, &[1, 3]);
-    // It has not read yet: its turn passes, after one look.
+    // Worker 2 has not read yet: after one poll it is skipped.
     let polls = harness.polls;
     harness.accept(4..=6);
     assert_eq!(
@@ -15,7 +15,7 @@ fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
         (vec![4, 6], vec![2], vec![5])
     );
     assert_eq!(harness.polls, polls + 1);
-    // It has, long before the next tick: its turn is its own.
+    // Worker 2 has read long before the next tick: it gets the connection.
     harness.now += MS;
     harness.read(&[2]);
     harness.accept(7..=8);
@@ -25,13 +25,13 @@ fn a_lane_that_was_late_is_looked_at_when_its_turn_comes() {
 }
 
 #[test]
-fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
+fn a_slow_backend_is_polled_once_however_many_connections_come_at_once() {
     for (policy, polls_left) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {
         let mut harness = SchedulerHarness::new(200, |options| options.policy = policy);
         harness.accept(1..=200);
         let others: Vec<WorkerId> = (191..=200).collect();
         harness.advance(SLOW, &others);
-        // Those that are late may have ended theirs: they have the least, as far as is known.
+        // The slow workers may have closed their connections: by the counter they have the least.
         let closed_counter = Arc::new(ModelClosedCounter::with_closed(9));
         (1..=190).for_each(|worker| {
             harness.scheduler.set_closed_counter(worker, closed_counter.clone())
@@ -41,7 +41,7 @@ fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
         assert_eq!(harness.polls - polls, polls_left, "{policy:?}");
         let has_new = |worker: &WorkerId| harness.queue(*worker).len() == 2;
         assert!(others.iter().all(has_new), "{policy:?}");
-        // A little later they may have read.
+        // A millisecond later the polls are not valid any more.
         harness.now += MS;
         harness.read(&(1..=190).collect::<Vec<_>>());
         harness.accept([221]);
@@ -51,7 +51,7 @@ fn a_late_lane_is_looked_at_once_however_many_come_at_once() {
 }
 
 #[test]
-fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
+fn a_slow_backend_is_polled_before_a_node_worker_gets_a_second_connection() {
     for policy in [Policy::RoundRobin, Policy::LeastLoaded] {
         let mut harness = SchedulerHarness::new(0, |options| options.policy = policy);
         harness.add_as(1, WorkerKind::Node);
@@ -73,19 +73,19 @@ fn a_late_lane_comes_before_a_node_worker_that_has_one_unanswered() {
 }
 
 #[test]
-fn of_several_that_were_late_each_is_heard_before_it_is_passed_over() {
+fn of_several_slow_backends_each_is_polled_before_it_is_skipped() {
     let mut harness = SchedulerHarness::new(4, |_| {});
     harness.accept(1..=4);
     harness.advance(SLOW, &[3, 4]);
     harness.read(&[2]);
-    // 1 has not read, and that is known first.
+    // The answer that worker 1 has not read arrives first.
     harness.accept([5]);
     assert_eq!((harness.queue(1), harness.queue(2), harness.queue(3)), (vec![1], vec![5], vec![]));
     assert_eq!(harness.scheduler.counters().waiting, 0);
 }
 
 #[test]
-fn the_least_loaded_is_looked_at_before_another_is_chosen() {
+fn a_slow_backend_with_less_load_is_polled_before_another_is_picked() {
     let mut harness = SchedulerHarness::new(0, |options| options.policy = Policy::LeastLoaded);
     let _ends = [harness.add_with_limit(1, 9), harness.add_with_limit(2, 9)];
     harness.accept(1..=6);
@@ -93,7 +93,7 @@ fn the_least_loaded_is_looked_at_before_another_is_chosen() {
     let closed_counter = harness.add_with_limit(3, 9);
     harness.accept([7]);
     assert_eq!((harness.queue(1), harness.queue(3)), (vec![1, 3, 5], vec![7]));
-    // 3 has the least and 1 no more than 2 has, but both are late.
+    // Worker 3 has the least load, and worker 1 no more than worker 2, but both are slow.
     harness.advance(SLOW, &[]);
     let polls = harness.polls;
     harness.accept([8]);
@@ -102,5 +102,5 @@ fn the_least_loaded_is_looked_at_before_another_is_chosen() {
     harness.read(&[3]);
     harness.accept([9]);
     assert_eq!((harness.queue(3), harness.polls), (vec![9], polls + 4));
-    assert!(!harness.close_one(&closed_counter), "nobody waits for it");
+    assert!(!harness.close_one(&closed_counter), "the primary does not await it");
 }

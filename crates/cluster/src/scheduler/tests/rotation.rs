@@ -1,9 +1,9 @@
-//! rotation
+//! Round robin: equal shares, strict order, few polls, and no deadline without unread records.
 
 use super::*;
 
 #[test]
-fn a_thousand_connections_go_to_eight_workers_in_equal_parts() {
+fn a_thousand_connections_are_dispatched_to_eight_workers_in_equal_parts() {
     let mut harness = SchedulerHarness::new(8, |_| {});
     let mut counts = [0; 8];
     for connection in 1..=1000 {
@@ -21,23 +21,22 @@ fn a_thousand_connections_go_to_eight_workers_in_equal_parts() {
 }
 
 #[test]
-fn the_kernel_is_asked_rarely() {
+fn the_kernel_is_polled_once_for_each_full_window() {
     let mut harness = SchedulerHarness::new(200, |_| {});
     let all: Vec<WorkerId> = (1..=200).collect();
     for connection in 1..=12_800 {
         harness.accept([connection]);
         harness.read(&all);
     }
-    // Once for each window full.
     assert_eq!(harness.polls, 200);
 }
 
 #[test]
-fn the_turn_is_kept_when_workers_join_and_leave() {
+fn the_rotation_continues_when_backends_are_added_and_removed() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     harness.accept([1, 2]);
     harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
-    // What worker 1 had goes to worker 3, whose turn it is.
+    // Worker 3 is next in the rotation, and gets what worker 1 had.
     assert_eq!(harness.queue(3), [1]);
     harness.add(9);
     harness.accept([4, 5]);
@@ -48,7 +47,7 @@ fn the_turn_is_kept_when_workers_join_and_leave() {
 }
 
 #[test]
-fn any_lane_with_something_unread_keeps_the_ticks_coming() {
+fn any_backend_with_unread_records_is_polled_every_tick() {
     for unread in 1..=5 {
         let mut harness = SchedulerHarness::new(5, |_| {});
         harness.accept(1..=5);
@@ -63,7 +62,7 @@ fn any_lane_with_something_unread_keeps_the_ticks_coming() {
 }
 
 #[test]
-fn nothing_outstanding_means_no_deadline() {
+fn without_unread_records_there_is_no_deadline() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     assert_eq!(harness.scheduler.deadline(), None);
     harness.accept([1]);
@@ -73,12 +72,12 @@ fn nothing_outstanding_means_no_deadline() {
 }
 
 #[test]
-fn a_worker_that_has_not_said_that_it_listens_gets_nothing() {
+fn a_worker_that_has_not_reported_that_it_listens_gets_nothing() {
     let mut harness = SchedulerHarness::new(1, |_| {});
     harness.scheduler.add_backend(2, 2, WorkerKind::Native, None);
     harness.accept(1..=3);
     assert_eq!(harness.queue(1), [1, 2, 3]);
     assert!(!harness.scheduler.open_backend(7));
     assert!(harness.scheduler.open_backend(2));
-    assert!(!harness.scheduler.open_backend(2), "said once");
+    assert!(!harness.scheduler.open_backend(2), "a second report changes nothing");
 }

@@ -1,12 +1,12 @@
-//! stalled
+//! Stalled workers: reclaims, suspects, probes, and workers that are reported as unresponsive.
 
 use super::*;
 
 #[test]
-fn a_worker_that_does_not_read_is_skipped_and_emptied() {
+fn a_worker_that_does_not_read_is_skipped_and_its_queue_is_reclaimed() {
     let mut harness = SchedulerHarness::new(4, |_| {});
     harness.accept(1..=8);
-    // Worker 2 is frozen; clients keep coming.
+    // Worker 2 is frozen, and clients keep coming.
     let mut waited = 0;
     for connection in 9..=100 {
         harness.advance(5 * MS, &[1, 3, 4]);
@@ -15,18 +15,18 @@ fn a_worker_that_does_not_read_is_skipped_and_emptied() {
             waited += 5;
         }
     }
-    assert!(waited <= 140, "taken back after {waited} ms");
-    assert_eq!(harness.queue(2), [0], "nothing but one probe");
+    assert!(waited <= 140, "reclaimed after {waited} ms");
+    assert_eq!(harness.queue(2), [0], "the queue holds nothing but one probe");
     let sum = harness.scheduler.counters();
     assert_eq!((sum.reclaimed, sum.re_dispatched, sum.closed()), (3, 3, 0));
-    // It runs again: the probe is read, and it gets its share.
+    // Worker 2 runs again: it reads the probe and gets its share.
     harness.advance(TICK, &[1, 2, 3, 4]);
     harness.accept(1..=4);
     assert_eq!(harness.queue(2).len(), 1);
 }
 
 #[test]
-fn two_frozen_workers_do_not_play_ping_pong() {
+fn connections_are_not_passed_back_and_forth_between_two_frozen_workers() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     harness.accept(1..=6);
     harness.advance(2000 * MS, &[1]);
@@ -36,7 +36,7 @@ fn two_frozen_workers_do_not_play_ping_pong() {
 }
 
 #[test]
-fn with_all_workers_stuck_nothing_is_taken_back_or_accepted() {
+fn while_all_workers_are_stalled_nothing_is_reclaimed_or_accepted() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.accept(1..=6);
     assert!(harness.accepting);
@@ -44,14 +44,14 @@ fn with_all_workers_stuck_nothing_is_taken_back_or_accepted() {
     assert!(!harness.accepting);
     assert_eq!(harness.scheduler.counters().reclaimed, 0);
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 3, 5], vec![2, 4, 6]));
-    // One of them goes on, and serves what the other left.
+    // Worker 1 goes on, and gets what worker 2 has not read.
     harness.advance(300 * MS, &[1]);
     assert!(harness.accepting);
     assert_eq!((harness.queue(1), harness.queue(2)), (vec![], vec![0]));
 }
 
 #[test]
-fn a_worker_that_never_reads_is_reported_whether_others_can_serve_or_not() {
+fn a_worker_that_never_reads_is_unresponsive_whether_others_serve_or_not() {
     for workers in [1, 2] {
         let mut harness =
             SchedulerHarness::new(workers, |options| options.unresponsive = 1000 * MS);
@@ -75,7 +75,7 @@ fn a_slow_worker_is_not_unresponsive() {
 }
 
 #[test]
-fn time_in_which_this_process_stood_still_counts_for_nobody() {
+fn the_time_in_which_this_process_was_suspended_does_not_count() {
     let mut harness = SchedulerHarness::new(2, |options| options.unresponsive = 1000 * MS);
     harness.accept([1]);
     harness.now += Duration::from_secs(3600);

@@ -1,9 +1,10 @@
-//! sticky
+//! Client affinity: patience with slow workers, and polls before a client moves.
 
 use super::*;
 use crate::scheduler::dispatch::IN_FLIGHT_PAUSE;
 
-/// Clients that are all one, see `Affinity`, and the workers they would go to, first to last.
+/// Returns the harness, and the workers in the order in which they get client 1: a connection is
+/// of that client if its number is 1 modulo 16, see `Affinity`.
 fn sticky_harness(
     workers: u32,
     change: impl FnOnce(&mut SupervisorOptions),
@@ -28,14 +29,14 @@ fn a_sticky_client_stays_with_a_worker_that_is_slow() {
         sent.push(1 + 16 * tenth);
         assert_eq!(harness.queue(order[0]), sent, "{tenth} tenths of a second");
     }
-    // Not for ever.
+    // The patience is limited.
     harness.advance(100 * MS, &[]);
     assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![0], sent));
     assert_eq!(harness.scheduler.counters().reclaimed, 10);
 }
 
 #[test]
-fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
+fn the_patience_with_slow_workers_ends_when_the_address_is_closed() {
     let (mut harness, order) = sticky_harness(2, |_| {});
     harness.accept([1]);
     harness.step(|scheduler, _, out| scheduler.close_address(out));
@@ -44,17 +45,17 @@ fn a_sticky_client_is_not_left_waiting_where_the_address_is_given_up() {
 }
 
 #[test]
-fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
+fn a_sticky_client_is_back_as_soon_as_its_worker_is_usable() {
     let (mut harness, order) = sticky_harness(3, |_| {});
     harness.accept([1]);
     harness.advance(STICKY_PATIENCE, &order[1..]);
-    assert_eq!(harness.queue(order[0]), [0], "a suspect");
+    assert_eq!(harness.queue(order[0]), [0], "the worker is suspect");
     harness.now += MS;
     harness.read(&order);
-    // Before any tick could tell.
+    // No tick has polled the worker yet.
     harness.accept([17]);
     assert_eq!(harness.queue(order[0]), [17]);
-    // The same where nobody else is free, which is no reason to take anything back.
+    // The same holds without another free backend, where nothing is reclaimed.
     let (mut harness, order) = sticky_harness(1, |_| {});
     harness.accept([1]);
     harness.advance(STICKY_PATIENCE * 2, &[]);
@@ -65,11 +66,11 @@ fn a_sticky_client_is_back_as_soon_as_its_worker_can_have_it() {
 }
 
 #[test]
-fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
+fn a_refresh_does_not_prolong_the_pause_after_too_many_descriptors_in_flight() {
     let (mut harness, order) = sticky_harness(3, |_| {});
     harness.accept([1]);
     harness.advance(STICKY_PATIENCE, &order[1..]);
-    assert_eq!(harness.queue(order[0]), [0], "a suspect, and frozen");
+    assert_eq!(harness.queue(order[0]), [0], "the worker is suspect, and frozen");
     harness.refusal = Some(Refusal::InFlight);
     harness.accept([17, 33, 49, 65, 81]);
     assert_eq!(harness.scheduler.counters().waiting, 5);
@@ -79,7 +80,7 @@ fn the_pause_after_too_many_descriptors_is_not_made_longer_by_a_look() {
 }
 
 #[test]
-fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
+fn a_full_backend_is_polled_before_its_sticky_client_moves() {
     let (mut harness, order) = sticky_harness(3, |options| options.window = 2);
     harness.accept([1, 17]);
     assert_eq!(harness.queue(order[0]), [1, 17]);
@@ -88,21 +89,21 @@ fn a_full_window_of_a_sticky_client_is_looked_at_before_it_moves() {
     assert_eq!(
         (harness.queue(order[1]), harness.polls),
         (vec![33], polls + 1),
-        "it really is full"
+        "the poll found the queue full"
     );
     harness.now += MS;
     harness.read(&order[..1]);
     harness.accept([49]);
     assert_eq!((harness.queue(order[0]), harness.polls), (vec![49], polls + 2));
-    // Full again, and read again, in no time: what was seen is not what is.
+    // The queue is filled and read within a millisecond: a dispatch invalidates the last poll.
     harness.accept([97]);
     harness.read(&order[..1]);
     harness.accept([113]);
     assert_eq!(harness.queue(order[0]), [113]);
-    // The same where the kernel says so.
+    // The same holds when the kernel refuses the record.
     harness.refusal = Some(Refusal::Full);
     harness.accept([65]);
-    assert_eq!(harness.scheduler.counters().waiting, 1, "all are");
+    assert_eq!(harness.scheduler.counters().waiting, 1, "all queues are full");
     harness.refusal = None;
     harness.read(&order);
     harness.now += MS;

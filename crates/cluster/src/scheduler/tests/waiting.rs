@@ -1,10 +1,10 @@
-//! waiting
+//! Waiting connections: their order, their number, and what the kernel refuses.
 
 use super::*;
 use crate::scheduler::dispatch::IN_FLIGHT_PAUSE;
 
 #[test]
-fn what_is_taken_back_keeps_its_place_in_line() {
+fn reclaimed_connections_keep_their_place_in_the_line() {
     let mut harness = SchedulerHarness::new(2, |options| options.window = 2);
     for connection in 1..=4 {
         harness.accept([connection]);
@@ -22,7 +22,7 @@ fn what_is_taken_back_keeps_its_place_in_line() {
 }
 
 #[test]
-fn the_newest_are_closed_when_too_many_wait() {
+fn the_newest_connections_are_closed_when_too_many_wait() {
     let mut harness =
         SchedulerHarness::new(1, |options| (options.window, options.waiting) = (2, 2));
     harness.accept(1..=5);
@@ -34,7 +34,7 @@ fn the_newest_are_closed_when_too_many_wait() {
 }
 
 #[test]
-fn a_full_queue_waits_until_it_is_writable() {
+fn a_full_queue_gets_nothing_until_it_is_writable() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.refusal = Some(Refusal::Full);
     harness.accept([1]);
@@ -44,14 +44,14 @@ fn a_full_queue_waits_until_it_is_writable() {
     harness.step(|scheduler, now, out| scheduler.writable(2, now, out));
     assert_eq!(harness.queue(2), [1]);
     assert!(harness.accepting);
-    // Lost news of room do no harm: an empty queue has room.
+    // Without the report for worker 1 the next poll finds its empty queue.
     harness.advance(TICK, &[]);
     harness.accept([2, 3]);
     assert_eq!([harness.queue(1), harness.queue(2)].concat().len(), 3);
 }
 
 #[test]
-fn a_refusal_that_comes_late_leaves_no_lane_behind() {
+fn a_backend_is_used_again_after_a_late_refusal() {
     let mut harness = SchedulerHarness::new(1, |_| {});
     let mut out = Vec::new();
     let start = harness.now;
@@ -59,7 +59,7 @@ fn a_refusal_that_comes_late_leaves_no_lane_behind() {
     scheduler.accepted(1, start, &mut out);
     scheduler.tick(start + TICK, &mut out);
     scheduler.accepted(2, start + TICK, &mut out);
-    // The answers are late: 1 was read, 2 never got in.
+    // The answers are late: connection 1 was read, and connection 2 was refused.
     let now = start + 3 * TICK;
     assert_eq!(scheduler.depth(1, 0, now, &mut out), WorkerHealth::Responsive);
     scheduler.send_failed(1, Some(2), Refusal::InFlight, now, &mut out);
@@ -70,12 +70,12 @@ fn a_refusal_that_comes_late_leaves_no_lane_behind() {
 }
 
 #[test]
-fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
+fn too_many_descriptors_in_flight_pause_the_dispatch() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.refusal = Some(Refusal::InFlight);
     harness.accept(1..=200);
     for _ in 0..101 {
-        let due = harness.scheduler.deadline().expect("tried again");
+        let due = harness.scheduler.deadline().expect("a retry is due");
         assert!(due > harness.now);
         harness.now = due;
         harness.tick();
@@ -86,17 +86,17 @@ fn too_many_descriptors_in_flight_are_a_pause_and_not_a_storm() {
     assert_eq!(harness.scheduler.counters().waiting, 72, "two windows are full");
     let mut first = [&harness.queue(1)[..3], &harness.queue(2)[..3]].concat();
     first.sort_unstable();
-    assert_eq!(first, [1, 2, 3, 4, 5, 6], "in line");
+    assert_eq!(first, [1, 2, 3, 4, 5, 6], "oldest first");
 }
 
 #[test]
-fn a_lane_whose_queue_is_gone_is_closed_and_its_connections_given_away() {
+fn a_backend_whose_queue_is_gone_is_closed_and_its_connections_go_to_others() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     harness.accept([1, 2]);
     harness.refusal = Some(Refusal::Gone);
     harness.accept([3]);
     assert!(!harness.scheduler.has_backend(1));
-    assert!(!harness.scheduler.has_backend(2), "it was tried there too");
+    assert!(!harness.scheduler.has_backend(2), "the connection was sent to worker 2 too");
     assert_eq!(harness.scheduler.counters().waiting, 3);
     harness.refusal = None;
     harness.add(3);
