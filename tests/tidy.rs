@@ -1,4 +1,4 @@
-//! The house rules that no compiler checks: who may use whom and what, sizes, sleeps, prints.
+//! The rules of this project that no compiler checks: dependencies, sizes, sleeps, prints.
 //!
 //! Each rule reads the sources as text, without comments and literals, and names file and line.
 #![allow(clippy::unwrap_used, reason = "test code")]
@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The most lines of a file, its tests not counted.
+/// The largest number of lines of a file, without the tests at its end.
 const FILE_LINES_MAX: usize = 500;
 
-/// Who may depend on whom. Arrows point down only.
+/// The allowed dependencies of each crate, which point down only.
 const EDGES: [(&str, &[&str]); 6] = [
     ("sys", &[]),
     ("reactor", &["sys"]),
@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str]); 6] = [
     ("cluster", &["child-process", "ipc", "os-info", "reactor", "sys"]),
 ];
 
-/// What a file that ends its header with `Pure.` may not name. Addresses are values and allowed.
+/// Names that a file whose header ends with `Pure.` may not use. Addresses are values and allowed.
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::process",
@@ -40,11 +40,11 @@ const IMPURE: &[&str] = &[
     "reactor",
 ];
 
-/// One source file, cut into what runs and what tests it.
+/// One source file, divided into program and tests.
 struct Source {
-    /// From the root of the project.
+    /// The path from the root of the project.
     path: String,
-    /// Without comments, and with literals emptied; the lines are those of the file.
+    /// The text without comments, and with empty literals; the lines are those of the file.
     code: String,
     /// The header: the lines that begin with `//!`.
     header: String,
@@ -59,7 +59,7 @@ impl Source {
         let header = text.lines().take_while(|line| line.starts_with("//!"));
         let header: Vec<&str> = header.collect();
         let lines: Vec<&str> = code.lines().collect();
-        // `#[cfg(test)]` and then `mod name {`: the rest of the file.
+        // The tests begin with `#[cfg(test)]` and `mod name {`, and end with the file.
         let tests_at = (0..lines.len()).find(|&at| {
             lines[at].trim() == "#[cfg(test)]"
                 && lines.get(at + 1).is_some_and(|next| {
@@ -71,7 +71,7 @@ impl Source {
         Self { path, header: header.join("\n"), tests_at, code }
     }
 
-    /// What runs outside of tests, with line numbers from 1.
+    /// Returns the lines outside of tests, with line numbers from 1.
     fn program(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.code.lines().take(self.tests_at))
     }
@@ -89,7 +89,8 @@ impl Source {
     }
 }
 
-/// Files that only tests compile: by place, by name, or by `#[cfg(test)] mod name;` next door.
+/// Returns true for files that only tests compile: by folder, or by `#[cfg(test)] mod name;` in the
+/// parent module.
 fn is_test(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_str().unwrap();
     let inside = path.strip_prefix(root()).unwrap();
@@ -110,7 +111,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file of the workspace and of the packages beside it.
+/// Returns every Rust file of the workspace and of the packages beside it.
 fn sources() -> Vec<Source> {
     let mut files = Vec::new();
     for folder in ["crates", "tests", "examples", "bench", "fuzz"] {
@@ -178,7 +179,8 @@ fn block_comment(rest: &str) -> usize {
     }
 }
 
-/// The length of a raw string that begins here; `before` tells an `r` from the end of a name.
+/// Returns the length of a raw string that begins here; `before` distinguishes an `r` from the end
+/// of a name.
 fn raw_string(rest: &str, before: Option<char>) -> Option<usize> {
     if before.is_some_and(|c| c.is_alphanumeric() && c != 'b' || c == '_') {
         return None;
@@ -200,7 +202,7 @@ fn quoted(rest: &str, quote: u8) -> usize {
     (at + 1).min(bytes.len())
 }
 
-/// `'a'` and `'\n'`, but not the lifetime `'a`.
+/// Returns true for `'a'` and `'\n'`, and false for the lifetime `'a`.
 fn is_character(rest: &str) -> bool {
     let mut chars = rest.chars().skip(1);
     match chars.next() {
@@ -210,7 +212,7 @@ fn is_character(rest: &str) -> bool {
     }
 }
 
-/// Whether `word` stands in `line` on its own; `a::b` is found at the end of a longer path.
+/// Returns true when `word` stands in `line` on its own; `a::b` matches at the end of a longer path.
 fn names(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -225,7 +227,7 @@ fn assert_none(broken: &[String], rule: &str) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }
 
-/// Lines in `lines` of `source` that name one of `words`.
+/// Returns the lines in `lines` of `source` that use one of `words`.
 fn found<'a>(
     source: &'a Source,
     lines: impl Iterator<Item = (usize, &'a str)>,
@@ -254,10 +256,10 @@ fn crates_depend_downwards_only() {
             }
         }
     }
-    assert_none(&broken, "edges that are not in DESIGN's map");
+    assert_none(&broken, "dependencies that are not in EDGES");
 }
 
-/// The names in all dependency tables of a manifest, those for tests and builds too.
+/// Returns the names in all dependency tables of a manifest, those for tests and builds, too.
 fn dependencies(manifest: &str) -> Vec<String> {
     let mut inside = false;
     let mut names = Vec::new();
@@ -292,7 +294,7 @@ fn pure_files_know_no_kernel_and_no_clock() {
 fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
     let mut broken = Vec::new();
     for source in sources() {
-        // The packages beside the workspace measure and attack what others write with `unsafe`.
+        // The packages beside the workspace measure and attack code that uses `unsafe`.
         if source.is_in("crates/sys/") || source.is_in("bench/") || source.is_in("fuzz/") {
             continue;
         }
@@ -301,7 +303,7 @@ fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
         if source.is_in("tests/") {
             broken.extend(found(&source, source.tests(), &words));
         }
-        // mio and tokio ask for the number of what they are to watch; a case may count numbers.
+        // mio and tokio take the number of a descriptor to watch; a case may count numbers.
         let asks = source.path == "crates/reactor/src/readiness.rs"
             || source.path.ends_with("/src/tokio.rs")
             || source.path.ends_with("/src/mio.rs")
@@ -317,7 +319,7 @@ fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
 fn files_are_short_and_begin_with_what_they_are() {
     let mut broken = Vec::new();
     for source in sources() {
-        // The root's own tests are as short as a program.
+        // The limit holds for the root's own tests as for programs.
         let lines =
             if source.is_in("tests/") { source.code.lines().count() } else { source.tests_at };
         if lines > FILE_LINES_MAX {
@@ -355,13 +357,13 @@ fn libraries_print_nothing() {
             broken.extend(hit.map(|word| format!("{}:{number}: {word}", source.path)));
         }
     }
-    assert_none(&broken, "a library tells by values and events");
+    assert_none(&broken, "a library reports by values and events");
 }
 
 #[test]
 fn no_line_names_a_place_on_somebodys_machine() {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
-    // A source archive has no history and nothing to be checked.
+    // A source archive has no history, and no file list to check.
     let Ok(listed) = listed else { return };
     let places = [["/work", "/"].concat(), ["/tmp", "/brood"].concat(), ["/home", "/"].concat()];
     let mut broken = Vec::new();
