@@ -1,5 +1,5 @@
-// Takes whatever comes, looks into it, counts it, sends back what has a property `back`, and
-// tells the counts at the end.
+// Takes every message, walks it, counts it, sends it back if it has a property `back`, and sends the
+// counts at the end.
 'use strict';
 const util = require('util');
 
@@ -11,8 +11,8 @@ process.on('message', (message, handle) => {
     return;
   }
   counts.messages += 1;
-  // V8 has read all of it. Looking at it takes most of the time: what it shares is looked at on every
-  // way there, so a few levels have to do.
+  // V8 has read the whole value. The walk takes most of the time and visits a shared part once for
+  // every path to it, so it goes a few levels deep.
   if (counts.messages % 4 === 0) util.inspect(message, { depth: 4 });
   if (handle !== undefined && handle !== null) {
     counts.handles += 1;

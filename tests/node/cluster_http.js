@@ -1,4 +1,4 @@
-// A plain HTTP application: `cluster_http.js PORT [HOST]`. Nothing in it knows who its primary is.
+// A plain HTTP application: `cluster_http.js PORT [HOST]`. The application does not depend on its primary.
 'use strict';
 const cluster = require('cluster');
 const http = require('http');

@@ -1,6 +1,6 @@
 // A plain application whose connections live on: `cluster_keep.js PORT http|https`. Its clients for
 // https: `cluster_keep.js client PORT COUNT`, which asks COUNT times over one connection and COUNT
-// times over new ones, and prints who answered. TLS is anonymous, so that it needs no certificate.
+// times over new ones, and prints the workers that answered. TLS is anonymous, so that it needs no certificate.
 'use strict';
 const cluster = require('cluster');
 const http = require('http');
@@ -21,7 +21,7 @@ function serve(port, kind) {
   };
   const server = kind === 'https'
     ? https.createServer(anonymous, answer) : http.createServer(answer);
-  // Who leaves waits so long for a client that keeps its connection; an agent counts a second less.
+  // A worker that leaves waits this long for a kept-alive client; an agent counts a second less.
   server.keepAliveTimeout = 2500;
   server.listen(port, '127.0.0.1');
 }

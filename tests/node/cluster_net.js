@@ -1,6 +1,6 @@
-// What a net application may do, told by messages: `cluster_net.js PORT|PATH [any|all] [MAX…]`,
-// where `any` means: on all addresses, `all`: a path for everybody, and each MAX is one worker's
-// maxConnections.
+// A net application that takes orders as messages: `cluster_net.js PORT|PATH [any|all] [MAX…]`. With
+// `any` it listens on all addresses, with `all` at a path for all users; each MAX is the
+// maxConnections of one worker.
 // Every connection is greeted with the worker's number and a newline, and stays open.
 'use strict';
 const cluster = require('cluster');

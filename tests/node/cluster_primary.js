@@ -1,5 +1,5 @@
-// A plain Node primary whose workers are another program, told what to do by messages:
-// `cluster_primary.js POLICY SERIALIZATION PROGRAM ARGS…`. It tells every event.
+// A plain Node primary whose workers are another program, and which takes orders as messages:
+// `cluster_primary.js POLICY SERIALIZATION PROGRAM ARGS…`. It reports every event.
 'use strict';
 const cluster = require('cluster');
 
@@ -9,24 +9,24 @@ cluster.schedulingPolicy = policy === 'none' ? cluster.SCHED_NONE : cluster.SCHE
 process.execPath = program;
 cluster.setupPrimary({ exec, args, execArgv: [], serialization });
 
-const tell = (event, worker, more) => process.send({ event, id: worker.id, ...more });
+const report = (event, worker, more) => process.send({ event, id: worker.id, ...more });
 cluster.on('fork', (worker) => {
-  worker.on('error', (error) => tell('error', worker, { message: error.message }));
-  tell('fork', worker, { pid: worker.process.pid });
+  worker.on('error', (error) => report('error', worker, { message: error.message }));
+  report('fork', worker, { pid: worker.process.pid });
 });
-cluster.on('online', (worker) => tell('online', worker));
-cluster.on('listening', (worker, address) => tell('listening', worker, { address }));
-cluster.on('message', (worker, message) => tell('message', worker, { message }));
-cluster.on('disconnect', (worker) => tell('disconnect', worker));
+cluster.on('online', (worker) => report('online', worker));
+cluster.on('listening', (worker, address) => report('listening', worker, { address }));
+cluster.on('message', (worker, message) => report('message', worker, { message }));
+cluster.on('disconnect', (worker) => report('disconnect', worker));
 cluster.on('exit', (worker, code, signal) => {
-  tell('exit', worker, { code, signal, wanted: worker.exitedAfterDisconnect });
+  report('exit', worker, { code, signal, wanted: worker.exitedAfterDisconnect });
 });
 
 process.on('message', ({ order, id, message, script }) => {
   const worker = id && cluster.workers[id];
   switch (order) {
     case 'fork': cluster.fork(); break;
-    // A worker of Node's own kind beside the others.
+    // Starts a Node worker beside the others.
     case 'fork-node':
       process.execPath = node;
       cluster.setupPrimary({ exec: script, args: message });
@@ -37,7 +37,7 @@ process.on('message', ({ order, id, message, script }) => {
     case 'disconnect': worker.disconnect(); break;
     case 'disconnect-all': cluster.disconnect(); break;
     case 'send': worker.send(message); break;
-    case 'pid': tell('pid', worker, { pid: worker.process.pid }); break;
+    case 'pid': report('pid', worker, { pid: worker.process.pid }); break;
     case 'kill': worker.process.kill(message); break;
     case 'cut': worker.process.disconnect(); break;
     case 'end': process.exit(0);

@@ -1,6 +1,6 @@
 // A plain TLS application and its client, without a certificate: `cluster_tls.js PORT` serves,
-// `cluster_tls.js client PORT COUNT` prints which worker answered and whether the session of the
-// first connection was taken up again.
+// `cluster_tls.js client PORT COUNT` prints the worker that answered and whether the session of the
+// first connection was resumed.
 'use strict';
 const cluster = require('cluster');
 const tls = require('tls');

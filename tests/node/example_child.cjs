@@ -1,4 +1,4 @@
-// For the example node_parent: sends values back, handles when it is asked for one by name.
+// The child of the example node_parent: sends values back, and a handle when a message names one.
 'use strict';
 const dgram = require('dgram');
 const fs = require('fs');
@@ -6,7 +6,7 @@ const net = require('net');
 const os = require('os');
 const path = require('path');
 
-// A connection that a server here has accepted; its client tells what it is told.
+// A connection that a server here has accepted; its client reports the data that it reads.
 function connection(where, name) {
   const server = net.createServer((accepted) => {
     process.send({ sent: name }, accepted);

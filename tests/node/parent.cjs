@@ -18,7 +18,7 @@ function start() {
   return watched(child);
 }
 
-// A child whose messages can be waited for, one after the other.
+// A child whose messages the scenarios await, one after the other.
 function watched(child) {
   const waiting = [];
   const came = [];
@@ -58,7 +58,7 @@ async function listening(server, where) {
   return server.address();
 }
 
-// A connection as a server here has accepted it, and its client.
+// A connection that a server here has accepted, and its client.
 async function connection(server) {
   const address = server.address();
   const client = typeof address === 'string' ? net.connect(address) : net.connect(address.port, '127.0.0.1');
@@ -131,7 +131,7 @@ const scenarios = {
       assert.strictEqual(await text(client), HELLO);
       let address = server.address().port;
       if (where === file) {
-        // Node removes the name when it closes; the socket is reached by another one.
+        // Node removes the name on close, so the client reaches the socket by another name.
         address = `${file}-too`;
         fs.rmSync(address, { force: true });
         fs.linkSync(file, address);
@@ -193,7 +193,7 @@ const scenarios = {
     here.close();
     socket.close();
 
-    // There and back, many times, everything in its order.
+    // Many messages go there and back, in their order.
     for (let at = 0; at < 50; at += 1) {
       const udp = dgram.createSocket('udp4');
       udp.bind(0, '127.0.0.1');
@@ -222,7 +222,7 @@ const scenarios = {
     child = start();
     child.kill('SIGKILL');
     assert.deepStrictEqual(await child.ended, [null, 'SIGKILL']);
-    // What was sent before is not lost, however the child leaves.
+    // Messages sent before are not lost, however the child leaves.
     child = start();
     child.send({ do: 'flood', count: 10000 });
     child.send({ do: 'exit', code: 0 });
@@ -241,12 +241,12 @@ const scenarios = {
       write(child, `${line}\n`);
       assert.deepStrictEqual(await child.value(), { bad: 'EBADMSG', bytes: Buffer.byteLength(line) });
     }
-    // Stray answers, commands nobody knows, questions about servers nobody has.
+    // These are stray answers, unknown commands, and requests about unknown servers.
     write(child, '{"cmd":"NODE_HANDLE_ACK"}\n{"cmd":"NODE_HANDLE_NACK"}\n{"cmd":"NODE_X"}\n');
     const answer = once(child, 'internalMessage');
     write(child, '{"cmd":"NODE_SOCKET_GET_COUNT","key":"?"}\n');
     assert.deepStrictEqual((await answer)[0], { cmd: 'NODE_SOCKET_COUNT', key: '?', count: 0 });
-    // A handle that was not sent is not taken, and not answered as if it were.
+    // A handle that was announced and not sent is not taken, and not acknowledged.
     const refusal = once(child, 'internalMessage');
     write(child, '{"cmd":"NODE_SOCKET_NOTIFY_CLOSE","key":"?"}\n');
     assert.deepStrictEqual((await refusal)[0], { cmd: 'NODE_SOCKET_ALL_CLOSED', key: '?' });
@@ -265,7 +265,7 @@ const scenarios = {
     const { text: said, own } = await child.value();
     assert.ok(own >= 5);
     assert.ok(!/^(NODE_CHANNEL|NODE_UNIQUE|BROOD_CHANNEL)/m.test(said), said);
-    // Started by us: 0 to 2 and the folder that is being listed. In any way: no channel.
+    // A child of the Rust child has 0 to 2 and the folder that is being listed, and no channel.
     const open = said.split('\n').filter((line) => / -> /.test(line));
     assert.deepStrictEqual(open.slice(0, 4).map((line) => / (\d+) -> /.exec(line)[1]), ['0', '1', '2', '3']);
     assert.deepStrictEqual(open.filter((line) => / -> socket/.test(line)), []);
@@ -291,7 +291,7 @@ const scenarios = {
     await child.endsWell();
   },
 
-  // Twelve connections, four for each of three children, counted here until the last has closed.
+  // Twelve connections, four for each of three children, are counted here until the last has closed.
   async fork_net() {
     const children = [start(), start(), start()];
     const server = net.createServer({ pauseOnConnect: true });
@@ -313,7 +313,7 @@ const scenarios = {
       if (at === 6) server.close(() => { closed = true; });
       assert.strictEqual(closed, false);
       children[at % 3].send({ do: 'drop' });
-      // The message behind it is answered when it has been done.
+      // The answer to the next message shows that this one was handled.
       children[at % 3].send('done?');
       assert.strictEqual(await children[at % 3].value(), 'done?');
       if (at < 6) assert.strictEqual(await count(), 11 - at);
@@ -327,14 +327,14 @@ const scenarios = {
     const env = (more) => ({ ...process.env, ...more });
     const said = async (more, stdio = ['ignore', 'pipe', 'inherit']) => {
       const child = spawn(program, ['role', 'who_forked_me'], { env: env(more), stdio });
-      const heard = await text(child.stdout);
-      return heard.trim();
+      const answer = await text(child.stdout);
+      return answer.trim();
     };
     assert.strictEqual(await said({}), 'nobody');
     for (const NODE_CHANNEL_FD of ['77', 'abc', '-1', '', '0', '1', '2', '3x', '99999999999']) {
-      const heard = await said({ NODE_CHANNEL_FD, NODE_CHANNEL_SERIALIZATION_MODE: serialization });
-      // Node's pipes to children are what a channel is, too.
-      assert.strictEqual(heard, NODE_CHANNEL_FD === '1' ? 'somebody, Node: true' : 'nobody', NODE_CHANNEL_FD);
+      const answer = await said({ NODE_CHANNEL_FD, NODE_CHANNEL_SERIALIZATION_MODE: serialization });
+      // Node's pipes to children are sockets, as a channel is.
+      assert.strictEqual(answer, NODE_CHANNEL_FD === '1' ? 'somebody, Node: true' : 'nobody', NODE_CHANNEL_FD);
     }
     const channel = ['ignore', 'pipe', 'inherit', 'pipe'];
     const named = (mode) => said({ NODE_CHANNEL_FD: '3', ...mode }, channel);
@@ -346,7 +346,7 @@ const scenarios = {
   },
 };
 
-// Writes to the channel itself.
+// Writes bytes to the channel itself.
 function write(child, bytes) {
   bytes = Buffer.from(bytes);
   while (bytes.length > 0) {

@@ -1,5 +1,5 @@
-// The Node side of the tests. A message `{do: NAME, …}` asks for one of the deeds below; everything
-// else is sent back, its handle with it. Ends when the channel does.
+// The Node side of the tests. A message `{do: NAME, …}` asks for one of the actions below; every other
+// message is sent back with its handle. The process ends with the channel.
 'use strict';
 const dgram = require('dgram');
 const fs = require('fs');
@@ -16,7 +16,7 @@ process.on('internalMessage', ({ cmd }) => {
   if (cmd === 'NODE_HANDLE_NACK') answers.nacks += 1;
 });
 
-// Writes to the channel itself, past everything that keeps it sound.
+// Writes bytes to the channel itself, past all checks of Node.
 function raw(bytes) {
   bytes = Buffer.from(bytes);
   while (bytes.length > 0) {
@@ -32,7 +32,7 @@ function evaluated(expression) {
   return new Function(`return (${expression})`)();
 }
 
-// A connection to a server of this process, as the server has accepted it.
+// A connection that a server of this process has accepted.
 function connection(use) {
   server = net.createServer((accepted) => use(accepted));
   server.listen(0, '127.0.0.1', () => {
@@ -45,18 +45,18 @@ function connection(use) {
 }
 
 const deeds = {
-  // What the channel has told us about the handles that we sent.
+  // Sends the number of acknowledgements and refusals for the handles that this script sent.
   answers: () => process.send(answers),
-  // So many numbers, one after the other.
+  // Sends this many numbers, one after the other.
   flood: ({ count }) => { for (let at = 0; at < count; at += 1) process.send(at); },
-  // Counts, and tells at the last.
+  // Counts messages, and sends the count at the last.
   count: ({ last }) => { seen += 1; if (last) process.send(seen); },
-  // The values of these expressions, one message each.
+  // Sends the values of these expressions, one message each.
   values: ({ expressions }) => expressions.forEach((text) => process.send(evaluated(text))),
-  // Whether a value that came back is the one of the expression.
+  // Sends whether a value that came back equals the expression.
   compare: ({ expression, value }) => {
     const there = evaluated(expression);
-    // No invalid date equals another one.
+    // An invalid date never equals another.
     const shown = (it) => util.inspect(it, { depth: 9 });
     process.send(util.isDeepStrictEqual(there, value) || shown(there) === shown(value));
   },
@@ -67,12 +67,12 @@ const deeds = {
   evaluate: ({ expression }) => process.send(evaluated(expression)),
   raw: ({ text }) => raw(text),
   bytes: ({ hex }) => raw(Buffer.from(hex, 'hex')),
-  // Goes on after an error that nobody has caught, and tells it.
+  // Goes on after an uncaught error, and sends its code.
   survive: () => process.on('uncaughtException', (error) => process.send(error.code)),
-  // Holds every descriptor for so long; 0: for ever.
+  // Holds every descriptor for `ms` milliseconds; 0 means for ever.
   exhaust: ({ ms }) => {
     const held = [];
-    try { for (;;) held.push(fs.openSync('/dev/null')); } catch { /* That was the last one. */ }
+    try { for (;;) held.push(fs.openSync('/dev/null')); } catch { /* No descriptor is left. */ }
     process.send('exhausted');
     if (ms > 0) setTimeout(() => held.forEach((fd) => fs.closeSync(fd)), ms);
   },
@@ -85,7 +85,7 @@ const deeds = {
     process.send(require('child_process').execFileSync(process.execPath, ['-e', code], { encoding: 'utf8' }));
   },
 
-  // What is done with a handle.
+  // The actions on a handle.
   hello: (_, socket) => { socket.on('error', () => {}); socket.end('hello from node\n'); process.send(socket.constructor.name); },
   serve: (_, it) => { server = it; it.on('connection', (socket) => socket.end('hello from node\n')); process.send(it.constructor.name); },
   pong: (_, it) => { it.on('message', (text, from) => it.send(`pong ${text}`, from.port, from.address, () => it.close())); process.send(it.constructor.name); },
@@ -93,7 +93,7 @@ const deeds = {
   close: () => { kept.forEach((socket) => socket.destroy()); server?.close(); },
   keepOpen: (_, socket) => { socket.on('error', () => {}); kept.push(socket); process.send('kept'); },
 
-  // What is sent as a handle.
+  // The actions that send a handle.
   sendServer: ({ path }) => {
     server = net.createServer();
     server.listen(path ?? { port: 0, host: '127.0.0.1' }, () => process.send('server', server, () => server.close()));
@@ -107,12 +107,12 @@ const deeds = {
     const socket = dgram.createSocket('udp4');
     socket.bind(0, '127.0.0.1', () => process.send('udp', socket, () => socket.close()));
   },
-  // One beside a long message.
+  // Sends a handle with a long message.
   sendLong: ({ length }) => {
     const socket = dgram.createSocket('udp4');
     socket.bind(0, '127.0.0.1', () => process.send('x'.repeat(length), socket, () => socket.close()));
   },
-  // Many, each with a number; acknowledged one after the other.
+  // Sends many handles, each with a number, which are acknowledged one after the other.
   sendMany: ({ count }) => {
     server = net.createServer();
     server.listen(0, '127.0.0.1', () => {
@@ -120,7 +120,7 @@ const deeds = {
       process.send('behind them');
     });
   },
-  // Sockets of a server that counts them.
+  // Sends sockets of a server that counts them.
   connections: () => server.getConnections((error, count) => process.send({ error: error?.code ?? null, count })),
   closeServer: () => server.close(() => process.send('closed')),
 };

@@ -1,5 +1,5 @@
 // A Node primary for two workers that are another program: `run_workers.js PROGRAM ARG…`.
-// Says where they listen; SIGTERM ends it when they have ended.
+// It prints their address, and SIGTERM ends it after its workers.
 'use strict';
 const cluster = require('cluster');
 

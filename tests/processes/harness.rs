@@ -17,13 +17,13 @@
 //! fn hang(args: &[String]) { … }
 //! ```
 //!
-//! | attribute | the function |
+//! | attribute | meaning |
 //! |---|---|
-//! | `#[apply(case)]` | is a test, and runs beside others |
-//! | `#[apply(storm)]` | is a test that loads the machine or measures it: it runs alone |
-//! | `#[apply(role)]` | is a program that cases start: `current_exe() role NAME ARG…` |
-//! | `#[apply(module)]` | is what `Fork::new(Module::current_exe(NAME))` runs |
-//! | `#[apply(specimen)]` | is a case that fails, for the tests of the harness |
+//! | `#[apply(case)]` | a test, which runs beside others |
+//! | `#[apply(storm)]` | a test that loads the machine or measures this process, and runs alone |
+//! | `#[apply(role)]` | a program that cases start: `current_exe() role NAME ARG…` |
+//! | `#[apply(module)]` | the function that `Fork::new(Module::current_exe(NAME))` runs |
+//! | `#[apply(specimen)]` | a case for the tests of the harness, which does not run otherwise |
 //!
 //! Below `case` or `storm`, `#[node_test("test-child-process-cwd")]` names the tests of Node's own
 //! suite whose assertions the case makes.
@@ -31,16 +31,15 @@
 //! While you work on a case: `cargo test --test processes -- --nocapture NAME`.
 //!
 //! Every case runs in a process of its own. A case fails when it panics, when it takes longer than
-//! [`CASE_MAX`], or when it leaves something behind: a descriptor, a child, a zombie, a thread of
-//! its own making, a process further down that still runs. Then the test prints what the case wrote
-//! (standard output and standard error, and those of everything it started, in one) and what each
-//! process was doing. Whatever happens, everything the case started is killed: its process group,
-//! and every process that inherited [`MARK`] in its environment, whatever group or session it is
-//! in.
+//! [`CASE_MAX`], or when it leaves something behind: a descriptor, a child, a zombie, a thread that
+//! it started, a descendant that still runs. Then the test prints the output of the case (standard
+//! output and standard error, with those of all its descendants, in one) and the state of each
+//! process. In every case all descendants are killed: the process group, and every process that
+//! inherited [`MARK`](process::MARK) in its environment, in whatever group or session.
 //!
-//! A case may change limits, environment, signals, the working directory, descriptors 0 to 2:
-//! nobody shares them. It waits for messages, pidfds and deadlines, and never sleeps until
-//! "surely done". A test that needs none of this is an ordinary `#[test]` next to the code.
+//! A case may change limits, environment, signals, the working directory and descriptors 0 to 2,
+//! because no other test shares them. Cases wait for messages, pidfds and deadlines, and never sleep
+//! until "surely done". A test that needs none of this is an ordinary `#[test]` next to the code.
 
 mod case;
 mod ledger;
@@ -59,7 +58,7 @@ pub(crate) use registry::{
     Case, Kind, Module, Role, case, cases, module, modules, register_case, role, specimen, storm,
 };
 
-/// Held by every case that runs, and by a storm alone.
+/// The lock that every case holds while it runs; a storm holds it alone.
 static RUNNING: RwLock<()> = RwLock::new(());
 
 /// Runs the cases that the command line asks for.
@@ -68,7 +67,7 @@ pub(crate) fn run_cases() -> ExitCode {
     let shows_output = args.nocapture;
     let mut cases: Vec<&'static Case> =
         cases().filter(|case| case.kind != Kind::Specimen).collect();
-    // The storms come last: a storm that waits for the cases beside it keeps a thread idle.
+    // The storms come last, because a storm that waits for other cases keeps a thread idle.
     cases.sort_by_key(|case| (case.kind == Kind::Storm, case.name()));
     let trials = cases.into_iter().map(|case| trial(case, shows_output)).collect();
     libtest_mimic::run(&args, trials).exit_code()
@@ -88,7 +87,8 @@ fn trial(case: &'static Case, shows_output: bool) -> Trial {
         }
         Ok(())
     };
-    // `.config/nextest.toml` knows a storm by this word: nextest runs each test by itself.
+    // `.config/nextest.toml` selects storms by this word: under nextest each test has a process of
+    // its own, and no lock holds between them.
     let kind = if case.kind == Kind::Storm { "storm" } else { "" };
     Trial::test(case.name(), run).with_kind(kind)
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// One source file, cut into what runs and what tests it.
 pub(crate) struct Source {
-    /// From the root of the project.
+    /// The path from the root of the project.
     pub(crate) path: String,
-    /// Without comments, and with literals emptied; the lines are those of the file.
+    /// The text without comments, and with empty literals; the lines are those of the file.
     pub(crate) code: String,
     /// The header: the lines that begin with `//!`.
     pub(crate) header: String,
@@ -22,7 +22,7 @@ impl Source {
         let header = text.lines().take_while(|line| line.starts_with("//!"));
         let header: Vec<&str> = header.collect();
         let lines: Vec<&str> = code.lines().collect();
-        // `#[cfg(test)]` and then `mod name {`: the rest of the file.
+        // The tests begin with `#[cfg(test)]` and `mod name {`, and end with the file.
         let tests_at = (0..lines.len()).find(|&at| {
             lines[at].trim() == "#[cfg(test)]"
                 && lines.get(at + 1).is_some_and(|next| {
@@ -34,7 +34,7 @@ impl Source {
         Self { path, header: header.join("\n"), tests_at, code }
     }
 
-    /// What runs outside of tests, with line numbers from 1.
+    /// Returns the lines outside of tests, with line numbers from 1.
     pub(crate) fn program(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.code.lines().take(self.tests_at))
     }
@@ -81,7 +81,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file of the workspace and of the packages beside it.
+/// Returns every Rust file of the workspace and of the packages beside it.
 pub(crate) fn sources() -> Vec<Source> {
     let mut files = Vec::new();
     for folder in ["crates", "tests", "examples", "bench", "fuzz"] {
@@ -149,7 +149,8 @@ pub(crate) fn block_comment(rest: &str) -> usize {
     }
 }
 
-/// The length of a raw string that begins here; `before` tells an `r` from the end of a name.
+/// Returns the length of a raw string that begins here; `before` distinguishes an `r` from the end
+/// of a name.
 pub(crate) fn raw_string(rest: &str, before: Option<char>) -> Option<usize> {
     if before.is_some_and(|c| c.is_alphanumeric() && c != 'b' || c == '_') {
         return None;
@@ -171,7 +172,7 @@ pub(crate) fn quoted(rest: &str, quote: u8) -> usize {
     (at + 1).min(bytes.len())
 }
 
-/// `'a'` and `'\n'`, but not the lifetime `'a`.
+/// Returns true for `'a'` and `'\n'`, and false for the lifetime `'a`.
 pub(crate) fn is_character(rest: &str) -> bool {
     let mut chars = rest.chars().skip(1);
     match chars.next() {
@@ -181,7 +182,7 @@ pub(crate) fn is_character(rest: &str) -> bool {
     }
 }
 
-/// Whether `word` stands in `line` on its own; `a::b` is found at the end of a longer path.
+/// Returns true when `word` stands in `line` on its own; `a::b` matches at the end of a longer path.
 pub(crate) fn names(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -196,7 +197,7 @@ pub(crate) fn assert_none(broken: &[String], rule: &str) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }
 
-/// Lines in `lines` of `source` that name one of `words`.
+/// Returns the lines in `lines` of `source` that use one of `words`.
 pub(crate) fn found<'a>(
     source: &'a Source,
     lines: impl Iterator<Item = (usize, &'a str)>,

@@ -1,4 +1,4 @@
-//! How children end, and how their ends are reported.
+//! The exits of children, and the reports of them.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn dropped_children_are_reaped_when_they_end() {
     for _ in 0..20 {
         drop(Command::new("true").spawn().unwrap());
     }
-    // The ledger of the case sees what is left.
+    // The ledger of the case shows a child that is left.
 }
 
 #[apply(case)]
@@ -68,7 +68,7 @@ fn exit_is_reported_although_a_grandchild_holds_the_pipe() {
     assert!(events.try_recv().is_err(), "the outputs are open still");
     sys::signal::kill(pid.trim().parse().unwrap(), Signal::KILL).unwrap();
     assert_eq!(next(), "Close(Code(4))");
-    // Dropped before, our end counts as ended too.
+    // The drop is late, because our end of the output would count as closed after it.
     drop(stdout);
 }
 
@@ -160,7 +160,7 @@ fn exits_are_reported_although_sigchld_is_ignored() {
     assert_eq!(said.stdout_text(), "code 5\nSIGKILL\n", "{}", said.stderr_text());
 }
 
-/// `children_of_a_careless_parent`: runs with SIGCHLD ignored and says how its children ended.
+/// `children_of_a_careless_parent`: runs with SIGCHLD ignored and prints how its children ended.
 #[apply(role)]
 fn children_of_a_careless_parent(_args: &[String]) {
     let five = sh("exit 5").spawn().unwrap();

@@ -1,8 +1,8 @@
-//! Node's own suite for child processes, row by row: what each of its tests asserts, asserted of
-//! ours. The rows are those of `child-process-behaviours.md` that are meaningful here.
+//! Node's own suite for child processes, row by row: the cases assert the same about this crate.
+//! The rows are those of `child-process-behaviours.md` that are meaningful here.
 //!
-//! A row is a name of a file of Node's (`parallel/` and `.js` left out). Its case names it by
-//! `#[node_test(…)]`; most are in the files beside, the others in `node`.
+//! A row is the name of one of Node's files, without `parallel/` and `.js`. Its case names it by
+//! `#[node_test(…)]`; most cases are in the files below, the others in `node`.
 
 mod exec;
 mod fork;
@@ -13,7 +13,7 @@ mod stdio;
 use crate::harness::{apply, case};
 use crate::support::node_rows;
 
-/// Rows without a test of their own here, and why.
+/// The rows without a case of their own here, and the reasons.
 const NOT: &[(&str, &str)] = &[
     ("test-listen-fd-cluster", "a row of cluster::node_suite"),
     ("test-listen-fd-ebadf", "a kind is checked where it arrives: Handle::kind in ipc"),
@@ -33,7 +33,7 @@ const NOT: &[(&str, &str)] = &[
     ("test-os-checked-function", "os-info: errors name call, errno and code"),
 ];
 
-/// PORT and ADAPT rows of the table.
+/// The number of PORT and ADAPT rows of the table.
 const ROWS: usize = 134;
 
 #[apply(case)]

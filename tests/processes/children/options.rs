@@ -18,7 +18,7 @@ fn is_root() -> bool {
 fn a_child_sees_its_own_descriptors_only() {
     let null = File::open("/dev/null").unwrap();
     let many: Vec<_> = (0..1000).map(|_| null.try_clone().unwrap()).collect();
-    // Some of them as a careless library leaves them.
+    // Some descriptors are inheritable, as a careless library leaves them.
     for file in many.iter().step_by(3) {
         sys::fd::set_close_on_exec(file.as_fd(), false).unwrap();
     }
@@ -104,13 +104,13 @@ fn users_change_as_root_and_only_then() {
     assert_eq!(ids.stdout_text(), "65534\n65533\n65533\n");
     let groups = sh("id -G").gid(1).groups([5, 6]).output().unwrap();
     assert_eq!(groups.stdout_text(), "1 5 6\n");
-    // A program that only we may run is not there for somebody else.
+    // A program that only root may run cannot be started as another user.
     let scratch = Scratch::new("users");
     let program = scratch.file("private", "#!/bin/sh\n", 0o700);
     assert!(Command::new(&program).output().unwrap().status.success());
     let error = Command::new(&program).uid(65_534).spawn().unwrap_err();
     assert_eq!((error.code(), error.step()), ("EACCES", Some(Step::Program)));
-    // Nor is a folder of PATH that only we may search.
+    // The same holds for a folder of PATH that only root may search.
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o700)).unwrap();
     let mut bare = Command::new("private");
     bare.env("PATH", format!("{}:/bin", scratch.0.display()));
@@ -131,7 +131,7 @@ fn a_full_table_of_descriptors_is_a_clear_error() {
     let before: BTreeSet<i32> = all.iter().map(number).collect();
     drop(all.pop());
     drop(all.pop());
-    // Room for a pipe and no more: what was made is closed again.
+    // There is room for one pipe and no more; the spawn closes the pipe again.
     assert_eq!(Command::new("true").spawn().unwrap_err().code(), "EMFILE");
     all.push(File::open("/dev/null").unwrap());
     all.push(File::open("/dev/null").unwrap());

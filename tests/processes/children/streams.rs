@@ -44,7 +44,7 @@ fn too_much_output_is_cut_exactly() {
 #[apply(storm)]
 fn a_hundred_loud_children_are_collected_within_bounds() {
     let script = "head -c 10485760 /dev/zero; head -c 10485760 /dev/zero >&2";
-    // Pages that earlier cases of this process touched are none of ours.
+    // The peak starts anew: it must not count pages that this process has touched before.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = kib_at_most();
     let running: Vec<_> = (0..100).map(|_| sh(script).max_buffer(65_536).exec().unwrap()).collect();
@@ -53,14 +53,14 @@ fn a_hundred_loud_children_are_collected_within_bounds() {
         assert_eq!(error.code(), "ERR_CHILD_PROCESS_STDIO_MAXBUFFER");
         assert!(error.stdout.len() + error.stderr.len() <= 2 * 65_536);
     }
-    // 100 × 2 × 64 KiB are kept, 2,000 MiB were offered.
+    // 100 × 2 × 64 KiB are kept of the 2,000 MiB that the children write.
     let grown = kib_at_most() - before;
     assert!(grown < 40 << 10, "{grown} KiB more were resident");
     let both = sh(script).max_buffer_unlimited().output().unwrap();
     assert_eq!((both.stdout.len(), both.stderr.len()), (10_485_760, 10_485_760));
 }
 
-/// The most that was ever resident of this process, in KiB.
+/// Returns the peak resident size of this process, in KiB.
 fn kib_at_most() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -72,7 +72,7 @@ fn input_is_fed_while_output_is_read() {
     let input = vec![b'x'; 4 << 20];
     let run = |command: &mut Command| command.input(input.clone()).max_buffer_unlimited().output();
     assert_eq!(run(&mut Command::new("cat")).unwrap().stdout.len(), input.len());
-    // One that does not want it all.
+    // This program reads a part of its input only.
     assert_eq!(run(Command::new("head").args(["-c", "1"])).unwrap().stdout, b"x");
     let exec = Command::new("cat").input(input.clone()).max_buffer_unlimited().exec().unwrap();
     assert_eq!(exec.wait().unwrap().stdout.len(), input.len());

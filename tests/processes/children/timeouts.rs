@@ -51,7 +51,7 @@ fn a_cancelled_token_ends_children_and_says_why() {
         (error.code(), error.error.to_string().as_str()),
         ("ABORT_ERR", "cancelled: enough")
     );
-    // Thrown before: started, and ended at once.
+    // A token that was cancelled before: the child is started, and ended at once.
     let late = sh("exec sleep 60").cancel_with(&token).kill_signal(Signal::KILL).spawn().unwrap();
     assert_eq!(late.wait().unwrap(), ExitStatus::Signal(Signal::KILL));
     assert_eq!(token.children(), 0);

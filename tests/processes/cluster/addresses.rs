@@ -15,7 +15,7 @@ fn me() -> Worker {
     Worker::current().expect("started by a primary")
 }
 
-/// `try_tcp ADDRESS` and `try_udp ADDRESS`: says how it went; once told to, again.
+/// `try_tcp ADDRESS` and `try_udp ADDRESS`: sends the outcome; tries again after each message.
 #[apply(role)]
 fn try_tcp(args: &[String]) {
     try_again(|worker| worker.listen(args[0].as_str()));
@@ -42,8 +42,8 @@ fn try_again<T>(open: impl Fn(&Worker) -> Result<T, cluster::Error>) {
     }
 }
 
-/// An address in use is an error in the worker that asked, whatever the policy, and free again
-/// it can be had by the same worker.
+/// An address in use is an error in the worker that asked, with every policy; the same worker can
+/// listen there as soon as the address is free.
 #[apply(case)]
 #[node_test("test-cluster-eaddrinuse", "test-cluster-shared-handle-bind-error")]
 fn eaddrinuse() {
@@ -60,7 +60,7 @@ fn eaddrinuse() {
     }
 }
 
-/// Of two primaries the second cannot have the address.
+/// The second of two primaries cannot bind the address of the first.
 #[apply(case)]
 #[node_test("test-cluster-bind-twice")]
 fn bind_twice() {
@@ -72,7 +72,7 @@ fn bind_twice() {
     first.end();
 }
 
-/// An address that is not ours, and a UDP port in use.
+/// A foreign address and a UDP port in use are errors.
 #[apply(case)]
 #[node_test("test-dgram-cluster-bind-error")]
 fn dgram_cluster_bind_error() {
@@ -90,7 +90,7 @@ fn dgram_cluster_bind_error() {
     }
 }
 
-/// `open_close`: opens, closes and opens again, streams and datagrams, on port 0.
+/// `open_close`: opens, closes and reopens streams and datagram sockets on port 0.
 #[apply(role)]
 fn open_close(_args: &[String]) {
     let worker = me();
@@ -107,7 +107,7 @@ fn open_close(_args: &[String]) {
     worker.draining().wait();
 }
 
-/// Which port 0 is which is kept straight while they come and go, in three workers at once.
+/// The primary keeps the sockets of port 0 apart while three workers open and close them at once.
 #[apply(case)]
 #[node_test(
     "test-cluster-child-index-net",
@@ -120,7 +120,7 @@ fn child_index() {
     pool.end();
 }
 
-/// `udp_twice`: two sockets of one worker on one port, where it says so.
+/// `udp_twice`: binds two sockets of one worker to one port, with and without `reuse_address`.
 #[apply(role)]
 fn udp_twice(_args: &[String]) {
     let worker = me();
@@ -137,7 +137,7 @@ fn udp_twice(_args: &[String]) {
     worker.draining().wait();
 }
 
-/// The second is refused, or shares the socket where the worker asks for that.
+/// The second socket is refused, or shares the first where the worker asks for that.
 #[apply(case)]
 #[node_test("test-cluster-dgram-reuse", "known_issues/test-dgram-bind-shared-ports-after-port-0")]
 fn dgram_reuse() {
@@ -146,7 +146,7 @@ fn dgram_reuse() {
     pool.end();
 }
 
-/// Under `None` a worker closes and listens again while the other keeps the port.
+/// With `None` a worker closes and listens again while the other worker keeps the port.
 #[apply(case)]
 #[node_test("test-cluster-server-restart-none")]
 fn server_restart_none() {
@@ -161,7 +161,7 @@ fn server_restart_none() {
     pool.end();
 }
 
-/// `refuse`: worker 1 accepts nothing; told to, it closes its listener.
+/// `refuse`: worker 1 accepts nothing, and closes its listener after a message.
 #[apply(role)]
 fn refuse(_args: &[String]) {
     let worker = me();
@@ -178,8 +178,8 @@ fn refuse(_args: &[String]) {
     }
 }
 
-/// What lies in the queue of a listener that is closed is given to the other worker; nobody is
-/// cut off, and nothing is left open.
+/// The connections in the queue of a closed listener are dispatched to the other worker; no client
+/// is cut off, and no descriptor stays open.
 #[apply(case)]
 #[node_test("test-cluster-worker-handle-close", "test-cluster-rr-handle-close")]
 fn worker_handle_close() {
@@ -202,7 +202,7 @@ fn worker_handle_close() {
     pool.end();
 }
 
-/// `inherited_udp`: ten datagrams from the socket that the primary was given.
+/// `inherited_udp`: reads ten datagrams from the inherited socket of the primary.
 #[apply(role)]
 fn inherited_udp(_args: &[String]) {
     let worker = me();
@@ -216,7 +216,7 @@ fn inherited_udp(_args: &[String]) {
     worker.draining().wait();
 }
 
-/// Four workers share a UDP socket of the primary's, and read ten datagrams each.
+/// Four workers share an inherited UDP socket of the primary, and read ten datagrams each.
 #[apply(case)]
 #[node_test("test-cluster-dgram-bind-fd")]
 fn dgram_bind_fd() {
@@ -233,7 +233,7 @@ fn dgram_bind_fd() {
     pool.end();
 }
 
-/// Under `None`, with a connection open, both workers end well and let go of the socket.
+/// With `None` and an open connection, both workers end with code 0 and release the socket.
 #[apply(case)]
 #[node_test("test-cluster-shared-leak")]
 fn shared_leak() {

@@ -1,13 +1,13 @@
-//! Node's own suite for `cluster`, row by row: what each of its tests asserts, asserted of ours.
-//! The rows are those that are meaningful here.
+//! Node's own suite for `cluster`, row by row: the cases assert the same about this crate. Rows
+//! without a meaning here are left out.
 //!
-//! A row is a name of a file of Node's (`parallel/` and `.js` left out). Its case, in a file
+//! A row is the name of one of Node's files, without `parallel/` and `.js`. Its case, in a file
 //! beside this one, names it by `#[node_test(…)]`.
 
 use crate::harness::{apply, case};
 use crate::support::node_rows;
 
-/// Rows without a case, and why.
+/// The rows without a case, and the reasons.
 const NOT: &[(&str, &str)] = &[
     (
         "test-dgram-cluster-close-during-bind",
@@ -24,7 +24,7 @@ const NOT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Rows that are meaningful here, and four more tests of Node's that touch `cluster`.
+/// The number of rows that are meaningful here, and four more of Node's tests that touch `cluster`.
 const ROWS: usize = 74;
 
 #[apply(case)]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::harness::{apply, case};
 use crate::support::example;
 
-/// Runs an example to its end: its standard output and standard error.
+/// Runs an example to its end; returns its standard output and standard error.
 #[track_caller]
 fn run(name: &str, args: &[&str]) -> (String, String) {
     let done = Command::new(example(name)).args(args).output().unwrap();
@@ -17,7 +17,7 @@ fn run(name: &str, args: &[&str]) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Below 600 000, as any table of primes has it.
+/// The number of primes below 600 000, from a table.
 const PRIMES: &str = "49098 primes below 600000";
 
 #[track_caller]
@@ -82,7 +82,7 @@ fn a_socket_of_another_program_is_passed_as_well() {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"hi").unwrap();
     let mut greeting = String::new();
-    // The child has closed before it read us: what it wrote has come all the same.
+    // The child has closed before it read the request; its answer arrives all the same.
     let _ = stream.read_to_string(&mut greeting);
     let hello = format!("hello {}", stream.local_addr().unwrap());
     parent.kill().unwrap();

@@ -17,7 +17,7 @@ use crate::harness::{apply, case};
 use crate::support::example;
 use crate::support::http_server::{Client, PATIENCE, Server};
 
-/// Runs the example to its end: code, standard output, standard error.
+/// Runs the example to its end; returns code, standard output and standard error.
 fn run(flags: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(example("http_cluster")).args(flags).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -157,7 +157,7 @@ fn ten_kept_alive_clients_are_released_without_an_error() {
         for client in &mut clients {
             client.get("/", "keep-alive");
         }
-        // Half are being answered when the end comes, half are idle.
+        // Half of the clients wait for an answer at the shutdown, half are idle.
         for client in &mut clients[..5] {
             client.ask("/", "keep-alive");
         }
@@ -186,7 +186,7 @@ fn a_second_interrupt_stops_at_once_with_130() {
     client.wait_until_read();
     let workers = server.workers();
     signal::kill(server.pid(), Signal::INT).unwrap();
-    // The first has been seen when the port is closed.
+    // A closed port shows that the server has seen the first signal.
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(server.address).is_ok() {
         assert!(Instant::now() < deadline, "still listening");
@@ -266,7 +266,8 @@ fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
         eprintln!("SKIPPED: this machine allows every port to everybody");
         return;
     }
-    // As nobody, who may not have port 1, and from a folder that nobody may enter.
+    // The user `nobody`, who may not bind port 1, runs the program from a folder that this user may
+    // enter.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("http_cluster");

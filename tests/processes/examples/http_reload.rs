@@ -10,18 +10,18 @@ use sys::signal::{self, Signal};
 use crate::harness::{apply, storm};
 use crate::support::http_server::{Client, Server};
 
-/// What the clients of one kind saw.
+/// The outcomes of the clients of one kind.
 #[derive(Default)]
 struct Seen {
     answered: AtomicU64,
-    /// Kept-alive connections that the server had closed when they were to be used again.
+    /// The number of kept-alive connections that the server had closed before their next request.
     closed_idle: AtomicU64,
 }
 
-/// 200 reloads in a row under clients of one request and of many; 40 where it is not CI.
+/// Runs 200 reloads in a row under clients of one request and of many, 40 outside of CI.
 ///
 /// A kept-alive connection that the server closes between two requests is no failure: the request
-/// finds it closed, without a byte of an answer, and is made again on a new one.
+/// finds it closed, without a byte of an answer, and is repeated on a new connection.
 #[apply(storm)]
 fn reloads_in_a_row_fail_no_request() {
     reload_under_load("rr", if std::env::var_os("CI").is_some() { 200 } else { 40 });
@@ -67,12 +67,12 @@ fn reload_under_load(policy: &str, reloads: u64) {
     });
     assert!(settled, "{} descriptors, before {descriptors}", open_descriptors(server.pid()));
     signal::kill(server.pid(), Signal::TERM).unwrap();
-    // Its log goes on; nobody reads it any more than this.
+    // The thread drains the rest of the log, so that the server does not block on it.
     thread::spawn(move || log.lines().for_each(drop));
     assert!(server.child.wait().unwrap().success());
 }
 
-/// Stops the clients, also when the test fails before it says so.
+/// Stops the clients on drop, also when the test fails early.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

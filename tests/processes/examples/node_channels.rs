@@ -11,7 +11,7 @@ use crate::harness::{apply, case};
 use crate::support::example;
 use crate::support::node::{node, script};
 
-/// Runs `node_parent` with this input, which ends when so many lines were printed; the folder of
+/// Runs `node_parent` with this input, which ends after this number of printed lines; the folder of
 /// the Node under test comes first in its path.
 fn parent(node: &OsString, flags: &[&str], input: &str, answers: usize) -> Output {
     let folder = Path::new(node).parent().unwrap_or(Path::new(""));

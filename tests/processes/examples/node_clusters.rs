@@ -1,5 +1,4 @@
-//! The examples for Node's cluster from outside, as a user sees them, and the two frameworks that
-//! most applications are written with.
+//! The examples for Node's cluster from outside, as a user sees them, with Express and Fastify.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +17,7 @@ use crate::support::node::{node, script};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server that says on standard output where it listens; killed if a test fails.
+/// A server that prints its address on standard output; killed if a test fails.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -40,7 +39,7 @@ impl Server {
         Self { child, address }
     }
 
-    /// One request on a connection of its own; gives the body.
+    /// Makes one request on a connection of its own; returns the body.
     fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,7 +55,7 @@ impl Server {
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
-    /// Each of the workers has answered, in whatever order they came.
+    /// Checks that each of the workers answers, in any order.
     fn all_answer(&self, workers: u32, beginning: impl Fn(u32) -> String) {
         let mut missing: Vec<_> = (1..=workers).map(&beginning).collect();
         let all = missing.clone();
@@ -72,7 +71,7 @@ impl Server {
         self.ask("GET", "/", "")
     }
 
-    /// Ends it by SIGTERM; gives its code and what it wrote on standard error.
+    /// Ends the server by SIGTERM; returns its code and its standard error.
     fn end(mut self) -> (ExitStatus, String) {
         let ended = PidFd::open(self.child.id()).unwrap();
         kill(self.child.id(), Signal::TERM).unwrap();
@@ -85,7 +84,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its workers go with it.
+        // The workers exit with the primary.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -110,7 +109,7 @@ fn node_cluster_runs_an_application_and_prints_its_events() {
         for _ in 0..10 {
             *answers.entry(server.get()).or_insert(0) += 1;
         }
-        // A worker whose answer for the one before is late is passed over.
+        // A worker with a pending acknowledgement is passed over.
         let by = |id: &str| answers.get(id).copied().unwrap_or(0);
         assert!(policy != "rr" || by("1").min(by("2")) >= 3, "{answers:?}");
         assert_eq!(by("1") + by("2"), 10, "{answers:?}");
@@ -157,7 +156,7 @@ fn rust_worker_serves_under_a_node_primary_and_alone() {
     assert!(alone.get().starts_with("hello from rust worker 0 (pid "));
 }
 
-/// Express and Fastify, from the registry, into a folder that goes again: only where CI asks.
+/// Installs Express and Fastify from the registry into a temporary folder, only in CI.
 #[apply(case)]
 fn express_and_fastify_run_unchanged() {
     if node().is_none() {

@@ -1,4 +1,4 @@
-//! The example `os_info` from outside, and its JSON beside that of a real Node.
+//! The example `os_info` from outside, and its JSON compared with that of a real Node.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ fn example() -> Command {
     Command::new(support::example("os_info"))
 }
 
-/// Runs to the end: code, standard output, standard error.
+/// Runs a command to its end; returns code, standard output and standard error.
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -32,7 +32,7 @@ fn json_of(command: &mut Command) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// What Node's `os` says: every function called without arguments, every constant.
+/// Prints Node's `os`: every function called without arguments, every constant.
 const NODE: &str = "
     const os = require('os'), all = {};
     for (const [name, value] of Object.entries(os)) {
@@ -41,7 +41,7 @@ const NODE: &str = "
     all.devNull = os.devNull; all.EOL = os.EOL; all.constants = os.constants;
     console.log(JSON.stringify(all));";
 
-/// Node's answer; `None`, said aloud, where there is no Node and none is required.
+/// Returns Node's answer; prints a line and returns `None` where Node is absent and not required.
 fn node() -> Option<Value> {
     let mut node = Command::new("node");
     if Command::new("node").arg("--version").output().is_err() {
@@ -81,7 +81,7 @@ fn every_stable_field_is_what_node_says() {
     ] {
         assert_eq!(ours[key], node[key], "{key}");
     }
-    // Node 20 does not look for a quota.
+    // Node 20 ignores the quota.
     if ours["limits"]["cpu_quota"].is_null() {
         assert_eq!(ours["availableParallelism"], node["availableParallelism"]);
     }
@@ -127,7 +127,7 @@ fn changing_values_are_near_those_of_node() {
         for name in ["user", "nice", "sys", "idle", "irq"] {
             near(name, &mine["times"][name], &its["times"][name], 20_000.0);
         }
-        // Where Node knows no speed, we may.
+        // The example may know the speed where Node does not.
         assert!(its["speed"] == 0 || mine["speed"].as_u64() > Some(0));
     }
 }
@@ -199,12 +199,13 @@ fn a_user_without_an_entry_has_numbers_and_no_names() {
             assert_eq!(json["userInfo"]["uid"], NOBODY_AT_ALL);
             assert!(json["userInfo"]["username"].is_null() && json["homedir"].is_null());
         }
-        // Not root, or the program lies where only root may go.
+        // The process is not root, or only root may enter the folder of the program.
         other => println!("SKIPPED: another user cannot run the example here: {other:?}"),
     }
 }
 
-/// Runs `script` as root of namespaces of its own; `None`, said aloud, where that is forbidden.
+/// Runs `script` as root of namespaces of its own; prints a line and returns `None` where that is
+/// forbidden.
 fn unshared(flags: &[&str], script: &str) -> Option<(Option<i32>, String, String)> {
     let allowed = Command::new("unshare").args(flags).arg("true").output();
     if !allowed.is_ok_and(|output| output.status.success()) {
@@ -239,14 +240,14 @@ fn a_system_without_proc_is_a_clear_error() {
 struct RealGroup(PathBuf);
 
 impl RealGroup {
-    /// Below the mount of `controller`, with `limits` as file and value; `None`, said aloud, where
-    /// that is not allowed.
+    /// Makes a group below the mount of `controller`, with `limits` as file and value; prints a line and
+    /// returns `None` where that is not allowed.
     fn make(controller: &str, limits: &[(&str, &str)]) -> Option<Self> {
         let v1 = Path::new("/sys/fs/cgroup").join(controller);
         let base = if v1.is_dir() { v1 } else { "/sys/fs/cgroup".into() };
         let group = Self(base.join(format!("brood-test-{controller}-{}", std::process::id())));
         let made = fs::create_dir(&group.0).and_then(|()| {
-            // The process goes one deeper: a parent's limit holds, too.
+            // The process enters the inner group: the limit of a parent holds, too.
             fs::create_dir(group.0.join("inner"))?;
             limits.iter().try_for_each(|(file, value)| fs::write(group.0.join(file), value))
         });
@@ -259,7 +260,7 @@ impl RealGroup {
         }
     }
 
-    /// What the example says inside.
+    /// Returns the JSON of the example inside the group.
     fn json(&self) -> Value {
         let script = "echo $$ > \"$1/inner/cgroup.procs\" && exec \"$0\" --json";
         let mut shell = Command::new("sh");

@@ -1,4 +1,4 @@
-//! Runs a case in a process of its own, and ends whatever it started.
+//! Runs a case in a process of its own, and ends all processes that it started.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -19,19 +19,19 @@ use crate::support::{current_exe, wait};
 /// The longest a case may take.
 pub(crate) const CASE_MAX: Duration = Duration::from_secs(45);
 
-/// The environment variable by which every process of a case is known.
+/// The environment variable that marks every process of a case.
 pub(crate) const MARK: &str = "BROOD_TEST_CASE";
 
-/// How long processes further down may take to end after the case has.
+/// The longest that descendants may take to end after the case.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
-/// Runs the case `name`; gives what it wrote, or a report of what went wrong.
+/// Runs the case `name`; returns its output, or a report of the failure.
 pub(super) fn run_case(name: &str) -> Result<String, String> {
     try_case(name, CASE_MAX, SETTLE_MAX)
 }
 
-/// Runs the case `name`, for `deadline` at most; gives what it wrote, or a report of what went
-/// wrong. What it left behind may take `settle` to go away by itself.
+/// Runs the case `name`, for `deadline` at most; returns its output, or a report of the failure.
+/// Processes and descriptors that the case leaves may take `settle` to disappear by themselves.
 pub(crate) fn try_case(name: &str, deadline: Duration, settle: Duration) -> Result<String, String> {
     assert!(deadline <= CASE_MAX, "no test takes longer than {CASE_MAX:?}");
     let settle_ms = settle.as_millis().to_string();
@@ -52,7 +52,7 @@ pub(crate) fn try_case(name: &str, deadline: Duration, settle: Duration) -> Resu
     if report.is_empty() { Ok(output) } else { Err(format!("{report}--- it wrote:\n{output}")) }
 }
 
-/// A process of this program that runs, with all its descendants. Dropping it kills and reaps them.
+/// A running process of this program, with all its descendants. `drop` kills and reaps them.
 struct Running {
     child: Child,
     mark: String,
@@ -66,7 +66,7 @@ impl Running {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{count}", std::process::id());
-        // A file and no pipe: nobody down there can keep us waiting for its end.
+        // The output is a file and no pipe, because a descendant that holds a pipe would delay its end.
         let output = tempfile::tempfile().unwrap();
         let child = Command::new(current_exe())
             .args(args)
@@ -81,14 +81,14 @@ impl Running {
         Self { child, mark, output, ended: None }
     }
 
-    /// Waits until the process itself has ended, and leaves it a zombie: so the number of its
-    /// group stays its own.
+    /// Waits until the process itself has ended, and leaves it a zombie, so that the number of its
+    /// group is not reused.
     fn ends_within(&self, deadline: Duration) -> bool {
         let ended = PidFd::open(self.child.id()).unwrap();
         sys::poll::readable(ended.as_fd(), Some(deadline)).unwrap()
     }
 
-    /// Kills whatever still runs, in the group and outside of it, and reaps the process.
+    /// Kills the descendants that still run, in the group and outside of it, and reaps the process.
     fn end(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
             return status;
@@ -96,7 +96,7 @@ impl Running {
         let _ = kill_group(self.child.id(), Signal::KILL);
         let status = self.child.wait().unwrap();
         self.ended = Some(status);
-        // Those that left the group. Again and again, in case one starts another meanwhile.
+        // These processes left the group. The loop repeats, because one may start another meanwhile.
         for _ in 0..100 {
             let escaped = self.processes();
             if escaped.is_empty() {
@@ -110,7 +110,7 @@ impl Running {
         status
     }
 
-    /// What it and its descendants have written so far.
+    /// Returns the output of the process and its descendants so far.
     fn output(&mut self) -> String {
         let mut bytes = Vec::new();
         self.output.rewind().unwrap();
@@ -118,7 +118,7 @@ impl Running {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Processes that are still there some time after the case: one line each.
+    /// Describes processes that still run after `settle`, one line each.
     fn left_behind(&self, settle: Duration) -> String {
         let until = Instant::now() + settle;
         while !self.processes().is_empty() {
@@ -130,12 +130,12 @@ impl Running {
         String::new()
     }
 
-    /// Every process of this case that is no zombie.
+    /// Returns every process of this case that is no zombie.
     fn processes(&self) -> Vec<u32> {
         let mark = format!("{MARK}={}", self.mark);
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        // A zombie has no environment any more.
+        // The kernel shows no environment of a zombie.
         let marked = |pid: &u32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
@@ -143,7 +143,7 @@ impl Running {
         pids.filter(marked).collect()
     }
 
-    /// What each process, and each of its threads, is doing.
+    /// Describes the state of each process and each of its threads.
     fn describe(&self) -> String {
         let mut text = String::new();
         for pid in self.processes() {

@@ -2,18 +2,18 @@
 //!
 //! The macros are used as attributes, `#[apply(case)]`, so that a case stays an ordinary function.
 
-/// What the harness does with a case.
+/// The way in which the harness runs a case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     /// A test that runs beside others.
     Ordinary,
     /// A test that runs alone.
     Storm,
-    /// A case that fails, for the tests of the harness.
+    /// A case that only the tests of the harness run, because it fails or hangs.
     Specimen,
 }
 
-/// The body of a test. A panic is a failure.
+/// A registered case: the body of a test, in which a panic is a failure.
 pub(crate) struct Case {
     path: &'static str,
     pub(crate) kind: Kind,
@@ -32,7 +32,7 @@ impl Case {
         Self { path, kind, node_tests, body }
     }
 
-    /// The path of the function, without the name of this program.
+    /// Returns the path of the function, without the name of this program.
     pub(crate) fn name(&self) -> &'static str {
         self.path.split_once("::").expect("a function lies in a module").1
     }
@@ -54,17 +54,17 @@ inventory::collect!(Case);
 inventory::collect!(Role);
 inventory::collect!(Module);
 
-/// Every case, in no order.
+/// Returns every case, in no order.
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
     inventory::iter::<Case>()
 }
 
-/// Every role, in no order.
+/// Returns every role, in no order.
 pub(crate) fn roles() -> impl Iterator<Item = &'static Role> {
     inventory::iter::<Role>()
 }
 
-/// Every module that can be forked by name.
+/// Returns every module that can be forked by name.
 pub(crate) fn modules() -> Vec<(&'static str, fn())> {
     inventory::iter::<Module>().map(|module| (module.name, module.run)).collect()
 }

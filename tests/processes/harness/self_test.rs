@@ -1,6 +1,6 @@
-//! The harness itself: what it notices, what it says, what it cleans up.
+//! The harness itself: the left-overs that it finds, its reports, its cleaning.
 //!
-//! Specimens are cases that fail; the cases below them look at the reports.
+//! Specimens are cases with a known outcome; the cases below them check the reports.
 
 use std::fs::File;
 use std::mem;
@@ -50,7 +50,7 @@ fn leaves_a_child() {
     drop(role("hang"));
 }
 
-/// It is adopted by init, in a group and a session of its own, and still found.
+/// Leaves a process that init adopts, in a group and a session of its own.
 #[apply(specimen)]
 fn leaves_a_grandchild() {
     let mut shell = Command::new("setsid");
@@ -85,7 +85,7 @@ fn full(name: &str) -> String {
     format!("harness::self_test::{name}")
 }
 
-/// Runs a case that must fail, and looks for what the report must say.
+/// Runs a specimen that must fail, and checks the texts of its report.
 #[track_caller]
 fn fails(name: &str, saying: &[&str]) {
     let report = try_case(name, CASE_MAX).unwrap_err();
@@ -128,7 +128,7 @@ fn an_escaped_grandchild_is_named_and_killed() {
     let (_, tail) = report.split_once("  process ").unwrap();
     let (pid, what) = tail.split_once(": ").unwrap();
     assert!(what.contains("role hang"), "{report}");
-    // Killed, which may take a moment; init may not have reaped it yet.
+    // The kill may take a moment, and init may not have reaped the process yet.
     let gone = PidFd::open(pid.parse().unwrap())
         .map_or(true, |it| sys::poll::readable(it.as_fd(), Some(Duration::from_secs(10))).unwrap());
     assert!(gone, "{report}");

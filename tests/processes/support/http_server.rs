@@ -49,13 +49,13 @@ impl Server {
         Client(BufReader::new(stream))
     }
 
-    /// One request on a connection of its own.
+    /// Makes one request on a connection of its own.
     pub(crate) fn get(&self, path: &str) -> String {
         self.connect().get(path, "close")
     }
 
     pub(crate) fn workers(&self) -> Vec<u32> {
-        // A child belongs to the thread that spawned it.
+        // The kernel lists a child under the thread that spawned it.
         std::fs::read_dir(format!("/proc/{}/task", self.pid()))
             .unwrap()
             .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
@@ -65,7 +65,7 @@ impl Server {
             .collect()
     }
 
-    /// Waits for its end and gives its code and what it wrote on standard error.
+    /// Waits for the exit; returns the code and the standard error.
     pub(crate) fn finish(mut self) -> (ExitStatus, String) {
         let ended = PidFd::open(self.pid()).unwrap();
         let mut log = String::new();
@@ -87,7 +87,7 @@ impl Drop for Server {
     }
 }
 
-/// One connection.
+/// A client with one connection.
 pub(crate) struct Client(pub(crate) BufReader<TcpStream>);
 
 impl Client {
@@ -96,7 +96,7 @@ impl Client {
         self.answer().unwrap()
     }
 
-    /// As [`get`](Self::get); `None` when the connection ends before a byte of the answer.
+    /// As [`get`](Self::get); returns `None` when the connection ends before a byte of the answer.
     pub(crate) fn try_get(&mut self, path: &str, connection: &str) -> Option<String> {
         self.try_ask(path, connection).ok()?;
         match self.0.fill_buf() {
@@ -115,8 +115,8 @@ impl Client {
         self.0.get_mut().write_all(request.as_bytes())
     }
 
-    /// Waits until the server has read all that was asked. One that had not, and closes an idle
-    /// connection meanwhile, would be right to drop the question: HTTP knows no better.
+    /// Waits until the server has read the whole request. HTTP allows a server that closes an idle
+    /// connection to drop a request that it has not read.
     pub(crate) fn wait_until_read(&self) {
         let (ours, theirs) = (self.0.get_ref().local_addr().unwrap(), self.0.get_ref().peer_addr());
         let port = |address: SocketAddr| format!(":{:04X}", address.port());

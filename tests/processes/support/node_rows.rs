@@ -3,7 +3,7 @@
 use crate::harness;
 
 /// Checks that every row of a table of `count` rows is named by a case of these modules, or has a
-/// reason in `not` why it is not, and that none is named twice.
+/// reason in `not`, and that no row is named twice.
 pub(crate) fn check(module: impl Fn(&str) -> bool, not: &[(&str, &str)], count: usize) {
     let cases = harness::cases().filter(|case| module(case.name()));
     let done: Vec<&str> = cases.flat_map(|case| case.node_tests).copied().collect();

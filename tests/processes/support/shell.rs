@@ -1,4 +1,4 @@
-//! Shell scripts as children, and what becomes of them.
+//! Shell scripts as children, and the events of a child.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +8,14 @@ use child_process::{Child, Command, Event};
 
 use crate::support::WAIT_MAX;
 
-/// A shell script as a command.
+/// Returns a command that runs a shell script.
 pub(crate) fn sh(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]);
     command
 }
 
-/// The names of all events of a child, to the last.
+/// Returns the names of all events of a child, to the last.
 pub(crate) fn story(child: &Child) -> Vec<String> {
     let events = child.events();
     let mut names = Vec::new();
@@ -28,7 +28,7 @@ pub(crate) fn story(child: &Child) -> Vec<String> {
     names
 }
 
-/// A folder that goes away by itself.
+/// A folder that is removed on drop.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
