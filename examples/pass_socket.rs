@@ -86,9 +86,9 @@ fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
 }
 
 fn visit(address: SocketAddr) -> std::io::Result<()> {
-    let mut greeting = String::new();
-    TcpStream::connect(address)?.read_to_string(&mut greeting)?;
-    print!("  a client received: {greeting}");
+    let mut reply = String::new();
+    TcpStream::connect(address)?.read_to_string(&mut reply)?;
+    print!("  a client received: {reply}");
     Ok(())
 }
 

@@ -75,11 +75,11 @@ pub(crate) fn run_cases() -> ExitCode {
 
 fn trial(case: &'static Case, shows_output: bool) -> Trial {
     let run = move || {
-        let (_alone, _beside);
+        let (_alone, _shared);
         if case.kind == Kind::Storm {
             _alone = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
         } else {
-            _beside = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
+            _shared = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
         }
         let output = process::run_case(case.name())?;
         if shows_output {

@@ -25,7 +25,6 @@ const PRIVATE: &[(&str, &str)] = &[
     ("guest", "session"),
     ("wish", "request"),
     ("wishes", "requests"),
-    ("offer", "grant"),
     ("claim", "registration"),
     ("take_up", "register"),
     ("gate", "limited_socket or acknowledgement_window"),
@@ -93,8 +92,6 @@ const RIDDLES: &[&str] = &[
     "are told",
     "has heard",
     "hears",
-    "stands in",
-    "stand in",
     "has to know",
 ];
 

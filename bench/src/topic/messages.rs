@@ -241,10 +241,10 @@ fn stream(context: &Context) -> Measure {
         Ok((remote, channel.events()?))
     });
     let link = contender(Role::Ours, "brood, on the loop", ours, move |ends| {
-        let (outlet, events) = &ends.1;
+        let (sender, events) = &ends.1;
         rate(amount, || {
             pings(times, |ping| {
-                while let Err(failed) = outlet.send(ping) {
+                while let Err(failed) = sender.send(ping) {
                     match failed.error {
                         ipc::Error::Full => std::thread::yield_now(),
                         error => return Err(error),

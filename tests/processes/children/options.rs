@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use child_process::{Command, Error, Fork, Limit, Module, Resource, Signal, Stdio, Step};
 
 use crate::harness::{apply, case};
-use crate::support::shell::{Scratch, sh};
+use crate::support::shell::{TestFolder, sh};
 
 fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").unwrap().contains("Uid:\t0\t0")
@@ -105,15 +105,15 @@ fn users_change_as_root_and_only_then() {
     let groups = sh("id -G").gid(1).groups([5, 6]).output().unwrap();
     assert_eq!(groups.stdout_text(), "1 5 6\n");
     // A program that only root may run cannot be started as another user.
-    let scratch = Scratch::new("users");
-    let program = scratch.file("private", "#!/bin/sh\n", 0o700);
+    let folder = TestFolder::new("users");
+    let program = folder.file("private", "#!/bin/sh\n", 0o700);
     assert!(Command::new(&program).output().unwrap().status.success());
     let error = Command::new(&program).uid(65_534).spawn().unwrap_err();
     assert_eq!((error.code(), error.step()), ("EACCES", Some(Step::Program)));
     // The same holds for a folder of PATH that only root may search.
-    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
     let mut bare = Command::new("private");
-    bare.env("PATH", format!("{}:/bin", scratch.0.display()));
+    bare.env("PATH", format!("{}:/bin", folder.0.display()));
     assert!(bare.output().unwrap().status.success());
     assert_eq!(bare.uid(65_534).spawn().unwrap_err().code(), "EACCES");
 }

@@ -65,8 +65,8 @@ fn sockets_are_passed_and_the_child_answers_them() {
         let line = format!("connection {number} was answered by process {child}");
         assert!(rest.contains(&line), "{stdout}");
     }
-    let greeted = rest.lines().filter(|line| line.contains("hello 127.0.0.1:"));
-    let by_child = greeted.filter(|line| line.ends_with(&format!("here is process {child}")));
+    let replies = rest.lines().filter(|line| line.contains("hello 127.0.0.1:"));
+    let by_child = replies.filter(|line| line.ends_with(&format!("here is process {child}")));
     assert_eq!(by_child.count(), 5, "{stdout}");
 }
 
@@ -81,12 +81,12 @@ fn a_socket_of_another_program_is_passed_as_well() {
     let (address, child) = (words[2].trim_end_matches(','), words[words.len() - 1]);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"hi").unwrap();
-    let mut greeting = String::new();
+    let mut reply = String::new();
     // The child has closed before it read the request; its answer arrives all the same.
-    let _ = stream.read_to_string(&mut greeting);
+    let _ = stream.read_to_string(&mut reply);
     let hello = format!("hello {}", stream.local_addr().unwrap());
     parent.kill().unwrap();
     parent.wait().unwrap();
-    assert!(greeting.starts_with(&hello), "{greeting}");
-    assert!(greeting.trim_end().ends_with(child), "{greeting}");
+    assert!(reply.starts_with(&hello), "{reply}");
+    assert!(reply.trim_end().ends_with(child), "{reply}");
 }

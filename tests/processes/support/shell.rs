@@ -29,9 +29,9 @@ pub(crate) fn story(child: &Child) -> Vec<String> {
 }
 
 /// A folder that is removed on drop.
-pub(crate) struct Scratch(pub(crate) PathBuf);
+pub(crate) struct TestFolder(pub(crate) PathBuf);
 
-impl Scratch {
+impl TestFolder {
     pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("brood-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
@@ -46,7 +46,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
