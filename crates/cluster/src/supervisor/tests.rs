@@ -46,7 +46,7 @@ impl SupervisorHarness {
         harness
     }
 
-    /// Lets an ordered worker come up and listen.
+    /// Lets a worker whose spawn was requested come up and listen.
     fn start(&mut self, worker: WorkerId) {
         self.spawned(worker);
         self.step(Input::Online { worker });
@@ -66,6 +66,7 @@ impl SupervisorHarness {
         self.step(Input::ListenRequested { worker, request: 0, address, options })
     }
 
+    /// Gives one input to the supervisor. Returns the outputs, which the queues have performed.
     fn step(&mut self, input: Input<u32>) -> Vec<Output<u32>> {
         let mut out = Vec::new();
         self.supervisor.step(input, self.now, &mut out);
@@ -130,6 +131,7 @@ impl SupervisorHarness {
         self.step(Input::Reclaimed { worker, key: 1, connections, probes })
     }
 
+    /// Lets the worker close its channel and exit with code 0.
     fn exit(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
         let mut out = self.step(Input::ChannelClosed { worker });
         out.extend(self.step(Input::Exited { worker, exit: ExitKind::Code(0) }));

@@ -1,4 +1,4 @@
-//! Every cell of the table, and what holds for every order of news.
+//! Tests of every cell of the table, and of what holds for every order of events.
 
 use super::*;
 use crate::supervisor::restart::Rng;
@@ -32,7 +32,7 @@ const EVENTS: [Event; 10] = [
     E::Due,
 ];
 
-/// A life that went this way.
+/// Returns a life after these events.
 fn after(events: &[Event]) -> Lifecycle {
     let mut life = Lifecycle::new();
     for event in events {
@@ -43,13 +43,13 @@ fn after(events: &[Event]) -> Lifecycle {
 
 type Cell = (Stage, &'static [Action]);
 
-/// The ten cells of a row, in the order of [`EVENTS`].
-fn check_row(way: &[Event], state: Stage, row: [Cell; 10]) {
-    assert_eq!(after(way).stage(), state, "{way:?}");
+/// Checks the ten cells of a row, in the order of [`EVENTS`].
+fn check_row(way: &[Event], stage: Stage, row: [Cell; 10]) {
+    assert_eq!(after(way).stage(), stage, "{way:?}");
     for (event, (next, actions)) in EVENTS.into_iter().zip(row) {
         let mut life = after(way);
-        let answered = life.step(event, Instant::now(), &TIMES);
-        assert_eq!((life.stage(), answered), (next, actions), "{state:?} and {event:?}");
+        let returned = life.step(event, Instant::now(), &TIMES);
+        assert_eq!((life.stage(), returned), (next, actions), "{stage:?} and {event:?}");
     }
 }
 
@@ -58,18 +58,18 @@ const END: &[Action] = &[Release, EXIT, Vacate];
 #[test]
 fn a_worker_that_is_being_started() {
     use S::Starting as O;
-    let row = |wish: Intent, spawned: Cell, online: Cell, listening: Cell, finish: Intent| {
+    let row = |intent: Intent, spawned: Cell, online: Cell, listening: Cell, finish: Intent| {
         [
             spawned,
             (S::Dead, &[Vacate, Forget][..]),
             online,
             listening,
             (O(finish), &[][..]),
-            (O(wish), &[][..]),
+            (O(intent), &[][..]),
             (O(W::Kill), &[][..]),
-            (O(wish), &[DISCONNECT][..]),
+            (O(intent), &[DISCONNECT][..]),
             (S::Dead, END),
-            (O(wish), &[][..]),
+            (O(intent), &[][..]),
         ]
     };
     let run =
@@ -84,7 +84,7 @@ fn a_worker_that_is_being_started() {
 }
 
 #[test]
-fn a_worker_that_is_not_heard_of() {
+fn a_worker_whose_runtime_has_not_reported() {
     check_row(
         &[E::Spawned],
         S::Started,
@@ -144,7 +144,7 @@ fn a_worker_that_listens() {
 }
 
 #[test]
-fn a_worker_whose_channel_hung_up() {
+fn a_worker_whose_channel_closed() {
     check_row(
         &[E::Spawned, E::Online, E::ChannelClosed],
         S::Disconnected,
@@ -224,7 +224,7 @@ fn a_worker_that_got_sigkill() {
 }
 
 #[test]
-fn a_worker_that_is_dead_and_may_still_hang_up() {
+fn a_dead_worker_whose_channel_has_not_closed() {
     check_row(
         &[E::Spawned, E::Exited],
         S::Dead,
@@ -244,8 +244,8 @@ fn a_worker_that_is_dead_and_may_still_hang_up() {
 }
 
 #[test]
-fn news_that_overtake_the_start() {
-    for (way, state, told) in [
+fn events_that_overtake_the_start() {
+    for (way, stage, actions) in [
         (&[E::Online][..], S::Online, &[FORK][..]),
         (&[E::Listening], S::Listening, &[FORK]),
         (&[E::ChannelClosed], S::Disconnected, &[FORK]),
@@ -254,8 +254,8 @@ fn news_that_overtake_the_start() {
         (&[E::Exited], S::Dead, &[]),
     ] {
         let mut life = after(way);
-        let answered = life.step(E::Spawned, Instant::now(), &TIMES);
-        assert_eq!((life.stage(), answered), (state, told), "{way:?}");
+        let returned = life.step(E::Spawned, Instant::now(), &TIMES);
+        assert_eq!((life.stage(), returned), (stage, actions), "{way:?}");
     }
     let mut life = after(&[E::Listening]);
     assert_eq!(life.step(E::Online, Instant::now(), &TIMES), [ONLINE]);
@@ -263,8 +263,8 @@ fn news_that_overtake_the_start() {
 }
 
 #[test]
-fn only_an_exit_that_was_asked_for_is_wanted() {
-    for (way, wanted) in [
+fn only_an_exit_after_a_request_counts_as_requested() {
+    for (way, requested) in [
         (&[E::Spawned, E::Exited][..], false),
         (&[E::Spawned, E::Kill, E::Exited], false),
         (&[E::Spawned, E::ChannelClosed, E::Due, E::Due, E::Exited], false),
@@ -274,12 +274,12 @@ fn only_an_exit_that_was_asked_for_is_wanted() {
         (&[E::Spawned, E::ChannelClosed, E::Finish, E::Exited], true),
         (&[E::Spawned, E::Finish, E::Due, E::Due, E::Exited], true),
     ] {
-        assert_eq!(after(way).exit_requested(), wanted, "{way:?}");
+        assert_eq!(after(way).exit_requested(), requested, "{way:?}");
     }
 }
 
 #[test]
-fn deadlines_belong_to_states() {
+fn deadlines_belong_to_stages() {
     let now = Instant::now();
     for (way, seconds) in [
         (&[E::Spawned][..], None),
@@ -300,7 +300,7 @@ fn deadlines_belong_to_states() {
         let deadline = life.deadline().map(|at| (at - now).as_secs());
         assert_eq!(deadline, seconds, "{way:?}");
     }
-    // News that change nothing do not put a deadline off.
+    // An event that changes nothing does not move a deadline.
     let mut life = after(&[E::Spawned, E::Finish]);
     let deadline = life.deadline();
     life.step(E::Online, now + Duration::from_secs(1), &TIMES);
@@ -318,33 +318,33 @@ fn a_worker_is_ready_when_it_listens_or_has_been_online_for_long_enough() {
 }
 
 #[test]
-fn whatever_the_order_each_thing_is_told_once() {
+fn in_every_order_of_events_each_action_is_returned_once() {
     for seed in 0..20_000 {
         let mut rng = Rng::new(seed);
         let mut life = Lifecycle::new();
-        let mut told = Vec::new();
+        let mut actions = Vec::new();
         let now = Instant::now();
         for _ in 0..30 {
             let at = usize::try_from(rng.next() % 9).unwrap();
-            told.extend(life.step(EVENTS[at], now, &TIMES).iter().cloned());
-            if told.contains(&Forget) {
+            actions.extend(life.step(EVENTS[at], now, &TIMES).iter().cloned());
+            if actions.contains(&Forget) {
                 break;
             }
-            // The core drives every life to its end.
+            // The supervisor sends `Due` until a life has ended.
             if life.deadline().is_some() && rng.next() % 4 == 0 {
-                told.extend(life.step(E::Due, now, &TIMES).iter().cloned());
+                actions.extend(life.step(E::Due, now, &TIMES).iter().cloned());
             }
-            if told.contains(&Forget) {
+            if actions.contains(&Forget) {
                 break;
             }
         }
-        for what in [FORK, ONLINE, DISCONNECT, EXIT, Vacate, Terminate, SendDisconnect] {
-            let times = told.iter().filter(|action| **action == what).count();
-            assert!(times <= 1, "seed {seed}: {what:?} {times} times");
+        for once in [FORK, ONLINE, DISCONNECT, EXIT, Vacate, Terminate, SendDisconnect] {
+            let times = actions.iter().filter(|action| **action == once).count();
+            assert!(times <= 1, "seed {seed}: {once:?} {times} times");
         }
-        if told.contains(&Forget) {
-            assert!(told.contains(&Vacate), "{seed}");
-            assert!(!told.contains(&EXIT) || told.contains(&DISCONNECT), "{seed}");
+        if actions.contains(&Forget) {
+            assert!(actions.contains(&Vacate), "{seed}");
+            assert!(!actions.contains(&EXIT) || actions.contains(&DISCONNECT), "{seed}");
         }
     }
 }
