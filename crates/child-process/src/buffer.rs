@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// Bytes up to a limit. Of a longer output exactly that many bytes are kept.
+/// Bytes up to a limit. A longer output is cut to exactly that many bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
