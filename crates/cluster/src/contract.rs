@@ -363,7 +363,7 @@ pub(crate) struct SupervisorOptions {
     /// So long a new worker may take to be ready when it is to relieve another.
     pub(crate) ready: Duration,
     /// A worker that came up may take so long to ask for what its predecessor had.
-    pub(crate) settle: Duration,
+    pub(crate) listen_grace: Duration,
     pub(crate) restart: RestartOptions,
 }
 
@@ -379,7 +379,7 @@ impl Default for SupervisorOptions {
             term: Duration::from_secs(2),
             listens: true,
             ready: Duration::from_secs(10),
-            settle: Duration::from_secs(1),
+            listen_grace: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }
     }

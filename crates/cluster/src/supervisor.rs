@@ -57,11 +57,11 @@ pub(crate) struct Supervisor<H> {
     /// Of each key that connections are dealt from; lives until its last queue is dropped.
     schedulers: BTreeMap<Key, Scheduler<H>>,
     /// Keys whose socket is being closed, or whose queues are still being read.
-    ending: BTreeMap<Key, ClosingKey>,
+    closing: BTreeMap<Key, ClosingKey>,
     /// Wishes granted again before the queue of the time before was dropped.
-    postponed: Vec<(WorkerId, Key, u32)>,
+    postponed_grants: Vec<(WorkerId, Key, u32)>,
     /// To be bound once the same address is closed.
-    deferred: Vec<(Key, Address, ListenOptions)>,
+    deferred_binds: Vec<(Key, Address, ListenOptions)>,
     /// Of the schedules that are gone.
     counters: Counters,
     reload: Option<Reload>,
@@ -144,9 +144,9 @@ impl<H: Affinity> Supervisor<H> {
             slots: Vec::new(),
             addresses: AddressTable::default(),
             schedulers: BTreeMap::new(),
-            ending: BTreeMap::new(),
-            postponed: Vec::new(),
-            deferred: Vec::new(),
+            closing: BTreeMap::new(),
+            postponed_grants: Vec::new(),
+            deferred_binds: Vec::new(),
             counters: Counters::default(),
             reload: None,
             disconnecting_all: Vec::new(),
@@ -160,7 +160,7 @@ impl<H: Affinity> Supervisor<H> {
 
     /// Takes one input and appends what is to be done.
     pub(crate) fn step(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
-        let calm = match input {
+        let reconciles = match input {
             Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
             Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
             Input::Answered { worker, key, nth, answer } => {
@@ -170,19 +170,19 @@ impl<H: Affinity> Supervisor<H> {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.writable(worker, now, out);
                 }
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::HasRoom { key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.dispatch_waiting(now, out);
                 }
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::HasRoomDelayed => {
                 let waiting = self.schedulers.values_mut().filter(|it| it.awaits_room());
                 waiting.for_each(|scheduler| scheduler.dispatch_waiting(now, out));
                 self.room_poll_at = Some(now + TICK);
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::NoOwnSocket { worker, key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
@@ -206,7 +206,7 @@ impl<H: Affinity> Supervisor<H> {
                 true
             }
         };
-        if calm && self.mode != Mode::Finished {
+        if reconciles && self.mode != Mode::Finished {
             self.reconcile(now, out);
         }
     }
@@ -216,7 +216,7 @@ impl<H: Affinity> Supervisor<H> {
         match input {
             Input::Start(slots) => {
                 // What was forked before counts.
-                let wanted = self.slots.iter().rposition(|place| place.wanted);
+                let wanted = self.slots.iter().rposition(|slot_entry| slot_entry.wanted);
                 let least = wanted.map_or(0, |at| SlotId::try_from(at + 1).unwrap_or(SlotId::MAX));
                 self.scale(slots.max(least), now, out);
             }
@@ -261,7 +261,7 @@ impl<H: Affinity> Supervisor<H> {
             }
             Input::ChannelClosed { worker } => {
                 self.apply(worker, Event::ChannelClosed, None, now, out);
-                self.hung_up(worker, out);
+                self.channel_closed(worker, out);
             }
             Input::Exited { worker, exit } => {
                 self.apply(worker, Event::Exited, Some(Cause::Exited(exit)), now, out);
@@ -306,7 +306,7 @@ impl<H: Affinity> Supervisor<H> {
     /// The worker sits in its slot, and does not just leave or come.
     #[cfg(test)]
     pub(crate) fn holds_slot(&self, worker: WorkerId) -> bool {
-        self.slots.iter().any(|place| place.worker == Some(worker))
+        self.slots.iter().any(|slot_entry| slot_entry.worker == Some(worker))
     }
 
     /// The worker was asked to end, by the user or for a successor's sake.
@@ -335,7 +335,7 @@ impl<H: Affinity> Supervisor<H> {
     ) -> bool {
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.accepted(connection, now, out);
-            return !self.ending.is_empty();
+            return !self.closing.is_empty();
         }
         let reason = self.close_reason();
         self.counters.accepted += 1;
@@ -356,7 +356,7 @@ impl<H: Affinity> Supervisor<H> {
         let health = scheduler.depth(worker, records, now, out);
         let gone = scheduler.has_removed();
         match health {
-            WorkerHealth::Responsive => gone || !self.ending.is_empty(),
+            WorkerHealth::Responsive => gone || !self.closing.is_empty(),
             WorkerHealth::Unresponsive => {
                 self.unresponsive(worker, now, out);
                 true
@@ -373,7 +373,7 @@ impl<H: Affinity> Supervisor<H> {
     ) -> bool {
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.answered(worker, nth, answer, now, out);
-            return scheduler.has_removed() || !self.ending.is_empty();
+            return scheduler.has_removed() || !self.closing.is_empty();
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
             self.close_all([connection], out);
@@ -389,7 +389,7 @@ impl<H: Affinity> Supervisor<H> {
             self.unresponsive(*worker, now, out);
         }
         if self.control_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
-            return !self.ending.is_empty();
+            return !self.closing.is_empty();
         }
         let due = |entry: &WorkerEntry| entry.life.deadline().is_some_and(|at| at <= now);
         // Again where a time is 0 and the next state is over at once.
@@ -400,8 +400,8 @@ impl<H: Affinity> Supervisor<H> {
             self.apply(worker, Event::Due, None, now, out);
         }
         for slot in (0..).take(self.slots.len()) {
-            let place = self.place(slot);
-            if place.restart_at.is_some_and(|at| at <= now) && place.worker.is_none() {
+            let slot_entry = self.slot_mut(slot);
+            if slot_entry.restart_at.is_some_and(|at| at <= now) && slot_entry.worker.is_none() {
                 self.spawn(slot, false, out);
             }
         }

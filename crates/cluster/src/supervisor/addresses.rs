@@ -29,7 +29,7 @@ pub(crate) struct AddressTable {
 
 #[derive(Debug)]
 struct Entry {
-    asked: Address,
+    requested: Address,
     /// Tells wishes for port 0 apart; 0 for all others.
     index: u32,
     state: EntryState,
@@ -88,37 +88,39 @@ pub(crate) enum Resolution {
 
 impl AddressTable {
     /// A worker wants to listen.
-    pub(crate) fn ask(
+    pub(crate) fn request_address(
         &mut self,
         worker: WorkerId,
         slot: SlotId,
         request: u32,
-        wish: ListenRequest<'_>,
+        listen_request: ListenRequest<'_>,
     ) -> Resolution {
-        let address = wish.address;
+        let address = listen_request.address;
         let indexed = address.is_port_0();
         let index = if indexed { self.next_index(worker, address) } else { 0 };
-        let holder = Holder { worker, indexed, open_max: wish.open_max };
+        let holder = Holder { worker, indexed, open_max: listen_request.open_max };
         let shared = self.entries.iter_mut().find(|(_, entry)| entry.is(address, index));
         let Some((key, entry)) = shared else {
             self.last_key += 1;
             let state = EntryState::Binding(vec![(worker, request)]);
-            let (asked, holders, reservations) = (address.clone(), vec![holder], Vec::new());
-            let data = wish.data;
-            self.entries
-                .insert(self.last_key, Entry { asked, index, state, holders, reservations, data });
+            let (requested, holders, reservations) = (address.clone(), vec![holder], Vec::new());
+            let data = listen_request.data;
+            self.entries.insert(
+                self.last_key,
+                Entry { requested, index, state, holders, reservations, data },
+            );
             return Resolution::Bind(self.last_key);
         };
-        if entry.is_held_by(worker) && !(wish.again && address.is_datagram()) {
+        if entry.is_held_by(worker) && !(listen_request.again && address.is_datagram()) {
             if indexed {
                 // It holds this one by its number: port 0 means the next.
                 self.index_back(worker, address);
-                return self.ask(worker, slot, request, wish);
+                return self.request_address(worker, slot, request, listen_request);
             }
             return Resolution::Refuse(EADDRINUSE);
         }
         if entry.data.is_none() {
-            entry.data = wish.data;
+            entry.data = listen_request.data;
         }
         entry.holders.push(holder);
         entry.reservations.retain(|reservation| *reservation != slot);
@@ -173,15 +175,15 @@ impl AddressTable {
             waiting.retain(|(waiter, _)| *waiter != worker);
         }
         if holder.indexed {
-            let asked = entry.asked.clone();
-            self.index_back(worker, &asked);
+            let requested = entry.requested.clone();
+            self.index_back(worker, &requested);
             // Indexes begin anew when a worker holds none, as in Node.
             self.indexes.retain(|_, index| index.held > 0);
         }
     }
 
     /// A worker ended; with `reservation`, its slot gets another one, which will ask again.
-    pub(crate) fn died(&mut self, worker: WorkerId, reservation: Option<SlotId>) {
+    pub(crate) fn worker_ended(&mut self, worker: WorkerId, reservation: Option<SlotId>) {
         for key in self.held_by(worker) {
             while self.holds(worker, key) {
                 self.release(worker, key);
@@ -251,8 +253,8 @@ impl AddressTable {
     }
 
     /// The address a key was asked for by.
-    pub(crate) fn asked(&self, key: Key) -> Option<&Address> {
-        self.entries.get(&key).map(|entry| &entry.asked)
+    pub(crate) fn requested(&self, key: Key) -> Option<&Address> {
+        self.entries.get(&key).map(|entry| &entry.requested)
     }
 
     pub(crate) fn holds(&self, worker: WorkerId, key: Key) -> bool {
@@ -265,13 +267,13 @@ impl AddressTable {
     }
 
     /// The bound keys that nobody is heir to and no holder for whom `counts` is true holds.
-    pub(crate) fn unwanted(&self, counts: impl Fn(WorkerId) -> bool) -> Vec<Key> {
-        let unwanted = |entry: &Entry| {
+    pub(crate) fn unused(&self, counts: impl Fn(WorkerId) -> bool) -> Vec<Key> {
+        let unused = |entry: &Entry| {
             matches!(entry.state, EntryState::Bound(_))
                 && entry.reservations.is_empty()
                 && !entry.holders.iter().any(|holder| counts(holder.worker))
         };
-        self.entries.iter().filter(|(_, entry)| unwanted(entry)).map(|(key, _)| *key).collect()
+        self.entries.iter().filter(|(_, entry)| unused(entry)).map(|(key, _)| *key).collect()
     }
 
     /// No socket is open or being opened or closed.
@@ -299,7 +301,7 @@ impl Entry {
             EntryState::Unbinding(_) => false,
             EntryState::Bound(bound) if bound == address => true,
             EntryState::Bound(_) | EntryState::Binding(_) => {
-                self.asked == *address && self.index == index
+                self.requested == *address && self.index == index
             }
         }
     }
@@ -319,30 +321,32 @@ mod tests {
     }
 
     /// Worker n sits in slot n, and its requests do not matter.
-    fn ask(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
-        entries.ask(worker, worker, 0, wish(&at(address)))
+    fn request_address(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
+        entries.request_address(worker, worker, 0, listen_request(&at(address)))
     }
 
-    fn wish(address: &Address) -> ListenRequest<'_> {
+    fn listen_request(address: &Address) -> ListenRequest<'_> {
         ListenRequest { address, again: false, open_max: None, data: None }
     }
 
-    fn bind(entries: &mut AddressTable, worker: WorkerId, asked: &str, bound: &str) -> Key {
-        let Resolution::Bind(key) = ask(entries, worker, asked) else { panic!("shared") };
+    fn bind(entries: &mut AddressTable, worker: WorkerId, requested: &str, bound: &str) -> Key {
+        let Resolution::Bind(key) = request_address(entries, worker, requested) else {
+            panic!("shared")
+        };
         assert_eq!(entries.bound(key, Ok(at(bound))), [(worker, 0)]);
         key
     }
 
-    fn unwanted(entries: &AddressTable) -> Vec<Key> {
-        entries.unwanted(|_| true)
+    fn unused(entries: &AddressTable) -> Vec<Key> {
+        entries.unused(|_| true)
     }
 
     #[test]
     fn the_same_address_is_opened_once_and_shared() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "127.0.0.1:80", "127.0.0.1:80");
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:80"), Resolution::Grant(key));
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:81"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:80"), Resolution::Grant(key));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:81"), Resolution::Bind(key + 1));
         assert_eq!(entries.address(key), Some(&at("127.0.0.1:80")));
         assert_eq!(entries.address(key + 1), None);
         assert_eq!(entries.held_by(2), [key, key + 1]);
@@ -351,10 +355,19 @@ mod tests {
     #[test]
     fn wishes_that_come_while_it_is_opened_wait_for_the_one_answer() {
         let mut entries = AddressTable::default();
-        assert_eq!(entries.ask(1, 1, 10, wish(&at("[::1]:80"))), Resolution::Bind(1));
-        assert_eq!(entries.ask(2, 2, 20, wish(&at("[::1]:80"))), Resolution::Wait);
-        assert_eq!(entries.ask(3, 3, 30, wish(&at("[::1]:80"))), Resolution::Wait);
-        entries.died(2, None);
+        assert_eq!(
+            entries.request_address(1, 1, 10, listen_request(&at("[::1]:80"))),
+            Resolution::Bind(1)
+        );
+        assert_eq!(
+            entries.request_address(2, 2, 20, listen_request(&at("[::1]:80"))),
+            Resolution::Wait
+        );
+        assert_eq!(
+            entries.request_address(3, 3, 30, listen_request(&at("[::1]:80"))),
+            Resolution::Wait
+        );
+        entries.worker_ended(2, None);
         assert_eq!(entries.bound(1, Ok(at("[::1]:80"))), [(1, 10), (3, 30)]);
         assert!(entries.bound(1, Ok(at("[::1]:80"))).is_empty());
     }
@@ -362,11 +375,11 @@ mod tests {
     #[test]
     fn a_failure_answers_all_that_wait_and_is_not_kept() {
         let mut entries = AddressTable::default();
-        assert_eq!(ask(&mut entries, 1, "127.0.0.1:0"), Resolution::Bind(1));
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Wait);
+        assert_eq!(request_address(&mut entries, 1, "127.0.0.1:0"), Resolution::Bind(1));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Wait);
         assert_eq!(entries.bound(1, Err(13)), [(1, 0), (2, 0)]);
         assert!(entries.is_empty() && entries.indexes.is_empty());
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(2));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(2));
     }
 
     #[test]
@@ -375,10 +388,10 @@ mod tests {
         let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
         let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
         assert_ne!(first, second);
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(first));
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(second));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(first));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(second));
         // Another address counts for itself.
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(3));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(3));
     }
 
     #[test]
@@ -387,19 +400,22 @@ mod tests {
         let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
         let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
         entries.release(1, first);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:0"), Resolution::Bind(3));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Bind(3));
         entries.release(1, second);
         entries.release(1, 3);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:0"), Resolution::Grant(first));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Grant(first));
     }
 
     #[test]
     fn the_number_behind_port_0_is_the_same_key() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:4001"), Resolution::Grant(key));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:4001"), Resolution::Refuse(EADDRINUSE));
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:4001"), Resolution::Grant(key));
+        assert_eq!(
+            request_address(&mut entries, 1, "0.0.0.0:4001"),
+            Resolution::Refuse(EADDRINUSE)
+        );
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Bind(key + 1));
         entries.release(2, key);
         assert_eq!(entries.held_by(1), [key]);
     }
@@ -407,42 +423,45 @@ mod tests {
     #[test]
     fn one_worker_cannot_hold_an_address_twice() {
         let mut entries = AddressTable::default();
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Bind(1));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Bind(1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
         entries.bound(1, Ok(at("0.0.0.0:80")));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
         entries.release(1, 1);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Grant(1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Grant(1));
     }
 
     #[test]
     fn a_key_is_wanted_until_its_last_holder_closes_it() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
-        ask(&mut entries, 2, "0.0.0.0:80");
+        request_address(&mut entries, 2, "0.0.0.0:80");
         entries.release(1, key);
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(entries.unwanted(|worker| worker != 2), [key]);
+        assert!(unused(&entries).is_empty());
+        assert_eq!(entries.unused(|worker| worker != 2), [key]);
         entries.release(2, key);
-        assert_eq!(unwanted(&entries), [key]);
+        assert_eq!(unused(&entries), [key]);
     }
 
     #[test]
     fn a_dead_holders_slot_keeps_the_key_until_its_next_worker_asks_or_none_comes() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-        entries.died(1, Some(7));
-        assert!(unwanted(&entries).is_empty());
+        entries.worker_ended(1, Some(7));
+        assert!(unused(&entries).is_empty());
         // The replacement died before it asked.
-        entries.died(2, Some(7));
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(entries.ask(3, 7, 0, wish(&at("0.0.0.0:0"))), Resolution::Grant(key));
+        entries.worker_ended(2, Some(7));
+        assert!(unused(&entries).is_empty());
+        assert_eq!(
+            entries.request_address(3, 7, 0, listen_request(&at("0.0.0.0:0"))),
+            Resolution::Grant(key)
+        );
         entries.release(3, key);
-        assert_eq!(unwanted(&entries), [key]);
-        entries.ask(4, 8, 0, wish(&at("0.0.0.0:0")));
-        entries.died(4, Some(8));
+        assert_eq!(unused(&entries), [key]);
+        entries.request_address(4, 8, 0, listen_request(&at("0.0.0.0:0")));
+        entries.worker_ended(4, Some(8));
         entries.drop_reservation(8);
-        assert_eq!(unwanted(&entries), [key]);
+        assert_eq!(unused(&entries), [key]);
     }
 
     #[test]
@@ -450,9 +469,9 @@ mod tests {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
         entries.unbind(key);
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:80"), Resolution::Bind(key + 1));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Wait);
+        assert!(unused(&entries).is_empty());
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:80"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Wait);
         entries.unbound(key);
         assert_eq!(entries.held_by(1), [key + 1]);
         entries.bound(key + 1, Err(98));
@@ -469,10 +488,10 @@ mod tests {
             open_max: None,
             data: data.map(|text| text.as_bytes().to_vec()),
         };
-        assert_eq!(entries.ask(1, 1, 0, with(None)), Resolution::Bind(1));
+        assert_eq!(entries.request_address(1, 1, 0, with(None)), Resolution::Bind(1));
         assert_eq!(entries.data(1), None);
-        assert_eq!(entries.ask(2, 2, 0, with(Some("first"))), Resolution::Wait);
-        assert_eq!(entries.ask(3, 3, 0, with(Some("second"))), Resolution::Wait);
+        assert_eq!(entries.request_address(2, 2, 0, with(Some("first"))), Resolution::Wait);
+        assert_eq!(entries.request_address(3, 3, 0, with(Some("second"))), Resolution::Wait);
         assert_eq!(entries.data(1), Some(&b"first"[..]));
         entries.bound(1, Err(98));
         assert_eq!(entries.data(1), None);
@@ -483,9 +502,10 @@ mod tests {
         let mut entries = AddressTable::default();
         let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
         let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
-            let wish = |again| ListenRequest { address, again, open_max: None, data: None };
-            entries.ask(1, 1, 0, wish(again));
-            entries.ask(1, 1, 0, wish(again))
+            let listen_request =
+                |again| ListenRequest { address, again, open_max: None, data: None };
+            entries.request_address(1, 1, 0, listen_request(again));
+            entries.request_address(1, 1, 0, listen_request(again))
         });
         assert_eq!(twice(&tcp, true), Resolution::Refuse(EADDRINUSE));
         assert_eq!(twice(&udp, false), Resolution::Refuse(EADDRINUSE));

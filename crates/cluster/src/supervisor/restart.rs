@@ -83,14 +83,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    struct SlotId {
+    struct Restarts {
         options: RestartOptions,
         backoff: Backoff,
         rng: Rng,
         now: Instant,
     }
 
-    impl SlotId {
+    impl Restarts {
         fn new(options: RestartOptions) -> Self {
             let backoff = Backoff::new(&options);
             Self { options, backoff, rng: Rng::new(1), now: Instant::now() }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn five_restarts_are_immediate_and_then_each_waits_twice_as_long() {
-        let mut slot = SlotId::new(RestartOptions::default());
+        let mut slot = Restarts::new(RestartOptions::default());
         for _ in 0..5 {
             assert_eq!(slot.wait_after(Duration::ZERO), Duration::ZERO);
         }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn listening_earns_immediate_restarts_up_to_the_burst() {
-        let mut slot = SlotId::new(RestartOptions::default());
+        let mut slot = Restarts::new(RestartOptions::default());
         slot.empty();
         assert_eq!(slot.wait_after(1000 * MS), Duration::ZERO);
         assert!(slot.wait_after(600 * MS) > Duration::ZERO);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn listening_long_resets_the_wait() {
-        let mut slot = SlotId::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        let mut slot = Restarts::new(RestartOptions { burst: 0, ..RestartOptions::default() });
         for _ in 0..6 {
             slot.wait_after(Duration::ZERO);
         }
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn without_a_burst_every_restart_waits() {
-        let mut slot = SlotId::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        let mut slot = Restarts::new(RestartOptions { burst: 0, ..RestartOptions::default() });
         assert!(slot.wait_after(3600 * 1000 * MS) >= 75 * MS);
     }
 
     #[test]
     fn the_same_seed_gives_the_same_waits() {
         let waits = |seed| {
-            let mut slot = SlotId::new(RestartOptions::default());
+            let mut slot = Restarts::new(RestartOptions::default());
             slot.rng = Rng::new(seed);
             (0..20).map(|_| slot.wait_after(Duration::ZERO)).collect::<Vec<_>>()
         };

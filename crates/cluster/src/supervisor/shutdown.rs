@@ -36,18 +36,18 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn retire(&mut self, slots: &[SlotId], now: Instant, out: &mut Vec<Output<H>>) {
         let mut leaving = Vec::new();
         for slot in slots {
-            let place = self.place(*slot);
-            place.wanted = false;
-            place.restart_at = None;
-            leaving.extend(place.worker);
-            leaving.extend(place.successor.take());
+            let slot_entry = self.slot_mut(*slot);
+            slot_entry.wanted = false;
+            slot_entry.restart_at = None;
+            leaving.extend(slot_entry.worker);
+            leaving.extend(slot_entry.successor.take());
             self.addresses.drop_reservation(*slot);
         }
         for worker in &leaving {
             self.apply(*worker, Event::Finish, None, now, out);
         }
         // First those addresses that nobody else serves: their queues stay in use for now.
-        self.give_up_unwanted(now, out);
+        self.close_unused_addresses(now, out);
         for worker in leaving {
             self.leave_schedulers(worker, out);
         }
@@ -56,7 +56,7 @@ impl<H: Affinity> Supervisor<H> {
     /// Nothing more is dealt to the worker, where others serve.
     pub(super) fn leave_schedulers(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         for (key, scheduler) in &mut self.schedulers {
-            if !self.ending.contains_key(key) {
+            if !self.closing.contains_key(key) {
                 scheduler.drain_backend(worker, out);
             }
         }
@@ -65,10 +65,10 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn disconnect(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         let Some(slot) = self.workers.get(&worker).map(|entry| entry.slot) else { return };
         // A worker of the time before, dead already, has no say about its slot.
-        let place = self.place(slot);
-        if place.worker == Some(worker) {
+        let slot_entry = self.slot_mut(slot);
+        if slot_entry.worker == Some(worker) {
             self.retire(&[slot], now, out);
-        } else if place.successor.take_if(|it| *it == worker).is_some() {
+        } else if slot_entry.successor.take_if(|it| *it == worker).is_some() {
             self.apply(worker, Event::Finish, None, now, out);
             self.leave_schedulers(worker, out);
         }
@@ -111,17 +111,17 @@ impl<H: Affinity> Supervisor<H> {
     /// Draws the conclusions.
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         self.collect_gone();
-        if !self.postponed.is_empty() {
+        if !self.postponed_grants.is_empty() {
             self.grant_postponed(out);
         }
         self.advance_reload(now, out);
         self.expire_reservations(now);
-        self.give_up_unwanted(now, out);
-        for key in self.ending.keys().copied().collect::<Vec<_>>() {
-            self.end(key, now, out);
+        self.close_unused_addresses(now, out);
+        for key in self.closing.keys().copied().collect::<Vec<_>>() {
+            self.advance_closing(key, now, out);
         }
         self.collect_gone();
-        self.emit_disconnects(now, out);
+        self.apply_ended_queues(now, out);
         self.emit_ready(out);
         self.finish(out);
         self.control_deadline = self.control_deadline(now);
@@ -140,39 +140,39 @@ impl<H: Affinity> Supervisor<H> {
 
     /// A worker that came up and did not ask for what its predecessor held never will.
     fn expire_reservations(&mut self, now: Instant) {
-        for (slot, place) in (0..).zip(&mut self.slots) {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
+        for (slot, slot_entry) in (0..).zip(&mut self.slots) {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
             let up = entry.is_some_and(|entry| entry.life.is_ready());
             if !up || !self.addresses.is_reserved(slot) {
-                place.reserved_until = None;
+                slot_entry.reserved_until = None;
                 continue;
             }
-            if place.reserved_until.is_none() {
-                place.reserved_until = now.checked_add(self.options.settle);
+            if slot_entry.reserved_until.is_none() {
+                slot_entry.reserved_until = now.checked_add(self.options.listen_grace);
             }
-            if place.reserved_until.is_some_and(|until| until <= now) {
-                place.reserved_until = None;
+            if slot_entry.reserved_until.is_some_and(|until| until <= now) {
+                slot_entry.reserved_until = None;
                 self.addresses.drop_reservation(slot);
             }
         }
     }
 
-    pub(super) fn give_up_unwanted(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+    pub(super) fn close_unused_addresses(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         // Somebody is still to come who may want any of them.
-        let coming = |place: &Slot| {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
-            place.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
+        let coming = |slot_entry: &Slot| {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
+            slot_entry.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
         };
         if self.slots.iter().any(coming) {
             return;
         }
         let stays = |worker| self.workers.get(&worker).is_some_and(|m| !m.life.exit_requested());
-        for key in self.addresses.unwanted(stays) {
-            self.give_up(key, now, out);
+        for key in self.addresses.unused(stays) {
+            self.close_address(key, now, out);
         }
     }
 
-    fn give_up(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+    fn close_address(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let mut drain = false;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.close_address(out);
@@ -180,7 +180,7 @@ impl<H: Affinity> Supervisor<H> {
         }
         self.addresses.unbind(key);
         let forced_at = now.checked_add(self.options.disconnect / 2);
-        self.ending.insert(key, ClosingKey { unbound: false, forced_at });
+        self.closing.insert(key, ClosingKey { unbound: false, forced_at });
         out.push(Output::Unbind { key, drain });
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.lift_limits(now, out);
@@ -190,42 +190,42 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn unbound(&mut self, key: Key, out: &mut Vec<Output<H>>) {
         self.addresses.unbound(key);
         self.bind_deferred(out);
-        if let Some(ending) = self.ending.get_mut(&key) {
-            ending.unbound = true;
+        if let Some(closing) = self.closing.get_mut(&key) {
+            closing.unbound = true;
         }
     }
 
     /// Takes an address that is given up one step further, if its time has come.
-    fn end(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+    fn advance_closing(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let reason = self.close_reason();
-        let Some(ending) = self.ending.get(&key) else { return };
-        let forced = ending.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
+        let Some(closing) = self.closing.get(&key) else { return };
+        let forced = closing.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             // What a worker leaves unread can be given to another as long as there is one.
             let busy = scheduler.is_reclaiming()
                 || scheduler.has_unread_and_another_backend()
                 || (scheduler.has_serving_backend()
                     && (scheduler.has_waiting() || scheduler.may_reclaim_more()));
-            if !forced && (busy || !ending.unbound) {
+            if !forced && (busy || !closing.unbound) {
                 return;
             }
             scheduler.close_waiting(reason, out);
             scheduler.drain_all(out);
-            if scheduler.has_backends() || !ending.unbound {
+            if scheduler.has_backends() || !closing.unbound {
                 return;
             }
-        } else if !ending.unbound {
+        } else if !closing.unbound {
             return;
         }
         self.collect_gone();
         if let Some(scheduler) = self.schedulers.remove(&key) {
             self.counters.add(&scheduler.counters());
         }
-        self.ending.remove(&key);
+        self.closing.remove(&key);
     }
 
     /// Tells those who are to finish, once nothing more comes to them.
-    fn emit_disconnects(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+    fn apply_ended_queues(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         let ended =
             |worker: &WorkerId| self.schedulers.values().all(|it| it.may_disconnect(*worker));
         let waiting = self.workers.iter().filter(|(_, entry)| entry.life.awaits_queues());
@@ -240,12 +240,12 @@ impl<H: Affinity> Supervisor<H> {
             return;
         }
         // Nobody wanted is nobody ready: that is told as idle, or as the end.
-        if !self.slots.iter().any(|place| place.wanted) {
+        if !self.slots.iter().any(|slot_entry| slot_entry.wanted) {
             return;
         }
-        let ready = |place: &Slot| {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
-            !place.wanted || entry.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
+        let ready = |slot_entry: &Slot| {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
+            !slot_entry.wanted || entry.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
         };
         if self.slots.iter().all(ready) {
             self.ready_due = false;
@@ -255,12 +255,12 @@ impl<H: Affinity> Supervisor<H> {
 
     fn finish(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |entry: &WorkerEntry| !entry.life.is_dead();
-        let deserted = self.slots.iter().all(|place| !place.wanted);
+        let deserted = self.slots.iter().all(|slot_entry| !slot_entry.wanted);
         let running = self.mode == Mode::Running;
         if (running && !deserted)
             || self.workers.values().any(alive)
             || !self.addresses.is_empty()
-            || !self.ending.is_empty()
+            || !self.closing.is_empty()
             || !self.schedulers.is_empty()
         {
             return self.complete_disconnect_all(out);
@@ -287,7 +287,7 @@ impl<H: Affinity> Supervisor<H> {
     fn complete_disconnect_all(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
         // What is bound for one that is gone is yet to be closed.
-        let closing = !self.ending.is_empty() || self.addresses.is_binding();
+        let closing = !self.closing.is_empty() || self.addresses.is_binding();
         self.disconnecting_all.retain(|disconnecting_all| {
             let waits = closing || disconnecting_all.workers.iter().any(alive);
             if !waits {
@@ -299,10 +299,12 @@ impl<H: Affinity> Supervisor<H> {
 
     fn control_deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.workers.values().filter_map(|entry| entry.life.deadline());
-        let restarts =
-            self.slots.iter().flat_map(|place| place.restart_at.or(place.reserved_until));
+        let restarts = self
+            .slots
+            .iter()
+            .flat_map(|slot_entry| slot_entry.restart_at.or(slot_entry.reserved_until));
         let ends =
-            self.ending.values().filter_map(|ending| ending.forced_at.filter(|at| *at > now));
+            self.closing.values().filter_map(|closing| closing.forced_at.filter(|at| *at > now));
         lives.chain(restarts).chain(ends).chain(self.reload_deadline()).min()
     }
 
