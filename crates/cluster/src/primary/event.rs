@@ -28,11 +28,11 @@ pub(crate) enum Kind {
 /// A change in the cluster, in the order in which changes happen.
 ///
 /// [`Primary::events`](crate::Primary::events) returns the queue of events; callbacks such as
-/// [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line for a
-/// log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
+/// [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line for
+/// a log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
 ///
-/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are not
-/// in Node.
+/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are
+/// not in Node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -1,4 +1,6 @@
-//! Workers and their listeners: wishes, grants, and what comes back out of queues.
+//! Listen requests of workers: from the request to the grant, and back to the closed listener.
+//!
+//! Here also end connections that come back out of queues whose scheduler is gone.
 //!
 //! Pure.
 
@@ -53,7 +55,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Binds what waited for an address to be closed, if somebody still waits for it.
+    /// Binds addresses that waited for the same address to be closed, if a worker still waits.
     pub(super) fn bind_deferred(&mut self, out: &mut Vec<Output<H>>) {
         for (key, address, options) in std::mem::take(&mut self.deferred_binds) {
             let waiting = self.addresses.waiting(key);
@@ -89,7 +91,7 @@ impl<H: Affinity> Supervisor<H> {
             }
         }
         if failure.is_some() {
-            // Never used: nothing was accepted.
+            // The scheduler was never used, because nothing was accepted.
             self.schedulers.remove(&key);
         }
     }
@@ -102,7 +104,7 @@ impl<H: Affinity> Supervisor<H> {
         let has_socket_per_slot = asked.is_some_and(|it| self.has_socket_per_slot(it));
         let access = match self.schedulers.get_mut(&key) {
             None => Access::Shared,
-            // The queue of the time before has the same name.
+            // The earlier queue of this worker and key still exists under the same name.
             Some(scheduler) if scheduler.has_backend(worker) => {
                 return self.postponed_grants.push((worker, key, request));
             }
@@ -141,7 +143,7 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Grant { worker, request, result: Err(errno) });
     }
 
-    /// Grants what waited for a queue to be dropped.
+    /// Grants requests that waited for an earlier queue to be dropped.
     pub(super) fn grant_postponed(&mut self, out: &mut Vec<Output<H>>) {
         for (worker, key, request) in std::mem::take(&mut self.postponed_grants) {
             if self.may_serve(worker) && self.addresses.address(key).is_some() {
@@ -227,7 +229,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Connections out of a queue that nobody knows any more.
+    /// Closes connections out of a queue whose scheduler is gone.
     pub(super) fn close_all(
         &mut self,
         connections: impl IntoIterator<Item = H>,
@@ -241,7 +243,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// The primary accepts and deals.
+    /// Whether the primary accepts at this address and dispatches.
     fn dispatches(&self, address: &Address) -> bool {
         match self.options.policy {
             Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky | Policy::ReusePort => {

@@ -1,11 +1,11 @@
-//! A rolling reload: one slot after the other gets a worker of the new build, and only when that
-//! one listens is its predecessor asked to finish.
+//! A rolling reload: one slot after the other gets a new worker, and only when the new worker
+//! listens is the old one asked to finish.
 //!
-//! While a slot is at work two workers may sit in it: the *holder*, who serves, and the
-//! *successor*, who is coming up. A successor takes over when it listens on all that the holder
-//! listens on, or has been ready for the time that workers have to ask for what is theirs. One
-//! that ends before, or is not ready in time, fails the reload: the holders that are left stay. A
-//! holder that dies meanwhile leaves its slot to the successor.
+//! During its step a slot has two workers: the predecessor, which serves, and the successor, which
+//! is being started. The successor takes over when it listens on every address of the predecessor,
+//! or has been ready for the time that a worker has to request addresses. A successor that ends
+//! before, or is not ready in time, fails the reload, and the remaining predecessors stay. When a
+//! predecessor dies, its slot goes to the successor.
 //!
 //! Pure.
 
@@ -15,14 +15,14 @@ use crate::supervisor::lifecycle::Event;
 
 use super::{Affinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
 
-/// A reload under way.
+/// A reload that is running.
 #[derive(Debug)]
 pub(super) struct Reload {
     number: u32,
-    /// Slots that are still to be done, the next one last.
+    /// Slots without a new worker, the next one last.
     remaining: Vec<SlotId>,
     current: Option<Step>,
-    /// Predecessors that have not ended.
+    /// Predecessors that were asked to finish and have not ended.
     leaving: Vec<WorkerId>,
 }
 
@@ -30,23 +30,23 @@ pub(super) struct Reload {
 struct Step {
     slot: SlotId,
     successor: WorkerId,
-    /// By then it has to be ready.
+    /// The limit for the successor to be ready.
     ready_until: Option<Instant>,
-    /// Ready, but without some listener of its predecessor: waited for until then.
+    /// The successor is ready but does not listen on all addresses yet: the step waits until then.
     grace_until: Option<Instant>,
 }
 
-/// What becomes of the slot at work.
+/// The decision about the slot of the current step.
 enum StepOutcome {
     Wait(Step),
     TakeOver,
-    /// The slot is not wanted any more.
+    /// The slot is no longer wanted.
     Skip,
     Fail(ReloadFailure),
 }
 
 impl<H: Affinity> Supervisor<H> {
-    /// The user wants every worker replaced.
+    /// Begins to replace every worker.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {
             Mode::Running if self.idle || !self.disconnecting_all.is_empty() => {
@@ -63,7 +63,7 @@ impl<H: Affinity> Supervisor<H> {
         self.reload = Some(Reload { number, remaining, current: None, leaving: Vec::new() });
     }
 
-    /// Takes the reload as far as it can go now.
+    /// Takes the reload as far as possible.
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
             if self.mode != Mode::Running || !self.disconnecting_all.is_empty() {
@@ -96,7 +96,7 @@ impl<H: Affinity> Supervisor<H> {
                 }
                 StepOutcome::Skip => self.reload = Some(reload),
                 StepOutcome::Fail(failure) => {
-                    // It may come up yet, and would be one too many.
+                    // A successor that becomes ready later would be one worker too many.
                     let slot_entry = self.slot_mut(step.slot);
                     if slot_entry.successor.take_if(|it| *it == step.successor).is_some() {
                         self.apply(step.successor, Event::Finish, None, now, out);
@@ -115,7 +115,7 @@ impl<H: Affinity> Supervisor<H> {
             let slot_entry = self.slot_mut(slot);
             let (wanted, predecessor) = (slot_entry.wanted, slot_entry.worker);
             let serves = predecessor.and_then(|predecessor| self.workers.get(&predecessor));
-            // An empty slot, or one whose worker is ending, is about to get a new one anyway.
+            // An empty slot, or one whose worker is ending, gets a new worker anyway.
             if !wanted || !serves.is_some_and(|entry| entry.life.may_serve()) {
                 continue;
             }
@@ -138,7 +138,7 @@ impl<H: Affinity> Supervisor<H> {
         let entry = self.workers.get(&worker).filter(|entry| !entry.life.is_dead());
         let Some(entry) = entry else { return StepOutcome::Fail(ReloadFailure::Ended(worker)) };
         let slow = step.ready_until.is_some_and(|ready_until| ready_until <= now);
-        // One that hung up is on its way out: how it ends is worth waiting for.
+        // A successor whose channel closed is about to end, and its exit names the reason.
         if !entry.life.is_ready() || !entry.life.may_serve() {
             let failure = StepOutcome::Fail(ReloadFailure::NotReady(worker));
             return if slow {
@@ -167,7 +167,7 @@ impl<H: Affinity> Supervisor<H> {
         self.addresses.held_by(predecessor).into_iter().all(listens)
     }
 
-    /// The successor holds the slot; gives its predecessor, who finishes.
+    /// Gives the slot to the successor; returns the predecessor, which finishes.
     fn take_over(
         &mut self,
         step: Step,
@@ -181,13 +181,13 @@ impl<H: Affinity> Supervisor<H> {
             return None;
         }
         self.apply(predecessor, Event::Finish, None, now, out);
-        // First those addresses that nobody else serves: their queues stay in use for now.
+        // First, because workers of an address that closes keep their queues until it is closed.
         self.close_unused_addresses(now, out);
         self.leave_schedulers(predecessor, out);
         Some(predecessor)
     }
 
-    /// When a step of the reload is due.
+    /// Returns the deadline of the current step.
     pub(super) fn reload_deadline(&self) -> Option<Instant> {
         let step = self.reload.as_ref()?.current?;
         step.grace_until.into_iter().chain(step.ready_until).min()

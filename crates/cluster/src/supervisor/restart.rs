@@ -1,10 +1,10 @@
-//! When a worker that ended is replaced.
+//! The delay before a worker that ended is replaced.
 //!
-//! Each slot has a bucket of immediate restarts, refilled while its worker listens. When it is
-//! empty, each further restart waits twice as long as the one before, with some jitter so that
-//! slots which fell together do not come back together. A worker that listened long enough
-//! resets the wait. A slot is never given up and never spins: without listening in between, at
-//! most the bucket plus one restart per wait happens.
+//! Each slot has a bucket of immediate restarts, which fills while its worker listens. When the
+//! bucket is empty, each further restart waits twice as long as the one before. Jitter keeps slots
+//! that failed together from restarting together. A worker that listened long enough resets the
+//! wait. A slot is never given up and never spins: without listening in between, the bucket empties
+//! and then one restart happens per wait.
 //!
 //! Pure.
 
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::contract::RestartOptions;
 
-/// One slot's memory of its restarts.
+/// The restarts of one slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
-    /// Immediate restarts left, counted in the listening time they cost.
+    /// The immediate restarts that are left, as the listening time that earned them.
     credit: Duration,
-    /// Waits in a row.
+    /// The number of waits since the last reset.
     waits: u32,
 }
 
@@ -26,7 +26,7 @@ impl Backoff {
         Self { credit: full(options), waits: 0 }
     }
 
-    /// The worker ended after it had listened for `listened`: when to start the next one.
+    /// Returns when to replace a worker that ended after it had listened for `listened`.
     pub(crate) fn next(
         &mut self,
         options: &RestartOptions,
@@ -54,7 +54,7 @@ fn full(options: &RestartOptions) -> Duration {
     options.refill.saturating_mul(options.burst)
 }
 
-/// A small deterministic source of jitter (splitmix64); good for nothing secret.
+/// A small deterministic random number generator (splitmix64) for jitter, not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -71,7 +71,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to, not including, 1.
+    /// Returns a number from 0 up to but not including 1.
     fn unit(&mut self) -> f64 {
         f64::from(u32::try_from(self.next() >> 32).unwrap_or(u32::MAX)) / 4_294_967_296.0
     }

@@ -1,8 +1,9 @@
-//! How things end: one worker, one address, everything; and what follows from the state as it is.
+//! The end of a worker, of an address and of the primary; and reconciliation.
 //!
-//! An address is given up in this order: its socket is closed, with its backlog dealt out first;
-//! what waits finds its worker; only then do the queues end, and the workers that were to finish
-//! are told so. Half the time that workers have to finish is the most that this may take.
+//! An address is closed in this order. The socket is closed, after the connections in its backlog
+//! were accepted. The connections that wait are dispatched. Then the queues end, and workers that
+//! are to finish get their request. All of this may take half of the time that workers have to
+//! finish.
 //!
 //! Pure.
 
@@ -15,16 +16,16 @@ use super::{
     WorkerId,
 };
 
-/// An address that is being given up.
+/// An address that is being closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClosingKey {
-    /// Its socket is closed, and all that came from it has come.
+    /// The socket is closed, and all of its connections have arrived.
     unbound: bool,
-    /// From now on nothing is waited for.
+    /// From this time on the queues end without waiting.
     forced_at: Option<Instant>,
 }
 
-/// A wish to be told when these workers are gone.
+/// A `DisconnectAll` request that waits for the end of these workers.
 #[derive(Debug)]
 pub(super) struct DisconnectingAll {
     number: u32,
@@ -32,7 +33,7 @@ pub(super) struct DisconnectingAll {
 }
 
 impl<H: Affinity> Supervisor<H> {
-    /// These slots are not to be filled any more; who sits there finishes.
+    /// Gives up slots: their workers finish and are not replaced.
     pub(super) fn retire(&mut self, slots: &[SlotId], now: Instant, out: &mut Vec<Output<H>>) {
         let mut leaving = Vec::new();
         for slot in slots {
@@ -46,14 +47,14 @@ impl<H: Affinity> Supervisor<H> {
         for worker in &leaving {
             self.apply(*worker, Event::Finish, None, now, out);
         }
-        // First those addresses that nobody else serves: their queues stay in use for now.
+        // First, because workers of an address that closes keep their queues until it is closed.
         self.close_unused_addresses(now, out);
         for worker in leaving {
             self.leave_schedulers(worker, out);
         }
     }
 
-    /// Nothing more is dealt to the worker, where others serve.
+    /// Stops dispatching to the worker, except on addresses that are being closed.
     pub(super) fn leave_schedulers(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         for (key, scheduler) in &mut self.schedulers {
             if !self.closing.contains_key(key) {
@@ -64,7 +65,7 @@ impl<H: Affinity> Supervisor<H> {
 
     pub(super) fn disconnect(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         let Some(slot) = self.workers.get(&worker).map(|entry| entry.slot) else { return };
-        // A worker of the time before, dead already, has no say about its slot.
+        // The slot may have another worker by now, which stays.
         let slot_entry = self.slot_mut(slot);
         if slot_entry.worker == Some(worker) {
             self.retire(&[slot], now, out);
@@ -74,7 +75,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// All workers are to end; the primary stays, and others may come.
+    /// Ends all workers; the primary stays, and others may be started.
     pub(super) fn disconnect_all(&mut self, number: u32, now: Instant, out: &mut Vec<Output<H>>) {
         if self.mode == Mode::Finished {
             return out.push(Output::AllGone { number });
@@ -108,7 +109,7 @@ impl<H: Affinity> Supervisor<H> {
         self.retire(&all, now, out);
     }
 
-    /// Draws the conclusions.
+    /// Derives all pending outputs from the state.
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         self.collect_gone();
         if !self.postponed_grants.is_empty() {
@@ -127,7 +128,7 @@ impl<H: Affinity> Supervisor<H> {
         self.control_deadline = self.control_deadline(now);
     }
 
-    /// Notes which queues are gone.
+    /// Collects the counts of queues that are gone.
     fn collect_gone(&mut self) {
         for scheduler in self.schedulers.values_mut() {
             for (worker, counters) in scheduler.take_removed() {
@@ -138,7 +139,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// A worker that came up and did not ask for what its predecessor held never will.
+    /// Drops reservations of slots whose worker did not request the address in time.
     fn expire_reservations(&mut self, now: Instant) {
         for (slot, slot_entry) in (0..).zip(&mut self.slots) {
             let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
@@ -158,7 +159,7 @@ impl<H: Affinity> Supervisor<H> {
     }
 
     pub(super) fn close_unused_addresses(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        // Somebody is still to come who may want any of them.
+        // A worker that is not ready yet may request any address.
         let coming = |slot_entry: &Slot| {
             let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
             slot_entry.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
@@ -195,13 +196,13 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Takes an address that is given up one step further, if its time has come.
+    /// Takes the closing of an address one step further, if possible.
     fn advance_closing(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let reason = self.close_reason();
         let Some(closing) = self.closing.get(&key) else { return };
         let forced = closing.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
-            // What a worker leaves unread can be given to another as long as there is one.
+            // Connections that one worker leaves unread can go to another until the queues end.
             let busy = scheduler.is_reclaiming()
                 || scheduler.has_unread_and_another_backend()
                 || (scheduler.has_serving_backend()
@@ -224,7 +225,7 @@ impl<H: Affinity> Supervisor<H> {
         self.closing.remove(&key);
     }
 
-    /// Tells those who are to finish, once nothing more comes to them.
+    /// Asks draining workers to finish, as soon as all their queues have ended.
     fn apply_ended_queues(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         let ended =
             |worker: &WorkerId| self.schedulers.values().all(|it| it.may_disconnect(*worker));
@@ -239,7 +240,7 @@ impl<H: Affinity> Supervisor<H> {
         if !self.ready_due || self.mode != Mode::Running {
             return;
         }
-        // Nobody wanted is nobody ready: that is told as idle, or as the end.
+        // With no wanted slot there is nothing to report as ready; `Idle` or `Finished` follows.
         if !self.slots.iter().any(|slot_entry| slot_entry.wanted) {
             return;
         }
@@ -265,13 +266,13 @@ impl<H: Affinity> Supervisor<H> {
         {
             return self.complete_disconnect_all(out);
         }
-        // The dead have nothing more to say.
+        // All workers are dead, and the rest of their messages does not matter any more.
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.emit(worker, Notice::Disconnect, out);
             out.push(Output::CloseChannel { worker });
         }
         self.workers.clear();
-        // Whoever disconnected them, or forked them one by one, may start others.
+        // After `disconnect`, and with workers from `fork` alone, the user may start others.
         if running && !self.started {
             if !std::mem::replace(&mut self.idle, true) || !self.disconnecting_all.is_empty() {
                 out.push(Output::Idle);
@@ -283,10 +284,10 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Finished);
     }
 
-    /// Tells those whose workers are gone, with all that is being given up.
+    /// Answers `DisconnectAll` requests whose workers are gone and whose addresses are closed.
     fn complete_disconnect_all(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
-        // What is bound for one that is gone is yet to be closed.
+        // An address that is being bound for a dead worker is still to be closed.
         let closing = !self.closing.is_empty() || self.addresses.is_binding();
         self.disconnecting_all.retain(|disconnecting_all| {
             let waits = closing || disconnecting_all.workers.iter().any(alive);

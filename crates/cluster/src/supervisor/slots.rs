@@ -1,12 +1,14 @@
-//! Slots, who sits in them, and what becomes of a slot when its worker is no more.
+//! Slots, their workers, and the decision about a slot whose worker has ended.
+//!
+//! A slot is wanted or not. A wanted slot is kept filled: [`Supervisor::vacate`] decides whether a
+//! worker that ended is replaced at once, after a delay, or not at all.
 //!
 //! Pure.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::contract::Restart;
-use crate::contract::WORKERS_MAX;
+use crate::contract::{Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
 use crate::supervisor::restart::Backoff;
@@ -17,7 +19,7 @@ use super::{
     WorkerKind,
 };
 
-/// Why a worker is no more.
+/// The reason why a worker has no process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Exited(ExitKind),
@@ -30,7 +32,7 @@ impl<H: Affinity> Supervisor<H> {
             return;
         }
         self.started = true;
-        // Beside others that serve already, one that does not come up is no failed start.
+        // A worker that fails while others serve already does not fail the start.
         let first = std::mem::replace(&mut self.idle, false);
         self.ready_due = true;
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
@@ -52,7 +54,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// One slot more, with a setup of its own.
+    /// Adds one slot with options of its own, and starts its worker.
     pub(super) fn fork(
         &mut self,
         number: u32,
@@ -62,17 +64,17 @@ impl<H: Affinity> Supervisor<H> {
         let vacant = |slot_entry: &Slot| {
             !slot_entry.wanted && slot_entry.worker.is_none() && slot_entry.successor.is_none()
         };
-        // The last one, so that it is the youngest; one in between when there are that many.
+        // Behind the last slot, so that the new one is the youngest; a gap when there is no room.
         let last =
             self.slots.iter().rposition(|slot_entry| !vacant(slot_entry)).map_or(0, |at| at + 1);
         let between = || self.slots.iter().position(vacant);
         let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
         let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
-            // Those who are there have still to be told ready.
+            // The request reset `ready` in the handles, so it is to be reported again.
             self.ready_due = true;
             return out.push(Output::Forked { number, worker: None });
         };
-        let slot = SlotId::try_from(at).expect("slots are few");
+        let slot = SlotId::try_from(at).expect("there are at most WORKERS_MAX slots");
         let slot_entry = Slot::new(Backoff::new(&self.options.restart));
         let slot_entry = Slot { worker_options: Some(worker_options), ..slot_entry };
         match self.slots.get_mut(at) {
@@ -88,7 +90,7 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Forked { number, worker: Some(worker) });
     }
 
-    /// Fills the slot.
+    /// Starts a worker for an empty slot.
     pub(super) fn spawn(
         &mut self,
         slot: SlotId,
@@ -135,7 +137,7 @@ impl<H: Affinity> Supervisor<H> {
         self.apply(worker, Event::Spawned, None, now, out);
     }
 
-    /// Takes news of a worker's life, or a decision about it.
+    /// Steps the lifecycle of a worker and carries out its actions.
     pub(super) fn apply(
         &mut self,
         worker: WorkerId,
@@ -160,7 +162,7 @@ impl<H: Affinity> Supervisor<H> {
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
-                    // Dead for long, though its channel may not say so.
+                    // Its channel may not have closed, when the limit for that has passed.
                     self.channel_closed(worker, out);
                     self.workers.remove(&worker);
                 }
@@ -191,7 +193,7 @@ impl<H: Affinity> Supervisor<H> {
         self.postponed_grants.retain(|(waiter, ..)| *waiter != worker);
         let slot_entry = self.slot_mut(slot);
         if slot_entry.worker != Some(worker) {
-            // The slot is another's: this one came to take it over, or has been relieved.
+            // Another worker has the slot: this one was its successor, or its predecessor.
             slot_entry.successor.take_if(|successor| *successor == worker);
             return self.addresses.worker_ended(worker, None);
         }
@@ -204,7 +206,7 @@ impl<H: Affinity> Supervisor<H> {
             self.addresses.worker_ended(worker, None);
             return self.shutdown(now, out);
         }
-        // Whoever forked it is told that it could not be started, and may try again.
+        // The caller of `fork` gets the error of a failed spawn, and may try again.
         let refused = forked && cause == Cause::NotStarted;
         let allowed = match self.options.restart.restart {
             _ if refused => false,
@@ -212,7 +214,7 @@ impl<H: Affinity> Supervisor<H> {
             Restart::OnCrash => cause != Cause::Exited(ExitKind::Code(0)),
             Restart::Never => false,
         };
-        // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
+        // A requested exit frees the slot. A slot that is wanted was requested again since.
         let replaced =
             self.mode == Mode::Running && self.slot_mut(slot).wanted && (wanted_exit || allowed);
         self.addresses.worker_ended(worker, replaced.then_some(slot));
@@ -243,12 +245,12 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Nothing more comes from the worker, and nothing reaches it.
+    /// Notifies the schedulers that the channel to the worker is closed in both directions.
     pub(super) fn channel_closed(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         self.schedulers.values_mut().for_each(|scheduler| scheduler.channel_closed(worker, out));
     }
 
-    /// The worker left its queue unread too long.
+    /// Kills a worker that left its queue unread for too long.
     pub(super) fn unresponsive(
         &mut self,
         worker: WorkerId,
