@@ -125,7 +125,7 @@ impl fmt::Display for Error {
             Self::NotReady(worker) => {
                 write!(
                     f,
-                    "reload stopped: worker {worker} was not ready in time, so its predecessor stays"
+                    "reload stopped: worker {worker} was not ready in time, its predecessor stays"
                 )
             }
             Self::ReloadUnderWay => f.write_str("wait for the end of the reload that is running"),

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// How new connections are dispatched to the workers.
+/// The rule by which new connections are dispatched to the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[doc(alias = "schedulingPolicy")]
@@ -60,7 +60,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// Returns Node's number for the policy, or a number of our own where Node has none.
+    /// Returns the number of the policy: Node's for its own policies, and 3 to 5 for the others.
     #[must_use]
     pub fn value(self) -> u8 {
         match self {

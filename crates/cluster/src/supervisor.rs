@@ -109,7 +109,7 @@ struct Slot {
     /// The new worker of a reload, which takes over when it is ready.
     successor: Option<WorkerId>,
     restart_at: Option<Instant>,
-    /// Until then the worker may request the addresses that its predecessor held.
+    /// End of the time in which the worker may request the addresses of its predecessor.
     reserved_until: Option<Instant>,
     backoff: Backoff,
     /// The options that only workers of this slot have.

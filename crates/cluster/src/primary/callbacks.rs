@@ -33,7 +33,7 @@ use crate::protocol::address::Address;
 /// let weak = Arc::downgrade(&primary);
 /// primary.on_exit(move |worker, status| {
 ///     eprintln!("worker {} ended with {status}", worker.id());
-///     // Starts the next worker as Node programs do; `Restart::Never` turned our restarts off.
+///     // Starts the next worker as Node programs do; `Restart::Never` turned restarts off.
 ///     let forked = weak.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
 ///     if let Some(Err(error)) = forked {
 ///         eprintln!("{}", error.with_causes());

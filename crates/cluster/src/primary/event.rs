@@ -130,7 +130,7 @@ impl fmt::Display for Event {
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
             Self::Reloaded => f.write_str("reloaded"),
-            // With all causes, because nobody can ask a line of a log for its source.
+            // With all causes, because a line of a log has no `source()`.
             Self::Error(Some(worker), error) => write!(f, "error {worker} {}", error.with_causes()),
             Self::Error(None, error) => write!(f, "error {}", error.with_causes()),
         }

@@ -290,7 +290,7 @@ impl WorkerProcess {
         history.contains(&Notice::Exit) && history.contains(&Notice::Disconnect)
     }
 
-    /// The event that stands for a notice.
+    /// Returns the event that reports a notice.
     pub(crate) fn event(&self, notice: &Notice) -> Event {
         let worker = self.clone();
         match notice {
@@ -303,7 +303,7 @@ impl WorkerProcess {
         }
     }
 
-    /// The events of the history, for a callback that is added late.
+    /// Returns the events of the history, for a callback that is added late.
     pub(crate) fn past(&self) -> Vec<Event> {
         let notices = self.history().notices.clone();
         notices.iter().map(|notice| self.event(notice)).collect()
