@@ -1,12 +1,13 @@
-//! What a primary's core is told, and what it answers.
+//! The contract between a primary's supervisor and its driver: inputs, outputs and options.
 //!
-//! The contract between core and driver. The driver performs outputs in order, and answers
-//! (`Bound`, `Unbound`, `Depth`, `Reclaimed`, `SendFailed`) come back in the order of the outputs
-//! that asked for them, whatever comes in between. `Spawned` or `SpawnFailed` is the first that is
-//! heard of a worker. A worker's queues live until `DropQueue`, however dead it is.
+//! The driver performs outputs in order. Its answers (`Bound`, `Unbound`, `Depth`, `Reclaimed`,
+//! `SendFailed`) arrive in the order of the outputs that they answer; other inputs may arrive in
+//! between. `Spawned` or `SpawnFailed` is the first input about a worker. The queues of a worker
+//! exist until `DropQueue`, even after the worker has died.
 //!
-//! A Node worker has no queue: its connections ride on its channel. There the driver keeps each
-//! until the worker has answered (`Answered`), and `Reclaim` asks for those it never will.
+//! A Node worker has no queue: its connections travel on its channel. The driver keeps each
+//! connection until the worker has answered (`Answered`). `Reclaim` returns the connections that
+//! the worker will not answer any more.
 //!
 //! Pure.
 
@@ -19,28 +20,28 @@ use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::worker_options::WorkerOptions;
 
-/// A worker's number: from 1, never used twice by one primary.
+/// The number of a worker: from 1, never used twice by one primary.
 pub(crate) type WorkerId = u32;
-/// A place that is kept filled with a worker, from 0.
+/// The number of a slot, which is kept filled with a worker: from 0.
 pub(crate) type SlotId = u32;
-/// A shared listening address, from 1, never used twice by one primary.
+/// The number of a shared listening address: from 1, never used twice by one primary.
 pub(crate) type Key = u32;
 
-/// The most workers one primary can have.
+/// The greatest number of workers of one primary.
 pub const WORKERS_MAX: u32 = 4096;
 
-/// The worker's count of its connections that have ended.
+/// The counter of connections that a worker has closed.
 pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {
-    /// So many, since its queue was granted.
+    /// Returns the number of connections closed since the queue was granted.
     fn closed(&self) -> u64;
-    /// The worker is to say `HasRoom` when the next one ends. What has ended before this call is
-    /// not told: it is seen by `ended` after it.
+    /// Asks the worker to send `HasRoom` when it closes the next connection. Connections closed
+    /// before this call cause no notification, so read [`closed`](Self::closed) after it.
     fn notify_next(&self);
 }
 
-/// What a connection tells of its client.
+/// The client of a connection, as far as dispatch needs it.
 pub(crate) trait Affinity {
-    /// A number that stands for the client; none where it has no address.
+    /// Returns a number that stands for the client; `None` for a client without an address.
     fn affinity(&self) -> Option<u64>;
 }
 
@@ -59,27 +60,26 @@ mod affinity {
     }
 }
 
-/// How connections reach a worker.
+/// The way on which connections reach a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerKind {
-    /// By hand-off queues, which can be counted and read back.
+    /// Through hand-off queues, whose records the primary can count and read back.
     Native,
-    /// On the channel, where each is answered: the worker is a program of Node's.
+    /// On the channel, where the worker answers each connection: it is a Node program.
     Node,
 }
 
-/// What a Node worker did with a connection.
+/// The answer of a Node worker to a connection.
 #[derive(Debug, PartialEq, Eq)]
-
 pub(crate) enum Answer<H> {
     Taken,
-    /// It has enough, or its listener is closed.
+    /// The worker has enough connections, or its listener is closed.
     Declined(H),
-    /// It arrived without its descriptor: the worker has none left.
+    /// The connection arrived without its descriptor, because the worker has none left.
     Lost(H),
 }
 
-/// How a process ended, as far as decisions need it.
+/// The end of a process, as far as the supervisor needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExitKind {
     Code(i32),
@@ -87,103 +87,104 @@ pub(crate) enum ExitKind {
     Unknown,
 }
 
-/// Why the kernel did not take a record.
+/// The reason why the kernel refused a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The queue has no room (`EAGAIN`): the driver says `Writable` when it has.
+    /// The queue has no room (`EAGAIN`); `Writable` follows when it has.
     Full,
-    /// Too many descriptors in flight (`ETOOMANYREFS`): only time helps.
+    /// Too many descriptors are in flight (`ETOOMANYREFS`); only waiting helps.
     InFlight,
-    /// The worker's end is gone, or another error.
+    /// The worker's end is closed, or another error occurred.
     Gone,
 }
 
-/// What happened.
+/// An input of the supervisor: a fact, or a request of the user.
 #[derive(Debug)]
 pub(crate) enum Input<H> {
-    /// At least so many slots are wanted from now on.
+    /// The user wants at least this many slots.
     Start(u32),
-    /// So many slots are wanted from now on.
+    /// The user wants exactly this many slots.
     Scale(u32),
-    /// One slot more is wanted, and its workers are set up like this; answered by `Forked` with
-    /// the same number.
+    /// The user wants one more slot, whose workers get these options. `Forked` answers with the
+    /// same number.
     Fork { number: u32, worker_options: Arc<WorkerOptions> },
-    /// All workers are to end, and others may come later; answered by `AllGone` with the same
-    /// number.
+    /// The user wants all workers to end; others may be requested later. `AllGone` answers with the
+    /// same number.
     DisconnectAll { number: u32 },
-    /// Every worker is to be replaced; answered by `Reloaded` with the same number.
+    /// The user wants every worker to be replaced. `Reloaded` answers with the same number.
     Reload { number: u32 },
     /// The process requested by `Spawn` runs.
     Spawned { worker: WorkerId, kind: WorkerKind },
     /// The process requested by `Spawn` could not be started.
     SpawnFailed { worker: WorkerId },
-    /// The worker's runtime has said hello.
+    /// The runtime of the worker is up.
     Online { worker: WorkerId },
-    /// The worker wants to listen.
+    /// The worker requests to listen on the address. `Grant` answers with the same request number.
     ListenRequested { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
     /// The worker listens on a socket of its own.
     ListensAlone { worker: WorkerId, address: Address },
-    /// The answer to `Bind`: the address as bound, or an errno.
+    /// Answers `Bind`: the address as bound, or an errno.
     Bound { key: Key, result: Result<Address, i32> },
     /// The worker asked for an inherited socket that the primary does not have, or not of that
     /// kind. The supervisor refuses the request with this errno.
     NoSuchSocket { worker: WorkerId, request: u32, address: Address, errno: i32 },
-    /// The answer to `Unbind`, after the connections that its backlog held.
+    /// Answers `Unbind`, after the connections of the backlog.
     Unbound { key: Key },
     /// The driver could not carry out a `Grant`. The request is unanswered, and the supervisor
     /// refuses it with this errno.
     GrantFailed { worker: WorkerId, request: u32, key: Key, errno: i32 },
-    /// The queue was granted with this count of what has ended.
+    /// The queue was granted with this counter of closed connections.
     Counts { worker: WorkerId, key: Key, closed_counter: Arc<dyn ClosedCounter> },
-    /// The worker has its listener in hand.
+    /// The worker has received its listener.
     Listening { worker: WorkerId, key: Key },
     /// The worker closed its listener.
     ListenerClosed { worker: WorkerId, key: Key },
-    /// The kernel gave a new connection.
+    /// The driver accepted a connection.
     Accepted { key: Key, connection: H },
-    /// The answer to `PollDepth`: this many records lie unread in the queue.
+    /// Answers `PollDepth`: the number of unread records in the queue.
     Depth { worker: WorkerId, key: Key, records: u32 },
-    /// The answer to `Reclaim`: what was unread, oldest first, and how many probes.
+    /// Answers `Reclaim`: the unread connections, oldest first, and the number of unread probes.
     Reclaimed { worker: WorkerId, key: Key, connections: Vec<H>, probes: u32 },
-    /// The answer to a `Send` (or, without connection, a `Probe`) the kernel refused.
+    /// Answers a `Send` that the kernel refused, or without a connection a `Probe`.
     SendFailed { worker: WorkerId, key: Key, connection: Option<H>, refusal: Refusal },
-    /// A Node worker answered the `nth`, from 0, of the connections it had not answered.
+    /// A Node worker answered the `nth`, from 0, of its unanswered connections.
     Answered { worker: WorkerId, key: Key, nth: usize, answer: Answer<H> },
-    /// A worker that was granted its slot's own socket has none: the address was given to us, and
-    /// we have only the one.
+    /// The worker was granted its slot's own socket and has none: the address is an inherited
+    /// socket, and there is only that one.
     NoOwnSocket { worker: WorkerId, key: Key },
-    /// Connections wait in the slot's own socket for longer than they should.
+    /// Connections have waited too long in the slot's own socket.
     Unaccepted { key: Key, slot: SlotId },
-    /// A Node worker cannot be heard now, and that is not its fault.
+    /// The channel of a Node worker is paused, so its answers are delayed through no fault of its
+    /// own.
     Paused { worker: WorkerId },
-    /// A connection of the key ended in a worker that was told `notify_next`.
+    /// A worker closed a connection of the key after `notify_next`.
     HasRoom { key: Key },
     /// The channel of some worker is paused, which delays its `HasRoom`. The supervisor polls for
     /// room at once, and sets its deadline so that it can poll again.
     HasRoomDelayed,
-    /// The queue has room again.
+    /// The queue has room again after [`Refusal::Full`].
     Writable { worker: WorkerId, key: Key },
     /// The user of the primary disconnects this worker.
     Disconnect { worker: WorkerId },
-    /// The worker wants to be disconnected.
+    /// The worker requests to be disconnected.
     DisconnectRequested { worker: WorkerId },
-    /// The worker's channel ended.
+    /// The channel of the worker closed.
     ChannelClosed { worker: WorkerId },
-    /// The worker's process ended.
+    /// The process of the worker ended.
     Exited { worker: WorkerId, exit: ExitKind },
-    /// End everything: drain, then signals.
+    /// The user ends the cluster: workers drain, then get signals.
     Shutdown,
-    /// End everything at once.
+    /// The user ends the cluster at once.
     Abort,
-    /// Time passed.
+    /// The deadline of the supervisor is reached.
     Tick,
 }
 
-/// What is to be done.
+/// An output of the supervisor: an order for the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output<H> {
-    /// Start a worker; `worker_options` is what its slot has for itself. With `capture_stderr` the end of
-    /// the standard error that the worker writes before its runtime is up is kept for the error of
+    /// Start a worker; `worker_options` are those of its slot alone. With `capture_stderr` keep the
+    /// tail of the standard error that the worker writes before its runtime is up, for the error of
     /// a failed start.
     Spawn {
         worker: WorkerId,
@@ -207,49 +208,49 @@ pub(crate) enum Output<H> {
     /// Close the listening socket; when `drain`, first accept all that its backlog holds.
     /// Answer `Unbound`.
     Unbind { key: Key, drain: bool },
-    /// Answer a worker's wish to listen: its queue or the shared socket, and the data of the first
-    /// that asked for the address; or an errno.
+    /// Answer a listen request: with the worker's queue or the shared socket and the data of the
+    /// first worker that brought some for the address, or with an errno.
     Grant { worker: WorkerId, request: u32, result: Result<Grant, i32> },
-    /// Begin or stop taking connections from the kernel.
+    /// Start or stop accepting connections.
     Accept { key: Key, on: bool },
-    /// Accept from the slot's own socket as well, or leave that to its worker. From when it is
-    /// opened on we do.
+    /// Accept from the slot's own socket on behalf of its worker, or stop. The driver accepts there
+    /// from the moment the socket is opened.
     AcceptOnBehalf { key: Key, slot: SlotId, on: bool },
-    /// Put the connection into the worker's queue; on refusal answer `SendFailed`.
+    /// Put the connection into the worker's queue; answer `SendFailed` when the kernel refuses it.
     Send { worker: WorkerId, key: Key, connection: H },
     /// Put a record without a descriptor into the worker's queue.
     Probe { worker: WorkerId, key: Key },
     /// Count the unread records; answer `Depth`.
     PollDepth { worker: WorkerId, key: Key },
-    /// Read back all that is unread, or of a Node worker that is gone: unanswered; answer
-    /// `Reclaimed`.
+    /// Read back all unread records, or the unanswered connections of a Node worker that is gone;
+    /// answer `Reclaimed`.
     Reclaim { worker: WorkerId, key: Key },
-    /// Nothing more will be sent: let the worker read to the end.
+    /// End the queue: nothing more is sent, and the worker reads to the end.
     EndQueue { worker: WorkerId, key: Key },
-    /// Close both ends that the primary holds.
+    /// Close both ends of the queue that the primary holds.
     DropQueue { worker: WorkerId, key: Key },
-    /// Tell the worker to finish.
+    /// Ask the worker to finish its connections and exit.
     SendDisconnect { worker: WorkerId },
     /// Close the worker's channel.
     CloseChannel { worker: WorkerId },
     /// Signal the worker: `SIGTERM`, or `SIGKILL` when `hard`.
     Signal { worker: WorkerId, hard: bool },
-    /// Close a connection that nobody can serve.
+    /// Close a connection that no worker can accept.
     Close { connection: H, reason: CloseReason },
-    /// The fork of this number made this worker; `None` when there is no place for one more, or
-    /// the primary ends.
+    /// Answer `Fork` of this number with the new worker; `None` when no slot is free, or the
+    /// primary ends.
     Forked { number: u32, worker: Option<WorkerId> },
-    /// No worker is left, and none will come unless it is asked for.
+    /// Report that no worker is left, and none is started before the next request.
     Idle,
-    /// The workers that were there are gone, and all that they listened on is closed.
+    /// Answer `DisconnectAll` of this number: its workers are gone and their addresses closed.
     AllGone { number: u32 },
-    /// The reload of this number is over.
+    /// Answer `Reload` of this number.
     Reloaded { number: u32, result: Result<(), ReloadFailure> },
-    /// No worker is left and none will come.
+    /// End the driver: no worker is left, and none will be started.
     Finished,
 }
 
-/// What a wish to listen was granted.
+/// The grant of a listen request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) key: Key,
@@ -260,33 +261,34 @@ pub(crate) struct Grant {
     pub(crate) data: Option<Vec<u8>>,
 }
 
-/// How a worker gets its connections.
+/// The source of a worker's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// From a hand-off queue.
     HandOff,
     /// From the listening socket itself.
     Shared,
-    /// From this slot's own socket, and from a hand-off queue what we accept in its stead.
+    /// From this slot's own socket, and from a hand-off queue for connections that the primary
+    /// accepts on behalf of the slot.
     OwnSocket(SlotId),
 }
 
-/// Why a reload left some workers as they were.
+/// The reason why a reload did not replace all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadFailure {
-    /// Another one is not over.
+    /// Another reload is running.
     UnderWay,
-    /// The primary has not been started, or ends.
+    /// The primary has no workers yet, or ends.
     Closed,
     /// This new worker was not ready in time.
     NotReady(WorkerId),
-    /// This new worker ended, or was told to, before it was ready.
+    /// This new worker ended, or was asked to end, before it was ready.
     Ended(WorkerId),
 }
 
 /// A step in the life of a worker that the user of the primary is notified of.
 ///
-/// The same list is the worker's history: its stage is the furthest step in there.
+/// A worker's handle keeps its notices as history, and derives the state of the worker from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Fork,
@@ -298,34 +300,35 @@ pub(crate) enum Notice {
     Unresponsive,
 }
 
-/// Which workers are replaced when they end without having been asked to.
+/// The workers that are replaced when they end.
 ///
-/// A worker that was disconnected, or ended by a scale-down or shutdown, never is.
+/// A worker whose exit was requested, by a disconnect, a lower scale or a shutdown, is never
+/// replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Restart {
-    /// All.
+    /// All workers.
     #[default]
     Always,
-    /// Those that ended by a signal or with another code than 0.
+    /// Workers that ended by a signal, or with a code other than 0.
     OnCrash,
-    /// None.
+    /// No worker.
     Never,
 }
 
-/// How soon workers are replaced.
+/// The delays of replacements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RestartOptions {
     pub(crate) restart: Restart,
-    /// So many restarts of one slot happen at once.
+    /// Number of restarts of one slot without delay.
     pub(crate) burst: u32,
-    /// One more for each such time of listening.
+    /// Listening time that earns one more of them.
     pub(crate) refill: Duration,
-    /// The first wait when the burst is used up; each further one is twice as long.
+    /// The first delay after the burst; each further delay is twice as long.
     pub(crate) delay_min: Duration,
-    /// No wait is longer.
+    /// The longest delay.
     pub(crate) delay_max: Duration,
-    /// A worker that listened that long resets the wait.
+    /// Listening time after which the delay starts again at `delay_min`.
     pub(crate) reset: Duration,
 }
 
@@ -342,28 +345,28 @@ impl Default for RestartOptions {
     }
 }
 
-/// What a primary's core can be told to do differently.
+/// The options of the supervisor.
 #[derive(Clone, Debug)]
 pub(crate) struct SupervisorOptions {
     pub(crate) policy: Policy,
-    /// How many records may lie in one queue.
+    /// Greatest number of records in one queue.
     pub(crate) window: u32,
-    /// How many accepted connections may wait in the primary, for each address.
+    /// Greatest number of accepted connections that wait in the primary, for each address.
     pub(crate) waiting: usize,
-    /// How long a queue may be left unread before its worker is killed.
+    /// Time that a queue may be left unread before its worker is killed.
     pub(crate) unresponsive: Duration,
-    /// The same for a connection that a Node worker does not answer.
+    /// Time that a Node worker may take to answer a connection before it is killed.
     pub(crate) unresponsive_node: Duration,
-    /// From the wish to end to `SIGTERM`.
+    /// Time from the request to end to `SIGTERM`.
     pub(crate) disconnect: Duration,
-    /// From `SIGTERM` to `SIGKILL`.
+    /// Time from `SIGTERM` to `SIGKILL`.
     pub(crate) term: Duration,
-    /// A worker is ready when it listens; otherwise as soon as it is online.
+    /// Whether a worker becomes ready when it listens; otherwise as soon as it is online.
     pub(crate) listens: bool,
-    /// So long a new worker may take to be ready when it is to relieve another.
+    /// Time that the new worker of a reload may take to become ready.
     pub(crate) ready: Duration,
-    /// A worker that came up may take so long to ask for what its predecessor had.
-    pub(crate) settle: Duration,
+    /// Time that a ready worker has to request the addresses of its predecessor.
+    pub(crate) listen_grace: Duration,
     pub(crate) restart: RestartOptions,
 }
 
@@ -379,7 +382,7 @@ impl Default for SupervisorOptions {
             term: Duration::from_secs(2),
             listens: true,
             ready: Duration::from_secs(10),
-            settle: Duration::from_secs(1),
+            listen_grace: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }
     }

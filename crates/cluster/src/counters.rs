@@ -17,7 +17,8 @@ pub(crate) enum CloseReason {
 ///
 /// The counts always add up: `accepted + reclaimed == dispatched + closed() + waiting`. The
 /// difference `dispatched - reclaimed` has been accepted by workers or lies in their queues. With
-/// [`Policy::Shared`](crate::Policy::Shared) the workers accept by themselves, and all counts are 0.
+/// [`Policy::Shared`](crate::Policy::Shared) the workers accept by themselves, and all counts are
+/// 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {

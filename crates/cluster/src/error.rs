@@ -9,7 +9,8 @@ use crate::protocol::address::Address;
 
 /// The error type of a cluster.
 ///
-/// `Display` is one sentence without the cause; [`with_causes`](Error::with_causes) adds the causes.
+/// `Display` is one sentence without the cause; [`with_causes`](Error::with_causes) adds the
+/// causes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -30,8 +31,8 @@ pub enum Error {
         /// The end of what the worker wrote to its standard error before its runtime was up.
         stderr: String,
     },
-    /// The new worker of this number was not ready in time. The reload was given up, and workers that
-    /// had not been replaced were kept.
+    /// The new worker of this number was not ready in time. The reload was given up, and workers
+    /// that had not been replaced were kept.
     NotReady(u32),
     /// Another reload is still running.
     ReloadUnderWay,
@@ -42,8 +43,8 @@ pub enum Error {
     NoPlace,
     /// The call would block the callback thread while it waits for another callback.
     WouldDeadlock,
-    /// In a worker: the listener is closed, because the worker is draining or the primary is gone. In
-    /// a primary: the cluster has ended, or has no worker.
+    /// In a worker: the listener is closed, because the worker is draining or the primary is gone.
+    /// In a primary: the cluster has ended, or has no worker.
     Closed,
     /// The call is for a primary, and this process is a worker.
     IsWorker,
@@ -124,7 +125,7 @@ impl fmt::Display for Error {
             Self::NotReady(worker) => {
                 write!(
                     f,
-                    "reload stopped: worker {worker} was not ready in time, its predecessor keeps running"
+                    "reload stopped: worker {worker} was not ready in time, its predecessor stays"
                 )
             }
             Self::ReloadUnderWay => f.write_str("wait for the end of the reload that is running"),

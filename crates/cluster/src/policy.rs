@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// How new connections are dispatched to the workers.
+/// The rule by which new connections are dispatched to the workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[doc(alias = "schedulingPolicy")]
@@ -16,50 +16,51 @@ pub enum Policy {
     /// The workers share the listening socket and accept by themselves. Node's `SCHED_NONE`,
     /// value 1.
     ///
-    /// This policy costs the primary least. The kernel chooses the worker that it wakes, so the load
-    /// is uneven.
+    /// This policy costs the primary least. The kernel chooses the worker that it wakes, so the
+    /// load is uneven.
     #[doc(alias = "SCHED_NONE")]
     Shared,
     /// The primary accepts, and dispatches to the worker with the fewest connections for the same
-    /// address: those in its queue and those that it has open. Equal workers take turns. Value 3; not
-    /// in Node.
+    /// address: those in its queue and those that it has open. Equal workers take turns. Value 3;
+    /// not in Node.
     ///
     /// A connection is open until its [`Accepted`](crate::Accepted) is dropped, so a worker with
     /// long-lived connections gets fewer new ones. For workers that are Node programs only the
     /// connections that they have not answered count.
     LeastLoaded,
-    /// The primary accepts, and dispatches by the client's address: the same client goes to the same
-    /// worker, and to its successor when the worker is replaced. Value 4; not in Node.
+    /// The primary accepts, and dispatches by the client's address: the same client goes to the
+    /// same worker, and to its successor when the worker is replaced. Value 4; not in Node.
     ///
     /// A client that moves to another worker loses the state that its worker keeps for it. Clients
-    /// therefore move in two cases only. When workers come or go, a small part of the clients moves.
-    /// While a worker has no room, or has left its queue unread for a second, its clients go to
-    /// others; the other policies wait a tenth of a second.
+    /// therefore move in two cases only. When workers come or go, a small part of the clients
+    /// moves. While a worker has no room, or has left its queue unread for a second, its clients go
+    /// to others; the other policies wait a tenth of a second.
     ///
     /// Behind a proxy all clients have the proxy's address, and therefore one worker. Clients of a
     /// Unix socket have no address and are dispatched in rotation.
     Sticky,
-    /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`). The
-    /// kernel chooses the socket by a hash of the client's address and port, see `socket(7)`. Value 5;
-    /// not in Node.
+    /// Each worker accepts by itself, from a socket of its own at the same port (`SO_REUSEPORT`).
+    /// The kernel chooses the socket by a hash of the client's address and port, see `socket(7)`.
+    /// Value 5; not in Node.
     ///
-    /// This policy costs as little as [`Shared`](Self::Shared), and the load is more even: each worker
-    /// gets about its share. The sockets belong to the primary, one for each slot, and outlive the
-    /// workers. When a worker died, stalled or is leaving, the primary accepts the connections in its
-    /// socket and dispatches them to the others in rotation. No client is reset, unlike with sockets
-    /// that the workers open themselves. A stalled worker is noticed after a fifth of a second.
+    /// This policy costs as little as [`Shared`](Self::Shared), and the load is more even: each
+    /// worker gets about its share. The sockets belong to the primary, one for each slot, and
+    /// outlive the workers. When a worker died, stalled or is leaving, the primary accepts the
+    /// connections in its socket and dispatches them to the others in rotation. No client is reset,
+    /// unlike with sockets that the workers open themselves. A stalled worker is noticed after a
+    /// fifth of a second.
     ///
     /// The primary dispatches in rotation where each slot cannot have a socket: on Unix sockets and
-    /// [inherited sockets](crate::Builder::socket). Workers with a
-    /// [connection limit](crate::ListenOptions::max_connections) and Node programs do not accept by
-    /// themselves; with the first of them the primary opens one more socket at the port, and
-    /// dispatches its connections. The socket of a slot that [`scale`](crate::Primary::scale) gives up
-    /// stays open, and the primary dispatches its connections, too.
+    /// [inherited sockets](crate::Builder::socket). Workers with a [connection
+    /// limit](crate::ListenOptions::max_connections) and Node programs do not accept by themselves;
+    /// with the first of them the primary opens one more socket at the port, and dispatches its
+    /// connections. The socket of a slot that [`scale`](crate::Primary::scale) gives up stays open,
+    /// and the primary dispatches its connections, too.
     ReusePort,
 }
 
 impl Policy {
-    /// Returns Node's number for the policy, or a number of our own where Node has none.
+    /// Returns the number of the policy: Node's for its own policies, and 3 to 5 for the others.
     #[must_use]
     pub fn value(self) -> u8 {
         match self {
@@ -85,8 +86,8 @@ impl Policy {
 impl std::str::FromStr for Policy {
     type Err = String;
 
-    /// Parses `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded`, `sticky` or
-    /// `reuse-port`.
+    /// Parses `rr` or `none`, as `NODE_CLUSTER_SCHED_POLICY` spells them, `least-loaded`, `sticky`
+    /// or `reuse-port`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "rr" => Ok(Self::RoundRobin),

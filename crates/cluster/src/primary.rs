@@ -201,7 +201,8 @@ impl Primary {
     /// use cluster::{Primary, WorkerOptions};
     ///
     /// let primary = Primary::builder().build()?;
-    /// primary.fork(WorkerOptions::new().env("PART", "front"))?.on_exit(|status| eprintln!("{status}"));
+    /// let front = primary.fork(WorkerOptions::new().env("PART", "front"))?;
+    /// front.on_exit(|status| eprintln!("{status}"));
     /// // A Node application that listens on the same port.
     /// primary.fork(WorkerOptions::new().exec("app.js"))?;
     /// # Ok(()) }
@@ -211,7 +212,8 @@ impl Primary {
     ///
     /// - [`Error::Fork`] when the worker cannot be started; its slot is given up.
     /// - [`Error::Option`] when the options name an invalid descriptor number.
-    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`](crate::WORKERS_MAX) workers, or the cluster has ended.
+    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`](crate::WORKERS_MAX) workers, or the
+    ///   cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
     pub fn fork(&self, options: WorkerOptions) -> Result<WorkerProcess, Error> {
@@ -269,7 +271,8 @@ impl Primary {
         self.shared.lock().settings.clone()
     }
 
-    /// Returns how connections are dispatched, as [`Builder::policy`](crate::Builder::policy) set it.
+    /// Returns how connections are dispatched, as [`Builder::policy`](crate::Builder::policy) set
+    /// it.
     #[must_use]
     #[doc(alias = "schedulingPolicy")]
     pub fn policy(&self) -> Policy {
@@ -278,8 +281,8 @@ impl Primary {
 
     /// Disconnects all workers, and calls `then` when they are gone. Returns at once.
     ///
-    /// `then` runs on the callback thread, as soon as all workers have ended and all their addresses
-    /// are closed; without workers that is at once.
+    /// `then` runs on the callback thread, as soon as all workers have ended and all their
+    /// addresses are closed; without workers that is at once.
     ///
     /// ```
     /// # fn main() -> Result<(), cluster::Error> {
@@ -290,8 +293,8 @@ impl Primary {
     /// # Ok(()) }
     /// ```
     ///
-    /// Unlike after a [`shutdown`](Self::shutdown), the primary can start other workers, even before
-    /// `then` is called. The limits of
+    /// Unlike after a [`shutdown`](Self::shutdown), the primary can start other workers, even
+    /// before `then` is called. The limits of
     /// [`Builder::disconnect_within`](crate::Builder::disconnect_within) apply.
     ///
     /// Node: `cluster.disconnect(callback)`, which calls back after the first worker.
@@ -326,8 +329,8 @@ impl Primary {
     /// # Errors
     ///
     /// - [`Error::StartFailed`] or [`Error::Listen`] when a new worker ends, and
-    ///   [`Error::NotReady`] when it is not ready within [`Builder::ready_within`]. The reload stops,
-    ///   and workers that were not replaced yet keep running.
+    ///   [`Error::NotReady`] when it is not ready within [`Builder::ready_within`]. The reload
+    ///   stops, and workers that were not replaced yet keep running.
     /// - [`Error::ReloadUnderWay`] while another reload runs.
     /// - [`Error::Closed`] before the start, and when the cluster ends.
     /// - [`Error::WouldDeadlock`] in a callback.
@@ -343,7 +346,8 @@ impl Primary {
     /// # Errors
     ///
     /// [`Error::Channel`] when the message cannot be encoded or is over a limit. A handle has one
-    /// receiver: a message that contains one reaches the first worker, and is an error for the next.
+    /// receiver: a message that contains one reaches the first worker, and is an error for the
+    /// next.
     pub fn broadcast<T: serde::Serialize>(&self, message: &T) -> Result<usize, Error> {
         let mut reached = 0;
         for worker in self.workers() {
@@ -368,8 +372,8 @@ impl Primary {
     /// [`Error::StartFailed`] with the end of its standard error.
     ///
     /// [`Error::Closed`] after a shutdown, and when no worker is left that could listen.
-    /// [`Error::Interrupted`] when a second signal cut a shutdown short. [`Error::WouldDeadlock`] in
-    /// a callback.
+    /// [`Error::Interrupted`] when a second signal cut a shutdown short. [`Error::WouldDeadlock`]
+    /// in a callback.
     pub fn ready(&self) -> Result<(), Error> {
         self.may_wait()?;
         self.shared.wait_until(|state| match state {
@@ -396,8 +400,8 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// The error of a failed start as [`ready`](Self::ready) describes it, unless a call has returned
-    /// it already. [`Error::Interrupted`] when a second signal killed the workers.
+    /// The error of a failed start as [`ready`](Self::ready) describes it, unless a call has
+    /// returned it already. [`Error::Interrupted`] when a second signal killed the workers.
     /// [`Error::WouldDeadlock`] in a callback.
     pub fn wait(&self) -> Result<(), Error> {
         self.may_wait()?;

@@ -1,14 +1,15 @@
-//! The primary's mind: everything that happens comes in, everything to be done goes out.
+//! The supervisor makes all decisions of a primary: inputs come in, outputs go out.
 //!
 //! [`Supervisor::step`] takes one [`Input`] and appends [`Output`]s, which the driver performs in
-//! order; answers to them come back as further inputs. [`Supervisor::deadline`] says when to step with
-//! [`Input::Tick`] although nothing happened. `H` is a connection: an owned descriptor with its
-//! peer's address in production, a number in tests.
+//! order; the answers arrive as further inputs. [`Supervisor::deadline`] returns the time for the
+//! next [`Input::Tick`]. `H` is a connection: an owned descriptor with its peer's address in
+//! production, a number in tests.
 //!
-//! What belongs together is decided elsewhere: who gets a connection in `scheduler`, what news of
-//! a worker mean in `lifecycle`, when it is replaced in `restart`, which address is whose in
-//! `listen`. Here they meet. News of connections take the short way; whatever else happens is
-//! followed by [`Supervisor::reconcile`], which draws the conclusions from the state as it is.
+//! The parts decide on their own: `scheduler` chooses the worker for a connection, `lifecycle`
+//! holds the stages of a worker, `restart` the delay of a replacement, `addresses` the holders of
+//! an address. This file connects them. Inputs about single connections take the fast path. After
+//! every other input [`Supervisor::reconcile`] derives the pending outputs from the state as a
+//! whole, so that each rule stands in one place.
 //!
 //! Pure.
 
@@ -42,7 +43,7 @@ use reload::Reload;
 use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
 
-/// Decides all that a primary does.
+/// The state of a primary, and its decisions.
 #[derive(Debug)]
 pub(crate) struct Supervisor<H> {
     options: SupervisorOptions,
@@ -50,32 +51,32 @@ pub(crate) struct Supervisor<H> {
     rng: Rng,
     mode: Mode,
     last_worker: WorkerId,
-    /// All workers of whom something is still to be heard.
+    /// Workers about which inputs may still arrive.
     workers: BTreeMap<WorkerId, WorkerEntry>,
     slots: Vec<Slot>,
     addresses: AddressTable,
-    /// Of each key that connections are dealt from; lives until its last queue is dropped.
+    /// The scheduler of each key that the primary accepts from, until its last queue is dropped.
     schedulers: BTreeMap<Key, Scheduler<H>>,
-    /// Keys whose socket is being closed, or whose queues are still being read.
-    ending: BTreeMap<Key, ClosingKey>,
-    /// Wishes granted again before the queue of the time before was dropped.
-    postponed: Vec<(WorkerId, Key, u32)>,
-    /// To be bound once the same address is closed.
-    deferred: Vec<(Key, Address, ListenOptions)>,
-    /// Of the schedules that are gone.
+    /// Keys whose socket is being closed, or whose queues are being read to the end.
+    closing: BTreeMap<Key, ClosingKey>,
+    /// Requests to be granted when the earlier queue of the same worker and key has been dropped.
+    postponed_grants: Vec<(WorkerId, Key, u32)>,
+    /// Addresses to be bound when the same address has been closed.
+    deferred_binds: Vec<(Key, Address, ListenOptions)>,
+    /// The counts of schedulers that are gone.
     counters: Counters,
     reload: Option<Reload>,
-    /// Who waits for the end of which workers.
+    /// Pending `DisconnectAll` requests with their workers.
     disconnecting_all: Vec<DisconnectingAll>,
-    /// Slots were filled, and their readiness has not been told.
+    /// `Ready` is to be reported when all slots are filled and ready.
     ready_due: bool,
-    /// A number of workers was asked for: the primary ends with the last of them.
+    /// A number of workers was requested: the primary ends with the last worker.
     started: bool,
-    /// No worker is there, and none is wanted.
+    /// No worker exists, and none is wanted.
     idle: bool,
-    /// When anything but a schedule wants a tick.
+    /// The next deadline of control events, without those of the schedulers.
     control_deadline: Option<Instant>,
-    /// When to poll for room again, while a paused channel delays `HasRoom`.
+    /// The next poll for room, while a paused channel delays `HasRoom`.
     room_poll_at: Option<Instant>,
 }
 
@@ -92,26 +93,26 @@ struct WorkerEntry {
     slot: SlotId,
     life: Lifecycle,
     kind: WorkerKind,
-    /// Started with the first of all starts.
+    /// Started by the first start; its early end fails the start.
     first: bool,
-    /// Somebody waits to hear that it runs.
+    /// Started by `fork`, whose caller gets the error of a failed spawn.
     forked: bool,
-    /// Of queues that are gone.
+    /// The counts of queues that are gone.
     counters: WorkerCounters,
 }
 
 #[derive(Debug)]
 struct Slot {
-    /// Is to be kept filled.
+    /// The slot is to be kept filled.
     wanted: bool,
     worker: Option<WorkerId>,
-    /// Comes up to take the worker's place.
+    /// The new worker of a reload, which takes over when it is ready.
     successor: Option<WorkerId>,
     restart_at: Option<Instant>,
-    /// Until then its worker may still ask for what the one before it held.
+    /// End of the time in which the worker may request the addresses of its predecessor.
     reserved_until: Option<Instant>,
     backoff: Backoff,
-    /// What its workers have for themselves.
+    /// The options that only workers of this slot have.
     worker_options: Option<Arc<WorkerOptions>>,
 }
 
@@ -130,7 +131,7 @@ impl Slot {
 }
 
 impl<H: Affinity> Supervisor<H> {
-    /// A primary without workers; `seed` makes the jitter of its restarts its own.
+    /// Creates the supervisor of a primary without workers; `seed` is for the jitter of restarts.
     pub(crate) fn new(options: SupervisorOptions, seed: u64) -> Self {
         let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
         let times = Times { disconnect: options.disconnect, term: options.term, ready_after };
@@ -144,9 +145,9 @@ impl<H: Affinity> Supervisor<H> {
             slots: Vec::new(),
             addresses: AddressTable::default(),
             schedulers: BTreeMap::new(),
-            ending: BTreeMap::new(),
-            postponed: Vec::new(),
-            deferred: Vec::new(),
+            closing: BTreeMap::new(),
+            postponed_grants: Vec::new(),
+            deferred_binds: Vec::new(),
             counters: Counters::default(),
             reload: None,
             disconnecting_all: Vec::new(),
@@ -158,9 +159,9 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Takes one input and appends what is to be done.
+    /// Takes one input and appends the outputs that follow from it.
     pub(crate) fn step(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
-        let calm = match input {
+        let reconciles = match input {
             Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
             Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
             Input::Answered { worker, key, nth, answer } => {
@@ -170,19 +171,19 @@ impl<H: Affinity> Supervisor<H> {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.writable(worker, now, out);
                 }
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::HasRoom { key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.dispatch_waiting(now, out);
                 }
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::HasRoomDelayed => {
                 let waiting = self.schedulers.values_mut().filter(|it| it.awaits_room());
                 waiting.for_each(|scheduler| scheduler.dispatch_waiting(now, out));
                 self.room_poll_at = Some(now + TICK);
-                !self.ending.is_empty()
+                !self.closing.is_empty()
             }
             Input::NoOwnSocket { worker, key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
@@ -206,17 +207,17 @@ impl<H: Affinity> Supervisor<H> {
                 true
             }
         };
-        if calm && self.mode != Mode::Finished {
+        if reconciles && self.mode != Mode::Finished {
             self.reconcile(now, out);
         }
     }
 
-    /// What does not happen with every connection.
+    /// Takes control events: inputs that do not come with every connection.
     fn control(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
         match input {
             Input::Start(slots) => {
-                // What was forked before counts.
-                let wanted = self.slots.iter().rposition(|place| place.wanted);
+                // Slots of workers that were forked before count.
+                let wanted = self.slots.iter().rposition(|slot_entry| slot_entry.wanted);
                 let least = wanted.map_or(0, |at| SlotId::try_from(at + 1).unwrap_or(SlotId::MAX));
                 self.scale(slots.max(least), now, out);
             }
@@ -261,7 +262,7 @@ impl<H: Affinity> Supervisor<H> {
             }
             Input::ChannelClosed { worker } => {
                 self.apply(worker, Event::ChannelClosed, None, now, out);
-                self.hung_up(worker, out);
+                self.channel_closed(worker, out);
             }
             Input::Exited { worker, exit } => {
                 self.apply(worker, Event::Exited, Some(Cause::Exited(exit)), now, out);
@@ -277,11 +278,12 @@ impl<H: Affinity> Supervisor<H> {
             | Input::Unaccepted { .. }
             | Input::Paused { .. }
             | Input::Writable { .. }
-            | Input::Tick => unreachable!("taken by the short way"),
+            | Input::Tick => unreachable!("taken by the fast path"),
         }
     }
 
-    /// When to step with [`Input::Tick`]; never while nothing is unread, waiting or under way.
+    /// Returns the time for the next [`Input::Tick`]; `None` while nothing is unread, waiting or
+    /// under way.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.mode == Mode::Finished {
             return None;
@@ -296,26 +298,26 @@ impl<H: Affinity> Supervisor<H> {
         self.schedulers.values().any(Scheduler::awaits_room)
     }
 
-    /// What became of the connections so far.
+    /// Returns the counts of connections so far.
     pub(crate) fn counters(&self) -> Counters {
         let mut sum = self.counters;
         self.schedulers.values().for_each(|scheduler| sum.add(&scheduler.counters()));
         sum
     }
 
-    /// The worker sits in its slot, and does not just leave or come.
+    /// Whether the worker is the one that serves for its slot: no successor, and not relieved.
     #[cfg(test)]
     pub(crate) fn holds_slot(&self, worker: WorkerId) -> bool {
-        self.slots.iter().any(|place| place.worker == Some(worker))
+        self.slots.iter().any(|slot_entry| slot_entry.worker == Some(worker))
     }
 
-    /// The worker was asked to end, by the user or for a successor's sake.
+    /// Whether the exit of the worker was requested, by the user or for a successor.
     #[cfg(test)]
     pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|entry| entry.life.exit_requested())
     }
 
-    /// What one worker had to do with it; `None` once nothing more is heard of it.
+    /// Returns the counts of one worker; `None` after its last event.
     pub(crate) fn worker_counters(&self, worker: WorkerId) -> Option<WorkerCounters> {
         let mut sum = self.workers.get(&worker)?.counters;
         self.schedulers.values().for_each(|scheduler| sum.add(&scheduler.worker_counters(worker)));
@@ -323,9 +325,8 @@ impl<H: Affinity> Supervisor<H> {
     }
 }
 
-/// The short way, and time.
+/// The fast path, and time. Methods return whether to reconcile.
 impl<H: Affinity> Supervisor<H> {
-    /// These answer whether conclusions are to be drawn.
     fn accepted(
         &mut self,
         key: Key,
@@ -335,7 +336,7 @@ impl<H: Affinity> Supervisor<H> {
     ) -> bool {
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.accepted(connection, now, out);
-            return !self.ending.is_empty();
+            return !self.closing.is_empty();
         }
         let reason = self.close_reason();
         self.counters.accepted += 1;
@@ -356,7 +357,7 @@ impl<H: Affinity> Supervisor<H> {
         let health = scheduler.depth(worker, records, now, out);
         let gone = scheduler.has_removed();
         match health {
-            WorkerHealth::Responsive => gone || !self.ending.is_empty(),
+            WorkerHealth::Responsive => gone || !self.closing.is_empty(),
             WorkerHealth::Unresponsive => {
                 self.unresponsive(worker, now, out);
                 true
@@ -373,7 +374,7 @@ impl<H: Affinity> Supervisor<H> {
     ) -> bool {
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.answered(worker, nth, answer, now, out);
-            return scheduler.has_removed() || !self.ending.is_empty();
+            return scheduler.has_removed() || !self.closing.is_empty();
         }
         if let Answer::Declined(connection) | Answer::Lost(connection) = answer {
             self.close_all([connection], out);
@@ -389,10 +390,10 @@ impl<H: Affinity> Supervisor<H> {
             self.unresponsive(*worker, now, out);
         }
         if self.control_deadline.is_none_or(|deadline| deadline > now) && silent.is_empty() {
-            return !self.ending.is_empty();
+            return !self.closing.is_empty();
         }
         let due = |entry: &WorkerEntry| entry.life.deadline().is_some_and(|at| at <= now);
-        // Again where a time is 0 and the next state is over at once.
+        // Repeated, because a limit of 0 makes the next stage due at once.
         loop {
             self.advance_reload(now, out);
             let next = self.workers.iter().find(|(_, entry)| due(entry)).map(|(id, _)| *id);
@@ -400,8 +401,8 @@ impl<H: Affinity> Supervisor<H> {
             self.apply(worker, Event::Due, None, now, out);
         }
         for slot in (0..).take(self.slots.len()) {
-            let place = self.place(slot);
-            if place.restart_at.is_some_and(|at| at <= now) && place.worker.is_none() {
+            let slot_entry = self.slot_mut(slot);
+            if slot_entry.restart_at.is_some_and(|at| at <= now) && slot_entry.worker.is_none() {
                 self.spawn(slot, false, out);
             }
         }

@@ -43,8 +43,8 @@ impl Eq for WorkerStdio {}
 ///
 /// [`Builder::setup`](crate::Builder::setup) and
 /// [`Primary::setup_primary`](crate::Primary::setup_primary) apply the options to all workers that
-/// are started from then on. [`Primary::fork`](crate::Primary::fork) applies them to one slot: to its
-/// worker, and to those that replace it.
+/// are started from then on. [`Primary::fork`](crate::Primary::fork) applies them to one slot: to
+/// its worker, and to those that replace it.
 ///
 /// ```
 /// # fn main() -> Result<(), cluster::Error> {
@@ -148,7 +148,8 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the format of messages; see [`Settings::serialization`](crate::Settings::serialization).
+    /// Sets the format of messages; see
+    /// [`Settings::serialization`](crate::Settings::serialization).
     pub fn serialization(mut self, serialization: Serialization) -> Self {
         self.serialization = Some(serialization);
         self

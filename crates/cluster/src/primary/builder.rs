@@ -127,8 +127,8 @@ impl Builder {
     /// Sets the format of messages between primary and workers; by default bincode for Rust workers
     /// and JSON for Node workers.
     ///
-    /// [`Serialization::Advanced`] carries Node's own values: maps, big integers, buffers, and values
-    /// that contain themselves.
+    /// [`Serialization::Advanced`] carries Node's own values: maps, big integers, buffers, and
+    /// values that contain themselves.
     pub fn serialization(self, serialization: Serialization) -> Self {
         self.setup(WorkerOptions::new().serialization(serialization))
     }
@@ -188,8 +188,8 @@ impl Builder {
 
     /// Sets whether workers listen; by default they do.
     ///
-    /// A worker that listens is ready as soon as it has a listener; otherwise it is ready when it is
-    /// online. A worker of the first start that ends before it is ready fails the start.
+    /// A worker that listens is ready as soon as it has a listener; otherwise it is ready when it
+    /// is online. A worker of the first start that ends before it is ready fails the start.
     pub fn listens(mut self, listens: bool) -> Self {
         self.supervisor.listens = listens;
         self
@@ -197,8 +197,8 @@ impl Builder {
 
     /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, and kills it on the second.
     ///
-    /// [`build`](Self::build) installs the handlers. The earlier handlers return when the cluster has
-    /// ended. Without this option the primary handles no signal.
+    /// [`build`](Self::build) installs the handlers. The earlier handlers return when the cluster
+    /// has ended. Without this option the primary handles no signal.
     pub fn shutdown_on_signals(mut self) -> Self {
         self.signals.shutdown = true;
         self
@@ -213,8 +213,8 @@ impl Builder {
         self
     }
 
-    /// Sets how long a new worker of a reload may take to listen before the reload fails; by default
-    /// 10 s.
+    /// Sets how long a new worker of a reload may take to listen before the reload fails; by
+    /// default 10 s.
     #[doc(alias = "ready_ms")]
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
@@ -230,8 +230,8 @@ impl Builder {
         self
     }
 
-    /// Sets the delay of a restart after the burst, by default 100 ms. Each further delay is twice as
-    /// long, up to `max`, by default 30 s. A random quarter is added or subtracted.
+    /// Sets the delay of a restart after the burst, by default 100 ms. Each further delay is twice
+    /// as long, up to `max`, by default 30 s. A random quarter is added or subtracted.
     pub fn restart_delay(mut self, first: Duration, max: Duration) -> Self {
         self.supervisor.restart.delay_min = first;
         self.supervisor.restart.delay_max = max;

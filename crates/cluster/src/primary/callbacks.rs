@@ -16,7 +16,8 @@ use crate::primary::subscribers::Callback;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 
-/// Callbacks for events of all workers. They run on the callback thread, in the order of the events.
+/// Callbacks for events of all workers. They run on the callback thread, in the order of the
+/// events.
 ///
 /// Add callbacks before [`start`](Self::start) to get every event. The queue of
 /// [`events`](Self::events) gets the same events, except messages that a callback takes.
@@ -32,7 +33,7 @@ use crate::protocol::address::Address;
 /// let weak = Arc::downgrade(&primary);
 /// primary.on_exit(move |worker, status| {
 ///     eprintln!("worker {} ended with {status}", worker.id());
-///     // Starts the next worker as Node programs do; `Restart::Never` turned our restarts off.
+///     // Starts the next worker as Node programs do; `Restart::Never` turned restarts off.
 ///     let forked = weak.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
 ///     if let Some(Err(error)) = forked {
 ///         eprintln!("{}", error.with_causes());
@@ -75,8 +76,8 @@ impl Primary {
 
     /// Calls back for messages of workers that have no callback of their own for messages.
     ///
-    /// The queue of events does not get these messages. A message has one owner: of several callbacks
-    /// only the first is called.
+    /// The queue of events does not get these messages. A message has one owner: of several
+    /// callbacks only the first is called.
     pub fn on_message(
         &self,
         mut call: impl FnMut(WorkerProcess, ipc::Message) + Send + 'static,
@@ -164,8 +165,8 @@ impl WorkerProcess {
 
     /// Calls back for messages of the worker.
     ///
-    /// Callbacks of the primary and the queue of events do not get these messages. A message has one
-    /// owner: of several callbacks only the first is called.
+    /// Callbacks of the primary and the queue of events do not get these messages. A message has
+    /// one owner: of several callbacks only the first is called.
     pub fn on_message(&self, mut call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         self.on(Kind::Message, move |event| {
             if let Event::Message(_, message) = event {

@@ -28,11 +28,11 @@ pub(crate) enum Kind {
 /// A change in the cluster, in the order in which changes happen.
 ///
 /// [`Primary::events`](crate::Primary::events) returns the queue of events; callbacks such as
-/// [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line for a
-/// log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
+/// [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line for
+/// a log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
 ///
-/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are not
-/// in Node.
+/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are
+/// not in Node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -130,7 +130,7 @@ impl fmt::Display for Event {
             Self::Exit(worker, ExitStatus::Code(code)) => write!(f, "exit {} {code}", worker.id()),
             Self::Exit(worker, status) => write!(f, "exit {} {status}", worker.id()),
             Self::Reloaded => f.write_str("reloaded"),
-            // With all causes, because nobody can ask a line of a log for its source.
+            // With all causes, because a line of a log has no `source()`.
             Self::Error(Some(worker), error) => write!(f, "error {worker} {}", error.with_causes()),
             Self::Error(None, error) => write!(f, "error {}", error.with_causes()),
         }

@@ -35,8 +35,8 @@ pub struct Settings {
     pub current_dir: Option<PathBuf>,
     /// Whether standard input, output and error are pipes, unless `stdio` names them.
     pub silent: bool,
-    /// The targets of descriptors by number. Descriptors 0 to 2 are inherited by default, all others
-    /// are closed.
+    /// The targets of descriptors by number. Descriptors 0 to 2 are inherited by default, all
+    /// others are closed.
     pub stdio: BTreeMap<i32, WorkerStdio>,
     /// The user id to run as.
     pub uid: Option<u32>,

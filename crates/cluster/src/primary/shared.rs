@@ -76,8 +76,8 @@ pub(crate) struct Shared {
 pub(crate) struct PrimaryState {
     pub(crate) subscribers: Subscribers,
     pub(crate) events_taken: bool,
-    /// As the user last set them. The driver has its own copy: it applies changes in the order of
-    /// the jobs, so that a worker that was requested before a change is not affected.
+    /// The settings as the user last set them. The driver has its own copy: it applies changes in
+    /// the order of the jobs, so that a worker that was requested before a change is not affected.
     pub(crate) settings: Arc<Settings>,
     /// `setup_master` was called: the settings are fixed.
     pub(crate) frozen: bool,

@@ -1,8 +1,8 @@
 //! The subscribers of events: one queue for all events, and callbacks for one kind of event each.
 //!
-//! An event goes to every callback of its kind and to the queue. A message has one owner: a callback
-//! of its worker, otherwise one of the primary, otherwise the queue. Callbacks of a worker stand
-//! before those of its primary, as in Node.
+//! An event goes to every callback of its kind and to the queue. A message has one owner: a
+//! callback of its worker, otherwise one of the primary, otherwise the queue. Callbacks of a worker
+//! stand before those of its primary, as in Node.
 
 use std::fmt;
 

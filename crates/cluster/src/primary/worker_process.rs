@@ -68,9 +68,10 @@ impl History {
 
 /// A handle to a worker process in its primary. Clones are cheap and refer to the same worker.
 ///
-/// `drop` changes nothing: workers belong to their [`Primary`](crate::Primary). A handle to an exited
-/// worker keeps only its untaken pipes open, with one exception: a worker that left more than 4 MiB
-/// of messages unread keeps two descriptors, its channel and its pidfd, until the messages are read.
+/// `drop` changes nothing: workers belong to their [`Primary`](crate::Primary). A handle to an
+/// exited worker keeps only its untaken pipes open, with one exception: a worker that left more
+/// than 4 MiB of messages unread keeps two descriptors, its channel and its pidfd, until the
+/// messages are read.
 ///
 /// Node: the class `Worker` of a primary. [`Worker`](crate::Worker) is the worker's own side.
 #[derive(Clone)]
@@ -105,8 +106,8 @@ impl WorkerProcess {
     /// Sends a message to the worker, which receives it from
     /// [`Worker::messages`](crate::Worker::messages).
     ///
-    /// `Ok(false)` means that the message was queued, and that the queue is longer than the channel's
-    /// mark: slow down.
+    /// `Ok(false)` means that the message was queued, and that the queue is longer than the
+    /// channel's mark: slow down.
     ///
     /// # Errors
     ///
@@ -125,8 +126,8 @@ impl WorkerProcess {
     /// # Errors
     ///
     /// The errors of [`send`](Self::send), which also return the descriptor.
-    /// `ERR_INVALID_HANDLE_TYPE` for a descriptor that would end a Node process, and for a worker that
-    /// is not a Node program.
+    /// `ERR_INVALID_HANDLE_TYPE` for a descriptor that would end a Node process, and for a worker
+    /// that is not a Node program.
     pub fn send_with_handle<T: Serialize>(
         &self,
         value: T,
@@ -149,8 +150,8 @@ impl WorkerProcess {
 
     /// Sends a signal to the worker.
     ///
-    /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for good
-    /// use [`disconnect`](Self::disconnect).
+    /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for
+    /// good use [`disconnect`](Self::disconnect).
     ///
     /// # Errors
     ///
@@ -209,15 +210,15 @@ impl WorkerProcess {
         self.history().exited_after_disconnect
     }
 
-    /// Returns how many connections were put into the worker's queues and read back from them; `None`
-    /// when the worker or its primary has ended.
+    /// Returns how many connections were put into the worker's queues and read back from them;
+    /// `None` when the worker or its primary has ended.
     #[must_use]
     pub fn counters(&self) -> Option<WorkerCounters> {
         self.0.shared.query(|reply| Job::CountWorker(self.0.id, reply))
     }
 
-    /// Takes the pipe to the worker's standard input; `None` after the first call, and where it is no
-    /// pipe.
+    /// Takes the pipe to the worker's standard input; `None` after the first call, and where it is
+    /// no pipe.
     ///
     /// [`WorkerOptions::silent`](crate::WorkerOptions::silent) and
     /// [`WorkerStdio::Pipe`](crate::WorkerStdio) make it a pipe.
@@ -226,8 +227,8 @@ impl WorkerProcess {
         self.pipes().stdin.take()
     }
 
-    /// Takes the pipe from the worker's standard output; `None` after the first call, and where it is
-    /// no pipe.
+    /// Takes the pipe from the worker's standard output; `None` after the first call, and where it
+    /// is no pipe.
     ///
     /// Read it: a worker blocks when it writes to a full pipe.
     #[must_use]
@@ -235,15 +236,15 @@ impl WorkerProcess {
         self.pipes().stdout.take()
     }
 
-    /// Takes the pipe from the worker's standard error; `None` after the first call, and where it is no
-    /// pipe.
+    /// Takes the pipe from the worker's standard error; `None` after the first call, and where it
+    /// is no pipe.
     #[must_use]
     pub fn take_stderr(&self) -> Option<ChildOutput> {
         self.pipes().stderr.take()
     }
 
-    /// Takes the socket to the worker's descriptor `number`, 3 or higher; `None` after the first call,
-    /// and where it is no pipe.
+    /// Takes the socket to the worker's descriptor `number`, 3 or higher; `None` after the first
+    /// call, and where it is no pipe.
     #[must_use]
     pub fn take_descriptor(&self, number: i32) -> Option<UnixStream> {
         self.pipes().extra.remove(&number)
@@ -289,7 +290,7 @@ impl WorkerProcess {
         history.contains(&Notice::Exit) && history.contains(&Notice::Disconnect)
     }
 
-    /// The event that stands for a notice.
+    /// Returns the event that reports a notice.
     pub(crate) fn event(&self, notice: &Notice) -> Event {
         let worker = self.clone();
         match notice {
@@ -302,7 +303,7 @@ impl WorkerProcess {
         }
     }
 
-    /// The events of the history, for a callback that is added late.
+    /// Returns the events of the history, for a callback that is added late.
     pub(crate) fn past(&self) -> Vec<Event> {
         let notices = self.history().notices.clone();
         notices.iter().map(|notice| self.event(notice)).collect()

@@ -1,7 +1,8 @@
 //! The I/O of the workers in the driver: process, hand-off queues and captured standard error.
 //!
-//! Until the runtime of a worker is up, the last [`STDERR_TAIL_BYTES`] of its standard error are kept
-//! for the error of a failed start. Everything else is written to the primary's standard error.
+//! Until the runtime of a worker is up, the last [`STDERR_TAIL_BYTES`] of its standard error are
+//! kept for the error of a failed start. Everything else is written to the primary's standard
+//! error.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
@@ -57,7 +58,8 @@ impl Workers {
 
     pub(crate) fn send(&mut self, worker: WorkerId, message: ToWorker) {
         if let Some(worker_io) = self.0.get(&worker) {
-            // Internal messages always have room. Fails on a closed channel, which an event reports.
+            // Internal messages always have room. Fails on a closed channel, which an event
+            // reports.
             let _ = worker_io.child.send_internal(message);
         }
     }

@@ -1,13 +1,13 @@
-//! Which address is which key, and who holds it.
+//! The table of addresses: the key of each address, and the workers that hold it.
 //!
-//! Workers that ask for the same address share a key, and with it one listening socket of the
-//! primary. A worker's n-th wish for port 0 shares the n-th such key, so that each worker of a
-//! program gets the same ports; a wish for the very number that came out of it shares it too. One
-//! worker cannot hold a key twice: as with two plain sockets, the address is in use.
+//! Workers that request the same address share a key, and with it one listening socket of the
+//! primary. A worker's n-th request for port 0 shares the n-th such key, so that all workers of a
+//! program get the same ports. A request for the port number that the kernel chose shares the key
+//! as well. One worker cannot hold a key twice: as with two plain sockets, the address is in use.
 //!
-//! A key is *wanted* as long as somebody holds it, waits for it, or is its heir: a slot whose
-//! worker held it, died, and is replaced by one that has not asked yet. So the socket, and the number behind port 0,
-//! outlive the workers.
+//! A key is in use as long as a worker holds it or waits for it, or a slot has it reserved. A slot
+//! reserves the keys of a worker that died, until its next worker has requested them. The socket,
+//! and the port number behind port 0, therefore outlive the workers.
 //!
 //! Pure.
 
@@ -18,42 +18,42 @@ use sys::errno::EADDRINUSE;
 use crate::contract::{Key, SlotId, WorkerId};
 use crate::protocol::address::Address;
 
-/// All keys of a primary.
+/// The keys of a primary.
 #[derive(Debug, Default)]
 pub(crate) struct AddressTable {
     entries: BTreeMap<Key, Entry>,
-    /// For each worker and address with port 0: its next index, and how many it holds.
+    /// The next index and the number of held keys, for each worker and address with port 0.
     indexes: HashMap<(WorkerId, Address), Index>,
     last_key: Key,
 }
 
 #[derive(Debug)]
 struct Entry {
-    asked: Address,
-    /// Tells wishes for port 0 apart; 0 for all others.
+    requested: Address,
+    /// Distinguishes requests for port 0; 0 for all other addresses.
     index: u32,
     state: EntryState,
     holders: Vec<Holder>,
     reservations: Vec<SlotId>,
-    /// For all that share it.
+    /// Data for all workers that share the key.
     data: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
 enum EntryState {
-    /// `Bind` is under way; these wishes wait for it.
+    /// `Bind` was ordered; these requests wait for the answer.
     Binding(Vec<(WorkerId, u32)>),
     Bound(Address),
-    /// `Unbind` is under way.
+    /// `Unbind` was ordered.
     Unbinding(Address),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     worker: WorkerId,
-    /// Its wish took an index.
+    /// The request took an index.
     indexed: bool,
-    /// So many connections it may have open.
+    /// The connection limit of the worker.
     open_max: Option<u32>,
 }
 
@@ -63,62 +63,64 @@ struct Index {
     held: u32,
 }
 
-/// A wish to listen.
+/// The parameters of a listen request.
 #[derive(Debug)]
 pub(crate) struct ListenRequest<'a> {
     pub(crate) address: &'a Address,
-    /// Datagrams: although this worker holds it already.
+    /// For datagrams: the worker may hold the address already.
     pub(crate) again: bool,
-    /// So many connections this worker may have open.
+    /// The connection limit of the worker.
     pub(crate) open_max: Option<u32>,
-    /// For all that share the address; the first that brings some decides.
+    /// Data for all workers that share the address; the first data is kept.
     pub(crate) data: Option<Vec<u8>>,
 }
 
-/// What a wish to listen comes to.
+/// The decision about a listen request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
-    /// Open it first; the wish waits.
+    /// Bind the address first; the request waits.
     Bind(Key),
-    /// It is being opened; the wish waits.
+    /// The address is being bound; the request waits.
     Wait,
     Grant(Key),
     Refuse(i32),
 }
 
 impl AddressTable {
-    /// A worker wants to listen.
-    pub(crate) fn ask(
+    /// Takes a listen request of a worker.
+    pub(crate) fn request_address(
         &mut self,
         worker: WorkerId,
         slot: SlotId,
         request: u32,
-        wish: ListenRequest<'_>,
+        listen_request: ListenRequest<'_>,
     ) -> Resolution {
-        let address = wish.address;
+        let address = listen_request.address;
         let indexed = address.is_port_0();
         let index = if indexed { self.next_index(worker, address) } else { 0 };
-        let holder = Holder { worker, indexed, open_max: wish.open_max };
+        let holder = Holder { worker, indexed, open_max: listen_request.open_max };
         let shared = self.entries.iter_mut().find(|(_, entry)| entry.is(address, index));
         let Some((key, entry)) = shared else {
             self.last_key += 1;
             let state = EntryState::Binding(vec![(worker, request)]);
-            let (asked, holders, reservations) = (address.clone(), vec![holder], Vec::new());
-            let data = wish.data;
-            self.entries
-                .insert(self.last_key, Entry { asked, index, state, holders, reservations, data });
+            let (requested, holders, reservations) = (address.clone(), vec![holder], Vec::new());
+            let data = listen_request.data;
+            self.entries.insert(
+                self.last_key,
+                Entry { requested, index, state, holders, reservations, data },
+            );
             return Resolution::Bind(self.last_key);
         };
-        if entry.is_held_by(worker) && !(wish.again && address.is_datagram()) {
+        if entry.is_held_by(worker) && !(listen_request.again && address.is_datagram()) {
             if indexed {
-                // It holds this one by its number: port 0 means the next.
+                // The worker holds this key by its port number, so port 0 means the next key.
                 self.index_back(worker, address);
-                return self.ask(worker, slot, request, wish);
+                return self.request_address(worker, slot, request, listen_request);
             }
             return Resolution::Refuse(EADDRINUSE);
         }
         if entry.data.is_none() {
-            entry.data = wish.data;
+            entry.data = listen_request.data;
         }
         entry.holders.push(holder);
         entry.reservations.retain(|reservation| *reservation != slot);
@@ -128,16 +130,18 @@ impl AddressTable {
                 Resolution::Wait
             }
             EntryState::Bound(_) => Resolution::Grant(*key),
-            EntryState::Unbinding(_) => unreachable!("a port that is being closed is not shared"),
+            EntryState::Unbinding(_) => {
+                unreachable!("an address that is being closed is not shared")
+            }
         }
     }
 
-    /// `Bind` is under way.
+    /// Whether any address is being bound.
     pub(crate) fn is_binding(&self) -> bool {
         self.entries.values().any(|entry| matches!(entry.state, EntryState::Binding(_)))
     }
 
-    /// The wishes that wait for the answer to `Bind`.
+    /// Returns the requests that wait for the answer to `Bind`.
     pub(crate) fn waiting(&self, key: Key) -> Vec<(WorkerId, u32)> {
         match self.entries.get(&key).map(|entry| &entry.state) {
             Some(EntryState::Binding(waiting)) => waiting.clone(),
@@ -145,9 +149,9 @@ impl AddressTable {
         }
     }
 
-    /// The answer to `Bind` came; gives the wishes that waited for it and still stand.
+    /// Takes the answer to `Bind`; returns the requests that waited for it.
     ///
-    /// A failure is forgotten: the next wish tries again.
+    /// A failure is not kept: the next request binds again.
     pub(crate) fn bound(&mut self, key: Key, result: Result<Address, i32>) -> Vec<(WorkerId, u32)> {
         let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
         let EntryState::Binding(waiting) = &mut entry.state else { return Vec::new() };
@@ -162,7 +166,7 @@ impl AddressTable {
         waiting
     }
 
-    /// A worker closed its listener.
+    /// Removes a worker that closed its listener from the holders.
     pub(crate) fn release(&mut self, worker: WorkerId, key: Key) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let Some(at) = entry.holders.iter().position(|holder| holder.worker == worker) else {
@@ -173,15 +177,16 @@ impl AddressTable {
             waiting.retain(|(waiter, _)| *waiter != worker);
         }
         if holder.indexed {
-            let asked = entry.asked.clone();
-            self.index_back(worker, &asked);
-            // Indexes begin anew when a worker holds none, as in Node.
+            let requested = entry.requested.clone();
+            self.index_back(worker, &requested);
+            // Indexes start again at 0 when a worker holds no such key, as in Node.
             self.indexes.retain(|_, index| index.held > 0);
         }
     }
 
-    /// A worker ended; with `reservation`, its slot gets another one, which will ask again.
-    pub(crate) fn died(&mut self, worker: WorkerId, reservation: Option<SlotId>) {
+    /// Removes a worker that ended from all holders; `reservation` is its slot, if the slot gets
+    /// another worker.
+    pub(crate) fn worker_ended(&mut self, worker: WorkerId, reservation: Option<SlotId>) {
         for key in self.held_by(worker) {
             while self.holds(worker, key) {
                 self.release(worker, key);
@@ -193,7 +198,7 @@ impl AddressTable {
         }
     }
 
-    /// The slot gets no other worker.
+    /// Drops the reservations of a slot that gets no other worker.
     pub(crate) fn drop_reservation(&mut self, slot: SlotId) {
         self.entries
             .values_mut()
@@ -204,7 +209,7 @@ impl AddressTable {
         self.entries.values().any(|entry| entry.reservations.contains(&slot))
     }
 
-    /// `Unbind` is ordered: nobody shares the key any more.
+    /// Marks a key as being closed, after which no request shares it.
     pub(crate) fn unbind(&mut self, key: Key) {
         if let Some(entry) = self.entries.get_mut(&key) {
             if let EntryState::Bound(address) = &entry.state {
@@ -213,7 +218,7 @@ impl AddressTable {
         }
     }
 
-    /// The address is being closed, and can be bound again after that.
+    /// Whether the address is being closed; it can be bound again after that.
     pub(crate) fn is_closing(&self, address: &Address) -> bool {
         self.entries.values().any(|entry| match &entry.state {
             EntryState::Unbinding(bound) => bound.collides(address),
@@ -221,7 +226,7 @@ impl AddressTable {
         })
     }
 
-    /// The answer to `Unbind` came.
+    /// Takes the answer to `Unbind`.
     pub(crate) fn unbound(&mut self, key: Key) {
         if let Some(entry) = self.entries.get(&key) {
             for worker in entry.holders.iter().map(|holder| holder.worker).collect::<Vec<_>>() {
@@ -231,7 +236,7 @@ impl AddressTable {
         self.entries.remove(&key);
     }
 
-    /// The address behind a key, once it is bound.
+    /// Returns the address of a key that is bound.
     pub(crate) fn address(&self, key: Key) -> Option<&Address> {
         match &self.entries.get(&key)?.state {
             EntryState::Bound(address) => Some(address),
@@ -239,20 +244,20 @@ impl AddressTable {
         }
     }
 
-    /// What was brought for all that share the key.
+    /// Returns the data for all workers that share the key.
     pub(crate) fn data(&self, key: Key) -> Option<&[u8]> {
         self.entries.get(&key)?.data.as_deref()
     }
 
-    /// How many connections the worker may have open, where it asked for a limit.
+    /// Returns the connection limit that the worker requested.
     pub(crate) fn open_max(&self, worker: WorkerId, key: Key) -> Option<u32> {
         let mut holders = self.entries.get(&key)?.holders.iter();
         holders.find(|holder| holder.worker == worker)?.open_max
     }
 
-    /// The address a key was asked for by.
-    pub(crate) fn asked(&self, key: Key) -> Option<&Address> {
-        self.entries.get(&key).map(|entry| &entry.asked)
+    /// Returns the address by which a key was requested.
+    pub(crate) fn requested(&self, key: Key) -> Option<&Address> {
+        self.entries.get(&key).map(|entry| &entry.requested)
     }
 
     pub(crate) fn holds(&self, worker: WorkerId, key: Key) -> bool {
@@ -264,17 +269,18 @@ impl AddressTable {
         held.map(|(key, _)| *key).collect()
     }
 
-    /// The bound keys that nobody is heir to and no holder for whom `counts` is true holds.
-    pub(crate) fn unwanted(&self, counts: impl Fn(WorkerId) -> bool) -> Vec<Key> {
-        let unwanted = |entry: &Entry| {
+    /// Returns the bound keys without a reservation and without a holder for which `counts` is
+    /// true.
+    pub(crate) fn unused(&self, counts: impl Fn(WorkerId) -> bool) -> Vec<Key> {
+        let unused = |entry: &Entry| {
             matches!(entry.state, EntryState::Bound(_))
                 && entry.reservations.is_empty()
                 && !entry.holders.iter().any(|holder| counts(holder.worker))
         };
-        self.entries.iter().filter(|(_, entry)| unwanted(entry)).map(|(key, _)| *key).collect()
+        self.entries.iter().filter(|(_, entry)| unused(entry)).map(|(key, _)| *key).collect()
     }
 
-    /// No socket is open or being opened or closed.
+    /// Whether no address is bound, being bound or being closed.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -299,7 +305,7 @@ impl Entry {
             EntryState::Unbinding(_) => false,
             EntryState::Bound(bound) if bound == address => true,
             EntryState::Bound(_) | EntryState::Binding(_) => {
-                self.asked == *address && self.index == index
+                self.requested == *address && self.index == index
             }
         }
     }
@@ -318,67 +324,78 @@ mod tests {
         Address::from(text.parse::<SocketAddr>().unwrap())
     }
 
-    /// Worker n sits in slot n, and its requests do not matter.
-    fn ask(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
-        entries.ask(worker, worker, 0, wish(&at(address)))
+    /// Requests an address for worker n in slot n.
+    fn request_address(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
+        entries.request_address(worker, worker, 0, listen_request(&at(address)))
     }
 
-    fn wish(address: &Address) -> ListenRequest<'_> {
+    fn listen_request(address: &Address) -> ListenRequest<'_> {
         ListenRequest { address, again: false, open_max: None, data: None }
     }
 
-    fn bind(entries: &mut AddressTable, worker: WorkerId, asked: &str, bound: &str) -> Key {
-        let Resolution::Bind(key) = ask(entries, worker, asked) else { panic!("shared") };
+    fn bind(entries: &mut AddressTable, worker: WorkerId, requested: &str, bound: &str) -> Key {
+        let Resolution::Bind(key) = request_address(entries, worker, requested) else {
+            panic!("shared")
+        };
         assert_eq!(entries.bound(key, Ok(at(bound))), [(worker, 0)]);
         key
     }
 
-    fn unwanted(entries: &AddressTable) -> Vec<Key> {
-        entries.unwanted(|_| true)
+    fn unused(entries: &AddressTable) -> Vec<Key> {
+        entries.unused(|_| true)
     }
 
     #[test]
     fn the_same_address_is_opened_once_and_shared() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "127.0.0.1:80", "127.0.0.1:80");
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:80"), Resolution::Grant(key));
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:81"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:80"), Resolution::Grant(key));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:81"), Resolution::Bind(key + 1));
         assert_eq!(entries.address(key), Some(&at("127.0.0.1:80")));
         assert_eq!(entries.address(key + 1), None);
         assert_eq!(entries.held_by(2), [key, key + 1]);
     }
 
     #[test]
-    fn wishes_that_come_while_it_is_opened_wait_for_the_one_answer() {
+    fn requests_that_come_while_the_address_is_bound_wait_for_the_one_answer() {
         let mut entries = AddressTable::default();
-        assert_eq!(entries.ask(1, 1, 10, wish(&at("[::1]:80"))), Resolution::Bind(1));
-        assert_eq!(entries.ask(2, 2, 20, wish(&at("[::1]:80"))), Resolution::Wait);
-        assert_eq!(entries.ask(3, 3, 30, wish(&at("[::1]:80"))), Resolution::Wait);
-        entries.died(2, None);
+        assert_eq!(
+            entries.request_address(1, 1, 10, listen_request(&at("[::1]:80"))),
+            Resolution::Bind(1)
+        );
+        assert_eq!(
+            entries.request_address(2, 2, 20, listen_request(&at("[::1]:80"))),
+            Resolution::Wait
+        );
+        assert_eq!(
+            entries.request_address(3, 3, 30, listen_request(&at("[::1]:80"))),
+            Resolution::Wait
+        );
+        entries.worker_ended(2, None);
         assert_eq!(entries.bound(1, Ok(at("[::1]:80"))), [(1, 10), (3, 30)]);
         assert!(entries.bound(1, Ok(at("[::1]:80"))).is_empty());
     }
 
     #[test]
-    fn a_failure_answers_all_that_wait_and_is_not_kept() {
+    fn a_failure_answers_all_waiting_requests_and_is_not_kept() {
         let mut entries = AddressTable::default();
-        assert_eq!(ask(&mut entries, 1, "127.0.0.1:0"), Resolution::Bind(1));
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Wait);
+        assert_eq!(request_address(&mut entries, 1, "127.0.0.1:0"), Resolution::Bind(1));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Wait);
         assert_eq!(entries.bound(1, Err(13)), [(1, 0), (2, 0)]);
         assert!(entries.is_empty() && entries.indexes.is_empty());
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(2));
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(2));
     }
 
     #[test]
-    fn the_nth_wish_for_port_0_is_the_same_port_in_every_worker() {
+    fn the_nth_request_for_port_0_is_the_same_port_in_every_worker() {
         let mut entries = AddressTable::default();
         let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
         let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
         assert_ne!(first, second);
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(first));
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(second));
-        // Another address counts for itself.
-        assert_eq!(ask(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(3));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(first));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(second));
+        // The index counts for each address on its own.
+        assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(3));
     }
 
     #[test]
@@ -387,19 +404,22 @@ mod tests {
         let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
         let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
         entries.release(1, first);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:0"), Resolution::Bind(3));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Bind(3));
         entries.release(1, second);
         entries.release(1, 3);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:0"), Resolution::Grant(first));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Grant(first));
     }
 
     #[test]
     fn the_number_behind_port_0_is_the_same_key() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:4001"), Resolution::Grant(key));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:4001"), Resolution::Refuse(EADDRINUSE));
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:0"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:4001"), Resolution::Grant(key));
+        assert_eq!(
+            request_address(&mut entries, 1, "0.0.0.0:4001"),
+            Resolution::Refuse(EADDRINUSE)
+        );
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Bind(key + 1));
         entries.release(2, key);
         assert_eq!(entries.held_by(1), [key]);
     }
@@ -407,52 +427,55 @@ mod tests {
     #[test]
     fn one_worker_cannot_hold_an_address_twice() {
         let mut entries = AddressTable::default();
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Bind(1));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Bind(1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
         entries.bound(1, Ok(at("0.0.0.0:80")));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
         entries.release(1, 1);
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Grant(1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Grant(1));
     }
 
     #[test]
-    fn a_key_is_wanted_until_its_last_holder_closes_it() {
+    fn a_key_is_in_use_until_its_last_holder_closes_it() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
-        ask(&mut entries, 2, "0.0.0.0:80");
+        request_address(&mut entries, 2, "0.0.0.0:80");
         entries.release(1, key);
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(entries.unwanted(|worker| worker != 2), [key]);
+        assert!(unused(&entries).is_empty());
+        assert_eq!(entries.unused(|worker| worker != 2), [key]);
         entries.release(2, key);
-        assert_eq!(unwanted(&entries), [key]);
+        assert_eq!(unused(&entries), [key]);
     }
 
     #[test]
-    fn a_dead_holders_slot_keeps_the_key_until_its_next_worker_asks_or_none_comes() {
+    fn a_dead_holders_slot_reserves_the_key_until_its_next_worker_requests_it_or_none_comes() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-        entries.died(1, Some(7));
-        assert!(unwanted(&entries).is_empty());
-        // The replacement died before it asked.
-        entries.died(2, Some(7));
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(entries.ask(3, 7, 0, wish(&at("0.0.0.0:0"))), Resolution::Grant(key));
+        entries.worker_ended(1, Some(7));
+        assert!(unused(&entries).is_empty());
+        // The replacement died before it requested the address.
+        entries.worker_ended(2, Some(7));
+        assert!(unused(&entries).is_empty());
+        assert_eq!(
+            entries.request_address(3, 7, 0, listen_request(&at("0.0.0.0:0"))),
+            Resolution::Grant(key)
+        );
         entries.release(3, key);
-        assert_eq!(unwanted(&entries), [key]);
-        entries.ask(4, 8, 0, wish(&at("0.0.0.0:0")));
-        entries.died(4, Some(8));
+        assert_eq!(unused(&entries), [key]);
+        entries.request_address(4, 8, 0, listen_request(&at("0.0.0.0:0")));
+        entries.worker_ended(4, Some(8));
         entries.drop_reservation(8);
-        assert_eq!(unwanted(&entries), [key]);
+        assert_eq!(unused(&entries), [key]);
     }
 
     #[test]
-    fn what_is_being_closed_is_not_shared_and_then_gone() {
+    fn an_address_that_is_being_closed_is_not_shared_and_then_gone() {
         let mut entries = AddressTable::default();
         let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
         entries.unbind(key);
-        assert!(unwanted(&entries).is_empty());
-        assert_eq!(ask(&mut entries, 2, "0.0.0.0:80"), Resolution::Bind(key + 1));
-        assert_eq!(ask(&mut entries, 1, "0.0.0.0:80"), Resolution::Wait);
+        assert!(unused(&entries).is_empty());
+        assert_eq!(request_address(&mut entries, 2, "0.0.0.0:80"), Resolution::Bind(key + 1));
+        assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Wait);
         entries.unbound(key);
         assert_eq!(entries.held_by(1), [key + 1]);
         entries.bound(key + 1, Err(98));
@@ -460,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_data_is_everybodys_and_forgotten_with_the_key() {
+    fn the_first_data_is_for_all_workers_and_forgotten_with_the_key() {
         let mut entries = AddressTable::default();
         let address = at("0.0.0.0:80");
         let with = |data: Option<&str>| ListenRequest {
@@ -469,10 +492,10 @@ mod tests {
             open_max: None,
             data: data.map(|text| text.as_bytes().to_vec()),
         };
-        assert_eq!(entries.ask(1, 1, 0, with(None)), Resolution::Bind(1));
+        assert_eq!(entries.request_address(1, 1, 0, with(None)), Resolution::Bind(1));
         assert_eq!(entries.data(1), None);
-        assert_eq!(entries.ask(2, 2, 0, with(Some("first"))), Resolution::Wait);
-        assert_eq!(entries.ask(3, 3, 0, with(Some("second"))), Resolution::Wait);
+        assert_eq!(entries.request_address(2, 2, 0, with(Some("first"))), Resolution::Wait);
+        assert_eq!(entries.request_address(3, 3, 0, with(Some("second"))), Resolution::Wait);
         assert_eq!(entries.data(1), Some(&b"first"[..]));
         entries.bound(1, Err(98));
         assert_eq!(entries.data(1), None);
@@ -483,9 +506,10 @@ mod tests {
         let mut entries = AddressTable::default();
         let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
         let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
-            let wish = |again| ListenRequest { address, again, open_max: None, data: None };
-            entries.ask(1, 1, 0, wish(again));
-            entries.ask(1, 1, 0, wish(again))
+            let listen_request =
+                |again| ListenRequest { address, again, open_max: None, data: None };
+            entries.request_address(1, 1, 0, listen_request(again));
+            entries.request_address(1, 1, 0, listen_request(again))
         });
         assert_eq!(twice(&tcp, true), Resolution::Refuse(EADDRINUSE));
         assert_eq!(twice(&udp, false), Resolution::Refuse(EADDRINUSE));

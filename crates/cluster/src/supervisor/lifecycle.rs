@@ -15,7 +15,7 @@ use crate::contract::Notice;
 /// A dead worker whose channel has not closed is forgotten after this time.
 const CHANNEL_CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// How far a worker has come.
+/// A stage in the life of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// The process is being started; the intent says what happens to it once it runs.
@@ -38,7 +38,7 @@ pub(crate) enum Stage {
     Dead,
 }
 
-/// What happens to a worker as soon as its process runs.
+/// The order for a worker whose process does not run yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
     Run,
@@ -65,7 +65,7 @@ pub(crate) enum Event {
     Due,
 }
 
-/// What the supervisor does after an event.
+/// An order for the supervisor that follows an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Emit(Notice),
@@ -273,7 +273,7 @@ impl Lifecycle {
         }
     }
 
-    /// When [`Event::Due`] is due.
+    /// Returns the time for [`Event::Due`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

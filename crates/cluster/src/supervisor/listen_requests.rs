@@ -1,4 +1,6 @@
-//! Workers and their listeners: wishes, grants, and what comes back out of queues.
+//! Listen requests of workers: from the request to the grant, and back to the closed listener.
+//!
+//! Here also end connections that come back out of queues whose scheduler is gone.
 //!
 //! Pure.
 
@@ -30,19 +32,19 @@ impl<H: Affinity> Supervisor<H> {
         if self.mode != Mode::Running || !entry.life.may_serve() {
             return out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
         }
-        let wish = ListenRequest {
+        let listen_request = ListenRequest {
             address: &address,
             again: options.reuse_address,
             open_max: options.max_connections,
             data: options.data.take(),
         };
-        match self.addresses.ask(worker, slot, request, wish) {
+        match self.addresses.request_address(worker, slot, request, listen_request) {
             Resolution::Bind(key) => {
                 if self.dispatches(&address) {
                     self.schedulers.insert(key, Scheduler::new(key, &self.options));
                 }
                 if self.addresses.is_closing(&address) {
-                    self.deferred.push((key, address, options));
+                    self.deferred_binds.push((key, address, options));
                 } else {
                     out.push(self.bind(key, address, options));
                 }
@@ -53,9 +55,9 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Binds what waited for an address to be closed, if somebody still waits for it.
+    /// Binds addresses that waited for the same address to be closed, if a worker still waits.
     pub(super) fn bind_deferred(&mut self, out: &mut Vec<Output<H>>) {
-        for (key, address, options) in std::mem::take(&mut self.deferred) {
+        for (key, address, options) in std::mem::take(&mut self.deferred_binds) {
             let waiting = self.addresses.waiting(key);
             if !waiting.iter().any(|(worker, _)| self.may_serve(*worker)) {
                 self.schedulers.remove(&key);
@@ -63,7 +65,7 @@ impl<H: Affinity> Supervisor<H> {
                     out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
                 }
             } else if self.addresses.is_closing(&address) {
-                self.deferred.push((key, address, options));
+                self.deferred_binds.push((key, address, options));
             } else {
                 out.push(self.bind(key, address, options));
             }
@@ -76,7 +78,7 @@ impl<H: Affinity> Supervisor<H> {
         result: Result<Address, i32>,
         out: &mut Vec<Output<H>>,
     ) {
-        let Some(asked) = self.addresses.asked(key).cloned() else { return };
+        let Some(asked) = self.addresses.requested(key).cloned() else { return };
         let failure = result.as_ref().err().copied();
         for (worker, request) in self.addresses.bound(key, result) {
             if let Some(errno) = failure {
@@ -89,7 +91,7 @@ impl<H: Affinity> Supervisor<H> {
             }
         }
         if failure.is_some() {
-            // Never used: nothing was accepted.
+            // The scheduler was never used, because nothing was accepted.
             self.schedulers.remove(&key);
         }
     }
@@ -98,13 +100,13 @@ impl<H: Affinity> Supervisor<H> {
         let slot = self.workers.get(&worker).map_or(0, |entry| entry.slot);
         let kind = self.workers.get(&worker).map_or(WorkerKind::Native, |entry| entry.kind);
         let open_max = self.addresses.open_max(worker, key);
-        let asked = self.addresses.asked(key);
+        let asked = self.addresses.requested(key);
         let has_socket_per_slot = asked.is_some_and(|it| self.has_socket_per_slot(it));
         let access = match self.schedulers.get_mut(&key) {
             None => Access::Shared,
-            // The queue of the time before has the same name.
+            // The earlier queue of this worker and key still exists under the same name.
             Some(scheduler) if scheduler.has_backend(worker) => {
-                return self.postponed.push((worker, key, request));
+                return self.postponed_grants.push((worker, key, request));
             }
             Some(scheduler) => {
                 scheduler.add_backend(worker, slot, kind, open_max);
@@ -141,9 +143,9 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Grant { worker, request, result: Err(errno) });
     }
 
-    /// Grants what waited for a queue to be dropped.
+    /// Grants requests that waited for an earlier queue to be dropped.
     pub(super) fn grant_postponed(&mut self, out: &mut Vec<Output<H>>) {
-        for (worker, key, request) in std::mem::take(&mut self.postponed) {
+        for (worker, key, request) in std::mem::take(&mut self.postponed_grants) {
             if self.may_serve(worker) && self.addresses.address(key).is_some() {
                 self.grant(worker, request, key, out);
             } else {
@@ -192,7 +194,7 @@ impl<H: Affinity> Supervisor<H> {
 
     pub(super) fn listener_closed(&mut self, worker: WorkerId, key: Key, out: &mut Vec<Output<H>>) {
         self.addresses.release(worker, key);
-        self.postponed.retain(|(waiter, of, _)| (*waiter, *of) != (worker, key));
+        self.postponed_grants.retain(|(waiter, of, _)| (*waiter, *of) != (worker, key));
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.close_backend(worker, out);
         }
@@ -227,7 +229,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// Connections out of a queue that nobody knows any more.
+    /// Closes connections out of a queue whose scheduler is gone.
     pub(super) fn close_all(
         &mut self,
         connections: impl IntoIterator<Item = H>,
@@ -241,7 +243,7 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// The primary accepts and deals.
+    /// Whether the primary accepts at this address and dispatches.
     fn dispatches(&self, address: &Address) -> bool {
         match self.options.policy {
             Policy::RoundRobin | Policy::LeastLoaded | Policy::Sticky | Policy::ReusePort => {

@@ -1,11 +1,11 @@
-//! A rolling reload: one slot after the other gets a worker of the new build, and only when that
-//! one listens is its predecessor asked to finish.
+//! A rolling reload: one slot after the other gets a new worker, and only when the new worker
+//! listens is the old one asked to finish.
 //!
-//! While a slot is at work two workers may sit in it: the *holder*, who serves, and the
-//! *successor*, who is coming up. A successor takes over when it listens on all that the holder
-//! listens on, or has been ready for the time that workers have to ask for what is theirs. One
-//! that ends before, or is not ready in time, fails the reload: the holders that are left stay. A
-//! holder that dies meanwhile leaves its slot to the successor.
+//! During its step a slot has two workers: the predecessor, which serves, and the successor, which
+//! is being started. The successor takes over when it listens on every address of the predecessor,
+//! or has been ready for the time that a worker has to request addresses. A successor that ends
+//! before, or is not ready in time, fails the reload, and the remaining predecessors stay. When a
+//! predecessor dies, its slot goes to the successor.
 //!
 //! Pure.
 
@@ -15,14 +15,14 @@ use crate::supervisor::lifecycle::Event;
 
 use super::{Affinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
 
-/// A reload under way.
+/// A reload that is running.
 #[derive(Debug)]
 pub(super) struct Reload {
     number: u32,
-    /// Slots that are still to be done, the next one last.
-    left: Vec<SlotId>,
-    at_work: Option<Step>,
-    /// Predecessors that have not ended.
+    /// Slots without a new worker, the next one last.
+    remaining: Vec<SlotId>,
+    current: Option<Step>,
+    /// Predecessors that were asked to finish and have not ended.
     leaving: Vec<WorkerId>,
 }
 
@@ -30,23 +30,23 @@ pub(super) struct Reload {
 struct Step {
     slot: SlotId,
     successor: WorkerId,
-    /// By then it has to be ready.
-    until: Option<Instant>,
-    /// Ready, but without some listener of its predecessor: waited for until then.
-    settles: Option<Instant>,
+    /// The limit for the successor to be ready.
+    ready_until: Option<Instant>,
+    /// The successor is ready but does not listen on all addresses yet: the step waits until then.
+    grace_until: Option<Instant>,
 }
 
-/// What becomes of the slot at work.
-enum Turn {
+/// The decision about the slot of the current step.
+enum StepOutcome {
     Wait(Step),
     TakeOver,
-    /// The slot is not wanted any more.
+    /// The slot is no longer wanted.
     Skip,
     Fail(ReloadFailure),
 }
 
 impl<H: Affinity> Supervisor<H> {
-    /// The user wants every worker replaced.
+    /// Begins to replace every worker.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {
             Mode::Running if self.idle || !self.disconnecting_all.is_empty() => {
@@ -58,19 +58,19 @@ impl<H: Affinity> Supervisor<H> {
         if let Some(failure) = refused {
             return out.push(Output::Reloaded { number, result: Err(failure) });
         }
-        let left = (0..).take(self.slots.len()).collect::<Vec<SlotId>>();
-        let left = left.into_iter().rev().collect();
-        self.reload = Some(Reload { number, left, at_work: None, leaving: Vec::new() });
+        let remaining = (0..).take(self.slots.len()).collect::<Vec<SlotId>>();
+        let remaining = remaining.into_iter().rev().collect();
+        self.reload = Some(Reload { number, remaining, current: None, leaving: Vec::new() });
     }
 
-    /// Takes the reload as far as it can go now.
+    /// Takes the reload as far as possible.
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
             if self.mode != Mode::Running || !self.disconnecting_all.is_empty() {
                 let result = Err(ReloadFailure::Closed);
                 return out.push(Output::Reloaded { number: reload.number, result });
             }
-            let Some(step) = reload.at_work.take() else {
+            let Some(step) = reload.current.take() else {
                 if self.begin_step(&mut reload, now, out) {
                     self.reload = Some(reload);
                     continue;
@@ -84,21 +84,21 @@ impl<H: Affinity> Supervisor<H> {
                 }
                 return;
             };
-            match self.judge(step, now) {
-                Turn::Wait(step) => {
-                    reload.at_work = Some(step);
+            match self.step_outcome(step, now) {
+                StepOutcome::Wait(step) => {
+                    reload.current = Some(step);
                     self.reload = Some(reload);
                     return;
                 }
-                Turn::TakeOver => {
+                StepOutcome::TakeOver => {
                     reload.leaving.extend(self.take_over(step, now, out));
                     self.reload = Some(reload);
                 }
-                Turn::Skip => self.reload = Some(reload),
-                Turn::Fail(failure) => {
-                    // It may come up yet, and would be one too many.
-                    let place = self.place(step.slot);
-                    if place.successor.take_if(|it| *it == step.successor).is_some() {
+                StepOutcome::Skip => self.reload = Some(reload),
+                StepOutcome::Fail(failure) => {
+                    // A successor that becomes ready later would be one worker too many.
+                    let slot_entry = self.slot_mut(step.slot);
+                    if slot_entry.successor.take_if(|it| *it == step.successor).is_some() {
                         self.apply(step.successor, Event::Finish, None, now, out);
                         self.leave_schedulers(step.successor, out);
                     }
@@ -111,77 +111,85 @@ impl<H: Affinity> Supervisor<H> {
 
     /// Starts the next successor; `false` when no slot is left.
     fn begin_step(&mut self, reload: &mut Reload, now: Instant, out: &mut Vec<Output<H>>) -> bool {
-        while let Some(slot) = reload.left.pop() {
-            let place = self.place(slot);
-            let (wanted, holder) = (place.wanted, place.worker);
-            let serves = holder.and_then(|holder| self.workers.get(&holder));
-            // An empty slot, or one whose worker is ending, is about to get a new one anyway.
+        while let Some(slot) = reload.remaining.pop() {
+            let slot_entry = self.slot_mut(slot);
+            let (wanted, predecessor) = (slot_entry.wanted, slot_entry.worker);
+            let serves = predecessor.and_then(|predecessor| self.workers.get(&predecessor));
+            // An empty slot, or one whose worker is ending, gets a new worker anyway.
             if !wanted || !serves.is_some_and(|entry| entry.life.may_serve()) {
                 continue;
             }
-            let successor = self.order(slot, false, true, out);
-            self.place(slot).successor = Some(successor);
-            let until = now.checked_add(self.options.ready);
-            reload.at_work = Some(Step { slot, successor, until, settles: None });
+            let successor = self.create_worker(slot, false, true, out);
+            self.slot_mut(slot).successor = Some(successor);
+            let ready_until = now.checked_add(self.options.ready);
+            reload.current = Some(Step { slot, successor, ready_until, grace_until: None });
             return true;
         }
         false
     }
 
-    fn judge(&self, step: Step, now: Instant) -> Turn {
-        let place = &self.slots[usize::try_from(step.slot).expect("slots are counted in memory")];
-        if !place.wanted {
-            return Turn::Skip;
+    fn step_outcome(&self, step: Step, now: Instant) -> StepOutcome {
+        let slot_entry =
+            &self.slots[usize::try_from(step.slot).expect("slots are counted in memory")];
+        if !slot_entry.wanted {
+            return StepOutcome::Skip;
         }
         let worker = step.successor;
         let entry = self.workers.get(&worker).filter(|entry| !entry.life.is_dead());
-        let Some(entry) = entry else { return Turn::Fail(ReloadFailure::Ended(worker)) };
-        let slow = step.until.is_some_and(|until| until <= now);
-        // One that hung up is on its way out: how it ends is worth waiting for.
+        let Some(entry) = entry else { return StepOutcome::Fail(ReloadFailure::Ended(worker)) };
+        let slow = step.ready_until.is_some_and(|ready_until| ready_until <= now);
+        // A successor whose channel closed is about to end, and its exit names the reason.
         if !entry.life.is_ready() || !entry.life.may_serve() {
-            let failure = Turn::Fail(ReloadFailure::NotReady(worker));
-            return if slow { failure } else { Turn::Wait(Step { settles: None, ..step }) };
+            let failure = StepOutcome::Fail(ReloadFailure::NotReady(worker));
+            return if slow {
+                failure
+            } else {
+                StepOutcome::Wait(Step { grace_until: None, ..step })
+            };
         }
-        let settles = step.settles.or_else(|| now.checked_add(self.options.settle));
-        let settled = settles.is_some_and(|at| at <= now);
-        let holder = place.worker.filter(|holder| *holder != worker);
-        if slow || settled || holder.is_none_or(|holder| self.listens_on_all_of(worker, holder)) {
-            return Turn::TakeOver;
+        let grace_until = step.grace_until.or_else(|| now.checked_add(self.options.listen_grace));
+        let grace_over = grace_until.is_some_and(|at| at <= now);
+        let predecessor = slot_entry.worker.filter(|predecessor| *predecessor != worker);
+        if slow
+            || grace_over
+            || predecessor.is_none_or(|predecessor| self.listens_on_all_of(worker, predecessor))
+        {
+            return StepOutcome::TakeOver;
         }
-        Turn::Wait(Step { settles, ..step })
+        StepOutcome::Wait(Step { grace_until, ..step })
     }
 
-    fn listens_on_all_of(&self, worker: WorkerId, holder: WorkerId) -> bool {
+    fn listens_on_all_of(&self, worker: WorkerId, predecessor: WorkerId) -> bool {
         let listens = |key| match self.schedulers.get(&key) {
             Some(scheduler) => scheduler.is_backend_open(worker),
             None => self.addresses.holds(worker, key),
         };
-        self.addresses.held_by(holder).into_iter().all(listens)
+        self.addresses.held_by(predecessor).into_iter().all(listens)
     }
 
-    /// The successor holds the slot; gives its predecessor, who finishes.
+    /// Gives the slot to the successor; returns the predecessor, which finishes.
     fn take_over(
         &mut self,
         step: Step,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Option<WorkerId> {
-        let place = self.place(step.slot);
-        place.successor = None;
-        let holder = place.worker.replace(step.successor)?;
-        if holder == step.successor {
+        let slot_entry = self.slot_mut(step.slot);
+        slot_entry.successor = None;
+        let predecessor = slot_entry.worker.replace(step.successor)?;
+        if predecessor == step.successor {
             return None;
         }
-        self.apply(holder, Event::Finish, None, now, out);
-        // First those addresses that nobody else serves: their queues stay in use for now.
-        self.give_up_unwanted(now, out);
-        self.leave_schedulers(holder, out);
-        Some(holder)
+        self.apply(predecessor, Event::Finish, None, now, out);
+        // First, because workers of an address that closes keep their queues until it is closed.
+        self.close_unused_addresses(now, out);
+        self.leave_schedulers(predecessor, out);
+        Some(predecessor)
     }
 
-    /// When a step of the reload is due.
+    /// Returns the deadline of the current step.
     pub(super) fn reload_deadline(&self) -> Option<Instant> {
-        let step = self.reload.as_ref()?.at_work?;
-        step.settles.into_iter().chain(step.until).min()
+        let step = self.reload.as_ref()?.current?;
+        step.grace_until.into_iter().chain(step.ready_until).min()
     }
 }

@@ -1,10 +1,10 @@
-//! When a worker that ended is replaced.
+//! The delay before a worker that ended is replaced.
 //!
-//! Each slot has a bucket of immediate restarts, refilled while its worker listens. When it is
-//! empty, each further restart waits twice as long as the one before, with some jitter so that
-//! slots which fell together do not come back together. A worker that listened long enough
-//! resets the wait. A slot is never given up and never spins: without listening in between, at
-//! most the bucket plus one restart per wait happens.
+//! Each slot has a bucket of immediate restarts, which fills while its worker listens. When the
+//! bucket is empty, each further restart waits twice as long as the one before. Jitter keeps slots
+//! that failed together from restarting together. A worker that listened long enough resets the
+//! wait. A slot is never given up and never spins: without listening in between, the bucket empties
+//! and then one restart happens per wait.
 //!
 //! Pure.
 
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::contract::RestartOptions;
 
-/// One slot's memory of its restarts.
+/// The restarts of one slot.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
-    /// Immediate restarts left, counted in the listening time they cost.
+    /// The immediate restarts that are left, as the listening time that earned them.
     credit: Duration,
-    /// Waits in a row.
+    /// The number of waits since the last reset.
     waits: u32,
 }
 
@@ -26,7 +26,7 @@ impl Backoff {
         Self { credit: full(options), waits: 0 }
     }
 
-    /// The worker ended after it had listened for `listened`: when to start the next one.
+    /// Returns when to replace a worker that ended after it had listened for `listened`.
     pub(crate) fn next(
         &mut self,
         options: &RestartOptions,
@@ -54,7 +54,7 @@ fn full(options: &RestartOptions) -> Duration {
     options.refill.saturating_mul(options.burst)
 }
 
-/// A small deterministic source of jitter (splitmix64); good for nothing secret.
+/// A small deterministic random number generator (splitmix64) for jitter, not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -71,7 +71,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to, not including, 1.
+    /// Returns a number from 0 up to but not including 1.
     fn unit(&mut self) -> f64 {
         f64::from(u32::try_from(self.next() >> 32).unwrap_or(u32::MAX)) / 4_294_967_296.0
     }
@@ -83,14 +83,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    struct SlotId {
+    struct Restarts {
         options: RestartOptions,
         backoff: Backoff,
         rng: Rng,
         now: Instant,
     }
 
-    impl SlotId {
+    impl Restarts {
         fn new(options: RestartOptions) -> Self {
             let backoff = Backoff::new(&options);
             Self { options, backoff, rng: Rng::new(1), now: Instant::now() }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn five_restarts_are_immediate_and_then_each_waits_twice_as_long() {
-        let mut slot = SlotId::new(RestartOptions::default());
+        let mut slot = Restarts::new(RestartOptions::default());
         for _ in 0..5 {
             assert_eq!(slot.wait_after(Duration::ZERO), Duration::ZERO);
         }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn listening_earns_immediate_restarts_up_to_the_burst() {
-        let mut slot = SlotId::new(RestartOptions::default());
+        let mut slot = Restarts::new(RestartOptions::default());
         slot.empty();
         assert_eq!(slot.wait_after(1000 * MS), Duration::ZERO);
         assert!(slot.wait_after(600 * MS) > Duration::ZERO);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn listening_long_resets_the_wait() {
-        let mut slot = SlotId::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        let mut slot = Restarts::new(RestartOptions { burst: 0, ..RestartOptions::default() });
         for _ in 0..6 {
             slot.wait_after(Duration::ZERO);
         }
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn without_a_burst_every_restart_waits() {
-        let mut slot = SlotId::new(RestartOptions { burst: 0, ..RestartOptions::default() });
+        let mut slot = Restarts::new(RestartOptions { burst: 0, ..RestartOptions::default() });
         assert!(slot.wait_after(3600 * 1000 * MS) >= 75 * MS);
     }
 
     #[test]
     fn the_same_seed_gives_the_same_waits() {
         let waits = |seed| {
-            let mut slot = SlotId::new(RestartOptions::default());
+            let mut slot = Restarts::new(RestartOptions::default());
             slot.rng = Rng::new(seed);
             (0..20).map(|_| slot.wait_after(Duration::ZERO)).collect::<Vec<_>>()
         };

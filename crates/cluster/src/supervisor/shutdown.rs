@@ -1,8 +1,9 @@
-//! How things end: one worker, one address, everything; and what follows from the state as it is.
+//! The end of a worker, of an address and of the primary; and reconciliation.
 //!
-//! An address is given up in this order: its socket is closed, with its backlog dealt out first;
-//! what waits finds its worker; only then do the queues end, and the workers that were to finish
-//! are told so. Half the time that workers have to finish is the most that this may take.
+//! An address is closed in this order. The socket is closed, after the connections in its backlog
+//! were accepted. The connections that wait are dispatched. Then the queues end, and workers that
+//! are to finish get their request. All of this may take half of the time that workers have to
+//! finish.
 //!
 //! Pure.
 
@@ -15,16 +16,16 @@ use super::{
     WorkerId,
 };
 
-/// An address that is being given up.
+/// An address that is being closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClosingKey {
-    /// Its socket is closed, and all that came from it has come.
+    /// The socket is closed, and all of its connections have arrived.
     unbound: bool,
-    /// From now on nothing is waited for.
+    /// From this time on the queues end without waiting.
     forced_at: Option<Instant>,
 }
 
-/// A wish to be told when these workers are gone.
+/// A `DisconnectAll` request that waits for the end of these workers.
 #[derive(Debug)]
 pub(super) struct DisconnectingAll {
     number: u32,
@@ -32,31 +33,31 @@ pub(super) struct DisconnectingAll {
 }
 
 impl<H: Affinity> Supervisor<H> {
-    /// These slots are not to be filled any more; who sits there finishes.
+    /// Gives up slots: their workers finish and are not replaced.
     pub(super) fn retire(&mut self, slots: &[SlotId], now: Instant, out: &mut Vec<Output<H>>) {
         let mut leaving = Vec::new();
         for slot in slots {
-            let place = self.place(*slot);
-            place.wanted = false;
-            place.restart_at = None;
-            leaving.extend(place.worker);
-            leaving.extend(place.successor.take());
+            let slot_entry = self.slot_mut(*slot);
+            slot_entry.wanted = false;
+            slot_entry.restart_at = None;
+            leaving.extend(slot_entry.worker);
+            leaving.extend(slot_entry.successor.take());
             self.addresses.drop_reservation(*slot);
         }
         for worker in &leaving {
             self.apply(*worker, Event::Finish, None, now, out);
         }
-        // First those addresses that nobody else serves: their queues stay in use for now.
-        self.give_up_unwanted(now, out);
+        // First, because workers of an address that closes keep their queues until it is closed.
+        self.close_unused_addresses(now, out);
         for worker in leaving {
             self.leave_schedulers(worker, out);
         }
     }
 
-    /// Nothing more is dealt to the worker, where others serve.
+    /// Stops dispatching to the worker, except on addresses that are being closed.
     pub(super) fn leave_schedulers(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         for (key, scheduler) in &mut self.schedulers {
-            if !self.ending.contains_key(key) {
+            if !self.closing.contains_key(key) {
                 scheduler.drain_backend(worker, out);
             }
         }
@@ -64,17 +65,17 @@ impl<H: Affinity> Supervisor<H> {
 
     pub(super) fn disconnect(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
         let Some(slot) = self.workers.get(&worker).map(|entry| entry.slot) else { return };
-        // A worker of the time before, dead already, has no say about its slot.
-        let place = self.place(slot);
-        if place.worker == Some(worker) {
+        // The slot may have another worker by now, which stays.
+        let slot_entry = self.slot_mut(slot);
+        if slot_entry.worker == Some(worker) {
             self.retire(&[slot], now, out);
-        } else if place.successor.take_if(|it| *it == worker).is_some() {
+        } else if slot_entry.successor.take_if(|it| *it == worker).is_some() {
             self.apply(worker, Event::Finish, None, now, out);
             self.leave_schedulers(worker, out);
         }
     }
 
-    /// All workers are to end; the primary stays, and others may come.
+    /// Ends all workers; the primary stays, and others may be started.
     pub(super) fn disconnect_all(&mut self, number: u32, now: Instant, out: &mut Vec<Output<H>>) {
         if self.mode == Mode::Finished {
             return out.push(Output::AllGone { number });
@@ -108,26 +109,26 @@ impl<H: Affinity> Supervisor<H> {
         self.retire(&all, now, out);
     }
 
-    /// Draws the conclusions.
+    /// Derives all pending outputs from the state.
     pub(super) fn reconcile(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         self.collect_gone();
-        if !self.postponed.is_empty() {
+        if !self.postponed_grants.is_empty() {
             self.grant_postponed(out);
         }
         self.advance_reload(now, out);
         self.expire_reservations(now);
-        self.give_up_unwanted(now, out);
-        for key in self.ending.keys().copied().collect::<Vec<_>>() {
-            self.end(key, now, out);
+        self.close_unused_addresses(now, out);
+        for key in self.closing.keys().copied().collect::<Vec<_>>() {
+            self.advance_closing(key, now, out);
         }
         self.collect_gone();
-        self.emit_disconnects(now, out);
+        self.apply_ended_queues(now, out);
         self.emit_ready(out);
         self.finish(out);
         self.control_deadline = self.control_deadline(now);
     }
 
-    /// Notes which queues are gone.
+    /// Collects the counts of queues that are gone.
     fn collect_gone(&mut self) {
         for scheduler in self.schedulers.values_mut() {
             for (worker, counters) in scheduler.take_removed() {
@@ -138,41 +139,41 @@ impl<H: Affinity> Supervisor<H> {
         }
     }
 
-    /// A worker that came up and did not ask for what its predecessor held never will.
+    /// Drops reservations of slots whose worker did not request the address in time.
     fn expire_reservations(&mut self, now: Instant) {
-        for (slot, place) in (0..).zip(&mut self.slots) {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
+        for (slot, slot_entry) in (0..).zip(&mut self.slots) {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
             let up = entry.is_some_and(|entry| entry.life.is_ready());
             if !up || !self.addresses.is_reserved(slot) {
-                place.reserved_until = None;
+                slot_entry.reserved_until = None;
                 continue;
             }
-            if place.reserved_until.is_none() {
-                place.reserved_until = now.checked_add(self.options.settle);
+            if slot_entry.reserved_until.is_none() {
+                slot_entry.reserved_until = now.checked_add(self.options.listen_grace);
             }
-            if place.reserved_until.is_some_and(|until| until <= now) {
-                place.reserved_until = None;
+            if slot_entry.reserved_until.is_some_and(|until| until <= now) {
+                slot_entry.reserved_until = None;
                 self.addresses.drop_reservation(slot);
             }
         }
     }
 
-    pub(super) fn give_up_unwanted(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        // Somebody is still to come who may want any of them.
-        let coming = |place: &Slot| {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
-            place.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
+    pub(super) fn close_unused_addresses(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        // A worker that is not ready yet may request any address.
+        let coming = |slot_entry: &Slot| {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
+            slot_entry.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
         };
         if self.slots.iter().any(coming) {
             return;
         }
         let stays = |worker| self.workers.get(&worker).is_some_and(|m| !m.life.exit_requested());
-        for key in self.addresses.unwanted(stays) {
-            self.give_up(key, now, out);
+        for key in self.addresses.unused(stays) {
+            self.close_address(key, now, out);
         }
     }
 
-    fn give_up(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+    fn close_address(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let mut drain = false;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.close_address(out);
@@ -180,7 +181,7 @@ impl<H: Affinity> Supervisor<H> {
         }
         self.addresses.unbind(key);
         let forced_at = now.checked_add(self.options.disconnect / 2);
-        self.ending.insert(key, ClosingKey { unbound: false, forced_at });
+        self.closing.insert(key, ClosingKey { unbound: false, forced_at });
         out.push(Output::Unbind { key, drain });
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.lift_limits(now, out);
@@ -190,42 +191,42 @@ impl<H: Affinity> Supervisor<H> {
     pub(super) fn unbound(&mut self, key: Key, out: &mut Vec<Output<H>>) {
         self.addresses.unbound(key);
         self.bind_deferred(out);
-        if let Some(ending) = self.ending.get_mut(&key) {
-            ending.unbound = true;
+        if let Some(closing) = self.closing.get_mut(&key) {
+            closing.unbound = true;
         }
     }
 
-    /// Takes an address that is given up one step further, if its time has come.
-    fn end(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
+    /// Takes the closing of an address one step further, if possible.
+    fn advance_closing(&mut self, key: Key, now: Instant, out: &mut Vec<Output<H>>) {
         let reason = self.close_reason();
-        let Some(ending) = self.ending.get(&key) else { return };
-        let forced = ending.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
+        let Some(closing) = self.closing.get(&key) else { return };
+        let forced = closing.forced_at.is_some_and(|at| at <= now) || self.mode == Mode::Aborting;
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
-            // What a worker leaves unread can be given to another as long as there is one.
+            // Connections that one worker leaves unread can go to another until the queues end.
             let busy = scheduler.is_reclaiming()
                 || scheduler.has_unread_and_another_backend()
                 || (scheduler.has_serving_backend()
                     && (scheduler.has_waiting() || scheduler.may_reclaim_more()));
-            if !forced && (busy || !ending.unbound) {
+            if !forced && (busy || !closing.unbound) {
                 return;
             }
             scheduler.close_waiting(reason, out);
             scheduler.drain_all(out);
-            if scheduler.has_backends() || !ending.unbound {
+            if scheduler.has_backends() || !closing.unbound {
                 return;
             }
-        } else if !ending.unbound {
+        } else if !closing.unbound {
             return;
         }
         self.collect_gone();
         if let Some(scheduler) = self.schedulers.remove(&key) {
             self.counters.add(&scheduler.counters());
         }
-        self.ending.remove(&key);
+        self.closing.remove(&key);
     }
 
-    /// Tells those who are to finish, once nothing more comes to them.
-    fn emit_disconnects(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+    /// Asks draining workers to finish, as soon as all their queues have ended.
+    fn apply_ended_queues(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         let ended =
             |worker: &WorkerId| self.schedulers.values().all(|it| it.may_disconnect(*worker));
         let waiting = self.workers.iter().filter(|(_, entry)| entry.life.awaits_queues());
@@ -239,13 +240,13 @@ impl<H: Affinity> Supervisor<H> {
         if !self.ready_due || self.mode != Mode::Running {
             return;
         }
-        // Nobody wanted is nobody ready: that is told as idle, or as the end.
-        if !self.slots.iter().any(|place| place.wanted) {
+        // With no wanted slot there is nothing to report as ready; `Idle` or `Finished` follows.
+        if !self.slots.iter().any(|slot_entry| slot_entry.wanted) {
             return;
         }
-        let ready = |place: &Slot| {
-            let entry = place.worker.and_then(|worker| self.workers.get(&worker));
-            !place.wanted || entry.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
+        let ready = |slot_entry: &Slot| {
+            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
+            !slot_entry.wanted || entry.is_some_and(|m| m.life.is_ready() && m.life.may_serve())
         };
         if self.slots.iter().all(ready) {
             self.ready_due = false;
@@ -255,23 +256,23 @@ impl<H: Affinity> Supervisor<H> {
 
     fn finish(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |entry: &WorkerEntry| !entry.life.is_dead();
-        let deserted = self.slots.iter().all(|place| !place.wanted);
+        let deserted = self.slots.iter().all(|slot_entry| !slot_entry.wanted);
         let running = self.mode == Mode::Running;
         if (running && !deserted)
             || self.workers.values().any(alive)
             || !self.addresses.is_empty()
-            || !self.ending.is_empty()
+            || !self.closing.is_empty()
             || !self.schedulers.is_empty()
         {
             return self.complete_disconnect_all(out);
         }
-        // The dead have nothing more to say.
+        // All workers are dead, and the rest of their messages does not matter any more.
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.emit(worker, Notice::Disconnect, out);
             out.push(Output::CloseChannel { worker });
         }
         self.workers.clear();
-        // Whoever disconnected them, or forked them one by one, may start others.
+        // After `disconnect`, and with workers from `fork` alone, the user may start others.
         if running && !self.started {
             if !std::mem::replace(&mut self.idle, true) || !self.disconnecting_all.is_empty() {
                 out.push(Output::Idle);
@@ -283,11 +284,11 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Finished);
     }
 
-    /// Tells those whose workers are gone, with all that is being given up.
+    /// Answers `DisconnectAll` requests whose workers are gone and whose addresses are closed.
     fn complete_disconnect_all(&mut self, out: &mut Vec<Output<H>>) {
         let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
-        // What is bound for one that is gone is yet to be closed.
-        let closing = !self.ending.is_empty() || self.addresses.is_binding();
+        // An address that is being bound for a dead worker is still to be closed.
+        let closing = !self.closing.is_empty() || self.addresses.is_binding();
         self.disconnecting_all.retain(|disconnecting_all| {
             let waits = closing || disconnecting_all.workers.iter().any(alive);
             if !waits {
@@ -299,10 +300,12 @@ impl<H: Affinity> Supervisor<H> {
 
     fn control_deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.workers.values().filter_map(|entry| entry.life.deadline());
-        let restarts =
-            self.slots.iter().flat_map(|place| place.restart_at.or(place.reserved_until));
+        let restarts = self
+            .slots
+            .iter()
+            .flat_map(|slot_entry| slot_entry.restart_at.or(slot_entry.reserved_until));
         let ends =
-            self.ending.values().filter_map(|ending| ending.forced_at.filter(|at| *at > now));
+            self.closing.values().filter_map(|closing| closing.forced_at.filter(|at| *at > now));
         lives.chain(restarts).chain(ends).chain(self.reload_deadline()).min()
     }
 

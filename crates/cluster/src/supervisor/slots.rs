@@ -1,12 +1,14 @@
-//! Slots, who sits in them, and what becomes of a slot when its worker is no more.
+//! Slots, their workers, and the decision about a slot whose worker has ended.
+//!
+//! A slot is wanted or not. A wanted slot is kept filled: [`Supervisor::vacate`] decides whether a
+//! worker that ended is replaced at once, after a delay, or not at all.
 //!
 //! Pure.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::contract::Restart;
-use crate::contract::WORKERS_MAX;
+use crate::contract::{Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
 use crate::supervisor::restart::Backoff;
@@ -17,7 +19,7 @@ use super::{
     WorkerKind,
 };
 
-/// Why a worker is no more.
+/// The reason why a worker has no process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     Exited(ExitKind),
@@ -30,7 +32,7 @@ impl<H: Affinity> Supervisor<H> {
             return;
         }
         self.started = true;
-        // Beside others that serve already, one that does not come up is no failed start.
+        // A worker that fails while others serve already does not fail the start.
         let first = std::mem::replace(&mut self.idle, false);
         self.ready_due = true;
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
@@ -42,40 +44,42 @@ impl<H: Affinity> Supervisor<H> {
             (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
         self.retire(&surplus, now, out);
         for slot in 0..slots {
-            let place = self.place(slot);
-            if !std::mem::replace(&mut place.wanted, true) {
-                place.worker_options = None;
+            let slot_entry = self.slot_mut(slot);
+            if !std::mem::replace(&mut slot_entry.wanted, true) {
+                slot_entry.worker_options = None;
             }
-            if place.worker.is_none() && place.restart_at.is_none() {
+            if slot_entry.worker.is_none() && slot_entry.restart_at.is_none() {
                 self.spawn(slot, first, out);
             }
         }
     }
 
-    /// One slot more, with a setup of its own.
+    /// Adds one slot with options of its own, and starts its worker.
     pub(super) fn fork(
         &mut self,
         number: u32,
         worker_options: Arc<WorkerOptions>,
         out: &mut Vec<Output<H>>,
     ) {
-        let vacant =
-            |place: &Slot| !place.wanted && place.worker.is_none() && place.successor.is_none();
-        // The last one, so that it is the youngest; one in between when there are that many.
-        let last = self.slots.iter().rposition(|place| !vacant(place)).map_or(0, |at| at + 1);
+        let vacant = |slot_entry: &Slot| {
+            !slot_entry.wanted && slot_entry.worker.is_none() && slot_entry.successor.is_none()
+        };
+        // Behind the last slot, so that the new one is the youngest; a gap when there is no room.
+        let last =
+            self.slots.iter().rposition(|slot_entry| !vacant(slot_entry)).map_or(0, |at| at + 1);
         let between = || self.slots.iter().position(vacant);
         let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
         let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
-            // Those who are there have still to be told ready.
+            // The request reset `ready` in the handles, so it is to be reported again.
             self.ready_due = true;
             return out.push(Output::Forked { number, worker: None });
         };
-        let slot = SlotId::try_from(at).expect("slots are few");
-        let place = Slot::new(Backoff::new(&self.options.restart));
-        let place = Slot { worker_options: Some(worker_options), ..place };
+        let slot = SlotId::try_from(at).expect("there are at most WORKERS_MAX slots");
+        let slot_entry = Slot::new(Backoff::new(&self.options.restart));
+        let slot_entry = Slot { worker_options: Some(worker_options), ..slot_entry };
         match self.slots.get_mut(at) {
-            Some(vacant) => *vacant = place,
-            None => self.slots.push(place),
+            Some(vacant) => *vacant = slot_entry,
+            None => self.slots.push(slot_entry),
         }
         self.idle = false;
         self.ready_due = true;
@@ -86,7 +90,7 @@ impl<H: Affinity> Supervisor<H> {
         out.push(Output::Forked { number, worker: Some(worker) });
     }
 
-    /// Fills the slot.
+    /// Starts a worker for an empty slot.
     pub(super) fn spawn(
         &mut self,
         slot: SlotId,
@@ -94,15 +98,15 @@ impl<H: Affinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) -> WorkerId {
         let capture_stderr = self.ready_due || self.reload.is_some();
-        let worker = self.order(slot, first, capture_stderr, out);
-        let place = self.place(slot);
-        place.worker = Some(worker);
-        place.restart_at = None;
-        place.reserved_until = None;
+        let worker = self.create_worker(slot, first, capture_stderr, out);
+        let slot_entry = self.slot_mut(slot);
+        slot_entry.worker = Some(worker);
+        slot_entry.restart_at = None;
+        slot_entry.reserved_until = None;
         worker
     }
 
-    pub(super) fn order(
+    pub(super) fn create_worker(
         &mut self,
         slot: SlotId,
         first: bool,
@@ -115,7 +119,7 @@ impl<H: Affinity> Supervisor<H> {
         let kind = WorkerKind::Native;
         let entry = WorkerEntry { slot, life, kind, first, forked: false, counters };
         self.workers.insert(worker, entry);
-        let worker_options = self.place(slot).worker_options.clone();
+        let worker_options = self.slot_mut(slot).worker_options.clone();
         out.push(Output::Spawn { worker, slot, worker_options, capture_stderr });
         worker
     }
@@ -133,7 +137,7 @@ impl<H: Affinity> Supervisor<H> {
         self.apply(worker, Event::Spawned, None, now, out);
     }
 
-    /// Takes news of a worker's life, or a decision about it.
+    /// Steps the lifecycle of a worker and carries out its actions.
     pub(super) fn apply(
         &mut self,
         worker: WorkerId,
@@ -158,8 +162,8 @@ impl<H: Affinity> Supervisor<H> {
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
-                    // Dead for long, though its channel may not say so.
-                    self.hung_up(worker, out);
+                    // Its channel may not have closed, when the limit for that has passed.
+                    self.channel_closed(worker, out);
                     self.workers.remove(&worker);
                 }
             }
@@ -185,37 +189,37 @@ impl<H: Affinity> Supervisor<H> {
         let (slot, wanted_exit) = (entry.slot, entry.life.exit_requested());
         let failed_start = entry.first && !entry.life.is_ready() && !wanted_exit;
         let listened = entry.life.listened(now);
-        let member_forked = entry.forked;
-        self.postponed.retain(|(waiter, ..)| *waiter != worker);
-        let place = self.place(slot);
-        if place.worker != Some(worker) {
-            // The slot is another's: this one came to take it over, or has been relieved.
-            place.successor.take_if(|successor| *successor == worker);
-            return self.addresses.died(worker, None);
+        let forked = entry.forked;
+        self.postponed_grants.retain(|(waiter, ..)| *waiter != worker);
+        let slot_entry = self.slot_mut(slot);
+        if slot_entry.worker != Some(worker) {
+            // Another worker has the slot: this one was its successor, or its predecessor.
+            slot_entry.successor.take_if(|successor| *successor == worker);
+            return self.addresses.worker_ended(worker, None);
         }
-        place.worker = place.successor.take();
-        if place.worker.is_some() {
-            return self.addresses.died(worker, Some(slot));
+        slot_entry.worker = slot_entry.successor.take();
+        if slot_entry.worker.is_some() {
+            return self.addresses.worker_ended(worker, Some(slot));
         }
         if failed_start && self.mode == Mode::Running {
             out.push(Output::StartFailed { worker });
-            self.addresses.died(worker, None);
+            self.addresses.worker_ended(worker, None);
             return self.shutdown(now, out);
         }
-        // Whoever forked it is told that it could not be started, and may try again.
-        let refused = member_forked && cause == Cause::NotStarted;
+        // The caller of `fork` gets the error of a failed spawn, and may try again.
+        let refused = forked && cause == Cause::NotStarted;
         let allowed = match self.options.restart.restart {
             _ if refused => false,
             Restart::Always => true,
             Restart::OnCrash => cause != Cause::Exited(ExitKind::Code(0)),
             Restart::Never => false,
         };
-        // An exit that was asked for frees the slot; if it is wanted, it was wanted again since.
+        // A requested exit frees the slot. A slot that is wanted was requested again since.
         let replaced =
-            self.mode == Mode::Running && self.place(slot).wanted && (wanted_exit || allowed);
-        self.addresses.died(worker, replaced.then_some(slot));
+            self.mode == Mode::Running && self.slot_mut(slot).wanted && (wanted_exit || allowed);
+        self.addresses.worker_ended(worker, replaced.then_some(slot));
         if !replaced {
-            self.place(slot).wanted = false;
+            self.slot_mut(slot).wanted = false;
             self.addresses.drop_reservation(slot);
         } else if wanted_exit {
             self.spawn(slot, false, out);
@@ -231,21 +235,22 @@ impl<H: Affinity> Supervisor<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
-        let place = &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")];
-        let at = place.backoff.next(&self.options.restart, listened, now, &mut self.rng);
+        let slot_entry =
+            &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")];
+        let at = slot_entry.backoff.next(&self.options.restart, listened, now, &mut self.rng);
         if at <= now {
             self.spawn(slot, false, out);
         } else {
-            place.restart_at = Some(at);
+            slot_entry.restart_at = Some(at);
         }
     }
 
-    /// Nothing more comes from the worker, and nothing reaches it.
-    pub(super) fn hung_up(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
+    /// Notifies the schedulers that the channel to the worker is closed in both directions.
+    pub(super) fn channel_closed(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         self.schedulers.values_mut().for_each(|scheduler| scheduler.channel_closed(worker, out));
     }
 
-    /// The worker left its queue unread too long.
+    /// Kills a worker that left its queue unread for too long.
     pub(super) fn unresponsive(
         &mut self,
         worker: WorkerId,
@@ -256,7 +261,7 @@ impl<H: Affinity> Supervisor<H> {
         self.apply(worker, Event::Kill, None, now, out);
     }
 
-    pub(super) fn place(&mut self, slot: SlotId) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, slot: SlotId) -> &mut Slot {
         &mut self.slots[usize::try_from(slot).expect("slots are counted in memory")]
     }
 
