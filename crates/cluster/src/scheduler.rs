@@ -80,11 +80,11 @@ pub(crate) struct Scheduler<H> {
     accepting: bool,
     /// New connections are wanted: false once the address is closed.
     is_open: bool,
-    /// When the backends are polled next.
+    /// The time of the next poll of the backends.
     tick_at: Option<Instant>,
-    /// Nothing is dispatched before this time.
+    /// The end of a pause in all dispatch.
     blocked_until: Option<Instant>,
-    /// When queues that could not be reclaimed to their end are reclaimed again.
+    /// The time at which queues that could not be reclaimed to their end are reclaimed again.
     reclaim_retry_at: Option<Instant>,
     counters: Counters,
     /// The backends that were removed since the supervisor last asked.
@@ -177,7 +177,7 @@ impl<H: Affinity> Scheduler<H> {
 
 /// The state that the supervisor asks for.
 impl<H: Affinity> Scheduler<H> {
-    /// Returns when [`tick`](Self::tick) is due next.
+    /// Returns the time at which [`tick`](Self::tick) is due next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.tick_at.into_iter().chain(self.blocked_until).chain(self.reclaim_retry_at).min()
     }

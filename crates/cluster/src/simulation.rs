@@ -83,7 +83,7 @@ const SEEN: [&str; 30] = [
     "reload: ended",
 ];
 
-/// Where a connection is.
+/// The place of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Backlog,
@@ -133,7 +133,7 @@ struct World {
     arrival_keys: Vec<Key>,
     ledger: Ledger,
     out: Vec<Output<usize>>,
-    /// How often each connection was sent into a queue.
+    /// The number of times that each connection was sent into a queue.
     sends: Vec<usize>,
     started_at: Instant,
     /// `Ready` is due.
@@ -148,17 +148,17 @@ struct World {
     disconnecting_all: BTreeMap<u32, Vec<WorkerId>>,
     /// `DisconnectAll` was requested at least once.
     disconnected_all: bool,
-    /// How often each event of [`SEEN`] has happened.
+    /// The number of times that each event of [`SEEN`] has happened.
     seen: BTreeMap<&'static str, u64>,
     /// Inputs and outputs are printed.
     is_replay: bool,
 }
 
-/// What the checks need to know about the end of the world.
+/// The facts about the end of a world that the checks need.
 #[derive(Debug, Default)]
 struct ShutdownState {
     aborting: bool,
-    /// When each address was closed.
+    /// The time at which each address was closed.
     closed_at: BTreeMap<Key, Instant>,
 }
 

@@ -28,8 +28,8 @@ pub(super) struct Backend {
     /// The oldest record was unread for `slow_after` when the queue was last polled.
     pub(super) is_slow: bool,
     pub(super) slow_after: Duration,
-    /// When the queue was last polled because it was about to be skipped; cleared by the next
-    /// dispatch.
+    /// The time of the last poll that was made because the backend was about to be skipped; cleared
+    /// by the next dispatch.
     pub(super) refreshed_at: Option<Instant>,
     /// The worker has read nothing since this time, at which its oldest record had been unread for
     /// [`SLOW`].
@@ -71,7 +71,7 @@ pub(super) enum BackendState {
     AwaitingAnswers,
 }
 
-/// What happens to a backend when its queue has been reclaimed. A later variant replaces an earlier
+/// The next state of a backend whose queue has been reclaimed. A later variant replaces an earlier
 /// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AfterReclaim {
@@ -89,10 +89,10 @@ pub(super) struct SentRecord {
     pub(super) connection: Option<ConnectionTag>,
 }
 
-/// What the scheduler remembers of a connection that it has dispatched.
+/// The facts about a connection that the scheduler keeps while the connection lies in a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionTag {
-    /// The number of the connection in the order of `accept`: its age.
+    /// The position of the connection in the order of `accept`: its age.
     pub(super) number: u64,
     /// The connection has been reclaimed at least once.
     pub(super) was_reclaimed: bool,

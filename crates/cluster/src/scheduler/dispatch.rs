@@ -27,6 +27,7 @@ impl<H: Affinity> Scheduler<H> {
         self.counters.accepted += 1;
         let tag = ConnectionTag { number: self.counters.accepted, was_reclaimed: false };
         let waiting = WaitingConnection { connection, tag };
+        // A connection that waits already is older, and comes first.
         let backend = if self.waiting.is_empty() { self.pick(&waiting, now, out) } else { None };
         match backend {
             Some(backend) => self.send(backend, waiting, now, out),
@@ -69,6 +70,7 @@ impl<H: Affinity> Scheduler<H> {
         self.counters.dispatched += 1;
         self.counters.re_dispatched += u64::from(tag.was_reclaimed);
         out.push(Output::Send { worker: backend.worker, key: self.key, connection });
+        // A full view may be out of date: the answer shows what the worker has read since.
         if backend.records.len() >= self.window && backend.kind == WorkerKind::Native {
             self.poll_depth(at, out);
         }
@@ -89,6 +91,7 @@ impl<H: Affinity> Scheduler<H> {
         if let Ok(at) = backend {
             let backend = &mut self.backends[at];
             tag = backend.remove_refused().unwrap_or(tag);
+            // A refused record does not count as dispatched: `send` has counted it too early.
             if connection.is_some() {
                 backend.counters.dispatched -= 1;
                 backend.counters.re_dispatched -= u64::from(tag.was_reclaimed);
@@ -104,6 +107,8 @@ impl<H: Affinity> Scheduler<H> {
                 self.backends[at].is_full = true;
                 self.tick_at.get_or_insert(now + TICK);
             }
+            // The limit on descriptors in flight holds for all queues together (`ETOOMANYREFS`),
+            // and the kernel does not report its end: only time helps.
             (Refusal::InFlight, _) => self.blocked_until = Some(now + IN_FLIGHT_PAUSE),
             (Refusal::Gone, Ok(_)) => self.close_backend(worker, out),
             (Refusal::Full | Refusal::Gone, Err(_)) => {}
@@ -124,6 +129,8 @@ impl<H: Affinity> Scheduler<H> {
     /// Begins or stops accepting: the primary accepts while nothing waits and a backend is free.
     pub(super) fn update_accepting(&mut self, out: &mut Vec<Output<H>>) {
         self.update_accept_on_behalf(out);
+        // `await_closed` comes last: it asks workers for reports, which is wanted only when no backend
+        // is free.
         let wanted = self.is_open && self.waiting.is_empty();
         let on = wanted && (self.next_in_rotation().is_some() || self.await_closed());
         if on != self.accepting {

@@ -10,7 +10,7 @@ use super::backend::{AfterReclaim, BackendState, SentRecord};
 use super::reclaim::{RECLAIM_RETRIES_MAX, RECLAIM_RETRY_PAUSE};
 use super::{STALLED, Scheduler, TICK};
 
-/// What a poll of a worker's queue says about the worker.
+/// The verdict of a depth poll on the worker that reads the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerHealth {
     Responsive,
@@ -43,6 +43,7 @@ impl<H: Affinity> Scheduler<H> {
             BackendState::Open | BackendState::Suspect => {
                 return self.update_from_depth(at, unread, now, out);
             }
+            // The answer was overtaken by a change of state.
             BackendState::Granted
             | BackendState::Reclaiming(_)
             | BackendState::RetryingReclaim(_)

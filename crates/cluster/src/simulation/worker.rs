@@ -32,7 +32,7 @@ pub(super) struct SimulatedWorker {
     pub(super) channel: VecDeque<Input<usize>>,
     pub(super) channel_open: bool,
     pub(super) ended: Option<ExitKind>,
-    /// What the supervisor has received about the worker, and what it has sent.
+    /// The inputs and outputs of the supervisor about this worker.
     pub(super) history: WorkerHistory,
 }
 

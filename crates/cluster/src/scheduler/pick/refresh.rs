@@ -1,6 +1,6 @@
 //! Refresh: the backends that a choice would skip are polled before they are skipped.
 //!
-//! What the primary knows of a slow backend is up to a tick old, and its worker may have read
+//! The primary's view of a slow backend is up to a tick old, and the worker may have read
 //! everything since. Therefore each backend that would have been picked, were it not slow, is
 //! polled first, and the connection waits for the answers. On a busy machine only this makes the
 //! rotation strict, picks the least loaded, and keeps a client with its worker. After a poll that
