@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::contract::Affinity;
-use crate::hash::mix;
 use crate::protocol::hand_off_queue::Connection;
+use crate::protocol::hash::mix;
 
 impl Affinity for Connection {
     /// The address alone: a client's port is another each time.
