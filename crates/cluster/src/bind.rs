@@ -1,7 +1,7 @@
-//! Opening sockets: in the primary for its workers, in a worker for itself, in a program alone.
+//! Opens sockets: in the primary for its workers, in a worker for itself, and in a program alone.
 //!
-//! A Unix socket's file is removed when its [`Bound`] is dropped, if it is still the same file.
-//! One that a dead process left behind is replaced.
+//! The file of a Unix socket is removed when its [`Bound`] is dropped, if it is still the same
+//! file. A file that a dead process left behind is replaced.
 
 use std::fs;
 use std::io;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use sys::bind::{PATH_BYTES_MAX, UnixName};
 use sys::fd::Kind;
 
-use crate::protocol::address::{Address, shorter};
+use crate::protocol::address::{Address, shorter_path};
 use crate::protocol::listen_options::ListenOptions;
 
-/// A socket and where it is bound.
+/// A socket, and the address at which it is bound.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) socket: OwnedFd,
@@ -26,11 +26,11 @@ pub(crate) struct Bound {
     pub(crate) file: Option<SocketFile>,
 }
 
-/// The file of a Unix socket that was bound here. Dropping it removes the file.
+/// The file of a Unix socket that was bound by this process. `drop` removes the file.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: a file that took its place is not ours.
+    /// The device and inode, which tell the file from another one at the same path.
     id: (u64, u64),
 }
 
@@ -42,7 +42,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens a socket; a stream socket listens.
+/// Opens and binds a socket. A stream socket also listens.
 pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bound> {
     let unnamed = |socket, address| Ok(Bound { socket, address, file: None });
     match address {
@@ -74,7 +74,7 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
             let (socket, file) = bind_path(path, options, sys::bind::unix_datagram)?;
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
-        // The primary has no socket of this name.
+        // The primary has resolved the names of its inherited sockets: this is not one of them.
         Address::Inherited(_) => Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
     }
 }
@@ -105,21 +105,21 @@ fn bind_reuse_port(
     Ok(Bound { socket, address: Address::Tcp { address, v6_only: *v6_only }, file: None })
 }
 
-/// Binds a path, sets its mode, and remembers the file.
+/// Binds a path and sets the mode of its file.
 fn bind_path(
     path: &Path,
     options: &ListenOptions,
     open: fn(UnixName<'_>) -> io::Result<OwnedFd>,
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let path = std::path::absolute(path)?;
-    let mut way = path.clone();
-    if way.as_os_str().len() > PATH_BYTES_MAX {
-        way = shorter(&path, &std::env::current_dir()?);
+    let mut bound_path = path.clone();
+    if bound_path.as_os_str().len() > PATH_BYTES_MAX {
+        bound_path = shorter_path(&path, &std::env::current_dir()?);
     }
-    let socket = match open(UnixName::Path(&way)) {
+    let socket = match open(UnixName::Path(&bound_path)) {
         Err(error) if error.raw_os_error() == Some(sys::errno::EADDRINUSE) => {
-            remove_stale(&way, error)?;
-            open(UnixName::Path(&way))?
+            remove_stale(&bound_path, error)?;
+            open(UnixName::Path(&bound_path))?
         }
         opened => opened?,
     };
@@ -133,25 +133,34 @@ fn bind_path(
     Ok((socket, file))
 }
 
-/// Removes a socket's file that nobody is bound to; otherwise it is in use.
+/// Removes the file of a socket to which no process is bound.
+///
+/// # Errors
+///
+/// `in_use` when a process is bound to it, or when the file is not a socket.
 fn remove_stale(path: &Path, in_use: io::Error) -> io::Result<()> {
     let before = fs::symlink_metadata(path)?;
     if !before.file_type().is_socket() || !sys::bind::is_stale(path).unwrap_or(false) {
         return Err(in_use);
     }
-    // Somebody may have been quicker.
+    // Another process may have replaced the file in the meantime.
     if id_of(path)? != (before.dev(), before.ino()) {
         return Err(in_use);
     }
     fs::remove_file(path)
 }
 
+/// Returns the device and inode of a file.
 fn id_of(path: &Path) -> io::Result<(u64, u64)> {
     let about = fs::symlink_metadata(path)?;
     Ok((about.dev(), about.ino()))
 }
 
-/// Takes a socket that somebody else has bound, and asks it where.
+/// Takes over a socket that is bound already, and reads its address.
+///
+/// # Errors
+///
+/// `EINVAL` when the descriptor is not a bound socket of a supported kind.
 pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Bound> {
     let v6_only = sys::bind::is_v6_only(socket.as_fd());
     let inet = |socket: &OwnedFd| sys::socket::local_address(socket.as_fd());
@@ -184,6 +193,7 @@ pub(crate) fn adopt(socket: OwnedFd) -> io::Result<Bound> {
     Ok(Bound { socket, address, file: None })
 }
 
+/// Returns the address of a Unix socket; `EINVAL` if the socket is not bound.
 fn named(
     name: &std::os::unix::net::SocketAddr,
     path: fn(PathBuf) -> Address,
@@ -196,7 +206,8 @@ fn named(
     Ok(path(std::path::absolute(name.as_pathname().ok_or_else(unnamed)?)?))
 }
 
-/// `accept(2)`: errors of the network pending on the new socket, to be treated like `EAGAIN`.
+/// Returns whether an error of `accept4(2)` belongs to the new connection alone. The manual page
+/// lists the network errors that are pending on it, which are to be treated like `EAGAIN`.
 pub(crate) fn is_of_the_connection(errno: i32) -> bool {
     use sys::errno as e;
     matches!(
@@ -223,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_file_is_replaced_a_live_one_is_in_use_and_ours_is_removed() {
+    fn a_stale_file_is_replaced_a_live_one_is_in_use_and_the_bound_one_is_removed() {
         let folder = std::env::temp_dir().join(format!("brood-bind-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let path = folder.join("s");

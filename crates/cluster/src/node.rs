@@ -1,6 +1,6 @@
-//! Node on the other side: its words of cluster, as a primary and as a worker hear and say them.
+//! Node's cluster protocol, as a primary and as a worker of this crate speak it with a Node peer.
 
-/// So many connections may be on their way to one worker before its system has them.
+/// The most connections on their way to one worker that its system has not taken yet.
 const HANDLES_IN_FLIGHT_MAX: usize = 16;
 
 pub(crate) mod primary_session;
@@ -8,7 +8,7 @@ pub(crate) mod query;
 pub(crate) mod wire;
 pub(crate) mod worker_session;
 
-/// The channel of a Node worker.
+/// Returns the options of a Node worker's channel.
 pub(crate) fn channel_options() -> ipc::Options {
     ipc::Options { handles_in_flight_max: HANDLES_IN_FLIGHT_MAX, ..ipc::Options::default() }
 }

@@ -1,4 +1,4 @@
-//! What a primary and a worker of this crate say to each other, in bytes and descriptors.
+//! The protocol between a primary and a worker of this crate: messages, records and shared memory.
 
 pub(crate) mod address;
 pub(crate) mod closed_count;

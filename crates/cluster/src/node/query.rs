@@ -1,7 +1,8 @@
-//! Where a Node worker wants to listen, and how that reads as an [`Address`].
+//! The target of a Node worker's request to listen, and its translation to an [`Address`].
 //!
-//! Node says it in the words of the call: a missing host is every address of both families, and
-//! what comes back names the wish again, not the socket. So a wish is remembered to be recognised.
+//! Node sends the arguments of the call: a missing host is every address of both families. The
+//! messages that follow repeat the request and do not name the socket, so a request is kept to
+//! recognise them.
 //!
 //! Pure.
 
@@ -20,19 +21,19 @@ pub(super) const IPV6_ONLY: i64 = 1;
 /// The flag of `reuseAddr`, for UDP.
 pub(super) const REUSE_ADDRESS: i64 = 4;
 
-/// What a wish to listen means.
+/// The target of a request to listen.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Place {
-    At(Address),
-    /// `{ fd }`: a socket that the primary has under this number.
+pub(crate) enum Target {
+    Address(Address),
+    /// `{ fd }`: the socket with this descriptor number in the primary.
     Descriptor {
         number: i32,
-        /// For datagrams; otherwise one that listens, or can.
+        /// The socket is for datagrams. Otherwise it listens, or can.
         datagrams: bool,
     },
 }
 
-/// A wish to listen, as its worker put it.
+/// The arguments of a request to listen, as the worker sent them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Query {
     index: Option<i64>,
@@ -47,6 +48,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
+    /// Copies the arguments out of a message.
     pub(crate) fn of(message: &Message) -> Self {
         Self {
             index: message.index,
@@ -61,33 +63,37 @@ impl Query {
         }
     }
 
-    /// Whether `control` that a server listens are news of this wish: they repeat it, with the real
-    /// port in place of the one asked for.
-    pub(crate) fn is_meant_by(&self, control: &Self) -> bool {
-        let port = self.port.unwrap_or(0) == 0 || self.port == control.port;
-        port && self.index == control.index
-            && self.address == control.address
-            && self.address_type == control.address_type
-            && self.fd == control.fd
+    /// Returns whether a later message repeats this request. It names the real port where the
+    /// request named port 0.
+    pub(crate) fn is_repeated_by(&self, later: &Self) -> bool {
+        let port = self.port.unwrap_or(0) == 0 || self.port == later.port;
+        port && self.index == later.index
+            && self.address == later.address
+            && self.address_type == later.address_type
+            && self.fd == later.fd
     }
 
-    /// The place, or an errno. Where no host is named it is that of both families, or without
-    /// `ipv6` of the only one.
-    pub(crate) fn place(&self, ipv6: bool) -> Result<Place, i32> {
+    /// Returns the target. A missing host means the addresses of both families, or without
+    /// `ipv6` those of IPv4.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the arguments mean no target.
+    pub(crate) fn target(&self, ipv6: bool) -> Result<Target, i32> {
         let kind = self.address_type.as_deref();
         if let Some(fd) = self.fd {
             let number = i32::try_from(fd).map_err(|_| EINVAL)?;
-            return Ok(Place::Descriptor { number, datagrams: kind.is_some() });
+            return Ok(Target::Descriptor { number, datagrams: kind.is_some() });
         }
         let address = match kind {
-            Some("-1") => self.unix()?,
+            Some("-1") => self.unix_address()?,
             Some("4" | "6") => {
-                let address = self.internet(ipv6)?;
+                let address = self.ip_address(ipv6)?;
                 Address::Tcp { address, v6_only: self.is_v6_only(address) }
             }
             Some(kind @ ("udp4" | "udp6")) => {
                 let v6 = kind == "udp6";
-                let address = self.internet(v6)?;
+                let address = self.ip_address(v6)?;
                 if address.is_ipv6() != v6 {
                     return Err(EINVAL);
                 }
@@ -95,10 +101,10 @@ impl Query {
             }
             _ => return Err(EINVAL),
         };
-        Ok(Place::At(address))
+        Ok(Target::Address(address))
     }
 
-    /// How it wants to listen. A backlog of 0 is Node's own, and ours.
+    /// Returns the options. A backlog of 0 means the default, which is the same in Node and here.
     pub(crate) fn options(&self) -> ListenOptions {
         let options = ListenOptions::new()
             .readable_all(self.readable_all)
@@ -118,7 +124,7 @@ impl Query {
         self.flags.unwrap_or(0) & flag != 0
     }
 
-    fn unix(&self) -> Result<Address, i32> {
+    fn unix_address(&self) -> Result<Address, i32> {
         let path = self.address.as_deref().filter(|path| !path.is_empty()).ok_or(EINVAL)?;
         Ok(match path.strip_prefix('\0') {
             Some(name) => Address::UnixAbstract(name.as_bytes().to_vec()),
@@ -126,14 +132,14 @@ impl Query {
         })
     }
 
-    fn internet(&self, ipv6: bool) -> Result<SocketAddr, i32> {
+    fn ip_address(&self, ipv6: bool) -> Result<SocketAddr, i32> {
         let port = u16::try_from(self.port.unwrap_or(0)).map_err(|_| EINVAL)?;
         let Some(host) = self.address.as_deref() else {
             let any: IpAddr =
                 if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
             return Ok(SocketAddr::new(any, port));
         };
-        // Node shows a scope as the system does: by number, or by a name that means nothing here.
+        // Node writes a scope as the system does: by number, or by a name that is not resolved here.
         let (host, scope) = match host.split_once('%') {
             Some((host, scope)) => (host, scope.parse::<u32>().map_err(|_| EINVAL)?),
             None => (host, 0),
@@ -153,12 +159,12 @@ mod tests {
         Query::of(&serde_json::from_str(&format!("{{{text}}}")).unwrap())
     }
 
-    fn tcp(text: &str, v6_only: bool) -> Result<Place, i32> {
-        Ok(Place::At(Address::Tcp { address: text.parse().unwrap(), v6_only }))
+    fn tcp(text: &str, v6_only: bool) -> Result<Target, i32> {
+        Ok(Target::Address(Address::Tcp { address: text.parse().unwrap(), v6_only }))
     }
 
-    fn udp(text: &str, v6_only: bool) -> Result<Place, i32> {
-        Ok(Place::At(Address::Udp { address: text.parse().unwrap(), v6_only }))
+    fn udp(text: &str, v6_only: bool) -> Result<Target, i32> {
+        Ok(Target::Address(Address::Udp { address: text.parse().unwrap(), v6_only }))
     }
 
     #[test]
@@ -173,11 +179,11 @@ mod tests {
             (r#""address":"::1","port":80,"addressType":6"#, tcp("[::1]:80", false)),
             (
                 r#""address":"/tmp/x.sock","port":-1,"addressType":-1"#,
-                Ok(Place::At(Address::UnixPath("/tmp/x.sock".into()))),
+                Ok(Target::Address(Address::UnixPath("/tmp/x.sock".into()))),
             ),
             (
                 r#""address":"\u0000name","port":-1,"addressType":-1"#,
-                Ok(Place::At(Address::UnixAbstract(b"name".to_vec()))),
+                Ok(Target::Address(Address::UnixAbstract(b"name".to_vec()))),
             ),
             (
                 r#""address":"0.0.0.0","port":0,"addressType":"udp4","fd":-1,"flags":0"#,
@@ -190,11 +196,11 @@ mod tests {
             (r#""address":"::1","port":1,"addressType":"udp4""#, Err(EINVAL)),
             (
                 r#""address":null,"port":null,"addressType":null,"fd":7"#,
-                Ok(Place::Descriptor { number: 7, datagrams: false }),
+                Ok(Target::Descriptor { number: 7, datagrams: false }),
             ),
             (
                 r#""address":null,"port":null,"addressType":"udp4","fd":9,"flags":null"#,
-                Ok(Place::Descriptor { number: 9, datagrams: true }),
+                Ok(Target::Descriptor { number: 9, datagrams: true }),
             ),
             (r#""fd":3000000000"#, Err(EINVAL)),
             (r#""address":null,"port":70000,"addressType":4"#, Err(EINVAL)),
@@ -203,36 +209,36 @@ mod tests {
             (r#""address":"fe80::1%eth0","port":1,"addressType":6"#, Err(EINVAL)),
             (r#""port":1"#, Err(EINVAL)),
         ] {
-            assert_eq!(query(text).place(true), address, "{text}");
+            assert_eq!(query(text).target(true), address, "{text}");
         }
         let everywhere = query(r#""address":null,"port":80,"addressType":4"#);
-        assert_eq!(everywhere.place(false), tcp("0.0.0.0:80", false));
-        let scoped = query(r#""address":"fe80::1%3","port":1,"addressType":6"#).place(true);
+        assert_eq!(everywhere.target(false), tcp("0.0.0.0:80", false));
+        let scoped = query(r#""address":"fe80::1%3","port":1,"addressType":6"#).target(true);
         let ip = "fe80::1".parse().unwrap();
         let address = SocketAddrV6::new(ip, 1, 0, 3).into();
-        assert_eq!(scoped, Ok(Place::At(Address::Tcp { address, v6_only: false })));
+        assert_eq!(scoped, Ok(Target::Address(Address::Tcp { address, v6_only: false })));
     }
 
     #[test]
-    fn what_is_wished_beside_the_place_is_an_option() {
-        let wished = |text: &str| query(text).options();
+    fn all_other_arguments_are_options() {
+        let options = |text: &str| query(text).options();
         let plain = ListenOptions::new();
-        assert_eq!(wished(r#""backlog":0"#), plain);
-        assert_eq!(wished(r#""backlog":5,"flags":1"#), plain.clone().backlog(5));
-        assert_eq!(wished(r#""flags":5"#), plain.clone().reuse_address(true));
+        assert_eq!(options(r#""backlog":0"#), plain);
+        assert_eq!(options(r#""backlog":5,"flags":1"#), plain.clone().backlog(5));
+        assert_eq!(options(r#""flags":5"#), plain.clone().reuse_address(true));
         let all = r#""readableAll":true,"writableAll":true"#;
-        assert_eq!(wished(all), plain.readable_all(true).writable_all(true));
+        assert_eq!(options(all), plain.readable_all(true).writable_all(true));
     }
 
     #[test]
-    fn news_of_a_server_name_its_wish() {
+    fn a_later_message_repeats_the_request_with_the_real_port() {
         let first = query(r#""address":null,"port":0,"addressType":4,"index":0"#);
         let second = query(r#""address":null,"port":0,"addressType":4,"index":1"#);
         let fixed = query(r#""address":null,"port":80,"addressType":4,"index":0"#);
-        let control = query(r#""address":null,"port":4001,"addressType":4,"index":1"#);
-        assert!(!first.is_meant_by(&control) && second.is_meant_by(&control));
-        assert!(!fixed.is_meant_by(&control) && fixed.is_meant_by(&fixed));
+        let later = query(r#""address":null,"port":4001,"addressType":4,"index":1"#);
+        assert!(!first.is_repeated_by(&later) && second.is_repeated_by(&later));
+        assert!(!fixed.is_repeated_by(&later) && fixed.is_repeated_by(&fixed));
         let local = query(r#""address":"::1","port":0,"addressType":4,"index":1"#);
-        assert!(!local.is_meant_by(&control));
+        assert!(!local.is_repeated_by(&later));
     }
 }

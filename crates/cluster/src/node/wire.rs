@@ -1,8 +1,8 @@
-//! What a Node primary and its workers say to each other, as values.
+//! The messages between a Node primary and its workers, as values.
 //!
-//! Every message is one object: `{"cmd":"NODE_CLUSTER", …, "seq":n}`. `seq` counts what one side
-//! says; a message with `ack` answers the one with that `seq`. What stands where it should not is
-//! read as if it were absent: the other side is a program of its own.
+//! Every message is one object: `{"cmd":"NODE_CLUSTER", …, "seq":n}`. `seq` counts the messages of
+//! one side; a message with `ack` answers the message with that `seq`. The other side is a program
+//! that may send anything, so a field of the wrong type reads as absent.
 //!
 //! Pure.
 
@@ -13,10 +13,10 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-/// How every message of Node's cluster begins.
+/// The `cmd` of every message of Node's cluster.
 pub(crate) const CLUSTER: &str = "NODE_CLUSTER";
 
-/// One message, in either direction. Which fields it has depends on what it says.
+/// One message, in either direction. Its fields depend on its `act`, or on the message it answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Message {
@@ -29,7 +29,7 @@ pub(crate) struct Message {
     pub(crate) key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "number")]
     pub(crate) ack: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "truth")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "boolean")]
     pub(crate) accepted: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "number")]
     pub(crate) index: Option<i64>,
@@ -51,9 +51,9 @@ pub(crate) struct Message {
     pub(crate) flags: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "number")]
     pub(crate) backlog: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "truth")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "boolean")]
     pub(crate) readable_all: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "truth")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "boolean")]
     pub(crate) writable_all: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sockname: Option<SockName>,
@@ -61,7 +61,7 @@ pub(crate) struct Message {
     pub(crate) seq: Option<i64>,
 }
 
-/// The address of a server as JavaScript shows it.
+/// The address of a server, in the form of `server.address()`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SockName {
@@ -74,17 +74,18 @@ pub(crate) struct SockName {
 }
 
 impl Message {
-    /// A message that begins something.
+    /// Returns a message that is not an answer.
     pub(crate) fn act(act: &str, seq: i64) -> Self {
         let (cmd, act) = (CLUSTER.to_owned(), Some(act.to_owned()));
         Self { cmd, act, seq: Some(seq), ..Self::default() }
     }
 
-    /// The answer to the message with this `seq`.
+    /// Returns the answer to the message with the number `ack`.
     pub(crate) fn answer(ack: i64, seq: i64) -> Self {
         Self { cmd: CLUSTER.to_owned(), ack: Some(ack), seq: Some(seq), ..Self::default() }
     }
 
+    /// Returns whether the message belongs to Node's cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         self.cmd == CLUSTER
     }
@@ -101,11 +102,11 @@ impl From<SocketAddr> for SockName {
     }
 }
 
-/// What is understood of any value.
+/// The part of any value that matters here.
 #[derive(Debug, PartialEq)]
 enum Scalar {
-    Nothing,
-    Truth(bool),
+    Other,
+    Bool(bool),
     Number(i64),
     Text(String),
 }
@@ -113,14 +114,14 @@ enum Scalar {
 fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     Ok(match from.deserialize_any(Any)? {
         Scalar::Number(number) => Some(number),
-        Scalar::Nothing | Scalar::Truth(_) | Scalar::Text(_) => None,
+        Scalar::Other | Scalar::Bool(_) | Scalar::Text(_) => None,
     })
 }
 
-fn truth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
     Ok(match from.deserialize_any(Any)? {
-        Scalar::Nothing => None,
-        Scalar::Truth(truth) => Some(truth),
+        Scalar::Other => None,
+        Scalar::Bool(boolean) => Some(boolean),
         Scalar::Number(number) => Some(number != 0),
         Scalar::Text(text) => Some(!text.is_empty()),
     })
@@ -130,11 +131,11 @@ fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> 
     Ok(match from.deserialize_any(Any)? {
         Scalar::Text(text) => Some(text),
         Scalar::Number(number) => Some(number.to_string()),
-        Scalar::Nothing | Scalar::Truth(_) => None,
+        Scalar::Other | Scalar::Bool(_) => None,
     })
 }
 
-/// Node writes the address types 4, 6 and -1 as numbers, `udp4` and `udp6` as text.
+/// Writes an address type as Node does: 4, 6 and -1 as numbers, `udp4` and `udp6` as text.
 fn as_number<S: Serializer>(kind: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
     match kind.as_deref().map(|kind| (kind.parse::<i64>(), kind)) {
         Some((Ok(number), _)) => to.serialize_i64(number),
@@ -143,7 +144,7 @@ fn as_number<S: Serializer>(kind: &Option<String>, to: S) -> Result<S::Ok, S::Er
     }
 }
 
-/// Takes anything.
+/// A visitor that accepts every value.
 struct Any;
 
 impl<'de> Visitor<'de> for Any {
@@ -153,8 +154,8 @@ impl<'de> Visitor<'de> for Any {
         f.write_str("anything")
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Truth(truth))
+    fn visit_bool<E>(self, boolean: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Bool(boolean))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
@@ -162,14 +163,14 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-        Ok(i64::try_from(number).map_or(Scalar::Nothing, Scalar::Number))
+        Ok(i64::try_from(number).map_or(Scalar::Other, Scalar::Number))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Scalar, E> {
-        // Exact below 2^53, and no seq, port or errno is larger.
+        // A number is exact up to 2^53, and no seq, port or errno is larger.
         let whole = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
         #[allow(clippy::cast_possible_truncation, reason = "whole, and within its range")]
-        Ok(if whole { Scalar::Number(number as i64) } else { Scalar::Nothing })
+        Ok(if whole { Scalar::Number(number as i64) } else { Scalar::Other })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
@@ -177,15 +178,15 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_bytes<E>(self, _: &[u8]) -> Result<Scalar, E> {
-        Ok(Scalar::Nothing)
+        Ok(Scalar::Other)
     }
 
     fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Nothing)
+        Ok(Scalar::Other)
     }
 
     fn visit_none<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Nothing)
+        Ok(Scalar::Other)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Scalar, D::Error> {
@@ -198,12 +199,12 @@ impl<'de> Visitor<'de> for Any {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nothing)
+        Ok(Scalar::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Scalar, A::Error> {
         while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nothing)
+        Ok(Scalar::Other)
     }
 }
 
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_node_writes_is_understood() {
+    fn messages_of_node_are_read() {
         let message = read(
             r#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":null,
                 "port":8124,"addressType":4,"backlog":0,"seq":1}"#,
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_where_it_should_not_is_absent() {
+    fn a_field_of_the_wrong_type_is_absent() {
         let message = read(
             r#"{"cmd":"NODE_CLUSTER","act":{"a":[1]},"key":7,"ack":1.0,"index":"x","port":1.5,
                 "backlog":false,"seq":18446744073709551615,"accepted":null,"fd":[],"more":[{}],
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_node_writes() {
+    fn messages_are_written_as_node_writes_them() {
         let write = |message: &Message| serde_json::to_string(message).unwrap();
         let mut query = Message::act("queryServer", 1);
         query.index = Some(0);

@@ -1,4 +1,4 @@
-//! The number by which the supervisor recognises a client: a hash of its IP address.
+//! The number by which the scheduler recognises a client: a hash of its IP address.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,8 @@ use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::hash::mix;
 
 impl Affinity for Connection {
-    /// The address alone: a client's port is another each time.
+    /// Hashes the IP address alone, because a client has another port for each connection. An IPv4
+    /// address has the same hash in its IPv6 form.
     fn affinity(&self) -> Option<u64> {
         let ip = u128::from(match self.peer?.ip().to_canonical() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -29,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_known_by_its_address_alone_whichever_way_it_came() {
+    fn a_client_is_recognised_by_its_ip_address_in_either_form() {
         let client = |peer| from(Some(peer)).affinity().unwrap();
         assert_eq!(client("192.0.2.7:1000"), client("192.0.2.7:2000"));
         assert_eq!(client("192.0.2.7:1000"), client("[::ffff:192.0.2.7]:1000"), "a dual stack");

@@ -1,7 +1,8 @@
-//! The primary's driver: a source on the loop that brings what happened to the core and
-//! performs what the core answers.
+//! The primary's driver: a source on the loop that passes events to the supervisor as inputs, and
+//! performs its outputs.
 //!
-//! It decides nothing. Sockets, queues and children live here; the loop calls [`Source::event`].
+//! The driver decides nothing. It owns the sockets, queues and children, and the loop calls
+//! [`Source::event`].
 
 mod listen_sockets;
 mod node_workers;
@@ -35,16 +36,16 @@ use crate::protocol::message::ToPrimary;
 use crate::supervisor::Supervisor;
 use replies::PendingReplies;
 
-/// Jobs handled before the other sources get their turn.
+/// The most jobs handled before the other sources get their turn.
 const JOBS_PER_TURN: usize = 256;
 
-/// Of so many workers it is known why they could not listen or start.
+/// The most workers whose failure to listen or to start is recorded.
 const FAILURES_MAX: usize = 64;
 
-/// A listening socket: the first, second, … of an address.
+/// The number of a listening socket: its address, and its position among the sockets of that.
 type SocketId = (Key, u32);
 
-/// What a token on the loop stands for.
+/// A descriptor that the loop watches, by its token.
 #[derive(Clone, Copy, Debug)]
 enum Watched {
     Signals,
@@ -53,6 +54,7 @@ enum Watched {
     Stderr(WorkerId),
 }
 
+/// The driver of one primary.
 #[derive(Debug)]
 pub(crate) struct Driver {
     supervisor: Supervisor<Connection>,
@@ -60,32 +62,38 @@ pub(crate) struct Driver {
     jobs: Receiver<Job>,
     spawner: Spawner,
     workers: Workers,
-    /// Who may be gone for good by now.
-    leaving: Vec<WorkerId>,
+    /// The workers that may be over, with nothing left of them.
+    maybe_done: Vec<WorkerId>,
     listen_sockets: BTreeMap<SocketId, ListenSocket>,
-    /// Where an address has several, or may have: whose each is, and their backlogs.
+    /// The owners of the sockets, for each address that has one socket for each slot.
     groups: BTreeMap<Key, ReusePortGroup>,
     poll_timer: PollTimer,
     watched: BTreeMap<u32, Watched>,
     next_token: u32,
     signals: Option<SignalWatch>,
+    /// The number of signals to end that have arrived.
     signals_seen: u32,
-    /// What workers are started with.
+    /// The settings with which workers are started.
     settings: Arc<Settings>,
     replies: PendingReplies,
-    /// Answers to what was just performed, for the core's next steps.
+    /// The inputs for the next steps, answers to performed outputs among them.
     inputs: VecDeque<Input<Connection>>,
     outputs: Vec<Output<Connection>>,
-    /// Why a worker could not listen, or not start: what a failed start is blamed on.
+    /// The reasons why workers could not listen or start: the cause of a failed start.
     failures: BTreeMap<WorkerId, Error>,
-    /// What the Node workers of one address share beside it.
+    /// The value that the Node workers of one address share.
     node_data: BTreeMap<Key, Option<serde_json::Value>>,
-    /// Sockets that were bound before we came.
+    /// The sockets that were bound before the primary started.
     inherited: InheritedSockets,
     finished: bool,
 }
 
 impl Driver {
+    /// Creates a driver, and with it the handlers of its signals.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when a signal cannot be handled.
     pub(crate) fn new(
         options: SupervisorOptions,
         signals: Signals,
@@ -97,7 +105,7 @@ impl Driver {
         let signals = signals.list();
         let signals = (!signals.is_empty()).then(|| SignalWatch::new(&signals));
         let signals = signals.transpose().map_err(|source| Error::Os("sigaction", source))?;
-        // Only the jitter of restarts hangs on it: any number that differs between primaries.
+        // Only the jitter of restarts depends on the seed, which should differ between primaries.
         let seed = u64::from(std::process::id()) ^ (Arc::as_ptr(&shared) as u64);
         let settings = shared.lock().settings.clone();
         Ok(Self {
@@ -106,7 +114,7 @@ impl Driver {
             jobs,
             spawner,
             workers: Workers::default(),
-            leaving: Vec::new(),
+            maybe_done: Vec::new(),
             listen_sockets: BTreeMap::new(),
             groups: BTreeMap::new(),
             poll_timer: PollTimer::default(),
@@ -125,7 +133,7 @@ impl Driver {
         })
     }
 
-    /// Steps the core until it has no more to say.
+    /// Steps the supervisor until all inputs are handled and all outputs performed.
     fn run(&mut self, turn: &mut Turn<'_>) {
         while let Some(input) = self.inputs.pop_front() {
             self.supervisor.step(input, turn.now(), &mut self.outputs);
@@ -134,13 +142,14 @@ impl Driver {
                 self.perform(output, turn);
             }
             self.outputs = outputs;
-            // Not before: what is told after a worker's end may need what is known of it.
-            for worker in std::mem::take(&mut self.leaving) {
+            // After the outputs: those that follow a worker's end may need its data.
+            for worker in std::mem::take(&mut self.maybe_done) {
                 self.release(worker, turn);
             }
         }
     }
 
+    /// Returns a token for a descriptor that the loop is to watch.
     fn token(&mut self, watched: Watched) -> Token {
         self.next_token += 1;
         self.watched.insert(self.next_token, watched);
@@ -164,15 +173,15 @@ impl Driver {
                 let number = self.replies.fork(reply);
                 self.inputs.push_back(Input::Fork { number, worker_options });
             }
-            Job::Disconnect(then) => {
-                let number = self.replies.disconnect(then);
+            Job::Disconnect(completion) => {
+                let number = self.replies.disconnect(completion);
                 self.inputs.push_back(Input::DisconnectAll { number });
             }
             Job::Reload(reply) => self.reload(Some(reply)),
             Job::Spawned { worker, result: Ok(spawned) } => self.spawned(worker, spawned, turn),
             Job::Spawned { worker, result: Err(error) } => self.not_spawned(worker, error),
             Job::Child(worker, event) => self.child(worker, event, turn),
-            // Whoever asked may have stopped waiting.
+            // Fails if the caller has stopped waiting.
             Job::Count(reply) => drop(reply.send(self.supervisor.counters())),
             Job::CountWorker(worker, reply) => {
                 if let Some(counters) = self.supervisor.worker_counters(worker) {
@@ -197,9 +206,9 @@ impl Driver {
 
     fn not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
         let errno = error.errno().unwrap_or(sys::errno::EIO);
-        let told = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
-        self.shared.emit(Event::error(Some(worker), told));
-        // Whoever forked it gets the error; a failed start is then told by the number alone.
+        let by_number = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
+        self.shared.emit(Event::error(Some(worker), by_number));
+        // The error itself goes to the caller of `fork`. A failed start then has the number alone.
         if let Some(error) = self.replies.forked(worker, Err(Error::Fork(error))) {
             self.record_failure(worker, error);
         }
@@ -210,14 +219,14 @@ impl Driver {
         use child_process::Event as E;
         match event {
             E::Internal(message) if self.is_node(worker) => self.receive_node(worker, message),
-            E::Acknowledged { ticket, taken } => self.node_took(worker, ticket, taken),
+            E::Acknowledged { ticket, taken } => self.handle_acknowledged(worker, ticket, taken),
             E::Internal(message) => match message.decode() {
                 Ok(message) => {
-                    let mut input = asked(worker, message);
-                    if let Some(Input::ListenRequested { address, .. }) = &mut input {
+                    let mut input = input_of(worker, message);
+                    if let Input::ListenRequested { address, .. } = &mut input {
                         self.inherited.resolve(address);
                     }
-                    self.inputs.extend(input);
+                    self.inputs.push_back(input);
                 }
                 Err(error) => {
                     self.shared.emit(Event::error(Some(worker), Error::Channel(error)));
@@ -246,16 +255,16 @@ impl Driver {
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
         match self.watched.get(&token.0) {
             Some(Watched::Signals) => self.take_signals(),
-            Some(Watched::ListenSocket(socket)) => {
-                if let Some(listen_socket) = self.listen_sockets.get_mut(socket) {
-                    listen_socket.readable(turn);
+            Some(Watched::ListenSocket(id)) => {
+                if let Some(socket) = self.listen_sockets.get_mut(id) {
+                    socket.readable(turn);
                     self.arm_poll_timer(turn);
                 }
             }
             Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
             Some(&Watched::Stderr(worker)) => {
-                let said = self.workers.get_mut(worker).and_then(|it| it.read_stderr(turn));
-                self.write_stderr(said.unwrap_or_default());
+                let bytes = self.workers.get_mut(worker).and_then(|it| it.read_stderr(turn));
+                self.write_stderr(bytes.unwrap_or_default());
             }
             None => {}
         }
@@ -287,6 +296,7 @@ impl Driver {
         turn.again();
     }
 
+    /// Emits a notice to the user.
     fn notify(
         &mut self,
         worker: WorkerId,
@@ -303,10 +313,10 @@ impl Driver {
             let bytes = worker_io.read_stderr(turn).unwrap_or_default();
             self.write_stderr(bytes);
         }
-        self.leaving.push(worker);
+        self.maybe_done.push(worker);
     }
 
-    /// What may be blamed soon, if at all.
+    /// Records a failure that may become the reason of a failed start.
     pub(super) fn record_failure(&mut self, worker: WorkerId, error: Error) {
         self.failures.insert(worker, error);
         if self.failures.len() > FAILURES_MAX {
@@ -314,8 +324,8 @@ impl Driver {
         }
     }
 
-    /// What made the start fail: an address that could not be had says more than the exit of
-    /// the worker that wanted it.
+    /// Returns the reason why the start failed. A recorded failure, such as an address that could
+    /// not be bound, explains more than the exit of the worker that followed.
     fn startup_failure(&mut self, worker: WorkerId) -> Error {
         if let Some(failure) = self.failures.remove(&worker) {
             return failure;
@@ -326,7 +336,7 @@ impl Driver {
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {
-        // Handlers go back before anybody who waits for the end can go on.
+        // The signal handlers are restored before any thread that waits for the end goes on.
         self.signals = None;
         for bytes in self.workers.close_all(turn) {
             self.write_stderr(bytes);
@@ -335,22 +345,21 @@ impl Driver {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
-        let listen_sockets =
-            self.listen_sockets.values().filter_map(|listen_socket| listen_socket.deadline(now));
-        listen_sockets.chain(self.poll_timer.deadline()).chain(self.supervisor.deadline()).min()
+        let sockets = self.listen_sockets.values().filter_map(|socket| socket.deadline(now));
+        sockets.chain(self.poll_timer.deadline()).chain(self.supervisor.deadline()).min()
     }
 }
 
 impl Drop for Driver {
-    /// Lets everybody go who waits, also when a panic ended the driver before its time.
+    /// Wakes all waiting threads and drops all subscribers, also after a panic of the driver.
     fn drop(&mut self) {
         let counters = self.supervisor.counters();
         let finished = self.finished;
         let mut subscribers = Subscribers::default();
         self.shared.change(|state| {
             if !finished {
-                let lost = io::Error::other("the primary's driver panicked");
-                state.failure.get_or_insert(Error::Os("run the cluster", lost));
+                let panicked = io::Error::other("the primary's driver panicked");
+                state.failure.get_or_insert(Error::Os("run the cluster", panicked));
             }
             state.finished = true;
             state.counters = counters;
@@ -358,14 +367,14 @@ impl Drop for Driver {
             state.subscribers.ended = true;
             state.workers.clear();
         });
-        // Not under the lock: what callbacks hold may have something to say when it goes.
+        // Outside of the lock: the drop of a callback may run code of the user that takes the lock.
         drop(subscribers);
         for job in self.jobs.try_iter() {
-            if let Job::Disconnect(then) = job {
-                self.replies.disconnect(then);
+            if let Job::Disconnect(completion) = job {
+                self.replies.disconnect(completion);
             }
         }
-        self.replies.end();
+        self.replies.complete_all();
     }
 }
 
@@ -375,17 +384,17 @@ impl Source for Driver {
             reactor::Event::Start => self.watch_signals(turn),
             reactor::Event::Ready { token, .. } => self.ready(token, turn),
             reactor::Event::Deadline => {
-                // What a dead worker had said counts before it is given up.
+                // Messages of a dead worker count before the supervisor gives the worker up.
                 self.drain_jobs(turn);
-                self.excuse_unheard();
+                self.report_paused();
                 self.poll_own_sockets(turn);
                 self.inputs.push_back(Input::Tick);
             }
             reactor::Event::Wake => self.drain_jobs(turn),
             reactor::Event::Again => {
                 self.drain_jobs(turn);
-                for said in self.workers.resume_reading(turn) {
-                    self.write_stderr(said);
+                for bytes in self.workers.resume_reading(turn) {
+                    self.write_stderr(bytes);
                 }
             }
         }
@@ -414,6 +423,7 @@ impl Driver {
     }
 }
 
+/// Returns whether a watched descriptor belongs to this worker.
 fn belongs(watched: Watched, worker: WorkerId) -> bool {
     match watched {
         Watched::Signals | Watched::ListenSocket(_) => false,
@@ -421,8 +431,9 @@ fn belongs(watched: Watched, worker: WorkerId) -> bool {
     }
 }
 
-fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
-    Some(match message {
+/// Returns the input that a message of a worker is.
+fn input_of(worker: WorkerId, message: ToPrimary) -> Input<Connection> {
+    match message {
         ToPrimary::Online => Input::Online { worker },
         ToPrimary::Listen { request, address, options } => {
             Input::ListenRequested { worker, request, address, options }
@@ -432,7 +443,7 @@ fn asked(worker: WorkerId, message: ToPrimary) -> Option<Input<Connection>> {
         ToPrimary::HasRoom { key } => Input::HasRoom { key },
         ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
         ToPrimary::Disconnect => Input::DisconnectRequested { worker },
-    })
+    }
 }
 
 fn exit_kind(status: child_process::ExitStatus) -> ExitKind {

@@ -1,8 +1,8 @@
-//! Sockets that were bound before the primary came: given by its user, or by systemd.
+//! The inherited sockets: bound before the primary started, and passed by its user or by systemd.
 //!
-//! Workers ask for one by its address or by its name, Node's also by the number it had when it was
-//! given. It stays open as long as the primary lives, so that nobody is refused while no worker
-//! listens.
+//! A worker requests a socket by its address or its name, a Node worker also by its descriptor
+//! number. A socket stays open as long as the primary lives, so that no client is refused while no
+//! worker listens.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,21 +13,28 @@ use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
+/// All inherited sockets of a primary.
 #[derive(Debug, Default)]
-pub(crate) struct InheritedSockets(Vec<One>);
+pub(crate) struct InheritedSockets(Vec<InheritedSocket>);
 
 #[derive(Debug)]
-struct One {
-    /// None for one that was found by its number.
+struct InheritedSocket {
+    /// `None` for a socket that was found by its number.
     name: Option<String>,
     number: i32,
     bound: Bound,
 }
 
 impl InheritedSockets {
-    /// Those of the user, and those of systemd where nobody has taken them yet.
+    /// Collects the sockets of the user, and those of systemd unless another primary of this
+    /// process has them.
     ///
-    /// One of systemd's that is no socket for a server is left out: it is not meant for us.
+    /// A descriptor from systemd that is no socket for a server is left out, because it is not
+    /// meant for the primary.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] when a socket of the user is no socket for a server.
     pub(crate) fn collect(sockets: &[(String, Arc<OwnedFd>)]) -> Result<Self, Error> {
         let mut inherited = Self::default();
         for (name, socket) in sockets {
@@ -43,29 +50,28 @@ impl InheritedSockets {
         Ok(inherited)
     }
 
-    /// Takes a socket, which has to be bound and, for streams, to listen.
+    /// Adds a socket, which must be bound. A stream socket must also listen.
     fn add(&mut self, name: Option<String>, number: i32, socket: OwnedFd) -> io::Result<()> {
-        self.0.push(One { name, number, bound: adopt(socket)? });
+        self.0.push(InheritedSocket { name, number, bound: adopt(socket)? });
         Ok(())
     }
 
-    /// Puts the address in the place of a name.
+    /// Replaces the name of an inherited socket by its address.
     pub(crate) fn resolve(&self, address: &mut Address) {
         if let Address::Inherited(name) = address {
-            if let Some(one) = self.0.iter().find(|one| one.name.as_ref() == Some(name)) {
-                *address = one.bound.address.clone();
+            if let Some(socket) = self.0.iter().find(|it| it.name.as_ref() == Some(name)) {
+                *address = socket.bound.address.clone();
             }
         }
     }
 
-    /// The address of the socket with this number: of one that was given, or of one that this
-    /// process was started with and would hand on to any program. One for connections listens
-    /// from then on.
+    /// Returns the address of the socket with this descriptor number: an inherited socket, or one
+    /// with which this process was started and which any program that it executes would inherit.
+    /// A stream socket listens from then on.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when there is no such socket, or when it is for datagrams and `datagrams` is not
-    /// set, or the other way round.
+    /// `EINVAL` when there is no such socket, or when `datagrams` does not match its kind.
     pub(crate) fn numbered(
         &mut self,
         number: i32,
@@ -73,21 +79,21 @@ impl InheritedSockets {
         datagrams: bool,
     ) -> io::Result<Address> {
         let invalid = || io::Error::from_raw_os_error(sys::errno::EINVAL);
-        if !self.0.iter().any(|one| one.number == number) {
-            // All that Node says of one that is no such socket.
+        if !self.0.iter().any(|it| it.number == number) {
+            // Node reports nothing else for a descriptor that is no such socket.
             let socket = sys::startup::inheritable(number).map_err(|_| invalid())?;
-            // Fails for datagrams, which need not.
+            // Fails for a datagram socket, which does not listen.
             let _ = sys::socket::listen(socket.as_fd(), options.backlog);
             self.add(None, number, socket).map_err(|_| invalid())?;
         }
-        let one = self.0.iter().find(|one| one.number == number);
-        let address = one.expect("just looked for, or added").bound.address.clone();
+        let socket = self.0.iter().find(|it| it.number == number);
+        let address = socket.expect("it was found or added").bound.address.clone();
         if address.is_datagram() == datagrams { Ok(address) } else { Err(invalid()) }
     }
 
-    /// A duplicate of the socket with this address.
+    /// Returns a duplicate of the socket with this address.
     pub(crate) fn at(&self, address: &Address) -> Option<io::Result<Bound>> {
-        let bound = &self.0.iter().find(|one| one.bound.address == *address)?.bound;
+        let bound = &self.0.iter().find(|it| it.bound.address == *address)?.bound;
         let copy = |socket| Bound { socket, address: address.clone(), file: None };
         Some(bound.socket.try_clone().map(copy))
     }

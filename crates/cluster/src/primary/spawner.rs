@@ -1,8 +1,8 @@
-//! The thread that starts workers: a spawn blocks until exec, so it never happens on the loop.
+//! The thread that starts workers. A spawn blocks until `exec(2)`, so it must not run on the loop.
 //!
-//! What workers said on their standard error before their runtime was up is written on by a
-//! thread of its own, started when there is something: that may block for ever. At most
-//! [`WRITES_QUEUED_MAX`] pieces wait for it, the rest is dropped. Both threads end when the
+//! A second thread writes captured standard error of workers to that of the primary, because such
+//! a write may block forever. The thread is started with the first write. At most
+//! [`WRITES_QUEUED_MAX`] pieces wait for it; further ones are dropped. Both threads end when the
 //! [`Spawner`] is dropped.
 
 use std::cell::OnceCell;
@@ -21,14 +21,14 @@ use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::worker_process::Pipes;
 use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
 
-/// Where a worker finds its real standard error until it puts it back, unless the user has this
-/// number.
+/// The descriptor number at which a worker finds its real standard error until its runtime restores
+/// it, unless the user has that number.
 const STDERR_SLOT: i32 = 4;
 
-/// So many pieces of at most 64 KiB wait to be written to our standard error.
+/// The most pieces, each of at most 64 KiB, that wait to be written to standard error.
 pub(crate) const WRITES_QUEUED_MAX: usize = 16;
 
-/// Start a worker; keep its standard error for the last words when asked.
+/// An order to start a worker, and perhaps to capture its standard error.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) worker: WorkerId,
@@ -36,7 +36,7 @@ pub(crate) struct Order {
     pub(crate) capture_stderr: bool,
 }
 
-/// Gives orders to the thread.
+/// The handle of both threads.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     orders: Sender<Order>,
@@ -44,6 +44,11 @@ pub(crate) struct Spawner {
 }
 
 impl Spawner {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pthread_create(3)`.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, received) = crossbeam_channel::unbounded::<Order>();
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
@@ -54,11 +59,12 @@ impl Spawner {
         Ok(Self { orders, writes: OnceCell::new() })
     }
 
+    /// Orders the start of a worker. [`Job::Spawned`] reports the result.
     pub(crate) fn spawn(&self, order: Order) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
 
-    /// Writes to our own standard error, or drops it where that is stuck.
+    /// Queues a write to the standard error of this process. Drops the bytes if the queue is full.
     pub(crate) fn write_stderr(&self, bytes: Vec<u8>) {
         if let Some(writes) = self.writes.get_or_init(start_writing) {
             let _ = writes.try_send(bytes);
@@ -66,22 +72,22 @@ impl Spawner {
     }
 }
 
-/// Starts the writing thread; without one nothing is written.
+/// Starts the thread that writes; `None` if that fails, and nothing is written then.
 fn start_writing() -> Option<Sender<Vec<u8>>> {
     let (writes, received) = crossbeam_channel::bounded::<Vec<u8>>(WRITES_QUEUED_MAX);
     let thread = thread::Builder::new().name("brood-stderr".into()).spawn(move || {
         for bytes in received {
-            // Nowhere is left to say that standard error is closed.
+            // An error cannot be reported anywhere: standard error itself is closed.
             let _ = io::stderr().write_all(&bytes);
         }
     });
     thread.ok().map(|_| writes)
 }
 
-/// Starts one worker and tells the driver; `Spawned` is told before anything of the child.
+/// Starts one worker and reports to the driver. `Spawned` precedes all events of the child.
 fn spawn(shared: &Arc<Shared>, order: &Order) {
     let worker = order.worker;
-    // An order that makes this panic must not take those after it away.
+    // A panic must not end the thread, which later orders need.
     let started = std::panic::catch_unwind(|| start(order));
     let panicked = || Err(child_process::Error::Os("spawn", io::Error::other("it panicked")));
     let spawned = match started.unwrap_or_else(|_| panicked()) {
@@ -90,10 +96,11 @@ fn spawn(shared: &Arc<Shared>, order: &Order) {
     };
     let child = spawned.child.clone();
     shared.send_job(Job::Spawned { worker, result: Ok(spawned) });
-    let told = shared.clone();
-    child.subscribe(move |event| told.send_job(Job::Child(worker, event)));
+    let shared = shared.clone();
+    child.subscribe(move |event| shared.send_job(Job::Child(worker, event)));
 }
 
+/// Starts the worker of an order.
 fn start(order: &Order) -> Result<Spawned, child_process::Error> {
     let Order { worker, settings, capture_stderr } = order;
     let mut fork = settings.fork()?;
@@ -106,26 +113,26 @@ fn start(order: &Order) -> Result<Spawned, child_process::Error> {
         WorkerKind::Native => {
             fork.env(UNIQUE_NO, worker.to_string());
         }
-        // It would not take the second name out of its children's environment.
+        // Node does not remove the second name from the environment of its own children.
         WorkerKind::Node => {
             fork.env_remove(UNIQUE_NO).channel_options(node::channel_options());
         }
     }
-    // Node does not put the real one back.
+    // Node does not restore the real one.
     if *capture_stderr && kind == WorkerKind::Native && settings.inherits_stderr() {
         real = std::io::stderr().as_fd().try_clone_to_owned().ok();
     }
     let inode = real.as_ref().and_then(|real| sys::fd::inode(real.as_fd()).ok());
-    let kept = real.zip(inode);
-    let keeps = kept.is_some();
-    if let Some((real, inode)) = kept {
+    let captured = real.zip(inode);
+    let is_captured = captured.is_some();
+    if let Some((real, inode)) = captured {
         let number = settings.free_number(STDERR_SLOT);
         fork.stderr(Stdio::pipe())
             .descriptor(number, real)
             .env(STDERR, format!("{number}:{inode}"));
     }
     let mut child = fork.spawn()?;
-    let stderr = if keeps { child.take_stderr().map(Into::into) } else { None };
+    let stderr = if is_captured { child.take_stderr().map(Into::into) } else { None };
     let pipes = Pipes::take_from(&mut child, settings);
     Ok(Spawned { child: Arc::new(child), kind, stderr, pipes })
 }

@@ -1,7 +1,8 @@
-//! Addresses that a cluster can listen on.
+//! The addresses at which a cluster can listen.
 //!
-//! A value, not a socket: nothing is resolved or opened here. It travels between primary and
-//! workers, so its serialized form keeps everything, a scope id or a path that is no text too.
+//! An address is a value: this file resolves and opens nothing. Addresses travel between primary
+//! and workers, so the serialized form keeps all of them, also a scope id and a path that is not
+//! UTF-8.
 //!
 //! Pure.
 
@@ -13,9 +14,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a listener listens.
+/// The address of a listener or a datagram socket.
 ///
-/// Its `Display` is what a user would type: `127.0.0.1:8000`, `/run/app.sock`, `@name`.
+/// `Display` writes it as a user would type it: `127.0.0.1:8000`, `/run/app.sock`, `@name`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Wire", into = "Wire")]
 #[non_exhaustive]
@@ -24,7 +25,7 @@ pub enum Address {
     Tcp {
         /// Address and port.
         address: SocketAddr,
-        /// For IPv6: takes no IPv4 connections.
+        /// For IPv6: accepts no IPv4 connections.
         v6_only: bool,
     },
     /// A Unix stream socket with this path.
@@ -35,20 +36,21 @@ pub enum Address {
     Udp {
         /// Address and port.
         address: SocketAddr,
-        /// For IPv6: takes no IPv4 datagrams.
+        /// For IPv6: receives no IPv4 datagrams.
         v6_only: bool,
     },
     /// A Unix datagram socket with this path.
     DatagramPath(PathBuf),
     /// A Unix datagram socket with this name in the abstract namespace, without the leading zero.
     DatagramAbstract(Vec<u8>),
-    /// A socket that the primary was given under this name, by
-    /// [`Builder::socket`](crate::Builder::socket) or by systemd. What is granted is its address.
+    /// The socket that the primary inherited under this name, by
+    /// [`Builder::socket`](crate::Builder::socket) or from systemd. A listener that was granted the
+    /// socket has the address at which the socket is bound instead.
     Inherited(String),
 }
 
 impl Address {
-    /// Whether the kernel chooses the port.
+    /// Returns whether the kernel chooses the port.
     pub(crate) fn is_port_0(&self) -> bool {
         match self {
             Self::Tcp { address, .. } | Self::Udp { address, .. } => address.port() == 0,
@@ -60,8 +62,8 @@ impl Address {
         }
     }
 
-    /// Whether there are datagrams instead of connections: the socket is always shared.
-    /// Both cannot be open at once, unless they are one: the same port, or the same name.
+    /// Returns whether two sockets at these addresses cannot be open at once: they have the same
+    /// port, or the same name.
     pub(crate) fn collides(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp { address: one, .. }, Self::Tcp { address: two, .. })
@@ -72,6 +74,7 @@ impl Address {
         }
     }
 
+    /// Returns whether the socket is for datagrams. Workers always share such a socket.
     pub(crate) fn is_datagram(&self) -> bool {
         match self {
             Self::Udp { .. } | Self::DatagramPath(_) | Self::DatagramAbstract(_) => true,
@@ -82,9 +85,9 @@ impl Address {
     }
 }
 
-/// The shorter of a path and the way to it from this folder; both absolute. A socket's path has
-/// room for 107 bytes only.
-pub(crate) fn shorter(path: &Path, from: &Path) -> PathBuf {
+/// Returns the shorter of a path and its relative form seen from a folder. Both are absolute. The
+/// path of a socket has at most 107 bytes.
+pub(crate) fn shorter_path(path: &Path, from: &Path) -> PathBuf {
     let shared = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(shared).map(|_| Component::ParentDir);
     let relative: PathBuf = up.chain(path.components().skip(shared)).collect();
@@ -106,14 +109,15 @@ impl fmt::Display for Address {
 }
 
 impl From<SocketAddr> for Address {
-    /// An IPv6 address takes IPv4 connections too, where its kind allows it.
+    /// Returns a TCP address. An IPv6 address accepts IPv4 connections too, if the kernel allows it
+    /// for that address.
     fn from(address: SocketAddr) -> Self {
         Self::Tcp { address, v6_only: false }
     }
 }
 
-/// What is serialized: serde's own form of a socket address forgets flow and scope, that of a
-/// path refuses what is not UTF-8.
+/// The serialized form. The form of serde itself loses the flow and scope of a socket address, and
+/// refuses a path that is not UTF-8.
 #[derive(Serialize, Deserialize)]
 enum Wire {
     Tcp(Ip, bool),
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_addresses_let_the_kernel_choose() {
+    fn the_kernel_chooses_port_0_only() {
         assert!(tcp("0.0.0.0:0").is_port_0());
         assert!(!tcp("0.0.0.0:1").is_port_0());
         assert!(!Address::UnixPath(PathBuf::new()).is_port_0());
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_on_the_wire() {
+    fn every_address_is_deserialized_as_it_was_serialized() {
         let scoped = SocketAddrV6::new("fe80::1".parse().unwrap(), 443, 0xabcde, 7).into();
         let odd_path = PathBuf::from(OsString::from_vec(b"/tmp/\xff".to_vec()));
         for address in [
@@ -231,15 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn the_shorter_way_to_a_path_is_taken() {
-        for (path, from, way) in [
+    fn the_shorter_form_of_a_path_is_taken() {
+        for (path, from, shorter) in [
             ("/a/b/c/s", "/a/b/c", "s"),
             ("/a/b/s", "/a/b/c", "../s"),
             ("/s", "/a/b/c", "/s"),
             ("/a/s", "/", "a/s"),
             ("/x/s", "/y", "/x/s"),
         ] {
-            assert_eq!(shorter(Path::new(path), Path::new(from)), Path::new(way), "{path} {from}");
+            assert_eq!(
+                shorter_path(Path::new(path), Path::new(from)),
+                Path::new(shorter),
+                "{path} {from}"
+            );
         }
     }
 }

@@ -1,50 +1,60 @@
-//! The shared count of a worker's connections that have ended.
+//! The shared count of a worker's closed connections.
 //!
-//! The primary knows what it sent; what has ended the worker counts up in a page that both have
-//! mapped. The difference is what the worker has open or in its queue. No message and no system
-//! call per connection; only who has all it may have is asked to tell of the next that ends.
+//! The worker counts its closed connections in a page of memory that the primary maps too. The
+//! primary knows how many connections it sent, so the difference is the number that are open or
+//! in the queue. A connection costs no message and no system call. Only at a connection limit does
+//! the primary ask for a message, at the next closed connection.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::memory::Counters;
 
-/// How many have ended.
-const ENDED: usize = 0;
-/// The primary waits for the next: not 0.
+/// The word of the page that counts the closed connections.
+const CLOSED: usize = 0;
+/// The word of the page that is not 0 while the primary waits for a closed connection.
 const AWAITED: usize = 1;
 
-/// One worker's count for one listener.
+/// The count of one worker for one listener.
 #[derive(Debug)]
 pub(crate) struct ClosedCount(Counters);
 
 impl ClosedCount {
-    /// Makes a page; the descriptor is for the worker.
+    /// Creates a page. The descriptor is for the worker.
+    ///
+    /// # Errors
+    ///
+    /// Those of `memfd_create(2)` and `mmap(2)`.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let file = Counters::create("brood-count")?;
         Ok((Self::map(file.as_fd())?, file))
     }
 
-    /// Maps the page that came from the primary.
+    /// Maps a page that the primary created.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap(2)`.
     pub(crate) fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
         Counters::map(file).map(Self)
     }
 
-    /// A connection has ended. Answers whether the primary waits for that.
+    /// Counts one closed connection. Returns whether the primary waits for it.
     ///
-    /// The primary says that it waits and then looks once more; here it is the other way round.
-    /// So one of the two sees what the other did.
-    pub(crate) fn end(&self) -> bool {
-        self.0.add(ENDED, 1);
+    /// The primary first sets that it waits and then reads the count. The worker first counts and
+    /// then reads whether the primary waits. In every order one of the two sees the other's write,
+    /// and no closed connection is missed.
+    pub(crate) fn count_closed(&self) -> bool {
+        self.0.add(CLOSED, 1);
         self.0.load(AWAITED) != 0 && self.0.swap(AWAITED, 0) != 0
     }
 
-    /// The number of connections that have ended.
+    /// Returns the number of closed connections.
     pub(crate) fn closed(&self) -> u64 {
-        self.0.load(ENDED)
+        self.0.load(CLOSED)
     }
 
-    /// Asks the worker to say `HasRoom` when the next one ends.
+    /// Asks the worker to send `HasRoom` when the next connection is closed.
     pub(crate) fn notify_next(&self) {
         self.0.swap(AWAITED, 1);
     }
@@ -55,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_end_is_told_once_to_who_waits_for_it() {
+    fn only_the_first_closed_connection_after_each_request_is_reported() {
         let (primary, page) = ClosedCount::new().unwrap();
         let worker = ClosedCount::map(page.as_fd()).unwrap();
-        assert!(!worker.end() && primary.closed() == 1);
+        assert!(!worker.count_closed() && primary.closed() == 1);
         primary.notify_next();
         primary.notify_next();
-        assert!(worker.end() && primary.closed() == 2);
-        assert!(!worker.end() && primary.closed() == 3);
+        assert!(worker.count_closed() && primary.closed() == 2);
+        assert!(!worker.count_closed() && primary.closed() == 3);
     }
 }

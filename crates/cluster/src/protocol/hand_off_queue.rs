@@ -1,12 +1,13 @@
 //! The hand-off queue: a `SOCK_SEQPACKET` pair that carries connections to one worker.
 //!
-//! The primary writes into [`HandOffQueue`] and keeps a copy of the end that the worker reads, so the
-//! queue outlives the worker: what nobody accepted is read back and given to another. Both
-//! readers see each record exactly once; the kernel decides which.
+//! The primary writes to a [`HandOffQueue`] and keeps a copy of the reading end. The queue
+//! therefore outlives the worker, and the primary reclaims the connections that the worker did not
+//! accept, for another worker. Each record is read once; if both sides read at the same time, the
+//! kernel decides which of them gets it.
 //!
-//! While the copy is open the writing end never sees a hang-up, so a worker's death is learnt
-//! from its pidfd or channel, never from here. One that lives and closes its listener shuts the
-//! queue down, and from then on nothing gets in.
+//! While the primary's copy is open, the writing end never sees a hang-up. The end of a worker is
+//! observed on its pidfd or channel, never here. A live worker that closes its listener shuts its
+//! queue down, and the queue takes no more records from then on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use sys::scm::{self, RecvFlags};
 
 use crate::protocol::record::{RECORD_BYTES, Record};
 
-/// Within so many descriptors of the limit, a worker looks before it takes.
+/// The number of descriptors below the limit from which on a worker peeks at a record first.
 const DESCRIPTORS_SPARE: u64 = 64;
 
 /// An accepted connection on its way to a worker.
@@ -27,7 +28,7 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
 }
 
-/// The primary's ends of one worker's queue.
+/// The primary's ends of the queue of one worker.
 #[derive(Debug)]
 pub(crate) struct HandOffQueue {
     write: OwnedFd,
@@ -35,87 +36,102 @@ pub(crate) struct HandOffQueue {
 }
 
 impl HandOffQueue {
-    /// Makes a queue; the second value is the worker's end.
+    /// Creates a queue. The second value is the reading end of the worker.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` or `ENFILE` when no descriptor is left.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (write, read) = sys::socket::pair_seqpacket()?;
         let read_copy = read.try_clone()?;
         Ok((Self { write, read_copy }, read))
     }
 
-    /// Puts a connection into the queue; its descriptor may be closed afterwards.
+    /// Sends a connection. Its descriptor may be closed afterwards.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` when the queue is full, `ETOOMANYREFS` when too many descriptors are in flight,
+    /// `EPIPE` when the worker has shut the queue down.
     pub(crate) fn send(&self, connection: &Connection) -> io::Result<()> {
         let record = Record::Connection(connection.peer).encode();
         let bytes = [io::IoSlice::new(&record)];
         scm::send(self.write.as_fd(), &bytes, &[connection.socket.as_fd()]).map(drop)
     }
 
-    /// Puts a probe into the queue.
+    /// Sends a probe. Errors as for [`send`](Self::send).
     pub(crate) fn send_probe(&self) -> io::Result<()> {
         let record = Record::Probe.encode();
         scm::send(self.write.as_fd(), &[io::IoSlice::new(&record)], &[]).map(drop)
     }
 
-    /// Counts the records nobody has read yet.
+    /// Returns the number of unread records.
     pub(crate) fn depth(&self) -> io::Result<usize> {
         Ok(sys::socket::unread_bytes(self.read_copy.as_fd())? / RECORD_BYTES)
     }
 
-    /// Reads back what nobody has read yet, oldest first; the number counts the probes.
+    /// Reads all unread records. Returns the connections, oldest first, and the number of probes.
     ///
-    /// Stops early where this process has no descriptor left for what it would read.
+    /// Stops early when this process has no descriptor left for the next connection, which stays
+    /// in the queue.
     pub(crate) fn reclaim(&self) -> (Vec<Connection>, u32) {
         let mut connections = Vec::new();
         let mut probes = 0;
-        while let Ok(Some(taken)) = take(self.read_copy.as_fd(), true) {
-            match taken {
-                Taken::Connection(connection) => connections.push(connection),
-                Taken::Probe => probes += 1,
-                Taken::End => break,
+        while let Ok(Some(record)) = read_record(self.read_copy.as_fd(), true) {
+            match record {
+                ReadRecord::Connection(connection) => connections.push(connection),
+                ReadRecord::Probe => probes += 1,
+                ReadRecord::End => break,
             }
         }
         (connections, probes)
     }
 
-    /// Lets the worker read to the end: nothing more will come.
+    /// Ends the queue: the worker reads what is in it, and then its end.
     pub(crate) fn end(&self) -> io::Result<()> {
         sys::socket::shutdown_write(self.write.as_fd())
     }
 
-    /// The end to watch for room; never the copy, which would wake us for each record.
+    /// Returns the end to watch for room. The copy of the reading end must not be watched: it would
+    /// wake the primary for each record.
     pub(crate) fn write_end(&self) -> BorrowedFd<'_> {
         self.write.as_fd()
     }
 }
 
-/// The worker's end of its queue.
+/// The reading end of a worker's queue.
 #[derive(Debug)]
 pub(crate) struct QueueReader {
     read: OwnedFd,
-    /// A connection with this number or a higher one means: look before the next is taken.
-    careful_from: u64,
+    /// The descriptor number from which on the next record is peeked at before it is read.
+    peek_from: u64,
+    /// The descriptor number of the last connection.
     last_number: AtomicU64,
 }
 
 impl QueueReader {
+    /// Creates the reader of this end.
     pub(crate) fn new(read: OwnedFd) -> Self {
         let limit = sys::limit::descriptors().map_or(0, |(soft, _)| soft);
-        let careful_from = limit.saturating_sub(DESCRIPTORS_SPARE);
-        Self { read, careful_from, last_number: AtomicU64::new(0) }
+        let peek_from = limit.saturating_sub(DESCRIPTORS_SPARE);
+        Self { read, peek_from, last_number: AtomicU64::new(0) }
     }
 
-    /// Takes the next connection; `None` when none waits, an error kind of
-    /// `UnexpectedEof` when none will come.
+    /// Reads the next connection; `None` when none waits.
     ///
-    /// With no descriptor left it is `EMFILE` and the record stays in the queue, from where the
-    /// primary takes it back: reading it would lose the connection.
+    /// # Errors
+    ///
+    /// An error of the kind `UnexpectedEof` when the queue has ended. `EMFILE` when this process
+    /// has no descriptor left. The record then stays in the queue, from where the primary reclaims
+    /// it: `recvmsg(2)` would lose the connection.
     pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
-            let peek_first = self.last_number.load(Ordering::Relaxed) >= self.careful_from;
-            match take(self.read.as_fd(), peek_first)? {
+            let peek_first = self.last_number.load(Ordering::Relaxed) >= self.peek_from;
+            match read_record(self.read.as_fd(), peek_first)? {
                 None => return Ok(None),
-                Some(Taken::Probe) => {}
-                Some(Taken::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(Taken::Connection(connection)) => {
+                Some(ReadRecord::Probe) => {}
+                Some(ReadRecord::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(ReadRecord::Connection(connection)) => {
                     self.note(&connection);
                     return Ok(Some(connection));
                 }
@@ -123,7 +139,8 @@ impl QueueReader {
         }
     }
 
-    /// Notes the number of a descriptor: the higher, the nearer is the limit.
+    /// Records the number of a descriptor: the kernel gives the lowest free number, so a high one
+    /// means that the limit is near.
     pub(crate) fn note(&self, connection: &Connection) {
         let number = sys::fd::number(connection.socket.as_fd());
         // Never negative for an open descriptor.
@@ -133,10 +150,10 @@ impl QueueReader {
 }
 
 impl Drop for QueueReader {
-    /// Nothing more gets in, although the primary holds the queue open and may not hear what we
-    /// tell it; what is there it reads back.
+    /// Shuts the queue down, so that it takes no more records. The primary holds it open, and may
+    /// not receive the message that the listener is closed. It reclaims what is unread.
     fn drop(&mut self) {
-        // Fails only where the primary is gone.
+        // Fails only if the primary is gone.
         let _ = sys::socket::shutdown_read(self.read.as_fd());
     }
 }
@@ -147,15 +164,17 @@ impl AsFd for QueueReader {
     }
 }
 
-enum Taken {
+/// The result of one read.
+enum ReadRecord {
     Connection(Connection),
     Probe,
+    /// The queue has ended.
     End,
 }
 
-/// Reads one record without waiting. Packets that are no records are dropped, with whatever
-/// they carried: only the primary writes here, so there are none unless it is broken.
-fn take(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<Taken>> {
+/// Reads one record without blocking. Packets that are no records are dropped with their
+/// descriptors: only the primary writes here, so there are none unless it is broken.
+fn read_record(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<ReadRecord>> {
     let mut bytes = [0; RECORD_BYTES];
     loop {
         if peek_first {
@@ -174,13 +193,13 @@ fn take(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<Taken>> {
             Err(error) => return none_if_would_block(error),
         };
         if received.bytes == 0 {
-            return Ok(Some(Taken::End));
+            return Ok(Some(ReadRecord::End));
         }
         match Record::decode(&bytes[..received.bytes]) {
-            Some(Record::Probe) => return Ok(Some(Taken::Probe)),
+            Some(Record::Probe) => return Ok(Some(ReadRecord::Probe)),
             Some(Record::Connection(peer)) => {
                 if let Some(socket) = received.fds.pop() {
-                    return Ok(Some(Taken::Connection(Connection { socket, peer })));
+                    return Ok(Some(ReadRecord::Connection(Connection { socket, peer })));
                 }
             }
             None => {}
@@ -188,7 +207,7 @@ fn take(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<Taken>> {
     }
 }
 
-fn none_if_would_block(error: io::Error) -> io::Result<Option<Taken>> {
+fn none_if_would_block(error: io::Error) -> io::Result<Option<ReadRecord>> {
     if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) }
 }
 
@@ -202,9 +221,9 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_closed_takes_nothing_more_and_leaves_what_it_had() {
-        let (queue, end) = HandOffQueue::new().unwrap();
-        let reader = QueueReader::new(end);
+    fn a_queue_that_its_reader_closed_takes_no_more_and_keeps_its_records() {
+        let (queue, worker_end) = HandOffQueue::new().unwrap();
+        let reader = QueueReader::new(worker_end);
         for peer in ["192.0.2.7:1", "192.0.2.7:2"] {
             queue.send(&from(Some(peer))).unwrap();
         }

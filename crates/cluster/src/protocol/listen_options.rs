@@ -1,17 +1,18 @@
-//! How a worker wants to listen, beside where.
+//! The options of a request to listen, which travel to the primary with the address.
 //!
-//! Pure. It travels to the primary with the wish; the first wish for an address decides.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// The backlog of a listener that asks for none, as in Node.
+/// The default backlog, as in Node.
 pub(crate) const BACKLOG: u32 = 511;
-/// The most bytes of data that a wish to listen may carry.
+/// The most bytes of [data](ListenOptions::data) that a request to listen may have.
 pub const LISTEN_DATA_BYTES_MAX: usize = 64 * 1024;
 
-/// How to listen: the options of `listen_with` and its like.
+/// Options of [`listen_with`](crate::listen_with) and the other functions that listen or bind.
 ///
-/// Where several workers share an address, the first that asks decides how it is opened.
+/// If several workers share an address, the options of the first request decide how the socket is
+/// opened. Each worker has its own [`max_connections`](Self::max_connections).
 ///
 /// ```
 /// use cluster::ListenOptions;
@@ -49,63 +50,66 @@ impl Default for ListenOptions {
 }
 
 impl ListenOptions {
-    /// A backlog of 511, shared by all workers, IPv4 as well where the address is IPv6.
+    /// Creates the default options: a backlog of 511, a socket that all workers share, and for an
+    /// IPv6 address IPv4 as well.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many connections the kernel keeps until they are accepted.
+    /// Sets the backlog: the most connections that the kernel keeps until they are accepted. By
+    /// default 511.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// Binds in this worker alone, without the primary: port 0 is then another port in each.
+    /// Binds in this worker alone, without the primary. Port 0 is then another port in each worker.
     pub fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
     }
 
-    /// For IPv6: takes no IPv4.
+    /// For an IPv6 address: accepts no IPv4 connections.
     #[doc(alias = "ipv6Only")]
     pub fn v6_only(mut self, v6_only: bool) -> Self {
         self.v6_only = v6_only;
         self
     }
 
-    /// For a Unix socket's path: everybody may read.
+    /// For a Unix socket with a path: lets all users read the socket's file.
     #[doc(alias = "readableAll")]
     pub fn readable_all(mut self, readable: bool) -> Self {
         self.readable_all = readable;
         self
     }
 
-    /// For a Unix socket's path: everybody may write, which on Linux is to connect.
+    /// For a Unix socket with a path: lets all users write to the socket's file. On Linux, that
+    /// permission is the one to connect.
     #[doc(alias = "writableAll")]
     pub fn writable_all(mut self, writable: bool) -> Self {
         self.writable_all = writable;
         self
     }
 
-    /// For UDP: sets `SO_REUSEADDR`, and one worker may bind the address more than once.
+    /// For UDP: sets `SO_REUSEADDR`, and lets one worker bind the address more than once.
     #[doc(alias = "reuseAddr")]
     pub fn reuse_address(mut self, reuse: bool) -> Self {
         self.reuse_address = reuse;
         self
     }
 
-    /// The most connections that this worker has open at once from this listener, 1 or more; by
-    /// default there is no such limit. Each worker may ask for another number.
+    /// Limits the connections that this worker has open at once from this listener to this
+    /// number, 1 or more. By default there is no limit. Each worker may request its own.
     ///
-    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped. Who has as many is
-    /// passed over; when all have, connections wait, in the order in which they came, for the
-    /// first that has room. Nobody is refused: what no longer finds room in the kernel's backlog
-    /// is tried again by the client's kernel. Where the listening socket is shared or the
-    /// worker's own, the listener gives nothing and is not readable until there is room.
+    /// A connection is open until its [`Accepted`](crate::Accepted) is dropped. The primary skips a
+    /// worker at its limit. When all workers are at their limits, connections wait for the first
+    /// worker with room, in the order of their arrival. No client is refused: the client's kernel
+    /// tries again when the backlog is full. If the listening socket is shared or belongs to the
+    /// worker, the listener returns no connection and is not readable until there is room.
     ///
-    /// Clients may be accepted beyond it when the worker drains or its address is given up,
-    /// rather than reset. A Rust worker under a Node primary declines what is too much, as Node's
-    /// workers do, but not before 20 ms have passed.
+    /// The limit may be exceeded when the worker drains or the primary closes the address, so that
+    /// no client is reset. A Rust worker under a Node primary declines connections over the limit,
+    /// as Node's workers do, but not before 20 ms have passed.
     ///
     /// Node: `server.maxConnections`.
     #[doc(alias = "maxConnections")]
@@ -114,9 +118,11 @@ impl ListenOptions {
         self
     }
 
-    /// Bytes for all workers that share the address, at most [`LISTEN_DATA_BYTES_MAX`]: those of
-    /// the first that asks are what all of them find in their listener's `data`. Made for keys
-    /// that must be the same everywhere, such as those of TLS session tickets.
+    /// Sets bytes for all workers that share the address, at most [`LISTEN_DATA_BYTES_MAX`].
+    ///
+    /// The listener of each worker returns the bytes of the first request as its `data`. The
+    /// option is for keys that must be the same in all workers, such as those of TLS session
+    /// tickets.
     pub fn data(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.data = Some(bytes.into());
         self

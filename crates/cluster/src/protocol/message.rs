@@ -1,7 +1,7 @@
-//! Messages between a primary and its workers, beside the user's own.
+//! The messages between a primary and its workers, apart from the user's own.
 //!
-//! They travel as internal frames on the channel of the fork. Connections do not: those have
-//! their hand-off queue, whose worker's end rides in [`ToWorker::Listen`].
+//! The messages travel as internal frames on the channel of the worker. Connections travel on a
+//! hand-off queue, whose reading end is part of [`ToWorker::Listen`].
 
 use ipc::Handle;
 use serde::{Deserialize, Serialize};
@@ -10,56 +10,57 @@ use std::os::fd::OwnedFd;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
-/// The variable that makes a process a worker, as in Node.
+/// The environment variable that makes a process a worker, as in Node.
 pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
-/// A second spelling of it, set and understood too.
+/// A second name of that variable, which is set and read as well.
 pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
-/// Names the descriptor that is the worker's real standard error.
+/// The environment variable with the descriptor number of the worker's real standard error.
 pub(crate) const STDERR: &str = "BROOD_STDERR";
 
-/// What a worker tells its primary.
+/// A message of a worker to its primary.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToPrimary {
     /// The worker's runtime is up.
     Online,
-    /// Wants to listen; answered by [`ToWorker::Listen`] with the same `request`.
+    /// The worker requests to listen. [`ToWorker::Listen`] with the same `request` answers.
     Listen { request: u32, address: Address, options: ListenOptions },
-    /// Listens by itself, on a socket of its own.
+    /// The worker listens on a socket that it opened itself.
     ListensAlone { address: Address },
-    /// Has its listener in hand.
+    /// The worker has its listener.
     Listening { key: u32 },
-    /// Has closed its listener; what lies in the queue may be taken back.
+    /// The worker has closed its listener. The primary may reclaim the unread connections.
     Close { key: u32 },
-    /// One of its connections has ended, of which the primary wanted to be told.
+    /// A connection has been closed, after the primary asked for this message.
     HasRoom { key: u32 },
-    /// Wants to be disconnected.
+    /// The worker requests to be disconnected.
     Disconnect,
 }
 
-/// What a primary tells a worker.
+/// A message of a primary to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// The answer to a wish to listen: what to accept from, or an errno.
+    /// The answer to a request to listen: the grant, or an errno.
     Listen { request: u32, result: Result<ListenGrant, i32> },
-    /// Finish what you have, then end.
+    /// The worker is to finish its connections, then end.
     Disconnect,
 }
 
-/// What to accept from.
+/// The source from which a worker accepts.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ListenGrant {
-    /// Names the listener in [`ToPrimary::Listening`] and [`ToPrimary::Close`].
+    /// The name of the listener in [`ToPrimary::Listening`], [`ToPrimary::HasRoom`] and
+    /// [`ToPrimary::Close`].
     pub(crate) key: u32,
-    /// As bound: with the real port where 0 was asked for.
+    /// The address as bound, with the real port if port 0 was requested.
     pub(crate) address: Address,
-    /// A hand-off queue, or the listening socket itself.
+    /// The reading end of a hand-off queue, or the listening socket itself.
     pub(crate) descriptor: Handle<OwnedFd>,
-    /// The descriptor is the listening socket, shared by all workers.
+    /// The descriptor is the listening socket, which all workers share.
     pub(crate) shared: bool,
-    /// A listening socket of the worker's own, beside the queue.
-    pub(crate) own: Option<Handle<OwnedFd>>,
-    /// Of the first that asked for the address.
+    /// The listening socket of the worker's slot, from which it accepts as well as from the queue.
+    pub(crate) own_socket: Option<Handle<OwnedFd>>,
+    /// The data of the first request for the address.
     pub(crate) data: Option<Vec<u8>>,
-    /// Where the worker counts the connections that have ended.
-    pub(crate) count: Option<Handle<OwnedFd>>,
+    /// The page in which the worker counts its closed connections.
+    pub(crate) closed_count: Option<Handle<OwnedFd>>,
 }

@@ -1,9 +1,9 @@
-//! Records: what travels on a hand-off queue beside the descriptor.
+//! The records of a hand-off queue: the bytes of each packet.
 //!
-//! A record is one packet of [`RECORD_BYTES`] bytes, always the same length, so that the unread
-//! bytes of a queue divided by it are the unread records. A connection's record carries the
-//! peer's address, which spares the worker a system call; a probe carries nothing and asks only
-//! to be read.
+//! A record is one packet of [`RECORD_BYTES`] bytes. All have the same length, so the unread bytes
+//! of a queue divided by that length are the unread records. The record of a connection has the
+//! address of the peer, which saves the worker a system call. A probe has no content: the primary
+//! only observes whether the worker reads it.
 //!
 //! Pure.
 
@@ -18,17 +18,18 @@ const FAMILY_NONE: u8 = 0;
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
 
-/// What one packet says.
+/// The content of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A connection; its descriptor is in the same packet. No address: a Unix socket's peer.
+    /// A connection, whose descriptor is in the same packet. The peer of a Unix socket has no
+    /// address.
     Connection(Option<SocketAddr>),
-    /// Nothing but a sign that the queue is being read.
+    /// A packet without a connection, which shows whether the worker reads its queue.
     Probe,
 }
 
 impl Record {
-    /// Layout: kind, family, port (2), flow info (4), scope (4), address (16), zeros (4).
+    /// Encodes the record. Layout: kind, family, port (2), flow info (4), scope (4), address (16), zeros (4).
     pub(crate) fn encode(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
         let Self::Connection(peer) = self else {
@@ -53,7 +54,7 @@ impl Record {
         bytes
     }
 
-    /// Reads a packet; `None` when it is not a record.
+    /// Decodes a packet; `None` when it is not a record.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; RECORD_BYTES] = bytes.try_into().ok()?;
         match bytes[0] {
@@ -79,7 +80,7 @@ impl Record {
     }
 }
 
-/// The address that stands for a peer without one.
+/// Returns the address that is used for a peer without one: 0.0.0.0, port 0.
 pub(crate) fn no_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_record_comes_back_as_it_was() {
+    fn every_record_is_decoded_as_it_was_encoded() {
         let records = [
             Record::Probe,
             Record::Connection(None),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn a_packet_that_is_no_record_is_refused() {
         let good = Record::Connection(Some("127.0.0.1:1".parse().unwrap())).encode();
         assert_eq!(Record::decode(&good[..31]), None);
         assert_eq!(Record::decode(&[]), None);

@@ -47,7 +47,7 @@ impl ClosedReporter {
 
     /// Counts one more closed connection, and sends a message if the primary waits for it.
     fn connection_closed(&self) {
-        if self.count.end() {
+        if self.count.count_closed() {
             self.runtime.send_to_primary(ToPrimary::HasRoom { key: self.key });
         }
     }

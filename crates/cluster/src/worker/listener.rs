@@ -91,7 +91,9 @@ impl ConnectionSource {
         if grant.shared {
             return Self::socket(descriptor, options);
         }
-        let Some(own) = grant.own else { return Ok(Self::Queue(QueueReader::new(descriptor))) };
+        let Some(own) = grant.own_socket else {
+            return Ok(Self::Queue(QueueReader::new(descriptor)));
+        };
         let own = OwnSocket::new(own.into_inner(), descriptor);
         Ok(Self::OwnSocket(own.map_err(|source| Error::Os("epoll_create1", source))?))
     }
@@ -134,7 +136,9 @@ impl<S: Stream> Listener<S> {
         let mut reporter = None;
         let source = match source {
             GrantedSource::Descriptor(mut grant) => {
-                if let (Some(page), Some(worker)) = (grant.count.take(), registration.worker()) {
+                if let (Some(page), Some(worker)) =
+                    (grant.closed_count.take(), registration.worker())
+                {
                     let count = ClosedCount::map(page.into_inner().as_fd());
                     let count = count.map_err(|source| Error::Os("mmap", source))?;
                     reporter =

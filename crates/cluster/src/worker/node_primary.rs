@@ -41,10 +41,10 @@ impl Runtime {
             ToPrimary::Online => self.send_node_message(state.session.online()),
             ToPrimary::Listen { request, address, options } => {
                 let here = std::env::current_dir().unwrap_or_default();
-                match state.session.ask(request, &address, &options, &here) {
-                    Ok(ask) => {
+                match state.session.request_listen(request, &address, &options, &here) {
+                    Ok(query) => {
                         state.limits.extend(options.max_connections.map(|max| (request, max)));
-                        if let Err(failed) = self.parent().send_internal(ask) {
+                        if let Err(failed) = self.parent().send_internal(query) {
                             self.fail_request(request, &failed.error);
                         }
                     }
@@ -52,17 +52,17 @@ impl Runtime {
                 }
             }
             ToPrimary::Listening { key } => {
-                if let Some(control) = state.session.listening(key) {
-                    self.send_node_message(control);
+                if let Some(listening) = state.session.listening(key) {
+                    self.send_node_message(listening);
                 }
             }
             // Node's protocol has no such messages.
             ToPrimary::ListensAlone { .. } | ToPrimary::HasRoom { .. } => {}
             ToPrimary::Close { key } => self.close_node_listener(&mut state, key),
             ToPrimary::Disconnect => {
-                if let Some((closes, leave)) = state.session.leave() {
+                if let Some((closes, disconnect)) = state.session.request_disconnect() {
                     closes.into_iter().for_each(|close| self.send_node_message(close));
-                    self.send_node_message(leave);
+                    self.send_node_message(disconnect);
                 }
                 drop(state);
                 self.begin_drain();
@@ -115,7 +115,7 @@ impl Runtime {
                 node_primary.finish_queues();
                 self.begin_drain();
             }
-            FromPrimary::MayLeave => {
+            FromPrimary::DisconnectAcknowledged => {
                 drop(state);
                 node_primary.finish_queues();
             }
@@ -180,7 +180,7 @@ impl Runtime {
         let descriptor = OwnedFd::from(handle);
         let address = bound_address(&address, &descriptor)?;
         if let Address::Tcp { address, .. } | Address::Udp { address, .. } = &address {
-            state.session.bound(key, address.port());
+            state.session.set_port(key, address.port());
         }
         if !address.is_datagram() {
             // Node's primary binds the socket, and leaves `listen(2)` to the worker.
@@ -192,9 +192,9 @@ impl Runtime {
             address,
             descriptor,
             shared: true,
-            own: None,
+            own_socket: None,
             data: None,
-            count: None,
+            closed_count: None,
         }))
     }
 

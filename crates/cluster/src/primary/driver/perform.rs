@@ -1,4 +1,4 @@
-//! How the driver performs what the core wants done.
+//! The outputs of the supervisor, performed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, Watched, belongs};
-use crate::contract::{self, Access, ClosedCounter, Input, Key, Output, Refusal, WorkerId};
+use crate::contract::{Access, ClosedCounter, Grant, Input, Key, Output, Refusal, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::spawner::Order;
@@ -18,6 +18,7 @@ use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::{ListenGrant, ToWorker};
 
 impl Driver {
+    /// Performs one output. Answers go into the queue of inputs.
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
             Output::Spawn { worker, slot: _, worker_options, capture_stderr } => {
@@ -27,7 +28,7 @@ impl Driver {
                 }
                 self.spawner.spawn(Order { worker, settings, capture_stderr });
             }
-            Output::Forked { number, worker } => self.replies.ordered(number, worker),
+            Output::Forked { number, worker } => self.replies.assign(number, worker),
             Output::Idle => self.idle(),
             Output::AllGone { number } => self.replies.all_gone(number),
             Output::Emit { worker, notice, exit_requested } => {
@@ -40,7 +41,7 @@ impl Driver {
                 let failure = self.startup_failure(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
-            // Not for a number of workers that has changed since.
+            // A change of the number of workers that is still queued makes this outdated.
             Output::Ready => self.shared.change(|state| state.ready = state.scales_pending == 0),
             Output::Bind { key, address, options, reuse_port } => {
                 let result = self.bind(key, &address, &options, reuse_port);
@@ -59,7 +60,7 @@ impl Driver {
                 self.inputs.push_back(Input::Depth { worker, key, records });
             }
             Output::Reclaim { worker, key } if self.is_node(worker) => {
-                self.take_back_from_node(worker, key);
+                self.reclaim_from_node(worker, key);
             }
             Output::Reclaim { worker, key } => {
                 let queue = self.workers.queue(worker, key);
@@ -68,7 +69,7 @@ impl Driver {
             }
             Output::EndQueue { worker, key } => {
                 if let Some(queue) = self.workers.queue(worker, key) {
-                    // Fails only on a queue that has ended already.
+                    // Fails only if the queue has ended already.
                     let _ = queue.end();
                 }
             }
@@ -87,7 +88,7 @@ impl Driver {
         }
     }
 
-    /// Nobody is left, unless others have been asked for meanwhile.
+    /// Reports that no worker is left, unless a request for more is still queued.
     fn idle(&mut self) {
         self.shared.change(|state| {
             state.idle = state.scales_pending == 0;
@@ -103,22 +104,33 @@ impl Driver {
         if sent.is_none() && self.is_node(worker) {
             return self.send_to_node(worker, key, connection);
         }
-        if let Some(refusal) = self.refused(worker, key, sent, turn) {
-            let connection = Some(connection);
-            self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+        if let Some(refusal) = self.refusal(worker, key, sent, turn) {
+            self.send_failed(worker, key, Some(connection), refusal);
         }
     }
 
     fn probe(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
         let sent = self.workers.queue(worker, key).map(HandOffQueue::send_probe);
-        if let Some(refusal) = self.refused(worker, key, sent, turn) {
-            self.inputs.push_back(Input::SendFailed { worker, key, connection: None, refusal });
+        if let Some(refusal) = self.refusal(worker, key, sent, turn) {
+            self.send_failed(worker, key, None, refusal);
         }
     }
 
-    /// Why a record was not taken. A full queue is watched from now on until it has room; at
-    /// other times it is not, because each record that a worker reads would wake us.
-    fn refused(
+    pub(super) fn send_failed(
+        &mut self,
+        worker: WorkerId,
+        key: Key,
+        connection: Option<Connection>,
+        refusal: Refusal,
+    ) {
+        self.inputs.push_back(Input::SendFailed { worker, key, connection, refusal });
+    }
+
+    /// Returns why a record was not sent, if it was not.
+    ///
+    /// A full queue is watched until it has room. The loop watches no other queue, because each
+    /// record that a worker reads would wake the primary.
+    fn refusal(
         &mut self,
         worker: WorkerId,
         key: Key,
@@ -130,7 +142,8 @@ impl Driver {
         if refusal == Refusal::Full {
             let token = self.token(Watched::Queue(worker, key));
             if let Some(queue) = self.workers.queue(worker, key) {
-                // Watched already, or not to be watched: the schedule's tick finds the room then.
+                // Fails if the queue is watched already, or for lack of memory. In the second case
+                // the scheduler finds the room at its next tick.
                 if turn.register(queue.write_end(), token, Interest::WRITABLE).is_err() {
                     self.watched.remove(&token.0);
                 }
@@ -139,7 +152,7 @@ impl Driver {
         Some(refusal)
     }
 
-    /// A queue that was full has room.
+    /// Reports that a full queue has room, and stops watching it.
     pub(super) fn writable(
         &mut self,
         token: Token,
@@ -158,19 +171,20 @@ impl Driver {
         &mut self,
         worker: WorkerId,
         request: u32,
-        result: Result<contract::Grant, i32>,
+        result: Result<Grant, i32>,
         turn: &mut Turn<'_>,
     ) {
-        let key = result.as_ref().ok().map(|granted| granted.key);
-        let answered = match result {
-            Ok(granted) if self.is_node(worker) => self.grant_node(worker, request, granted, turn),
-            Ok(granted) => self.grant_native(worker, request, granted, turn),
-            Err(errno) => {
-                self.refuse(worker, request, errno);
-                Ok(())
-            }
+        let grant = match result {
+            Ok(grant) => grant,
+            Err(errno) => return self.refuse(worker, request, errno),
         };
-        if let (Err(error), Some(key)) = (answered, key) {
+        let key = grant.key;
+        let sent = if self.is_node(worker) {
+            self.grant_node(worker, request, &grant, turn)
+        } else {
+            self.grant_native(worker, request, grant, turn)
+        };
+        if let Err(error) = sent {
             let errno = errno_of(&error);
             self.inputs.push_back(Input::GrantFailed { worker, request, key, errno });
         }
@@ -187,65 +201,63 @@ impl Driver {
         &mut self,
         worker: WorkerId,
         request: u32,
-        granted: contract::Grant,
+        grant: Grant,
         turn: &mut Turn<'_>,
     ) -> io::Result<()> {
-        let own = self.open_for(&granted, turn)?;
-        let result = Ok(self.granted(worker, granted, own)?);
+        let own_socket = self.open_for(&grant, turn)?;
+        let result = Ok(self.listen_grant(worker, grant, own_socket)?);
         self.workers.send(worker, ToWorker::Listen { request, result });
         Ok(())
     }
 
-    fn granted(
+    /// Makes the message of a grant, with the descriptors of the worker.
+    fn listen_grant(
         &mut self,
         worker: WorkerId,
-        granted: contract::Grant,
-        own: Option<OwnedFd>,
+        grant: Grant,
+        own_socket: Option<OwnedFd>,
     ) -> io::Result<ListenGrant> {
-        let contract::Grant { key, access, counts_closed, data } = granted;
-        let gone = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
-        let listen_socket = self.listen_sockets.get(&(key, 0)).ok_or_else(gone)?;
-        let address = listen_socket.address().clone();
+        let Grant { key, access, counts_closed, data } = grant;
+        let canceled = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
+        let socket = self.listen_sockets.get(&(key, 0)).ok_or_else(canceled)?;
+        let address = socket.address().clone();
         let descriptor = match access {
-            Access::Shared => listen_socket.listener().try_clone_to_owned()?,
+            Access::Shared => socket.listener().try_clone_to_owned()?,
             Access::HandOff | Access::OwnSocket(_) => {
-                let (queue, end) = HandOffQueue::new()?;
-                let worker_io = self.workers.get_mut(worker).ok_or_else(gone)?;
+                let (queue, worker_end) = HandOffQueue::new()?;
+                let worker_io = self.workers.get_mut(worker).ok_or_else(canceled)?;
                 worker_io.queues.insert(key, queue);
-                end
+                worker_end
             }
         };
         let shared = access == Access::Shared;
         let descriptor = ipc::Handle::new(descriptor);
-        let mut count = None;
+        let mut closed_count = None;
         if counts_closed {
             let (closed_counter, page) = ClosedCount::new()?;
-            count = Some(ipc::Handle::new(page));
-            self.inputs.push_back(Input::Counts {
-                worker,
-                key,
-                closed_counter: Arc::new(closed_counter),
-            });
+            closed_count = Some(ipc::Handle::new(page));
+            let closed_counter = Arc::new(closed_counter);
+            self.inputs.push_back(Input::Counts { worker, key, closed_counter });
         }
-        if matches!(access, Access::OwnSocket(_)) && own.is_none() {
+        if matches!(access, Access::OwnSocket(_)) && own_socket.is_none() {
             self.inputs.push_back(Input::NoOwnSocket { worker, key });
         }
-        let own = own.map(ipc::Handle::new);
-        Ok(ListenGrant { key, address, descriptor, shared, own, data, count })
+        let own_socket = own_socket.map(ipc::Handle::new);
+        Ok(ListenGrant { key, address, descriptor, shared, own_socket, data, closed_count })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
         let Some(worker_io) = self.workers.get_mut(worker) else { return };
         if let Some(queue) = worker_io.queues.remove(&key) {
-            // Fails where it is not watched, which is nearly always.
+            // Fails if the queue is not watched, which is the usual case.
             let _ = turn.deregister(queue.write_end());
             self.watched
                 .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
         }
-        self.leaving.push(worker);
+        self.maybe_done.push(worker);
     }
 
-    /// Forgets a worker of whom nothing more will be heard.
+    /// Removes a worker, if it is over and nothing of it is left.
     pub(super) fn release(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
         if let Some(worker_io) = self.workers.remove_if_done(worker) {
             self.watched.retain(|_, watched| !belongs(*watched, worker));
@@ -253,12 +265,14 @@ impl Driver {
         }
     }
 
+    /// Reports that a worker could not listen, and records that in case its start fails.
     pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
         let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
         self.record_failure(worker, error(address.clone()));
         self.shared.emit(Event::error(Some(worker), error(address)));
     }
 
+    /// Writes output of a worker to the standard error of the primary.
     pub(super) fn write_stderr(&self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
             self.spawner.write_stderr(bytes);
@@ -276,6 +290,7 @@ impl ClosedCounter for ClosedCount {
     }
 }
 
+/// Returns the refusal that a failed send is.
 fn refusal_of(error: &io::Error) -> Refusal {
     match error.raw_os_error() {
         Some(sys::errno::EAGAIN | sys::errno::ENOBUFS) => Refusal::Full,
@@ -284,6 +299,7 @@ fn refusal_of(error: &io::Error) -> Refusal {
     }
 }
 
+/// Returns the number of an error; `EIO` for an error that is not the kernel's.
 pub(super) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(sys::errno::EIO)
 }

@@ -1,4 +1,5 @@
-//! Who waits for an answer of the core: for a reload, a forked worker, the end of all workers.
+//! The callers that wait for the supervisor: for a reload, a forked worker, or the end of all
+//! workers.
 
 use std::collections::HashMap;
 
@@ -11,18 +12,19 @@ use crate::primary::event::Event;
 use crate::primary::shared::Completion;
 use crate::primary::worker_process::WorkerProcess;
 
-/// The way back to who asked for a reload.
+/// The channel to the caller of a reload.
 pub(super) type Reply = Sender<Result<(), Error>>;
-/// The way back to who asked for a worker.
+/// The channel to the caller of a fork.
 type ForkReply = Sender<Result<WorkerProcess, Error>>;
 
+/// The replies that are not sent yet, by the number of their request.
 #[derive(Debug, Default)]
 pub(super) struct PendingReplies {
     last: u32,
-    /// Nobody waits for a reload that a signal asked for.
+    /// `None` for a reload that a signal requested: no caller waits.
     reloads: HashMap<u32, Option<Reply>>,
     forks: HashMap<u32, ForkReply>,
-    /// The worker has its number, and is being started.
+    /// The forks whose workers have their numbers and are being started.
     starting: HashMap<WorkerId, ForkReply>,
     disconnects: HashMap<u32, Completion>,
 }
@@ -49,17 +51,17 @@ impl PendingReplies {
         number
     }
 
-    /// The core made this worker of the wish, or none.
-    pub(super) fn ordered(&mut self, number: u32, worker: Option<WorkerId>) {
+    /// Assigns a worker to a fork, or replies that there is no slot for one.
+    pub(super) fn assign(&mut self, number: u32, worker: Option<WorkerId>) {
         let Some(reply) = self.forks.remove(&number) else { return };
         match worker {
             Some(worker) => drop(self.starting.insert(worker, reply)),
-            // Whoever asked may have stopped waiting; below as well.
+            // Fails if the caller has stopped waiting; so do the sends below.
             None => drop(reply.send(Err(Error::NoPlace))),
         }
     }
 
-    /// Answers who forked this worker; gives an error back that nobody waits for.
+    /// Replies to the fork of this worker. Returns an error for which no caller waits.
     pub(super) fn forked(
         &mut self,
         worker: WorkerId,
@@ -74,20 +76,21 @@ impl PendingReplies {
         }
     }
 
-    pub(super) fn disconnect(&mut self, then: Completion) -> u32 {
+    pub(super) fn disconnect(&mut self, completion: Completion) -> u32 {
         let number = self.number();
-        self.disconnects.insert(number, then);
+        self.disconnects.insert(number, completion);
         number
     }
 
+    /// Calls the completion callback of a disconnect whose workers are gone.
     pub(super) fn all_gone(&mut self, number: u32) {
         if let Some(Completion(call)) = self.disconnects.remove(&number) {
             reactor::callback::call(call);
         }
     }
 
-    /// Nobody is left: all who wait for that are told.
-    pub(super) fn end(&mut self) {
+    /// Calls every completion callback, because no worker is left.
+    pub(super) fn complete_all(&mut self) {
         for (_, Completion(call)) in self.disconnects.drain() {
             reactor::callback::call(call);
         }
@@ -95,11 +98,13 @@ impl PendingReplies {
 }
 
 impl Driver {
+    /// Requests a reload of the supervisor.
     pub(super) fn reload(&mut self, reply: Option<Reply>) {
         let number = self.replies.reload(reply);
         self.inputs.push_back(Input::Reload { number });
     }
 
+    /// Replies to the caller of a reload, or emits its failure if no caller waits.
     pub(super) fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
         let (worker, failure) = match result {
             Ok(()) => (None, None),
@@ -112,7 +117,6 @@ impl Driver {
             self.shared.emit(Event::Reloaded);
         }
         match (self.replies.reloaded(number), failure) {
-            // Whoever asked may have stopped waiting.
             (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
             (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),
             (None, None) => {}
