@@ -1,7 +1,7 @@
 //! The state of one listening socket: when to accept from it, watch it, poll it and close it.
 //!
 //! The driver passes the result of each call and each event of the loop to [`AcceptState::step`],
-//! and performs the [`Action`] that it returns. The driver accepts while
+//! and performs the [`AcceptAction`] that it returns. The driver accepts while
 //! [`AcceptState::wants_accept`] holds, and comes back at [`AcceptState::deadline`].
 //!
 //! The loop is edge-triggered. Whenever accepting stops before the backlog is empty, the socket
@@ -54,7 +54,7 @@ pub(crate) enum AcceptEvent {
     ResourceError,
     /// The loop reported that the socket is readable.
     Readable,
-    /// The loop watches the socket: the result of [`Action::Watch`].
+    /// The loop watches the socket: the result of [`AcceptAction::Watch`].
     Watched,
     /// The loop cannot watch the socket, for lack of kernel memory.
     WatchFailed,
@@ -72,7 +72,7 @@ pub(crate) enum AcceptEvent {
 
 /// A task for the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum AcceptAction {
     /// Register the socket with the loop; answer `Watched` or `WatchFailed`.
     Watch,
     /// Deregister the socket.
@@ -133,7 +133,7 @@ impl AcceptState {
     }
 
     /// Takes one event and returns the next action.
-    pub(crate) fn step(&mut self, event: AcceptEvent, now: Instant) -> Option<Action> {
+    pub(crate) fn step(&mut self, event: AcceptEvent, now: Instant) -> Option<AcceptAction> {
         use {AcceptEvent as E, Acceptor as A};
         if let E::Accepted | E::WouldBlock | E::ConnectionError | E::ResourceError = event {
             (self.is_reported, self.paused_until) = (false, None);
@@ -155,7 +155,7 @@ impl AcceptState {
             }
             (E::Watched, A::Primary) => {
                 self.is_watched = true;
-                self.may_be_ready.then_some(Action::Retry)
+                self.may_be_ready.then_some(AcceptAction::Retry)
             }
             (E::Watched, A::Worker { .. }) => {
                 self.is_watched = true;
@@ -181,9 +181,9 @@ impl AcceptState {
             }
             (E::PolledSome, A::Worker { .. }) => {
                 self.acceptor = A::Worker { polls_left: QUIET_POLLS_MAX };
-                Some(Action::ReportUnaccepted)
+                Some(AcceptAction::ReportUnaccepted)
             }
-            (E::PolledNone, A::Worker { polls_left: 1 }) => Some(Action::Watch),
+            (E::PolledNone, A::Worker { polls_left: 1 }) => Some(AcceptAction::Watch),
             (E::PolledNone, A::Worker { polls_left }) => {
                 self.acceptor = A::Worker { polls_left: polls_left.saturating_sub(1) };
                 None
@@ -206,29 +206,29 @@ impl AcceptState {
         }
     }
 
-    fn would_block(&mut self, now: Instant) -> Option<Action> {
+    fn would_block(&mut self, now: Instant) -> Option<AcceptAction> {
         self.may_be_ready = false;
         if let Some(closing) = &mut self.closing {
             closing.is_empty = closing.handshakes_until <= now;
             return None;
         }
         // A connection that arrives before the socket is watched is an edge all the same.
-        (!self.is_watched).then_some(Action::Watch)
+        (!self.is_watched).then_some(AcceptAction::Watch)
     }
 
     /// Starts to accept if the primary is to. The socket is watched from then on only: where
     /// workers accept, each connection would wake the primary in vain.
-    fn begin(&mut self) -> Option<Action> {
+    fn begin(&mut self) -> Option<AcceptAction> {
         if !self.is_on || self.acceptor != Acceptor::Primary {
             return None;
         }
-        Some(if self.is_watched { Action::Retry } else { Action::Watch })
+        Some(if self.is_watched { AcceptAction::Retry } else { AcceptAction::Watch })
     }
 
     /// Polls the socket for some time, instead of waking up for each of its connections.
-    fn leave_to_worker(&mut self) -> Option<Action> {
+    fn leave_to_worker(&mut self) -> Option<AcceptAction> {
         self.acceptor = Acceptor::Worker { polls_left: QUIET_POLLS_MAX };
-        std::mem::take(&mut self.is_watched).then_some(Action::Unwatch)
+        std::mem::take(&mut self.is_watched).then_some(AcceptAction::Unwatch)
     }
 
     /// Returns whether to call `accept4(2)` now.

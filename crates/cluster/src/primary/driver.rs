@@ -47,7 +47,7 @@ type SocketId = (Key, u32);
 
 /// A descriptor that the loop watches, by its token.
 #[derive(Clone, Copy, Debug)]
-enum Watched {
+enum WatchedFd {
     Signals,
     ListenSocket(SocketId),
     Queue(WorkerId, Key),
@@ -68,7 +68,7 @@ pub(crate) struct Driver {
     /// The owners of the sockets, for each address that has one socket for each slot.
     groups: BTreeMap<Key, ReusePortGroup>,
     poll_timer: PollTimer,
-    watched: BTreeMap<u32, Watched>,
+    watched: BTreeMap<u32, WatchedFd>,
     next_token: u32,
     signals: Option<SignalWatch>,
     /// The number of signals to end that have arrived.
@@ -150,7 +150,7 @@ impl Driver {
     }
 
     /// Returns a token for a descriptor that the loop is to watch.
-    fn token(&mut self, watched: Watched) -> Token {
+    fn token(&mut self, watched: WatchedFd) -> Token {
         self.next_token += 1;
         self.watched.insert(self.next_token, watched);
         Token(self.next_token)
@@ -196,7 +196,7 @@ impl Driver {
         let stderr = spawned.stderr.take();
         let mut worker_io = WorkerIo::new(worker, spawned, self.shared.clone());
         if let Some(stderr) = stderr {
-            let token = self.token(Watched::Stderr(worker));
+            let token = self.token(WatchedFd::Stderr(worker));
             worker_io.watch_stderr(stderr, token, turn);
         }
         self.replies.forked(worker, Ok(worker_io.process.clone()));
@@ -254,15 +254,15 @@ impl Driver {
 
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
         match self.watched.get(&token.0) {
-            Some(Watched::Signals) => self.take_signals(),
-            Some(Watched::ListenSocket(id)) => {
+            Some(WatchedFd::Signals) => self.take_signals(),
+            Some(WatchedFd::ListenSocket(id)) => {
                 if let Some(socket) = self.listen_sockets.get_mut(id) {
                     socket.readable(turn);
                     self.arm_poll_timer(turn);
                 }
             }
-            Some(&Watched::Queue(worker, key)) => self.writable(token, worker, key, turn),
-            Some(&Watched::Stderr(worker)) => {
+            Some(&WatchedFd::Queue(worker, key)) => self.writable(token, worker, key, turn),
+            Some(&WatchedFd::Stderr(worker)) => {
                 let bytes = self.workers.get_mut(worker).and_then(|it| it.read_stderr(turn));
                 self.write_stderr(bytes.unwrap_or_default());
             }
@@ -414,7 +414,7 @@ impl Source for Driver {
 
 impl Driver {
     fn watch_signals(&mut self, turn: &mut Turn<'_>) {
-        let token = self.token(Watched::Signals);
+        let token = self.token(WatchedFd::Signals);
         let Some(signals) = &self.signals else { return };
         use std::os::fd::AsFd;
         if let Err(source) = turn.register(signals.as_fd(), token, Interest::READABLE) {
@@ -424,10 +424,10 @@ impl Driver {
 }
 
 /// Returns whether a watched descriptor belongs to this worker.
-fn belongs(watched: Watched, worker: WorkerId) -> bool {
+fn belongs(watched: WatchedFd, worker: WorkerId) -> bool {
     match watched {
-        Watched::Signals | Watched::ListenSocket(_) => false,
-        Watched::Queue(owner, _) | Watched::Stderr(owner) => owner == worker,
+        WatchedFd::Signals | WatchedFd::ListenSocket(_) => false,
+        WatchedFd::Queue(owner, _) | WatchedFd::Stderr(owner) => owner == worker,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reactor::{Interest, Token, Turn};
 
 use crate::bind::{Bound, SocketFile, is_of_the_connection};
-use crate::primary::accept_state::{AcceptEvent, AcceptState, Action, handshakes_max};
+use crate::primary::accept_state::{AcceptAction, AcceptEvent, AcceptState, handshakes_max};
 use crate::protocol::address::Address;
 use crate::protocol::hand_off_queue::Connection;
 
@@ -102,20 +102,20 @@ impl ListenSocket {
         loop {
             match action {
                 None => return false,
-                Some(Action::ReportUnaccepted) => return true,
-                Some(Action::Watch) => {
+                Some(AcceptAction::ReportUnaccepted) => return true,
+                Some(AcceptAction::Watch) => {
                     let listener = self.listener.as_fd();
                     let watched = turn.register(listener, self.token, Interest::READABLE).is_ok();
                     let result =
                         if watched { AcceptEvent::Watched } else { AcceptEvent::WatchFailed };
                     action = self.state.step(result, turn.now());
                 }
-                Some(Action::Unwatch) => {
+                Some(AcceptAction::Unwatch) => {
                     // Fails only where the loop does not watch it.
                     let _ = turn.deregister(self.listener.as_fd());
                     return false;
                 }
-                Some(Action::Retry) => {
+                Some(AcceptAction::Retry) => {
                     turn.again();
                     return false;
                 }

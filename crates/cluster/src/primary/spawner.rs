@@ -30,7 +30,7 @@ pub(crate) const WRITES_QUEUED_MAX: usize = 16;
 
 /// An order to start a worker, and perhaps to capture its standard error.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct SpawnOrder {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Arc<Settings>,
     pub(crate) capture_stderr: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Order {
 /// The handle of both threads.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    orders: Sender<Order>,
+    orders: Sender<SpawnOrder>,
     writes: OnceCell<Option<Sender<Vec<u8>>>>,
 }
 
@@ -48,9 +48,9 @@ impl Spawner {
     ///
     /// # Errors
     ///
-    /// Those of `pthread_create(3)`.
+    /// The errors of `pthread_create(3)`.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let (orders, received) = crossbeam_channel::unbounded::<Order>();
+        let (orders, received) = crossbeam_channel::unbounded::<SpawnOrder>();
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
             for order in received {
                 spawn(&shared, &order);
@@ -60,7 +60,7 @@ impl Spawner {
     }
 
     /// Orders the start of a worker. [`Job::Spawned`] reports the result.
-    pub(crate) fn spawn(&self, order: Order) {
+    pub(crate) fn spawn(&self, order: SpawnOrder) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
 
@@ -85,7 +85,7 @@ fn start_writing() -> Option<Sender<Vec<u8>>> {
 }
 
 /// Starts one worker and reports to the driver. `Spawned` precedes all events of the child.
-fn spawn(shared: &Arc<Shared>, order: &Order) {
+fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
     let worker = order.worker;
     // A panic must not end the thread, which later orders need.
     let started = std::panic::catch_unwind(|| start(order));
@@ -101,8 +101,8 @@ fn spawn(shared: &Arc<Shared>, order: &Order) {
 }
 
 /// Starts the worker of an order.
-fn start(order: &Order) -> Result<Spawned, child_process::Error> {
-    let Order { worker, settings, capture_stderr } = order;
+fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
+    let SpawnOrder { worker, settings, capture_stderr } = order;
     let mut fork = settings.fork()?;
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.

@@ -24,7 +24,7 @@ impl ClosedCount {
     ///
     /// # Errors
     ///
-    /// Those of `memfd_create(2)` and `mmap(2)`.
+    /// The errors of `memfd_create(2)` and `mmap(2)`.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let file = Counters::create("brood-count")?;
         Ok((Self::map(file.as_fd())?, file))
@@ -34,7 +34,7 @@ impl ClosedCount {
     ///
     /// # Errors
     ///
-    /// Those of `mmap(2)`.
+    /// The errors of `mmap(2)`.
     pub(crate) fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
         Counters::map(file).map(Self)
     }

@@ -96,10 +96,10 @@ fn check(events: &[AcceptEvent], table: &str) {
             let mut next = state.clone();
             let action = match next.step(*event, now + HANDSHAKES) {
                 None => "",
-                Some(Action::Watch) => ":w",
-                Some(Action::Unwatch) => ":u",
-                Some(Action::Retry) => ":t",
-                Some(Action::ReportUnaccepted) => ":!",
+                Some(AcceptAction::Watch) => ":w",
+                Some(AcceptAction::Unwatch) => ":u",
+                Some(AcceptAction::Retry) => ":t",
+                Some(AcceptAction::ReportUnaccepted) => ":!",
             };
             letters(&next) + action
         });
@@ -206,11 +206,11 @@ fn a_closing_socket_is_drained_when_it_is_empty_after_the_handshakes_or_gave_eno
         state.step(E::Accepted, late);
     });
     assert!(state.is_drained(late));
-    let mut stuck = AcceptState::new();
-    stuck.step(E::Close { handshakes: HANDSHAKES }, now);
-    stuck.step(E::ResourceError, late);
-    assert_eq!(stuck.deadline(late), Some(late + ACCEPT_PAUSE));
-    assert!(!stuck.is_drained(now + CLOSE_WITHIN - MS) && stuck.is_drained(now + CLOSE_WITHIN));
+    let mut starved = AcceptState::new();
+    starved.step(E::Close { handshakes: HANDSHAKES }, now);
+    starved.step(E::ResourceError, late);
+    assert_eq!(starved.deadline(late), Some(late + ACCEPT_PAUSE));
+    assert!(!starved.is_drained(now + CLOSE_WITHIN - MS) && starved.is_drained(now + CLOSE_WITHIN));
 }
 
 #[test]
@@ -220,17 +220,17 @@ fn a_workers_socket_is_polled_until_it_was_quiet_for_a_while_and_then_watched() 
     let mut state = AcceptState::new();
     state.step(E::Accept(true), now);
     state.step(E::Watched, now);
-    assert_eq!(state.step(E::AcceptOnBehalf(false), now), Some(Action::Unwatch));
+    assert_eq!(state.step(E::AcceptOnBehalf(false), now), Some(AcceptAction::Unwatch));
     for round in 0..3 {
-        assert_eq!(state.step(E::PolledSome, now), Some(Action::ReportUnaccepted), "{round}");
+        assert_eq!(state.step(E::PolledSome, now), Some(AcceptAction::ReportUnaccepted), "{round}");
         (1..QUIET_POLLS_MAX).for_each(|_| assert_eq!(state.step(E::PolledNone, now), None));
         assert!(state.is_polled());
     }
-    assert_eq!(state.step(E::PolledNone, now), Some(Action::Watch));
+    assert_eq!(state.step(E::PolledNone, now), Some(AcceptAction::Watch));
     assert_eq!((state.step(E::WatchFailed, now), state.is_polled()), (None, true), "once more");
-    assert_eq!(state.step(E::PolledNone, now), Some(Action::Watch));
+    assert_eq!(state.step(E::PolledNone, now), Some(AcceptAction::Watch));
     assert_eq!((state.step(E::Watched, now), state.is_polled()), (None, false));
-    assert_eq!(state.step(E::Readable, now), Some(Action::Unwatch));
+    assert_eq!(state.step(E::Readable, now), Some(AcceptAction::Unwatch));
     assert!(state.is_polled() && !state.wants_accept(now));
 }
 

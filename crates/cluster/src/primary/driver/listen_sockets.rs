@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use reactor::Turn;
 
-use super::{Driver, SocketId, Watched};
+use super::{Driver, SocketId, WatchedFd};
 use crate::bind;
 use crate::contract::{Access, Grant, Input, Key, SlotId};
 use crate::primary::listen_socket::ListenSocket;
@@ -41,7 +41,7 @@ impl Driver {
             }
             None => bind::bind(address, options)?,
         };
-        let token = self.token(Watched::ListenSocket((key, 0)));
+        let token = self.token(WatchedFd::ListenSocket((key, 0)));
         let socket = ListenSocket::new(bound, is_inherited, token);
         let address = socket.address().clone();
         self.listen_sockets.insert((key, 0), socket);
@@ -88,7 +88,7 @@ impl Driver {
         }
         let (bound, on) = (bind::bind_next(first.address(), group.backlog())?, first.is_on());
         let number = group.add(owner);
-        let token = self.token(Watched::ListenSocket((key, number)));
+        let token = self.token(WatchedFd::ListenSocket((key, number)));
         let mut socket = ListenSocket::new(bound, false, token);
         socket.set_on(on, turn);
         self.listen_sockets.insert((key, number), socket);

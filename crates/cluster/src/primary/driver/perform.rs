@@ -7,11 +7,11 @@ use std::sync::Arc;
 use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
-use super::{Driver, Watched, belongs};
+use super::{Driver, WatchedFd, belongs};
 use crate::contract::{Access, ClosedCounter, Grant, Input, Key, Output, Refusal, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
-use crate::primary::spawner::Order;
+use crate::primary::spawner::SpawnOrder;
 use crate::protocol::address::Address;
 use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
@@ -26,7 +26,7 @@ impl Driver {
                 if let Some(worker_options) = worker_options {
                     Arc::make_mut(&mut settings).overlay(&worker_options);
                 }
-                self.spawner.spawn(Order { worker, settings, capture_stderr });
+                self.spawner.spawn(SpawnOrder { worker, settings, capture_stderr });
             }
             Output::Forked { number, worker } => self.replies.assign(number, worker),
             Output::Idle => self.idle(),
@@ -140,7 +140,7 @@ impl Driver {
         let Some(sent) = sent else { return Some(Refusal::Gone) };
         let refusal = refusal_of(&sent.err()?);
         if refusal == Refusal::Full {
-            let token = self.token(Watched::Queue(worker, key));
+            let token = self.token(WatchedFd::Queue(worker, key));
             if let Some(queue) = self.workers.queue(worker, key) {
                 // Fails if the queue is watched already, or for lack of memory. In the second case
                 // the scheduler finds the room at its next tick.
@@ -252,7 +252,7 @@ impl Driver {
             // Fails if the queue is not watched, which is the usual case.
             let _ = turn.deregister(queue.write_end());
             self.watched
-                .retain(|_, it| !matches!(it, Watched::Queue(w, k) if (*w, *k) == (worker, key)));
+                .retain(|_, it| !matches!(it, WatchedFd::Queue(w, k) if (*w, *k) == (worker, key)));
         }
         self.maybe_done.push(worker);
     }
