@@ -387,6 +387,8 @@ impl Shared {
     }
 
     fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
+        // Encoding comes before the lock, so that a long value delays neither other senders nor the
+        // loop.
         let frame = OutgoingFrame::encode(value, kind, &self.options)?;
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
@@ -425,6 +427,7 @@ impl Shared {
             self.flush_at_exit(queue);
             return false;
         }
+        // The write happens under the lock: another sender could otherwise overtake this frame.
         let now = Instant::now();
         let coalesce =
             queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);

@@ -145,7 +145,7 @@ fn bytes_behind_the_value_are_refused() {
 }
 
 #[test]
-fn the_ceiling_is_kept_in_one_pass() {
+fn the_limit_is_kept_in_one_pass() {
     let small = Options { frame_bytes_max: 100, ..Options::default() };
     let value = "x".repeat(92);
     assert!(encode(&value, &small).is_ok());
@@ -301,7 +301,7 @@ struct MaybeHandle {
 /// serde buffers nothing here, because the tag comes first.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
-fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
+fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
     fn through<T: Serialize + DeserializeOwned>(value: &T, serialization: Serialization) -> T {
         let all = options(serialization);
         let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
@@ -343,7 +343,7 @@ fn a_handle_is_taken_once() {
         vec![a],
         0,
     );
-    assert!(twice.unwrap_err().to_string().contains("taken before"));
+    assert!(twice.unwrap_err().to_string().contains("already taken"));
 }
 
 #[test]

@@ -47,6 +47,7 @@ impl OutgoingFrame {
         let Extracted { slots, pieces } =
             codec::encode(value, options.serialization, &mut encoded.inline, max)?;
         encoded.pieces = pieces;
+        // The codec has checked the inline bytes, but not the long pieces.
         if encoded.length() - HEADER_BYTES > max {
             return Err(Error::TooLong { max });
         }
@@ -129,6 +130,7 @@ fn take_all(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
         match slot.take() {
             Some(fd) => taken.push(fd),
             None => {
+                // A handle occurs twice in the value, or another message has taken it.
                 put_back(slots, taken);
                 return Err(Error::Encode("a handle that was already sent".into()));
             }
