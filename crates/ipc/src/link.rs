@@ -389,11 +389,11 @@ impl Shared {
     fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
         // Encoding comes before the lock, so that a long value delays neither other senders nor the
         // loop.
-        let frame = OutgoingFrame::encode(value, kind, &self.options)?;
+        let mut frame = OutgoingFrame::encode(value, kind, &self.options)?;
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
         // The frame is accepted, written or not: the loop reports a broken channel.
-        let _ = frame.queue(&mut queue.outbox)?;
+        frame.queue(&mut queue.outbox)?;
         let wake = self.write_or_wake(&mut queue);
         drop(queue);
         if wake {

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::transport::flusher;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
-use crate::transport::outgoing::{OutgoingFrame, QueuedFrame};
+use crate::transport::outgoing::{HandleSlots, OutgoingFrame};
 use crate::transport::socket_io::{self, Read};
 use ::tokio::io::unix::AsyncFd;
 use serde::{Serialize, de::DeserializeOwned};
@@ -71,28 +71,30 @@ impl<S, R> AsyncChannel<S, R> {
         S: Serialize,
     {
         // The frame is queued before the first await, so dropping the future cannot cut it.
-        let queued = match self.queue(&value) {
-            Ok(queued) => queued,
+        let slots = match self.queue(&value) {
+            Ok(slots) => slots,
             Err(error) => return Err(SendError { value, error }),
         };
         match self.flush().await {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.closed = true;
-                queued.reclaim(&mut self.outbox);
+                slots.reclaim(&mut self.outbox);
                 Err(SendError { value, error })
             }
         }
     }
 
-    fn queue(&mut self, value: &S) -> Result<QueuedFrame, Error>
+    fn queue(&mut self, value: &S) -> Result<HandleSlots, Error>
     where
         S: Serialize,
     {
         if self.closed {
             return Err(Error::Closed);
         }
-        OutgoingFrame::encode(value, Kind::Message, &self.options)?.queue(&mut self.outbox)
+        let mut frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
+        frame.queue(&mut self.outbox)?;
+        Ok(frame.slots)
     }
 
     /// Writes the queue. Waits while the peer does not read.

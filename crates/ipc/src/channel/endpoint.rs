@@ -118,7 +118,7 @@ impl Endpoint {
 
     fn try_send<T: Serialize>(&self, value: &T, mode: SendMode) -> Result<(), Error> {
         // Encoding comes before the lock, so that a long value does not delay other senders.
-        let frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
+        let mut frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
         let mut sending = self.sending();
         let waiting = sending.outbox.bytes();
         if mode == SendMode::Try && self.options.is_too_much(waiting, frame.length(), Kind::Message)
@@ -138,16 +138,16 @@ impl Endpoint {
                 scm::send_owned(self.fd(), &bytes, handles, wait).unwrap_or(0)
             }
         };
-        let Some(queued) = frame.write_or_queue(&mut sending.outbox, write)? else {
+        if !frame.write_or_queue(&mut sending.outbox, write)? {
             return Ok(());
-        };
+        }
         let result = match mode {
             SendMode::Send => self.flush_all(&mut sending),
             SendMode::Try => self.flush_some(&mut sending).map(drop),
             SendMode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
             SendMode::Feed => self.flush_all(&mut sending),
         };
-        result.inspect_err(|_| queued.reclaim(&mut sending.outbox))
+        result.inspect_err(|_| frame.slots.reclaim(&mut sending.outbox))
     }
 
     /// Writes the whole queue. Sleeps while the peer does not read.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::frame::{HEADER_BYTES, Kind};
 use crate::options::Options;
-use crate::transport::outgoing::{OutgoingFrame, take_handles};
+use crate::transport::outgoing::OutgoingFrame;
 use crate::{Blob, Handle};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -269,7 +269,7 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
             let all = options(serialization);
             let sent = encode(&make(Handle::new(a)), &all);
             if let Ok(OutgoingFrame { mut encoded, slots }) = sent {
-                let fds = take_handles(&slots).unwrap();
+                let fds = slots.take().unwrap();
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
                 let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
@@ -305,7 +305,7 @@ fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
     fn through<T: Serialize + DeserializeOwned>(value: &T, serialization: Serialization) -> T {
         let all = options(serialization);
         let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
-        let fds = take_handles(&slots).unwrap();
+        let fds = slots.take().unwrap();
         let bytes = encoded.inline.split_off(HEADER_BYTES);
         decode(serialization, &bytes, None, fds, 0).unwrap()
     }
@@ -330,7 +330,7 @@ fn a_handle_is_taken_once() {
     let handle = Handle::new(a);
     let all = options(Serialization::Bincode);
     let OutgoingFrame { slots, .. } = encode(&(&handle, &handle), &all).unwrap();
-    let refused = take_handles(&slots).unwrap_err();
+    let refused = slots.take().unwrap_err();
     assert!(refused.to_string().contains("already sent"), "{refused}");
     assert!(!handle.is_sent(), "all handles or none");
     // The receiving side gets the same index twice.
