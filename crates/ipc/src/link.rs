@@ -274,8 +274,8 @@ impl Link {
 
     /// Sends an internal message: one for the crate above on the other side, never shown to users.
     ///
-    /// Internal messages have room of their own: the longer one of the queue limit and one frame,
-    /// beyond the limit of [`send`](Link::send).
+    /// Internal messages have extra room in the queue, so that messages of [`send`](Link::send)
+    /// cannot crowd them out.
     ///
     /// # Errors
     ///

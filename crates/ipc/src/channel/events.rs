@@ -163,8 +163,8 @@ impl<S, R> Channel<S, R> {
     ///
     /// ```
     /// let (a, b) = ipc::channel::<String, u32>()?;
-    /// let (sender, received) = std::sync::mpsc::channel();
-    /// let sender = a.on_message(move |message| sender.send(message.unwrap()).unwrap())?;
+    /// let (copies, received) = std::sync::mpsc::channel();
+    /// let sender = a.on_message(move |message| copies.send(message.unwrap()).unwrap())?;
     /// b.send(7)?;
     /// assert_eq!(received.recv()?, 7);
     /// sender.send("thanks".to_owned())?;
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn callbacks_get_every_message_in_order_and_errors_as_values() {
         let (a, b) = crate::channel::<(), u8>().unwrap();
-        let (sender, received) = crossbeam_channel::unbounded();
-        let _sender = a.on_message(move |message| sender.send(message.ok()).unwrap()).unwrap();
+        let (copies, received) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| copies.send(message.ok()).unwrap()).unwrap();
         // The peer sends one message of another type in between.
         let peer = b.into_link(|_| {}).unwrap();
         for number in 0..100_u8 {
@@ -229,8 +229,8 @@ mod tests {
     fn the_last_callback_gets_the_error_that_closed_the_channel() {
         let (ours, theirs) = sys::socket::pair_stream().unwrap();
         let a = Channel::<(), u8>::from_fd(ours, crate::Options::default()).unwrap();
-        let (sender, received) = crossbeam_channel::unbounded();
-        let _sender = a.on_message(move |message| sender.send(message).unwrap()).unwrap();
+        let (copies, received) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| copies.send(message).unwrap()).unwrap();
         let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
         let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
         b.send(1).unwrap();
