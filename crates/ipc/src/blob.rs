@@ -120,6 +120,7 @@ impl Serialize for Blob {
         if self.len() < PIECE_BYTES_MIN {
             return serializer.serialize_bytes(&self.0);
         }
+        // serde passes on only the slice, and the serializer finds its owner in the table.
         SHARED_BYTES.insert(&self.0);
         let result = serializer.serialize_newtype_struct(MARKER, &PlainBytes(&self.0));
         SHARED_BYTES.remove(&self.0);

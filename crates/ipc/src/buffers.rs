@@ -39,6 +39,7 @@ impl FrameBuffer {
     /// Takes the thread's buffer, empty. An encoder inside another encoder gets fresh memory.
     #[inline]
     pub(crate) fn take() -> FrameBuffer {
+        // A thread that exits has no buffers any more, and `with` would panic.
         let mut buffer = FRAME.try_with(Cell::take).unwrap_or_default();
         buffer.clear();
         FrameBuffer(buffer)
@@ -102,6 +103,7 @@ fn long_buffers() -> MutexGuard<'static, Vec<Vec<u8>>> {
 /// one without memory.
 pub(crate) fn take_long(length: usize) -> Vec<u8> {
     let mut kept = long_buffers();
+    // A longer buffer stays for a longer message.
     let best = kept
         .iter()
         .enumerate()
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_two_buffers_the_longer_one_is_kept_up_to_a_bound() {
+    fn the_longer_one_of_two_buffers_is_kept_up_to_a_limit() {
         drop(FrameBuffer(Vec::with_capacity(THREAD_BYTES_MAX + 1)));
         assert_eq!(FrameBuffer::take().capacity(), 0);
         recycle_read(Vec::with_capacity(100));
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_frame_buffer_is_the_next_one_and_comes_empty() {
+    fn a_dropped_frame_buffer_is_taken_again_and_is_empty() {
         drop(FrameBuffer(vec![7; 1000]));
         let first = FrameBuffer::take();
         assert_eq!((first.len(), first.capacity() >= 1000), (0, true));
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_buffer_comes_back_and_what_is_kept_has_a_bound() {
+    fn a_shared_buffer_is_recycled_and_the_pool_has_a_limit() {
         let shared: Vec<Bytes> = (0..8).map(|_| share_long(Vec::with_capacity(9 << 20))).collect();
         drop(shared);
         let bytes: usize = long_buffers().iter().map(Vec::capacity).sum();

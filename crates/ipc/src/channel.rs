@@ -55,7 +55,7 @@ pub fn channel<S, R>() -> io::Result<(Channel<S, R>, Channel<R, S>)> {
 /// `EMFILE` or `ENFILE` when no descriptor is left.
 pub fn channel_with<S, R>(options: &Options) -> io::Result<(Channel<S, R>, Channel<R, S>)> {
     let (a, b) = sys::socket::pair_stream()?;
-    Ok((Channel::over(a, options.clone()), Channel::over(b, options.clone())))
+    Ok((Channel::from_socket(a, options.clone()), Channel::from_socket(b, options.clone())))
 }
 
 /// A blocking endpoint of a channel that sends `S` and receives `R`.
@@ -92,7 +92,7 @@ impl<S, R> Channel<S, R> {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
-        Ok(Channel::over(socket, options))
+        Ok(Channel::from_socket(socket, options))
     }
 
     /// Turns this endpoint into a handle that moves to another process.
@@ -102,6 +102,7 @@ impl<S, R> Channel<S, R> {
     /// [`Error::Closed`] when the endpoint is closed, when a half of it is in use, when accepted
     /// messages are not written yet, or when bytes were read that no `recv` has returned.
     pub fn into_handle(self) -> Result<ChannelHandle<S, R>, Error> {
+        // The locks are released before the endpoint is taken apart.
         let (handshake_sent, handshake_received, idle) = {
             let (sending, receiving) = (self.endpoint.sending(), self.endpoint.receiving());
             let idle = sending.outbox.frames() == 0 && receiving.inbox.is_empty();
@@ -119,7 +120,7 @@ impl<S, R> Channel<S, R> {
         self.endpoint
     }
 
-    pub(crate) fn over(socket: OwnedFd, options: Options) -> Channel<S, R> {
+    pub(crate) fn from_socket(socket: OwnedFd, options: Options) -> Channel<S, R> {
         Channel::resumed(socket, options, false, false)
     }
 

@@ -76,6 +76,8 @@ impl CreditAccount {
             return true;
         }
         self.paused.store(true, Ordering::SeqCst);
+        // This channel may have no unread message then, so the drop of another channel's message
+        // must resume it.
         if !has_process_room() {
             let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
             paused.retain(|account| account.strong_count() > 0);
@@ -97,6 +99,8 @@ impl CreditAccount {
     }
 
     fn resume(&self) {
+        // Half of the limit must be free: resuming at the limit would pause again with each
+        // message.
         if self.has_room(2) && self.paused.swap(false, Ordering::SeqCst) {
             if let Some(wake) = self.wake.get() {
                 wake.wake();

@@ -104,7 +104,7 @@ impl fmt::Display for Error {
             Error::Full => f.write_str("the channel's queue is full"),
             Error::TooLong { max } => write!(f, "message longer than {max} bytes"),
             Error::TooManyHandles { count, max } => {
-                write!(f, "message with {count} handles, at most {max} can be sent")
+                write!(f, "message with {count} handles, over the limit of {max}")
             }
             Error::Encode(why) => write!(f, "message cannot be written: {why}"),
             Error::Decode(why) => write!(f, "message cannot be read: {why}"),

@@ -116,13 +116,13 @@ impl fmt::Display for FrameError {
             FrameError::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
             FrameError::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
             FrameError::Length { announced, max } => {
-                write!(f, "frame of {announced} bytes, at most {max} are taken")
+                write!(f, "frame of {announced} bytes, over the limit of {max}")
             }
             FrameError::Handles { announced, max } => {
-                write!(f, "frame with {announced} handles, at most {max} are taken")
+                write!(f, "frame with {announced} handles, over the limit of {max}")
             }
-            FrameError::HandlesMissing => f.write_str("handles were declared and did not come"),
-            FrameError::HandlesUndeclared => f.write_str("handles came that no frame declares"),
+            FrameError::HandlesMissing => f.write_str("handles were declared and did not arrive"),
+            FrameError::HandlesUndeclared => f.write_str("handles arrived that no frame declares"),
             FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
             FrameError::Hello => f.write_str("the handshake is missing, repeated or malformed"),
         }
@@ -324,7 +324,9 @@ impl<H> Decoder<H> {
             let payload = Payload::Borrowed(&self.buffer[from..self.start]);
             return Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }));
         }
+        // More handles than the header declares are refused before the rest of the frame arrives.
         self.check_waiting(header.handles)?;
+        // The frame can never be whole in the reading buffer.
         if total > READ_BYTES {
             let mut payload = buffers::take_long(header.length);
             payload.extend_from_slice(&rest[HEADER_BYTES..]);
@@ -400,6 +402,7 @@ impl<H> Decoder<H> {
         while taken.len() < count {
             match self.handles.pop_front() {
                 Some(Arrival::Handle(handle)) => taken.push(handle),
+                // Handles of this frame that were taken before are closed here.
                 Some(Arrival::Lost) => return Ok((Vec::new(), true)),
                 None => return Err(FrameError::HandlesMissing),
             }

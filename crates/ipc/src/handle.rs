@@ -186,6 +186,7 @@ struct OutgoingHandle<'a>(&'a Arc<Slot>);
 impl Serialize for OutgoingHandle<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let number = OUTGOING.insert(Arc::clone(self.0));
+        // The serializer of this crate removes the entry while it handles this number.
         let result = serializer.serialize_u64(number);
         if OUTGOING.remove(number).is_some() {
             return Err(S::Error::custom("a handle can only be sent through an ipc channel"));

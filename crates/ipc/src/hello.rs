@@ -92,13 +92,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_greeting_comes_back_as_it_was_written() {
+    fn a_handshake_comes_back_as_it_was_written() {
         let hello = Hello::new(Serialization::Json, "app 7");
         assert_eq!(Hello::parse(&hello.to_bytes()), Some(hello));
     }
 
     #[test]
-    fn greetings_that_make_no_sense_are_refused() {
+    fn malformed_handshakes_are_refused() {
         let long = [vec![0; 8], vec![b'a'; TAG_BYTES_MAX + 1]].concat();
         for bytes in [&b""[..], &[1, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff], &long] {
             assert_eq!(Hello::parse(bytes), None);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_do_not_matter_for_understanding_and_everything_else_does() {
+    fn capabilities_do_not_matter_for_agreement_and_everything_else_does() {
         let ours = Hello::new(Serialization::Bincode, "a");
         assert!(ours.agrees_with(&Hello { capabilities: 5, ..ours.clone() }));
         assert!(!ours.agrees_with(&Hello { protocol: 2, ..ours.clone() }));

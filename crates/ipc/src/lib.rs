@@ -1,4 +1,4 @@
-//! Typed messages with handles inside, between processes: fast, bounded, safe against a hostile peer.
+//! Typed messages with handles inside, between processes: fast, bounded, safe against hostile peers.
 //!
 //! A channel connects two processes, or two threads, over a Unix stream socket. Each side sends
 //! values of one serde type and receives values of another. A message may contain open sockets,
@@ -48,8 +48,9 @@
 //!
 //! The crate `child-process` does all of this when it starts a child.
 //!
-//! Before the first message, both programs exchange a handshake ([`Hello`]): the protocol, the codec
-//! and the application's tag ([`Options::tag`]). A mismatch is an error that names both sides.
+//! Before the first message, both programs exchange a handshake ([`Hello`]): the protocol, the
+//! codec and the application's tag ([`Options::tag`]). A mismatch is an error that names both
+//! sides.
 //!
 //! # Ways to send and receive
 //!
@@ -63,8 +64,8 @@
 //! | `mio::event::Source`, [`Channel::prepare_wait`] | programs with their own event loop |
 //! | `AsyncChannel`, feature `tokio` | async programs |
 //!
-//! The *loop* is one thread of the process that serves all links and starts with the first of them. A
-//! program that does not know the type of the next message receives a [`Message`], and decodes it
+//! The *loop* is one thread of the process that serves all links and starts with the first of them.
+//! A program that does not know the type of the next message receives a [`Message`], and decodes it
 //! later.
 //!
 //! # Guarantees
@@ -78,11 +79,11 @@
 //! - Everything has a limit ([`Options`]): 64 MiB and 253 handles in a frame, 4 MiB that wait to be
 //!   written, 4 MiB that are received and not decoded. Above the last limit, the channel is not
 //!   read, so that the peer's socket fills up.
-//! - An idle endpoint holds at most one partial message: up to 4 KiB exactly, above that one 128 KiB
-//!   read buffer. All other buffers belong to the threads that send or receive (up to 512 KiB each),
-//!   and to the process for long messages (up to 40 MiB).
-//! - The peer may be hostile. Its input, or its silence, costs only its own channel, and memory grows
-//!   with the bytes that arrived, never with an announced length.
+//! - An idle endpoint holds at most one partial message: up to 4 KiB exactly, above that one
+//!   128 KiB read buffer. All other buffers belong to the threads that send or receive (up to
+//!   512 KiB each), and to the process for long messages (up to 40 MiB).
+//! - The peer may be hostile. Its input, or its silence, costs only its own channel, and memory
+//!   grows with the bytes that arrived, never with an announced length.
 //!
 //! # Types of messages
 //!

@@ -274,8 +274,8 @@ impl Link {
 
     /// Sends an internal message: one for the crate above on the other side, never shown to users.
     ///
-    /// Internal messages have room of their own: the longer one of the queue limit and one frame,
-    /// beyond the limit of [`send`](Link::send).
+    /// Internal messages have extra room in the queue, so that messages of [`send`](Link::send)
+    /// cannot crowd them out.
     ///
     /// # Errors
     ///
@@ -387,11 +387,13 @@ impl Shared {
     }
 
     fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
-        let frame = OutgoingFrame::encode(value, kind, &self.options)?;
+        // Encoding comes before the lock, so that a long value delays neither other senders nor the
+        // loop.
+        let mut frame = OutgoingFrame::encode(value, kind, &self.options)?;
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
         // The frame is accepted, written or not: the loop reports a broken channel.
-        let _ = frame.queue(&mut queue.outbox)?;
+        frame.queue(&mut queue.outbox)?;
         let wake = self.write_or_wake(&mut queue);
         drop(queue);
         if wake {
@@ -425,6 +427,7 @@ impl Shared {
             self.flush_at_exit(queue);
             return false;
         }
+        // The write happens under the lock: another sender could otherwise overtake this frame.
         let now = Instant::now();
         let coalesce =
             queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);

@@ -48,6 +48,7 @@ impl Message {
     pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, account: &Arc<CreditAccount>) -> Message {
         let Frame { payload, handles, handles_lost: lost, .. } = frame;
         let payload = match payload {
+            // The reading buffer is used for the next read, so a short message is copied out of it.
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Payload::Owned(bytes) => buffers::share_long(bytes),
         };

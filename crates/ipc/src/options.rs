@@ -116,6 +116,7 @@ impl Options {
     /// Returns the limits of the decoder.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
+            // The header has 32 bits for the length.
             frame_bytes_max: self.frame_bytes_max.min(u32::MAX as usize),
             handles_max: self.handles_max.min(HANDLES_MAX),
         }

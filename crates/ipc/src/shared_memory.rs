@@ -63,6 +63,7 @@ impl SharedMemory {
     }
 
     fn new(file: OwnedFd) -> io::Result<SharedMemory> {
+        // The memory was made and sealed here, so no limit applies.
         let mapping = Arc::new(Mapping::new(file.as_fd(), usize::MAX)?);
         Ok(SharedMemory { file: Handle::new(file), mapping })
     }
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_neither_forge_nor_carry_it() {
+    fn other_formats_neither_forge_nor_carry_shared_memory() {
         let memory = SharedMemory::copy_from(b"x").unwrap();
         assert!(serde_json::to_string(&memory).is_err());
         let forged = serde_json::from_str::<SharedMemory>("1").unwrap_err();
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_over_the_ceiling_is_refused_before_it_is_mapped() {
+    fn memory_over_the_limit_is_refused_before_it_is_mapped() {
         let options = Options { mapped_bytes_max: 4096, ..Options::default() };
         let large = Draft::new("large", 4097).unwrap().seal().unwrap();
         assert!(refusal(large, &options).contains("4097 bytes, over 4096"));

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deposit_is_taken_once_and_by_its_number_only() {
+    fn an_entry_is_removed_once_and_by_its_number_only() {
         let table = SideTable::lazy();
         let numbers: Vec<u64> = (0..100).map(|value| table.insert(value)).collect();
         assert!((0..1000).all(|guess| table.remove(guess).is_none()));

@@ -86,11 +86,11 @@ fn a_handle_is_moved_and_only_a_clone_stays() {
     assert_eq!(still_open.kind(), std::io::ErrorKind::WouldBlock);
     a.send(kept).unwrap();
     drop(b.recv().unwrap());
-    assert_eq!((&ours).read(&mut [0]).unwrap(), 0, "nobody has it any more");
+    assert_eq!((&ours).read(&mut [0]).unwrap(), 0, "no process has it any more");
 }
 
 #[test]
-fn as_many_handles_as_the_kernel_carries_and_one_more_is_refused_with_the_value() {
+fn a_message_with_more_handles_than_the_kernel_carries_is_refused_with_the_value() {
     let (a, b) = ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
     let (socket, _other) = UnixStream::pair().unwrap();
     let handle = Handle::new(OwnedFd::from(socket));
@@ -117,7 +117,7 @@ fn a_failed_send_gives_the_value_back_with_its_handles() {
 }
 
 #[test]
-fn a_message_over_the_ceiling_is_refused_before_anything_is_sent() {
+fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
     let options = Options { frame_bytes_max: 1000, ..Options::default() };
     let (a, b) = ipc::channel_with::<Vec<u8>, ()>(&options).unwrap();
     assert!(matches!(a.send(vec![0; 993]).unwrap_err().error, Error::TooLong { max: 1000 }));
@@ -126,7 +126,7 @@ fn a_message_over_the_ceiling_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn receiving_waits_looks_or_gives_up_in_time() {
+fn receiving_waits_polls_or_times_out() {
     let (a, b) = ipc::channel::<u8, u8>().unwrap();
     assert!(b.try_recv().unwrap().is_none());
     assert!(b.recv_timeout(Duration::from_millis(10)).unwrap().is_none());
@@ -140,11 +140,11 @@ fn receiving_waits_looks_or_gives_up_in_time() {
     assert!(matches!(b.try_recv(), Err(Error::Closed)));
     assert!(matches!(a.send(3).unwrap_err().error, Error::Closed));
     b.send(4).unwrap();
-    assert_eq!(a.recv().unwrap(), 4, "the other direction lives on");
+    assert_eq!(a.recv().unwrap(), 4, "the other direction stays open");
 }
 
 #[test]
-fn who_waits_for_an_answer_sends_what_was_fed() {
+fn a_receiver_that_waits_writes_fed_messages_first() {
     let (a, b) = ipc::channel::<u8, u8>().unwrap();
     let peer = std::thread::spawn(move || b.send(b.recv().unwrap() + 1).unwrap());
     a.feed(6).unwrap();
@@ -184,17 +184,17 @@ fn disconnect_writes_what_was_fed_first() {
 }
 
 #[test]
-fn a_message_over_the_default_ceiling_is_refused_by_every_kind_of_end() {
+fn a_message_over_the_default_limit_is_refused_by_every_kind_of_endpoint() {
     let over = || Blob::from(vec![0; ipc::FRAME_BYTES_MAX]);
     let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
     let failed = a.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
-    assert_eq!(failed.value.len(), ipc::FRAME_BYTES_MAX, "with its length in front it is too long");
+    assert_eq!(failed.value.len(), ipc::FRAME_BYTES_MAX, "the length in front makes it too long");
     let (sender, _events) = b.events().unwrap();
     let failed = sender.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
     sender.send(Blob::from(vec![1])).unwrap();
-    assert_eq!(a.recv().unwrap()[..], [1], "nothing of it was sent");
+    assert_eq!(a.recv().unwrap()[..], [1], "nothing of the message was sent");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn dropping_does_not_block_and_loses_nothing() {
 }
 
 #[test]
-fn what_cannot_be_delivered_is_told_with_its_count() {
+fn undelivered_messages_are_reported_with_their_number() {
     let (a, b) = ipc::channel::<Blob, ()>().unwrap();
     let mut accepted = 0;
     while accepted < 20 {
@@ -223,7 +223,7 @@ fn what_cannot_be_delivered_is_told_with_its_count() {
 }
 
 #[test]
-fn a_full_queue_is_told_by_try_send_with_the_value() {
+fn try_send_returns_the_value_when_the_queue_is_full() {
     let (a, _b) = ipc::channel::<Blob, ()>().unwrap();
     let failed = loop {
         if let Err(failed) = a.try_send(Blob::from(vec![0; 100_000])) {
@@ -236,7 +236,7 @@ fn a_full_queue_is_told_by_try_send_with_the_value() {
 }
 
 #[test]
-fn receiving_in_time_is_not_held_up_by_a_peer_that_does_not_read() {
+fn a_receiver_with_a_timeout_is_not_held_up_by_a_peer_that_does_not_read() {
     let (a, b) = ipc::channel::<Blob, u8>().unwrap();
     while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
     assert!(a.interest().is_writable());
@@ -263,7 +263,7 @@ fn a_thread_that_waits_to_receive_lets_others_send() {
 }
 
 #[test]
-fn a_message_is_taken_as_it_came_and_decoded_later() {
+fn a_message_can_be_received_undecoded_and_decoded_later() {
     let (a, b) = ipc::channel::<(u8, Handle<UdpSocket>), ()>().unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap();
@@ -275,7 +275,7 @@ fn a_message_is_taken_as_it_came_and_decoded_later() {
 }
 
 #[test]
-fn a_mio_loop_learns_of_messages() {
+fn a_mio_loop_is_woken_by_messages() {
     let (a, mut b) = ipc::channel::<u8, ()>().unwrap();
     let mut poll = mio::Poll::new().unwrap();
     let mut events = mio::Events::with_capacity(4);
@@ -293,7 +293,7 @@ fn a_mio_loop_learns_of_messages() {
 }
 
 #[test]
-fn what_is_no_unix_stream_is_no_channel() {
+fn a_descriptor_that_is_no_unix_stream_is_no_channel() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let refused = Channel::<(), ()>::from_fd(udp.into(), Options::default()).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));

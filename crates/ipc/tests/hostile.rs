@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Attacker(UnixStream);
 
 impl Attacker {
-    fn greet(&self) {
+    fn send_handshake(&self) {
         self.write(&frame(Kind::Hello, 0, &Hello::new(Serialization::Bincode, "").to_bytes()));
     }
 
@@ -79,10 +79,10 @@ fn link(socket: OwnedFd) -> (Link, Receiver<LinkEvent>) {
     (Link::start(socket, Options::default(), sink).unwrap(), events)
 }
 
-fn violates(expected: &FrameError, attack: impl Fn(&Attacker)) {
+fn closes_with(expected: &FrameError, attack: impl Fn(&Attacker)) {
     for error in errors(attack) {
         match error {
-            Some(Error::Protocol(violation)) => assert_eq!(&violation, expected),
+            Some(Error::Protocol(error)) => assert_eq!(&error, expected),
             other => panic!("{other:?} instead of {expected:?}"),
         }
     }
@@ -95,12 +95,12 @@ fn undecodable(attack: impl Fn(&Attacker)) {
 }
 
 #[test]
-fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
+fn a_length_over_the_limit_closes_the_channel_before_a_byte_of_the_payload_arrives() {
     let max = Options::default().frame_bytes_max;
     for announced in [max as u32 + 1, u32::MAX, i32::MIN as u32] {
         let over = FrameError::Length { announced: u64::from(announced), max };
-        violates(&over, |attacker| {
-            attacker.greet();
+        closes_with(&over, |attacker| {
+            attacker.send_handshake();
             let [a, b, c, d] = announced.to_le_bytes();
             attacker.write(&[1, 2, 0, 0, a, b, c, d]);
         });
@@ -108,88 +108,88 @@ fn a_length_over_the_ceiling_ends_the_channel_before_a_byte_of_it_comes() {
 }
 
 #[test]
-fn too_many_handles_end_the_channel() {
+fn too_many_handles_close_the_channel() {
     for count in [254_u8, 255] {
         let over = FrameError::Handles { announced: usize::from(count), max: 253 };
-        violates(&over, |attacker| {
-            attacker.greet();
+        closes_with(&over, |attacker| {
+            attacker.send_handshake();
             attacker.write(&[1, 2, 0, count, 0, 0, 0, 0]);
         });
     }
 }
 
 #[test]
-fn handles_that_nobody_declared_end_the_channel() {
+fn handles_that_no_frame_declares_close_the_channel() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     for count in [1, 2, 253] {
-        violates(&FrameError::HandlesUndeclared, |attacker| {
-            attacker.greet();
+        closes_with(&FrameError::HandlesUndeclared, |attacker| {
+            attacker.send_handshake();
             attacker.write_with(&message(&7_u32.to_le_bytes()), &vec![listener.as_fd(); count]);
         });
     }
-    violates(&FrameError::HandlesUndeclared, |attacker| {
-        attacker.greet();
+    closes_with(&FrameError::HandlesUndeclared, |attacker| {
+        attacker.send_handshake();
         let bytes = frame(Kind::Message, 1, &7_u32.to_le_bytes());
         attacker.write_with(&bytes, &[listener.as_fd(), listener.as_fd()]);
     });
 }
 
 #[test]
-fn declared_handles_that_never_come_end_the_channel() {
-    violates(&FrameError::HandlesMissing, |attacker| {
-        attacker.greet();
+fn declared_handles_that_never_arrive_close_the_channel() {
+    closes_with(&FrameError::HandlesMissing, |attacker| {
+        attacker.send_handshake();
         attacker.write(&frame(Kind::Message, 3, &7_u32.to_le_bytes()));
     });
 }
 
 #[test]
-fn garbage_ends_the_channel() {
-    violates(&FrameError::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
-    violates(&FrameError::Version(0), |attacker| attacker.write(&[0; 1000]));
-    violates(&FrameError::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
-    violates(&FrameError::Kind(16), |attacker| {
-        attacker.greet();
+fn garbage_closes_the_channel() {
+    closes_with(&FrameError::Version(b'G'), |attacker| attacker.write(b"GET / HTTP/1.1\r\n\r\n"));
+    closes_with(&FrameError::Version(0), |attacker| attacker.write(&[0; 1000]));
+    closes_with(&FrameError::Hello, |attacker| attacker.write(&message(&7_u32.to_le_bytes())));
+    closes_with(&FrameError::Kind(16), |attacker| {
+        attacker.send_handshake();
         attacker.write(&frame(Kind::Offer, 0, b""));
     });
-    violates(&FrameError::Hello, |attacker| {
-        attacker.greet();
-        attacker.greet();
+    closes_with(&FrameError::Hello, |attacker| {
+        attacker.send_handshake();
+        attacker.send_handshake();
     });
 }
 
 #[test]
-fn the_end_in_the_middle_of_a_frame_is_told() {
-    violates(&FrameError::EndInFrame, |attacker| {
-        attacker.greet();
+fn the_end_of_the_stream_inside_a_frame_is_an_error() {
+    closes_with(&FrameError::EndInFrame, |attacker| {
+        attacker.send_handshake();
         attacker.write(&message(&7_u32.to_le_bytes())[..10]);
     });
-    violates(&FrameError::EndInFrame, |attacker| {
-        attacker.greet();
+    closes_with(&FrameError::EndInFrame, |attacker| {
+        attacker.send_handshake();
         attacker.write(&message(&vec![0; 1_000_000])[..100_000]);
     });
 }
 
 #[test]
-fn a_payload_that_is_something_else_concerns_one_message_only() {
+fn a_payload_of_another_type_affects_one_message_only() {
     undecodable(|attacker| {
-        attacker.greet();
+        attacker.send_handshake();
         attacker.write(&message(b"xyz"));
         attacker.write(&message(&7_u32.to_le_bytes()));
     });
     undecodable(|attacker| {
-        attacker.greet();
+        attacker.send_handshake();
         attacker.write(&message(&[0; 100]));
     });
     let (attacker, socket) = pair();
     let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
-    attacker.greet();
+    attacker.send_handshake();
     attacker.write(&[message(b"xyz"), message(&7_u32.to_le_bytes())].concat());
     assert!(matches!(channel.recv(), Err(Error::Decode(_))));
     assert_eq!(channel.recv().unwrap(), 7);
 }
 
 #[test]
-fn another_version_in_the_greeting_is_an_error_that_names_both() {
+fn another_version_in_the_handshake_is_an_error_that_names_both() {
     let hello = Hello { protocol: 77, ..Hello::new(Serialization::Bincode, "") };
     for error in errors(|attacker| attacker.write(&frame(Kind::Hello, 0, &hello.to_bytes()))) {
         let text = error.unwrap().to_string();
@@ -201,7 +201,7 @@ fn another_version_in_the_greeting_is_an_error_that_names_both() {
 fn refusal<R: serde::de::DeserializeOwned>(payload: &[u8], fds: &[BorrowedFd<'_>]) -> String {
     let (attacker, socket) = pair();
     let channel = Channel::<(), R>::from_fd(socket, Options::default()).unwrap();
-    attacker.greet();
+    attacker.send_handshake();
     attacker.write_with(&frame(Kind::Message, fds.len(), payload), fds);
     match channel.recv().map(drop) {
         Err(Error::Decode(why)) => why,
@@ -245,10 +245,10 @@ fn shared_memory_that_can_still_shrink_is_refused() {
 }
 
 #[test]
-fn a_receiver_that_waits_a_given_time_is_not_held_by_a_peer_that_trickles() {
+fn a_receiver_with_a_timeout_is_not_held_by_a_peer_that_trickles() {
     let (slow, socket) = pair();
     let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
-    slow.greet();
+    slow.send_handshake();
     for byte in &message(&7_u32.to_le_bytes())[..11] {
         slow.write(&[*byte]);
         let nothing = channel.recv_timeout(Duration::from_millis(5)).unwrap();
@@ -259,17 +259,17 @@ fn a_receiver_that_waits_a_given_time_is_not_held_by_a_peer_that_trickles() {
 }
 
 #[test]
-fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
+fn a_peer_that_sends_a_byte_at_a_time_does_not_block_other_channels() {
     let (slow, socket) = pair();
     let (_link, events) = link(socket);
-    slow.greet();
+    slow.send_handshake();
     let bytes = message(&7_u32.to_le_bytes());
     for (at, byte) in bytes.iter().enumerate() {
         slow.write(&[*byte]);
         // Another channel on the same loop makes progress after every byte.
         let (other, socket) = pair();
         let (_link, others) = link(socket);
-        other.greet();
+        other.send_handshake();
         other.write(&message(&(at as u32).to_le_bytes()));
         let LinkEvent::Message(message) = others.recv_timeout(LONG).unwrap() else { panic!() };
         assert_eq!(message.decode::<u32>().unwrap(), at as u32);
@@ -279,13 +279,13 @@ fn a_peer_that_sends_a_byte_at_a_time_hangs_nobody_else() {
 }
 
 #[test]
-fn a_peer_that_never_reads_hangs_nobody_else() {
+fn a_peer_that_never_reads_does_not_block_other_channels() {
     let (_deaf, socket) = pair();
     let (link_to_deaf, _events) = link(socket);
     while link_to_deaf.send(vec![0_u8; 10_000]).is_ok() {}
     let (other, socket) = pair();
     let (_link, others) = link(socket);
-    other.greet();
+    other.send_handshake();
     other.write(&message(&1_u32.to_le_bytes()));
     assert!(matches!(others.recv_timeout(LONG).unwrap(), LinkEvent::Message(_)));
 }
@@ -295,7 +295,7 @@ fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
     let (attacker, socket) = pair();
     let channel =
         Channel::<(), Handle<std::net::TcpStream>>::from_fd(socket, Options::default()).unwrap();
-    attacker.greet();
+    attacker.send_handshake();
     let (read, _write) = UnixStream::pair().unwrap();
     attacker.write_with(&frame(Kind::Message, 1, &0_u32.to_le_bytes()), &[read.as_fd()]);
     let refused = channel.recv().unwrap_err();
@@ -375,15 +375,15 @@ fn descriptors_are_never_leaked() {
 #[ignore = "counts the descriptors of its process; run by the test above"]
 fn alone_every_attack_leaves_no_descriptor() {
     // The loop opens its own descriptors first.
-    a_peer_that_never_reads_hangs_nobody_else();
+    a_peer_that_never_reads_does_not_block_other_channels();
     let count = || sys::fd::open_descriptors().unwrap().len();
     let before = count();
     for _ in 0..3 {
-        handles_that_nobody_declared_end_the_channel();
-        declared_handles_that_never_come_end_the_channel();
+        handles_that_no_frame_declares_close_the_channel();
+        declared_handles_that_never_arrive_close_the_channel();
         a_descriptor_of_the_wrong_kind_is_refused_and_closed();
         shared_memory_that_can_still_shrink_is_refused();
-        the_end_in_the_middle_of_a_frame_is_told();
+        the_end_of_the_stream_inside_a_frame_is_an_error();
         order_holds_when_writes_stop_anywhere_in_frames_with_handles();
     }
     // The loop closes a socket just after it has emitted the disconnect.
@@ -396,7 +396,7 @@ fn alone_every_attack_leaves_no_descriptor() {
 }
 
 #[test]
-fn main_may_return_with_five_megabytes_queued_and_all_of_it_arrives() {
+fn main_may_return_with_five_megabytes_queued_and_all_of_them_arrive() {
     for name in ["alone_return_with_much_queued_in_a_link", "alone_return_with_much_fed"] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let options = Options { tag: "exit".into(), ..Options::default() };
@@ -438,7 +438,7 @@ fn alone_return_with_much_fed() {
 }
 
 #[test]
-fn ends_are_send_and_sync() {
+fn endpoints_are_send_and_sync() {
     fn check<T: Send + Sync>() {}
     check::<Channel<std::cell::RefCell<u8>, std::cell::RefCell<u8>>>();
     check::<ipc::Sender<u8>>();

@@ -59,7 +59,7 @@ impl Other {
 }
 
 #[test]
-fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_holds_up_nobody_else() {
+fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_channels() {
     let (ours, mut slow) = UnixStream::pair().unwrap();
     let (link, events) = link(ours);
     link.resume();
@@ -154,7 +154,7 @@ fn alone_a_loop_out_of_descriptors() {
     other.goes_on(1);
     sys::limit::set_descriptors(soft).unwrap();
     drop(fillers);
-    assert_eq!(open().len(), before, "those that came with it are closed");
+    assert_eq!(open().len(), before, "handles that came with it are closed");
     sender.send(many()).unwrap();
     assert_eq!(message::<Many>(&events).unwrap().len(), 20);
     other.goes_on(2);

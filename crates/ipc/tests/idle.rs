@@ -34,7 +34,7 @@ impl Sent for Vec<u8> {
 type End<T> = (ipc::LinkSender<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
 
 #[test]
-fn an_idle_end_keeps_no_buffer_and_wakes_nobody() {
+fn an_idle_endpoint_keeps_no_buffer_and_never_wakes_the_loop() {
     // Blobs are sent from their own memory, and vectors are encoded number by number.
     let _blobs = cheap(Blob::from(vec![1; 100_000]), 300, used);
     let _vectors = cheap(vec![1_u8; 100_000], 60, used);

@@ -61,6 +61,7 @@ impl AdaptiveWait {
     pub(crate) fn failed(&mut self, slept: Duration) {
         self.failures += 1;
         if self.failures >= FAILURES_MAX || slept >= LONG_SLEEP {
+            // After the pause, a single further failure is enough for the next pause.
             self.failures = FAILURES_MAX - 1;
             self.pause = self.pause_next;
             self.pause_next = (self.pause_next * 2).min(PAUSE_MAX);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_awake_as_long_as_that_is_rewarded() {
+    fn spinning_goes_on_while_it_succeeds() {
         let mut wait = AdaptiveWait::new(true);
         for _ in 0..1000 {
             assert!(wait.spin_time().is_some());
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_up_where_staying_awake_is_in_vain_and_tries_ever_more_seldom() {
+    fn spinning_stops_where_it_fails_and_is_tried_more_and_more_rarely() {
         let mut wait = AdaptiveWait::new(true);
         let first = tries(&mut wait, 10_000);
         assert!((5..=25).contains(&first), "{first}");
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reward_is_enough_to_begin_again() {
+    fn one_success_is_enough_to_start_spinning_again() {
         let mut wait = AdaptiveWait::new(true);
         tries(&mut wait, 10_000);
         while wait.spin_time().is_none() {}
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sleep_ends_the_trying_at_once() {
+    fn a_long_sleep_ends_the_spinning_at_once() {
         let mut wait = AdaptiveWait::new(true);
         assert!(wait.spin_time().is_some());
         wait.failed(Duration::from_millis(5));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_it_never_stays_awake() {
+    fn a_disabled_adaptive_wait_never_spins() {
         let mut wait = AdaptiveWait::new(false);
         assert_eq!(tries(&mut wait, 100), 0);
     }

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::transport::flusher;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::Outbox;
-use crate::transport::outgoing::{OutgoingFrame, QueuedFrame};
+use crate::transport::outgoing::{HandleSlots, OutgoingFrame};
 use crate::transport::socket_io::{self, Read};
 use ::tokio::io::unix::AsyncFd;
 use serde::{Serialize, de::DeserializeOwned};
@@ -58,7 +58,7 @@ impl<S, R> Channel<S, R> {
 
 impl<S, R> AsyncChannel<S, R> {
     fn io(&self) -> &AsyncFd<OwnedFd> {
-        self.io.as_ref().expect("an end in use has its socket")
+        self.io.as_ref().expect("an endpoint in use has its socket")
     }
 
     /// Sends `value`. Waits while the peer does not read.
@@ -70,28 +70,31 @@ impl<S, R> AsyncChannel<S, R> {
     where
         S: Serialize,
     {
-        let queued = match self.queue(&value) {
-            Ok(queued) => queued,
+        // The frame is queued before the first await, so dropping the future cannot cut it.
+        let slots = match self.queue(&value) {
+            Ok(slots) => slots,
             Err(error) => return Err(SendError { value, error }),
         };
         match self.flush().await {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.closed = true;
-                queued.reclaim(&mut self.outbox);
+                slots.reclaim(&mut self.outbox);
                 Err(SendError { value, error })
             }
         }
     }
 
-    fn queue(&mut self, value: &S) -> Result<QueuedFrame, Error>
+    fn queue(&mut self, value: &S) -> Result<HandleSlots, Error>
     where
         S: Serialize,
     {
         if self.closed {
             return Err(Error::Closed);
         }
-        OutgoingFrame::encode(value, Kind::Message, &self.options)?.queue(&mut self.outbox)
+        let mut frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
+        frame.queue(&mut self.outbox)?;
+        Ok(frame.slots)
     }
 
     /// Writes the queue. Waits while the peer does not read.
@@ -104,12 +107,14 @@ impl<S, R> AsyncChannel<S, R> {
             return Err(Error::Closed);
         }
         while !self.outbox.is_empty() {
-            let io = self.io.as_ref().expect("an end in use has its socket");
+            let io = self.io.as_ref().expect("an endpoint in use has its socket");
             let outbox = &mut self.outbox;
             let mut ready = io.writable().await.map_err(|error| Error::Os("epoll_wait", error))?;
             match ready.try_io(|io| socket_io::write(io.get_ref().as_fd(), outbox, false)) {
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(error)) if socket_io::is_transient(&error) => {
+                    // Readiness stays set, because the socket is writable and only the kernel is
+                    // short.
                     drop(ready);
                     ::tokio::task::yield_now().await;
                 }
@@ -144,7 +149,7 @@ impl<S, R> AsyncChannel<S, R> {
                 }
             }
             self.inbox.recycle_buffer();
-            let io = self.io.as_ref().expect("an end in use has its socket");
+            let io = self.io.as_ref().expect("an endpoint in use has its socket");
             let inbox = &mut self.inbox;
             let mut ready = io.readable().await.map_err(|error| Error::Os("epoll_wait", error))?;
             inbox.take_buffer();
@@ -190,13 +195,13 @@ impl<S, R> fmt::Debug for AsyncChannel<S, R> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn an_asynchronous_end_may_move_between_threads() {
+    fn an_asynchronous_endpoint_may_move_between_threads() {
         fn check<T: Send + Sync>() {}
         check::<super::AsyncChannel<u8, std::cell::RefCell<u8>>>();
     }
 
     #[test]
-    fn asynchronous_ends_talk_to_each_other_and_to_blocking_ones() {
+    fn asynchronous_endpoints_exchange_messages_with_blocking_ones() {
         let runtime = ::tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let (a, b) = crate::channel::<crate::Blob, u32>().unwrap();
@@ -228,7 +233,7 @@ mod tests {
             let (a, b) = crate::channel::<crate::Blob, u32>().unwrap();
             let mut a = a.into_async().unwrap();
             let lengths = [5_000_000, 7];
-            assert!(!once(a.recv()), "nothing has come");
+            assert!(!once(a.recv()), "nothing has arrived");
             assert!(!once(a.send(crate::Blob::from(vec![1; lengths[0]]))), "the socket is full");
             let blocking = std::thread::spawn(move || {
                 b.send(1).unwrap();

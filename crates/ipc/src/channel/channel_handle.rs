@@ -96,6 +96,7 @@ impl<S, R> ChannelHandle<S, R> {
     /// `InvalidInput` when the endpoint has sent or received already, which the variable cannot
     /// express.
     pub fn into_env(self, number: u32) -> io::Result<(OwnedFd, String)> {
+        // The child would send a second handshake, and the peer would refuse it.
         if self.handshake_sent || self.handshake_received {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -128,6 +129,7 @@ impl<S, R> Channel<S, R> {
     pub fn from_env(name: &str, options: Options) -> Result<Channel<S, R>, Error> {
         let text = env::var(name).map_err(|_| Error::NotAChannel("the variable is not set"))?;
         let (number, inode, codec) = parse(&text)?;
+        // The inode guards against a number that was closed and used again since the announcement.
         let socket = sys::fd::take_inherited(number, inode)
             .map_err(|_| Error::NotAChannel("the descriptor is not the announced one"))?;
         Channel::from_fd(socket, Options { serialization: codec, ..options })
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn announcements_that_make_no_sense_are_refused() {
+    fn malformed_announcements_are_refused() {
         for text in [
             "",
             "5",
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_end_moves_with_what_it_has_learned_and_a_busy_one_stays() {
+    fn a_used_endpoint_moves_with_its_handshake_state_and_a_busy_one_stays() {
         let (a, b) = crate::channel::<u8, u8>().unwrap();
         a.send(1).unwrap();
         b.send(2).unwrap();
@@ -194,5 +196,17 @@ mod tests {
         assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (4, 3));
         a.feed(5).unwrap();
         assert!(a.into_handle().is_err());
+    }
+
+    #[test]
+    fn the_field_names_of_a_handle_in_json_do_not_change() {
+        let options = Options { serialization: Serialization::Json, ..Options::default() };
+        let (a, b) = crate::channel_with::<ChannelHandle<u8, u8>, ()>(&options).unwrap();
+        let (moved, _peer) = crate::channel::<u8, u8>().unwrap();
+        a.send(moved.into_handle().unwrap()).unwrap();
+        let message = b.recv_message().unwrap();
+        let expected =
+            br#"{"socket":0,"codec":1,"tag":"","greeted":false,"heard":false,"types":null}"#;
+        assert_eq!(message.bytes(), expected);
     }
 }

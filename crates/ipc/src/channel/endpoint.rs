@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().expect("an end in use has its socket").as_fd()
+        self.socket.as_ref().expect("an endpoint in use has its socket").as_fd()
     }
 
     pub(crate) fn sending(&self) -> MutexGuard<'_, Sending> {
@@ -117,11 +117,14 @@ impl Endpoint {
     }
 
     fn try_send<T: Serialize>(&self, value: &T, mode: SendMode) -> Result<(), Error> {
-        let frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
+        // Encoding comes before the lock, so that a long value does not delay other senders.
+        let mut frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
         let mut sending = self.sending();
         let waiting = sending.outbox.bytes();
         if mode == SendMode::Try && self.options.is_too_much(waiting, frame.length(), Kind::Message)
         {
+            // The socket may have room again since the last call, in which case the queue empties
+            // here.
             match self.flush_some(&mut sending)? {
                 Flush::Done => {}
                 Flush::Full | Flush::Shortage => return Err(Error::Full),
@@ -135,16 +138,16 @@ impl Endpoint {
                 scm::send_owned(self.fd(), &bytes, handles, wait).unwrap_or(0)
             }
         };
-        let Some(queued) = frame.write_or_queue(&mut sending.outbox, write)? else {
+        if !frame.write_or_queue(&mut sending.outbox, write)? {
             return Ok(());
-        };
+        }
         let result = match mode {
             SendMode::Send => self.flush_all(&mut sending),
             SendMode::Try => self.flush_some(&mut sending).map(drop),
             SendMode::Feed if sending.outbox.bytes() < FEED_BYTES => return Ok(()),
             SendMode::Feed => self.flush_all(&mut sending),
         };
-        result.inspect_err(|_| queued.reclaim(&mut sending.outbox))
+        result.inspect_err(|_| frame.slots.reclaim(&mut sending.outbox))
     }
 
     /// Writes the whole queue. Sleeps while the peer does not read.
@@ -295,6 +298,7 @@ impl Endpoint {
                 Some(Frame { kind: Kind::Internal, .. }) => {}
                 Some(frame) => {
                     let taken = take(frame);
+                    // Another whole message would lie in the buffer, which therefore stays.
                     if !receiving.inbox.decoder().is_ready() {
                         receiving.inbox.recycle_buffer();
                     }
@@ -311,6 +315,7 @@ impl Endpoint {
             self.read(receiving, true)?;
             return Ok(());
         };
+        // A message that has arrived meanwhile says nothing about spinning.
         if self.read(receiving, false)? {
             return Ok(());
         }
@@ -385,6 +390,7 @@ impl Endpoint {
     /// it closed.
     #[inline]
     fn flush_if_free(&self) -> Flush {
+        // A receiver must not wait for a sender that sleeps in a write.
         let Ok(mut sending) = self.sending.try_lock() else { return Flush::Done };
         if sending.outbox.is_empty() || !self.is_connected() {
             return Flush::Done;
@@ -394,6 +400,7 @@ impl Endpoint {
 
     /// Takes the endpoint apart, or returns `None` when another half of it is in use.
     pub(crate) fn into_parts(this: Arc<Endpoint>) -> Option<EndpointParts> {
+        // Each half holds a clone, so this succeeds only for the last owner.
         let mut end = Arc::into_inner(this)?;
         let socket = end.socket.take()?;
         let outbox = std::mem::replace(&mut end.sending().outbox, Outbox::new());
@@ -418,6 +425,7 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         let Some(socket) = self.socket.take() else { return };
         let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
+        // A lone handshake is no message, and the peer needs none from an endpoint that is gone.
         if self.is_connected() && outbox.frames() > 0 {
             flusher::flush_and_close(
                 socket,
@@ -434,7 +442,7 @@ enum Flush {
     Done,
     /// The socket is full: the peer must read first.
     Full,
-    /// The kernel lacks a resource, and no readiness tells when it is available again.
+    /// The kernel lacks a resource, and no readiness reports when it is available again.
     Shortage,
 }
 
@@ -466,7 +474,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     }
 }
 
-/// Sleeps for a moment, because no readiness tells the end of a shortage.
+/// Sleeps for a moment, because no readiness reports the end of a shortage.
 fn wait_a_little() {
     std::thread::sleep(SHORTAGE);
 }

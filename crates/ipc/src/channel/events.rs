@@ -163,10 +163,10 @@ impl<S, R> Channel<S, R> {
     ///
     /// ```
     /// let (a, b) = ipc::channel::<String, u32>()?;
-    /// let (sender, heard) = std::sync::mpsc::channel();
-    /// let sender = a.on_message(move |message| sender.send(message.unwrap()).unwrap())?;
+    /// let (copies, received) = std::sync::mpsc::channel();
+    /// let sender = a.on_message(move |message| copies.send(message.unwrap()).unwrap())?;
     /// b.send(7)?;
-    /// assert_eq!(heard.recv()?, 7);
+    /// assert_eq!(received.recv()?, 7);
     /// sender.send("thanks".to_owned())?;
     /// assert_eq!(b.recv()?, "thanks");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -182,11 +182,11 @@ impl<S, R> Channel<S, R> {
     where
         R: DeserializeOwned,
     {
-        let call = reactor::callback::each(move |news: Result<Message, Error>| {
-            call(news.and_then(Message::decode));
+        let call = reactor::callback::each(move |result: Result<Message, Error>| {
+            call(result.and_then(Message::decode));
         });
         let link = self.into_link(move |event| {
-            let news = match event {
+            let result = match event {
                 LinkEvent::Message(message) => Ok(message),
                 LinkEvent::Disconnect { error: Some(error), .. } => Err(error),
                 LinkEvent::Disconnect { undelivered, .. } if undelivered > 0 => {
@@ -198,7 +198,7 @@ impl<S, R> Channel<S, R> {
                 | LinkEvent::PeerGone
                 | LinkEvent::Acknowledged { .. } => return,
             };
-            call(news);
+            call(result);
         })?;
         Ok(LinkSender { link, kind: PhantomData })
     }
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn callbacks_get_every_message_in_order_and_errors_as_values() {
         let (a, b) = crate::channel::<(), u8>().unwrap();
-        let (sender, heard) = crossbeam_channel::unbounded();
-        let _sender = a.on_message(move |message| sender.send(message.ok()).unwrap()).unwrap();
+        let (copies, received) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| copies.send(message.ok()).unwrap()).unwrap();
         // The peer sends one message of another type in between.
         let peer = b.into_link(|_| {}).unwrap();
         for number in 0..100_u8 {
@@ -222,24 +222,24 @@ mod tests {
         peer.send(100_u8).unwrap();
         drop(peer);
         let expected: Vec<_> = (0..100).map(Some).chain([None, Some(100)]).collect();
-        assert_eq!(heard.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(received.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn the_last_callback_says_what_ended_the_channel() {
+    fn the_last_callback_gets_the_error_that_closed_the_channel() {
         let (ours, theirs) = sys::socket::pair_stream().unwrap();
         let a = Channel::<(), u8>::from_fd(ours, crate::Options::default()).unwrap();
-        let (sender, heard) = crossbeam_channel::unbounded();
-        let _sender = a.on_message(move |message| sender.send(message).unwrap()).unwrap();
+        let (copies, received) = crossbeam_channel::unbounded();
+        let _sender = a.on_message(move |message| copies.send(message).unwrap()).unwrap();
         let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
         let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
         b.send(1).unwrap();
-        let all: Vec<_> = heard.iter().collect();
+        let all: Vec<_> = received.iter().collect();
         assert!(matches!(all.as_slice(), [Err(Error::Mismatch { .. })]), "{all:?}");
     }
 
     #[test]
-    fn an_incoming_message_may_be_decoded_as_something_else() {
+    fn a_typed_message_may_be_decoded_as_another_type() {
         let (b, a) = crate::channel::<u32, ()>().unwrap();
         let (_sender, events) = a.events().unwrap();
         b.send(7).unwrap();

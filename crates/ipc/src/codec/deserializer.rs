@@ -186,6 +186,7 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let index = u32::deserialize(self.inner)?;
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
+        // A size over the limit must not be mapped at all: mapping reserves address space.
         let mapping = shared_memory::map(fd.as_fd(), self.context.mapped_bytes_max);
         let number = shared_memory::INCOMING.insert((fd, mapping.map_err(D::Error::custom)?));
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
@@ -216,7 +217,7 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
 }
 
 fn did_not_come<E: serde::de::Error>() -> E {
-    E::custom("a handle that did not come, or was taken before")
+    E::custom("a handle that did not arrive, or was already taken")
 }
 
 enum Bulk<'de> {

@@ -116,6 +116,7 @@ struct Nested<'o, 'v, T: ?Sized> {
 impl<T: Serialize + ?Sized> Serialize for Nested<'_, '_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
+        // Recursion must end before the stack does.
         if self.depth > NESTING_MAX {
             return Err(S::Error::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::frame::{HEADER_BYTES, Kind};
 use crate::options::Options;
-use crate::transport::outgoing::{OutgoingFrame, take_handles};
+use crate::transport::outgoing::OutgoingFrame;
 use crate::{Blob, Handle};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ fn bytes_behind_the_value_are_refused() {
 }
 
 #[test]
-fn the_ceiling_is_kept_in_one_pass() {
+fn the_limit_is_kept_in_one_pass() {
     let small = Options { frame_bytes_max: 100, ..Options::default() };
     let value = "x".repeat(92);
     assert!(encode(&value, &small).is_ok());
@@ -269,7 +269,7 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
             let all = options(serialization);
             let sent = encode(&make(Handle::new(a)), &all);
             if let Ok(OutgoingFrame { mut encoded, slots }) = sent {
-                let fds = take_handles(&slots).unwrap();
+                let fds = slots.take().unwrap();
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
                 let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
@@ -301,11 +301,11 @@ struct MaybeHandle {
 /// serde buffers nothing here, because the tag comes first.
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
-fn a_handle_beside_its_tag_or_in_a_field_that_may_be_left_out_arrives() {
+fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
     fn through<T: Serialize + DeserializeOwned>(value: &T, serialization: Serialization) -> T {
         let all = options(serialization);
         let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
-        let fds = take_handles(&slots).unwrap();
+        let fds = slots.take().unwrap();
         let bytes = encoded.inline.split_off(HEADER_BYTES);
         decode(serialization, &bytes, None, fds, 0).unwrap()
     }
@@ -330,7 +330,7 @@ fn a_handle_is_taken_once() {
     let handle = Handle::new(a);
     let all = options(Serialization::Bincode);
     let OutgoingFrame { slots, .. } = encode(&(&handle, &handle), &all).unwrap();
-    let refused = take_handles(&slots).unwrap_err();
+    let refused = slots.take().unwrap_err();
     assert!(refused.to_string().contains("already sent"), "{refused}");
     assert!(!handle.is_sent(), "all handles or none");
     // The receiving side gets the same index twice.
@@ -343,7 +343,7 @@ fn a_handle_is_taken_once() {
         vec![a],
         0,
     );
-    assert!(twice.unwrap_err().to_string().contains("taken before"));
+    assert!(twice.unwrap_err().to_string().contains("already taken"));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_frame_is_its_header_and_its_payload() {
 }
 
 #[test]
-fn every_violation_is_named() {
+fn every_broken_rule_is_named() {
     let huge = [1, 2, 0, 0, 255, 255, 255, 255];
     let over = FrameError::Length { announced: u64::from(u32::MAX), max: 1 << 20 };
     check(&huge, &[], Err(over));
@@ -149,7 +149,7 @@ fn bytes_one_at_a_time_make_the_same_frames() {
 }
 
 #[test]
-fn what_can_be_cut_out_is_told_beforehand() {
+fn is_ready_predicts_the_next_frame_or_error() {
     let mut decoder = Decoder::<u32>::new(LIMITS);
     assert!(!decoder.is_ready());
     let two = [frame(Kind::Message, b"one", 0), frame(Kind::Message, b"two", 0)].concat();
@@ -165,16 +165,16 @@ fn what_can_be_cut_out_is_told_beforehand() {
 }
 
 #[test]
-fn a_lent_buffer_is_given_back_and_only_the_rest_is_kept() {
+fn a_taken_buffer_is_recycled_and_only_the_rest_is_kept() {
     let bytes = [frame(Kind::Message, b"whole", 0), frame(Kind::Message, b"half", 0)].concat();
     let mut decoder = Decoder::<u32>::new(LIMITS);
     let mut seen = Vec::new();
     drop(decoder.swap_buffer(Vec::with_capacity(READ_BYTES)));
     feed(&mut decoder, &bytes[..20], &mut seen).unwrap();
-    let scratch = decoder.swap_buffer(Vec::new());
-    assert!(scratch.capacity() >= READ_BYTES);
+    let buffer = decoder.swap_buffer(Vec::new());
+    assert!(buffer.capacity() >= READ_BYTES);
     assert!(decoder.buffer.capacity() <= 16);
-    drop(decoder.swap_buffer(scratch));
+    drop(decoder.swap_buffer(buffer));
     feed(&mut decoder, &bytes[20..], &mut seen).unwrap();
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[1].1, b"half");

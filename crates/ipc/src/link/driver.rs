@@ -181,6 +181,7 @@ impl<I: Protocol> Driver<I> {
             if !self.writable {
                 return Ok(true);
             }
+            // Other channels on the loop get their turn.
             if budget == 0 {
                 turn.again();
                 return Ok(true);
@@ -244,6 +245,7 @@ impl<I: Protocol> Driver<I> {
             return Some(queue.phase == Phase::Open || !queue.ack_window.is_idle());
         }
         queue.loop_writes = true;
+        // The empty queue moves the other way, so its memory is used again.
         std::mem::swap(&mut queue.outbox, &mut self.writing);
         self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
         None
@@ -267,6 +269,7 @@ impl<I: Protocol> Driver<I> {
         let mut budget = BYTES_PER_TURN;
         loop {
             self.protocol.deliver(&self.shared, &mut self.sink)?;
+            // The credit wakes the loop when messages have been taken.
             if !self.shared.credit.may_read() {
                 return Ok(true);
             }
@@ -302,6 +305,7 @@ impl<I: Protocol> Driver<I> {
         let mut queue = self.shared.queue();
         let undelivered = self.writing.clear() + queue.outbox.clear() + queue.ack_window.clear();
         queue.phase = Phase::Closed;
+        // Clones of the link outlive the channel, and must not keep its descriptor open.
         queue.socket = None;
         queue.pending = None;
         drop(queue);
@@ -309,6 +313,7 @@ impl<I: Protocol> Driver<I> {
         let _ = turn.deregister(self.socket.as_fd());
         // The peer sees the end of the stream even when another process has inherited the socket.
         let _ = sys::socket::shutdown_both(self.socket.as_fd());
+        // The descriptor is deregistered and the lock is free, so the sink may call the link.
         (self.sink)(LinkEvent::Disconnect { undelivered, error });
         turn.remove();
     }

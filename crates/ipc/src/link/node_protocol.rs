@@ -187,6 +187,7 @@ impl driver::Protocol for NodeProtocol {
     }
 
     fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
+        // The state is read once, so that events of one call are either all emitted or all held.
         let resumed = shared.queue().reads;
         if resumed {
             self.held_events.drain(..).for_each(&mut *sink);

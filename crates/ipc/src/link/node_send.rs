@@ -21,6 +21,7 @@ pub(crate) fn send<T: Serialize>(
 ) -> Result<bool, SendError<T>> {
     let origin = if kind == Kind::Internal { Origin::Internal } else { Origin::User };
     let sent = encode(shared, &value, None, origin).and_then(|frame| {
+        // Encoding comes before the lock, so that a long value delays neither senders nor the loop.
         let queue = shared.open_queue(frame.len(), kind)?;
         Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
     });

@@ -11,7 +11,7 @@ fn pair<S, R>(options: &Options) -> (Link, Receiver<LinkEvent>, Channel<S, R>) {
     let (a, b) = sys::socket::pair_stream().unwrap();
     let (sender, events) = unbounded();
     let link = Link::start(a, options.clone(), move |event| drop(sender.send(event))).unwrap();
-    (link, events, Channel::over(b, options.clone()))
+    (link, events, Channel::from_socket(b, options.clone()))
 }
 
 fn message<T: serde::de::DeserializeOwned>(events: &Receiver<LinkEvent>) -> T {
@@ -91,7 +91,7 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value
     };
     assert!(matches!(full.error, Error::Full));
     assert_eq!(full.value.len(), 100_000);
-    assert!(high > 10, "the high-water mark was told before the bound: {high}");
+    assert!(high > 10, "the high-water mark is reported before the limit: {high}");
     assert!(link.queued_bytes() <= Options::default().queued_bytes_max);
     drop(peer);
     let (undelivered, error) = disconnect(&events);
@@ -99,7 +99,7 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value
 }
 
 #[test]
-fn a_full_queue_has_room_for_what_the_crates_above_say_but_not_for_ever() {
+fn a_full_queue_has_limited_room_for_internal_messages() {
     let options = Options { frame_bytes_max: 200_000, ..Options::default() };
     let (link, events, peer) = pair::<(), Blob>(&options);
     let fill = || while link.send(Blob::from(vec![0; 100_000])).is_ok() {};
@@ -118,7 +118,7 @@ fn a_full_queue_has_room_for_what_the_crates_above_say_but_not_for_ever() {
 }
 
 #[test]
-fn one_long_message_leaves_room_for_what_the_crates_above_say() {
+fn one_long_message_leaves_room_for_internal_messages() {
     let (link, events, peer) = pair::<Blob, Blob>(&Options::default());
     link.send(Blob::from(vec![0; 16 << 20])).unwrap();
     link.send(Blob::from(vec![0])).unwrap_err();
@@ -129,7 +129,7 @@ fn one_long_message_leaves_room_for_what_the_crates_above_say() {
 }
 
 #[test]
-fn internal_messages_are_told_apart_and_never_reach_a_user() {
+fn internal_messages_have_their_own_event_and_never_reach_a_user() {
     let (link, events, peer) = pair::<u32, u32>(&Options::default());
     link.send_internal("control").unwrap();
     link.send(7_u32).unwrap();
@@ -144,7 +144,7 @@ fn internal_messages_are_told_apart_and_never_reach_a_user() {
 }
 
 #[test]
-fn unread_messages_hold_the_peer_back_and_taken_ones_let_it_go_on() {
+fn unread_messages_pause_reading_and_taken_ones_resume_it() {
     let options = Options { unread_bytes_max: 100_000, ..Options::default() };
     let (_link, events, peer) = pair::<Vec<u8>, ()>(&options);
     let sent = std::thread::spawn(move || {
@@ -169,7 +169,7 @@ fn unread_messages_hold_the_peer_back_and_taken_ones_let_it_go_on() {
 }
 
 #[test]
-fn unread_handles_hold_the_peer_back() {
+fn unread_handles_pause_reading() {
     let options = Options { unread_handles_max: 8, ..Options::default() };
     let (_link, events, peer) = pair::<Handle<OwnedFd>, ()>(&options);
     for _ in 0..40 {
@@ -193,7 +193,7 @@ fn a_paused_link_reads_nothing_before_it_is_resumed() {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
     let link = Link::start_paused(a, Options::default(), sink).unwrap();
-    let peer = Channel::<u32, u32>::over(b, Options::default());
+    let peer = Channel::<u32, u32>::from_socket(b, Options::default());
     peer.send(1).unwrap();
     link.send(2_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 2);
@@ -211,7 +211,7 @@ fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
     let sink = move |event| drop(sender.send(event));
     let _link = Link::start(a, Options::default(), sink).unwrap();
     let other = Options { serialization: crate::Serialization::Json, ..Options::default() };
-    let peer = Channel::<u32, u32>::over(b, other);
+    let peer = Channel::<u32, u32>::from_socket(b, other);
     peer.send(1).unwrap();
     let (_, error) = disconnect(&events);
     let text = error.unwrap().to_string();
@@ -220,14 +220,14 @@ fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
 }
 
 #[test]
-fn what_is_no_unix_stream_is_refused() {
+fn a_descriptor_that_is_no_unix_stream_is_refused() {
     let (a, _b) = sys::socket::pair_seqpacket().unwrap();
     let refused = Link::start(a, Options::default(), |_| {}).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));
 }
 
 #[test]
-fn an_end_with_messages_already_read_moves_to_the_loop_without_losing_one() {
+fn an_endpoint_with_messages_already_read_moves_to_the_loop_without_losing_one() {
     let (a, b) = channel::<u32, u32>().unwrap();
     for number in 0..100 {
         a.feed(number).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A frame may carry one handle. While `window` handles are not acknowledged, further frames are
 //! held in order, and an acknowledgement releases them. A socket that the peer rejected for lack of
-//! a descriptor number is sent retry unchanged, up to [`RETRIES_MAX`] times and each time after a
+//! a descriptor number is sent again unchanged, up to [`RETRIES_MAX`] times and each time after a
 //! longer pause; no frame overtakes it meanwhile. Acknowledgements that nothing waits for change
 //! nothing.
 //!
@@ -12,7 +12,7 @@ use crate::buffers::FrameBuffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The number of attempts to send a rejected socket retry.
+/// The number of attempts to send a rejected socket again.
 pub(crate) const RETRIES_MAX: u32 = 3;
 
 /// The pause before the first attempt; each further pause is ten times as long.
@@ -49,7 +49,7 @@ pub(crate) enum AckOutcome {
     Unexpected,
     /// The handle has arrived, or is lost.
     Finished { ticket: Option<u64>, taken: bool },
-    /// The handle is sent retry at the time that [`AckWindow::deadline`] returns.
+    /// The handle is sent again at the time that [`AckWindow::deadline`] returns.
     Retry,
 }
 
@@ -104,6 +104,7 @@ impl<H> AckWindow<H> {
 
     /// Handles the peer's acknowledgement of the handle that was sent first.
     pub(crate) fn acknowledged(&mut self, taken: bool, now: Instant) -> AckOutcome {
+        // Node acknowledges handles in the order in which they arrive.
         let Some(mut first) = self.in_flight.pop_front() else { return AckOutcome::Unexpected };
         let ticket = first.ticket;
         let may_retry = first.retry_copy.is_some() && first.retries < RETRIES_MAX;
@@ -121,7 +122,7 @@ impl<H> AckWindow<H> {
         self.retry.as_ref().map(|(at, _)| *at)
     }
 
-    /// Returns the frame that is to be sent retry at `now`.
+    /// Returns the frame that is to be sent again at `now`.
     ///
     /// `try_clone` makes a descriptor for the frame. If that fails, this retry is the last one.
     pub(crate) fn due(
@@ -132,17 +133,17 @@ impl<H> AckWindow<H> {
         if self.deadline().is_none_or(|at| at > now) {
             return None;
         }
-        let (_, mut retry) = self.retry.take()?;
-        let (frame, retry_copy) = retry.retry_copy.take()?;
+        let (_, mut in_flight) = self.retry.take()?;
+        let (frame, retry_copy) = in_flight.retry_copy.take()?;
         // The last retry sends the copy itself.
-        let handle = match (retry.retries < RETRIES_MAX, try_clone(&retry_copy)) {
+        let handle = match (in_flight.retries < RETRIES_MAX, try_clone(&retry_copy)) {
             (true, Some(handle)) => {
-                retry.retry_copy = Some((frame.clone(), retry_copy));
+                in_flight.retry_copy = Some((frame.clone(), retry_copy));
                 handle
             }
             _ => retry_copy,
         };
-        self.in_flight.push_back(retry);
+        self.in_flight.push_back(in_flight);
         Some(ReadyFrame { frame, handle: Some(handle) })
     }
 

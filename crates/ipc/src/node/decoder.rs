@@ -95,6 +95,7 @@ impl<H> NodeDecoder<H> {
 
     /// Records the handles that one read brought, and whether others were lost with it.
     pub(crate) fn arrived(&mut self, handles: impl IntoIterator<Item = H>, lost: bool) {
+        // A peer that attaches descriptors to no frame must not exhaust those of this process.
         let room = HANDLES_WAITING_MAX.saturating_sub(self.handles.len());
         self.handles.extend(handles.into_iter().take(room).map(Arrival::Handle));
         if lost && self.handles.len() < HANDLES_WAITING_MAX {

@@ -44,7 +44,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     if context.slots.borrow().is_empty() {
         return Ok(());
     }
-    let why = "a handle goes to Node beside its message, not inside: send it with_handle";
+    let why = "a handle is attached to a message for Node, not inside it: use send_with_handle";
     Err(Error::Encode(why.into()))
 }
 

@@ -103,7 +103,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_server_is_told_once_when_its_last_connection_has_closed() {
+    fn a_server_is_notified_once_when_its_last_connection_has_closed() {
         let open = RefCell::new(HashSet::from([1, 2, 3]));
         let is_open = |socket: &u32| open.borrow().contains(socket);
         let now = Instant::now();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_have_closed_are_forgotten() {
+    fn closed_connections_are_removed() {
         let mut connections = ServerConnections::new();
         for socket in 0..if cfg!(miri) { 300 } else { 10_000_u32 } {
             connections.add("a".into(), socket, |open| *open + 5 > socket);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const SOCKET: Token = Token(0);
 
-/// The pause before a write is tried again after a shortage, of which no readiness tells the end.
+/// The pause before a write is tried again after a shortage, whose end no readiness reports.
 pub(crate) const RETRY: Duration = Duration::from_millis(2);
 
 /// Writes `outbox` to `socket` on the loop, and then closes the socket. Does not wait.
@@ -91,12 +91,14 @@ impl Drop for PendingFlush {
 
 /// Runs at a normal exit of the process, while the loop still runs.
 fn wait_for_all() {
+    // An exit on the loop cannot wait for the loop, which does the writing.
     if reactor::on_loop() {
         return;
     }
     let start = Instant::now();
     let mut waiters = waiters();
     while waiters.pending > 0 {
+        // A peer that does not read must not keep the process alive.
         let Some(left) = waiters.longest.checked_sub(start.elapsed()) else { return };
         waiters = CHANGED.wait_timeout(waiters, left).unwrap_or_else(PoisonError::into_inner).0;
     }

@@ -205,6 +205,7 @@ impl<H> Outbox<H> {
             self.front_written = 0;
             if let Some(Chunk { body: Body::Joined(mut used), .. }) = self.chunks.pop_front() {
                 used.clear();
+                // The next chunk uses the memory of the longest one, within a limit.
                 if used.capacity() > self.recycled.capacity() && used.capacity() <= 2 * CHUNK_BYTES
                 {
                     self.recycled = used;
@@ -236,6 +237,7 @@ impl<H> Outbox<H> {
     pub(crate) fn reclaim_last(&mut self, count: usize) -> Vec<H> {
         let mut handles: Vec<H> = self.chunks.drain(..).flat_map(|chunk| chunk.handles).collect();
         self.clear();
+        // Handles lie in the order of their frames, so the last ones belong to the last frame.
         handles.split_off(handles.len().saturating_sub(count))
     }
 

@@ -15,19 +15,16 @@ use serde::Serialize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// An encoded frame that is not queued yet. The handles are still in the value.
+/// An encoded frame, whose handles are in the value until the frame is queued.
 #[derive(Debug)]
 pub(crate) struct OutgoingFrame {
     pub(crate) encoded: Encoded,
-    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) slots: HandleSlots,
 }
 
-/// The frame that was queued last, for a sender that may have to undo the send.
+/// The places of a message's handles in its value.
 #[derive(Debug)]
-#[must_use]
-pub(crate) struct QueuedFrame {
-    slots: Vec<Arc<Slot>>,
-}
+pub(crate) struct HandleSlots(Vec<Arc<Slot>>);
 
 impl OutgoingFrame {
     /// Encodes `value` into a frame within the limits of `options`.
@@ -47,6 +44,7 @@ impl OutgoingFrame {
         let Extracted { slots, pieces } =
             codec::encode(value, options.serialization, &mut encoded.inline, max)?;
         encoded.pieces = pieces;
+        // The codec has checked the inline bytes, but not the long pieces.
         if encoded.length() - HEADER_BYTES > max {
             return Err(Error::TooLong { max });
         }
@@ -54,7 +52,7 @@ impl OutgoingFrame {
             return Err(Error::TooManyHandles { count: slots.len(), max: limits.handles_max });
         }
         encoded.finish(kind, slots.len());
-        Ok(OutgoingFrame { encoded, slots })
+        Ok(OutgoingFrame { encoded, slots: HandleSlots(slots) })
     }
 
     /// Returns the length of the whole frame, in bytes.
@@ -70,76 +68,76 @@ impl OutgoingFrame {
     /// [`Error::Encode`] when a handle of the value was sent before. The other handles stay in the
     /// value.
     #[inline]
-    pub(crate) fn queue(mut self, outbox: &mut Outbox<OwnedFd>) -> Result<QueuedFrame, Error> {
-        let handles = take_handles(&self.slots)?;
+    pub(crate) fn queue(&mut self, outbox: &mut Outbox<OwnedFd>) -> Result<(), Error> {
+        let handles = self.slots.take()?;
         outbox.enqueue(&mut self.encoded, handles);
-        Ok(QueuedFrame { slots: self.slots })
+        Ok(())
     }
 
     /// Moves the handles out of the value, and queues the part of the frame that `write` does not
-    /// write.
+    /// write. Returns whether anything was queued.
     ///
     /// `write` is called only when no frame is queued before this one, and returns the number of
     /// bytes that it has written from the encoding buffer, which saves the copy into the queue. A
-    /// frame with long pieces is not contiguous and is always queued. `None` means that nothing is
-    /// left to write.
+    /// frame with long pieces is not contiguous and is always queued.
     ///
     /// # Errors
     ///
     /// As [`queue`](OutgoingFrame::queue).
     #[inline]
     pub(crate) fn write_or_queue(
-        mut self,
+        &mut self,
         outbox: &mut Outbox<OwnedFd>,
         write: impl FnOnce(&[u8], &[OwnedFd]) -> usize,
-    ) -> Result<Option<QueuedFrame>, Error> {
-        if !outbox.is_empty() || !self.encoded.pieces.is_empty() {
-            return self.queue(outbox).map(Some);
-        }
-        let handles = take_handles(&self.slots)?;
-        let written = write(&self.encoded.inline, &handles);
-        if written == self.encoded.inline.len() {
-            return Ok(None);
+    ) -> Result<bool, Error> {
+        let handles = self.slots.take()?;
+        let mut written = 0;
+        if outbox.is_empty() && self.encoded.pieces.is_empty() {
+            written = write(&self.encoded.inline, &handles);
+            if written == self.encoded.inline.len() {
+                return Ok(false);
+            }
         }
         outbox.enqueue(&mut self.encoded, handles);
         outbox.written(written);
-        Ok(Some(QueuedFrame { slots: self.slots }))
+        Ok(true)
     }
 }
 
-impl QueuedFrame {
-    /// Puts the handles back into the value, after the channel broke while this frame was sent.
+impl HandleSlots {
+    /// Takes the handles out of the value: all of them, or none.
+    #[inline]
+    pub(crate) fn take(&self) -> Result<Vec<OwnedFd>, Error> {
+        if self.0.is_empty() { Ok(Vec::new()) } else { self.take_all() }
+    }
+
+    fn take_all(&self) -> Result<Vec<OwnedFd>, Error> {
+        let mut taken = Vec::with_capacity(self.0.len());
+        for slot in &self.0 {
+            match slot.take() {
+                Some(fd) => taken.push(fd),
+                None => {
+                    // A handle occurs twice in the value, or another message has taken it.
+                    self.put_back(taken);
+                    return Err(Error::Encode("a handle that was already sent".into()));
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Puts the handles back into the value, after the channel broke while its frame was sent.
     ///
     /// Clears `outbox`, in which the frame must be the last one.
     #[cold]
-    pub(crate) fn reclaim(self, outbox: &mut Outbox<OwnedFd>) {
-        put_back(&self.slots, outbox.reclaim_last(self.slots.len()));
+    pub(crate) fn reclaim(&self, outbox: &mut Outbox<OwnedFd>) {
+        self.put_back(outbox.reclaim_last(self.0.len()));
     }
-}
 
-/// Takes the handles out of their slots: all of them, or none.
-#[inline]
-pub(crate) fn take_handles(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
-    if slots.is_empty() { Ok(Vec::new()) } else { take_all(slots) }
-}
-
-fn take_all(slots: &[Arc<Slot>]) -> Result<Vec<OwnedFd>, Error> {
-    let mut taken = Vec::with_capacity(slots.len());
-    for slot in slots {
-        match slot.take() {
-            Some(fd) => taken.push(fd),
-            None => {
-                put_back(slots, taken);
-                return Err(Error::Encode("a handle that was already sent".into()));
-            }
+    fn put_back(&self, fds: Vec<OwnedFd>) {
+        for (slot, fd) in self.0.iter().zip(fds) {
+            slot.restore(fd);
         }
-    }
-    Ok(taken)
-}
-
-fn put_back(slots: &[Arc<Slot>], fds: Vec<OwnedFd>) {
-    for (slot, fd) in slots.iter().zip(fds) {
-        slot.restore(fd);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an endpoint keeps between two calls.
+//! The buffers of an endpoint between two calls.
 
 use super::*;
 use std::io::Write;
@@ -10,7 +10,7 @@ fn frame(value: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_end_at_rest_leaves_its_buffer_to_the_thread_and_does_not_copy_much() {
+fn an_idle_endpoint_recycles_its_buffer_and_copies_little() {
     let (mut peer, ours) = UnixStream::pair().unwrap();
     let end = Endpoint::new(ours.into(), Options::default(), true, true);
     let long = frame(&"x".repeat(60_000));
@@ -22,7 +22,10 @@ fn an_end_at_rest_leaves_its_buffer_to_the_thread_and_does_not_copy_much() {
     for byte in &long[50_000..50_010] {
         peer.write_all(&[*byte]).unwrap();
         assert!(end.recv_until::<String>(None).unwrap().is_none());
-        assert!(!end.receiving().inbox.decoder().wants_buffer(), "so much stays where it is");
+        assert!(
+            !end.receiving().inbox.decoder().wants_buffer(),
+            "a long beginning stays in the buffer"
+        );
     }
     peer.write_all(&long[50_010..]).unwrap();
     assert_eq!(end.recv::<String>().unwrap().len(), 60_000);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid_or_unknown_is_not_valid() {
+    fn invalid_or_unknown_patterns_are_not_valid() {
         for source in [
             "(",
             ")",

@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
 
     fn count(&mut self, expected: usize) -> Result<()> {
         let count = self.varint()? as usize;
-        if count == expected { Ok(()) } else { Err("a count that is wrong".into()) }
+        if count == expected { Ok(()) } else { Err("a wrong count".into()) }
     }
 
     fn error(&mut self) -> Result<Node> {
@@ -224,7 +224,7 @@ impl<'a> Reader<'a> {
         };
         let end = u64::from(offset) + u64::from(length);
         if !b"bBCwWdDfFqQ?".contains(&letter) || end > bytes.len() as u64 {
-            return Err("a view that makes no sense".into());
+            return Err("a malformed view".into());
         }
         let view = Node::BufferView { buffer, letter, offset, length, flags };
         Ok(Item::Object(self.value.add(view)))

@@ -96,7 +96,7 @@ fn types_of_serde_come_back_through_javascript() {
 }
 
 #[test]
-fn what_a_program_writes_is_what_node_would_write() {
+fn a_program_writes_the_same_bytes_as_node() {
     let bytes = |value: &[f64]| payload(&value, Serialization::Advanced).unwrap();
     let object = BTreeMap::from([("a", BTreeMap::from([("b", [1, 2])]))]);
     let node = vectors().into_iter().find(|(js, _)| js == "({a:{b:[1,2]}})").unwrap().1;
@@ -129,7 +129,7 @@ fn hostile_values_are_errors_and_cost_nothing() {
 }
 
 #[test]
-fn a_value_shared_many_times_does_not_grow_without_bound_as_a_tree() {
+fn a_value_shared_many_times_does_not_grow_without_limit_as_a_tree() {
     // Thirty lists hold the next list twice each: a billion leaves in a few hundred bytes.
     let mut value = Value::default();
     let mut inner = Item::Int(1);

@@ -48,7 +48,7 @@ impl<'a> Validator<'a> {
         if !self.seen.insert(id) {
             let inside_itself = self.for_v8 && self.unfinished.contains(&id);
             return if inside_itself {
-                Err("an object that V8 makes of itself".into())
+                Err("an object that contains itself before V8 has created it".into())
             } else {
                 Ok(())
             };
@@ -82,7 +82,7 @@ impl<'a> Validator<'a> {
             }
             Node::Host(item) => match item {
                 Item::Object(_) => self.inside(id, item, depth),
-                _ if self.for_v8 => Err("a native object that is none".into()),
+                _ if self.for_v8 => Err("a native object without content".into()),
                 _ => Ok(()),
             },
             Node::RegExp { source, flags } if self.for_v8 => regexp(source, *flags),
@@ -139,7 +139,7 @@ impl<'a> Validator<'a> {
         };
         let end = u64::from(offset) + u64::from(length);
         if end > bytes.len() as u64 || offset % element != 0 || length % element != 0 {
-            return Err("a view that makes no sense".into());
+            return Err("a malformed view".into());
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ fn regexp(source: &Text, flags: u32) -> Result<(), String> {
     if units.iter().all(plain) || pattern::is_valid(units, flags & UNICODE != 0) {
         return Ok(());
     }
-    Err(format!("the regular expression /{source}/, which may not be one"))
+    Err(format!("the regular expression /{source}/, which may be invalid"))
 }
 
 #[cfg(test)]

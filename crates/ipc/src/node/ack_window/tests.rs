@@ -49,7 +49,7 @@ fn nothing_overtakes_a_handle_that_is_not_acknowledged() {
 }
 
 #[test]
-fn stray_answers_change_nothing() {
+fn unexpected_acknowledgements_change_nothing() {
     let mut window = AckWindow::<u32>::new(1);
     for taken in [true, false] {
         assert_eq!(window.acknowledged(taken, Instant::now()), AckOutcome::Unexpected);
@@ -59,7 +59,7 @@ fn stray_answers_change_nothing() {
 }
 
 #[test]
-fn a_connection_that_was_not_taken_is_sent_again_as_it_was_and_later_each_time() {
+fn a_rejected_connection_is_sent_again_unchanged_and_after_longer_pauses() {
     let start = Instant::now();
     let mut window = AckWindow::new(1);
     assert_eq!(number(window.submit(with(1, true, None))), Some((1, Some(1))));
@@ -86,7 +86,7 @@ fn a_connection_that_was_not_taken_is_sent_again_as_it_was_and_later_each_time()
 }
 
 #[test]
-fn without_a_second_descriptor_the_last_one_goes_itself() {
+fn without_a_second_descriptor_the_retry_sends_the_copy_itself() {
     let now = Instant::now();
     let mut window = AckWindow::new(1);
     window.submit(with(1, true, None));
@@ -97,7 +97,7 @@ fn without_a_second_descriptor_the_last_one_goes_itself() {
 }
 
 #[test]
-fn what_the_crate_above_sends_is_not_sent_again() {
+fn a_rejected_internal_handle_is_not_sent_again() {
     let mut window = AckWindow::new(1);
     window.submit(with(1, false, Some(3)));
     let over = AckOutcome::Finished { ticket: Some(3), taken: false };
@@ -125,7 +125,7 @@ fn a_wider_window_lets_more_handles_travel() {
 }
 
 #[test]
-fn what_was_never_written_is_counted() {
+fn frames_that_were_never_written_are_counted() {
     let mut window = AckWindow::new(1);
     window.submit(with(1, true, None));
     window.submit(plain(2));

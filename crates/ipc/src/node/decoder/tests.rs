@@ -70,17 +70,17 @@ fn streams_cut_anywhere_give_the_same_frames_and_long_ones_are_skipped() {
 }
 
 #[test]
-fn a_line_of_megabytes_is_looked_at_once_and_not_copied() {
+fn a_line_of_megabytes_is_searched_once_and_not_copied() {
     let mut decoder = NodeDecoder::<u32>::new(Framing::Lines, 1 << 26);
     let mut seen = Seen::new();
     let part = vec![b'x'; READ_BYTES];
     // Miri is slow, and every part is moved into place.
     let parts = if cfg!(miri) { 2 } else { 512 };
     for _ in 0..parts {
-        let scratch = decoder.swap_buffer(Vec::with_capacity(READ_BYTES));
+        let buffer = decoder.swap_buffer(Vec::with_capacity(READ_BYTES));
         feed(&mut decoder, &part, &mut seen).unwrap();
         assert_eq!(decoder.seen, decoder.buffer.len());
-        decoder.swap_buffer(scratch);
+        decoder.swap_buffer(buffer);
     }
     decoder.space().0.push(b'\n');
     match decoder.next().unwrap() {
@@ -108,7 +108,7 @@ fn announced_lengths_cost_no_memory() {
 }
 
 #[test]
-fn handles_belong_to_the_frame_they_came_with_or_to_none() {
+fn handles_belong_to_the_frame_with_which_they_arrived_or_to_none() {
     let mut decoder = NodeDecoder::new(Framing::Lines, 100);
     let mut seen = Seen::new();
     // The handle arrives with the beginning of a frame that is not complete.

@@ -32,7 +32,7 @@ fn ready_made_json_stays_on_its_line() {
 }
 
 #[test]
-fn users_do_not_speak_for_node() {
+fn users_cannot_send_nodes_own_messages() {
     for hostile in [
         r#"{"cmd":"NODE_HANDLE_ACK"}"#,
         r#"{"a":1,"cmd":"NODE_X"}"#,
@@ -68,7 +68,7 @@ fn an_envelope_in_v8s_format_is_nodes() {
 }
 
 #[test]
-fn a_message_over_the_ceiling_is_an_error() {
+fn a_message_over_the_limit_is_an_error() {
     let long = "x".repeat(2000);
     for framing in [Framing::Lines, Framing::Lengths] {
         let answer = encode(&mut Vec::new(), &long, framing, None, Origin::User, 1000);

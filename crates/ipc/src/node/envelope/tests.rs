@@ -12,7 +12,7 @@ fn inside(payload: &str, internal: bool, key: Option<&str>) -> PayloadKind<'stat
 }
 
 #[test]
-fn commands_are_told_apart_from_messages() {
+fn commands_are_distinguished_from_messages() {
     let ack = PayloadKind::Acknowledgement { taken: true };
     assert_eq!(json(r#"{"cmd":"NODE_HANDLE_ACK"}"#), ack);
     assert_eq!(
@@ -52,7 +52,7 @@ fn commands_are_told_apart_from_messages() {
 }
 
 #[test]
-fn the_message_beside_a_handle_is_taken_out_as_it_was_written() {
+fn the_message_with_a_handle_is_extracted_unchanged() {
     let text = r#"{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"a":"\ud800"},"key":"k"}"#;
     assert_eq!(json(text), inside(r#"{"a":"\ud800"}"#, false, Some("k")));
     assert_eq!(json(r#"{"cmd":"NODE_HANDLE"}"#), inside("null", false, None));
@@ -71,11 +71,11 @@ fn an_envelope_in_an_envelope_is_opened_too() {
     for _ in 0..if cfg!(miri) { 20 } else { 1000 } {
         text = format!(r#"{{"cmd":"NODE_HANDLE","type":"net.Native","msg":{text}}}"#);
     }
-    assert!(matches!(json(&text), PayloadKind::Handle(_)), "and an end to that");
+    assert!(matches!(json(&text), PayloadKind::Handle(_)), "and nesting is limited");
 }
 
 #[test]
-fn deep_nesting_beside_a_command_costs_no_stack() {
+fn deep_nesting_in_a_command_costs_no_stack() {
     let levels = if cfg!(miri) { 2_000 } else { 1_000_000 };
     let deep = "[".repeat(levels) + &"]".repeat(levels);
     let text = format!(r#"{{"cmd":"NODE_HANDLE","msg":{deep}}}"#);
@@ -89,7 +89,7 @@ fn bytes_that_are_no_text_hide_no_command() {
 }
 
 #[test]
-fn commands_in_v8s_format_are_told_apart_too() {
+fn commands_in_v8s_format_are_distinguished_too() {
     let hex = |text: &str| -> Vec<u8> {
         (0..text.len())
             .step_by(2)
@@ -115,7 +115,7 @@ fn commands_in_v8s_format_are_told_apart_too() {
 }
 
 #[test]
-fn what_no_rust_string_can_hold_is_replaced() {
+fn text_that_no_rust_string_can_hold_is_replaced() {
     let check = |text: &str, expected: &str| {
         let repaired_utf16 =
             repaired_utf16(text.as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap());

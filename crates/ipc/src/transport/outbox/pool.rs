@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_leaves_its_memory_to_the_thread_and_gets_it_back() {
+    fn a_queue_recycles_its_memory_and_takes_it_again() {
         let mut queue = rested(300);
         let memory = queue.memory_bytes();
         queue.recycle_memory();
@@ -67,7 +67,7 @@ mod tests {
         assert!(second.has_no_memory(), "it is taken once");
         let mut short = rested(1);
         short.recycle_memory();
-        assert!(!short.has_no_memory(), "so little is not worth it");
+        assert!(!short.has_no_memory(), "little memory is not worth recycling");
         short.take_memory();
     }
 

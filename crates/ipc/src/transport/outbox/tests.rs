@@ -67,7 +67,7 @@ fn only_whole_frames_count_as_delivered() {
 }
 
 #[test]
-fn a_frame_that_broke_off_gives_its_handles_back() {
+fn an_unfinished_frame_returns_its_handles() {
     let mut outbox = Outbox::new();
     outbox.push(&mut encoded(b"ab", 1, &[]), vec![4]);
     outbox.push(&mut encoded(b"ab", 2, &[]), vec![5, 6]);
@@ -77,7 +77,7 @@ fn a_frame_that_broke_off_gives_its_handles_back() {
 }
 
 #[test]
-fn the_greeting_is_written_first_and_counted_never() {
+fn the_handshake_is_written_first_and_is_no_message() {
     let mut outbox = Outbox::<u32>::new();
     outbox.push_handshake(&Hello::new(crate::Serialization::Bincode, ""));
     outbox.push(&mut encoded(b"ab", 0, &[]), vec![]);

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 const BUFFER_BYTES: usize = 100 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Parcel {
+struct TestMessage {
     handles: Vec<Handle<UnixStream>>,
     bytes: Vec<u8>,
     #[serde(serialize_with = "refuse_if_set")]
@@ -46,13 +46,13 @@ const ALL: &[Way] = &[
     Way::Async,
 ];
 
-type Send = Box<dyn FnMut(Parcel) -> Result<(), SendError<Parcel>>>;
+type Send = Box<dyn FnMut(TestMessage) -> Result<(), SendError<TestMessage>>>;
 
 impl Way {
     /// Opens an endpoint that is used this way; with `closed`, one that accepts no messages any
     /// more.
     fn open(self, socket: OwnedFd, options: Options, closed: bool) -> Send {
-        let channel = Channel::<Parcel, ()>::from_fd;
+        let channel = Channel::<TestMessage, ()>::from_fd;
         match self {
             Way::Send => {
                 let channel = channel(socket, options).unwrap();
@@ -141,19 +141,19 @@ fn seed_buffer() -> *const u8 {
 }
 
 fn check(reason: Reason, way: Way) {
-    let (ours, theirs) = sys::socket::pair_stream().unwrap();
-    let peer = (reason != Reason::Closed).then_some(theirs);
+    let (endpoint, peer) = sys::socket::pair_stream().unwrap();
+    let peer = (reason != Reason::Closed).then_some(peer);
     let options = Options {
         frame_bytes_max: 50_000,
         handles_max: 2,
         queued_bytes_max: 100_000,
         ..Options::default()
     };
-    let mut send = way.open(ours, options, reason == Reason::Closed);
+    let mut send = way.open(endpoint, options, reason == Reason::Closed);
     // Some ways accept a few messages before they fail.
     for _ in 0..100 {
-        let (kept, given) = UnixStream::pair().unwrap();
-        let mut handles = vec![Handle::new(given)];
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut handles = vec![Handle::new(theirs)];
         match reason {
             Reason::HandleUnavailable => handles.push(sent_handle()),
             Reason::TooManyHandles => {
@@ -164,7 +164,7 @@ fn check(reason: Reason, way: Way) {
         let buffer = seed_buffer();
         let length = if reason == Reason::TooLong { 60_000 } else { 40_000 };
         let is_refused = reason == Reason::NotSerializable;
-        let Err(failed) = send(Parcel { handles, bytes: vec![7; length], is_refused }) else {
+        let Err(failed) = send(TestMessage { handles, bytes: vec![7; length], is_refused }) else {
             assert!(matches!(reason, Reason::Full | Reason::Closed), "{reason:?} {way:?}");
             continue;
         };
@@ -175,7 +175,7 @@ fn check(reason: Reason, way: Way) {
         let mut handles = value.handles.into_iter();
         let mut first = handles.next().unwrap().into_inner();
         first.write_all(b"!").unwrap();
-        (&kept).read_exact(&mut [0]).unwrap();
+        (&ours).read_exact(&mut [0]).unwrap();
         let is_sent = reason == Reason::HandleUnavailable;
         assert!(handles.all(|handle| handle.is_sent() == is_sent), "{reason:?} {way:?}");
         drop(peer);
@@ -199,13 +199,13 @@ fn a_failed_send_gives_the_handles_back_and_recycles_the_buffer() {
 }
 
 #[test]
-fn after_a_send_that_found_the_peer_gone_every_way_refuses_the_next_one_at_once() {
+fn after_a_send_that_found_the_peer_gone_the_next_send_fails_too() {
     for way in ALL {
-        let (ours, theirs) = sys::socket::pair_stream().unwrap();
-        drop(theirs);
-        let mut send = way.open(ours, Options::default(), true);
-        let parcel = || Parcel { handles: vec![], bytes: vec![7; 40_000], is_refused: false };
-        let failures: Vec<bool> = (0..6).map(|_| send(parcel()).is_err()).collect();
+        let (endpoint, peer) = sys::socket::pair_stream().unwrap();
+        drop(peer);
+        let mut send = way.open(endpoint, Options::default(), true);
+        let message = || TestMessage { handles: vec![], bytes: vec![7; 40_000], is_refused: false };
+        let failures: Vec<bool> = (0..6).map(|_| send(message()).is_err()).collect();
         let first = failures.iter().position(|failed| *failed).unwrap();
         assert!(first <= 1 && failures[first..].iter().all(|failed| *failed), "{way:?}");
     }
@@ -224,12 +224,12 @@ fn a_failed_send_to_node_gives_the_descriptor_back_and_recycles_the_buffer() {
         if reason == Reason::Closed {
             link.disconnect();
         }
-        let parcel = Parcel { handles: vec![], bytes: vec![7; length], is_refused };
-        let (kept, given) = UnixStream::pair().unwrap();
-        let SendError { value, error } = link.send_with_handle(parcel, given).unwrap_err();
+        let message = TestMessage { handles: vec![], bytes: vec![7; length], is_refused };
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let SendError { value, error } = link.send_with_handle(message, theirs).unwrap_err();
         assert!(reason.is_reason_of(&error), "{reason:?}: {error:?}");
         assert_eq!(FrameBuffer::take().as_ptr(), buffer, "{reason:?}");
         UnixStream::from(value.1).write_all(b"!").unwrap();
-        (&kept).read_exact(&mut [0]).unwrap();
+        (&ours).read_exact(&mut [0]).unwrap();
     }
 }

@@ -24,7 +24,7 @@ fn entry(key: &str) -> Entry {
 }
 
 #[test]
-fn what_v8_cannot_read_is_refused() {
+fn values_that_v8_cannot_read_are_refused() {
     let regexp = |source: &str, flags| Node::RegExp { source: source.into(), flags };
     let refused = [
         Node::Object(vec![entry("a"), entry("a")]),
@@ -78,7 +78,7 @@ fn a_view_lies_inside_its_buffer() {
 }
 
 #[test]
-fn what_v8_makes_last_does_not_hold_itself() {
+fn an_object_that_v8_creates_last_does_not_contain_itself() {
     let check = |make: fn(NodeId) -> Node| {
         let mut value = Value::default();
         let around = value.add(Node::Date(0.0));
@@ -105,7 +105,7 @@ fn error(cause: Item) -> Node {
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error_and_no_endless_recursion() {
+fn an_unwritable_value_is_an_error_and_no_endless_recursion() {
     let mut value = Value::default();
     let own = value.add(Node::Date(0.0));
     let view = Node::BufferView { buffer: own, letter: b'B', offset: 0, length: 0, flags: 0 };
@@ -117,7 +117,7 @@ fn what_cannot_be_written_is_an_error_and_no_endless_recursion() {
 }
 
 #[test]
-fn cycles_are_fine_and_depth_has_an_end() {
+fn cycles_are_accepted_and_depth_is_limited() {
     let mut value = Value::default();
     let own = value.add(Node::Object(vec![]));
     *value.node_mut(own) = Node::Object(vec![Entry { key: "me".into(), item: Item::Object(own) }]);
