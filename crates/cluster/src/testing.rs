@@ -79,7 +79,7 @@ impl<H: Copy> KernelQueue<H> {
         u32::try_from(self.records.len()).unwrap()
     }
 
-    /// Performs `Reclaim`: takes back the oldest `records_max` records, or all that a Node worker
+    /// Performs `Reclaim`: reads back the oldest `records_max` records, or all that a Node worker
     /// has not answered. The number counts the probes.
     pub(crate) fn reclaim(&mut self, records_max: usize) -> (Vec<H>, u32) {
         if self.kind == WorkerKind::Node {

@@ -77,7 +77,7 @@ impl<H: Affinity> Scheduler<H> {
         self.tick_at.get_or_insert(now + TICK);
     }
 
-    /// Takes back a record that the kernel refused. Without a connection the record was a probe.
+    /// Handles a record that the kernel refused. Without a connection the record was a probe.
     pub(crate) fn send_failed(
         &mut self,
         worker: WorkerId,

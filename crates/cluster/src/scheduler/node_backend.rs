@@ -9,8 +9,8 @@
 //! while the primary does not read the worker's channel because the user leaves messages unread;
 //! such a worker only gets nothing new.
 //!
-//! A worker that declined does not report when it would take connections again. So it is retried
-//! with back-off: after a tick at first, then after ever longer pauses up to [`BACKOFF_MAX`], each
+//! A worker that declined does not report when it would take connections again. The scheduler
+//! therefore retries it with back-off: after a tick at first, then after ever longer pauses up to [`BACKOFF_MAX`], each
 //! time with one connection. Workers that are all at their limit do not pass a connection back and
 //! forth, and a worker that ran out of descriptors once is used again.
 //!

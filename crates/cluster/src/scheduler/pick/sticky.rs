@@ -4,8 +4,8 @@
 //! greatest weight gets the client. A slot that is added or removed moves only the clients that it
 //! wins or loses, and a worker that replaces another gets its clients. The state that a client has
 //! in its worker is worth some waiting, so a backend is slow and stalled only after
-//! [`STICKY_PATIENCE`](crate::scheduler::STICKY_PATIENCE). Of two workers in one slot the younger is
-//! picked. A Node worker is free here while it may have one more unanswered connection: a client
+//! [`STICKY_PATIENCE`](crate::scheduler::STICKY_PATIENCE). The younger of two workers in one slot
+//! is picked. A Node worker is free here while it may have one more unanswered connection: a client
 //! that comes back at once finds its worker again.
 //!
 //! Pure.
