@@ -63,6 +63,7 @@ mod bind;
 mod contract;
 mod counters;
 mod error;
+mod hash;
 mod node;
 mod policy;
 mod primary;

@@ -1,3 +1,5 @@
+//! The messages of a Node worker, as a session of the primary answers them.
+
 use super::*;
 
 fn parse(text: &str) -> Message {

@@ -1,3 +1,5 @@
+//! The messages of a Rust worker to a Node primary, byte for byte.
+
 use super::*;
 
 fn tcp(text: &str) -> Address {
