@@ -63,7 +63,6 @@ mod bind;
 mod contract;
 mod counters;
 mod error;
-mod hash;
 mod node;
 mod policy;
 mod primary;

@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod closed_count;
 pub(crate) mod hand_off_queue;
+pub(crate) mod hash;
 pub(crate) mod listen_options;
 pub(crate) mod message;
 pub(crate) mod record;

@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use crate::contract::Affinity;
-use crate::hash::mix;
 use crate::protocol::hand_off_queue::Connection;
+use crate::protocol::hash::mix;
 
 impl Affinity for Connection {
     /// Hashes the IP address alone, because a client has another port for each connection. An IPv4

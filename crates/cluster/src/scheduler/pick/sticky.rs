@@ -11,7 +11,7 @@
 //! Pure.
 
 use crate::contract::{Affinity, SlotId, WorkerKind};
-use crate::hash::mix;
+use crate::protocol::hash::mix;
 use crate::scheduler::Scheduler;
 use crate::scheduler::node_backend::NODE_WINDOW;
 
