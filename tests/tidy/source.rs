@@ -84,7 +84,7 @@ pub(crate) fn root() -> &'static Path {
 /// Returns every Rust file of the workspace and of the packages beside it.
 pub(crate) fn sources() -> Vec<Source> {
     let mut files = Vec::new();
-    for folder in ["crates", "tests", "examples", "bench", "fuzz"] {
+    for folder in ["crates", "src", "tests", "examples", "bench", "fuzz"] {
         walk(&root().join(folder), &mut files);
     }
     let rust = files.iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));

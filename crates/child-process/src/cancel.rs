@@ -12,13 +12,13 @@ use crate::shared::Shared;
 /// kill signal at once, as in Node.
 ///
 /// ```
-/// use child_process::{CancelToken, Command, ExitStatus, Signal};
+/// use brood_child_process::{CancelToken, Command, ExitStatus, Signal};
 ///
 /// let stop = CancelToken::new();
 /// let sleeper = Command::new("sleep").arg("60").cancel_with(&stop).spawn()?;
 /// stop.cancel_because("no longer needed");
 /// assert_eq!(sleeper.wait()?, ExitStatus::Signal(Signal::TERM));
-/// # Ok::<(), child_process::Error>(())
+/// # Ok::<(), brood_child_process::Error>(())
 /// ```
 #[derive(Clone, Default)]
 #[doc(alias = "AbortController")]

@@ -33,7 +33,7 @@ use crate::subscribers::Subscriber;
 /// ends. The channel is closed on drop, unless events were subscribed to.
 ///
 /// ```
-/// use child_process::{Command, Event, ExitStatus};
+/// use brood_child_process::{Command, Event, ExitStatus};
 ///
 /// let child = Command::new("sh").args(["-c", "exit 3"]).spawn()?;
 /// let events: Vec<Event> = child.events().into_iter().collect();
@@ -41,7 +41,7 @@ use crate::subscribers::Subscriber;
 ///     events[..],
 ///     [Event::Spawn, Event::Exit(ExitStatus::Code(3)), Event::Close(ExitStatus::Code(3))]
 /// ));
-/// # Ok::<(), child_process::Error>(())
+/// # Ok::<(), brood_child_process::Error>(())
 /// ```
 #[doc(alias = "ChildProcess")]
 pub struct Child {
@@ -162,7 +162,7 @@ impl Child {
     /// this process as well. Later messages wait until the child has acknowledged the socket.
     ///
     /// ```no_run
-    /// use child_process::Fork;
+    /// use brood_child_process::Fork;
     /// use std::net::TcpListener;
     ///
     /// // process.on('message', (message, server) => server.on('connection', …))

@@ -29,7 +29,7 @@ pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
 /// that descriptors move into the child (see [`Stdio`]).
 ///
 /// ```
-/// use child_process::{Command, Stdio};
+/// use brood_child_process::{Command, Stdio};
 ///
 /// let output = Command::new("sh").args(["-c", "echo $NAME"]).env("NAME", "value").output()?;
 /// assert_eq!(output.stdout, b"value\n");
@@ -287,7 +287,7 @@ impl Command {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use child_process::{Command, Step};
+    /// use brood_child_process::{Command, Step};
     ///
     /// // A missing group is an error before anything runs, and so is a group with processes.
     /// let error = Command::new("true").own_cgroup("/nonexistent").spawn().unwrap_err();

@@ -25,9 +25,9 @@ type Callback = Box<dyn FnOnce(Outcome) + Send>;
 /// Dropping it neither stops the command nor waits for it; the result is then discarded.
 ///
 /// ```
-/// let hello = child_process::exec("echo hello | tr a-z A-Z")?;
+/// let hello = brood_child_process::exec("echo hello | tr a-z A-Z")?;
 /// assert_eq!(hello.wait()?.stdout, b"HELLO\n");
-/// let failed = child_process::exec("exit 3")?.wait().unwrap_err();
+/// let failed = brood_child_process::exec("exit 3")?.wait().unwrap_err();
 /// assert_eq!(failed.to_string(), "command failed: exit 3: exited with code 3");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -247,8 +247,8 @@ pub fn spawn_sync(
 /// Runs a line with `/bin/sh -c` on this thread until it ends, and collects its output.
 ///
 /// ```
-/// assert_eq!(child_process::exec_sync("echo $((6 * 7))")?.stdout, b"42\n");
-/// # Ok::<(), child_process::ExecError>(())
+/// assert_eq!(brood_child_process::exec_sync("echo $((6 * 7))")?.stdout, b"42\n");
+/// # Ok::<(), brood_child_process::ExecError>(())
 /// ```
 ///
 /// # Errors

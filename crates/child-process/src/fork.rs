@@ -24,7 +24,7 @@ const CHANNEL_NUMBER: i32 = 3;
 /// [`Child::send_with_handle`] and [`Message::take_handle`](ipc::Message::take_handle).
 ///
 /// ```no_run
-/// use child_process::{Event, Fork, Module};
+/// use brood_child_process::{Event, Fork, Module};
 ///
 /// let child = Fork::new(Module::current_exe("double")).spawn()?;
 /// child.send(21_u32)?;

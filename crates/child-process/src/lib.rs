@@ -2,7 +2,7 @@
 //! synchronous forms, at the cost of a `vfork`, without zombies.
 //!
 //! ```
-//! use child_process::{Command, Event, exec, exec_sync};
+//! use brood_child_process::{Command, Event, exec, exec_sync};
 //!
 //! // Runs a line in a shell and waits for its output.
 //! assert_eq!(exec_sync("echo hello | tr a-z A-Z")?.stdout, b"HELLO\n");

@@ -107,9 +107,9 @@ pub fn module() -> Option<&'static str> {
 ///
 /// ```
 /// fn double() {
-///     let parent = child_process::parent().expect("forked with a channel");
+///     let parent = brood_child_process::parent().expect("forked with a channel");
 ///     for event in parent.events() {
-///         if let child_process::Event::Message(message) = event {
+///         if let brood_child_process::Event::Message(message) = event {
 ///             let number: u32 = message.decode().expect("the parent sends numbers");
 ///             parent.send(number * 2).expect("the channel is open");
 ///         }
@@ -117,7 +117,7 @@ pub fn module() -> Option<&'static str> {
 /// }
 ///
 /// fn main() {
-///     child_process::run_modules(&[("double", double)]);
+///     brood_child_process::run_modules(&[("double", double)]);
 ///     // The program itself starts here.
 /// }
 /// ```

@@ -34,7 +34,7 @@ pub struct Parent {
 /// `main`: children of this process get neither.
 ///
 /// ```
-/// assert!(child_process::parent().is_none(), "nobody forked this example");
+/// assert!(brood_child_process::parent().is_none(), "nobody forked this example");
 /// ```
 #[must_use]
 pub fn parent() -> Option<&'static Parent> {

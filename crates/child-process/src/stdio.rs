@@ -18,7 +18,7 @@ use crate::shared::Shared;
 /// child's [`ChildOutput`].
 ///
 /// ```
-/// use child_process::{Command, Stdio};
+/// use brood_child_process::{Command, Stdio};
 ///
 /// let mut echo = Command::new("echo").arg("through").spawn()?;
 /// let output = Command::new("cat").stdin(echo.take_stdout().unwrap()).output()?;

@@ -33,12 +33,12 @@ impl Child {
     /// `cgroup.kill` is used if it exists (control groups version 2, Linux 5.14).
     ///
     /// ```
-    /// use child_process::{Command, ExitStatus, Signal};
+    /// use brood_child_process::{Command, ExitStatus, Signal};
     ///
     /// let shell = Command::new("sh").args(["-c", "sleep 60 | sleep 60"]).process_group(0).spawn()?;
     /// assert!(shell.kill_tree(Signal::KILL)?);
     /// assert_eq!(shell.wait()?, ExitStatus::Signal(Signal::KILL));
-    /// # Ok::<(), child_process::Error>(())
+    /// # Ok::<(), brood_child_process::Error>(())
     /// ```
     ///
     /// # Errors

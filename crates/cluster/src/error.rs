@@ -87,7 +87,7 @@ impl Error {
     ///
     /// ```
     /// let cause = std::io::Error::from_raw_os_error(24);
-    /// let line = cluster::Error::Os("accept", cause).with_causes();
+    /// let line = brood_cluster::Error::Os("accept", cause).with_causes();
     /// assert_eq!(line, "accept failed: Too many open files (os error 24)");
     /// ```
     #[must_use]

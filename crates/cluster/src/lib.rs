@@ -9,15 +9,15 @@
 //! ```no_run
 //! use std::io::Write;
 //!
-//! fn main() -> Result<(), cluster::Error> {
-//!     if let Some(worker) = cluster::Worker::current() {
+//! fn main() -> Result<(), brood_cluster::Error> {
+//!     if let Some(worker) = brood_cluster::Worker::current() {
 //!         for connection in worker.listen("127.0.0.1:8000")?.incoming() {
 //!             let (mut stream, _peer) = connection?;
 //!             let _ = stream.write_all(b"hello\n");
 //!         }
 //!         return Ok(());
 //!     }
-//!     let primary = cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
+//!     let primary = brood_cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
 //!     primary.start()?;
 //!     primary.ready()?;
 //!     primary.wait()
@@ -103,8 +103,3 @@ pub use worker::process_role::{is_master, is_primary, is_worker};
 pub use worker::stream::Stream;
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;
-
-/// Compiles the example of the README as a test.
-#[cfg(all(doctest, feature = "axum"))]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

@@ -44,8 +44,8 @@ use crate::worker_options::WorkerOptions;
 /// A set of worker processes that share ports, and that are replaced when they end.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), cluster::Error> {
-/// if let Some(worker) = cluster::Worker::current() {
+/// # fn main() -> Result<(), brood_cluster::Error> {
+/// if let Some(worker) = brood_cluster::Worker::current() {
 ///     let listener = worker.listen("127.0.0.1:8000")?;
 ///     for connection in listener.incoming() {
 ///         let (stream, _peer) = connection?;
@@ -54,7 +54,7 @@ use crate::worker_options::WorkerOptions;
 ///     }
 ///     return Ok(());
 /// }
-/// let primary = cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
+/// let primary = brood_cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
 /// let events = primary.events();
 /// primary.start()?;
 /// primary.ready()?;
@@ -197,8 +197,8 @@ impl Primary {
     /// many workers there are, as in Node.
     ///
     /// ```no_run
-    /// # fn main() -> Result<(), cluster::Error> {
-    /// use cluster::{Primary, WorkerOptions};
+    /// # fn main() -> Result<(), brood_cluster::Error> {
+    /// use brood_cluster::{Primary, WorkerOptions};
     ///
     /// let primary = Primary::builder().build()?;
     /// let front = primary.fork(WorkerOptions::new().env("PART", "front"))?;
@@ -247,8 +247,8 @@ impl Primary {
     /// [`Error::Option`] when the options name an invalid descriptor number.
     ///
     /// ```
-    /// # fn main() -> Result<(), cluster::Error> {
-    /// use cluster::{Primary, WorkerOptions};
+    /// # fn main() -> Result<(), brood_cluster::Error> {
+    /// use brood_cluster::{Primary, WorkerOptions};
     ///
     /// let primary = Primary::builder().build()?;
     /// primary.setup_master(WorkerOptions::new().args(["--quiet"]))?;
@@ -285,8 +285,8 @@ impl Primary {
     /// addresses are closed; without workers that is at once.
     ///
     /// ```
-    /// # fn main() -> Result<(), cluster::Error> {
-    /// let primary = cluster::Primary::builder().build()?;
+    /// # fn main() -> Result<(), brood_cluster::Error> {
+    /// let primary = brood_cluster::Primary::builder().build()?;
     /// let (sender, receiver) = std::sync::mpsc::channel();
     /// primary.disconnect(move || sender.send("all gone").expect("the receiver waits"));
     /// assert_eq!(receiver.recv(), Ok("all gone"));
@@ -317,8 +317,8 @@ impl Primary {
     /// [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
     ///
     /// ```no_run
-    /// # fn main() -> Result<(), cluster::Error> {
-    /// # let primary = cluster::Primary::builder().build()?;
+    /// # fn main() -> Result<(), brood_cluster::Error> {
+    /// # let primary = brood_cluster::Primary::builder().build()?;
     /// match primary.reload() {
     ///     Ok(()) => eprintln!("all workers are new"),
     ///     Err(error) => eprintln!("{error}; the other workers keep running"),

@@ -45,7 +45,7 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
 /// dropping a handle changes nothing.
 ///
 /// ```no_run
-/// let worker = cluster::Worker::current().expect("a primary started this process");
+/// let worker = brood_cluster::Worker::current().expect("a primary started this process");
 /// worker.on_message(|message| println!("from the primary: {:?}", message.decode::<String>()));
 /// let listener = worker.listen("127.0.0.1:8000")?;
 /// for accepted in listener.incoming() {
@@ -54,7 +54,7 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
 ///     drop(stream);
 /// }
 /// // The worker drains: the loop has ended, and the process ends with it.
-/// # Ok::<(), cluster::Error>(())
+/// # Ok::<(), brood_cluster::Error>(())
 /// ```
 ///
 /// Node: `cluster.worker` inside a worker. The primary's handle to the same worker is a

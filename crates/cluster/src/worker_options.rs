@@ -47,8 +47,8 @@ impl Eq for WorkerStdio {}
 /// its worker, and to those that replace it.
 ///
 /// ```
-/// # fn main() -> Result<(), cluster::Error> {
-/// use cluster::{Primary, WorkerOptions};
+/// # fn main() -> Result<(), brood_cluster::Error> {
+/// use brood_cluster::{Primary, WorkerOptions};
 ///
 /// let primary = Primary::builder().build()?;
 /// primary.setup_primary(WorkerOptions::new().args(["--quiet"]).silent(true))?;

@@ -53,9 +53,9 @@ fn is_same(shared: &Bytes, bytes: &[u8]) -> bool {
 /// other serde format sees plain bytes.
 ///
 /// ```
-/// use ipc::Blob;
+/// use brood_ipc::Blob;
 ///
-/// let (a, b) = ipc::channel::<(u32, Blob), ()>()?;
+/// let (a, b) = brood_ipc::channel::<(u32, Blob), ()>()?;
 /// a.send((7, Blob::from(vec![1; 100_000])))?;
 /// assert_eq!(b.recv()?.1.len(), 100_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

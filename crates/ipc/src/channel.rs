@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// Makes two connected endpoints; each sends what the other receives.
 ///
 /// ```
-/// let (a, b) = ipc::channel::<u32, String>()?;
+/// let (a, b) = brood_ipc::channel::<u32, String>()?;
 /// a.send(7)?;
 /// b.send(format!("got {}", b.recv()?))?;
 /// assert_eq!(a.recv()?, "got 7");
@@ -253,7 +253,7 @@ sending! { [S, R] Channel<S, R>, [S] Sender<S> }
 /// [`prepare_wait`](Channel::prepare_wait).
 ///
 /// ```
-/// let (a, mut b) = ipc::channel::<u8, ()>()?;
+/// let (a, mut b) = brood_ipc::channel::<u8, ()>()?;
 /// let mut poll = mio::Poll::new()?;
 /// let interest = b.interest();
 /// poll.registry().register(&mut b, mio::Token(0), interest)?;
@@ -387,7 +387,7 @@ impl<S, R> Channel<S, R> {
     /// was never sent.
     ///
     /// ```
-    /// let (a, b) = ipc::channel::<u8, ()>()?;
+    /// let (a, b) = brood_ipc::channel::<u8, ()>()?;
     /// a.feed(1)?;
     /// a.feed(2)?;
     /// assert!(a.prepare_wait(), "a may sleep: what it fed is on its way");

@@ -76,7 +76,7 @@ transfer! {
 /// too, because serde buffers their content in a format of its own.
 ///
 /// ```
-/// use ipc::Handle;
+/// use brood_ipc::Handle;
 /// use std::io::{Read, Write};
 /// use std::os::unix::net::UnixStream;
 ///
@@ -86,7 +86,7 @@ transfer! {
 ///     to: Handle<UnixStream>,
 /// }
 ///
-/// let (parent, child) = ipc::channel::<Job, ()>()?;
+/// let (parent, child) = brood_ipc::channel::<Job, ()>()?;
 /// let (mut ours, theirs) = UnixStream::pair()?;
 /// parent.send(Job { name: "greet".into(), to: Handle::new(theirs) })?;
 ///

@@ -5,7 +5,7 @@
 //! files and pipes, which move to the receiver.
 //!
 //! ```
-//! let (parent, child) = ipc::channel::<String, usize>()?;
+//! let (parent, child) = brood_ipc::channel::<String, usize>()?;
 //! parent.send("how long is this?".to_owned())?;
 //! let text = child.recv()?;
 //! child.send(text.len())?;
@@ -32,7 +32,7 @@
 //!   child:
 //!
 //! ```no_run
-//! use ipc::{Channel, Options};
+//! use brood_ipc::{Channel, Options};
 //!
 //! // The program of the child. The parent has passed the descriptor that the variable names.
 //! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::default())?;

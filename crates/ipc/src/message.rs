@@ -19,10 +19,10 @@ use std::sync::Arc;
 /// messages makes the peer wait. The drop closes the handles that were not decoded.
 ///
 /// ```
-/// let (a, b) = ipc::channel::<(u32, String), ()>()?;
+/// let (a, b) = brood_ipc::channel::<(u32, String), ()>()?;
 /// a.send((7, "seven".to_owned()))?;
 /// let message = b.recv_message()?;
-/// assert_eq!(message.serialization(), ipc::Serialization::Bincode);
+/// assert_eq!(message.serialization(), brood_ipc::Serialization::Bincode);
 /// assert_eq!(message.handle_count(), 0);
 /// assert_eq!(message.decode::<(u32, String)>()?, (7, "seven".to_owned()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

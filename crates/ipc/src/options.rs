@@ -34,7 +34,7 @@ pub const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// The limits and settings of one channel. Each side chooses its own, except where noted.
 ///
 /// ```
-/// let options = ipc::Options { frame_bytes_max: 1 << 20, ..ipc::Options::default() };
+/// let options = brood_ipc::Options { frame_bytes_max: 1 << 20, ..brood_ipc::Options::default() };
 /// assert_eq!(options.handles_max, 253);
 /// ```
 #[derive(Clone, Debug)]

@@ -26,9 +26,9 @@ pub(crate) static INCOMING: LazyLock<SideTable<(OwnedFd, Mapping)>> = SideTable:
 /// [`Options::mapped_bytes_max`](crate::Options::mapped_bytes_max), is refused.
 ///
 /// ```
-/// use ipc::SharedMemory;
+/// use brood_ipc::SharedMemory;
 ///
-/// let (a, b) = ipc::channel::<SharedMemory, ()>()?;
+/// let (a, b) = brood_ipc::channel::<SharedMemory, ()>()?;
 /// let memory = SharedMemory::with(16 << 20, |bytes| bytes[0] = 7)?;
 /// a.send(memory.try_clone()?)?;
 /// assert_eq!(b.recv()?[0], 7);

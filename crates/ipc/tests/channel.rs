@@ -1,6 +1,6 @@
 //! The blocking channel, as two programs use it.
 
-use ipc::{Blob, Channel, Error, Handle, Options};
+use brood_ipc::{Blob, Channel, Error, Handle, Options};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -31,10 +31,10 @@ enum Either {
 fn handles_of_every_kind_arrive_anywhere_in_a_message() {
     let folder = tempfile::tempdir().unwrap();
     for serialization in
-        [ipc::Serialization::Bincode, ipc::Serialization::Json, ipc::Serialization::Advanced]
+        [brood_ipc::Serialization::Bincode, brood_ipc::Serialization::Json, brood_ipc::Serialization::Advanced]
     {
         let options = Options { serialization, ..Options::default() };
-        let (a, b) = ipc::channel_with::<All, ()>(&options).unwrap();
+        let (a, b) = brood_ipc::channel_with::<All, ()>(&options).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let streams = (0..2).map(|_| Handle::new(TcpStream::connect(address).unwrap())).collect();
@@ -75,7 +75,7 @@ fn handles_of_every_kind_arrive_anywhere_in_a_message() {
 
 #[test]
 fn a_handle_is_moved_and_only_a_clone_stays() {
-    let (a, b) = ipc::channel::<Handle<UnixStream>, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<Handle<UnixStream>, ()>().unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let handle = Handle::new(theirs);
     let kept = handle.try_clone().unwrap();
@@ -91,7 +91,7 @@ fn a_handle_is_moved_and_only_a_clone_stays() {
 
 #[test]
 fn a_message_with_more_handles_than_the_kernel_carries_is_refused_with_the_value() {
-    let (a, b) = ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
     let (socket, _other) = UnixStream::pair().unwrap();
     let handle = Handle::new(OwnedFd::from(socket));
     let many = |count: usize| (0..count).map(|_| handle.try_clone().unwrap()).collect::<Vec<_>>();
@@ -106,7 +106,7 @@ fn a_message_with_more_handles_than_the_kernel_carries_is_refused_with_the_value
 
 #[test]
 fn a_failed_send_gives_the_value_back_with_its_handles() {
-    let (a, b) = ipc::channel::<Handle<UdpSocket>, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<Handle<UdpSocket>, ()>().unwrap();
     drop(b);
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap();
@@ -119,7 +119,7 @@ fn a_failed_send_gives_the_value_back_with_its_handles() {
 #[test]
 fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
     let options = Options { frame_bytes_max: 1000, ..Options::default() };
-    let (a, b) = ipc::channel_with::<Vec<u8>, ()>(&options).unwrap();
+    let (a, b) = brood_ipc::channel_with::<Vec<u8>, ()>(&options).unwrap();
     assert!(matches!(a.send(vec![0; 993]).unwrap_err().error, Error::TooLong { max: 1000 }));
     a.send(vec![0; 992]).unwrap();
     assert_eq!(b.recv().unwrap().len(), 992);
@@ -127,7 +127,7 @@ fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
 
 #[test]
 fn receiving_waits_polls_or_times_out() {
-    let (a, b) = ipc::channel::<u8, u8>().unwrap();
+    let (a, b) = brood_ipc::channel::<u8, u8>().unwrap();
     assert!(b.try_recv().unwrap().is_none());
     assert!(b.recv_timeout(Duration::from_millis(10)).unwrap().is_none());
     a.feed(1).unwrap();
@@ -145,7 +145,7 @@ fn receiving_waits_polls_or_times_out() {
 
 #[test]
 fn a_receiver_that_waits_writes_fed_messages_first() {
-    let (a, b) = ipc::channel::<u8, u8>().unwrap();
+    let (a, b) = brood_ipc::channel::<u8, u8>().unwrap();
     let peer = std::thread::spawn(move || b.send(b.recv().unwrap() + 1).unwrap());
     a.feed(6).unwrap();
     assert_eq!(a.recv().unwrap(), 7);
@@ -154,7 +154,7 @@ fn a_receiver_that_waits_writes_fed_messages_first() {
 
 #[test]
 fn large_messages_arrive_whole_in_both_directions_at_once() {
-    let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
+    let (a, b) = brood_ipc::channel::<Blob, Blob>().unwrap();
     let other = std::thread::spawn(move || {
         let (sender, receiver) = b.split();
         let writer = std::thread::spawn(move || {
@@ -176,7 +176,7 @@ fn large_messages_arrive_whole_in_both_directions_at_once() {
 
 #[test]
 fn disconnect_writes_what_was_fed_first() {
-    let (a, b) = ipc::channel::<u32, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<u32, ()>().unwrap();
     (0..1000).for_each(|number| a.feed(number).unwrap());
     a.disconnect().unwrap();
     assert!(!a.is_connected());
@@ -185,21 +185,21 @@ fn disconnect_writes_what_was_fed_first() {
 
 #[test]
 fn a_message_over_the_default_limit_is_refused_by_every_kind_of_endpoint() {
-    let over = || Blob::from(vec![0; ipc::FRAME_BYTES_MAX]);
-    let (a, b) = ipc::channel::<Blob, Blob>().unwrap();
+    let over = || Blob::from(vec![0; brood_ipc::FRAME_BYTES_MAX]);
+    let (a, b) = brood_ipc::channel::<Blob, Blob>().unwrap();
     let failed = a.send(over()).unwrap_err();
-    assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
-    assert_eq!(failed.value.len(), ipc::FRAME_BYTES_MAX, "the length in front makes it too long");
+    assert!(matches!(failed.error, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));
+    assert_eq!(failed.value.len(), brood_ipc::FRAME_BYTES_MAX, "the length in front makes it too long");
     let (sender, _events) = b.events().unwrap();
     let failed = sender.send(over()).unwrap_err();
-    assert!(matches!(failed.error, Error::TooLong { max: ipc::FRAME_BYTES_MAX }));
+    assert!(matches!(failed.error, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));
     sender.send(Blob::from(vec![1])).unwrap();
     assert_eq!(a.recv().unwrap()[..], [1], "nothing of the message was sent");
 }
 
 #[test]
 fn dropping_does_not_block_and_loses_nothing() {
-    let (a, b) = ipc::channel::<u32, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<u32, ()>().unwrap();
     for number in 0..1000 {
         a.feed(number).unwrap();
     }
@@ -209,7 +209,7 @@ fn dropping_does_not_block_and_loses_nothing() {
 
 #[test]
 fn undelivered_messages_are_reported_with_their_number() {
-    let (a, b) = ipc::channel::<Blob, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<Blob, ()>().unwrap();
     let mut accepted = 0;
     while accepted < 20 {
         a.try_send(Blob::from(vec![0; 50_000])).unwrap();
@@ -224,7 +224,7 @@ fn undelivered_messages_are_reported_with_their_number() {
 
 #[test]
 fn try_send_returns_the_value_when_the_queue_is_full() {
-    let (a, _b) = ipc::channel::<Blob, ()>().unwrap();
+    let (a, _b) = brood_ipc::channel::<Blob, ()>().unwrap();
     let failed = loop {
         if let Err(failed) = a.try_send(Blob::from(vec![0; 100_000])) {
             break failed;
@@ -237,7 +237,7 @@ fn try_send_returns_the_value_when_the_queue_is_full() {
 
 #[test]
 fn a_receiver_with_a_timeout_is_not_held_up_by_a_peer_that_does_not_read() {
-    let (a, b) = ipc::channel::<Blob, u8>().unwrap();
+    let (a, b) = brood_ipc::channel::<Blob, u8>().unwrap();
     while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
     assert!(a.interest().is_writable());
     assert!(a.try_recv().unwrap().is_none());
@@ -249,7 +249,7 @@ fn a_receiver_with_a_timeout_is_not_held_up_by_a_peer_that_does_not_read() {
 
 #[test]
 fn a_thread_that_waits_to_receive_lets_others_send() {
-    let (a, b) = ipc::channel::<Blob, u8>().unwrap();
+    let (a, b) = brood_ipc::channel::<Blob, u8>().unwrap();
     while a.try_send(Blob::from(vec![0; 100_000])).is_ok() {}
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| a.recv().unwrap());
@@ -264,7 +264,7 @@ fn a_thread_that_waits_to_receive_lets_others_send() {
 
 #[test]
 fn a_message_can_be_received_undecoded_and_decoded_later() {
-    let (a, b) = ipc::channel::<(u8, Handle<UdpSocket>), ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<(u8, Handle<UdpSocket>), ()>().unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap();
     a.send((3, udp.into())).unwrap();
@@ -276,7 +276,7 @@ fn a_message_can_be_received_undecoded_and_decoded_later() {
 
 #[test]
 fn a_mio_loop_is_woken_by_messages() {
-    let (a, mut b) = ipc::channel::<u8, ()>().unwrap();
+    let (a, mut b) = brood_ipc::channel::<u8, ()>().unwrap();
     let mut poll = mio::Poll::new().unwrap();
     let mut events = mio::Events::with_capacity(4);
     poll.registry().register(&mut b, mio::Token(7), mio::Interest::READABLE).unwrap();

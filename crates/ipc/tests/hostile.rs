@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use crossbeam_channel::{Receiver, unbounded};
-use ipc::frame::{FrameError, Header, Kind};
-use ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
+use brood_ipc::frame::{FrameError, Header, Kind};
+use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
 use std::io::{IoSlice, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -235,12 +235,12 @@ fn deep_nesting_is_refused_and_no_stack_overflows() {
 #[test]
 fn shared_memory_that_can_still_shrink_is_refused() {
     let open = sys::memory::create("open", 1 << 20).unwrap();
-    let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[open.as_fd()]);
+    let why = refusal::<brood_ipc::SharedMemory>(&0_u32.to_le_bytes(), &[open.as_fd()]);
     assert!(why.contains("not sealed"), "{why}");
     // The memory was not kept either, so its owner can still change it.
     std::fs::File::from(open).set_len(0).unwrap();
     let file = tempfile::tempfile().unwrap();
-    let why = refusal::<ipc::SharedMemory>(&0_u32.to_le_bytes(), &[file.as_fd()]);
+    let why = refusal::<brood_ipc::SharedMemory>(&0_u32.to_le_bytes(), &[file.as_fd()]);
     assert!(why.contains("no shared memory") || why.contains("not sealed"), "{why}");
 }
 
@@ -305,7 +305,7 @@ fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
 #[test]
 fn order_holds_when_writes_stop_anywhere_in_frames_with_handles() {
     // A small send buffer makes the kernel stop in the middle of frames.
-    let (sender, receiver) = ipc::channel::<(u32, Vec<u8>, Handle<OwnedFd>), ()>().unwrap();
+    let (sender, receiver) = brood_ipc::channel::<(u32, Vec<u8>, Handle<OwnedFd>), ()>().unwrap();
     let thread = std::thread::spawn(move || {
         for number in 0..200 {
             let (socket, _other) = UnixStream::pair().unwrap();
@@ -340,7 +340,7 @@ fn a_receiver_out_of_descriptors_loses_the_handles_and_keeps_the_channel() {
 #[test]
 #[ignore = "changes the limit of its process; run by the test above"]
 fn alone_out_of_descriptors() {
-    let (a, b) = ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
+    let (a, b) = brood_ipc::channel::<Vec<Handle<OwnedFd>>, ()>().unwrap();
     let many = || -> Vec<Handle<OwnedFd>> {
         (0..20).map(|_| Handle::new(UnixStream::pair().unwrap().0.into())).collect()
     };
@@ -400,7 +400,7 @@ fn main_may_return_with_five_megabytes_queued_and_all_of_them_arrive() {
     for name in ["alone_return_with_much_queued_in_a_link", "alone_return_with_much_fed"] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let options = Options { tag: "exit".into(), ..Options::default() };
-        let channel = Channel::<(), ipc::Blob>::from_fd(ours.into(), options).unwrap();
+        let channel = Channel::<(), brood_ipc::Blob>::from_fd(ours.into(), options).unwrap();
         let reader = std::thread::spawn(move || {
             channel.iter().map(|blob| blob.unwrap().len()).sum::<usize>()
         });
@@ -422,7 +422,7 @@ fn inherited() -> OwnedFd {
 fn alone_return_with_much_queued_in_a_link() {
     let link = Link::start(inherited(), exit_options(), |_| {}).unwrap();
     for _ in 0..100 {
-        link.send(ipc::Blob::from(vec![0; 50_000])).unwrap();
+        link.send(brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
     // The process exits without dropping the link.
     std::mem::forget(link);
@@ -431,9 +431,9 @@ fn alone_return_with_much_queued_in_a_link() {
 #[test]
 #[ignore = "ends with much queued; run by the test above"]
 fn alone_return_with_much_fed() {
-    let channel = Channel::<ipc::Blob, ()>::from_fd(inherited(), exit_options()).unwrap();
+    let channel = Channel::<brood_ipc::Blob, ()>::from_fd(inherited(), exit_options()).unwrap();
     for _ in 0..100 {
-        channel.try_send(ipc::Blob::from(vec![0; 50_000])).unwrap();
+        channel.try_send(brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
 }
 
@@ -441,14 +441,14 @@ fn alone_return_with_much_fed() {
 fn endpoints_are_send_and_sync() {
     fn check<T: Send + Sync>() {}
     check::<Channel<std::cell::RefCell<u8>, std::cell::RefCell<u8>>>();
-    check::<ipc::Sender<u8>>();
-    check::<ipc::Receiver<u8>>();
+    check::<brood_ipc::Sender<u8>>();
+    check::<brood_ipc::Receiver<u8>>();
     check::<Link>();
     check::<Handle<OwnedFd>>();
-    check::<ipc::Message>();
-    check::<ipc::SharedMemory>();
+    check::<brood_ipc::Message>();
+    check::<brood_ipc::SharedMemory>();
     check::<Error>();
-    check::<ipc::Event<u8>>();
-    check::<ipc::LinkSender<u8>>();
-    check::<ipc::ChannelHandle<u8, u8>>();
+    check::<brood_ipc::Event<u8>>();
+    check::<brood_ipc::LinkSender<u8>>();
+    check::<brood_ipc::ChannelHandle<u8, u8>>();
 }

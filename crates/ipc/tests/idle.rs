@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use ipc::{Blob, Channel};
+use brood_ipc::{Blob, Channel};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -31,7 +31,7 @@ impl Sent for Vec<u8> {
 }
 
 /// A loop-driven endpoint with its events.
-type End<T> = (ipc::LinkSender<T>, crossbeam_channel::Receiver<ipc::Event<T>>);
+type End<T> = (brood_ipc::LinkSender<T>, crossbeam_channel::Receiver<brood_ipc::Event<T>>);
 
 #[test]
 fn an_idle_endpoint_keeps_no_buffer_and_never_wakes_the_loop() {
@@ -69,11 +69,11 @@ fn cheap<T: Sent, P>(message: T, count: usize, used: fn(usize, &T) -> Vec<P>) ->
 /// Makes loop-driven endpoints that have carried `message` both ways.
 fn used<T: Sent>(count: usize, message: &T) -> Vec<(End<T>, End<T>)> {
     let one = || {
-        let (a, b) = ipc::channel::<T, T>().unwrap();
+        let (a, b) = brood_ipc::channel::<T, T>().unwrap();
         let (a, b) = (a.events().unwrap(), b.events().unwrap());
         for (from, to) in [(&a, &b), (&b, &a)] {
             from.0.send(message.clone()).unwrap();
-            let ipc::Event::Message(received) = to.1.recv().unwrap() else { panic!() };
+            let brood_ipc::Event::Message(received) = to.1.recv().unwrap() else { panic!() };
             assert!(received.decode().unwrap() == *message);
         }
         (a, b)
@@ -98,7 +98,7 @@ fn used_by_threads<T: Sent>(count: usize, message: &T) -> Vec<(Channel<T, T>, Ch
         });
     };
     let one = || {
-        let (a, b) = ipc::channel::<T, T>().unwrap();
+        let (a, b) = brood_ipc::channel::<T, T>().unwrap();
         all(&a, &b);
         all(&b, &a);
         (a, b)

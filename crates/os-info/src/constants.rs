@@ -49,8 +49,8 @@ pub use sys::host::constants::{DLOPEN, ERRNO, SIGNALS};
 /// Returns the number of the signal `name`.
 ///
 /// ```
-/// assert_eq!(os_info::constants::signal("SIGTERM"), Some(15));
-/// assert_eq!(os_info::constants::signal("SIGNOTHING"), None);
+/// assert_eq!(brood_os_info::constants::signal("SIGTERM"), Some(15));
+/// assert_eq!(brood_os_info::constants::signal("SIGNOTHING"), None);
 /// ```
 #[must_use]
 pub fn signal(name: &str) -> Option<i32> {
@@ -60,7 +60,7 @@ pub fn signal(name: &str) -> Option<i32> {
 /// Returns the error number `name`.
 ///
 /// ```
-/// assert_eq!(os_info::constants::errno("ENOENT"), Some(2));
+/// assert_eq!(brood_os_info::constants::errno("ENOENT"), Some(2));
 /// ```
 #[must_use]
 pub fn errno(name: &str) -> Option<i32> {

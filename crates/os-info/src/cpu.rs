@@ -53,9 +53,9 @@ pub struct CpuTimes {
 /// Lists the CPUs that are online, including those that this program may not use.
 ///
 /// ```
-/// let cpus = os_info::cpus()?;
+/// let cpus = brood_os_info::cpus()?;
 /// println!("{} × {}", cpus.len(), cpus[0].model);
-/// # Ok::<(), os_info::Error>(())
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

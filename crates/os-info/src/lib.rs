@@ -5,17 +5,17 @@
 //! are Node's, except where a line that begins with "Node:" states a difference and its reason.
 //!
 //! ```
-//! let host = os_info::totalmem()?;
-//! let allowed = os_info::limits()?.memory.max_bytes.unwrap_or(host);
+//! let host = brood_os_info::totalmem()?;
+//! let allowed = brood_os_info::limits()?.memory.max_bytes.unwrap_or(host);
 //! println!(
 //!     "{} on {} {}: {} threads, {} of {host} bytes",
-//!     os_info::hostname()?,
-//!     os_info::os_type()?,
-//!     os_info::release()?,
-//!     os_info::available_parallelism(),
+//!     brood_os_info::hostname()?,
+//!     brood_os_info::os_type()?,
+//!     brood_os_info::release()?,
+//!     brood_os_info::available_parallelism(),
 //!     allowed.min(host),
 //! );
-//! # Ok::<(), os_info::Error>(())
+//! # Ok::<(), brood_os_info::Error>(())
 //! ```
 //!
 //! - The machine: [`arch`], [`machine`], [`platform`], [`os_type`], [`release`], [`version`],

@@ -68,10 +68,10 @@ pub struct Pressure {
 /// The function works with cgroup v1, v2 and both at once. Nothing is cached.
 ///
 /// ```
-/// let limits = os_info::limits()?;
-/// let memory = limits.memory.max_bytes.unwrap_or(os_info::totalmem()?);
+/// let limits = brood_os_info::limits()?;
+/// let memory = limits.memory.max_bytes.unwrap_or(brood_os_info::totalmem()?);
 /// # assert!(memory > 0);
-/// # Ok::<(), os_info::Error>(())
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

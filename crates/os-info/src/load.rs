@@ -7,8 +7,8 @@ use crate::Error;
 /// Returns the time since the system started, including the time in suspend.
 ///
 /// ```
-/// println!("up {} s", os_info::uptime()?.as_secs());
-/// # Ok::<(), os_info::Error>(())
+/// println!("up {} s", brood_os_info::uptime()?.as_secs());
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

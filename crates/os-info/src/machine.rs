@@ -5,7 +5,7 @@ use crate::Error;
 /// Returns the CPU architecture of this program, with Node's name: `x64`, `arm64`, …
 ///
 /// ```
-/// assert_eq!(os_info::arch() == "x64", cfg!(target_arch = "x86_64"));
+/// assert_eq!(brood_os_info::arch() == "x64", cfg!(target_arch = "x86_64"));
 /// ```
 #[must_use]
 pub const fn arch() -> &'static str {
@@ -84,8 +84,8 @@ pub fn machine() -> Result<String, Error> {
 /// Returns the name of this host.
 ///
 /// ```
-/// println!("on {}", os_info::hostname()?);
-/// # Ok::<(), os_info::Error>(())
+/// println!("on {}", brood_os_info::hostname()?);
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

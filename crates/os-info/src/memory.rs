@@ -45,8 +45,8 @@ pub fn totalmem() -> Result<u64, Error> {
 /// nothing uses.
 ///
 /// ```
-/// assert!(os_info::freemem()? <= os_info::totalmem()?);
-/// # Ok::<(), os_info::Error>(())
+/// assert!(brood_os_info::freemem()? <= brood_os_info::totalmem()?);
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

@@ -91,12 +91,12 @@ impl serde::Serialize for InterfaceAddress {
 /// Lists the interfaces that are up and running and have an address, in the kernel's order.
 ///
 /// ```
-/// for interface in os_info::network_interfaces()? {
+/// for interface in brood_os_info::network_interfaces()? {
 ///     for address in interface.addresses {
 ///         println!("{} {} {}", interface.name, address.address, address.mac_text());
 ///     }
 /// }
-/// # Ok::<(), os_info::Error>(())
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::groups;
 /// Node: version 20 counts the affinity alone. The standard library rounds the quota down.
 ///
 /// ```
-/// let workers = os_info::available_parallelism();
+/// let workers = brood_os_info::available_parallelism();
 /// assert!(workers.get() >= 1);
 /// ```
 #[doc(alias = "availableParallelism")]

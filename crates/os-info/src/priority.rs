@@ -17,9 +17,9 @@ const SCANS_MAX: u32 = 32;
 /// changed its own.
 ///
 /// ```
-/// let before = os_info::get_priority(0)?;
-/// os_info::set_priority(0, before)?;
-/// # Ok::<(), os_info::Error>(())
+/// let before = brood_os_info::get_priority(0)?;
+/// brood_os_info::set_priority(0, before)?;
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors

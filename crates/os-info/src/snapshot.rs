@@ -87,13 +87,13 @@ impl SystemSnapshot {
     /// idle.
     ///
     /// ```
-    /// use os_info::System;
+    /// use brood_os_info::System;
     /// let mut system = System::new();
     /// let before = system.snapshot()?;
     /// // … some time …
     /// let usage = system.snapshot()?.since(&before);
     /// println!("{:.0} % busy in {:?}", usage.cpu * 100.0, usage.interval);
-    /// # Ok::<(), os_info::Error>(())
+    /// # Ok::<(), brood_os_info::Error>(())
     /// ```
     #[must_use]
     pub fn since(&self, earlier: &Self) -> SystemUsage {

@@ -24,13 +24,13 @@ use crate::{Error, parallelism};
 /// process that opened them.
 ///
 /// ```
-/// let mut system = os_info::System::new();
+/// let mut system = brood_os_info::System::new();
 /// for _ in 0..3 {
 ///     let free = system.freemem()?;
 ///     let cpus = system.cpus()?.len();
 ///     println!("{cpus} CPUs, {free} bytes free, {} threads", system.available_parallelism());
 /// }
-/// # Ok::<(), os_info::Error>(())
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct System {

@@ -44,12 +44,12 @@ fn as_text<S: serde::Serializer>(
 /// numbers without the names.
 ///
 /// ```
-/// let user = os_info::user_info()?;
+/// let user = brood_os_info::user_info()?;
 /// match user.username {
 ///     Some(name) => println!("{} ({})", name.to_string_lossy(), user.uid),
 ///     None => println!("user {}", user.uid),
 /// }
-/// # Ok::<(), os_info::Error>(())
+/// # Ok::<(), brood_os_info::Error>(())
 /// ```
 ///
 /// # Errors
@@ -107,7 +107,7 @@ pub fn homedir() -> Result<PathBuf, Error> {
 /// environment. The directory need not exist.
 ///
 /// ```
-/// let file = os_info::tmpdir().join("draft");
+/// let file = brood_os_info::tmpdir().join("draft");
 /// # assert!(file.ends_with("draft"));
 /// ```
 #[must_use]

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use os_info::{Error, constants::priority, get_priority, set_priority};
+use brood_os_info::{Error, constants::priority, get_priority, set_priority};
 
 const ROLE: &str = "OS_INFO_TEST_ROLE";
 
@@ -137,7 +137,7 @@ fn threads_that_come_and_go_meanwhile_get_the_priority() {
 #[test]
 fn a_foreign_process_and_more_than_allowed_are_refused() {
     if !is_role() {
-        let nobody = (os_info::user_info().unwrap().uid == 0).then_some(65534);
+        let nobody = (brood_os_info::user_info().unwrap().uid == 0).then_some(65534);
         let done = run_in_process("a_foreign_process_and_more_than_allowed_are_refused", nobody);
         assert_ne!(done, Some(false));
         return;

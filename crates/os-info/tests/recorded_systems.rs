@@ -9,7 +9,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use os_info::System;
+use brood_os_info::System;
 
 /// A directory with a `proc` and a `sys`, removed on drop.
 struct Tree(PathBuf);
@@ -241,9 +241,9 @@ fn a_group_that_leaves_its_memory_to_its_parent_shows_what_the_parent_uses() {
 #[test]
 fn without_control_groups_nothing_is_limited() {
     let tree = Tree::new(&[("proc/self/stat", "")]);
-    assert_eq!(tree.system().limits().unwrap(), os_info::Limits::default());
+    assert_eq!(tree.system().limits().unwrap(), brood_os_info::Limits::default());
     let tree = Tree::new(&[("proc/self/cgroup", "0::/a\n"), ("proc/self/mountinfo", "garbage")]);
-    assert_eq!(tree.system().limits().unwrap(), os_info::Limits::default());
+    assert_eq!(tree.system().limits().unwrap(), brood_os_info::Limits::default());
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn without_proc_errors_name_the_file_and_freemem_uses_a_call() {
     }
     assert!(system.freemem().unwrap() > 0);
     assert!(system.available_parallelism().get() >= 1);
-    assert_eq!(system.pressure(), os_info::Pressure::default());
+    assert_eq!(system.pressure(), brood_os_info::Pressure::default());
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn garbage_in_proc_is_an_error_and_not_a_panic() {
         let mut system = tree.system();
         assert_eq!(system.cpus().unwrap_err().code(), "EBADMSG");
         assert_eq!(system.memory().unwrap_err().code(), "EBADMSG");
-        assert_eq!(system.limits().unwrap(), os_info::Limits::default());
+        assert_eq!(system.limits().unwrap(), brood_os_info::Limits::default());
         assert!(system.freemem().unwrap() > 0);
     }
 }

@@ -28,7 +28,7 @@ thread_local! {
 ///
 /// ```
 /// let (sender, receiver) = crossbeam_channel::unbounded();
-/// reactor::callback::call(move || sender.send(reactor::callback::on_callback_thread()).unwrap());
+/// brood_reactor::callback::call(move || sender.send(brood_reactor::callback::on_callback_thread()).unwrap());
 /// assert_eq!(receiver.recv(), Ok(true));
 /// ```
 pub fn call(job: impl FnOnce() + Send + 'static) {
@@ -45,7 +45,7 @@ pub fn call(job: impl FnOnce() + Send + 'static) {
 ///
 /// ```
 /// let (sender, receiver) = crossbeam_channel::unbounded();
-/// let each = reactor::callback::each(move |number: u32| sender.send(number * 2).unwrap());
+/// let each = brood_reactor::callback::each(move |number: u32| sender.send(number * 2).unwrap());
 /// each(1);
 /// each(2);
 /// assert_eq!(receiver.iter().take(2).collect::<Vec<_>>(), [2, 4]);

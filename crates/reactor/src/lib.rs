@@ -10,7 +10,7 @@
 //! loop continues. A source that asks for more events never delays the others by a turn.
 //!
 //! ```
-//! use reactor::{Event, Source, Turn, reactor};
+//! use brood_reactor::{Event, Source, Turn, reactor};
 //!
 //! /// Sends a text to a channel at each wake-up.
 //! struct Bell(crossbeam_channel::Sender<&'static str>);

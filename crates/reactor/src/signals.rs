@@ -25,7 +25,7 @@ pub const SIGNALS_QUEUED_MAX: usize = 1024;
 /// closes the channel.
 ///
 /// ```
-/// use reactor::signals::Signals;
+/// use brood_reactor::signals::Signals;
 /// use sys::signal::{Signal, raise};
 ///
 /// let signals = Signals::new(&[Signal::USR2])?;

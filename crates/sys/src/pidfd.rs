@@ -72,7 +72,7 @@ impl fmt::Display for ExitStatus {
 /// A process, held by a descriptor that can never refer to another process.
 ///
 /// ```
-/// use sys::pidfd::PidFd;
+/// use brood_sys::pidfd::PidFd;
 /// let me = PidFd::open(std::process::id())?;
 /// assert!(me.is_alive()?);
 /// # Ok::<(), std::io::Error>(())

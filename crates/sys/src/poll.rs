@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 /// The readiness to wait for on a descriptor: reading, writing or both.
 ///
 /// ```
-/// use sys::poll::Interest;
+/// use brood_sys::poll::Interest;
 /// assert_eq!(Interest::READABLE | Interest::WRITABLE, Interest::BOTH);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,9 +93,9 @@ impl Ready {
 /// use std::time::Duration;
 ///
 /// let (reader, mut writer) = std::io::pipe()?;
-/// assert!(!sys::poll::readable(reader.as_fd(), Some(Duration::ZERO))?);
+/// assert!(!brood_sys::poll::readable(reader.as_fd(), Some(Duration::ZERO))?);
 /// writer.write_all(b"x")?;
-/// assert!(sys::poll::readable(reader.as_fd(), None)?);
+/// assert!(brood_sys::poll::readable(reader.as_fd(), None)?);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {

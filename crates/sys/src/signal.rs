@@ -15,7 +15,7 @@ const NUMBER_MAX: usize = 64;
 /// A signal: a number from 1 to 64, shown by its name.
 ///
 /// ```
-/// use sys::signal::Signal;
+/// use brood_sys::signal::Signal;
 /// assert_eq!(Signal::TERM.to_string(), "SIGTERM");
 /// assert_eq!(Signal::from_name("SIGKILL"), Some(Signal::KILL));
 /// assert_eq!(Signal::from_number(2), Some(Signal::INT));

@@ -137,7 +137,7 @@ fn entry(name: &str) -> Option<&'static Entry> {
 /// Returns the value that `name`, one of [`NAMES`], had when this process started.
 ///
 /// ```
-/// assert_eq!(sys::startup::variable("BROOD_CHANNEL"), None);
+/// assert_eq!(brood_sys::startup::variable("BROOD_CHANNEL"), None);
 /// ```
 #[must_use]
 pub fn variable(name: &str) -> Option<&'static OsStr> {

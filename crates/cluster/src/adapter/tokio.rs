@@ -56,12 +56,12 @@ impl AsyncStream for StdUnixStream {
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// let listener = cluster::AsyncListener::new(cluster::listen("127.0.0.1:0")?)?;
+/// let listener = brood_cluster::AsyncListener::new(brood_cluster::listen("127.0.0.1:0")?)?;
 /// # let client = std::net::TcpStream::connect(listener.address().to_string()).unwrap();
 /// let (stream, peer) = listener.accept().await?;
 /// println!("{peer} is connected");
 /// # drop((client, stream));
-/// # Ok::<(), cluster::Error>(())
+/// # Ok::<(), brood_cluster::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug)]

@@ -25,8 +25,8 @@ use crate::protocol::address::Address;
 /// The primary owns its callbacks, so a callback that uses the primary needs a weak reference:
 ///
 /// ```no_run
-/// # fn main() -> Result<(), cluster::Error> {
-/// use cluster::{Primary, Restart, WorkerOptions};
+/// # fn main() -> Result<(), brood_cluster::Error> {
+/// use brood_cluster::{Primary, Restart, WorkerOptions};
 /// use std::sync::Arc;
 ///
 /// let primary = Arc::new(Primary::builder().restart(Restart::Never).build()?);

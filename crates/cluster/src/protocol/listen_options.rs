@@ -15,11 +15,11 @@ pub const LISTEN_DATA_BYTES_MAX: usize = 64 * 1024;
 /// opened. Each worker has its own [`max_connections`](Self::max_connections).
 ///
 /// ```
-/// use cluster::ListenOptions;
+/// use brood_cluster::ListenOptions;
 ///
-/// let listener = cluster::listen_with("127.0.0.1:0", &ListenOptions::new().backlog(16))?;
+/// let listener = brood_cluster::listen_with("127.0.0.1:0", &ListenOptions::new().backlog(16))?;
 /// # drop(listener);
-/// # Ok::<(), cluster::Error>(())
+/// # Ok::<(), brood_cluster::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "options do nothing until something listens with them"]

@@ -64,7 +64,7 @@ impl ClosedReporter {
 /// ```
 /// use std::io::Write;
 ///
-/// let listener = cluster::listen("127.0.0.1:0")?;
+/// let listener = brood_cluster::listen("127.0.0.1:0")?;
 /// # let client = std::net::TcpStream::connect(listener.address().to_string())?;
 /// let (mut stream, _peer) = listener.accept()?;
 /// stream.write_all(b"hello")?;

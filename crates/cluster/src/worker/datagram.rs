@@ -55,7 +55,7 @@ impl AddressKind for UnixDatagram {
 /// after the last worker, and removes the file of a Unix socket then.
 ///
 /// ```
-/// let socket = cluster::bind_udp("127.0.0.1:0")?;
+/// let socket = brood_cluster::bind_udp("127.0.0.1:0")?;
 /// socket.send_to(b"hello", socket.local_addr()?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -195,7 +195,7 @@ impl Clone for DrainWait {
 /// returns as many of them as a program needs.
 ///
 /// ```no_run
-/// let worker = cluster::Worker::current().expect("a primary started this process");
+/// let worker = brood_cluster::Worker::current().expect("a primary started this process");
 /// worker.draining().wait();
 /// println!("all connections are accepted");
 /// ```

@@ -70,9 +70,9 @@ impl Worker {
     /// [inherited sockets](crate::Builder::socket) of the primary.
     ///
     /// ```no_run
-    /// # use cluster::{Address, Listener, ListenOptions, Worker};
+    /// # use brood_cluster::{Address, Listener, ListenOptions, Worker};
     /// # use std::os::unix::net::UnixStream;
-    /// # fn serve(worker: &Worker) -> Result<(), cluster::Error> {
+    /// # fn serve(worker: &Worker) -> Result<(), brood_cluster::Error> {
     /// let options = ListenOptions::new();
     /// let abstract_name = Address::UnixAbstract(b"app".to_vec());
     /// let admin: Listener<UnixStream> = worker.listen_at(abstract_name, &options)?;
@@ -150,9 +150,9 @@ impl Worker {
 /// The same program runs as a worker and alone. See [`Worker::listen`].
 ///
 /// ```
-/// let listener = cluster::listen("127.0.0.1:0")?;
+/// let listener = brood_cluster::listen("127.0.0.1:0")?;
 /// println!("listening on {}", listener.address());
-/// # Ok::<(), cluster::Error>(())
+/// # Ok::<(), brood_cluster::Error>(())
 /// ```
 ///
 /// # Errors

@@ -46,9 +46,9 @@ use crate::worker::stream::Stream;
 /// before: the primary keeps a copy of the queue open, so closing does not remove it there.
 ///
 /// ```
-/// let listener = cluster::listen("127.0.0.1:0")?;
+/// let listener = brood_cluster::listen("127.0.0.1:0")?;
 /// assert!(listener.try_accept()?.is_none());
-/// # Ok::<(), cluster::Error>(())
+/// # Ok::<(), brood_cluster::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Listener<S: Stream = TcpStream> {

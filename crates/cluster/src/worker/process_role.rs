@@ -15,7 +15,7 @@ impl Worker {
     /// that this process starts are no workers.
     ///
     /// ```
-    /// match cluster::Worker::current() {
+    /// match brood_cluster::Worker::current() {
     ///     Some(worker) => println!("worker {}", worker.id()),
     ///     None => println!("no worker"),
     /// }
@@ -56,7 +56,7 @@ fn from_environment() -> Option<Worker> {
 /// worker.
 ///
 /// ```
-/// assert!(cluster::is_primary() && !cluster::is_worker());
+/// assert!(brood_cluster::is_primary() && !brood_cluster::is_worker());
 /// ```
 ///
 /// Node: `cluster.isPrimary`. Like [`Worker::current`], the call starts a worker's runtime.

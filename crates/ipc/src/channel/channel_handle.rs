@@ -18,10 +18,10 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Made by [`Channel::into_handle`].
 ///
 /// ```
-/// use ipc::{Channel, ChannelHandle};
+/// use brood_ipc::{Channel, ChannelHandle};
 ///
-/// let (a, b) = ipc::channel::<ChannelHandle<String, ()>, ()>()?;
-/// let (ours, theirs) = ipc::channel::<(), String>()?;
+/// let (a, b) = brood_ipc::channel::<ChannelHandle<String, ()>, ()>()?;
+/// let (ours, theirs) = brood_ipc::channel::<(), String>()?;
 /// a.send(theirs.into_handle()?)?;
 /// let theirs: Channel<String, ()> = b.recv()?.open();
 /// theirs.send("over the second channel".to_owned())?;

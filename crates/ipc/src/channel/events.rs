@@ -109,9 +109,9 @@ impl<S, R> Channel<S, R> {
     /// not read.
     ///
     /// ```
-    /// use ipc::Event;
+    /// use brood_ipc::Event;
     ///
-    /// let (a, b) = ipc::channel::<u32, u32>()?;
+    /// let (a, b) = brood_ipc::channel::<u32, u32>()?;
     /// let (sender, events) = a.events()?;
     /// b.send(7)?;
     /// match events.recv()? {
@@ -162,7 +162,7 @@ impl<S, R> Channel<S, R> {
     /// is no such call when neither happened. Then `call` is dropped.
     ///
     /// ```
-    /// let (a, b) = ipc::channel::<String, u32>()?;
+    /// let (a, b) = brood_ipc::channel::<String, u32>()?;
     /// let (copies, received) = std::sync::mpsc::channel();
     /// let sender = a.on_message(move |message| copies.send(message.unwrap()).unwrap())?;
     /// b.send(7)?;

@@ -36,7 +36,7 @@ pub const REPEATS_MAX: u32 = 64;
 /// The handlers run with `SA_RESTART`. A signal that every thread blocks is not noticed.
 ///
 /// ```
-/// use sys::signal::{self, Signal, SignalWatch};
+/// use brood_sys::signal::{self, Signal, SignalWatch};
 ///
 /// let watch = SignalWatch::new(&[Signal::USR1])?;
 /// signal::raise(Signal::USR1)?;

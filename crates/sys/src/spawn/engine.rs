@@ -68,7 +68,7 @@ impl From<SpawnError> for io::Error {
 /// The step that failed and the reason. The child is gone and reaped then.
 ///
 /// ```
-/// use sys::spawn::{Plan, spawn};
+/// use brood_sys::spawn::{Plan, spawn};
 ///
 /// let child = spawn(&Plan::new(vec![c"/bin/true".into()], vec![c"true".into()]))?;
 /// assert!(child.pidfd.wait()?.success());

@@ -15,7 +15,7 @@ pub struct NodeId(pub(super) usize);
 /// name them. Two values are equal when they were built in the same order.
 ///
 /// ```
-/// use ipc::advanced::{Entry, Item, Key, Node, Value};
+/// use brood_ipc::advanced::{Entry, Item, Key, Node, Value};
 ///
 /// let mut value = Value::default();
 /// let object = value.add(Node::Object(vec![]));
