@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     };
-    for event in parent.events() {
+    for event in parent.take_events().expect("taken once") {
         match event {
             Event::Message(message) => match answer(parent, message) {
                 Ok(true) => {}

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 fn run(script: &str, serialization: Serialization) -> Result<ExitStatus, Box<dyn Error>> {
     let mut fork = Fork::new(Module::node(script));
     let child = fork.serialization(serialization).spawn()?;
-    let events = child.events();
+    let events = child.take_events().expect("taken once");
     let mut lines = lines();
     // The line that did not fit into the channel, because the script reads more slowly than this
     // program.

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 /// Runs the parent: accepts connections, passes them to the child, and prints the answers.
 fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
     let child = Fork::new(Module::current_exe("greeter")).spawn()?;
-    let events = child.events();
+    let events = child.take_events().expect("taken once");
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     println!("listening on {address}, serving from process {}", child.pid());
@@ -95,7 +95,7 @@ fn visit(address: SocketAddr) -> std::io::Result<()> {
 /// Runs the child: answers every connection that it receives.
 fn greeter() {
     let parent = child_process::parent().expect("this module is only ever forked");
-    for event in parent.events() {
+    for event in parent.take_events().expect("taken once") {
         let Event::Message(message) = event else { continue };
         let Ok(visitor) = message.decode::<Visitor>() else { continue };
         let pid = std::process::id();

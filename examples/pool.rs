@@ -93,7 +93,7 @@ struct Worker {
 impl Worker {
     fn start() -> Result<Worker, child_process::Error> {
         let child = Fork::new(Module::current_exe("count")).spawn()?;
-        let events = child.events();
+        let events = child.take_events().expect("taken once");
         Ok(Worker { child, events, range: None })
     }
 }
@@ -208,7 +208,7 @@ impl Pool {
 /// Runs a worker: counts one range after the other.
 fn count_ranges() {
     let parent = child_process::parent().expect("this module is only ever forked");
-    for event in parent.events() {
+    for event in parent.take_events().expect("taken once") {
         let Event::Message(message) = event else { continue };
         let Ok((start, end)) = message.decode::<(u64, u64)>() else { continue };
         let begin = Instant::now();

@@ -97,7 +97,7 @@ fn brood_fork(count: usize) -> Done<Vec<child_process::Child>> {
         let mut fork = Fork::new(Module::current_exe(MODULE));
         fork.parent_death_signal(Signal::KILL).kill_on_drop(true);
         let child = fork.spawn()?;
-        let events = child.events();
+        let events = child.take_events().expect("taken once");
         while !matches!(events.recv()?, Event::Message(_)) {}
         Ok(child)
     };
@@ -107,7 +107,7 @@ fn brood_fork(count: usize) -> Done<Vec<child_process::Child>> {
 /// Runs a forked child: sends one message, and waits for the end of its channel.
 pub fn module() {
     let parent = child_process::parent().expect("it was forked");
-    let events = parent.events();
+    let events = parent.take_events().expect("taken once");
     parent.send("here").expect("the parent listens");
     let _ = events.iter().find(|event| matches!(event, Event::Disconnect));
 }

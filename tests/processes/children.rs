@@ -2,6 +2,7 @@
 
 mod control_groups;
 mod exits;
+pub(crate) mod modules;
 mod node_suite;
 mod options;
 mod streams;

@@ -27,8 +27,10 @@ mod support;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    child_process::run_modules(&harness::modules());
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if !children::modules::forgets_run_modules(&args) {
+        child_process::run_modules(&harness::modules());
+    }
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["case", name] if !is_option(name) => harness::play_case(name),
         ["role", name, ..] if !is_option(name) => harness::play_role(name, &args[2..]),

@@ -99,7 +99,7 @@ fn ours() -> Result<f64, Box<dyn std::error::Error>> {
     let begin = Instant::now();
     let child = Fork::new(Module::current_exe(MODULE)).spawn()?;
     let mut time = Err("the child ended without a message".into());
-    for event in child.events() {
+    for event in child.take_events().expect("taken once") {
         match event {
             Event::Message(message) => {
                 message.decode::<String>()?;
@@ -116,7 +116,7 @@ fn ours() -> Result<f64, Box<dyn std::error::Error>> {
 /// Runs the child of brood: sends one message, and ends with its channel.
 pub fn module() {
     let parent = child_process::parent().expect("it was forked");
-    let events = parent.events();
+    let events = parent.take_events().expect("taken once");
     parent.send("here").expect("the parent listens");
     for event in events {
         if matches!(event, Event::Disconnect) {

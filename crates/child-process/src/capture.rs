@@ -22,7 +22,7 @@ use sys::signal::Signal;
 use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream};
+use crate::error::{Error, ExecError, InvalidOption, OutputStream};
 use crate::process::RECHECK_MIN;
 use crate::start;
 
@@ -227,7 +227,7 @@ impl Capture {
             (None, None) => Error::Os("waitid", ErrorKind::NotFound.into()),
         };
         let line = std::mem::take(&mut self.line);
-        Err(ExecFailure { error, status, stdout, stderr, line }.into())
+        Err(ExecError { error, status, stdout, stderr, line })
     }
 }
 

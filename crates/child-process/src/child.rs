@@ -18,6 +18,7 @@ use sys::signal::Signal;
 
 use crate::error::Error;
 use crate::event::{Event, EventKind};
+use crate::process::Signalled;
 use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
 use crate::subscribers::Subscriber;
@@ -36,7 +37,7 @@ use crate::subscribers::Subscriber;
 /// use brood_child_process::{Command, Event, ExitStatus};
 ///
 /// let child = Command::new("sh").args(["-c", "exit 3"]).spawn()?;
-/// let events: Vec<Event> = child.events().into_iter().collect();
+/// let events: Vec<Event> = child.take_events().expect("taken once").iter().collect();
 /// assert!(matches!(
 ///     events[..],
 ///     [Event::Spawn, Event::Exit(ExitStatus::Code(3)), Event::Close(ExitStatus::Code(3))]
@@ -88,16 +89,26 @@ impl Child {
         &self.shared
     }
 
-    /// Sends a signal. Returns `false` if the process has ended before.
+    /// Sends a signal.
     ///
     /// Sending a signal does not mean that the process ends: wait for the exit.
+    ///
+    /// ```
+    /// use brood_child_process::{Command, Signal, Signalled};
+    ///
+    /// let sleep = Command::new("sleep").arg("60").spawn()?;
+    /// assert_eq!(sleep.kill(Signal::TERM)?, Signalled::Delivered);
+    /// sleep.wait()?;
+    /// assert_eq!(sleep.kill(Signal::TERM)?, Signalled::AlreadyExited);
+    /// # Ok::<(), brood_child_process::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// `EPERM` when the process belongs to another user.
-    pub fn kill(&self, signal: Signal) -> Result<bool, Error> {
+    pub fn kill(&self, signal: Signal) -> Result<Signalled, Error> {
         let sent = self.shared.process.signal(signal).map_err(|error| Error::Os("kill", error))?;
-        self.killed.fetch_or(sent, Ordering::AcqRel);
+        self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
         Ok(sent)
     }
 
@@ -151,7 +162,7 @@ impl Child {
     /// The value is returned, with its handles, when there is no open channel, the message exceeds
     /// a limit, or it cannot be encoded.
     pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        self.on_channel(value, Link::send)
+        on_channel(self.shared.link(), value, Link::send)
     }
 
     /// Sends a message with a socket to a Node child, which receives a `net.Socket`, a `net.Server`
@@ -182,43 +193,8 @@ impl Child {
         handle: impl Into<OwnedFd>,
     ) -> Result<bool, SendError<(T, OwnedFd)>> {
         let both = (value, handle.into());
-        self.on_channel(both, |link, (value, handle)| link.send_with_handle(value, handle))
-    }
-
-    /// Sends an internal message with a raw handle to a Node child, for the crates above. The
-    /// answer comes as [`Event::Acknowledged`].
-    ///
-    /// # Errors
-    ///
-    /// As [`send_with_handle`](Self::send_with_handle).
-    #[doc(hidden)]
-    pub fn send_internal_with_handle<T: Serialize>(
-        &self,
-        value: T,
-        handle: impl Into<OwnedFd>,
-        ticket: u64,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        self.on_channel((value, handle.into()), |link, (value, handle)| {
-            link.send_internal_with_handle(value, handle, ticket)
-        })
-    }
-
-    /// Returns whether the channel is not read at the moment, because too many of the child's
-    /// messages are unread. For the crates above.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.shared.link().is_some_and(Link::is_backpressured)
-    }
-
-    /// Sends a message that is not delivered to users, for the crates above.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    #[doc(hidden)]
-    pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        self.on_channel(value, Link::send_internal)
+        let send = |link: &Link, (value, handle)| link.send_with_handle(value, handle);
+        on_channel(self.shared.link(), both, send)
     }
 
     /// Closes the channel when everything that was sent is written. Nothing can be sent any more,
@@ -237,22 +213,18 @@ impl Child {
         }
     }
 
-    /// Returns a receiver of all events of the child, those of the past included.
+    /// Takes the receiver of all events of the child, those of the past included. Returns `None` if
+    /// it was taken before, because a second receiver would miss messages.
     ///
-    /// # Panics
-    ///
-    /// On the second call: a second receiver would miss messages.
-    pub fn events(&self) -> Receiver<Event> {
-        let first = !self.events_taken.swap(true, Ordering::AcqRel);
-        assert!(first, "the events of a child are taken once");
+    /// The receiver is one of `crossbeam_channel`, see [`Receiver`].
+    #[doc(alias = "on")]
+    pub fn take_events(&self) -> Option<Receiver<Event>> {
+        if self.events_taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
         let (subscriber, events) = Subscriber::queue();
         self.shared.subscribe(subscriber);
-        events
-    }
-
-    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
-    pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.shared.subscribe(Subscriber::new(sink));
+        Some(events)
     }
 
     /// Calls on the callback thread, once, when the child has executed its program.
@@ -262,7 +234,7 @@ impl Child {
 
     /// Calls on the callback thread for every message.
     ///
-    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// A message has one owner: while there is such a callback, [`take_events`](Self::take_events) receives
     /// no messages.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
         self.on(EventKind::Message, Event::into_message, call)
@@ -296,18 +268,6 @@ impl Child {
     ) -> &Self {
         self.shared.subscribe(Subscriber::callback(kind, part, call));
         self
-    }
-
-    /// Passes `value` to `send` with the channel; returns the value if there is no channel.
-    fn on_channel<T>(
-        &self,
-        value: T,
-        send: impl FnOnce(&Link, T) -> Result<bool, SendError<T>>,
-    ) -> Result<bool, SendError<T>> {
-        match self.shared.link() {
-            Some(link) => send(link, value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
-        }
     }
 
     /// Takes this process's end of the standard input. `None` if it is no pipe or was taken.
@@ -373,6 +333,21 @@ impl Child {
     }
 }
 
+/// Passes `value` to `send` with the channel; returns the value if there is no channel.
+pub(crate) fn on_channel<T>(
+    link: Option<&Link>,
+    value: T,
+    send: impl FnOnce(&Link, T) -> Result<bool, SendError<T>>,
+) -> Result<bool, SendError<T>> {
+    match link {
+        Some(link) => send(link, value),
+        None => {
+            let error = ipc::Error::NotAChannel("the child was started without a channel");
+            Err(SendError { value, error })
+        }
+    }
+}
+
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.process.pidfd().as_fd()
@@ -392,7 +367,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop {
             // Fails only when the process has ended, or belongs to another user.
-            let _: io::Result<bool> = self.shared.process.signal(Signal::KILL);
+            let _: io::Result<Signalled> = self.shared.process.signal(Signal::KILL);
         }
         self.shared.child_dropped();
     }

@@ -13,9 +13,6 @@ use crate::cancel::CancelToken;
 use crate::module::runs_scripts;
 use crate::stdio::{Slot, Stdio};
 
-/// The default of [`Command::max_buffer`], in bytes, as in Node.
-pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
-
 /// A program to start, and the options of its process.
 ///
 /// The defaults are Node's. Descriptors 0, 1 and 2 are pipes. The environment and the working
@@ -64,11 +61,16 @@ pub struct Command {
     pub(crate) kill_on_drop: bool,
     pub(crate) channel: ipc::Options,
     pub(crate) is_fork: bool,
+    /// The module of this program that the child runs. No variable of `env` replaces the name.
+    pub(crate) module: Option<String>,
     /// The channel is Node's, whatever the program is called.
     pub(crate) is_node: bool,
 }
 
 impl Command {
+    /// The default of [`max_buffer`](Self::max_buffer), in bytes, as in Node.
+    pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
+
     /// Creates a command for `program`: a path, or a name that is looked up in the child's `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
@@ -86,12 +88,13 @@ impl Command {
             cgroup_is_own: false,
             timeout: None,
             kill_signal: Signal::TERM,
-            max_buffer: Some(MAX_BUFFER_BYTES),
+            max_buffer: Some(Self::MAX_BUFFER_BYTES),
             input: None,
             cancel: None,
             kill_on_drop: false,
             channel: ipc::Options::default(),
             is_fork: false,
+            module: None,
             is_node: false,
         }
     }
@@ -327,7 +330,7 @@ impl Command {
     }
 
     /// Sets how many bytes of each output are collected. A child that writes more is sent its kill
-    /// signal.
+    /// signal. The default is [`MAX_BUFFER_BYTES`](Self::MAX_BUFFER_BYTES).
     pub fn max_buffer(&mut self, bytes: usize) -> &mut Self {
         self.max_buffer = Some(bytes);
         self

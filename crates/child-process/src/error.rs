@@ -1,4 +1,7 @@
 //! The errors of starting, watching and talking to children.
+//!
+//! `Display` is an error's own sentence; `source` gives the cause. `{:?}` is the sentence with all
+//! causes on one line, and `{:#?}` the structure.
 
 use std::error::Error as StdError;
 use std::ffi::{OsStr, OsString};
@@ -6,17 +9,34 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use sys::errno::write_with_causes;
 use sys::pidfd::ExitStatus;
 use sys::spawn::Step;
 
 /// An error about a child, its channel, or the channel to the parent.
-#[derive(Debug)]
+///
+/// `Display` is one sentence without the cause, which is the [`source`](StdError::source). `{:?}` is
+/// one line with all causes, as `main` prints an error that it returns; `{:#?}` is the structure.
+///
+/// ```
+/// let error = brood_child_process::Command::new("true").current_dir("/nowhere").spawn().unwrap_err();
+/// assert_eq!(error.to_string(), "cannot start true: working directory /nowhere");
+/// assert_eq!(
+///     format!("{error:?}"),
+///     "cannot start true: working directory /nowhere: No such file or directory (os error 2)"
+/// );
+/// assert_eq!(error.code(), "ENOENT");
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// An option is invalid. Nothing was started.
-    Invalid(InvalidOption),
+    Invalid(Box<InvalidOption>),
     /// The child could not be started. No process and no descriptor of it is left.
     Spawn(Box<SpawnError>),
+    /// This process was forked to run the module of this name, but has not called
+    /// [`run_modules`](crate::run_modules), so that another fork of this program would do the same
+    /// without end. Nothing was started.
+    ModuleNotRun(String),
     /// A command exited with a code other than 0, or was killed by a signal.
     Exited(ExitStatus),
     /// The timeout passed, and the child was sent its kill signal.
@@ -44,6 +64,7 @@ pub enum OutputStream {
 
 /// An option with an invalid value, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidOption {
     /// The name of the option: `"args[2]"`, `"env PATH"`, `"uid"`.
     pub field: String,
@@ -64,10 +85,16 @@ impl InvalidOption {
     pub(crate) fn coded(field: impl Into<String>, why: &'static str, code: &'static str) -> Self {
         Self { field: field.into(), why, code }
     }
+
+    /// Returns Node's name for the error, see [`Error::code`].
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
 }
 
 /// A program that could not be started, and the step that failed.
-#[derive(Debug)]
+#[non_exhaustive]
 pub struct SpawnError {
     /// The program, as the command names it.
     pub program: OsString,
@@ -88,6 +115,7 @@ impl Error {
         match self {
             Self::Invalid(invalid) => invalid.code,
             Self::Spawn(failure) => sys::errno::name_of(&failure.source),
+            Self::ModuleNotRun(_) => "ERR_INVALID_STATE",
             Self::Exited(_) => "ERR_CHILD_PROCESS_FAILED",
             Self::TimedOut => "ETIMEDOUT",
             Self::MaxBuffer(_) => "ERR_CHILD_PROCESS_STDIO_MAXBUFFER",
@@ -105,6 +133,7 @@ impl Error {
             Self::Spawn(failure) => failure.source.raw_os_error(),
             Self::Os(_, error) | Self::Channel(ipc::Error::Os(_, error)) => error.raw_os_error(),
             Self::Invalid(_)
+            | Self::ModuleNotRun(_)
             | Self::Exited(_)
             | Self::TimedOut
             | Self::MaxBuffer(_)
@@ -137,8 +166,13 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(InvalidOption { field, why, .. }) => write!(f, "{field}: {why}"),
+            Self::Invalid(invalid) => invalid.fmt(f),
             Self::Spawn(failure) => failure.fmt(f),
+            Self::ModuleNotRun(name) => write!(
+                f,
+                "cannot fork: this process was started to run the module {name:?}, and has not \
+                 called `run_modules`; make that the first call in `main`"
+            ),
             Self::Exited(ExitStatus::Signal(signal)) => write!(f, "killed by {signal}"),
             Self::Exited(status) => write!(f, "exited with {status}"),
             Self::TimedOut => f.write_str("took longer than allowed"),
@@ -157,46 +191,101 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Display for SpawnError {
+impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start {}: ", lossy(&self.program))?;
-        match (self.step, &self.current_dir) {
-            (Step::Program, _) => {}
-            (Step::CurrentDir, Some(path)) => write!(f, "working directory {}: ", path.display())?,
-            (step, _) => write!(f, "{step}: ")?,
+        if !f.alternate() {
+            return write_with_causes(self, f);
         }
-        let (name, text) = sys::errno::describe(&self.source);
-        write!(f, "{text} ({name})")
+        match self {
+            Self::Invalid(invalid) => f.debug_tuple("Invalid").field(invalid).finish(),
+            Self::Spawn(failure) => f.debug_tuple("Spawn").field(failure).finish(),
+            Self::ModuleNotRun(name) => f.debug_tuple("ModuleNotRun").field(name).finish(),
+            Self::Exited(status) => f.debug_tuple("Exited").field(status).finish(),
+            Self::TimedOut => f.write_str("TimedOut"),
+            Self::MaxBuffer(stream) => f.debug_tuple("MaxBuffer").field(stream).finish(),
+            Self::Cancelled(reason) => f.debug_tuple("Cancelled").field(reason).finish(),
+            Self::NoChannel => f.write_str("NoChannel"),
+            Self::Channel(error) => f.debug_tuple("Channel").field(error).finish(),
+            Self::Os(call, error) => f.debug_tuple("Os").field(call).field(error).finish(),
+        }
     }
 }
-
-impl StdError for SpawnError {}
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
+            // The sentence is that of the inner error, so the cause is the cause of that error.
+            Self::Spawn(failure) => Some(&failure.source),
             Self::Channel(error) => Some(error),
             Self::Os(_, error) => Some(error),
-            _ => None,
+            Self::Invalid(_)
+            | Self::ModuleNotRun(_)
+            | Self::Exited(_)
+            | Self::TimedOut
+            | Self::MaxBuffer(_)
+            | Self::Cancelled(_)
+            | Self::NoChannel => None,
         }
     }
 }
 
-/// The error of a command whose output is collected: an [`ExecFailure`].
-#[derive(Debug)]
-pub struct ExecError(Box<ExecFailure>);
-
-impl std::ops::Deref for ExecError {
-    type Target = ExecFailure;
-
-    fn deref(&self) -> &ExecFailure {
-        &self.0
+impl fmt::Display for InvalidOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.why)
     }
 }
 
-/// The details of a command that failed: the cause, the status, and the output until then.
-#[derive(Debug)]
-pub struct ExecFailure {
+impl StdError for InvalidOption {}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot start {}", lossy(&self.program))?;
+        match (self.step, &self.current_dir) {
+            (Step::Program, _) => Ok(()),
+            (Step::CurrentDir, Some(path)) => write!(f, ": working directory {}", path.display()),
+            (step, _) => write!(f, ": {step}"),
+        }
+    }
+}
+
+impl fmt::Debug for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write_with_causes(self, f);
+        }
+        f.debug_struct("SpawnError")
+            .field("program", &self.program)
+            .field("arguments", &self.arguments)
+            .field("current_dir", &self.current_dir)
+            .field("step", &self.step)
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl StdError for SpawnError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// The failure of a command whose output is collected: the cause, the status, and the output until
+/// then.
+///
+/// `Display` names the command and adds its standard error, as Node does; the cause is the
+/// [`source`](StdError::source). `{:?}` is one line: the command, all causes, and the last line of
+/// the standard error.
+///
+/// ```
+/// let failed = brood_child_process::exec_sync("echo no luck >&2; exit 3").unwrap_err();
+/// assert_eq!(
+///     format!("{failed:?}"),
+///     "command failed: echo no luck >&2; exit 3: exited with code 3: no luck"
+/// );
+/// assert_eq!(failed.stderr, b"no luck\n");
+/// ```
+#[non_exhaustive]
+pub struct ExecError {
     /// The cause.
     pub error: Error,
     /// The exit status, if a process was started.
@@ -211,8 +300,7 @@ pub struct ExecFailure {
 
 impl ExecError {
     pub(crate) fn before_start(error: Error, line: String) -> Self {
-        let (stdout, stderr) = (Vec::new(), Vec::new());
-        ExecFailure { error, status: None, stdout, stderr, line }.into()
+        Self { error, status: None, stdout: Vec::new(), stderr: Vec::new(), line }
     }
 
     /// Returns Node's name for the cause, see [`Error::code`].
@@ -231,33 +319,50 @@ impl ExecError {
 
 impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command failed: {}: {}", self.line, self.error)?;
-        let said = String::from_utf8_lossy(&self.stderr);
-        if said.is_empty() { Ok(()) } else { write!(f, "\n{}", said.trim_end()) }
+        write!(f, "command failed: {}", self.line)?;
+        match String::from_utf8_lossy(&self.stderr).trim_end() {
+            "" => Ok(()),
+            lines => write!(f, "\n{lines}"),
+        }
+    }
+}
+
+impl fmt::Debug for ExecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stderr = String::from_utf8_lossy(&self.stderr);
+        if f.alternate() {
+            return f
+                .debug_struct("ExecError")
+                .field("error", &self.error)
+                .field("status", &self.status)
+                .field("stdout", &String::from_utf8_lossy(&self.stdout))
+                .field("stderr", &stderr)
+                .field("line", &self.line)
+                .finish();
+        }
+        write!(f, "command failed: {}: {:?}", self.line, self.error)?;
+        match stderr.trim_end().lines().next_back() {
+            Some(line) => write!(f, ": {line}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl StdError for ExecError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.error.source()
+        Some(&self.error)
     }
 }
 
 impl From<ExecError> for Error {
     fn from(failed: ExecError) -> Self {
-        failed.0.error
-    }
-}
-
-impl From<ExecFailure> for ExecError {
-    fn from(failure: ExecFailure) -> Self {
-        Self(Box::new(failure))
+        failed.error
     }
 }
 
 impl From<InvalidOption> for Error {
     fn from(invalid: InvalidOption) -> Self {
-        Self::Invalid(invalid)
+        Self::Invalid(Box::new(invalid))
     }
 }
 

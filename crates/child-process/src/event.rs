@@ -19,13 +19,6 @@ pub enum Event {
     Spawn,
     /// A message from the other side.
     Message(ipc::Message),
-    /// An internal message for the crates above; it is not delivered to users.
-    #[doc(hidden)]
-    Internal(ipc::Message),
-    /// A Node peer's answer to the handle that was sent with this ticket: `taken`, or not. For the
-    /// crates above.
-    #[doc(hidden)]
-    Acknowledged { ticket: u64, taken: bool },
     /// The channel has ended, whichever side closed it.
     Disconnect,
     /// The process has ended.
@@ -42,11 +35,36 @@ pub enum Event {
 pub(crate) enum EventKind {
     Spawn,
     Message,
-    Internal,
     Disconnect,
     Exit,
     Close,
     Error,
+}
+
+/// An event of a child or of the parent, as the crates above see it: `internal::Event`.
+#[derive(Debug)]
+pub enum InternalEvent {
+    /// An event that is delivered to users.
+    User(Event),
+    /// An internal message, which is not delivered to users.
+    Internal(ipc::Message),
+    /// A Node peer's answer to the handle that was sent with this ticket.
+    Acknowledged {
+        /// The ticket of the call that sent the handle.
+        ticket: u64,
+        /// Whether the peer has taken the handle.
+        taken: bool,
+    },
+}
+
+impl InternalEvent {
+    /// Copies the event, or returns `None` if the event goes to one subscriber only.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        match self {
+            Self::User(event) => event.try_clone().map(Self::User),
+            Self::Internal(_) | Self::Acknowledged { .. } => None,
+        }
+    }
 }
 
 impl Event {
@@ -54,7 +72,6 @@ impl Event {
         match self {
             Self::Spawn => EventKind::Spawn,
             Self::Message(_) => EventKind::Message,
-            Self::Internal(_) | Self::Acknowledged { .. } => EventKind::Internal,
             Self::Disconnect => EventKind::Disconnect,
             Self::Exit(_) => EventKind::Exit,
             Self::Close(_) => EventKind::Close,
@@ -93,7 +110,7 @@ impl Event {
             Self::Exit(status) => Some(Self::Exit(*status)),
             Self::Close(status) => Some(Self::Close(*status)),
             Self::Error(error) => error.try_clone().map(Self::Error),
-            Self::Message(_) | Self::Internal(_) | Self::Acknowledged { .. } => None,
+            Self::Message(_) => None,
         }
     }
 }

@@ -28,7 +28,8 @@ type Callback = Box<dyn FnOnce(Outcome) + Send>;
 /// let hello = brood_child_process::exec("echo hello | tr a-z A-Z")?;
 /// assert_eq!(hello.wait()?.stdout, b"HELLO\n");
 /// let failed = brood_child_process::exec("exit 3")?.wait().unwrap_err();
-/// assert_eq!(failed.to_string(), "command failed: exit 3: exited with code 3");
+/// assert_eq!(failed.to_string(), "command failed: exit 3");
+/// assert_eq!(failed.error.to_string(), "exited with code 3");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Exec {
@@ -59,7 +60,7 @@ impl Exec {
         self.child
     }
 
-    /// Returns a receiver of the result, to wait for it together with other channels.
+    /// Returns the receiver of the result, to wait for it together with other channels.
     #[must_use]
     pub fn outcome(&self) -> &Receiver<Outcome> {
         &self.outcome
@@ -197,14 +198,24 @@ impl Command {
     }
 }
 
-/// Starts `program` with pipes as its standard streams. [`Command`] has more options.
+/// Starts `program` with pipes as its standard streams. [`Command`] has more options, and takes
+/// arguments that are not UTF-8.
+///
+/// ```
+/// use std::io::Write;
+///
+/// let mut cat = brood_child_process::spawn("cat", [])?;
+/// cat.take_stdin().unwrap().write_all(b"all of it")?;
+/// assert!(cat.wait()?.success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
 /// As [`Command::spawn`].
-pub fn spawn(
+pub fn spawn<'a>(
     program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    args: impl IntoIterator<Item = &'a str>,
 ) -> Result<Child, Error> {
     Command::new(program).args(args).spawn()
 }
@@ -218,15 +229,16 @@ pub fn exec(line: impl AsRef<OsStr>) -> Result<Exec, Error> {
     Command::shell_line(line).exec()
 }
 
-/// Runs a program, without a shell, and collects its output.
+/// Runs a program, without a shell, and collects its output. [`Command`] takes arguments that are
+/// not UTF-8.
 ///
 /// # Errors
 ///
 /// As [`Command::exec`].
 #[doc(alias = "execFile")]
-pub fn exec_file(
+pub fn exec_file<'a>(
     program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    args: impl IntoIterator<Item = &'a str>,
 ) -> Result<Exec, Error> {
     Command::new(program).args(args).exec()
 }
@@ -237,9 +249,9 @@ pub fn exec_file(
 ///
 /// As [`Command::output`].
 #[doc(alias = "spawnSync")]
-pub fn spawn_sync(
+pub fn spawn_sync<'a>(
     program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    args: impl IntoIterator<Item = &'a str>,
 ) -> Outcome {
     run(Command::new(program).args(args), false)
 }
@@ -265,9 +277,9 @@ pub fn exec_sync(line: impl AsRef<OsStr>) -> Outcome {
 ///
 /// As [`Command::exec_sync`].
 #[doc(alias = "execFileSync")]
-pub fn exec_file_sync(
+pub fn exec_file_sync<'a>(
     program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    args: impl IntoIterator<Item = &'a str>,
 ) -> Outcome {
     run(Command::new(program).args(args), true)
 }

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::Error;
-use crate::module::{MODULE, Module, ModuleKind, runs_scripts, this_executable};
+use crate::module::{Module, ModuleKind, runs_scripts, this_executable};
 use crate::stdio::Stdio;
 
 /// The descriptor of the channel in the child, unless [`Command::descriptor`] sets another one.
@@ -28,7 +28,7 @@ const CHANNEL_NUMBER: i32 = 3;
 ///
 /// let child = Fork::new(Module::current_exe("double")).spawn()?;
 /// child.send(21_u32)?;
-/// for event in child.events() {
+/// for event in child.take_events().expect("taken once") {
 ///     if let Event::Message(message) = event {
 ///         assert_eq!(message.decode::<u32>()?, 42);
 ///         child.disconnect()?;
@@ -45,7 +45,7 @@ impl Fork {
         let mut command = match module.into().0 {
             ModuleKind::Named(name) => {
                 let mut command = this_program();
-                command.env(MODULE, name);
+                command.module = Some(name);
                 command
             }
             ModuleKind::ThisProgram => this_program(),
@@ -111,7 +111,9 @@ impl Fork {
     ///
     /// # Errors
     ///
-    /// As [`Command::spawn`]; [`Error::Invalid`] when no descriptor is the channel.
+    /// As [`Command::spawn`]; [`Error::Invalid`] when no descriptor is the channel;
+    /// [`Error::ModuleNotRun`] for a fork of this program, in a process that was itself forked to
+    /// run a module and has not called [`run_modules`](crate::run_modules).
     pub fn spawn(&mut self) -> Result<Child, Error> {
         self.0.spawn()
     }
@@ -138,14 +140,21 @@ impl DerefMut for Fork {
     }
 }
 
-/// Starts `module` as a child with a channel and these arguments. [`Fork`] has more options.
+/// Starts `module` as a child with a channel and these arguments. [`Fork`] has more options, and
+/// takes arguments that are not UTF-8.
+///
+/// ```no_run
+/// let child = brood_child_process::fork("worker.js", [])?;
+/// child.send("hello")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
-/// As [`Command::spawn`].
-pub fn fork(
+/// As [`Fork::spawn`].
+pub fn fork<'a>(
     module: impl Into<Module>,
-    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    args: impl IntoIterator<Item = &'a str>,
 ) -> Result<Child, Error> {
     let mut fork = Fork::new(module);
     fork.args(args);

@@ -12,7 +12,8 @@
 //! // Starts a child and receives all its events.
 //! let child = Command::new("cat").env("LANG", "C").spawn()?;
 //! drop(child.wait()?);
-//! assert!(matches!(child.events().iter().last(), Some(Event::Close(_))));
+//! let events = child.take_events().expect("taken once");
+//! assert!(matches!(events.iter().last(), Some(Event::Close(_))));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -40,10 +41,10 @@
 //! | `spawnSync` | [`spawn_sync`], [`Command::output`]: every exit is `Ok`, as in Node |
 //! | `execSync`, `execFileSync` | [`exec_sync`], [`exec_file_sync`], [`Command::exec_sync`] |
 //! | `fork(module)` | [`fork()`], [`Fork`] with a [`Module`]: a named function of this program, this program, another program |
-//! | `process.send`, `process.on('message')` | [`parent()`]: [`Parent::send`], [`Parent::events`] |
+//! | `process.send`, `process.on('message')` | [`parent()`]: [`Parent::send`], [`Parent::take_events`] |
 //! | `AbortSignal` | [`CancelToken`] |
 //! | `child.kill()`, `child.killed` | [`Child::kill`], [`Child::killed`]; [`Child::kill_tree`] also signals descendants, [`Command::own_cgroup`] every process of a control group |
-//! | `'exit'`, `'close'`, … | [`Child::events`], or [`Child::on_exit`], [`Child::on_close`], … |
+//! | `'exit'`, `'close'`, … | [`Child::take_events`], or [`Child::on_exit`], [`Child::on_close`], … |
 //! | `stdio: ['pipe', 'ignore', 'ipc', fd]` | [`Stdio::pipe`], [`Stdio::null`], [`Stdio::ipc`], any type that owns a descriptor |
 //!
 //! # Differences from Node
@@ -53,7 +54,8 @@
 //! - `max_buffer` keeps exactly the allowed number of bytes of each stream, in the synchronous
 //!   forms as well.
 //! - The output that a killed child leaves in its pipes is still collected.
-//! - A message has one owner: while an `on_message` callback is installed, `events()` receives no
+//! - A message has one owner: while an `on_message` callback is installed, the receiver of
+//!   [`take_events`](Child::take_events) gets no
 //!   messages.
 
 mod announcement;
@@ -66,6 +68,8 @@ mod error;
 mod event;
 mod exec;
 mod fork;
+#[doc(hidden)]
+pub mod internal;
 mod lifecycle;
 mod module;
 mod parent;
@@ -82,13 +86,18 @@ mod tree;
 pub use cancel::CancelToken;
 pub use capture::Output;
 pub use child::Child;
-pub use command::{Command, MAX_BUFFER_BYTES};
-pub use error::{Error, ExecError, ExecFailure, InvalidOption, OutputStream, SpawnError};
+pub use command::Command;
+/// The receiver of [`Child::take_events`], [`Parent::take_events`] and [`Exec::outcome`], a type of
+/// the crate `crossbeam-channel`, version 0.5.
+#[doc(no_inline)]
+pub use crossbeam_channel::Receiver;
+pub use error::{Error, ExecError, InvalidOption, OutputStream, SpawnError};
 pub use event::Event;
 pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
 pub use fork::{Fork, fork};
 pub use module::{Module, module, run_modules};
 pub use parent::{Parent, parent, parent_with};
+pub use process::Signalled;
 pub use stdio::{ChildOutput, ChildStdin, Stdio};
 pub use sys::limit::{Limit, Resource};
 pub use sys::pidfd::ExitStatus;

@@ -7,6 +7,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
+
 /// The variable that names the module to run.
 pub(crate) const MODULE: &str = "BROOD_MODULE";
 
@@ -94,9 +96,20 @@ pub(crate) fn this_executable() -> (OsString, OsString) {
 }
 
 /// Returns the name of the module that this process was forked to run.
+///
+/// For programs that choose the function themselves, in place of [`run_modules`].
 #[must_use]
 pub fn module() -> Option<&'static str> {
-    sys::startup::variable_text(MODULE)
+    sys::startup::take_module()
+}
+
+/// Checks that this process has asked for the module that it was forked to run: otherwise `main`
+/// runs from its beginning in every child, and a fork of this program repeats without end.
+pub(crate) fn check_started() -> Result<(), Error> {
+    match sys::startup::forgotten_module() {
+        Some(name) => Err(Error::ModuleNotRun(name.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Runs the module that this process was forked to run, and exits with code 0 when it returns.
@@ -105,10 +118,14 @@ pub fn module() -> Option<&'static str> {
 /// has sent to its parent are written before the process ends. A name that is not in the list ends
 /// the process with code 2 and a line on standard error.
 ///
+/// In a process that was forked to run a module and has not made this call, a fork of this program
+/// is [`Error::ModuleNotRun`](crate::Error::ModuleNotRun), and the end of the process adds a line on
+/// standard error.
+///
 /// ```
 /// fn double() {
 ///     let parent = brood_child_process::parent().expect("forked with a channel");
-///     for event in parent.events() {
+///     for event in parent.take_events().expect("taken once") {
 ///         if let brood_child_process::Event::Message(message) = event {
 ///             let number: u32 = message.decode().expect("the parent sends numbers");
 ///             parent.send(number * 2).expect("the channel is open");

@@ -89,32 +89,6 @@ impl Parent {
         self.link.send_with_handle(value, handle)
     }
 
-    /// Sends an internal message with a raw handle to a Node parent, for the crates above. The
-    /// answer comes as [`Event::Acknowledged`].
-    ///
-    /// # Errors
-    ///
-    /// As [`send_with_handle`](Self::send_with_handle).
-    #[doc(hidden)]
-    pub fn send_internal_with_handle<T: Serialize>(
-        &self,
-        value: T,
-        handle: impl Into<OwnedFd>,
-        ticket: u64,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        self.link.send_internal_with_handle(value, handle, ticket)
-    }
-
-    /// Sends a message that is not delivered to users, for the crates above.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    #[doc(hidden)]
-    pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        self.link.send_internal(value)
-    }
-
     /// Closes the channel when everything that was sent is written.
     ///
     /// # Errors
@@ -128,27 +102,23 @@ impl Parent {
         Ok(())
     }
 
-    /// Returns a receiver of all events of the parent. It ends when the channel does.
+    /// Takes the receiver of all events of the parent. It ends when the channel does. Returns `None`
+    /// if it was taken before in this process, because a second receiver would miss messages.
     ///
-    /// # Panics
-    ///
-    /// On the second call in a process: a second receiver would miss messages.
-    pub fn events(&self) -> Receiver<Event> {
-        let first = !self.events_taken.swap(true, Ordering::AcqRel);
-        assert!(first, "the events of the parent are taken once");
+    /// The receiver is one of `crossbeam_channel`, see [`Receiver`].
+    #[doc(alias = "on")]
+    pub fn take_events(&self) -> Option<Receiver<Event>> {
+        if self.events_taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
         let (subscriber, events) = Subscriber::queue();
         self.add(subscriber);
-        events
-    }
-
-    /// Calls `sink` on the loop for every event, for the crates above. It must not block.
-    pub fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
-        self.add(Subscriber::new(sink));
+        Some(events)
     }
 
     /// Calls on the callback thread for every message.
     ///
-    /// A message has one owner: while there is such a callback, [`events`](Self::events) receives
+    /// A message has one owner: while there is such a callback, [`take_events`](Self::take_events) receives
     /// no messages.
     pub fn on_message(&self, call: impl FnMut(Message) + Send + 'static) -> &Self {
         self.add(Subscriber::callback(EventKind::Message, Event::into_message, call));
@@ -179,7 +149,11 @@ impl Parent {
         self.link.is_connected()
     }
 
-    fn add(&self, subscriber: Subscriber) {
+    pub(crate) fn own_link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn add(&self, subscriber: Subscriber) {
         lock(&self.subscribers).add(subscriber);
         // The channel is read only now: a message without a subscriber would be lost.
         self.link.resume();

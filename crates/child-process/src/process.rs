@@ -20,6 +20,16 @@ pub(crate) const RECHECK_MIN: Duration = Duration::from_millis(1);
 /// The longest pause before an exit is checked again.
 pub(crate) const RECHECK_MAX: Duration = Duration::from_millis(64);
 
+/// The effect of a signal that was sent to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signalled {
+    /// The kernel has taken the signal for the process. The process may still be running, and a
+    /// handler or a mask may keep the signal from having an effect.
+    Delivered,
+    /// The process had ended before, so that nothing was sent.
+    AlreadyExited,
+}
+
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
@@ -86,16 +96,18 @@ impl Process {
         answer
     }
 
-    /// Sends a signal; returns false if the process has ended before.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<bool> {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<Signalled> {
         // A zombie accepts signals, so it is reaped first.
         if self.try_wait()?.is_some() {
-            return Ok(false);
+            return Ok(Signalled::AlreadyExited);
         }
         match self.pidfd.send_signal(signal) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Signalled::Delivered),
             // The process was reaped between the two calls.
-            Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => {
+                Ok(Signalled::AlreadyExited)
+            }
             Err(error) => Err(error),
         }
     }

@@ -170,6 +170,9 @@ impl Shared {
         let subscribed = self.pending().subscribed;
         if let (false, Some(link)) = (subscribed, self.link()) {
             link.disconnect();
+            // A link that does not read keeps its socket if the process has ended before it took
+            // the handshake. Messages that are read now have no subscriber and are dropped.
+            link.resume();
         }
         // The call reaps a process that has ended; only a running one needs the loop.
         if matches!(self.process.try_wait(), Ok(None)) && self.wake_driver().is_err() {

@@ -18,6 +18,7 @@ use crate::announcement;
 use crate::child::{Child, Streams};
 use crate::command::Command;
 use crate::error::{Error, SpawnError};
+use crate::module;
 use crate::plan;
 use crate::process::Process;
 use crate::shared::{Shared, reap_orphans};
@@ -41,13 +42,17 @@ impl Command {
 pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
     // Checked first: an invalid command must not open or move a descriptor.
     plan::check(command)?;
+    if command.module.is_some() || (command.is_fork && command.fallback.is_some()) {
+        module::check_started()?;
+    }
     reap_orphans();
     let mut pipes =
         Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, error))?;
-    let announcement = match &pipes.child_channel {
+    let mut announcement = match &pipes.child_channel {
         Some((number, end)) => announcement(command, *number, end)?,
         None => Vec::new(),
     };
+    announcement.extend(command.module.clone().map(|name| (module::MODULE, name)));
     let plan = plan::plan(command, std::env::vars_os(), &announcement)?;
     let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
     let sources = sources(command);

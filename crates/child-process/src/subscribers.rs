@@ -9,28 +9,57 @@ use crossbeam_channel::Receiver;
 use ipc::LinkEvent;
 
 use crate::error::Error;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, InternalEvent};
 
 /// A receiver of events, called on the loop.
 pub(crate) struct Subscriber {
-    /// The kind it gets; `None` for every kind.
-    kind: Option<EventKind>,
-    deliver: Box<dyn FnMut(Event) + Send>,
+    filter: Filter,
+    deliver: Box<dyn FnMut(InternalEvent) + Send>,
+}
+
+/// The events that a subscriber gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    /// All events, internal messages included.
+    Everything,
+    /// The events for users.
+    Users,
+    /// The events for users of one kind.
+    Kind(EventKind),
+}
+
+impl Filter {
+    fn wants(self, event: &InternalEvent) -> bool {
+        match (self, event) {
+            (Self::Everything, _) | (Self::Users, InternalEvent::User(_)) => true,
+            (Self::Kind(kind), InternalEvent::User(event)) => kind == event.kind(),
+            (Self::Users | Self::Kind(_), _) => false,
+        }
+    }
 }
 
 impl Subscriber {
-    pub(crate) fn new(deliver: impl FnMut(Event) + Send + 'static) -> Self {
-        Self { kind: None, deliver: Box::new(deliver) }
+    /// Creates a subscriber for all events, internal messages included.
+    pub(crate) fn everything(deliver: impl FnMut(InternalEvent) + Send + 'static) -> Self {
+        Self { filter: Filter::Everything, deliver: Box::new(deliver) }
+    }
+
+    /// Creates a subscriber for the events for users that pass `filter`.
+    fn users(filter: Filter, mut deliver: impl FnMut(Event) + Send + 'static) -> Self {
+        let deliver = Box::new(move |event| {
+            if let InternalEvent::User(event) = event {
+                deliver(event);
+            }
+        });
+        Self { filter, deliver }
     }
 
     /// Creates a queue of all events that are not internal.
     pub(crate) fn queue() -> (Self, Receiver<Event>) {
         let (events, receiver) = crossbeam_channel::unbounded();
-        let subscriber = Self::new(move |event| {
-            if event.kind() != EventKind::Internal {
-                // Fails when the receiver was dropped.
-                let _ = events.send(event);
-            }
+        let subscriber = Self::users(Filter::Users, move |event| {
+            // Fails when the receiver was dropped.
+            let _ = events.send(event);
         });
         (subscriber, receiver)
     }
@@ -46,24 +75,21 @@ impl Subscriber {
                 call(part);
             }
         });
-        Self { kind: Some(kind), deliver: Box::new(deliver) }
+        Self::users(Filter::Kind(kind), deliver)
     }
 
-    /// Delivers an event, if it is of the kind that this subscriber gets.
+    /// Delivers an event, if it is one that this subscriber gets.
     pub(crate) fn emit(&mut self, event: Event) {
-        if self.wants(event.kind()) {
+        let event = InternalEvent::User(event);
+        if self.filter.wants(&event) {
             (self.deliver)(event);
         }
-    }
-
-    fn wants(&self, kind: EventKind) -> bool {
-        self.kind.is_none_or(|wanted| wanted == kind)
     }
 }
 
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriber").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Subscriber").field("filter", &self.filter).finish_non_exhaustive()
     }
 }
 
@@ -78,11 +104,8 @@ pub(crate) struct Subscribers {
 impl Subscribers {
     /// Adds a subscriber and delivers the events that it has missed.
     pub(crate) fn add(&mut self, mut subscriber: Subscriber) {
-        let wanted = subscriber.kind;
-        let missed =
-            self.history.iter().filter(|event| wanted.is_none_or(|kind| kind == event.kind()));
-        for event in missed.filter_map(Event::try_clone) {
-            (subscriber.deliver)(event);
+        for event in self.history.iter().filter_map(Event::try_clone) {
+            subscriber.emit(event);
         }
         if !self.closed {
             self.subscribers.push(subscriber);
@@ -103,10 +126,10 @@ impl Subscribers {
     pub(crate) fn emit_from_channel(&mut self, event: LinkEvent) -> bool {
         match event {
             LinkEvent::Message(message) => self.emit(Event::Message(message)),
-            LinkEvent::Internal(message) => self.emit(Event::Internal(message)),
+            LinkEvent::Internal(message) => self.deliver(InternalEvent::Internal(message)),
             LinkEvent::Error(error) => self.emit(Event::Error(Error::Channel(error))),
             LinkEvent::Acknowledged { ticket, taken } => {
-                self.emit(Event::Acknowledged { ticket, taken });
+                self.deliver(InternalEvent::Acknowledged { ticket, taken });
             }
             LinkEvent::Disconnect { error, .. } => {
                 if let Some(error) = error {
@@ -120,17 +143,22 @@ impl Subscribers {
         false
     }
 
-    /// Delivers the event to every subscriber of its kind. An event that cannot be copied goes to
-    /// the first callback for its kind, or else to the first subscriber.
+    /// Emits an event for users, and keeps it for late subscribers if it can be copied.
     pub(crate) fn emit(&mut self, event: Event) {
         if let Some(copy) = event.try_clone() {
             self.history.push(copy);
         }
-        let kind = event.kind();
+        self.deliver(InternalEvent::User(event));
+    }
+
+    /// Delivers the event to every subscriber that wants it. An event that cannot be copied goes to
+    /// the first callback for its kind, or else to the first subscriber.
+    fn deliver(&mut self, event: InternalEvent) {
+        let subscribers = self.subscribers.iter_mut();
         let mut wanting: Vec<_> =
-            self.subscribers.iter_mut().filter(|subscriber| subscriber.wants(kind)).collect();
+            subscribers.filter(|subscriber| subscriber.filter.wants(&event)).collect();
         // Callbacks for this kind come first; the stable sort keeps the order otherwise.
-        wanting.sort_by_key(|subscriber| subscriber.kind.is_none());
+        wanting.sort_by_key(|subscriber| !matches!(subscriber.filter, Filter::Kind(_)));
         let mut rest = Some(event);
         for subscriber in wanting {
             let Some(event) = rest.take() else { return };
@@ -150,7 +178,8 @@ mod tests {
     fn recorder() -> (Subscriber, Arc<Mutex<Vec<String>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = seen.clone();
-        (Subscriber::new(move |event| record.lock().unwrap().push(format!("{event:?}"))), seen)
+        let deliver = move |event| record.lock().unwrap().push(format!("{event:?}"));
+        (Subscriber::users(Filter::Users, deliver), seen)
     }
 
     #[test]
@@ -161,7 +190,10 @@ mod tests {
         let (subscriber, seen) = recorder();
         subscribers.add(subscriber);
         subscribers.emit(Event::Exit(ExitStatus::Code(3)));
-        assert_eq!(*seen.lock().unwrap(), ["Spawn", "Error(TimedOut)", "Exit(Code(3))"]);
+        assert_eq!(
+            *seen.lock().unwrap(),
+            ["Spawn", "Error(took longer than allowed)", "Exit(Code(3))"]
+        );
     }
 
     #[test]

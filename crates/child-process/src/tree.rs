@@ -17,13 +17,14 @@ use sys::signal::{Signal, kill_group};
 
 use crate::child::Child;
 use crate::error::Error;
+use crate::process::Signalled;
 
 /// How often the tree is searched for processes that were started meanwhile.
 const ROUNDS_MAX: usize = 8;
 
 impl Child {
     /// Sends a signal to the child, to its descendants, and to its process group if it leads one.
-    /// Returns `false` if the child has ended before.
+    /// The result tells whether the child itself had ended before.
     ///
     /// Orphaned descendants are reached only through the group. Give a child whose whole tree must
     /// end a [`process_group`](crate::Command::process_group), or make it
@@ -33,10 +34,10 @@ impl Child {
     /// `cgroup.kill` is used if it exists (control groups version 2, Linux 5.14).
     ///
     /// ```
-    /// use brood_child_process::{Command, ExitStatus, Signal};
+    /// use brood_child_process::{Command, ExitStatus, Signal, Signalled};
     ///
     /// let shell = Command::new("sh").args(["-c", "sleep 60 | sleep 60"]).process_group(0).spawn()?;
-    /// assert!(shell.kill_tree(Signal::KILL)?);
+    /// assert_eq!(shell.kill_tree(Signal::KILL)?, Signalled::Delivered);
     /// assert_eq!(shell.wait()?, ExitStatus::Signal(Signal::KILL));
     /// # Ok::<(), brood_child_process::Error>(())
     /// ```
@@ -44,7 +45,7 @@ impl Child {
     /// # Errors
     ///
     /// `EPERM` when the child belongs to another user.
-    pub fn kill_tree(&self, signal: Signal) -> Result<bool, Error> {
+    pub fn kill_tree(&self, signal: Signal) -> Result<Signalled, Error> {
         let sent = self.kill_descendants(signal);
         if let Some(group) = self.own_cgroup() {
             kill_cgroup(group, signal, self.pid());
@@ -52,13 +53,13 @@ impl Child {
         sent
     }
 
-    fn kill_descendants(&self, signal: Signal) -> Result<bool, Error> {
+    fn kill_descendants(&self, signal: Signal) -> Result<Signalled, Error> {
         let mut held = BTreeMap::new();
         // Processes that will be killed are stopped first: a stopped process cannot fork, so no new
         // process appears between the search for its children and its end.
         let freeze = signal == Signal::KILL;
-        if freeze && !self.kill(Signal::STOP)? {
-            return Ok(false);
+        if freeze && self.kill(Signal::STOP)? == Signalled::AlreadyExited {
+            return Ok(Signalled::AlreadyExited);
         }
         // Descendants before the child: they lose their parent, and so the tree, when it ends.
         for _ in 0..ROUNDS_MAX {
@@ -168,11 +169,11 @@ mod tests {
         let mut stdout = child.take_stdout().unwrap();
         let mut up = [0; 3];
         stdout.read_exact(&mut up).unwrap();
-        assert!(child.kill_tree(Signal::KILL).unwrap());
+        assert_eq!(child.kill_tree(Signal::KILL).unwrap(), Signalled::Delivered);
         // The read ends only when every writer has ended.
         stdout.read_to_end(&mut Vec::new()).unwrap();
         child.wait().unwrap();
-        assert!(!child.kill_tree(Signal::KILL).unwrap());
+        assert_eq!(child.kill_tree(Signal::KILL).unwrap(), Signalled::AlreadyExited);
     }
 
     #[test]

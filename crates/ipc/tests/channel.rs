@@ -30,9 +30,11 @@ enum Either {
 #[test]
 fn handles_of_every_kind_arrive_anywhere_in_a_message() {
     let folder = tempfile::tempdir().unwrap();
-    for serialization in
-        [brood_ipc::Serialization::Bincode, brood_ipc::Serialization::Json, brood_ipc::Serialization::Advanced]
-    {
+    for serialization in [
+        brood_ipc::Serialization::Bincode,
+        brood_ipc::Serialization::Json,
+        brood_ipc::Serialization::Advanced,
+    ] {
         let options = Options { serialization, ..Options::default() };
         let (a, b) = brood_ipc::channel_with::<All, ()>(&options).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -189,7 +191,11 @@ fn a_message_over_the_default_limit_is_refused_by_every_kind_of_endpoint() {
     let (a, b) = brood_ipc::channel::<Blob, Blob>().unwrap();
     let failed = a.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));
-    assert_eq!(failed.value.len(), brood_ipc::FRAME_BYTES_MAX, "the length in front makes it too long");
+    assert_eq!(
+        failed.value.len(),
+        brood_ipc::FRAME_BYTES_MAX,
+        "the length in front makes it too long"
+    );
     let (sender, _events) = b.events().unwrap();
     let failed = sender.send(over()).unwrap_err();
     assert!(matches!(failed.error, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));

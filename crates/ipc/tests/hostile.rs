@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use crossbeam_channel::{Receiver, unbounded};
 use brood_ipc::frame::{FrameError, Header, Kind};
 use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
+use crossbeam_channel::{Receiver, unbounded};
 use std::io::{IoSlice, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

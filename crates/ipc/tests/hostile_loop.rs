@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use crossbeam_channel::{Receiver, unbounded};
 use brood_ipc::frame::{Decoder, HEADER_BYTES, Header, Kind, Limits};
 use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
+use crossbeam_channel::{Receiver, unbounded};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;

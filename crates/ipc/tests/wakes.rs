@@ -4,8 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use crossbeam_channel::{Receiver, unbounded};
 use brood_ipc::{Blob, Channel, Link, LinkEvent, Options, Serialization};
+use crossbeam_channel::{Receiver, unbounded};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,8 @@
-//! The error numbers of the kernel, as constants, names and texts.
+//! The error numbers of the kernel, as constants, names and texts, and the text of an error with
+//! its causes.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 
 macro_rules! errno {
@@ -57,6 +60,24 @@ pub fn describe(error: &io::Error) -> (&'static str, String) {
     }
 }
 
+/// Writes an error and all its causes on one line, joined by `": "`.
+///
+/// The crates above use it for `{:?}` of their errors: `main -> Result<(), Box<dyn Error>>` prints
+/// an error in that form.
+///
+/// # Errors
+///
+/// The errors of `formatter`.
+pub fn write_with_causes(error: &dyn Error, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(formatter, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(formatter, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +89,31 @@ mod tests {
         let error = io::Error::from_raw_os_error(EADDRINUSE);
         assert_eq!(describe(&error), ("EADDRINUSE", "address already in use".to_owned()));
         assert_eq!(name_of(&io::Error::other("x")), "UNKNOWN");
+    }
+
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Debug for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_with_causes(self, f)
+        }
+    }
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_ref().map(|cause| cause as _)
+        }
+    }
+
+    #[test]
+    fn an_error_is_written_with_all_its_causes() {
+        let error = Layer("a", Some(Box::new(Layer("b", Some(Box::new(Layer("c", None)))))));
+        assert_eq!(format!("{error:?}"), "a: b: c");
     }
 }

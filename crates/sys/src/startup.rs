@@ -10,12 +10,13 @@
 //! the function does not run; the first call then reads the variables and leaves them in place.
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::io::Write;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::fd;
+use crate::{exit, fd};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 10] = [
@@ -45,7 +46,8 @@ const C_NAMES: [&CStr; 10] = [
     c"NODE_UNIQUE_NO",
 ];
 
-/// The indexes of two variables in [`NAMES`].
+/// The indexes of three variables in [`NAMES`].
+const MODULE: usize = 1;
 const LISTEN_FDS: usize = 4;
 const LISTEN_PID: usize = 5;
 
@@ -68,6 +70,9 @@ extern "C" fn before_main() {
     for number in passed(value(LISTEN_PID), value(LISTEN_FDS)) {
         // SAFETY: integers only; a number that is closed answers EBADF.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    if value(MODULE).is_some() {
+        exit::at_exit(report_forgotten_module);
     }
 }
 
@@ -159,6 +164,36 @@ pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether this process has asked for the module that it was started to run.
+static MODULE_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Returns the module that this process was started to run, `BROOD_MODULE`, and records that the
+/// process has asked for the name.
+#[must_use]
+pub fn take_module() -> Option<&'static str> {
+    MODULE_TAKEN.store(true, Ordering::Release);
+    variable_text(NAMES[MODULE])
+}
+
+/// Returns the module that this process was started to run, if the process has never asked for the
+/// name by [`take_module`]: the program then runs from its beginning in place of the module.
+#[must_use]
+pub fn forgotten_module() -> Option<&'static str> {
+    if MODULE_TAKEN.load(Ordering::Acquire) { None } else { variable_text(NAMES[MODULE]) }
+}
+
+/// Writes a line to standard error if the process ends without having asked for its module: without
+/// that line, the child of a program that never calls `run_modules` ends like a good one.
+fn report_forgotten_module() {
+    if let Some(name) = forgotten_module() {
+        // Not the print macros: they panic when standard error is closed.
+        let _ = writeln!(
+            std::io::stderr(),
+            "the module {name:?} did not run: call `run_modules` first in `main`"
+        );
+    }
+}
+
 /// The largest number of sockets that are taken from a service manager.
 const LISTEN_FDS_MAX: i32 = 1024;
 
@@ -243,6 +278,7 @@ mod tests {
         for (name, c_name) in NAMES.iter().zip(C_NAMES) {
             assert_eq!(c_name.to_str().unwrap(), *name);
         }
+        assert_eq!(NAMES[MODULE], "BROOD_MODULE");
     }
 
     #[test]

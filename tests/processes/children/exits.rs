@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use child_process::{Command, ExitStatus, Signal, Stdio};
+use child_process::internal::InternalChannel;
+use child_process::{Command, Event, ExitStatus, Signal, Stdio};
 
 use crate::harness::{apply, case, role, storm};
 use crate::support::shell::{sh, story};
@@ -22,7 +23,7 @@ fn dropped_children_are_reaped_when_they_end() {
 fn waiting_and_listening_see_the_same_end() {
     for round in 0..50 {
         let child = sh(&format!("exit {round}")).spawn().unwrap();
-        let events = child.events();
+        let events = child.take_events().unwrap();
         assert_eq!(child.wait().unwrap(), ExitStatus::Code(round));
         let seen: Vec<_> = events.into_iter().map(|event| format!("{event:?}")).collect();
         let (exit, close) = (format!("Exit(Code({round}))"), format!("Close(Code({round}))"));
@@ -55,7 +56,7 @@ fn two_hundred_children_from_eight_threads_leave_nothing() {
 #[apply(case)]
 fn exit_is_reported_although_a_grandchild_holds_the_pipe() {
     let child = sh("sleep 60 & echo $!; exit 4").spawn().unwrap();
-    let (events, mut child) = (child.events(), child);
+    let (events, mut child) = (child.take_events().unwrap(), child);
     let mut pid = String::new();
     let mut stdout = child.take_stdout().unwrap();
     let mut byte = [0];
@@ -124,9 +125,17 @@ fn a_result_reaches_its_callback() {
     let error = outcome.unwrap_err();
     assert_eq!(error.status, Some(ExitStatus::Code(7)));
     assert_eq!((error.stdout.as_slice(), error.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
-    let line = "out; echo err >&2; exit 7";
-    let text = format!("command failed: echo {line}: exited with code 7\nerr");
-    assert_eq!(error.to_string(), text);
+    assert_eq!(error.line, "echo out; echo err >&2; exit 7");
+}
+
+/// The receiver of events is taken once, because two receivers would share the messages.
+#[apply(case)]
+fn a_second_receiver_of_events_is_refused() {
+    let child = sh("exit 2").spawn().unwrap();
+    let events = child.take_events().unwrap();
+    assert!(child.take_events().is_none());
+    assert!(matches!(events.iter().last(), Some(Event::Close(ExitStatus::Code(2)))));
+    assert!(child.take_events().is_none(), "it was taken, and has ended");
 }
 
 #[apply(storm)]

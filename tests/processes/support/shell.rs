@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use child_process::{Child, Command, Event};
+use child_process::{Child, Command, Error, Event};
 
 use crate::support::WAIT_MAX;
 
@@ -17,11 +17,13 @@ pub(crate) fn sh(script: &str) -> Command {
 
 /// Returns the names of all events of a child, to the last.
 pub(crate) fn story(child: &Child) -> Vec<String> {
-    let events = child.events();
+    let events = child.take_events().unwrap();
     let mut names = Vec::new();
     while let Ok(event) = events.recv_timeout(WAIT_MAX) {
         names.push(match event {
             Event::Message(message) => format!("Message({})", message.decode::<String>().unwrap()),
+            Event::Error(Error::TimedOut) => "Error(TimedOut)".to_owned(),
+            Event::Error(Error::Cancelled(reason)) => format!("Error(Cancelled({reason:?}))"),
             event => format!("{event:?}"),
         });
     }

@@ -53,7 +53,7 @@ fn since(begin: Instant) -> Vec<f64> {
 fn events(count: u32) -> Result<Vec<f64>, String> {
     let (reader, writer) = pipe()?;
     let children = ours(count, &reader)?;
-    let events: Vec<_> = children.iter().map(Child::events).collect();
+    let events: Vec<_> = children.iter().filter_map(Child::take_events).collect();
     let begin = Instant::now();
     drop(writer);
     for events in &events {

@@ -63,7 +63,7 @@ impl Ours {
         let mut fork = Fork::new(Module::node(file));
         fork.env("BENCH_CHILD", "1").kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null());
         let child = fork.spawn()?;
-        let events = child.events();
+        let events = child.take_events().expect("taken once");
         Ok(Ours { child, next: Box::new(move || events.recv().ok()) })
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use reactor::{Event, Interest, Source, Token, Turn};
 
 use crate::error::Error;
-use crate::process::{RECHECK_MAX, RECHECK_MIN};
+use crate::process::{RECHECK_MAX, RECHECK_MIN, Signalled};
 use crate::shared::Shared;
 
 /// The token of the pidfd. An output's token is its index.
@@ -57,9 +57,9 @@ impl Driver {
         if self.timeout_at.is_some_and(|at| at <= now) {
             self.timeout_at = None;
             match self.shared.process.signal(self.shared.kill_signal) {
-                Ok(true) => self.shared.report(Error::TimedOut),
+                Ok(Signalled::Delivered) => self.shared.report(Error::TimedOut),
                 // The process ended just before the signal.
-                Ok(false) => self.reap(true, now),
+                Ok(Signalled::AlreadyExited) => self.reap(true, now),
                 Err(error) => self.shared.report(Error::Os("kill", error)),
             }
         }

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use child_process::internal;
 use crossbeam_channel::Receiver;
 use reactor::{Interest, Source, Token, Turn};
 use sys::signal::{Signal, SignalWatch};
@@ -215,12 +216,13 @@ impl Driver {
         self.inputs.push_back(Input::SpawnFailed { worker });
     }
 
-    fn child(&mut self, worker: WorkerId, event: child_process::Event, turn: &mut Turn<'_>) {
+    fn child(&mut self, worker: WorkerId, event: internal::Event, turn: &mut Turn<'_>) {
         use child_process::Event as E;
+        use internal::Event::{Acknowledged, Internal, User};
         match event {
-            E::Internal(message) if self.is_node(worker) => self.receive_node(worker, message),
-            E::Acknowledged { ticket, taken } => self.handle_acknowledged(worker, ticket, taken),
-            E::Internal(message) => match message.decode() {
+            Internal(message) if self.is_node(worker) => self.receive_node(worker, message),
+            Acknowledged { ticket, taken } => self.handle_acknowledged(worker, ticket, taken),
+            Internal(message) => match message.decode() {
                 Ok(message) => {
                     let mut input = input_of(worker, message);
                     if let Input::ListenRequested { address, .. } = &mut input {
@@ -232,20 +234,20 @@ impl Driver {
                     self.shared.emit(Event::error(Some(worker), Error::Channel(error)));
                 }
             },
-            E::Message(message) => {
+            User(E::Message(message)) => {
                 if let Some(worker_io) = self.workers.get_mut(worker) {
                     self.shared.emit(Event::Message(worker_io.process.clone(), message));
                 }
             }
-            E::Disconnect => self.inputs.push_back(Input::ChannelClosed { worker }),
-            E::Exit(status) => {
+            User(E::Disconnect) => self.inputs.push_back(Input::ChannelClosed { worker }),
+            User(E::Exit(status)) => {
                 if let Some(worker_io) = self.workers.get_mut(worker) {
                     worker_io.process.set_status(status);
                     worker_io.read_stderr(turn);
                 }
                 self.inputs.push_back(Input::Exited { worker, exit: exit_kind(status) });
             }
-            E::Error(error) => {
+            User(E::Error(error)) => {
                 self.shared.emit(Event::error(Some(worker), Error::Worker(error)));
             }
             _ => {}

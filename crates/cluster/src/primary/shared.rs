@@ -38,7 +38,7 @@ pub(crate) enum Job {
         worker: WorkerId,
         result: Result<Spawned, child_process::Error>,
     },
-    Child(WorkerId, child_process::Event),
+    Child(WorkerId, child_process::internal::Event),
     /// Start workers with these settings from now on.
     Setup(Arc<Settings>),
     /// Start one more worker with these options of its own.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use child_process::Stdio;
+use child_process::internal::InternalChannel;
 use crossbeam_channel::Sender;
 
 use crate::contract::{WorkerId, WorkerKind};

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use child_process::internal::InternalChannel;
 use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Token, Turn};
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use child_process::internal::InternalChannel;
 use ipc::AnyHandle;
 
 use crate::node::wire::Message;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use child_process::Parent;
+use child_process::internal::{self, InternalChannel};
 use reactor::{Source, Turn};
 
 use crate::error::Error;
@@ -136,17 +137,18 @@ impl Runtime {
     }
 
     /// Handles an event of the channel, on the reactor's thread.
-    fn receive(&self, event: child_process::Event) {
+    fn receive(&self, event: internal::Event) {
         use child_process::Event as E;
+        use internal::Event::{Internal, User};
         match event {
-            E::Internal(message) => self.receive_internal(message),
-            E::Message(message) => self.messages.push(message),
-            E::Error(error) => {
+            Internal(message) => self.receive_internal(message),
+            User(E::Message(message)) => self.messages.push(message),
+            User(E::Error(error)) => {
                 let error = Arc::new(error);
                 let calls = self.on_error.lock().unwrap_or_else(PoisonError::into_inner);
                 calls.iter().for_each(|call| call(error.clone()));
             }
-            E::Disconnect => {
+            User(E::Disconnect) => {
                 self.finish_node_queues();
                 self.pending_grants.close();
                 self.messages.close();

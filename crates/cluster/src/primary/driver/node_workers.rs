@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::sync::OnceLock;
 
+use child_process::internal::InternalChannel;
 use reactor::Turn;
 
 use super::Driver;

@@ -1,0 +1,74 @@
+//! Plumbing for the crates above: internal messages, and events on the loop itself.
+//!
+//! The module is hidden from the documentation, and may change in any release.
+
+use std::os::fd::OwnedFd;
+
+use ipc::{Link, SendError};
+use serde::Serialize;
+
+use crate::child::{Child, on_channel};
+pub use crate::event::InternalEvent as Event;
+use crate::parent::Parent;
+use crate::subscribers::Subscriber;
+
+/// A [`Child`] or the [`Parent`], with the operations that only the crates above use.
+pub trait InternalChannel {
+    /// Calls `sink` on the loop for every event. The call must not block.
+    fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static);
+
+    /// Returns the channel, if there is one.
+    fn link(&self) -> Option<&Link>;
+
+    /// Returns whether the channel is not read at the moment, because too many of the peer's
+    /// messages are unread.
+    fn is_paused(&self) -> bool {
+        self.link().is_some_and(Link::is_backpressured)
+    }
+
+    /// Sends a message that is not delivered to users.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::send`].
+    fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+        on_channel(self.link(), value, Link::send_internal)
+    }
+
+    /// Sends an internal message with a raw handle to a Node peer. The answer comes as
+    /// [`Event::Acknowledged`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::send_with_handle`].
+    fn send_internal_with_handle<T: Serialize>(
+        &self,
+        value: T,
+        handle: impl Into<OwnedFd>,
+        ticket: u64,
+    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+        on_channel(self.link(), (value, handle.into()), |link, (value, handle)| {
+            link.send_internal_with_handle(value, handle, ticket)
+        })
+    }
+}
+
+impl InternalChannel for Child {
+    fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
+        self.shared().subscribe(Subscriber::everything(sink));
+    }
+
+    fn link(&self) -> Option<&Link> {
+        self.shared().link()
+    }
+}
+
+impl InternalChannel for Parent {
+    fn subscribe(&self, sink: impl FnMut(Event) + Send + 'static) {
+        self.add(Subscriber::everything(sink));
+    }
+
+    fn link(&self) -> Option<&Link> {
+        Some(self.own_link())
+    }
+}
