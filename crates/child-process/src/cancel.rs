@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::child_state::Shared;
 use crate::error::Error;
-use crate::shared::Shared;
 
 /// A token that cancels every child it was given to, once.
 ///

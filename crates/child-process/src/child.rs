@@ -16,10 +16,10 @@ use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
+use crate::child_state::Shared;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::process::Signalled;
-use crate::shared::Shared;
 use crate::stdio::{ChildOutput, ChildStdin};
 use crate::subscribers::Subscriber;
 

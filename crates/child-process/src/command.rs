@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sys::limit::{Limit, Resource};
+use sys::rlimit::{Limit, Resource};
 use sys::signal::Signal;
 use sys::spawn::Attributes;
 

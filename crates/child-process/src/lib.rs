@@ -58,11 +58,12 @@
 //!   [`take_events`](Child::take_events) gets no
 //!   messages.
 
-mod announcement;
 mod buffer;
 mod cancel;
 mod capture;
+mod channel_env;
 mod child;
+mod child_state;
 mod command;
 mod error;
 mod event;
@@ -75,7 +76,6 @@ mod module;
 mod parent;
 mod plan;
 mod process;
-mod shared;
 mod start;
 mod stdio;
 mod subscribers;
@@ -99,8 +99,8 @@ pub use module::{Module, module, run_modules};
 pub use parent::{Parent, parent, parent_with};
 pub use process::Signalled;
 pub use stdio::{ChildOutput, ChildStdin, Stdio};
-pub use sys::limit::{Limit, Resource};
 pub use sys::pidfd::ExitStatus;
+pub use sys::rlimit::{Limit, Resource};
 pub use sys::signal::Signal;
 pub use sys::spawn::Step;
 pub use sys::startup::inherited;

@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use ipc::{Link, LinkEvent, Message, Options, SendError};
 use serde::Serialize;
 
-use crate::announcement::Announcement;
+use crate::channel_env::Announcement;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::subscribers::{Subscriber, Subscribers};

@@ -14,14 +14,14 @@ use crossbeam_channel::Sender;
 use ipc::{Link, Serialization};
 use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
 
-use crate::announcement;
+use crate::channel_env;
 use crate::child::{Child, Streams};
+use crate::child_state::{Shared, reap_orphans};
 use crate::command::Command;
 use crate::error::{Error, SpawnError};
 use crate::module;
 use crate::plan;
 use crate::process::Process;
-use crate::shared::{Shared, reap_orphans};
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
 
 impl Command {
@@ -145,7 +145,7 @@ fn announcement(
 ) -> Result<Vec<(&'static str, String)>, Error> {
     let inode = sys::fd::inode(child_end.as_fd()).map_err(|error| Error::Os("fstat", error))?;
     let codec = channel_options(command).serialization;
-    Ok(announcement::variables(number, inode, codec, command.speaks_node()))
+    Ok(channel_env::variables(number, inode, codec, command.speaks_node()))
 }
 
 /// Returns the options of the channel. Node has no bincode: its default is JSON.

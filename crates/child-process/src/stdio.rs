@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use crate::shared::Shared;
+use crate::child_state::Shared;
 
 /// The source of one descriptor of a child.
 ///

@@ -40,20 +40,20 @@ pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {
 }
 
 /// The client of a connection, as far as dispatch needs it.
-pub(crate) trait Affinity {
+pub(crate) trait ClientAffinity {
     /// Returns a number that stands for the client; `None` for a client without an address.
     fn affinity(&self) -> Option<u64>;
 }
 
 #[cfg(test)]
 mod affinity {
-    impl super::Affinity for u32 {
+    impl super::ClientAffinity for u32 {
         fn affinity(&self) -> Option<u64> {
             Some(u64::from(*self) % 16)
         }
     }
 
-    impl super::Affinity for usize {
+    impl super::ClientAffinity for usize {
         fn affinity(&self) -> Option<u64> {
             (self % 3 > 0).then_some(*self as u64 % 16)
         }

@@ -63,6 +63,8 @@ mod bind;
 mod contract;
 mod counters;
 mod error;
+#[cfg(test)]
+mod kernel_model;
 mod node;
 mod policy;
 mod primary;
@@ -71,8 +73,6 @@ mod scheduler;
 #[cfg(test)]
 mod simulation;
 mod supervisor;
-#[cfg(test)]
-mod testing;
 mod worker;
 mod worker_options;
 mod worker_state;
@@ -91,7 +91,7 @@ pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
 pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
 pub use worker::Worker;
-pub use worker::connection_guard::Accepted;
+pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
 pub use worker::deadlines::ORPHAN_DRAIN_MS;
 pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
@@ -100,6 +100,6 @@ pub use worker::listen::{
 };
 pub use worker::listener::Listener;
 pub use worker::process_role::{is_master, is_primary, is_worker};
-pub use worker::stream::Stream;
+pub use worker::stream_types::Stream;
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;

@@ -3,10 +3,10 @@
 /// The most connections on their way to one worker that its system has not taken yet.
 const HANDLES_IN_FLIGHT_MAX: usize = 16;
 
-pub(crate) mod primary_session;
 pub(crate) mod query;
+pub(crate) mod session_with_primary;
+pub(crate) mod session_with_worker;
 pub(crate) mod wire;
-pub(crate) mod worker_session;
 
 /// Returns the options of a Node worker's channel.
 pub(crate) fn channel_options() -> ipc::Options {

@@ -5,20 +5,20 @@
 //! and waits on the state that both share.
 
 mod accept_state;
-mod affinity;
 pub(crate) mod builder;
 mod callbacks;
+mod client_affinity;
 mod driver;
 pub(crate) mod event;
 mod inherited;
 mod listen_socket;
+mod primary_state;
 mod reuse_port_group;
 pub(crate) mod settings;
-mod shared;
 mod spawner;
 mod subscribers;
+mod worker_io;
 pub(crate) mod worker_process;
-mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use crate::primary::builder::{Builder, check_workers};
 use crate::primary::driver::Driver;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
+use crate::primary::primary_state::{Completion, Job, PrimaryState, Shared};
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Completion, Job, PrimaryState, Shared};
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;

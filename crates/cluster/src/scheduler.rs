@@ -25,28 +25,30 @@
 //!
 //! Pure. Limits: the window and the number of waiting connections, both options.
 
+mod accept_on_behalf;
 mod backend;
 mod dispatch;
 mod drain;
-mod node_backend;
+mod node_answers;
 mod pick;
-mod poll;
+mod queue_depth;
 mod reclaim;
-mod reuse_port;
 mod tick;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Key, Output, SlotId, SupervisorOptions, WorkerId, WorkerKind};
+use crate::contract::{
+    ClientAffinity, Key, Output, SlotId, SupervisorOptions, WorkerId, WorkerKind,
+};
 use crate::counters::{Counters, WorkerCounters};
 use crate::policy::Policy;
 
+use accept_on_behalf::AcceptingSlots;
 use backend::{Backend, BackendState};
 use dispatch::WaitingConnection;
-use reuse_port::AcceptingSlots;
 
-pub(crate) use poll::WorkerHealth;
+pub(crate) use queue_depth::WorkerHealth;
 
 /// The interval between polls of the backends that may have something unread.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -91,7 +93,7 @@ pub(crate) struct Scheduler<H> {
     removed: Vec<(WorkerId, WorkerCounters)>,
 }
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     pub(crate) fn new(key: Key, options: &SupervisorOptions) -> Self {
         Self {
             key,
@@ -176,7 +178,7 @@ impl<H: Affinity> Scheduler<H> {
 }
 
 /// The state that the supervisor asks for.
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Returns the time at which [`tick`](Self::tick) is due next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.tick_at.into_iter().chain(self.blocked_until).chain(self.reclaim_retry_at).min()

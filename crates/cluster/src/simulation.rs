@@ -28,12 +28,12 @@ use crate::contract::{
     SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, WorkerCounters};
+use crate::kernel_model::{KernelQueue, KernelRecord, ModelClosedCounter};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::supervisor::Supervisor;
 use crate::supervisor::restart::Rng;
-use crate::testing::{KernelQueue, KernelRecord, ModelClosedCounter};
 
 use kernel::BoundAddress;
 use worker::{SimulatedWorker, WorkerHistory};

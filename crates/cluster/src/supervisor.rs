@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Access, Affinity, Answer, ExitKind, Grant, Input, Key, Notice, Output, Refusal, ReloadFailure,
-    SlotId, SupervisorOptions, WorkerId, WorkerKind,
+    Access, Answer, ClientAffinity, ExitKind, Grant, Input, Key, Notice, Output, Refusal,
+    ReloadFailure, SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
@@ -130,7 +130,7 @@ impl Slot {
     }
 }
 
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     /// Creates the supervisor of a primary without workers; `seed` is for the jitter of restarts.
     pub(crate) fn new(options: SupervisorOptions, seed: u64) -> Self {
         let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
@@ -326,7 +326,7 @@ impl<H: Affinity> Supervisor<H> {
 }
 
 /// The fast path, and time. Methods return whether to reconcile.
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     fn accepted(
         &mut self,
         key: Key,

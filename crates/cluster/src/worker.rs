@@ -7,23 +7,23 @@
 //! Nothing here imports the primary, the supervisor or the scheduler. Both sides share
 //! `protocol/`, which has the messages and the hand-off queue.
 
+pub(crate) mod accepted;
 pub(crate) mod address_kind;
-pub(crate) mod connection_guard;
 pub(crate) mod datagram;
 pub(crate) mod deadlines;
 pub(crate) mod draining;
 mod limited_socket;
 pub(crate) mod listen;
 pub(crate) mod listener;
-mod node_primary;
 mod node_queue;
-mod open_socket;
+mod node_session;
+mod opening;
 mod own_socket;
 mod pending_grants;
 pub(crate) mod process_role;
 mod registration;
 mod runtime;
-pub(crate) mod stream;
+pub(crate) mod stream_types;
 mod user_messages;
 
 use std::sync::Arc;

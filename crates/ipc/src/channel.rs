@@ -9,8 +9,8 @@
 mod adaptive_wait;
 #[cfg(feature = "tokio")]
 mod async_channel;
+mod blocking_endpoint;
 mod channel_handle;
-mod endpoint;
 mod events;
 
 #[cfg(feature = "tokio")]
@@ -18,11 +18,11 @@ pub use self::async_channel::AsyncChannel;
 pub use self::channel_handle::ChannelHandle;
 pub use self::events::{Event, LinkSender, TypedMessage};
 
-use self::endpoint::{Endpoint, EndpointParts, SendMode};
+use self::blocking_endpoint::{Endpoint, EndpointParts, SendMode};
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
-use crate::message::Message;
 use crate::options::Options;
+use crate::received_message::Message;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io;

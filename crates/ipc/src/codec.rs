@@ -7,17 +7,17 @@
 
 pub mod advanced;
 mod bincode;
-pub(crate) mod deserializer;
 mod extract;
 mod json;
-pub(crate) mod serializer;
+pub(crate) mod wrapped_deserializer;
+pub(crate) mod wrapped_serializer;
 
 pub use self::advanced::Advanced;
 pub use self::bincode::Bincode;
 pub use self::json::Json;
 
-use self::deserializer::DecodeContext;
-use self::serializer::{Bounded, EncodeContext};
+use self::wrapped_deserializer::DecodeContext;
+use self::wrapped_serializer::{Bounded, EncodeContext};
 use crate::error::Error;
 use crate::handle::Slot;
 use crate::serialization::Serialization;

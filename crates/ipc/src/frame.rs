@@ -19,7 +19,7 @@
 //!
 //! Pure.
 
-use crate::buffers;
+use crate::buffer_pool;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -328,7 +328,7 @@ impl<H> Decoder<H> {
         self.check_waiting(header.handles)?;
         // The frame can never be whole in the reading buffer.
         if total > READ_BYTES {
-            let mut payload = buffers::take_long(header.length);
+            let mut payload = buffer_pool::take_long(header.length);
             payload.extend_from_slice(&rest[HEADER_BYTES..]);
             self.buffer.clear();
             self.start = 0;

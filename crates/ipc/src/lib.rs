@@ -99,18 +99,18 @@
 //! | a handle inside one of these enums or a flattened field | an error | an error |
 
 mod blob;
-mod buffers;
+mod buffer_pool;
 mod channel;
 mod codec;
-mod credit;
 mod error;
 pub mod frame;
 mod handle;
 mod hello;
 mod link;
-mod message;
 pub mod node;
 mod options;
+mod receive_budget;
+mod received_message;
 mod serialization;
 mod shared_memory;
 mod side_table;
@@ -129,11 +129,11 @@ pub use frame::FrameError;
 pub use handle::{Handle, Transfer};
 pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
 pub use link::{Link, LinkEvent};
-pub use message::Message;
 pub use node::AnyHandle;
 pub use options::{
     EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,
     QUEUED_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_HANDLES_MAX,
 };
+pub use received_message::Message;
 pub use serialization::Serialization;
 pub use shared_memory::SharedMemory;

@@ -14,15 +14,15 @@ mod node_protocol;
 mod node_send;
 
 use self::driver::{Driver, PeerExit, Protocol};
-use crate::credit::CreditAccount;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::hello::Hello;
-use crate::message::Message;
 use crate::node::ack_window::AckWindow;
 use crate::options::Options;
-use crate::transport::flusher::PendingFlush;
+use crate::receive_budget::CreditAccount;
+use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
+use crate::transport::linger::PendingFlush;
 use crate::transport::outbox::Outbox;
 use crate::transport::outgoing::OutgoingFrame;
 use crate::transport::socket_io;

@@ -25,12 +25,12 @@
 //!   with such a version, or keep less than 64 KiB unread.
 
 pub(crate) mod ack_window;
-pub(crate) mod any_handle;
 pub(crate) mod decoder;
 pub(crate) mod encode;
 pub(crate) mod envelope;
 pub(crate) mod handle_type;
+pub(crate) mod received_handle;
 pub(crate) mod server_connections;
 
-pub use self::any_handle::AnyHandle;
 pub(crate) use self::envelope::repaired_utf16;
+pub use self::received_handle::AnyHandle;

@@ -2,10 +2,10 @@
 //!
 //! A sender turns a value into a frame ([`outgoing`]) in a queue ([`outbox`]). A receiver cuts
 //! frames out of the bytes that arrived ([`inbox`]). [`socket_io`] makes the system calls, and
-//! [`flusher`] writes the queue of an endpoint that is gone.
+//! [`linger`] writes the queue of an endpoint that is gone.
 
-pub(crate) mod flusher;
 pub(crate) mod inbox;
+pub(crate) mod linger;
 pub(crate) mod outbox;
 pub(crate) mod outgoing;
 pub(crate) mod socket_io;

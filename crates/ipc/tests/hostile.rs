@@ -347,18 +347,18 @@ fn alone_out_of_descriptors() {
     let before = sys::fd::open_descriptors().unwrap().len();
     a.send(many()).unwrap();
     a.send(vec![]).unwrap();
-    let (soft, _) = sys::limit::descriptors().unwrap();
+    let (soft, _) = sys::rlimit::descriptors().unwrap();
     let highest = *sys::fd::open_descriptors().unwrap().last().unwrap();
     let mut fillers = vec![a.as_fd().try_clone_to_owned().unwrap()];
     while sys::fd::number(fillers.last().unwrap().as_fd()) < highest {
         fillers.push(a.as_fd().try_clone_to_owned().unwrap());
     }
     let highest = *sys::fd::open_descriptors().unwrap().last().unwrap() as u64;
-    sys::limit::set_descriptors(highest + 1 + 5).unwrap();
+    sys::rlimit::set_descriptors(highest + 1 + 5).unwrap();
     let lost = b.recv().map(|handles| handles.len());
     assert!(matches!(lost, Err(Error::HandlesLost)), "{lost:?}");
     assert_eq!(b.recv().unwrap().len(), 0);
-    sys::limit::set_descriptors(soft).unwrap();
+    sys::rlimit::set_descriptors(soft).unwrap();
     drop(fillers);
     assert_eq!(sys::fd::open_descriptors().unwrap().len(), before);
     a.send(many()).unwrap();

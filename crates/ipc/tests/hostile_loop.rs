@@ -138,7 +138,7 @@ fn alone_a_loop_out_of_descriptors() {
     sender.send(vec![]).unwrap();
 
     // All descriptor numbers below the highest are taken, and five more are allowed.
-    let (soft, _) = sys::limit::descriptors().unwrap();
+    let (soft, _) = sys::rlimit::descriptors().unwrap();
     let fill = || sender.as_fd().try_clone_to_owned().unwrap();
     let highest = *open().last().unwrap();
     let mut fillers = vec![fill()];
@@ -146,13 +146,13 @@ fn alone_a_loop_out_of_descriptors() {
         fillers.push(fill());
     }
     let highest = u64::try_from(*open().last().unwrap()).unwrap();
-    sys::limit::set_descriptors(highest + 1 + 5).unwrap();
+    sys::rlimit::set_descriptors(highest + 1 + 5).unwrap();
     link.resume();
     let lost = message::<Many>(&events).map(|handles| handles.len());
     assert!(matches!(lost, Err(Error::HandlesLost)), "{lost:?}");
     assert_eq!(message::<Many>(&events).unwrap().len(), 0);
     other.goes_on(1);
-    sys::limit::set_descriptors(soft).unwrap();
+    sys::rlimit::set_descriptors(soft).unwrap();
     drop(fillers);
     assert_eq!(open().len(), before, "handles that came with it are closed");
     sender.send(many()).unwrap();

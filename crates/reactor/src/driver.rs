@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadlines::Deadlines;
 use crate::event::{Event, SourceId};
-use crate::readiness::Readiness;
+use crate::poller::Readiness;
 use crate::source::Source;
 use crate::turn::{READ_BUFFER_BYTES, Requests, Turn};
 use crate::wake::{Command, Handle, Mailbox, mark_loop_thread};

@@ -37,7 +37,7 @@ pub mod signals;
 mod deadlines;
 mod driver;
 mod event;
-mod readiness;
+mod poller;
 mod source;
 mod turn;
 mod wake;

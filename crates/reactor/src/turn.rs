@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::Interest;
 use crate::event::{SourceId, Token};
-use crate::readiness::Readiness;
+use crate::poller::Readiness;
 
 /// The size of the loop's buffer for reading, [`Turn::read_buffer`].
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;

@@ -13,20 +13,20 @@
 //! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
+pub mod at_exit;
 pub mod bind;
-pub mod epoll;
 pub mod errno;
-pub mod exit;
+pub mod eventfd;
 pub mod fd;
 pub mod host;
-pub mod limit;
 pub mod memory;
+pub mod nested_epoll;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod reuse_port;
+pub mod rlimit;
 pub mod scm;
-pub mod semaphore;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -16,7 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{exit, fd};
+use crate::{at_exit, fd};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 10] = [
@@ -72,7 +72,7 @@ extern "C" fn before_main() {
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     if value(MODULE).is_some() {
-        exit::at_exit(report_forgotten_module);
+        at_exit::at_exit(report_forgotten_module);
     }
 }
 

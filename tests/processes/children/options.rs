@@ -119,7 +119,7 @@ fn users_change_as_root_and_only_then() {
 
 #[apply(case)]
 fn a_full_table_of_descriptors_is_a_clear_error() {
-    sys::limit::set_descriptors(128).unwrap();
+    sys::rlimit::set_descriptors(128).unwrap();
     let mut all = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         all.push(file);

@@ -6,7 +6,7 @@ use ::axum::serve::Listener as Serve;
 
 use crate::adapter::tokio::{AsyncListener, AsyncStream};
 use crate::error::Error;
-use crate::worker::connection_guard::Accepted;
+use crate::worker::accepted::Accepted;
 
 /// The pause after a failed accept, which most often lacked a descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);

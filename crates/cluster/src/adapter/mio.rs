@@ -8,7 +8,7 @@ use ::mio::unix::SourceFd;
 use ::mio::{Interest, Registry, Token};
 
 use crate::worker::listener::Listener;
-use crate::worker::stream::Stream;
+use crate::worker::stream_types::Stream;
 
 /// A listener as a source of mio's `Poll`.
 ///

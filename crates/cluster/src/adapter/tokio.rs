@@ -14,11 +14,11 @@ use ::tokio::net::{TcpStream, UnixStream};
 
 use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::worker::connection_guard::Accepted;
+use crate::worker::accepted::Accepted;
 #[cfg(feature = "axum")]
 use crate::worker::draining::DrainHold;
 use crate::worker::listener::{CountedConnection, Listener};
-use crate::worker::stream::Stream;
+use crate::worker::stream_types::Stream;
 
 /// A stream type that has a counterpart in Tokio.
 pub trait AsyncStream: Stream {

@@ -7,7 +7,7 @@
 mod listen_sockets;
 mod node_workers;
 mod perform;
-mod replies;
+mod waiting_callers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -26,16 +26,16 @@ use crate::primary::builder::Signals;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
 use crate::primary::listen_socket::ListenSocket;
+use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::reuse_port_group::ReusePortGroup;
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::spawner::Spawner;
 use crate::primary::subscribers::Subscribers;
-use crate::primary::workers::{WorkerIo, Workers};
+use crate::primary::worker_io::{WorkerIo, Workers};
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::ToPrimary;
 use crate::supervisor::Supervisor;
-use replies::PendingReplies;
+use waiting_callers::PendingReplies;
 
 /// The most jobs handled before the other sources get their turn.
 const JOBS_PER_TURN: usize = 256;

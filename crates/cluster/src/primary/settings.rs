@@ -163,7 +163,7 @@ impl Settings {
 
     /// Checks that the process may have descriptors of these numbers.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let (most, _) = sys::limit::descriptors().unwrap_or((1024, 0));
+        let (most, _) = sys::rlimit::descriptors().unwrap_or((1024, 0));
         for number in self.stdio.keys() {
             let why = match u64::try_from(*number) {
                 Ok(3) => "use another number, 3 is reserved for the channel".to_owned(),

@@ -17,8 +17,8 @@ use crossbeam_channel::Sender;
 
 use crate::contract::{WorkerId, WorkerKind};
 use crate::node;
+use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Job, Shared, Spawned};
 use crate::primary::worker_process::Pipes;
 use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
 

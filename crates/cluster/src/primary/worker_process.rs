@@ -14,8 +14,8 @@ use crate::contract::{Input, Notice};
 use crate::counters::WorkerCounters;
 use crate::error::Error;
 use crate::primary::event::Event;
+use crate::primary::primary_state::{Job, Shared};
 use crate::primary::settings::Settings;
-use crate::primary::shared::{Job, Shared};
 use crate::worker_state::WorkerState;
 
 /// The primary's ends of a worker's pipes, until the user takes them.

@@ -112,7 +112,7 @@ pub(crate) struct QueueReader {
 impl QueueReader {
     /// Creates the reader of this end.
     pub(crate) fn new(read: OwnedFd) -> Self {
-        let limit = sys::limit::descriptors().map_or(0, |(soft, _)| soft);
+        let limit = sys::rlimit::descriptors().map_or(0, |(soft, _)| soft);
         let peek_from = limit.saturating_sub(DESCRIPTORS_SPARE);
         Self { read, peek_from, last_number: AtomicU64::new(0) }
     }

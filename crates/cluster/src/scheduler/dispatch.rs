@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Output, Refusal, WorkerId, WorkerKind};
+use crate::contract::{ClientAffinity, Output, Refusal, WorkerId, WorkerKind};
 use crate::counters::CloseReason;
 
 use super::backend::{ConnectionTag, SentRecord};
@@ -21,7 +21,7 @@ pub(super) struct WaitingConnection<H> {
     pub(super) tag: ConnectionTag,
 }
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Takes a connection that the kernel gave, and dispatches it or lets it wait.
     pub(crate) fn accepted(&mut self, connection: H, now: Instant, out: &mut Vec<Output<H>>) {
         self.counters.accepted += 1;
@@ -141,7 +141,7 @@ impl<H: Affinity> Scheduler<H> {
 }
 
 /// The line of waiting connections.
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Puts a connection back into the line, at the place that its age gives it.
     pub(super) fn requeue(&mut self, waiting: WaitingConnection<H>) {
         let number = waiting.tag.number;

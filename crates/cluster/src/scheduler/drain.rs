@@ -2,12 +2,12 @@
 //!
 //! Pure.
 
-use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
+use crate::contract::{ClientAffinity, Output, WorkerId, WorkerKind};
 
 use super::backend::{AfterReclaim, BackendState};
 use super::{SLOW, Scheduler};
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Closes the backend of a worker that takes nothing more: its queue is reclaimed and dropped.
     pub(crate) fn close_backend(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         let Ok(at) = self.find(worker) else { return };

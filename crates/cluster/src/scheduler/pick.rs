@@ -8,12 +8,12 @@
 
 mod least_loaded;
 mod limit;
-mod refresh;
+mod revalidate;
 pub(super) mod sticky;
 
 use std::time::Instant;
 
-use crate::contract::{Affinity, Output};
+use crate::contract::{ClientAffinity, Output};
 use crate::policy::Policy;
 
 use super::Scheduler;
@@ -28,7 +28,7 @@ pub(super) enum Rule {
     Sticky(u64),
 }
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Picks a free backend and moves the rotation on. Returns `None` when no backend is free, or
     /// when the answers to polls are due that may change the choice.
     pub(super) fn pick(

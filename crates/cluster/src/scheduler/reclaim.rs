@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
+use crate::contract::{ClientAffinity, Output, WorkerId, WorkerKind};
 use crate::counters::CloseReason;
 
 use super::Scheduler;
@@ -19,7 +19,7 @@ pub(super) const RECLAIM_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The number of such attempts. Then the rest of the queue is closed with it.
 pub(super) const RECLAIM_RETRIES_MAX: u32 = 100;
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Asks for all that is unread in a queue, or unanswered by a Node worker.
     pub(super) fn reclaim(&mut self, at: usize, after: AfterReclaim, out: &mut Vec<Output<H>>) {
         self.backends[at].state = BackendState::Reclaiming(after);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::*;
 use crate::contract::{Answer, Refusal};
 use crate::counters::CloseReason;
-use crate::testing::{KernelQueue, KernelRecord, ModelClosedCounter};
+use crate::kernel_model::{KernelQueue, KernelRecord, ModelClosedCounter};
 
 const MS: Duration = Duration::from_millis(1);
 /// The number of a probe among the connections of a queue.

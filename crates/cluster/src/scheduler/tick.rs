@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Output, WorkerId, WorkerKind};
+use crate::contract::{ClientAffinity, Output, WorkerId, WorkerKind};
 
 use super::backend::{AfterReclaim, BackendState};
 use super::dispatch::IN_FLIGHT_PAUSE;
@@ -15,7 +15,7 @@ const IN_FLIGHT_BATCH: usize = 64;
 /// The delay of a tick from which this process is taken to have been suspended.
 const SUSPENDED_MIN: Duration = Duration::from_millis(100);
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Does all that is due. Returns the Node workers that have left a connection unanswered for
     /// too long.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Output<H>>) -> Vec<WorkerId> {

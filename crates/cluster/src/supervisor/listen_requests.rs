@@ -15,10 +15,11 @@ use crate::supervisor::lifecycle::Event;
 use sys::errno::ECANCELED;
 
 use super::{
-    Access, Affinity, Grant, Key, Mode, Notice, Output, Refusal, Supervisor, WorkerId, WorkerKind,
+    Access, ClientAffinity, Grant, Key, Mode, Notice, Output, Refusal, Supervisor, WorkerId,
+    WorkerKind,
 };
 
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     pub(super) fn listen_asked(
         &mut self,
         worker: WorkerId,
@@ -269,8 +270,8 @@ pub(super) fn refuse<H>(
 mod tests {
     use super::*;
     use crate::contract::{ExitKind, Input, SupervisorOptions};
+    use crate::kernel_model::ModelClosedCounter;
     use crate::scheduler::TICK;
-    use crate::testing::ModelClosedCounter;
     use std::time::Duration;
 
     fn address() -> Address {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::supervisor::lifecycle::Event;
 
-use super::{Affinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
+use super::{ClientAffinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
 
 /// A reload that is running.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ enum StepOutcome {
     Fail(ReloadFailure),
 }
 
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     /// Begins to replace every worker.
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::supervisor::lifecycle::Event;
 
 use super::{
-    Affinity, CloseReason, Key, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
+    ClientAffinity, CloseReason, Key, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
     WorkerId,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct DisconnectingAll {
     workers: Vec<WorkerId>,
 }
 
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     /// Gives up slots: their workers finish and are not replaced.
     pub(super) fn retire(&mut self, slots: &[SlotId], now: Instant, out: &mut Vec<Output<H>>) {
         let mut leaving = Vec::new();

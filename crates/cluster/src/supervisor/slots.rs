@@ -15,8 +15,8 @@ use crate::supervisor::restart::Backoff;
 use crate::worker_options::WorkerOptions;
 
 use super::{
-    Affinity, ExitKind, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry, WorkerId,
-    WorkerKind,
+    ClientAffinity, ExitKind, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
+    WorkerId, WorkerKind,
 };
 
 /// The reason why a worker has no process.
@@ -26,7 +26,7 @@ pub(super) enum Cause {
     NotStarted,
 }
 
-impl<H: Affinity> Supervisor<H> {
+impl<H: ClientAffinity> Supervisor<H> {
     pub(super) fn scale(&mut self, slots: u32, now: Instant, out: &mut Vec<Output<H>>) {
         if self.mode != Mode::Running {
             return;

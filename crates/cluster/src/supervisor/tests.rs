@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::contract::RestartOptions;
+use crate::kernel_model::KernelQueue;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
-use crate::testing::KernelQueue;
 
 const MS: Duration = Duration::from_millis(1);
 

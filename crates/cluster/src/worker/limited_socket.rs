@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sys::epoll::GatedFd;
+use sys::nested_epoll::GatedFd;
 
 /// A listening socket with a limit on the connections that are open at once.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::worker::Worker;
 use crate::worker::datagram::{BoundSocket, Datagram};
 use crate::worker::listener::Listener;
-use crate::worker::open_socket::{open_datagram, open_listener, tcp, try_each_address, udp};
-use crate::worker::stream::Stream;
+use crate::worker::opening::{open_datagram, open_listener, tcp, try_each_address, udp};
+use crate::worker::stream_types::Stream;
 
 impl Worker {
     /// Listens on a TCP address that all workers share.

@@ -16,7 +16,7 @@ use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::hand_off_queue::{Connection, QueueReader};
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::ListenGrant;
-use crate::worker::connection_guard::{Accepted, ClosedReporter, ConnectionGuard};
+use crate::worker::accepted::{Accepted, ClosedReporter, ConnectionGuard};
 #[cfg(feature = "tokio")]
 use crate::worker::draining::DrainBegun;
 use crate::worker::draining::DrainHold;
@@ -26,7 +26,7 @@ use crate::worker::own_socket::OwnSocket;
 use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
 use crate::worker::runtime::Runtime;
-use crate::worker::stream::Stream;
+use crate::worker::stream_types::Stream;
 
 /// A source of connections: TCP streams, or Unix streams for `Listener<UnixStream>`.
 ///

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sys::semaphore::Semaphore;
+use sys::eventfd::Semaphore;
 
 use crate::protocol::hand_off_queue::Connection;
 

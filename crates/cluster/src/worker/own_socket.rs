@@ -10,8 +10,8 @@ use std::os::unix::process::parent_id;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sys::epoll::AnyOf;
 use sys::errno;
+use sys::nested_epoll::AnyOf;
 use sys::poll::{self, Interest};
 
 use crate::bind::is_of_the_connection;

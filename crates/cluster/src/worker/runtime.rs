@@ -18,7 +18,7 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::{ToPrimary, ToWorker};
 use crate::worker::deadlines::Deadlines;
 use crate::worker::draining::Drain;
-use crate::worker::node_primary::NodePrimary;
+use crate::worker::node_session::NodePrimary;
 use crate::worker::pending_grants::{GrantedSource, PendingGrants};
 use crate::worker::user_messages::UserMessages;
 use crate::worker_state::WorkerState;

@@ -1,12 +1,12 @@
 //! The asynchronous channel: tokio's `AsyncFd` around the same descriptor.
 
 use crate::channel::Channel;
-use crate::channel::endpoint::{Endpoint, EndpointParts, decode};
+use crate::channel::blocking_endpoint::{Endpoint, EndpointParts, decode};
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::options::Options;
-use crate::transport::flusher;
 use crate::transport::inbox::Inbox;
+use crate::transport::linger;
 use crate::transport::outbox::Outbox;
 use crate::transport::outgoing::{HandleSlots, OutgoingFrame};
 use crate::transport::socket_io::{self, Read};
@@ -175,7 +175,7 @@ impl<S, R> Drop for AsyncChannel<S, R> {
         if self.outbox.frames() > 0 {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
             let longest = Duration::from_millis(self.options.exit_flush_ms);
-            flusher::flush_and_close(socket, outbox, longest);
+            linger::flush_and_close(socket, outbox, longest);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::channel::Channel;
 use crate::error::{Error, SendError};
 use crate::link::{Link, LinkEvent};
-use crate::message::Message;
+use crate::received_message::Message;
 use crossbeam_channel::Receiver;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;

@@ -17,8 +17,8 @@ pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, 
 
 pub(crate) use validate::readable_by_v8;
 
-use super::deserializer::RootSeed;
-use super::serializer::{EncodeContext, WrappedSerializer};
+use super::wrapped_deserializer::RootSeed;
+use super::wrapped_serializer::{EncodeContext, WrappedSerializer};
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;

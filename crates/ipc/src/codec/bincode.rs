@@ -1,8 +1,8 @@
 //! The native codec: bincode 1.3 with little-endian integers of fixed width and no bytes behind the
 //! value.
 
-use super::deserializer::RootSeed;
-use super::serializer::WrappedSerializer;
+use super::wrapped_deserializer::RootSeed;
+use super::wrapped_serializer::WrappedSerializer;
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use bincode::Options as _;

@@ -1,7 +1,7 @@
 //! JSON, Node's default.
 
-use super::deserializer::RootSeed;
-use super::serializer::WrappedSerializer;
+use super::wrapped_deserializer::RootSeed;
+use super::wrapped_serializer::WrappedSerializer;
 use super::{Codec, PayloadReader, PayloadWriter};
 use crate::serialization::Serialization;
 use serde::de::DeserializeSeed;

@@ -3,13 +3,13 @@
 //! A [`Protocol`] turns bytes into messages: frames of this crate here, Node's messages in
 //! [`node_protocol`](super::node_protocol).
 
-use crate::buffers;
+use crate::buffer_pool;
 use crate::error::Error;
 use crate::frame::Kind;
 use crate::link::{LinkEvent, Phase, Shared, Sink};
-use crate::message::Message;
-use crate::transport::flusher::RETRY;
+use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
+use crate::transport::linger::RETRY;
 use crate::transport::outbox::Outbox;
 use crate::transport::socket_io::{self, Read};
 use reactor::{BYTES_PER_TURN, Event, Interest, Source, Token, Turn};
@@ -259,9 +259,9 @@ impl<I: Protocol> Driver<I> {
         if !wanted {
             return Ok(true);
         }
-        drop(self.protocol.swap_buffer(buffers::take_read()));
+        drop(self.protocol.swap_buffer(buffer_pool::take_read()));
         let result = self.read_into_buffer(turn);
-        buffers::recycle_read(self.protocol.swap_buffer(Vec::new()));
+        buffer_pool::recycle_read(self.protocol.swap_buffer(Vec::new()));
         result
     }
 

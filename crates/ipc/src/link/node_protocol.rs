@@ -1,18 +1,18 @@
 //! Node's protocol on a link: messages go to the sink, and messages about handles are answered
 //! here.
 
-use crate::buffers::{self, FrameBuffer};
+use crate::buffer_pool::{self, FrameBuffer};
 use crate::error::Error;
 use crate::frame::Payload;
 use crate::link::driver;
 use crate::link::{LinkEvent, Queue, Shared, Sink};
-use crate::message::Message;
 use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
 use crate::node::decoder::{Decoded, Framing, NodeDecoder};
 use crate::node::encode::{self, Origin};
 use crate::node::envelope::{InnerMessage, PayloadKind, begins_with_handle, classify};
 use crate::node::server_connections::ServerConnections;
 use crate::options::Options;
+use crate::received_message::Message;
 use crate::serialization::Serialization;
 use crate::transport::outbox::Encoded;
 use crate::transport::socket_io::{self, Read};
@@ -199,7 +199,7 @@ impl driver::Protocol for NodeProtocol {
                 Some(Decoded::Whole(payload)) => {
                     let payload = match payload {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-                        Payload::Owned(bytes) => buffers::share_long(bytes),
+                        Payload::Owned(bytes) => buffer_pool::share_long(bytes),
                     };
                     self.handle_payload(payload, shared)
                 }

@@ -1,14 +1,14 @@
 //! Sending to Node, from any thread.
 
 use super::node_protocol::{framing, submit};
-use crate::buffers::FrameBuffer;
+use crate::buffer_pool::FrameBuffer;
 use crate::error::{Error, SendError};
 use crate::frame::Kind;
 use crate::link::{Queue, Shared};
 use crate::node::ack_window::{AttachedHandle, NodeFrame};
-use crate::node::any_handle::handle_type;
 use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
+use crate::node::received_handle::handle_type;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::MutexGuard;

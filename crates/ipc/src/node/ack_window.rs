@@ -8,7 +8,7 @@
 //!
 //! Pure.
 
-use crate::buffers::FrameBuffer;
+use crate::buffer_pool::FrameBuffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

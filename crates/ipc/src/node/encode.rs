@@ -9,7 +9,7 @@ use super::decoder::Framing;
 use super::envelope::is_internal;
 use super::handle_type::HandleType;
 use crate::codec::advanced::{self, Entry, Item, Key, Node};
-use crate::codec::serializer::{Bounded, EncodeContext};
+use crate::codec::wrapped_serializer::{Bounded, EncodeContext};
 use crate::codec::{Codec, Json, PayloadWriter};
 use crate::error::Error;
 use memchr::memchr_iter;

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::buffers;
+use crate::buffer_pool;
 use crate::error::Error;
 use crate::frame::{Decoder, Frame, FrameError, Kind, Limits};
 use crate::hello::Hello;
@@ -43,7 +43,7 @@ impl<H> Inbox<H> {
     #[inline]
     pub(crate) fn take_buffer(&mut self) {
         if self.decoder.wants_buffer() {
-            drop(self.decoder.swap_buffer(buffers::take_read()));
+            drop(self.decoder.swap_buffer(buffer_pool::take_read()));
         }
     }
 
@@ -61,7 +61,7 @@ impl<H> Inbox<H> {
 
     /// Recycles the buffer and copies out what is left, when nothing more is read.
     pub(crate) fn reclaim_buffer(&mut self) {
-        buffers::recycle_read(self.decoder.swap_buffer(Vec::new()));
+        buffer_pool::recycle_read(self.decoder.swap_buffer(Vec::new()));
     }
 
     /// Returns the next whole message, if there is one.
@@ -165,7 +165,7 @@ mod tests {
         for (length, moves) in [(1, true), (REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {
             let ours = Hello::new(Serialization::Bincode, "");
             let mut inbox = Inbox::<u32>::new(limits, ours, true);
-            buffers::recycle_read(Vec::with_capacity(READ_BYTES));
+            buffer_pool::recycle_read(Vec::with_capacity(READ_BYTES));
             inbox.take_buffer();
             let memory = inbox.decoder().space().0.as_ptr();
             let mut frame = header.to_bytes().to_vec();
@@ -174,7 +174,7 @@ mod tests {
             assert!(inbox.next_message().unwrap().is_none());
             inbox.recycle_buffer();
             assert_eq!(inbox.decoder().wants_buffer(), moves);
-            let kept = buffers::take_read();
+            let kept = buffer_pool::take_read();
             assert_eq!(kept.as_ptr() == memory, moves);
             let buffer = inbox.decoder().space().0;
             assert_eq!((buffer.as_ptr() == memory, &*buffer), (!moves, &frame));

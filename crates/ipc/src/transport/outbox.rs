@@ -11,7 +11,7 @@
 
 mod pool;
 
-use crate::buffers::FrameBuffer;
+use crate::buffer_pool::FrameBuffer;
 use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::hello::Hello;
 use bytes::Bytes;

@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 use super::plan::Step;
-use crate::limit::Resource;
+use crate::rlimit::Resource;
 
 /// The origin of a descriptor of the child. Sources are raw numbers here; the
 /// [`Plan`](super::Plan) keeps them open.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::child::{self, Failure, Groups, Origin, Program, Target};
 use super::plan::{Plan, Source, Step};
-use crate::limit::Resource;
 use crate::pidfd::{self, PidFd};
+use crate::rlimit::Resource;
 use crate::{errno, poll};
 
 /// A process that was started.

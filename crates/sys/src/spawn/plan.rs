@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use crate::limit::{Limit, Resource};
+use crate::rlimit::{Limit, Resource};
 use crate::signal::Signal;
 
 /// The description of a child. Start from [`Plan::new`] and set the fields that matter.

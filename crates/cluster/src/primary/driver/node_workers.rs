@@ -12,11 +12,11 @@ use super::Driver;
 use super::perform::errno_of;
 use crate::contract::{Access, Grant, Input, Key, Refusal, WorkerId};
 use crate::error::Error;
-use crate::node::primary_session::{FromWorker, PrimarySession, Ticket};
 use crate::node::query::Target;
+use crate::node::session_with_worker::{FromWorker, SessionWithWorker, Ticket};
 use crate::node::wire::Message;
 use crate::primary::event::Event;
-use crate::primary::workers::WorkerIo;
+use crate::primary::worker_io::WorkerIo;
 use crate::protocol::address::Address;
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::listen_options::ListenOptions;
@@ -168,7 +168,7 @@ impl Driver {
 
     /// Sends the request to disconnect.
     pub(super) fn disconnect_node(&mut self, worker: WorkerId) {
-        let message = self.session(worker).and_then(PrimarySession::disconnect);
+        let message = self.session(worker).and_then(SessionWithWorker::disconnect);
         self.send_node_message(worker, message);
     }
 
@@ -179,7 +179,7 @@ impl Driver {
         }
     }
 
-    fn session(&mut self, worker: WorkerId) -> Option<&mut PrimarySession<Connection>> {
+    fn session(&mut self, worker: WorkerId) -> Option<&mut SessionWithWorker<Connection>> {
         self.workers.get_mut(worker)?.session.as_mut()
     }
 }

@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use crate::contract::{Affinity, ClosedCounter, WorkerId};
+use crate::contract::{ClientAffinity, ClosedCounter, WorkerId};
 use crate::scheduler::Scheduler;
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Sets the counter on which the worker counts its closed connections.
     pub(crate) fn set_closed_counter(
         &mut self,

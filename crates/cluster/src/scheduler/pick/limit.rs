@@ -9,11 +9,11 @@
 
 use std::time::Instant;
 
-use crate::contract::{Affinity, Output};
+use crate::contract::{ClientAffinity, Output};
 use crate::scheduler::Scheduler;
 use crate::scheduler::backend::Backend;
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Asks every worker that is only at its limit to report the next connection that it closes.
     /// Returns whether one of them has room by now.
     pub(in crate::scheduler) fn await_closed(&self) -> bool {

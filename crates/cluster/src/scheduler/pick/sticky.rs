@@ -10,12 +10,12 @@
 //!
 //! Pure.
 
-use crate::contract::{Affinity, SlotId, WorkerKind};
-use crate::protocol::hash::mix;
+use crate::contract::{ClientAffinity, SlotId, WorkerKind};
+use crate::protocol::client_hash::mix;
 use crate::scheduler::Scheduler;
-use crate::scheduler::node_backend::NODE_WINDOW;
+use crate::scheduler::node_answers::NODE_WINDOW;
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Picks the free backend with the greatest weight for this client.
     pub(super) fn pick_sticky(&self, client: u64) -> Option<usize> {
         if self.blocked_until.is_some() {

@@ -1,7 +1,7 @@
 //! Backends of Node workers: windows, answers, back-off, and the end of the channel.
 
 use super::*;
-use crate::scheduler::node_backend::NODE_WINDOW;
+use crate::scheduler::node_answers::NODE_WINDOW;
 
 fn taken(_: u32) -> Answer<u32> {
     Answer::Taken

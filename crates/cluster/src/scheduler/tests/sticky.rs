@@ -4,7 +4,7 @@ use super::*;
 use crate::scheduler::dispatch::IN_FLIGHT_PAUSE;
 
 /// Returns the harness, and the workers in the order in which they get client 1: a connection is
-/// of that client if its number is 1 modulo 16, see `Affinity`.
+/// of that client if its number is 1 modulo 16, see `ClientAffinity`.
 fn sticky_harness(
     workers: u32,
     change: impl FnOnce(&mut SupervisorOptions),

@@ -1,7 +1,7 @@
 //! The pool of queue memory, one for each thread, so that an idle endpoint keeps almost none.
 
 use super::{Encoded, Outbox};
-use crate::buffers::THREAD_BYTES_MAX;
+use crate::buffer_pool::THREAD_BYTES_MAX;
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 

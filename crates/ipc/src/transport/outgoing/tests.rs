@@ -2,7 +2,7 @@
 //! handles, and the buffer in which it was encoded is recycled.
 
 use super::*;
-use crate::buffers::FrameBuffer;
+use crate::buffer_pool::FrameBuffer;
 use crate::{Channel, Handle, Link, SendError};
 use serde::Deserialize;
 use std::io::{Read, Write};

@@ -9,8 +9,8 @@ use std::thread;
 
 use super::super::Descriptor;
 use super::*;
-use crate::limit::Limit;
 use crate::pidfd::ExitStatus;
+use crate::rlimit::Limit;
 use crate::signal::Signal;
 
 fn c(text: &str) -> CString {
@@ -457,7 +457,7 @@ fn limits_that_are_reached_are_clear_errors_and_leak_nothing() {
 #[ignore = "runs in a process of its own"]
 fn limits_that_are_reached() {
     let before = crate::fd::open_descriptors().unwrap();
-    crate::limit::set_descriptors(64).unwrap();
+    crate::rlimit::set_descriptors(64).unwrap();
     let mut all = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         all.push(file);
@@ -470,13 +470,13 @@ fn limits_that_are_reached() {
     plan.descriptors = vec![descriptor(4), descriptor(63)];
     assert_eq!(failure(&plan), (Step::Descriptor(4), "EMFILE"));
     drop((last, all));
-    crate::limit::set_descriptors(1024).unwrap();
+    crate::rlimit::set_descriptors(1024).unwrap();
     assert_eq!(crate::fd::open_descriptors().unwrap(), before);
     if is_root() {
         // SAFETY: the process is this test's own.
         assert_eq!(unsafe { libc::setresuid(65_533, 65_533, 65_533) }, 0);
     }
-    crate::limit::set(Resource::Processes, Limit { soft: 1, hard: 1 }).unwrap();
+    crate::rlimit::set(Resource::Processes, Limit { soft: 1, hard: 1 }).unwrap();
     assert_eq!(failure(&sh("true")), (Step::Process, "EAGAIN"));
     assert_eq!(crate::fd::open_descriptors().unwrap(), before);
 }

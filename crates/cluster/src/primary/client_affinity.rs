@@ -4,11 +4,11 @@
 
 use std::net::IpAddr;
 
-use crate::contract::Affinity;
+use crate::contract::ClientAffinity;
+use crate::protocol::client_hash::mix;
 use crate::protocol::hand_off_queue::Connection;
-use crate::protocol::hash::mix;
 
-impl Affinity for Connection {
+impl ClientAffinity for Connection {
     /// Hashes the IP address alone, because a client has another port for each connection. An IPv4
     /// address has the same hash in its IPv6 form.
     fn affinity(&self) -> Option<u64> {

@@ -17,7 +17,7 @@ use crate::worker::datagram::{BoundSocket, Datagram};
 use crate::worker::listener::Listener;
 use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
-use crate::worker::stream::Stream;
+use crate::worker::stream_types::Stream;
 
 pub(super) fn tcp(address: SocketAddr, options: &ListenOptions) -> Address {
     Address::Tcp { address, v6_only: options.v6_only }

@@ -114,7 +114,7 @@ impl CreditAccount {
 fn has_process_room() -> bool {
     let held = HANDLES.load(Ordering::SeqCst);
     // The limit is read only where it could matter.
-    held < 64 || (held as u64) < sys::limit::descriptors().map_or(256, |(soft, _)| soft / 4)
+    held < 64 || (held as u64) < sys::rlimit::descriptors().map_or(256, |(soft, _)| soft / 4)
 }
 
 /// The share of one message. The drop gives it back.

@@ -9,7 +9,7 @@ use super::Driver;
 use crate::contract::{Input, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
-use crate::primary::shared::Completion;
+use crate::primary::primary_state::Completion;
 use crate::primary::worker_process::WorkerProcess;
 
 /// The channel to the caller of a reload.

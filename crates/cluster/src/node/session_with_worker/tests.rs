@@ -17,8 +17,8 @@ fn address() -> Address {
 const QUERY: &str = r#""index":0,"data":null,"address":null,"port":8124,"addressType":4"#;
 
 /// A worker that listens on key 5.
-fn listening() -> PrimarySession<u32> {
-    let mut session = PrimarySession::new();
+fn listening() -> SessionWithWorker<u32> {
+    let mut session = SessionWithWorker::new();
     assert_eq!(session.receive(&parse(r#""act":"online","seq":0"#), true), FromWorker::Online);
     let query = format!(r#""act":"queryServer",{QUERY},"backlog":0,"seq":1"#);
     let (target, options) = (Target::Address(address()), ListenOptions::new());
@@ -93,7 +93,7 @@ fn a_worker_is_asked_to_disconnect_or_acknowledged_and_only_once() {
 
 #[test]
 fn a_request_that_fails_is_answered_with_the_reason_unless_the_worker_is_to_end() {
-    let mut session: PrimarySession<u32> = PrimarySession::new();
+    let mut session: SessionWithWorker<u32> = SessionWithWorker::new();
     for seq in [4, 5] {
         session.receive(&parse(&format!(r#""act":"queryServer",{QUERY},"seq":{seq}"#)), true);
     }
@@ -107,7 +107,7 @@ fn a_request_that_fails_is_answered_with_the_reason_unless_the_worker_is_to_end(
 
 #[test]
 fn a_query_that_names_no_address_is_refused_at_once() {
-    let mut session: PrimarySession<u32> = PrimarySession::new();
+    let mut session: SessionWithWorker<u32> = SessionWithWorker::new();
     let query = r#""act":"queryServer","address":"a host","port":1,"addressType":4,"seq":3"#;
     let FromWorker::InvalidRequest(reply) = session.receive(&parse(query), true) else { panic!() };
     assert_eq!((reply.errno, reply.ack), (Some(-22), Some(3)));
@@ -116,7 +116,7 @@ fn a_query_that_names_no_address_is_refused_at_once() {
 
 #[test]
 fn a_shared_socket_that_does_not_arrive_is_a_refusal() {
-    let mut session: PrimarySession<u32> = PrimarySession::new();
+    let mut session: SessionWithWorker<u32> = SessionWithWorker::new();
     let query = QUERY.replace("\"data\":null", r#""data":{"ticketKeys":"00"}"#);
     session.receive(&parse(&format!(r#""act":"queryServer",{query},"seq":0"#)), true);
     let mut data = None;
@@ -138,7 +138,7 @@ fn a_shared_socket_that_does_not_arrive_is_a_refusal() {
 
 #[test]
 fn sockets_of_one_address_have_names_of_their_own() {
-    let mut session: PrimarySession<u32> = PrimarySession::new();
+    let mut session: SessionWithWorker<u32> = SessionWithWorker::new();
     let mut bind = |seq: u32, request| {
         let query = QUERY.replace("4\"", "\"udp4\"");
         session.receive(&parse(&format!(r#""act":"queryServer",{query},"seq":{seq}"#)), true);

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::contract::{Affinity, Output, WorkerId};
+use crate::contract::{ClientAffinity, Output, WorkerId};
 
 use super::backend::{AfterReclaim, BackendState, SentRecord};
 use super::reclaim::{RECLAIM_RETRIES_MAX, RECLAIM_RETRY_PAUSE};
@@ -18,7 +18,7 @@ pub(crate) enum WorkerHealth {
     Unresponsive,
 }
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Takes the answer to `PollDepth`: `unread` records lie in the worker's queue.
     pub(crate) fn depth(
         &mut self,

@@ -70,7 +70,7 @@ fn waiters() -> MutexGuard<'static, Waiters> {
 
 impl PendingFlush {
     pub(crate) fn new(exit_flush: Duration) -> PendingFlush {
-        HOOK.call_once(|| sys::exit::at_exit(wait_for_all));
+        HOOK.call_once(|| sys::at_exit::at_exit(wait_for_all));
         let mut waiters = waiters();
         waiters.pending += 1;
         waiters.longest = waiters.longest.max(exit_flush);

@@ -1,11 +1,11 @@
 //! A message that has arrived and is not decoded yet.
 
-use crate::buffers;
+use crate::buffer_pool;
 use crate::codec;
-use crate::credit::{Credit, CreditAccount};
 use crate::error::Error;
 use crate::frame::{Frame, Payload};
 use crate::node::{self, AnyHandle};
+use crate::receive_budget::{Credit, CreditAccount};
 use crate::serialization::Serialization;
 use ::bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,7 @@ impl Message {
         let payload = match payload {
             // The reading buffer is used for the next read, so a short message is copied out of it.
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Payload::Owned(bytes) => buffers::share_long(bytes),
+            Payload::Owned(bytes) => buffer_pool::share_long(bytes),
         };
         let credit = account.take(payload.len(), handles.len());
         let any = lost || !handles.is_empty();

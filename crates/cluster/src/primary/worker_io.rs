@@ -14,8 +14,8 @@ use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Token, Turn};
 
 use crate::contract::{Key, WorkerId, WorkerKind};
-use crate::node::primary_session::PrimarySession;
-use crate::primary::shared::{Shared, Spawned};
+use crate::node::session_with_worker::SessionWithWorker;
+use crate::primary::primary_state::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::ToWorker;
@@ -34,7 +34,7 @@ pub(crate) struct WorkerIo {
     pub(crate) child: Arc<Child>,
     pub(crate) queues: BTreeMap<Key, HandOffQueue>,
     /// The session of a Node worker, which has no queues.
-    pub(crate) session: Option<PrimarySession<Connection>>,
+    pub(crate) session: Option<SessionWithWorker<Connection>>,
     stderr: Option<std::fs::File>,
     stderr_tail: VecDeque<u8>,
     /// The tail has become part of an error, so it is not written out as well.
@@ -52,7 +52,7 @@ impl Workers {
     pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<WorkerIo> {
         let worker_io = self.0.get(&worker)?;
         let holds_nothing = worker_io.queues.is_empty()
-            && worker_io.session.as_ref().is_none_or(PrimarySession::is_empty);
+            && worker_io.session.as_ref().is_none_or(SessionWithWorker::is_empty);
         let done = worker_io.process.is_over() && holds_nothing;
         if done { self.0.remove(&worker) } else { None }
     }
@@ -124,7 +124,7 @@ impl WorkerIo {
             process,
             child,
             queues: BTreeMap::new(),
-            session: (kind == WorkerKind::Node).then(PrimarySession::new),
+            session: (kind == WorkerKind::Node).then(SessionWithWorker::new),
             stderr: None,
             stderr_tail: VecDeque::new(),
             stderr_reported: false,

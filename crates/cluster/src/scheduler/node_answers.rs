@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Answer, Output, WorkerId, WorkerKind};
+use crate::contract::{Answer, ClientAffinity, Output, WorkerId, WorkerKind};
 
 use super::backend::{AfterReclaim, Backend, BackendState, ConnectionTag};
 use super::dispatch::WaitingConnection;
@@ -29,7 +29,7 @@ pub(super) const NODE_WINDOW: usize = 8;
 /// The longest back-off.
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Takes a worker's answer to the `nth` of its unanswered connections.
     pub(crate) fn answered(
         &mut self,

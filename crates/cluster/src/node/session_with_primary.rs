@@ -22,7 +22,7 @@ use super::wire::{CLUSTER, Message};
 
 /// The session with the primary.
 #[derive(Debug, Default)]
-pub(crate) struct WorkerSession {
+pub(crate) struct SessionWithPrimary {
     /// The number of the next message of this side.
     seq: i64,
     /// The requests to listen that are not answered, by their `seq`, with their numbers in the
@@ -122,7 +122,7 @@ fn is_false(it: &bool) -> bool {
     !it
 }
 
-impl WorkerSession {
+impl SessionWithPrimary {
     /// Returns the first message of a worker.
     pub(crate) fn online(&mut self) -> Message {
         Message::act("online", self.next_seq())

@@ -27,7 +27,7 @@ pub(crate) type Ticket = u64;
 
 /// The session with one worker.
 #[derive(Debug)]
-pub(crate) struct PrimarySession<H> {
+pub(crate) struct SessionWithWorker<H> {
     /// The number of the next message of this side.
     seq: i64,
     last_request: u32,
@@ -107,7 +107,7 @@ pub(crate) enum FromWorker<H> {
     },
 }
 
-impl<H> PrimarySession<H> {
+impl<H> SessionWithWorker<H> {
     /// Creates the session with a worker that has just been started.
     pub(crate) fn new() -> Self {
         Self {

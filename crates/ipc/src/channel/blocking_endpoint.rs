@@ -3,17 +3,17 @@
 //! Buffers belong to the thread that sends or receives. An idle endpoint keeps only messages that
 //! were fed and not flushed, and the beginning of a message that has not arrived completely.
 
-use crate::buffers;
+use crate::buffer_pool;
 use crate::channel::adaptive_wait::AdaptiveWait;
 use crate::codec;
-use crate::credit::CreditAccount;
 use crate::error::{Error, SendError};
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
-use crate::message::Message;
 use crate::options::Options;
-use crate::transport::flusher;
+use crate::receive_budget::CreditAccount;
+use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
+use crate::transport::linger;
 use crate::transport::outbox::Outbox;
 use crate::transport::outgoing::OutgoingFrame;
 use crate::transport::socket_io::{self, Read};
@@ -427,7 +427,7 @@ impl Drop for Endpoint {
         let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
         // A lone handshake is no message, and the peer needs none from an endpoint that is gone.
         if self.is_connected() && outbox.frames() > 0 {
-            flusher::flush_and_close(
+            linger::flush_and_close(
                 socket,
                 outbox,
                 Duration::from_millis(self.options.exit_flush_ms),
@@ -468,7 +468,7 @@ pub(crate) fn decode<R: DeserializeOwned>(
     match frame.payload {
         Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
         Payload::Owned(bytes) => {
-            let owner = buffers::share_long(bytes);
+            let owner = buffer_pool::share_long(bytes);
             codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
         }
     }

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::{Affinity, Output, WorkerKind};
+use crate::contract::{ClientAffinity, Output, WorkerKind};
 use crate::scheduler::Scheduler;
 use crate::scheduler::backend::{Backend, BackendState};
 
@@ -23,7 +23,7 @@ const VALID_FOR: Duration = Duration::from_millis(1);
 /// The number of slow backends with less load that are polled; the next tick polls the others.
 const POLLS_MAX: usize = 8;
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Polls the backends that would be skipped for the one at `at`. Returns whether any answer is
     /// due; the answers dispatch the waiting connections.
     pub(super) fn refresh_stale(

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::contract::{Affinity, Output, SlotId, WorkerId};
+use crate::contract::{ClientAffinity, Output, SlotId, WorkerId};
 use crate::policy::Policy;
 
 use super::Scheduler;
@@ -28,7 +28,7 @@ pub(super) struct AcceptingSlots {
     pub(super) backend_removed: bool,
 }
 
-impl<H: Affinity> Scheduler<H> {
+impl<H: ClientAffinity> Scheduler<H> {
     /// Records whether the worker has its slot's own socket.
     pub(crate) fn set_own_socket(
         &mut self,

@@ -10,11 +10,11 @@ fn udp(text: &str, v6_only: bool) -> Address {
     Address::Udp { address: text.parse().unwrap(), v6_only }
 }
 
-fn receive(session: &mut WorkerSession, text: &str) -> FromPrimary {
+fn receive(session: &mut SessionWithPrimary, text: &str) -> FromPrimary {
     session.receive(&serde_json::from_str(&format!(r#"{{"cmd":"NODE_CLUSTER",{text}}}"#)).unwrap())
 }
 
-fn request_listen(session: &mut WorkerSession, request: u32, address: &Address) -> String {
+fn request_listen(session: &mut SessionWithPrimary, request: u32, address: &Address) -> String {
     let message = session
         .request_listen(request, address, &ListenOptions::new(), Path::new("/here"))
         .unwrap();
@@ -27,7 +27,7 @@ fn text<T: Serialize>(message: T) -> String {
 
 #[test]
 fn a_worker_sends_the_messages_of_a_node_worker() {
-    let mut session = WorkerSession::default();
+    let mut session = SessionWithPrimary::default();
     assert_eq!(text(session.online()), r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#);
     assert_eq!(
         request_listen(&mut session, 1, &tcp("[::]:8124")),
@@ -85,18 +85,19 @@ fn every_kind_of_address_is_written_as_node_writes_it() {
             r#""address":"\u0000name","port":-1,"addressType":-1,"backlog""#,
         ),
     ] {
-        let message = request_listen(&mut WorkerSession::default(), 1, &address);
+        let message = request_listen(&mut SessionWithPrimary::default(), 1, &address);
         assert!(message.contains(fields), "{message}");
     }
     let options = ListenOptions::new().backlog(5).readable_all(true).reuse_address(true);
     let path = Address::UnixPath("/x.sock".into());
-    let message =
-        text(WorkerSession::default().request_listen(1, &path, &options, Path::new("/")).unwrap());
+    let message = text(
+        SessionWithPrimary::default().request_listen(1, &path, &options, Path::new("/")).unwrap(),
+    );
     assert!(
         message.contains(r#""addressType":-1,"backlog":5,"readableAll":true,"seq""#),
         "{message}"
     );
-    let message = text(WorkerSession::default().request_listen(
+    let message = text(SessionWithPrimary::default().request_listen(
         1,
         &udp("[::]:0", true),
         &options,
@@ -104,14 +105,18 @@ fn every_kind_of_address_is_written_as_node_writes_it() {
     ));
     assert!(message.contains(r#""addressType":"udp6","fd":-1,"flags":5,"seq""#), "{message}");
     let odd = Address::UnixAbstract(vec![0xff]);
-    let refused =
-        WorkerSession::default().request_listen(1, &odd, &ListenOptions::new(), Path::new("/"));
+    let refused = SessionWithPrimary::default().request_listen(
+        1,
+        &odd,
+        &ListenOptions::new(),
+        Path::new("/"),
+    );
     assert_eq!(refused, Err(EINVAL));
 }
 
 #[test]
 fn indexes_go_on_until_all_listeners_are_closed_and_then_begin_again() {
-    let mut session = WorkerSession::default();
+    let mut session = SessionWithPrimary::default();
     let port_0 = tcp("127.0.0.1:0");
     assert!(request_listen(&mut session, 1, &port_0).contains(r#""index":0,"#));
     assert!(request_listen(&mut session, 2, &port_0).contains(r#""index":1,"#));
@@ -130,7 +135,7 @@ fn indexes_go_on_until_all_listeners_are_closed_and_then_begin_again() {
 
 #[test]
 fn a_disconnecting_worker_closes_first_and_takes_connections_until_the_acknowledgement() {
-    let mut session = WorkerSession::default();
+    let mut session = SessionWithPrimary::default();
     request_listen(&mut session, 1, &tcp("127.0.0.1:80"));
     receive(&mut session, r#""key":"k","ack":0"#);
     let (closes, request) = session.request_disconnect().unwrap();
@@ -149,7 +154,7 @@ fn a_disconnecting_worker_closes_first_and_takes_connections_until_the_acknowled
 
 #[test]
 fn nonsense_changes_nothing() {
-    let mut session = WorkerSession::default();
+    let mut session = SessionWithPrimary::default();
     for nonsense in [r#""ack":9"#, r#""act":"newconn""#, r#""act":"unknown","seq":1"#, r#""seq":1"#]
     {
         assert_eq!(receive(&mut session, nonsense), FromPrimary::Nothing, "{nonsense}");

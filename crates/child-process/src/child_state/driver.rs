@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use reactor::{Event, Interest, Source, Token, Turn};
 
+use crate::child_state::Shared;
 use crate::error::Error;
 use crate::process::{RECHECK_MAX, RECHECK_MIN, Signalled};
-use crate::shared::Shared;
 
 /// The token of the pidfd. An output's token is its index.
 const PIDFD: Token = Token(u32::MAX);

@@ -13,8 +13,8 @@ use std::time::Instant;
 use child_process::internal::InternalChannel;
 use ipc::AnyHandle;
 
+use crate::node::session_with_primary::{FromPrimary, SessionWithPrimary};
 use crate::node::wire::Message;
-use crate::node::worker_session::{FromPrimary, WorkerSession};
 use crate::protocol::address::Address;
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::{ListenGrant, ToPrimary};
@@ -28,7 +28,7 @@ pub(super) struct NodePrimary(Mutex<SessionState>);
 
 #[derive(Debug, Default)]
 struct SessionState {
-    session: WorkerSession,
+    session: SessionWithPrimary,
     node_queues: HashMap<u32, Arc<NodeQueue>>,
     /// The connection limits of requests that the primary has not answered.
     limits: HashMap<u32, u32>,
