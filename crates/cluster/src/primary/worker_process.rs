@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal};
+use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal, Signalled};
 use ipc::SendError;
 use serde::Serialize;
 
@@ -148,7 +148,7 @@ impl WorkerProcess {
         }
     }
 
-    /// Sends a signal to the worker.
+    /// Sends a signal to the worker, and returns whether its process still existed.
     ///
     /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for
     /// good use [`disconnect`](Self::disconnect).
@@ -156,9 +156,9 @@ impl WorkerProcess {
     /// # Errors
     ///
     /// The errors of `pidfd_send_signal(2)`.
-    pub fn kill(&self, signal: Signal) -> Result<(), Error> {
-        let Some(child) = self.child() else { return Ok(()) };
-        child.kill(signal).map(drop).map_err(Error::Fork)
+    pub fn kill(&self, signal: Signal) -> Result<Signalled, Error> {
+        let Some(child) = self.child() else { return Ok(Signalled::AlreadyExited) };
+        child.kill(signal).map_err(Error::Worker)
     }
 
     /// Ends the worker for good: it gets no new connections, finishes those it has, and is not
