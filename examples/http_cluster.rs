@@ -87,7 +87,7 @@ fn supervise(options: &Options) -> Result<(), Error> {
         .shutdown_on_signals()
         .reload_on_hangup()
         .build()?;
-    let events = primary.events();
+    let events = primary.take_events().expect("the first call");
     primary.start()?;
     primary.ready()?;
     let address = match primary.address() {
@@ -102,7 +102,7 @@ fn supervise(options: &Options) -> Result<(), Error> {
     // The loop ends with the last worker.
     for event in events {
         match event {
-            Event::Message(..) => {}
+            Event::Message { .. } => {}
             event => write_line(std::io::stderr(), &event.to_string()),
         }
     }

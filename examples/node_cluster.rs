@@ -68,7 +68,7 @@ fn supervise(options: Options) -> Result<(), Error> {
         builder = builder.exec_path(node);
     }
     let primary = builder.build()?;
-    let events = primary.events();
+    let events = primary.take_events().expect("the first call");
     primary.start()?;
     std::thread::scope(|scope| {
         let ready = scope.spawn(|| {
@@ -83,7 +83,7 @@ fn supervise(options: Options) -> Result<(), Error> {
         // The loop ends with the last worker.
         for event in events {
             match event {
-                Event::Message(..) => {}
+                Event::Message { .. } => {}
                 event => write_line(std::io::stderr(), &event.to_string()),
             }
         }

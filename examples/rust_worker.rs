@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn serve(port: u16) -> Result<(), Error> {
     let worker = Worker::current();
-    let id = worker.as_ref().map_or(0, Worker::id);
+    let id = worker.as_ref().map_or(0, |worker| worker.id().get());
     let pid = std::process::id();
     let hello = move || async move { format!("hello from rust worker {id} (pid {pid})\n") };
     let app = Router::new().route("/", get(hello));

@@ -65,7 +65,7 @@ fn brood(workers: &str, policy: Policy) -> Done {
         let listener = worker.listen(loopback(0))?;
         return one_thread(async {
             let listener = AsyncListener::new(listener)?;
-            let app = app(&worker.id().to_string());
+            let app = app(&worker.id().get().to_string());
             Ok(axum::serve(listener, app).with_graceful_shutdown(worker.draining()).await?)
         });
     }

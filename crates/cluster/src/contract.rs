@@ -18,10 +18,9 @@ use crate::counters::CloseReason;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
+pub(crate) use crate::worker_id::WorkerId;
 use crate::worker_options::WorkerOptions;
 
-/// The number of a worker: from 1, never used twice by one primary.
-pub(crate) type WorkerId = u32;
 /// The number of a slot, which is kept filled with a worker: from 0.
 pub(crate) type SlotId = u32;
 /// The number of a shared listening address: from 1, never used twice by one primary.

@@ -6,6 +6,7 @@ use std::io;
 use child_process::ExitStatus;
 
 use crate::protocol::address::Address;
+use crate::worker_id::WorkerId;
 
 /// The error type of a cluster.
 ///
@@ -25,7 +26,7 @@ pub enum Error {
     /// A worker ended before it was ready, and the start or reload was given up.
     StartFailed {
         /// The number of the worker.
-        worker: u32,
+        worker: WorkerId,
         /// The exit status; `None` when the process never ran.
         status: Option<ExitStatus>,
         /// The end of what the worker wrote to its standard error before its runtime was up.
@@ -33,7 +34,7 @@ pub enum Error {
     },
     /// The new worker of this number was not ready in time. The reload was given up, and workers
     /// that had not been replaced were kept.
-    NotReady(u32),
+    NotReady(WorkerId),
     /// Another reload is still running.
     ReloadUnderWay,
     /// The settings cannot be changed, because

@@ -74,6 +74,7 @@ mod scheduler;
 mod simulation;
 mod supervisor;
 mod worker;
+mod worker_id;
 mod worker_options;
 mod worker_state;
 
@@ -101,5 +102,6 @@ pub use worker::listen::{
 pub use worker::listener::Listener;
 pub use worker::process_role::{is_master, is_primary, is_worker};
 pub use worker::stream_types::Stream;
+pub use worker_id::WorkerId;
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;

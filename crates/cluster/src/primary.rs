@@ -55,7 +55,7 @@ use crate::worker_options::WorkerOptions;
 ///     return Ok(());
 /// }
 /// let primary = brood_cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
-/// let events = primary.events();
+/// let events = primary.take_events().expect("the first call");
 /// primary.start()?;
 /// primary.ready()?;
 /// for event in events {
@@ -130,11 +130,12 @@ impl Primary {
         &self.shared
     }
 
-    /// Returns the queue of events: everything that happens from now on, in order.
+    /// Takes the queue of events: everything that happens from now on, in order. `None` after the
+    /// first call.
     ///
-    /// The first call takes the queue; later calls return a closed receiver. Events that happen
-    /// before the first call are not kept, so call it before [`start`](Self::start). Messages that
-    /// a callback receives do not enter the queue.
+    /// Events that happen before the call are not kept, so call it before [`start`](Self::start).
+    /// Messages that a callback receives do not enter the queue. The
+    /// [`Receiver`](crate::Receiver) is an iterator.
     ///
     /// The receiver closes with the primary: when the last worker has ended for good after a
     /// [`start`](Self::start), or after a [`shutdown`](Self::shutdown). It stays open after a
@@ -145,14 +146,16 @@ impl Primary {
     /// are received. Meanwhile the worker is served, disconnected, reloaded, killed and replaced
     /// like any other.
     #[must_use]
-    pub fn events(&self) -> Receiver<Event> {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+    pub fn take_events(&self) -> Option<Receiver<Event>> {
         let mut state = self.shared.lock();
-        if !state.events_taken && !state.finished {
-            state.subscribers.queue = Some(sender);
-            state.events_taken = true;
+        if std::mem::replace(&mut state.events_taken, true) {
+            return None;
         }
-        receiver
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        if !state.finished {
+            state.subscribers.queue = Some(sender);
+        }
+        Some(receiver)
     }
 
     /// Starts workers until there are as many as [`Builder::workers`](crate::Builder::workers) asks

@@ -140,7 +140,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             times,
             rng: Rng::new(seed),
             mode: Mode::Running,
-            last_worker: 0,
+            last_worker: WorkerId(0),
             workers: BTreeMap::new(),
             slots: Vec::new(),
             addresses: AddressTable::default(),

@@ -34,10 +34,11 @@ use crossbeam_channel::Receiver;
 use crate::protocol::message::ToPrimary;
 use crate::worker::draining::Draining;
 use crate::worker::runtime::Runtime;
+use crate::worker_id::WorkerId;
 use crate::worker_state::WorkerState;
 
-/// The longest time that [`Worker::kill`] waits for the primary's answer.
-const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The longest time that [`Worker::exit`] waits for the primary's answer.
+const EXIT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A handle to this process as a worker of a cluster.
 ///
@@ -96,17 +97,18 @@ impl Worker {
     /// are lost.
     ///
     /// Node: `worker.kill()` in a worker, and `worker.destroy()`.
+    #[doc(alias = "kill")]
     #[doc(alias = "destroy")]
-    pub fn kill(&self) -> ! {
+    pub fn exit(&self) -> ! {
         self.disconnect();
-        self.0.drain().wait_begun(KILL_WAIT_MAX);
+        self.0.drain().wait_begun(EXIT_WAIT_MAX);
         std::process::exit(0)
     }
 
-    /// Returns a receiver of the primary's messages, from the first message on.
+    /// Takes the queue of the primary's messages, from the first message on. `None` after the
+    /// first call, and after [`on_message`](Self::on_message).
     ///
-    /// The receiver also has the messages that arrived before this call. The first call returns
-    /// the receiver; each later call returns a receiver that is closed.
+    /// The [`Receiver`](crate::Receiver) also has the messages that arrived before this call.
     ///
     /// A program that needs no messages should drop the receiver. Otherwise unread messages stay
     /// in memory, and at 4 MiB of them the worker stops reading the channel to the primary: a
@@ -114,15 +116,15 @@ impl Worker {
     ///
     /// Node: `process.on('message')`, whose first listener also gets the earlier messages.
     #[must_use]
-    pub fn messages(&self) -> Receiver<ipc::Message> {
+    pub fn take_messages(&self) -> Option<Receiver<ipc::Message>> {
         self.0.messages().take_receiver()
     }
 
     /// Calls `call` with each of the primary's messages, on the callback thread.
     ///
-    /// Messages that [`messages`](Self::messages) would have returned come first. A message has
-    /// one owner: among several such callbacks only the first is called, and a receiver that
-    /// `messages` returned earlier is closed.
+    /// Messages that wait in the queue come first. A message has one owner: among several such
+    /// callbacks only the first is called, and a receiver that
+    /// [`take_messages`](Self::take_messages) returned earlier is closed.
     pub fn on_message(&self, call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         self.0.messages().set_callback(call);
         self
@@ -153,9 +155,9 @@ impl Worker {
         self.0.deadlines().set_orphan_drain(limit);
     }
 
-    /// The worker's number, from 1. One primary never uses a number twice.
+    /// Returns the worker's number.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub fn id(&self) -> WorkerId {
         self.0.id()
     }
 

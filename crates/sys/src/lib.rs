@@ -6,10 +6,10 @@
 //!
 //! | Modules | Facility |
 //! |---|---|
-//! | [`spawn`], [`pidfd`], [`signal`], [`exit`], [`limit`], [`startup`] | processes |
+//! | [`spawn`], [`pidfd`], [`signal`], [`at_exit`], [`rlimit`], [`startup`] | processes |
 //! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
-//! | [`fd`], [`pipe`], [`memory`], [`semaphore`] | other descriptors |
-//! | [`poll`], [`epoll`] | readiness |
+//! | [`fd`], [`pipe`], [`memory`], [`eventfd`] | other descriptors |
+//! | [`poll`], [`nested_epoll`] | readiness |
 //! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 

@@ -28,7 +28,7 @@ fn try_udp(args: &[String]) {
 
 fn try_again<T>(open: impl Fn(&Worker) -> Result<T, cluster::Error>) {
     let worker = me();
-    let messages = worker.messages();
+    let messages = worker.take_messages().expect("taken once");
     let mut held = None;
     loop {
         let opened = open(&worker);
@@ -165,9 +165,9 @@ fn server_restart_none() {
 #[apply(role)]
 fn refuse(_args: &[String]) {
     let worker = me();
-    let messages = worker.messages();
+    let messages = worker.take_messages().expect("taken once");
     let listener = worker.listen("127.0.0.1:0").expect("listen");
-    if worker.id() == 1 {
+    if worker.id().get() == 1 {
         messages.recv().expect("reported");
         drop(listener);
         return worker.draining().wait();

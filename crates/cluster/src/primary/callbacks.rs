@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use child_process::ExitStatus;
 
+use crate::contract::WorkerId;
 use crate::error::Error;
 use crate::primary::Primary;
 use crate::primary::event::{Event, Kind};
@@ -20,7 +21,7 @@ use crate::protocol::address::Address;
 /// events.
 ///
 /// Add callbacks before [`start`](Self::start) to get every event. The queue of
-/// [`events`](Self::events) gets the same events, except messages that a callback takes.
+/// [`take_events`](Self::take_events) gets the same events, except messages that a callback takes.
 ///
 /// The primary owns its callbacks, so a callback that uses the primary needs a weak reference:
 ///
@@ -46,7 +47,7 @@ impl Primary {
     /// Calls back when the settings were changed.
     pub fn on_setup(&self, mut call: impl FnMut(Arc<Settings>) + Send + 'static) -> &Self {
         self.on(Kind::Setup, move |event| {
-            if let Event::Setup(settings) = event {
+            if let Event::Setup { settings } = event {
                 call(settings);
             }
         })
@@ -68,7 +69,7 @@ impl Primary {
         mut call: impl FnMut(WorkerProcess, Address) + Send + 'static,
     ) -> &Self {
         self.on(Kind::Listening, move |event| {
-            if let Event::Listening(worker, address) = event {
+            if let Event::Listening { worker, address } = event {
                 call(worker, address);
             }
         })
@@ -83,7 +84,7 @@ impl Primary {
         mut call: impl FnMut(WorkerProcess, ipc::Message) + Send + 'static,
     ) -> &Self {
         self.on(Kind::Message, move |event| {
-            if let Event::Message(worker, message) = event {
+            if let Event::Message { worker, message } = event {
                 call(worker, message);
             }
         })
@@ -111,7 +112,7 @@ impl Primary {
         mut call: impl FnMut(WorkerProcess, ExitStatus) + Send + 'static,
     ) -> &Self {
         self.on(Kind::Exit, move |event| {
-            if let Event::Exit(worker, status) = event {
+            if let Event::Exit { worker, status } = event {
                 call(worker, status);
             }
         })
@@ -120,10 +121,10 @@ impl Primary {
     /// Calls back when an operation failed, with the number of the worker if one is concerned.
     pub fn on_error(
         &self,
-        mut call: impl FnMut(Option<u32>, Arc<Error>) + Send + 'static,
+        mut call: impl FnMut(Option<WorkerId>, Arc<Error>) + Send + 'static,
     ) -> &Self {
         self.on(Kind::Error, move |event| {
-            if let Event::Error(worker, error) = event {
+            if let Event::Error { worker, error } = event {
                 call(worker, error);
             }
         })
@@ -157,7 +158,7 @@ impl WorkerProcess {
     /// Calls back when the worker listens on an address.
     pub fn on_listening(&self, mut call: impl FnMut(Address) + Send + 'static) -> &Self {
         self.on(Kind::Listening, move |event| {
-            if let Event::Listening(_, address) = event {
+            if let Event::Listening { address, .. } = event {
                 call(address);
             }
         })
@@ -169,7 +170,7 @@ impl WorkerProcess {
     /// one owner: of several callbacks only the first is called.
     pub fn on_message(&self, mut call: impl FnMut(ipc::Message) + Send + 'static) -> &Self {
         self.on(Kind::Message, move |event| {
-            if let Event::Message(_, message) = event {
+            if let Event::Message { message, .. } = event {
                 call(message);
             }
         })
@@ -183,7 +184,7 @@ impl WorkerProcess {
     /// Calls back when the process of the worker has ended.
     pub fn on_exit(&self, mut call: impl FnMut(ExitStatus) + Send + 'static) -> &Self {
         self.on(Kind::Exit, move |event| {
-            if let Event::Exit(_, status) = event {
+            if let Event::Exit { status, .. } = event {
                 call(status);
             }
         })
@@ -192,7 +193,7 @@ impl WorkerProcess {
     /// Calls back when an operation for the worker failed.
     pub fn on_error(&self, mut call: impl FnMut(Arc<Error>) + Send + 'static) -> &Self {
         self.on(Kind::Error, move |event| {
-            if let Event::Error(_, error) = event {
+            if let Event::Error { error, .. } = event {
                 call(error);
             }
         })

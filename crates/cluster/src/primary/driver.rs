@@ -167,7 +167,7 @@ impl Driver {
             }
             Job::Setup(settings) => {
                 self.settings = settings.clone();
-                self.shared.emit(Event::Setup(settings));
+                self.shared.emit(Event::Setup { settings });
             }
             Job::Fork(worker_options, reply) => {
                 self.shared.lock().scales_pending -= 1;
@@ -236,7 +236,8 @@ impl Driver {
             },
             User(E::Message(message)) => {
                 if let Some(worker_io) = self.workers.get_mut(worker) {
-                    self.shared.emit(Event::Message(worker_io.process.clone(), message));
+                    let worker = worker_io.process.clone();
+                    self.shared.emit(Event::Message { worker, message });
                 }
             }
             User(E::Disconnect) => self.inputs.push_back(Input::ChannelClosed { worker }),

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal};
+use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal, Signalled};
 use ipc::SendError;
 use serde::Serialize;
 
-use crate::contract::{Input, Notice};
+use crate::contract::{Input, Notice, WorkerId};
 use crate::counters::WorkerCounters;
 use crate::error::Error;
 use crate::primary::event::Event;
@@ -87,7 +87,7 @@ impl fmt::Debug for WorkerProcess {
 }
 
 struct Inner {
-    id: u32,
+    id: WorkerId,
     pid: u32,
     /// `None` once no further event follows, so that a handle to a dead worker keeps no descriptor.
     child: Mutex<Option<Arc<Child>>>,
@@ -97,14 +97,14 @@ struct Inner {
 }
 
 impl WorkerProcess {
-    pub(crate) fn new(id: u32, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(id: WorkerId, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
         let (pipes, history) = (Mutex::new(pipes), Mutex::default());
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));
         Self(Arc::new(Inner { id, pid, child, shared, pipes, history }))
     }
 
     /// Sends a message to the worker, which receives it from
-    /// [`Worker::messages`](crate::Worker::messages).
+    /// [`Worker::take_messages`](crate::Worker::take_messages).
     ///
     /// `Ok(false)` means that the message was queued, and that the queue is longer than the
     /// channel's mark: slow down.
@@ -148,7 +148,7 @@ impl WorkerProcess {
         }
     }
 
-    /// Sends a signal to the worker.
+    /// Sends a signal to the worker, and returns whether its process still existed.
     ///
     /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for
     /// good use [`disconnect`](Self::disconnect).
@@ -156,9 +156,9 @@ impl WorkerProcess {
     /// # Errors
     ///
     /// The errors of `pidfd_send_signal(2)`.
-    pub fn kill(&self, signal: Signal) -> Result<(), Error> {
-        let Some(child) = self.child() else { return Ok(()) };
-        child.kill(signal).map(drop).map_err(Error::Fork)
+    pub fn kill(&self, signal: Signal) -> Result<Signalled, Error> {
+        let Some(child) = self.child() else { return Ok(Signalled::AlreadyExited) };
+        child.kill(signal).map_err(Error::Worker)
     }
 
     /// Ends the worker for good: it gets no new connections, finishes those it has, and is not
@@ -170,9 +170,9 @@ impl WorkerProcess {
         self.0.shared.input(Input::Disconnect { worker: self.0.id });
     }
 
-    /// Returns the number of the worker: from 1, never used twice by one primary.
+    /// Returns the number of the worker.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub fn id(&self) -> WorkerId {
         self.0.id
     }
 
@@ -294,12 +294,15 @@ impl WorkerProcess {
     pub(crate) fn event(&self, notice: &Notice) -> Event {
         let worker = self.clone();
         match notice {
-            Notice::Fork => Event::Fork(worker),
-            Notice::Online => Event::Online(worker),
-            Notice::Listening(address) => Event::Listening(worker, address.clone()),
-            Notice::Disconnect => Event::Disconnect(worker),
-            Notice::Exit => Event::Exit(worker, self.status().unwrap_or(ExitStatus::Unknown)),
-            Notice::Unresponsive => Event::Unresponsive(worker),
+            Notice::Fork => Event::Fork { worker },
+            Notice::Online => Event::Online { worker },
+            Notice::Listening(address) => Event::Listening { worker, address: address.clone() },
+            Notice::Disconnect => Event::Disconnect { worker },
+            Notice::Exit => {
+                let status = self.status().unwrap_or(ExitStatus::Unknown);
+                Event::Exit { worker, status }
+            }
+            Notice::Unresponsive => Event::Unresponsive { worker },
         }
     }
 

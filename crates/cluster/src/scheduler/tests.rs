@@ -53,7 +53,7 @@ impl SchedulerHarness {
             refusal: None,
             is_out_of_descriptors: false,
         };
-        (1..=workers).for_each(|worker| harness.add(worker));
+        (1..=workers).for_each(|worker| harness.add(WorkerId(worker)));
         harness
     }
 
@@ -63,7 +63,7 @@ impl SchedulerHarness {
 
     fn add_as(&mut self, worker: WorkerId, kind: WorkerKind) {
         self.queues.insert(worker, KernelQueue::new(kind));
-        self.scheduler.add_backend(worker, worker, kind, None);
+        self.scheduler.add_backend(worker, worker.0, kind, None);
         self.open(worker);
     }
 
@@ -71,7 +71,7 @@ impl SchedulerHarness {
     fn add_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<ModelClosedCounter> {
         let closed_counter = Arc::new(ModelClosedCounter::default());
         self.queues.insert(worker, KernelQueue::new(WorkerKind::Native));
-        self.scheduler.add_backend(worker, worker, WorkerKind::Native, Some(max));
+        self.scheduler.add_backend(worker, worker.0, WorkerKind::Native, Some(max));
         self.scheduler.set_closed_counter(worker, closed_counter.clone());
         self.open(worker);
         closed_counter

@@ -54,8 +54,8 @@ impl World {
         let key = 1 + self.below(3) as u32;
         match self.below(4) {
             0 => self.step(Input::Writable { worker, key }),
-            1 => self.step(Input::ListenerClosed { worker: worker + 1000, key }),
-            2 => self.step(Input::Depth { worker: worker + 1000, key, records: 1 }),
+            1 => self.step(Input::ListenerClosed { worker: WorkerId(worker.0 + 1000), key }),
+            2 => self.step(Input::Depth { worker: WorkerId(worker.0 + 1000), key, records: 1 }),
             _ => self.step(Input::Tick),
         }
     }

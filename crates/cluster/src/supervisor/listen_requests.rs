@@ -290,9 +290,9 @@ mod tests {
         let mut out = Vec::new();
         for input in [
             Input::Scale(1),
-            Input::Spawned { worker: 1, kind },
-            Input::Online { worker: 1 },
-            Input::ListenRequested { worker: 1, request: 7, address: address(), options },
+            Input::Spawned { worker: WorkerId(1), kind },
+            Input::Online { worker: WorkerId(1) },
+            Input::ListenRequested { worker: WorkerId(1), request: 7, address: address(), options },
             Input::Bound { key: 1, result: Ok(address()) },
         ] {
             out.clear();
@@ -328,16 +328,21 @@ mod tests {
     fn a_grant_that_fails_and_a_socket_that_is_missing_are_refused_with_the_errno() {
         let (mut supervisor, now, mut out) = granted(Policy::RoundRobin, WorkerKind::Native, None);
         out.clear();
-        let failed = Input::GrantFailed { worker: 1, request: 7, key: 1, errno: 24 };
+        let failed = Input::GrantFailed { worker: WorkerId(1), request: 7, key: 1, errno: 24 };
         supervisor.step(failed, now, &mut out);
-        let refused = |request, errno| Output::Grant { worker: 1, request, result: Err(errno) };
-        assert_eq!(out, [Output::DropQueue { worker: 1, key: 1 }, refused(7, 24)]);
+        let refused =
+            |request, errno| Output::Grant { worker: WorkerId(1), request, result: Err(errno) };
+        assert_eq!(out, [Output::DropQueue { worker: WorkerId(1), key: 1 }, refused(7, 24)]);
         out.clear();
         let address = Address::Inherited("descriptor 9".to_owned());
-        let missing =
-            Input::NoSuchSocket { worker: 1, request: 8, address: address.clone(), errno: 22 };
+        let missing = Input::NoSuchSocket {
+            worker: WorkerId(1),
+            request: 8,
+            address: address.clone(),
+            errno: 22,
+        };
         supervisor.step(missing, now, &mut out);
-        let notice = Output::ListenFailed { worker: 1, address, errno: 22 };
+        let notice = Output::ListenFailed { worker: WorkerId(1), address, errno: 22 };
         assert_eq!(out, [notice, refused(8, 22)]);
     }
 
@@ -351,13 +356,13 @@ mod tests {
             supervisor.step(input, now, &mut out);
             (supervisor.awaits_room(), supervisor.deadline())
         };
-        step(Input::Counts { worker: 1, key: 1, closed_counter }, now);
-        step(Input::Listening { worker: 1, key: 1 }, now);
+        step(Input::Counts { worker: WorkerId(1), key: 1, closed_counter }, now);
+        step(Input::Listening { worker: WorkerId(1), key: 1 }, now);
         step(Input::Accepted { key: 1, connection: 1 }, now);
-        step(Input::Depth { worker: 1, key: 1, records: 0 }, now);
+        step(Input::Depth { worker: WorkerId(1), key: 1, records: 0 }, now);
         let later = now + Duration::from_secs(1);
         step(Input::Tick, later);
-        step(Input::Depth { worker: 1, key: 1, records: 0 }, later);
+        step(Input::Depth { worker: WorkerId(1), key: 1, records: 0 }, later);
         assert_eq!(step(Input::Accepted { key: 1, connection: 2 }, later), (true, None));
         assert_eq!(step(Input::HasRoomDelayed, later), (true, Some(later + TICK)));
         assert_eq!(
@@ -366,7 +371,7 @@ mod tests {
             "no poll without a paused channel"
         );
         assert_eq!(step(Input::HasRoomDelayed, later + TICK), (true, Some(later + 2 * TICK)));
-        step(Input::Exited { worker: 1, exit: ExitKind::Code(0) }, later + TICK);
+        step(Input::Exited { worker: WorkerId(1), exit: ExitKind::Code(0) }, later + TICK);
         assert!(!supervisor.awaits_room());
     }
 }

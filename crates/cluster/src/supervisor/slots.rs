@@ -113,7 +113,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         capture_stderr: bool,
         out: &mut Vec<Output<H>>,
     ) -> WorkerId {
-        self.last_worker += 1;
+        self.last_worker.0 += 1;
         let worker = self.last_worker;
         let (life, counters) = (Lifecycle::new(), WorkerCounters::default());
         let kind = WorkerKind::Native;

@@ -41,7 +41,7 @@ impl SupervisorHarness {
         let mut harness = Self::new(options);
         harness.step(Input::Scale(workers));
         for worker in 1..=workers {
-            harness.start(worker);
+            harness.start(WorkerId(worker));
         }
         harness
     }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
 use crate::worker::Worker;
 use crate::worker::runtime::Runtime;
+use crate::worker_id::WorkerId;
 
 impl Worker {
     /// Returns this process's worker if a primary started the process, and `None` otherwise.
@@ -35,7 +36,7 @@ impl Worker {
 
 fn from_environment() -> Option<Worker> {
     let number = |name| sys::startup::variable(name)?.to_str()?.parse().ok();
-    let id = number(UNIQUE_ID).or_else(|| number(UNIQUE_NO))?;
+    let id = WorkerId(number(UNIQUE_ID).or_else(|| number(UNIQUE_NO))?);
     let Some(parent) = child_process::parent() else {
         // A worker that ran on as a primary would start workers of its own, and those in turn.
         assert!(

@@ -21,6 +21,7 @@ use crate::worker::draining::Drain;
 use crate::worker::node_session::NodePrimary;
 use crate::worker::pending_grants::{GrantedSource, PendingGrants};
 use crate::worker::user_messages::UserMessages;
+use crate::worker_id::WorkerId;
 use crate::worker_state::WorkerState;
 
 type OnDisconnect = Box<dyn FnOnce() + Send>;
@@ -28,7 +29,7 @@ type OnError = Box<dyn Fn(Arc<child_process::Error>) + Send>;
 
 /// The state that all handles, listeners and guards of this process's worker share.
 pub(crate) struct Runtime {
-    id: u32,
+    id: WorkerId,
     parent: &'static Parent,
     /// The session with the primary, if it is a Node program.
     node_primary: Option<NodePrimary>,
@@ -59,7 +60,7 @@ impl Runtime {
     /// # Panics
     ///
     /// No descriptor is left for the drain, or no thread for the reactor.
-    pub(super) fn start(id: u32, parent: &'static Parent) -> Arc<Self> {
+    pub(super) fn start(id: WorkerId, parent: &'static Parent) -> Arc<Self> {
         let runtime = Arc::new(Self {
             id,
             parent,
@@ -214,7 +215,7 @@ impl Runtime {
         }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> WorkerId {
         self.id
     }
 

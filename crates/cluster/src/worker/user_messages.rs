@@ -41,10 +41,9 @@ impl UserMessages {
         }
     }
 
-    /// Takes the queue's receiver; returns a closed receiver if it has been taken before.
-    pub(super) fn take_receiver(&self) -> Receiver<ipc::Message> {
-        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        receiver.unwrap_or_else(|| unbounded().1)
+    /// Takes the queue's receiver; `None` if it has been taken before.
+    pub(super) fn take_receiver(&self) -> Option<Receiver<ipc::Message>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Replaces the queue by a callback, which gets the queued messages first.
@@ -54,7 +53,8 @@ impl UserMessages {
         // queued messages.
         let mut sink = self.sink();
         // On a closed channel, too: the queue still has the messages that arrived before.
-        self.take_receiver().try_iter().for_each(|message| callback.accept(message));
+        let queued = self.take_receiver().into_iter();
+        queued.for_each(|queue| queue.try_iter().for_each(|message| callback.accept(message)));
         if let Some(Sink::Queue(_)) = *sink {
             *sink = Some(callback);
         }

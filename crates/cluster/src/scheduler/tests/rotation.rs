@@ -9,9 +9,9 @@ fn a_thousand_connections_are_dispatched_to_eight_workers_in_equal_parts() {
     for connection in 1..=1000 {
         harness.accept([connection]);
         harness.now += 3 * MS;
-        let at = (0..8).find(|at| harness.queue(at + 1).contains(&connection)).unwrap();
+        let at = (0..8).find(|at| harness.queue(WorkerId(at + 1)).contains(&connection)).unwrap();
         counts[at as usize] += 1;
-        let all: Vec<WorkerId> = (1..=8).collect();
+        let all: Vec<WorkerId> = (1..=8).map(WorkerId).collect();
         harness.read(&all);
         if harness.scheduler.deadline().is_some_and(|due| due <= harness.now) {
             harness.tick();
@@ -23,7 +23,7 @@ fn a_thousand_connections_are_dispatched_to_eight_workers_in_equal_parts() {
 #[test]
 fn the_kernel_is_polled_once_for_each_full_window() {
     let mut harness = SchedulerHarness::new(200, |_| {});
-    let all: Vec<WorkerId> = (1..=200).collect();
+    let all: Vec<WorkerId> = (1..=200).map(WorkerId).collect();
     for connection in 1..=12_800 {
         harness.accept([connection]);
         harness.read(&all);
@@ -35,13 +35,13 @@ fn the_kernel_is_polled_once_for_each_full_window() {
 fn the_rotation_continues_when_backends_are_added_and_removed() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     harness.accept([1, 2]);
-    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    harness.step(|scheduler, _, out| scheduler.close_backend(WorkerId(1), out));
     // Worker 3 is next in the rotation, and gets what worker 1 had.
-    assert_eq!(harness.queue(3), [1]);
-    harness.add(9);
+    assert_eq!(harness.queue(WorkerId(3)), [1]);
+    harness.add(WorkerId(9));
     harness.accept([4, 5]);
     assert_eq!(
-        (harness.queue(2), harness.queue(3), harness.queue(9)),
+        (harness.queue(WorkerId(2)), harness.queue(WorkerId(3)), harness.queue(WorkerId(9))),
         (vec![2, 5], vec![1], vec![4])
     );
 }
@@ -51,12 +51,13 @@ fn any_backend_with_unread_records_is_polled_every_tick() {
     for unread in 1..=5 {
         let mut harness = SchedulerHarness::new(5, |_| {});
         harness.accept(1..=5);
-        let readers: Vec<WorkerId> = (1..=5).filter(|worker| *worker != unread).collect();
+        let readers: Vec<WorkerId> =
+            (1..=5).map(WorkerId).filter(|worker| *worker != WorkerId(unread)).collect();
         for _ in 0..4 {
             harness.advance(TICK, &readers);
             assert!(harness.scheduler.deadline().is_some(), "worker {unread} has not read");
         }
-        harness.advance(TICK, &[1, 2, 3, 4, 5]);
+        harness.advance(TICK, &[WorkerId(1), WorkerId(2), WorkerId(3), WorkerId(4), WorkerId(5)]);
         assert_eq!(harness.scheduler.deadline(), None);
     }
 }
@@ -67,17 +68,17 @@ fn without_unread_records_there_is_no_deadline() {
     assert_eq!(harness.scheduler.deadline(), None);
     harness.accept([1]);
     assert_eq!(harness.scheduler.deadline(), Some(harness.now + TICK));
-    harness.advance(TICK, &[1, 2]);
+    harness.advance(TICK, &[WorkerId(1), WorkerId(2)]);
     assert_eq!(harness.scheduler.deadline(), None);
 }
 
 #[test]
 fn a_worker_that_has_not_reported_that_it_listens_gets_nothing() {
     let mut harness = SchedulerHarness::new(1, |_| {});
-    harness.scheduler.add_backend(2, 2, WorkerKind::Native, None);
+    harness.scheduler.add_backend(WorkerId(2), 2, WorkerKind::Native, None);
     harness.accept(1..=3);
-    assert_eq!(harness.queue(1), [1, 2, 3]);
-    assert!(!harness.scheduler.open_backend(7));
-    assert!(harness.scheduler.open_backend(2));
-    assert!(!harness.scheduler.open_backend(2), "a second report changes nothing");
+    assert_eq!(harness.queue(WorkerId(1)), [1, 2, 3]);
+    assert!(!harness.scheduler.open_backend(WorkerId(7)));
+    assert!(harness.scheduler.open_backend(WorkerId(2)));
+    assert!(!harness.scheduler.open_backend(WorkerId(2)), "a second report changes nothing");
 }

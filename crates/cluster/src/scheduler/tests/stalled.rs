@@ -9,30 +9,30 @@ fn a_worker_that_does_not_read_is_skipped_and_its_queue_is_reclaimed() {
     // Worker 2 is frozen, and clients keep coming.
     let mut waited = 0;
     for connection in 9..=100 {
-        harness.advance(5 * MS, &[1, 3, 4]);
+        harness.advance(5 * MS, &[WorkerId(1), WorkerId(3), WorkerId(4)]);
         harness.accept([connection]);
-        if harness.queue(2).iter().any(|record| *record != 0) {
+        if harness.queue(WorkerId(2)).iter().any(|record| *record != 0) {
             waited += 5;
         }
     }
     assert!(waited <= 140, "reclaimed after {waited} ms");
-    assert_eq!(harness.queue(2), [0], "the queue holds nothing but one probe");
+    assert_eq!(harness.queue(WorkerId(2)), [0], "the queue holds nothing but one probe");
     let sum = harness.scheduler.counters();
     assert_eq!((sum.reclaimed, sum.re_dispatched, sum.closed()), (3, 3, 0));
     // Worker 2 runs again: it reads the probe and gets its share.
-    harness.advance(TICK, &[1, 2, 3, 4]);
+    harness.advance(TICK, &[WorkerId(1), WorkerId(2), WorkerId(3), WorkerId(4)]);
     harness.accept(1..=4);
-    assert_eq!(harness.queue(2).len(), 1);
+    assert_eq!(harness.queue(WorkerId(2)).len(), 1);
 }
 
 #[test]
 fn connections_are_not_passed_back_and_forth_between_two_frozen_workers() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     harness.accept(1..=6);
-    harness.advance(2000 * MS, &[1]);
+    harness.advance(2000 * MS, &[WorkerId(1)]);
     let sum = harness.scheduler.counters();
     assert_eq!((sum.reclaimed, sum.re_dispatched), (4, 4));
-    assert_eq!((harness.queue(2), harness.queue(3)), (vec![0], vec![0]));
+    assert_eq!((harness.queue(WorkerId(2)), harness.queue(WorkerId(3))), (vec![0], vec![0]));
 }
 
 #[test]
@@ -43,11 +43,14 @@ fn while_all_workers_are_stalled_nothing_is_reclaimed_or_accepted() {
     harness.advance(1000 * MS, &[]);
     assert!(!harness.accepting);
     assert_eq!(harness.scheduler.counters().reclaimed, 0);
-    assert_eq!((harness.queue(1), harness.queue(2)), (vec![1, 3, 5], vec![2, 4, 6]));
+    assert_eq!(
+        (harness.queue(WorkerId(1)), harness.queue(WorkerId(2))),
+        (vec![1, 3, 5], vec![2, 4, 6])
+    );
     // Worker 1 goes on, and gets what worker 2 has not read.
-    harness.advance(300 * MS, &[1]);
+    harness.advance(300 * MS, &[WorkerId(1)]);
     assert!(harness.accepting);
-    assert_eq!((harness.queue(1), harness.queue(2)), (vec![], vec![0]));
+    assert_eq!((harness.queue(WorkerId(1)), harness.queue(WorkerId(2))), (vec![], vec![0]));
 }
 
 #[test]
@@ -56,10 +59,10 @@ fn a_worker_that_never_reads_is_unresponsive_whether_others_serve_or_not() {
         let mut harness =
             SchedulerHarness::new(workers, |options| options.unresponsive = 1000 * MS);
         harness.accept(1..=workers);
-        harness.advance(900 * MS, &[2]);
+        harness.advance(900 * MS, &[WorkerId(2)]);
         assert!(harness.unresponsive.is_empty());
-        harness.advance(200 * MS, &[2]);
-        assert_eq!(harness.unresponsive.first(), Some(&1));
+        harness.advance(200 * MS, &[WorkerId(2)]);
+        assert_eq!(harness.unresponsive.first(), Some(&WorkerId(1)));
     }
 }
 
@@ -69,7 +72,7 @@ fn a_slow_worker_is_not_unresponsive() {
     harness.accept(1..=20);
     for _ in 0..20 {
         harness.advance(150 * MS, &[]);
-        harness.queues.get_mut(&1).unwrap().read();
+        harness.queues.get_mut(&WorkerId(1)).unwrap().read();
     }
     assert!(harness.unresponsive.is_empty());
 }
@@ -80,8 +83,8 @@ fn the_time_in_which_this_process_was_suspended_does_not_count() {
     harness.accept([1]);
     harness.now += Duration::from_secs(3600);
     harness.tick();
-    assert_eq!(harness.queue(1), [1]);
+    assert_eq!(harness.queue(WorkerId(1)), [1]);
     assert!(harness.unresponsive.is_empty());
-    harness.advance(200 * MS, &[2]);
-    assert_eq!(harness.queue(1), [0]);
+    harness.advance(200 * MS, &[WorkerId(2)]);
+    assert_eq!(harness.queue(WorkerId(1)), [0]);
 }

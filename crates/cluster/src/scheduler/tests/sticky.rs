@@ -13,8 +13,8 @@ fn sticky_harness(
         options.policy = Policy::Sticky;
         change(options);
     });
-    let mut order: Vec<WorkerId> = (1..=workers).collect();
-    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::pick::sticky::weight(1, *slot)));
+    let mut order: Vec<WorkerId> = (1..=workers).map(WorkerId).collect();
+    order.sort_by_key(|slot| std::cmp::Reverse(crate::scheduler::pick::sticky::weight(1, slot.0)));
     (harness, order)
 }
 

@@ -12,11 +12,11 @@ fn reclaimed_connections_keep_their_place_in_the_line() {
     }
     harness.accept([5, 6]);
     assert!(!harness.accepting);
-    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
-    harness.add(3);
-    assert_eq!((harness.queue(3), harness.queue(2)), (vec![1, 3], vec![2, 4]));
+    harness.step(|scheduler, _, out| scheduler.close_backend(WorkerId(1), out));
+    harness.add(WorkerId(3));
+    assert_eq!((harness.queue(WorkerId(3)), harness.queue(WorkerId(2))), (vec![1, 3], vec![2, 4]));
     assert_eq!(harness.scheduler.counters().waiting, 2);
-    harness.advance(TICK, &[2, 3]);
+    harness.advance(TICK, &[WorkerId(2), WorkerId(3)]);
     assert_eq!(harness.scheduler.counters().waiting, 0);
     assert!(harness.accepting);
 }
@@ -27,10 +27,10 @@ fn the_newest_connections_are_closed_when_too_many_wait() {
         SchedulerHarness::new(1, |options| (options.window, options.waiting) = (2, 2));
     harness.accept(1..=5);
     assert_eq!(harness.closed, [(5, CloseReason::Overflow)]);
-    harness.step(|scheduler, _, out| scheduler.close_backend(1, out));
+    harness.step(|scheduler, _, out| scheduler.close_backend(WorkerId(1), out));
     assert_eq!(harness.closed[1..], [(4, CloseReason::Overflow), (3, CloseReason::Overflow)]);
-    harness.add(2);
-    assert_eq!(harness.queue(2), [1, 2]);
+    harness.add(WorkerId(2));
+    assert_eq!(harness.queue(WorkerId(2)), [1, 2]);
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn a_full_queue_gets_nothing_until_it_is_writable() {
     assert!(!harness.accepting);
     assert_eq!(harness.scheduler.counters().waiting, 1);
     harness.refusal = None;
-    harness.step(|scheduler, now, out| scheduler.writable(2, now, out));
-    assert_eq!(harness.queue(2), [1]);
+    harness.step(|scheduler, now, out| scheduler.writable(WorkerId(2), now, out));
+    assert_eq!(harness.queue(WorkerId(2)), [1]);
     assert!(harness.accepting);
     // Without the report for worker 1 the next poll finds its empty queue.
     harness.advance(TICK, &[]);
     harness.accept([2, 3]);
-    assert_eq!([harness.queue(1), harness.queue(2)].concat().len(), 3);
+    assert_eq!([harness.queue(WorkerId(1)), harness.queue(WorkerId(2))].concat().len(), 3);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn a_backend_is_used_again_after_a_late_refusal() {
     scheduler.accepted(2, start + TICK, &mut out);
     // The answers are late: connection 1 was read, and connection 2 was refused.
     let now = start + 3 * TICK;
-    assert_eq!(scheduler.depth(1, 0, now, &mut out), WorkerHealth::Responsive);
-    scheduler.send_failed(1, Some(2), Refusal::InFlight, now, &mut out);
+    assert_eq!(scheduler.depth(WorkerId(1), 0, now, &mut out), WorkerHealth::Responsive);
+    scheduler.send_failed(WorkerId(1), Some(2), Refusal::InFlight, now, &mut out);
     out.clear();
     scheduler.tick(now + IN_FLIGHT_PAUSE, &mut out);
     let sent = |output: &Output<u32>| matches!(output, Output::Send { connection: 2, .. });
@@ -84,7 +84,7 @@ fn too_many_descriptors_in_flight_pause_the_dispatch() {
     harness.refusal = None;
     harness.advance(100 * MS, &[]);
     assert_eq!(harness.scheduler.counters().waiting, 72, "two windows are full");
-    let mut first = [&harness.queue(1)[..3], &harness.queue(2)[..3]].concat();
+    let mut first = [&harness.queue(WorkerId(1))[..3], &harness.queue(WorkerId(2))[..3]].concat();
     first.sort_unstable();
     assert_eq!(first, [1, 2, 3, 4, 5, 6], "oldest first");
 }
@@ -95,10 +95,10 @@ fn a_backend_whose_queue_is_gone_is_closed_and_its_connections_go_to_others() {
     harness.accept([1, 2]);
     harness.refusal = Some(Refusal::Gone);
     harness.accept([3]);
-    assert!(!harness.scheduler.has_backend(1));
-    assert!(!harness.scheduler.has_backend(2), "the connection was sent to worker 2 too");
+    assert!(!harness.scheduler.has_backend(WorkerId(1)));
+    assert!(!harness.scheduler.has_backend(WorkerId(2)), "the connection was sent to worker 2 too");
     assert_eq!(harness.scheduler.counters().waiting, 3);
     harness.refusal = None;
-    harness.add(3);
-    assert_eq!(harness.queue(3).len(), 3);
+    harness.add(WorkerId(3));
+    assert_eq!(harness.queue(WorkerId(3)).len(), 3);
 }

@@ -9,7 +9,7 @@ fn at(text: &str) -> Address {
 
 /// Requests an address for worker n in slot n.
 fn request_address(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
-    entries.request_address(worker, worker, 0, listen_request(&at(address)))
+    entries.request_address(worker, worker.0, 0, listen_request(&at(address)))
 }
 
 fn listen_request(address: &Address) -> ListenRequest<'_> {
@@ -31,119 +31,131 @@ fn unused(entries: &AddressTable) -> Vec<Key> {
 #[test]
 fn the_same_address_is_opened_once_and_shared() {
     let mut entries = AddressTable::default();
-    let key = bind(&mut entries, 1, "127.0.0.1:80", "127.0.0.1:80");
-    assert_eq!(request_address(&mut entries, 2, "127.0.0.1:80"), Resolution::Grant(key));
-    assert_eq!(request_address(&mut entries, 2, "127.0.0.1:81"), Resolution::Bind(key + 1));
+    let key = bind(&mut entries, WorkerId(1), "127.0.0.1:80", "127.0.0.1:80");
+    assert_eq!(request_address(&mut entries, WorkerId(2), "127.0.0.1:80"), Resolution::Grant(key));
+    assert_eq!(
+        request_address(&mut entries, WorkerId(2), "127.0.0.1:81"),
+        Resolution::Bind(key + 1)
+    );
     assert_eq!(entries.address(key), Some(&at("127.0.0.1:80")));
     assert_eq!(entries.address(key + 1), None);
-    assert_eq!(entries.held_by(2), [key, key + 1]);
+    assert_eq!(entries.held_by(WorkerId(2)), [key, key + 1]);
 }
 
 #[test]
 fn requests_that_come_while_the_address_is_bound_wait_for_the_one_answer() {
     let mut entries = AddressTable::default();
     assert_eq!(
-        entries.request_address(1, 1, 10, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(1), 1, 10, listen_request(&at("[::1]:80"))),
         Resolution::Bind(1)
     );
     assert_eq!(
-        entries.request_address(2, 2, 20, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(2), 2, 20, listen_request(&at("[::1]:80"))),
         Resolution::Wait
     );
     assert_eq!(
-        entries.request_address(3, 3, 30, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(3), 3, 30, listen_request(&at("[::1]:80"))),
         Resolution::Wait
     );
-    entries.worker_ended(2, None);
-    assert_eq!(entries.bound(1, Ok(at("[::1]:80"))), [(1, 10), (3, 30)]);
+    entries.worker_ended(WorkerId(2), None);
+    assert_eq!(entries.bound(1, Ok(at("[::1]:80"))), [(WorkerId(1), 10), (WorkerId(3), 30)]);
     assert!(entries.bound(1, Ok(at("[::1]:80"))).is_empty());
 }
 
 #[test]
 fn a_failure_answers_all_waiting_requests_and_is_not_kept() {
     let mut entries = AddressTable::default();
-    assert_eq!(request_address(&mut entries, 1, "127.0.0.1:0"), Resolution::Bind(1));
-    assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Wait);
-    assert_eq!(entries.bound(1, Err(13)), [(1, 0), (2, 0)]);
+    assert_eq!(request_address(&mut entries, WorkerId(1), "127.0.0.1:0"), Resolution::Bind(1));
+    assert_eq!(request_address(&mut entries, WorkerId(2), "127.0.0.1:0"), Resolution::Wait);
+    assert_eq!(entries.bound(1, Err(13)), [(WorkerId(1), 0), (WorkerId(2), 0)]);
     assert!(entries.is_empty() && entries.indexes.is_empty());
-    assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(2));
+    assert_eq!(request_address(&mut entries, WorkerId(2), "127.0.0.1:0"), Resolution::Bind(2));
 }
 
 #[test]
 fn the_nth_request_for_port_0_is_the_same_port_in_every_worker() {
     let mut entries = AddressTable::default();
-    let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-    let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
+    let first = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4001");
+    let second = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4002");
     assert_ne!(first, second);
-    assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(first));
-    assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Grant(second));
+    assert_eq!(request_address(&mut entries, WorkerId(2), "0.0.0.0:0"), Resolution::Grant(first));
+    assert_eq!(request_address(&mut entries, WorkerId(2), "0.0.0.0:0"), Resolution::Grant(second));
     // The index counts for each address on its own.
-    assert_eq!(request_address(&mut entries, 2, "127.0.0.1:0"), Resolution::Bind(3));
+    assert_eq!(request_address(&mut entries, WorkerId(2), "127.0.0.1:0"), Resolution::Bind(3));
 }
 
 #[test]
 fn indexes_go_on_until_all_are_closed_and_then_begin_anew() {
     let mut entries = AddressTable::default();
-    let first = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-    let second = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4002");
-    entries.release(1, first);
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Bind(3));
-    entries.release(1, second);
-    entries.release(1, 3);
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:0"), Resolution::Grant(first));
+    let first = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4001");
+    let second = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4002");
+    entries.release(WorkerId(1), first);
+    assert_eq!(request_address(&mut entries, WorkerId(1), "0.0.0.0:0"), Resolution::Bind(3));
+    entries.release(WorkerId(1), second);
+    entries.release(WorkerId(1), 3);
+    assert_eq!(request_address(&mut entries, WorkerId(1), "0.0.0.0:0"), Resolution::Grant(first));
 }
 
 #[test]
 fn the_number_behind_port_0_is_the_same_key() {
     let mut entries = AddressTable::default();
-    let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-    assert_eq!(request_address(&mut entries, 2, "0.0.0.0:4001"), Resolution::Grant(key));
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:4001"), Resolution::Refuse(EADDRINUSE));
-    assert_eq!(request_address(&mut entries, 2, "0.0.0.0:0"), Resolution::Bind(key + 1));
-    entries.release(2, key);
-    assert_eq!(entries.held_by(1), [key]);
+    let key = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4001");
+    assert_eq!(request_address(&mut entries, WorkerId(2), "0.0.0.0:4001"), Resolution::Grant(key));
+    assert_eq!(
+        request_address(&mut entries, WorkerId(1), "0.0.0.0:4001"),
+        Resolution::Refuse(EADDRINUSE)
+    );
+    assert_eq!(request_address(&mut entries, WorkerId(2), "0.0.0.0:0"), Resolution::Bind(key + 1));
+    entries.release(WorkerId(2), key);
+    assert_eq!(entries.held_by(WorkerId(1)), [key]);
 }
 
 #[test]
 fn one_worker_cannot_hold_an_address_twice() {
     let mut entries = AddressTable::default();
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Bind(1));
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
+    assert_eq!(request_address(&mut entries, WorkerId(1), "0.0.0.0:80"), Resolution::Bind(1));
+    assert_eq!(
+        request_address(&mut entries, WorkerId(1), "0.0.0.0:80"),
+        Resolution::Refuse(EADDRINUSE)
+    );
     entries.bound(1, Ok(at("0.0.0.0:80")));
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Refuse(EADDRINUSE));
-    entries.release(1, 1);
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Grant(1));
+    assert_eq!(
+        request_address(&mut entries, WorkerId(1), "0.0.0.0:80"),
+        Resolution::Refuse(EADDRINUSE)
+    );
+    entries.release(WorkerId(1), 1);
+    assert_eq!(request_address(&mut entries, WorkerId(1), "0.0.0.0:80"), Resolution::Grant(1));
 }
 
 #[test]
 fn a_key_is_in_use_until_its_last_holder_closes_it() {
     let mut entries = AddressTable::default();
-    let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
-    request_address(&mut entries, 2, "0.0.0.0:80");
-    entries.release(1, key);
+    let key = bind(&mut entries, WorkerId(1), "0.0.0.0:80", "0.0.0.0:80");
+    request_address(&mut entries, WorkerId(2), "0.0.0.0:80");
+    entries.release(WorkerId(1), key);
     assert!(unused(&entries).is_empty());
-    assert_eq!(entries.unused(|worker| worker != 2), [key]);
-    entries.release(2, key);
+    assert_eq!(entries.unused(|worker| worker != WorkerId(2)), [key]);
+    entries.release(WorkerId(2), key);
     assert_eq!(unused(&entries), [key]);
 }
 
 #[test]
 fn a_dead_holders_slot_reserves_the_key_until_its_next_worker_requests_it_or_none_comes() {
     let mut entries = AddressTable::default();
-    let key = bind(&mut entries, 1, "0.0.0.0:0", "0.0.0.0:4001");
-    entries.worker_ended(1, Some(7));
+    let key = bind(&mut entries, WorkerId(1), "0.0.0.0:0", "0.0.0.0:4001");
+    entries.worker_ended(WorkerId(1), Some(7));
     assert!(unused(&entries).is_empty());
     // The replacement died before it requested the address.
-    entries.worker_ended(2, Some(7));
+    entries.worker_ended(WorkerId(2), Some(7));
     assert!(unused(&entries).is_empty());
     assert_eq!(
-        entries.request_address(3, 7, 0, listen_request(&at("0.0.0.0:0"))),
+        entries.request_address(WorkerId(3), 7, 0, listen_request(&at("0.0.0.0:0"))),
         Resolution::Grant(key)
     );
-    entries.release(3, key);
+    entries.release(WorkerId(3), key);
     assert_eq!(unused(&entries), [key]);
-    entries.request_address(4, 8, 0, listen_request(&at("0.0.0.0:0")));
-    entries.worker_ended(4, Some(8));
+    entries.request_address(WorkerId(4), 8, 0, listen_request(&at("0.0.0.0:0")));
+    entries.worker_ended(WorkerId(4), Some(8));
     entries.drop_reservation(8);
     assert_eq!(unused(&entries), [key]);
 }
@@ -151,13 +163,13 @@ fn a_dead_holders_slot_reserves_the_key_until_its_next_worker_requests_it_or_non
 #[test]
 fn an_address_that_is_being_closed_is_not_shared_and_then_gone() {
     let mut entries = AddressTable::default();
-    let key = bind(&mut entries, 1, "0.0.0.0:80", "0.0.0.0:80");
+    let key = bind(&mut entries, WorkerId(1), "0.0.0.0:80", "0.0.0.0:80");
     entries.unbind(key);
     assert!(unused(&entries).is_empty());
-    assert_eq!(request_address(&mut entries, 2, "0.0.0.0:80"), Resolution::Bind(key + 1));
-    assert_eq!(request_address(&mut entries, 1, "0.0.0.0:80"), Resolution::Wait);
+    assert_eq!(request_address(&mut entries, WorkerId(2), "0.0.0.0:80"), Resolution::Bind(key + 1));
+    assert_eq!(request_address(&mut entries, WorkerId(1), "0.0.0.0:80"), Resolution::Wait);
     entries.unbound(key);
-    assert_eq!(entries.held_by(1), [key + 1]);
+    assert_eq!(entries.held_by(WorkerId(1)), [key + 1]);
     entries.bound(key + 1, Err(98));
     assert!(entries.is_empty());
 }
@@ -172,10 +184,10 @@ fn the_first_data_is_for_all_workers_and_forgotten_with_the_key() {
         open_max: None,
         data: data.map(|text| text.as_bytes().to_vec()),
     };
-    assert_eq!(entries.request_address(1, 1, 0, with(None)), Resolution::Bind(1));
+    assert_eq!(entries.request_address(WorkerId(1), 1, 0, with(None)), Resolution::Bind(1));
     assert_eq!(entries.data(1), None);
-    assert_eq!(entries.request_address(2, 2, 0, with(Some("first"))), Resolution::Wait);
-    assert_eq!(entries.request_address(3, 3, 0, with(Some("second"))), Resolution::Wait);
+    assert_eq!(entries.request_address(WorkerId(2), 2, 0, with(Some("first"))), Resolution::Wait);
+    assert_eq!(entries.request_address(WorkerId(3), 3, 0, with(Some("second"))), Resolution::Wait);
     assert_eq!(entries.data(1), Some(&b"first"[..]));
     entries.bound(1, Err(98));
     assert_eq!(entries.data(1), None);
@@ -187,8 +199,8 @@ fn only_a_datagram_address_can_be_held_twice_and_only_on_request() {
     let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
     let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
         let listen_request = |again| ListenRequest { address, again, open_max: None, data: None };
-        entries.request_address(1, 1, 0, listen_request(again));
-        entries.request_address(1, 1, 0, listen_request(again))
+        entries.request_address(WorkerId(1), 1, 0, listen_request(again));
+        entries.request_address(WorkerId(1), 1, 0, listen_request(again))
     });
     assert_eq!(twice(&tcp, true), Resolution::Refuse(EADDRINUSE));
     assert_eq!(twice(&udp, false), Resolution::Refuse(EADDRINUSE));

@@ -6,25 +6,25 @@ use super::*;
 fn a_shutdown_dispatches_the_backlog_before_the_queues_end() {
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
     assert_eq!(harness.step(Input::Shutdown), [Output::Unbind { key: 1, drain: true }]);
-    assert_eq!(harness.accept(1), [send(1, 1)]);
-    assert_eq!(harness.accept(2), [send(2, 2)]);
+    assert_eq!(harness.accept(1), [send(WorkerId(1), 1)]);
+    assert_eq!(harness.accept(2), [send(WorkerId(2), 2)]);
     assert_eq!(harness.step(Input::Unbound { key: 1 }), [], "both queues are unread");
     harness.step_after(20 * MS, Input::Tick);
-    assert_eq!(harness.read(1), []);
+    assert_eq!(harness.read(WorkerId(1)), []);
     assert_eq!(
-        harness.read(2),
+        harness.read(WorkerId(2)),
         [
-            Output::EndQueue { worker: 2, key: 1 },
-            Output::EndQueue { worker: 1, key: 1 },
-            Output::SendDisconnect { worker: 1 },
-            Output::SendDisconnect { worker: 2 },
+            Output::EndQueue { worker: WorkerId(2), key: 1 },
+            Output::EndQueue { worker: WorkerId(1), key: 1 },
+            Output::SendDisconnect { worker: WorkerId(1) },
+            Output::SendDisconnect { worker: WorkerId(2) },
         ]
     );
     for worker in [1, 2] {
-        let out = harness.exit(worker);
-        assert!(out.contains(&reclaim(worker)), "{out:?}");
-        harness.reclaim(worker);
-        let out = harness.read(worker);
+        let out = harness.exit(WorkerId(worker));
+        assert!(out.contains(&reclaim(WorkerId(worker))), "{out:?}");
+        harness.reclaim(WorkerId(worker));
+        let out = harness.read(WorkerId(worker));
         assert_eq!(out.contains(&Output::Finished), worker == 2, "{out:?}");
     }
     assert_eq!(harness.supervisor.deadline(), None);
@@ -36,43 +36,46 @@ fn a_worker_that_does_not_exit_gets_sigterm_and_then_sigkill() {
     harness.accept(7);
     harness.step(Input::Shutdown);
     harness.step(Input::Unbound { key: 1 });
-    let term = Output::Signal { worker: 1, hard: false };
+    let term = Output::Signal { worker: WorkerId(1), hard: false };
     assert_eq!(harness.step_after(5000 * MS, Input::Tick), [term]);
-    let kill = Output::Signal { worker: 1, hard: true };
+    let kill = Output::Signal { worker: WorkerId(1), hard: true };
     assert_eq!(harness.step_after(2000 * MS, Input::Tick), [kill]);
-    harness.exit(1);
-    harness.reclaim(1);
-    assert!(harness.read(1).contains(&Output::Finished));
+    harness.exit(WorkerId(1));
+    harness.reclaim(WorkerId(1));
+    assert!(harness.read(WorkerId(1)).contains(&Output::Finished));
     assert_eq!(harness.supervisor.counters().closed_shutdown, 1);
 }
 
 #[test]
 fn a_primary_ends_when_all_its_workers_have_exited_and_none_will_come() {
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
-    harness.step(Input::Disconnect { worker: 1 });
-    harness.reclaim(1);
-    harness.exit(1);
-    harness.reclaim(1);
-    assert!(!harness.read(1).contains(&Output::Finished), "one worker is left");
-    let out = harness.step(Input::Disconnect { worker: 2 });
+    harness.step(Input::Disconnect { worker: WorkerId(1) });
+    harness.reclaim(WorkerId(1));
+    harness.exit(WorkerId(1));
+    harness.reclaim(WorkerId(1));
+    assert!(!harness.read(WorkerId(1)).contains(&Output::Finished), "one worker is left");
+    let out = harness.step(Input::Disconnect { worker: WorkerId(2) });
     assert_eq!(out, [Output::Unbind { key: 1, drain: true }]);
     harness.step(Input::Unbound { key: 1 });
-    harness.exit(2);
-    harness.reclaim(2);
-    assert!(harness.read(2).contains(&Output::Finished));
+    harness.exit(WorkerId(2));
+    harness.reclaim(WorkerId(2));
+    assert!(harness.read(WorkerId(2)).contains(&Output::Finished));
 }
 
 #[test]
 fn connections_that_a_frozen_worker_leaves_unread_go_to_others_before_the_queues_end() {
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
-    assert_eq!(harness.accept(1), [send(1, 1)]);
+    assert_eq!(harness.accept(1), [send(WorkerId(1), 1)]);
     harness.step(Input::Shutdown);
     assert_eq!(harness.step(Input::Unbound { key: 1 }), [], "worker 1 has not read its queue");
     for _ in 0..5 {
         harness.step_after(20 * MS, Input::Tick);
-        harness.poll(1);
+        harness.poll(WorkerId(1));
     }
-    assert!(harness.reclaim(1).contains(&send(2, 1)), "worker 2 gets the connection");
+    assert!(
+        harness.reclaim(WorkerId(1)).contains(&send(WorkerId(2), 1)),
+        "worker 2 gets the connection"
+    );
 }
 
 /// While both workers leave their queues unread, the shutdown waits for half of the disconnect
@@ -88,13 +91,17 @@ fn connections_left_unread_by_a_worker_that_exits_in_the_second_half_of_a_shutdo
     assert_eq!(harness.step(Input::Unbound { key: 1 }), [], "neither has read its queue");
     let out = harness.step_after(500 * MS, Input::Tick);
     for worker in [1, 2] {
-        let ended = out.iter().position(|output| *output == Output::EndQueue { worker, key: 1 });
-        let disconnect = out.iter().position(|output| *output == Output::SendDisconnect { worker });
+        let ended = out
+            .iter()
+            .position(|output| *output == Output::EndQueue { worker: WorkerId(worker), key: 1 });
+        let disconnect = out
+            .iter()
+            .position(|output| *output == Output::SendDisconnect { worker: WorkerId(worker) });
         assert!(ended.is_some() && ended < disconnect, "{out:?}");
     }
-    assert!(harness.exit(1).contains(&reclaim(1)));
-    harness.reclaim(1);
-    let out = harness.read(1);
+    assert!(harness.exit(WorkerId(1)).contains(&reclaim(WorkerId(1))));
+    harness.reclaim(WorkerId(1));
+    let out = harness.read(WorkerId(1));
     let closed = harness.supervisor.counters().closed_shutdown;
     assert_eq!(closed, 1, "{out:?}");
 }
