@@ -116,9 +116,6 @@ fn unsafe_code_and_descriptor_numbers_stay_in_sys() {
         if source.is_in("tests/") {
             broken.extend(found(&source, source.tests(), &words));
         }
-        if source.is_in("tests/") {
-            broken.extend(found(&source, source.tests(), &words));
-        }
         // mio and tokio take the number of a descriptor to watch; a case may count numbers.
         let asks = source.path == "crates/reactor/src/poller.rs"
             || source.path.ends_with("/src/tokio.rs")

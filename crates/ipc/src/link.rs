@@ -232,22 +232,24 @@ impl Link {
             is_node,
             wake: OnceLock::new(),
         });
-        let driver = Driver {
-            shared: Arc::clone(&shared),
-            socket,
-            protocol,
-            writing: Outbox::new(),
-            sink,
-            readable: true,
-            writable: true,
-            watches_writable: false,
-            retry_at: None,
-            linger_until: None,
-            peer_exit: PeerExit::Unknown,
-        };
-        let wake = reactor.add(driver);
-        shared.credit.set_wake(wake.clone());
-        let _ = shared.wake.set(wake);
+        reactor.add_with(|wake| {
+            // Before the driver runs: messages that are taken at once already wake the source.
+            shared.credit.set_wake(wake.clone());
+            let _ = shared.wake.set(wake.clone());
+            Driver {
+                shared: Arc::clone(&shared),
+                socket,
+                protocol,
+                writing: Outbox::new(),
+                sink,
+                readable: true,
+                writable: true,
+                watches_writable: false,
+                retry_at: None,
+                linger_until: None,
+                peer_exit: PeerExit::Unknown,
+            }
+        });
         Ok(Link { owner: Arc::new(Owner { shared }) })
     }
 

@@ -70,7 +70,16 @@ impl Reactor {
     ///
     /// The loop soon delivers [`Event::Start`], before every other event of the source.
     pub fn add(&self, source: impl Source) -> Handle {
+        self.add_with(|_| source)
+    }
+
+    /// Adds the source that `make` returns, as [`add`](Self::add) does.
+    ///
+    /// `make` gets the handle before the source runs, and may store it where other threads find it
+    /// as soon as the source has an effect. A wake-up inside `make` would be lost.
+    pub fn add_with<S: Source>(&self, make: impl FnOnce(&Handle) -> S) -> Handle {
         let handle = self.mailbox.handle();
+        let source = make(&handle);
         self.mailbox.send(Command::Add(Box::new(source), handle.clone()));
         handle
     }

@@ -1,10 +1,10 @@
-//! Tests of the loop with real descriptors and threads. Every wait readers with a message or after
+//! Tests of the loop with real descriptors and threads. Every wait ends with a message or after
 //! `WAIT_MAX`.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -178,6 +178,25 @@ fn two_sources_that_ask_again_alternate() {
     b.wake();
     let names: Vec<char> = events.iter().skip_while(|&name| name == 'a').take(100).collect();
     assert!(names.chunks(2).all(|pair| pair == ['b', 'a']), "{names:?}");
+}
+
+#[test]
+fn the_handle_of_a_source_is_known_before_its_first_event() {
+    let (sender, results) = unbounded();
+    let known = Arc::new(OnceLock::<Handle>::new());
+    let on_loop = known.clone();
+    let handle = reactor().unwrap().add_with(|handle| {
+        known.get_or_init(|| handle.clone());
+        Probe(move |event, _: &mut Turn<'_>| {
+            if event == Event::Start {
+                on_loop.get().unwrap().wake();
+            }
+            let _ = sender.send(event);
+        })
+    });
+    assert_eq!([next(&results), next(&results)], [Event::Start, Event::Wake]);
+    handle.remove();
+    assert_closed(&results);
 }
 
 #[test]
