@@ -19,7 +19,9 @@ use sys::spawn::Step;
 /// one line with all causes, as `main` prints an error that it returns; `{:#?}` is the structure.
 ///
 /// ```
-/// let error = brood_child_process::Command::new("true").current_dir("/nowhere").spawn().unwrap_err();
+/// use brood_child_process::Command;
+///
+/// let error = Command::new("true").current_dir("/nowhere").spawn().unwrap_err();
 /// assert_eq!(error.to_string(), "cannot start true: working directory /nowhere");
 /// assert_eq!(
 ///     format!("{error:?}"),
@@ -388,4 +390,48 @@ impl From<Error> for io::Error {
 /// Converts a string for a message. Bytes that are not UTF-8 are replaced.
 pub(crate) fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing_program() -> Error {
+        let source = io::Error::from_raw_os_error(sys::errno::ENOENT);
+        let (program, step) = (OsString::from("nope"), Step::Program);
+        let (arguments, current_dir) = (Vec::new(), None);
+        Error::Spawn(Box::new(SpawnError { program, arguments, current_dir, step, source }))
+    }
+
+    #[test]
+    fn a_sentence_leaves_the_cause_to_the_source() {
+        let error = missing_program();
+        assert_eq!(error.to_string(), "cannot start nope");
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.and_then(io::Error::raw_os_error), Some(sys::errno::ENOENT));
+        assert!(InvalidOption::value("uid", "is odd").source().is_none());
+    }
+
+    #[test]
+    fn debug_is_one_line_with_all_causes_and_the_structure_on_request() {
+        let error = missing_program();
+        let line = "cannot start nope: No such file or directory (os error 2)";
+        assert_eq!(format!("{error:?}"), line);
+        let (stdout, stderr) = (Vec::new(), b"first\nlast\n".to_vec());
+        let failed = ExecError { error, status: None, stdout, stderr, line: "nope -x".to_owned() };
+        assert_eq!(format!("{failed:?}"), format!("command failed: nope -x: {line}: last"));
+        assert_eq!(failed.to_string(), "command failed: nope -x\nfirst\nlast");
+        let structure = format!("{:#?}", Error::Channel(ipc::Error::Closed));
+        assert!(structure.starts_with("Channel(\n"), "{structure}");
+        assert_eq!(
+            format!("{:?}", Error::Channel(ipc::Error::Closed)),
+            "the channel failed: the channel is closed"
+        );
+    }
+
+    #[test]
+    fn errors_are_small_enough_to_be_returned() {
+        assert!(size_of::<Error>() <= 48, "{}", size_of::<Error>());
+        assert!(size_of::<ExecError>() <= 128, "{}", size_of::<ExecError>());
+    }
 }
