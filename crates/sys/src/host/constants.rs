@@ -23,6 +23,11 @@ pub const SIGNALS: &[(&str, i32)] = table! {
     SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPOLL SIGPWR SIGSYS
 };
 
-/// The flags of `dlopen(3)`.
+/// The flags of `dlopen(3)`. musl does not define `RTLD_DEEPBIND`.
+#[cfg(not(target_env = "musl"))]
 pub const DLOPEN: &[(&str, i32)] =
     table! { RTLD_LAZY RTLD_NOW RTLD_GLOBAL RTLD_LOCAL RTLD_DEEPBIND };
+
+/// The flags of `dlopen(3)`. musl does not define `RTLD_DEEPBIND`.
+#[cfg(target_env = "musl")]
+pub const DLOPEN: &[(&str, i32)] = table! { RTLD_LAZY RTLD_NOW RTLD_GLOBAL RTLD_LOCAL };
