@@ -86,20 +86,19 @@ where
             parent.disconnect()?;
             return Ok(false);
         }
-        _ => send(parent, value)?,
+        _ => send(parent, &value)?,
     }
     Ok(true)
 }
 
 /// Sends a value. Waits while the channel is full, because Node reads more slowly than it writes.
-fn send<T: serde::Serialize>(parent: &Parent, mut value: T) -> Result<(), ipc::Error> {
+fn send<T: serde::Serialize>(parent: &Parent, value: &T) -> Result<(), ipc::Error> {
     loop {
         match parent.send(value) {
             Ok(_) => return Ok(()),
-            Err(failed) if matches!(failed.error, ipc::Error::Full) => value = failed.value,
-            Err(failed) => return Err(failed.error),
+            Err(ipc::Error::Full) => thread::sleep(Duration::from_millis(1)),
+            Err(error) => return Err(error),
         }
-        thread::sleep(Duration::from_millis(1));
     }
 }
 

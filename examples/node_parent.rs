@@ -121,11 +121,11 @@ fn lines() -> Receiver<Json> {
 
 /// Sends a value. Returns the value when the channel is full.
 fn send(child: &Child, value: Json) -> Option<Json> {
-    match child.send(value) {
+    match child.send(&value) {
         Ok(_) => None,
-        Err(failed) if matches!(failed.error, ipc::Error::Full) => Some(failed.value),
-        Err(failed) => {
-            eprintln!("node_parent: not sent: {}", failed.error);
+        Err(ipc::Error::Full) => Some(value),
+        Err(error) => {
+            eprintln!("node_parent: not sent: {error}");
             None
         }
     }

@@ -68,7 +68,7 @@ fn accept_and_pass(count: u32) -> Result<(), Box<dyn Error>> {
         let stream = stream?;
         let from = stream.peer_addr()?;
         // The stream belongs to the child once `send` returns: the parent keeps no copy.
-        child.send(Visitor { number, from, stream: Handle::new(stream) })?;
+        child.send(&Visitor { number, from, stream: Handle::new(stream) })?;
         let message = events.iter().find_map(|event| match event {
             Event::Message(message) => Some(message),
             _ => None,
@@ -102,7 +102,7 @@ fn greeter() {
         let mut stream = visitor.stream.into_inner();
         // The write fails when the client has closed the connection, which is no error here.
         let _ = writeln!(stream, "hello {}, here is process {pid}", visitor.from);
-        if parent.send(Served { number: visitor.number, pid }).is_err() {
+        if parent.send(&Served { number: visitor.number, pid }).is_err() {
             break;
         }
     }

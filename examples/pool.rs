@@ -148,7 +148,7 @@ impl Pool {
         let Some(worker) = self.workers.get_mut(&pid) else { return Ok(()) };
         if let Some(range) = self.waiting.pop_front() {
             // The send fails when the worker has died. Its exit event then returns the range.
-            let _ = worker.child.send((range.start, range.end));
+            let _ = worker.child.send(&(range.start, range.end));
             worker.range = Some(range);
         }
         Ok(())
@@ -213,7 +213,7 @@ fn count_ranges() {
         let Ok((start, end)) = message.decode::<(u64, u64)>() else { continue };
         let begin = Instant::now();
         let primes = (start..end).filter(|number| is_prime(*number)).count() as u64;
-        if parent.send(Counted { primes, took: begin.elapsed() }).is_err() {
+        if parent.send(&Counted { primes, took: begin.elapsed() }).is_err() {
             break;
         }
     }

@@ -169,7 +169,7 @@ fn trips(context: &Context, place: Place) -> Vec<Contender<'static>> {
     let trip = move |channel: &Channel<Ping, Ping>| {
         per_each(times, || {
             for _ in 0..times {
-                channel.send(Ping([1; 8]))?;
+                channel.send(&Ping([1; 8]))?;
                 channel.recv()?;
             }
             Ok(())
@@ -230,7 +230,7 @@ fn stream(context: &Context) -> Measure {
     });
     let feed = contender(Role::Ours, "brood, feed", ours, move |ends| {
         rate(amount, || {
-            pings(times, |ping| ends.1.feed(ping).map_err(ipc::Error::from))?;
+            pings(times, |ping| ends.1.feed(&ping))?;
             ends.1.flush()?;
             ends.1.recv()?;
             Ok(())
@@ -244,8 +244,8 @@ fn stream(context: &Context) -> Measure {
         let (sender, events) = &ends.1;
         rate(amount, || {
             pings(times, |ping| {
-                while let Err(failed) = sender.send(ping) {
-                    match failed.error {
+                while let Err(error) = sender.send(&ping) {
+                    match error {
                         ipc::Error::Full => std::thread::yield_now(),
                         error => return Err(error),
                     }
@@ -281,7 +281,7 @@ fn stream_each(context: &Context) -> Measure {
     });
     let each = contender(Role::Ours, "brood, send", ours, move |ends| {
         rate(amount, || {
-            pings(times, |ping| ends.1.send(ping).map_err(ipc::Error::from))?;
+            pings(times, |ping| ends.1.send(&ping))?;
             ends.1.recv()?;
             Ok(())
         })

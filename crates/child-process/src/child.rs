@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, Message, SendError};
+use ipc::{Link, Message, Queued, SendHandleError};
 use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
@@ -152,17 +152,28 @@ impl Child {
         self.shared.process.try_wait().map_err(|error| Error::Os("waitid", error))
     }
 
-    /// Sends a message.
+    /// Sends a message. Never blocks; [`Queued`] says whether the sender should wait.
     ///
-    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
-    /// sent nevertheless.
+    /// The value is borrowed. After a successful send, the message has taken the handles inside of
+    /// the value.
+    ///
+    /// ```no_run
+    /// use brood_child_process::Fork;
+    ///
+    /// fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let child = Fork::new("./worker").spawn()?;
+    ///     let value = (7, "seven".to_owned());
+    ///     child.send(&value)?;
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// The value is returned, with its handles, when there is no open channel, the message exceeds
-    /// a limit, or it cannot be encoded.
-    pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        on_channel(self.shared.link(), value, Link::send)
+    /// There is no open channel, the message exceeds a limit, or it cannot be encoded. The handles
+    /// of the value stay in it, usable.
+    pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
+        channel(self.shared.link())?.send(value)
     }
 
     /// Sends a message with a socket to a Node child, which receives a `net.Socket`, a `net.Server`
@@ -187,14 +198,15 @@ impl Child {
     /// As [`send`](Self::send), with the descriptor. `ERR_INVALID_HANDLE_TYPE` for a descriptor
     /// that would crash a Node process (a file, a pipe, a terminal, …), and for a child without
     /// Node's channel.
-    pub fn send_with_handle<T: Serialize>(
+    pub fn send_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        let both = (value, handle.into());
-        let send = |link: &Link, (value, handle)| link.send_with_handle(value, handle);
-        on_channel(self.shared.link(), both, send)
+    ) -> Result<Queued, SendHandleError> {
+        match channel(self.shared.link()) {
+            Ok(link) => link.send_with_handle(value, handle),
+            Err(error) => Err(SendHandleError::new(handle.into(), error)),
+        }
     }
 
     /// Closes the channel when everything that was sent is written. Nothing can be sent any more,
@@ -333,19 +345,9 @@ impl Child {
     }
 }
 
-/// Passes `value` to `send` with the channel; returns the value if there is no channel.
-pub(crate) fn on_channel<T>(
-    link: Option<&Link>,
-    value: T,
-    send: impl FnOnce(&Link, T) -> Result<bool, SendError<T>>,
-) -> Result<bool, SendError<T>> {
-    match link {
-        Some(link) => send(link, value),
-        None => {
-            let error = ipc::Error::NotAChannel("the child was started without a channel");
-            Err(SendError { value, error })
-        }
-    }
+/// Returns the channel of a child, or the error of a send without one.
+pub(crate) fn channel(link: Option<&Link>) -> Result<&Link, ipc::Error> {
+    link.ok_or(ipc::Error::NoChannel)
 }
 
 impl AsFd for Child {

@@ -27,7 +27,7 @@ const CHANNEL_NUMBER: i32 = 3;
 /// use brood_child_process::{Event, Fork, Module};
 ///
 /// let child = Fork::new(Module::current_exe("double")).spawn()?;
-/// child.send(21_u32)?;
+/// child.send(&21_u32)?;
 /// for event in child.take_events().expect("taken once") {
 ///     if let Event::Message(message) = event {
 ///         assert_eq!(message.decode::<u32>()?, 42);

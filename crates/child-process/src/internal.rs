@@ -4,10 +4,10 @@
 
 use std::os::fd::OwnedFd;
 
-use ipc::{Link, SendError};
+use ipc::{Link, Queued, SendHandleError};
 use serde::Serialize;
 
-use crate::child::{Child, on_channel};
+use crate::child::{Child, channel};
 pub use crate::event::InternalEvent as Event;
 use crate::parent::Parent;
 use crate::subscribers::Subscriber;
@@ -31,8 +31,8 @@ pub trait InternalChannel {
     /// # Errors
     ///
     /// As [`Child::send`].
-    fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        on_channel(self.link(), value, Link::send_internal)
+    fn send_internal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
+        channel(self.link())?.send_internal(value)
     }
 
     /// Sends an internal message with a raw handle to a Node peer. The answer comes as
@@ -41,15 +41,16 @@ pub trait InternalChannel {
     /// # Errors
     ///
     /// As [`Child::send_with_handle`].
-    fn send_internal_with_handle<T: Serialize>(
+    fn send_internal_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
         ticket: u64,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        on_channel(self.link(), (value, handle.into()), |link, (value, handle)| {
-            link.send_internal_with_handle(value, handle, ticket)
-        })
+    ) -> Result<Queued, SendHandleError> {
+        match channel(self.link()) {
+            Ok(link) => link.send_internal_with_handle(value, handle, ticket),
+            Err(error) => Err(SendHandleError::new(handle.into(), error)),
+        }
     }
 }
 

@@ -128,7 +128,7 @@ pub(crate) fn check_started() -> Result<(), Error> {
 ///     for event in parent.take_events().expect("taken once") {
 ///         if let brood_child_process::Event::Message(message) = event {
 ///             let number: u32 = message.decode().expect("the parent sends numbers");
-///             parent.send(number * 2).expect("the channel is open");
+///             parent.send(&(number * 2)).expect("the channel is open");
 ///         }
 ///     }
 /// }

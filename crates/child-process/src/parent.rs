@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, LinkEvent, Message, Options, SendError};
+use ipc::{Link, LinkEvent, Message, Options, Queued, SendHandleError};
 use serde::Serialize;
 
 use crate::channel_env::Announcement;
@@ -62,16 +62,16 @@ impl Parent {
         Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }
 
-    /// Sends a message.
+    /// Sends a message. Never blocks; [`Queued`] says whether the sender should wait.
     ///
-    /// `false` says that more bytes are queued than the channel's high-water mark; the message is
-    /// sent nevertheless.
+    /// The value is borrowed. After a successful send, the message has taken the handles inside of
+    /// the value.
     ///
     /// # Errors
     ///
-    /// The value is returned, with its handles, when the channel is closed, the message exceeds a
-    /// limit, or it cannot be encoded.
-    pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+    /// The channel is closed, the message exceeds a limit, or it cannot be encoded. The handles of
+    /// the value stay in it, usable.
+    pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
         self.link.send(value)
     }
 
@@ -81,11 +81,11 @@ impl Parent {
     /// # Errors
     ///
     /// As [`Child::send_with_handle`](crate::Child::send_with_handle).
-    pub fn send_with_handle<T: Serialize>(
+    pub fn send_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+    ) -> Result<Queued, SendHandleError> {
         self.link.send_with_handle(value, handle)
     }
 

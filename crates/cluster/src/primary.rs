@@ -358,7 +358,7 @@ impl Primary {
                 Ok(_) => reached += 1,
                 // The worker is about to end.
                 Err(_) if !worker.is_connected() => {}
-                Err(failed) => return Err(Error::Channel(failed.error)),
+                Err(failed) => return Err(Error::Channel(failed)),
             }
         }
         Ok(reached)

@@ -67,15 +67,14 @@ impl Worker {
     /// Sends a message to the primary, where it arrives as
     /// [`Event::Message`](crate::Event::Message).
     ///
-    /// Never blocks. `true` means that the channel has room for more. `false` means that the
-    /// queue is above the channel's high-water mark: this message is queued and will be sent,
-    /// and the caller should slow down.
+    /// Never blocks; [`ipc::Queued`] says whether the sender should wait. The value is borrowed;
+    /// after a successful send, the message has taken the handles inside of the value.
     ///
     /// # Errors
     ///
     /// The channel is closed, the message exceeds a limit, or the value cannot be encoded. The
-    /// error returns the value with its handles.
-    pub fn send<T: serde::Serialize>(&self, value: T) -> Result<bool, ipc::SendError<T>> {
+    /// handles of the value stay in it, usable.
+    pub fn send<T: serde::Serialize + ?Sized>(&self, value: &T) -> Result<ipc::Queued, ipc::Error> {
         self.0.parent().send(value)
     }
 

@@ -56,7 +56,7 @@ fn is_same(shared: &Bytes, bytes: &[u8]) -> bool {
 /// use brood_ipc::Blob;
 ///
 /// let (a, b) = brood_ipc::channel::<(u32, Blob), ()>()?;
-/// a.send((7, Blob::from(vec![1; 100_000])))?;
+/// a.send(&(7, Blob::from(vec![1; 100_000])))?;
 /// assert_eq!(b.recv()?.1.len(), 100_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -19,7 +19,7 @@ pub use self::channel_handle::ChannelHandle;
 pub use self::events::{Event, LinkSender, TypedMessage};
 
 use self::blocking_endpoint::{Endpoint, EndpointParts, SendMode};
-use crate::error::{Error, SendError};
+use crate::error::Error;
 use crate::link::{Link, LinkEvent};
 use crate::options::Options;
 use crate::received_message::Message;
@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 ///
 /// ```
 /// let (a, b) = brood_ipc::channel::<u32, String>()?;
-/// a.send(7)?;
-/// b.send(format!("got {}", b.recv()?))?;
+/// a.send(&7)?;
+/// b.send(&format!("got {}", b.recv()?))?;
 /// assert_eq!(a.recv()?, "got 7");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -168,13 +168,14 @@ macro_rules! sending {
         $(impl<$($generics)*> $type {
             /// Sends `value`. Blocks while the peer does not read.
             ///
-            /// A successful return means that the kernel holds the whole message.
+            /// A successful return means that the kernel holds the whole message, and that the
+            /// message has taken the handles of `value`.
             ///
             /// # Errors
             ///
-            /// The error holds the value with its handles, and a reason: [`Error::Closed`],
-            /// [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`], [`Error::Os`].
-            pub fn send(&self, value: S) -> Result<(), SendError<S>>
+            /// [`Error::Closed`], [`Error::TooLong`], [`Error::TooManyHandles`],
+            /// [`Error::Encode`], [`Error::Os`]. The handles of `value` stay in it, usable.
+            pub fn send(&self, value: &S) -> Result<(), Error>
             where
                 S: Serialize,
             {
@@ -190,7 +191,7 @@ macro_rules! sending {
             ///
             /// As [`send`](Self::send), and [`Error::Full`] when the queue is at its limit
             /// ([`Options::queued_bytes_max`]).
-            pub fn try_send(&self, value: S) -> Result<(), SendError<S>>
+            pub fn try_send(&self, value: &S) -> Result<(), Error>
             where
                 S: Serialize,
             {
@@ -205,7 +206,7 @@ macro_rules! sending {
             /// # Errors
             ///
             /// As [`send`](Self::send).
-            pub fn feed(&self, value: S) -> Result<(), SendError<S>>
+            pub fn feed(&self, value: &S) -> Result<(), Error>
             where
                 S: Serialize,
             {
@@ -257,7 +258,7 @@ sending! { [S, R] Channel<S, R>, [S] Sender<S> }
 /// let mut poll = mio::Poll::new()?;
 /// let interest = b.interest();
 /// poll.registry().register(&mut b, mio::Token(0), interest)?;
-/// a.send(7)?;
+/// a.send(&7)?;
 /// let mut events = mio::Events::with_capacity(8);
 /// poll.poll(&mut events, None)?;
 /// while let Some(message) = b.try_recv()? {
@@ -388,8 +389,8 @@ impl<S, R> Channel<S, R> {
     ///
     /// ```
     /// let (a, b) = brood_ipc::channel::<u8, ()>()?;
-    /// a.feed(1)?;
-    /// a.feed(2)?;
+    /// a.feed(&1)?;
+    /// a.feed(&2)?;
     /// assert!(a.prepare_wait(), "a may sleep: what it fed is on its way");
     /// assert_eq!(b.recv()?, 1);
     /// assert!(!b.prepare_wait(), "the second message is here already");

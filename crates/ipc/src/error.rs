@@ -3,6 +3,7 @@
 use crate::frame::FrameError;
 use crate::hello::Hello;
 use std::error::Error as StdError;
+use std::os::fd::OwnedFd;
 use std::{fmt, io};
 
 /// An error of a channel.
@@ -14,6 +15,8 @@ use std::{fmt, io};
 pub enum Error {
     /// The channel is closed: `disconnect` was called, or the peer is gone.
     Closed,
+    /// The process was started without a channel. Nothing was sent.
+    NoChannel,
     /// The queue is at its limit and accepts nothing before the peer reads. Nothing was sent.
     Full,
     /// The message is longer than the limit of a frame. Nothing was sent.
@@ -63,6 +66,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Closed | Error::Undelivered(_) => "ERR_IPC_CHANNEL_CLOSED",
+            Error::NoChannel => "ERR_IPC_DISCONNECTED",
             Error::Full => "ENOBUFS",
             Error::TooLong { .. } | Error::TooManyHandles { .. } => "EMSGSIZE",
             Error::Encode(_) => "ERR_INVALID_ARG_TYPE",
@@ -80,6 +84,7 @@ impl Error {
     pub fn is_fatal(&self) -> bool {
         match self {
             Error::Closed
+            | Error::NoChannel
             | Error::Protocol(_)
             | Error::Mismatch { .. }
             | Error::Undelivered(_)
@@ -101,6 +106,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Closed => f.write_str("the channel is closed"),
+            Error::NoChannel => f.write_str("the process was started without a channel"),
             Error::Full => f.write_str("the channel's queue is full"),
             Error::TooLong { max } => write!(f, "message longer than {max} bytes"),
             Error::TooManyHandles { count, max } => {
@@ -143,34 +149,41 @@ impl From<FrameError> for Error {
     }
 }
 
-/// A message that was not sent, with its handles, and the reason.
-pub struct SendError<T> {
-    /// The message with its handles.
-    pub value: T,
+/// A send with an attached handle that failed: the handle, still open, and the reason.
+///
+/// Converts into [`Error`], which closes the handle.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SendHandleError {
+    /// The handle.
+    pub handle: OwnedFd,
     /// The reason.
     pub error: Error,
 }
 
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").field("error", &self.error).finish_non_exhaustive()
+impl SendHandleError {
+    /// Joins a handle with the reason for which it was not sent. For the crates above.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(handle: OwnedFd, error: Error) -> SendHandleError {
+        SendHandleError { handle, error }
     }
 }
 
-impl<T> fmt::Display for SendError<T> {
+impl fmt::Display for SendHandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl<T> StdError for SendError<T> {
+impl StdError for SendHandleError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
     }
 }
 
-impl<T> From<SendError<T>> for Error {
-    fn from(failed: SendError<T>) -> Error {
+impl From<SendHandleError> for Error {
+    fn from(failed: SendHandleError) -> Error {
         failed.error
     }
 }

@@ -67,9 +67,9 @@ transfer! {
 
 /// An open descriptor as a part of a message: a field, an element, the content of an enum.
 ///
-/// Sending **moves** the descriptor: after a successful `send`, this process no longer has it. A
-/// failed `send` returns the value with its handles. To keep a descriptor, send a
-/// [`try_clone`](Handle::try_clone). The receiver checks that the descriptor is of the kind `T`.
+/// Sending **moves** the descriptor: after a successful `send`, this process no longer has it, and
+/// [`is_sent`](Handle::is_sent) returns `true`. After a failed `send` the handle is still in the
+/// value, and usable. To keep a descriptor, send a [`try_clone`](Handle::try_clone). The receiver checks that the descriptor is of the kind `T`.
 ///
 /// A handle travels only through the channels of this crate. Every other serde format returns an
 /// error. `#[serde(flatten)]`, `untagged` and internally tagged enums around a handle are errors,
@@ -88,7 +88,7 @@ transfer! {
 ///
 /// let (parent, child) = brood_ipc::channel::<Job, ()>()?;
 /// let (mut ours, theirs) = UnixStream::pair()?;
-/// parent.send(Job { name: "greet".into(), to: Handle::new(theirs) })?;
+/// parent.send(&Job { name: "greet".into(), to: Handle::new(theirs) })?;
 ///
 /// let job = child.recv()?;
 /// job.to.into_inner().write_all(job.name.as_bytes())?;
@@ -134,8 +134,7 @@ impl<T: Transfer> Handle<T> {
     ///
     /// # Panics
     ///
-    /// Panics when the handle was sent, which is possible only with a message that is sent by
-    /// reference; see [`is_sent`](Handle::is_sent).
+    /// Panics when the handle was sent; see [`is_sent`](Handle::is_sent).
     #[must_use]
     pub fn into_inner(self) -> T {
         T::from(self.slot.take().expect("the handle was sent"))

@@ -6,9 +6,9 @@
 //!
 //! ```
 //! let (parent, child) = brood_ipc::channel::<String, usize>()?;
-//! parent.send("how long is this?".to_owned())?;
+//! parent.send(&"how long is this?".to_owned())?;
 //! let text = child.recv()?;
-//! child.send(text.len())?;
+//! child.send(&text.len())?;
 //! assert_eq!(parent.recv()?, 17);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -18,7 +18,7 @@
 //! - A [`Channel`] resembles `std::sync::mpsc` in both directions at once, between processes.
 //!   `AsyncChannel` (feature `tokio`) is the same for tokio.
 //! - A [`Link`] is the channel of Node's `child_process.fork`: events for messages and for the
-//!   disconnect, and a `send` that never blocks and returns `false` when the sender should wait.
+//!   disconnect, and a `send` that never blocks and says when the sender should wait ([`Queued`]).
 //!   [`Link::start_node`] speaks Node's own protocol.
 //! - A [`Handle`] inside a message does what `process.send(message, socket)` does in Node, and
 //!   what `SCM_RIGHTS` does in the kernel (`unix(7)`).
@@ -37,7 +37,7 @@
 //! // The program of the child. The parent has passed the descriptor that the variable names.
 //! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::default())?;
 //! while let Ok(number) = channel.recv() {
-//!     channel.send(format!("{number} it is"))?;
+//!     channel.send(&format!("{number} it is"))?;
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -75,7 +75,8 @@
 //!   drop (which never blocks), and at a normal exit of the process, which waits up to
 //!   [`Options::exit_flush_ms`]. [`Error::Undelivered`] and the `Disconnect` events report the
 //!   number of messages that cannot be delivered. An abort, `_exit` and signals are not covered.
-//! - A failed send returns the value with its handles ([`SendError`]).
+//! - A send borrows the value. A failed send leaves the value's handles in it, usable; a successful
+//!   send has taken them ([`Handle::is_sent`]).
 //! - Everything has a limit ([`Options`]): 64 MiB and 253 handles in a frame, 4 MiB that wait to be
 //!   written, 4 MiB that are received and not decoded. Above the last limit, the channel is not
 //!   read, so that the peer's socket fills up.
@@ -124,11 +125,11 @@ pub use channel::{ChannelHandle, Event, LinkSender, TypedMessage};
 pub use codec::advanced;
 pub use codec::{Advanced, Bincode, Codec, Json, NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 pub use codec::{PayloadReader, PayloadWriter};
-pub use error::{Error, SendError};
+pub use error::{Error, SendHandleError};
 pub use frame::FrameError;
 pub use handle::{Handle, Transfer};
 pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
-pub use link::{Link, LinkEvent};
+pub use link::{Link, LinkEvent, Queued};
 pub use node::AnyHandle;
 pub use options::{
     EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,

@@ -14,7 +14,7 @@ mod node_protocol;
 mod node_send;
 
 use self::driver::{Driver, PeerExit, Protocol};
-use crate::error::{Error, SendError};
+use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
 use crate::hello::Hello;
 use crate::node::ack_window::AckWindow;
@@ -68,6 +68,33 @@ pub enum LinkEvent {
         /// The reason, unless one side disconnected or exited.
         error: Option<Error>,
     },
+}
+
+/// The state of a queue after it has accepted a message, for senders that can slow down.
+///
+/// The message is accepted either way, so a sender that never sends much may ignore the value.
+/// Node's `send` returns the same information as a boolean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "the two sides of one mark")]
+pub enum Queued {
+    /// The queue has room for more messages.
+    HasRoom,
+    /// A sender should wait if it can: more bytes than the high-water mark
+    /// ([`Options::high_water_bytes`]) wait to be written, or, to a Node peer, other messages wait
+    /// for the acknowledgement of a handle.
+    AboveHighWater,
+}
+
+impl Queued {
+    pub(crate) fn new(has_room: bool) -> Queued {
+        if has_room { Queued::HasRoom } else { Queued::AboveHighWater }
+    }
+
+    /// Returns whether the queue has room for more messages.
+    #[must_use]
+    pub fn has_room(self) -> bool {
+        self == Queued::HasRoom
+    }
 }
 
 pub(crate) type Sink = Box<dyn FnMut(LinkEvent) + Send>;
@@ -261,16 +288,14 @@ impl Link {
 
     /// Sends a message. Does not block.
     ///
-    /// `true` asks for more. `false` means that the message is accepted and that a sender should
-    /// wait if it can: more bytes than the high-water mark wait to be written, or, to a Node peer,
-    /// other messages wait for the acknowledgement of a handle. Accepted messages are written
-    /// before the channel closes.
+    /// Accepted messages are written before the channel closes. The message has then taken the
+    /// handles of `value`.
     ///
     /// # Errors
     ///
-    /// The error holds the value with its handles, and a reason: [`Error::Closed`],
-    /// [`Error::Full`], [`Error::TooLong`], [`Error::TooManyHandles`], [`Error::Encode`].
-    pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+    /// [`Error::Closed`], [`Error::Full`], [`Error::TooLong`], [`Error::TooManyHandles`],
+    /// [`Error::Encode`]. The handles of `value` stay in it, usable.
+    pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, Error> {
         self.owner.shared.send(value, Kind::Message)
     }
 
@@ -282,7 +307,7 @@ impl Link {
     /// # Errors
     ///
     /// As [`send`](Link::send).
-    pub fn send_internal<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
+    pub fn send_internal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, Error> {
         self.owner.shared.send(value, Kind::Internal)
     }
 
@@ -297,11 +322,11 @@ impl Link {
     /// As [`send`](Link::send), with the descriptor. [`Error::InvalidHandle`] for a descriptor that
     /// would end a Node process (a file, a pipe, …), and on a channel between two programs of this
     /// crate, where a [`Handle`](crate::Handle) is a part of the message.
-    pub fn send_with_handle<T: Serialize>(
+    pub fn send_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+    ) -> Result<Queued, SendHandleError> {
         node_send::send_with_handle(&self.owner.shared, value, handle.into(), None)
     }
 
@@ -312,12 +337,12 @@ impl Link {
     /// # Errors
     ///
     /// As [`send_with_handle`](Link::send_with_handle).
-    pub fn send_internal_with_handle<T: Serialize>(
+    pub fn send_internal_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
         ticket: u64,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
+    ) -> Result<Queued, SendHandleError> {
         node_send::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
     }
 
@@ -381,14 +406,10 @@ impl Shared {
         }
     }
 
-    fn send<T: Serialize>(&self, value: T, kind: Kind) -> Result<bool, SendError<T>> {
+    fn send<T: Serialize + ?Sized>(&self, value: &T, kind: Kind) -> Result<Queued, Error> {
         if self.is_node {
             return node_send::send(self, value, kind);
         }
-        self.try_send(&value, kind).map_err(|error| SendError { value, error })
-    }
-
-    fn try_send<T: Serialize>(&self, value: &T, kind: Kind) -> Result<bool, Error> {
         // Encoding comes before the lock, so that a long value delays neither other senders nor the
         // loop.
         let mut frame = OutgoingFrame::encode(value, kind, &self.options)?;
@@ -401,7 +422,7 @@ impl Shared {
         if wake {
             self.wake();
         }
-        Ok(waiting <= self.options.high_water_bytes)
+        Ok(Queued::new(waiting <= self.options.high_water_bytes))
     }
 
     /// Locks the queue if it accepts `length` bytes more.

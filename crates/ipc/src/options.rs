@@ -14,7 +14,8 @@ pub const HANDLES_MAX: usize = 253;
 /// The default queue limit, in bytes.
 pub const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The default high-water mark, above which a loop-driven `send` returns `false`, in bytes.
+/// The default high-water mark, above which a loop-driven `send` returns
+/// [`Queued::AboveHighWater`](crate::Queued), in bytes.
 pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
 
 /// The default number of received bytes, neither decoded nor dropped, above which the channel is
@@ -51,8 +52,8 @@ pub struct Options {
     /// The queue limit, in bytes. A message beyond it is refused, or waited for by a blocking
     /// `send`, unless the queue is almost empty.
     pub queued_bytes_max: usize,
-    /// The high-water mark, in bytes: a loop-driven `send` returns `false` while more wait to be
-    /// written.
+    /// The high-water mark, in bytes: a loop-driven `send` returns
+    /// [`Queued::AboveHighWater`](crate::Queued) while more wait to be written.
     pub high_water_bytes: usize,
     /// The number of received bytes, neither decoded nor dropped, above which the channel is not
     /// read.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// ```
 /// let (a, b) = brood_ipc::channel::<(u32, String), ()>()?;
-/// a.send((7, "seven".to_owned()))?;
+/// a.send(&(7, "seven".to_owned()))?;
 /// let message = b.recv_message()?;
 /// assert_eq!(message.serialization(), brood_ipc::Serialization::Bincode);
 /// assert_eq!(message.handle_count(), 0);

@@ -30,7 +30,7 @@ pub(crate) static INCOMING: LazyLock<SideTable<(OwnedFd, Mapping)>> = SideTable:
 ///
 /// let (a, b) = brood_ipc::channel::<SharedMemory, ()>()?;
 /// let memory = SharedMemory::with(16 << 20, |bytes| bytes[0] = 7)?;
-/// a.send(memory.try_clone()?)?;
+/// a.send(&memory.try_clone()?)?;
 /// assert_eq!(b.recv()?[0], 7);
 /// assert_eq!(memory.len(), 16 << 20);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -145,7 +145,7 @@ mod tests {
 
     fn refusal(file: OwnedFd, options: &Options) -> String {
         let (a, b) = crate::channel_with::<Handle<OwnedFd>, ()>(options).unwrap();
-        a.send(Handle::new(file)).unwrap();
+        a.send(&Handle::new(file)).unwrap();
         drop(a);
         let parts = b.into_handle().unwrap().into_env(3).unwrap().0;
         let b = crate::Channel::<(), SharedMemory>::from_fd(parts, options.clone()).unwrap();

@@ -282,7 +282,7 @@ fn a_peer_that_sends_a_byte_at_a_time_does_not_block_other_channels() {
 fn a_peer_that_never_reads_does_not_block_other_channels() {
     let (_deaf, socket) = pair();
     let (link_to_deaf, _events) = link(socket);
-    while link_to_deaf.send(vec![0_u8; 10_000]).is_ok() {}
+    while link_to_deaf.send(&vec![0_u8; 10_000]).is_ok() {}
     let (other, socket) = pair();
     let (_link, others) = link(socket);
     other.send_handshake();
@@ -310,7 +310,7 @@ fn order_holds_when_writes_stop_anywhere_in_frames_with_handles() {
         for number in 0..200 {
             let (socket, _other) = UnixStream::pair().unwrap();
             let bytes = vec![number as u8; 3_333];
-            sender.send((number, bytes, Handle::new(socket.into()))).unwrap();
+            sender.send(&(number, bytes, Handle::new(socket.into()))).unwrap();
         }
     });
     for number in 0..200 {
@@ -345,8 +345,8 @@ fn alone_out_of_descriptors() {
         (0..20).map(|_| Handle::new(UnixStream::pair().unwrap().0.into())).collect()
     };
     let before = sys::fd::open_descriptors().unwrap().len();
-    a.send(many()).unwrap();
-    a.send(vec![]).unwrap();
+    a.send(&many()).unwrap();
+    a.send(&vec![]).unwrap();
     let (soft, _) = sys::rlimit::descriptors().unwrap();
     let highest = *sys::fd::open_descriptors().unwrap().last().unwrap();
     let mut fillers = vec![a.as_fd().try_clone_to_owned().unwrap()];
@@ -361,7 +361,7 @@ fn alone_out_of_descriptors() {
     sys::rlimit::set_descriptors(soft).unwrap();
     drop(fillers);
     assert_eq!(sys::fd::open_descriptors().unwrap().len(), before);
-    a.send(many()).unwrap();
+    a.send(&many()).unwrap();
     assert_eq!(b.recv().unwrap().len(), 20);
     assert_eq!(sys::fd::open_descriptors().unwrap().len(), before);
 }
@@ -422,7 +422,7 @@ fn inherited() -> OwnedFd {
 fn alone_return_with_much_queued_in_a_link() {
     let link = Link::start(inherited(), exit_options(), |_| {}).unwrap();
     for _ in 0..100 {
-        link.send(brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
+        link.send(&brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
     // The process exits without dropping the link.
     std::mem::forget(link);
@@ -433,7 +433,7 @@ fn alone_return_with_much_queued_in_a_link() {
 fn alone_return_with_much_fed() {
     let channel = Channel::<brood_ipc::Blob, ()>::from_fd(inherited(), exit_options()).unwrap();
     for _ in 0..100 {
-        channel.try_send(brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
+        channel.try_send(&brood_ipc::Blob::from(vec![0; 50_000])).unwrap();
     }
 }
 

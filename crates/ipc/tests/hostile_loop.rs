@@ -51,9 +51,9 @@ impl Other {
     }
 
     fn goes_on(&self, number: u32) {
-        self.peer.send(number).unwrap();
+        self.peer.send(&number).unwrap();
         assert_eq!(message::<u32>(&self.events).unwrap(), number);
-        self.link.send(number).unwrap();
+        self.link.send(&number).unwrap();
         assert_eq!(self.peer.recv_timeout(LONG).unwrap(), Some(number));
     }
 }
@@ -71,12 +71,12 @@ fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_c
     let numbered = |number: u32| (number, vec![number as u8; 10_000]);
     let mut accepted = 0;
     let full = loop {
-        match link.send(numbered(accepted)) {
+        match link.send(&numbered(accepted)) {
             Ok(_) => accepted += 1,
             Err(failed) => break failed,
         }
     };
-    assert!(matches!(full.error, Error::Full));
+    assert!(matches!(full, Error::Full));
     let mut bytes = Vec::new();
     for number in 1..=500 {
         let mut byte = [0];
@@ -134,8 +134,8 @@ fn alone_a_loop_out_of_descriptors() {
         || -> Many { (0..20).map(|_| Handle::new(UnixStream::pair().unwrap().0.into())).collect() };
     let open = || sys::fd::open_descriptors().unwrap();
     let before = open().len();
-    sender.send(many()).unwrap();
-    sender.send(vec![]).unwrap();
+    sender.send(&many()).unwrap();
+    sender.send(&vec![]).unwrap();
 
     // All descriptor numbers below the highest are taken, and five more are allowed.
     let (soft, _) = sys::rlimit::descriptors().unwrap();
@@ -155,7 +155,7 @@ fn alone_a_loop_out_of_descriptors() {
     sys::rlimit::set_descriptors(soft).unwrap();
     drop(fillers);
     assert_eq!(open().len(), before, "handles that came with it are closed");
-    sender.send(many()).unwrap();
+    sender.send(&many()).unwrap();
     assert_eq!(message::<Many>(&events).unwrap().len(), 20);
     other.goes_on(2);
     assert_eq!(open().len(), before);

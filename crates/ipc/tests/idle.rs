@@ -72,7 +72,7 @@ fn used<T: Sent>(count: usize, message: &T) -> Vec<(End<T>, End<T>)> {
         let (a, b) = brood_ipc::channel::<T, T>().unwrap();
         let (a, b) = (a.events().unwrap(), b.events().unwrap());
         for (from, to) in [(&a, &b), (&b, &a)] {
-            from.0.send(message.clone()).unwrap();
+            from.0.send(&message.clone()).unwrap();
             let brood_ipc::Event::Message(received) = to.1.recv().unwrap() else { panic!() };
             assert!(received.decode().unwrap() == *message);
         }
@@ -89,9 +89,9 @@ fn used_by_threads<T: Sent>(count: usize, message: &T) -> Vec<(Channel<T, T>, Ch
     let all = |from: &Channel<T, T>, to: &Channel<T, T>| {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                (0..times).for_each(|_| from.feed(message.clone()).unwrap());
+                (0..times).for_each(|_| from.feed(&message.clone()).unwrap());
                 from.flush().unwrap();
-                from.send(message.clone()).unwrap();
+                from.send(&message.clone()).unwrap();
             });
             (0..=times).for_each(|_| assert!(to.recv().unwrap() == *message));
             assert!(to.try_recv().unwrap().is_none());

@@ -77,8 +77,8 @@ fn native_pair() -> (Link, Events, Channel<Blob, Blob>) {
     let link = Link::start(ours.into(), Options::default(), sink).unwrap();
     let peer = Channel::from_fd(theirs.into(), Options::default()).unwrap();
     // Handshakes and all other work that happens once.
-    link.send(small()).unwrap();
-    peer.send(peer.recv().unwrap()).unwrap();
+    link.send(&small()).unwrap();
+    peer.send(&peer.recv().unwrap()).unwrap();
     message(&events);
     (link, events, peer)
 }
@@ -95,25 +95,25 @@ fn message(events: &Events) {
 fn native() {
     let (link, events, peer) = native_pair();
     let send = || {
-        link.send(small()).unwrap();
+        link.send(&small()).unwrap();
         peer.recv().unwrap();
     };
     none("to a peer that reads", turns(send));
     let receive = || {
-        peer.send(small()).unwrap();
+        peer.send(&small()).unwrap();
         message(&events);
     };
     one_each("from a peer", turns(receive));
     let both = || {
-        link.send(small()).unwrap();
-        peer.send(peer.recv().unwrap()).unwrap();
+        link.send(&small()).unwrap();
+        peer.send(&peer.recv().unwrap()).unwrap();
         message(&events);
     };
     one_each("question and answer", turns(both));
     // A peer whose socket holds several messages reads one after the other.
     let late = || {
         for _ in 0..3 {
-            peer.feed(small()).unwrap();
+            peer.feed(&small()).unwrap();
         }
         peer.flush().unwrap();
         (0..3).for_each(|_| message(&events));
@@ -126,12 +126,12 @@ fn after_a_full_socket() {
     let (link, events, peer) = native_pair();
     let long = Blob::from(vec![2; 50_000]);
     let mut count = 0;
-    while link.send(long.clone()).unwrap() {
+    while link.send(&long).unwrap().has_room() {
         count += 1;
     }
     (0..=count).for_each(|_| assert_eq!(peer.recv().unwrap().len(), long.len()));
     let send = || {
-        link.send(small()).unwrap();
+        link.send(&small()).unwrap();
         peer.recv().unwrap();
     };
     none("after a full socket", turns(send));
@@ -151,7 +151,7 @@ fn between_two_links() {
     let (a, b) = UnixStream::pair().unwrap();
     let ((a, _from_b), (_b, from_a)) = (link(a), link(b));
     let send = || {
-        a.send(small()).unwrap();
+        a.send(&small()).unwrap();
         message(&from_a);
     };
     send();
@@ -166,12 +166,12 @@ fn on_the_loop() {
     let echo = Arc::clone(&own);
     let sink = move |event| {
         if let (LinkEvent::Message(message), Some(link)) = (event, echo.get()) {
-            link.send(message.decode::<Blob>().unwrap()).unwrap();
+            link.send(&message.decode::<Blob>().unwrap()).unwrap();
         }
     };
     own.set(Link::start(b.into(), Options::default(), sink).unwrap()).unwrap();
     let ask = || {
-        asks.send(small()).unwrap();
+        asks.send(&small()).unwrap();
         message(&answers);
     };
     ask();

@@ -54,7 +54,7 @@ fn eaddrinuse() {
         let pool = Pool::of(builder, &["try_tcp", &address]);
         assert_eq!(pool.said_by::<String>(1), "EADDRINUSE");
         drop(holder);
-        pool.worker(1).send(()).expect("send");
+        pool.worker(1).send(&()).expect("send");
         assert_eq!(pool.said_by::<String>(1), "OK");
         pool.end();
     }
@@ -103,7 +103,7 @@ fn open_close(_args: &[String]) {
     }
     worker.listen("127.0.0.1:0").expect("listen");
     worker.bind_udp("127.0.0.1:0").expect("bind");
-    worker.send(()).expect("send");
+    worker.send(&()).expect("send");
     worker.draining().wait();
 }
 
@@ -133,7 +133,7 @@ fn udp_twice(_args: &[String]) {
     drop(first);
     second.send_to(b"x", here).expect("send");
     assert_eq!(second.recv(&mut [0; 4]).expect("recv"), 1);
-    worker.send(()).expect("send");
+    worker.send(&()).expect("send");
     worker.draining().wait();
 }
 
@@ -155,7 +155,7 @@ fn server_restart_none() {
     for _ in 0..2 {
         pool.listening_tcp();
     }
-    pool.worker(2).send(()).expect("send");
+    pool.worker(2).send(&()).expect("send");
     let said: BTreeSet<u32> = (0..2).map(|_| pool.said::<()>().0).collect();
     assert_eq!(said, BTreeSet::from([1, 2]));
     pool.end();
@@ -189,7 +189,7 @@ fn worker_handle_close() {
     let mut clients: Vec<_> =
         (0..20).map(|_| TcpStream::connect_timeout(&address, WAIT_MAX).expect("connect")).collect();
     eventually("all are dispatched", || (pool.primary.counters().dispatched >= 20).then_some(()));
-    pool.worker(1).send(()).expect("send");
+    pool.worker(1).send(&()).expect("send");
     for client in &mut clients {
         client.set_read_timeout(Some(WAIT_MAX)).expect("a time");
         let mut said = String::new();
@@ -212,7 +212,7 @@ fn inherited_udp(_args: &[String]) {
     for _ in 0..10 {
         socket.recv(&mut [0; 8]).expect("recv");
     }
-    worker.send(()).expect("send");
+    worker.send(&()).expect("send");
     worker.draining().wait();
 }
 

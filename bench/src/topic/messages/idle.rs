@@ -63,8 +63,8 @@ fn hold(count: usize) -> Result<Vec<impl Sized>, Failure> {
     for _ in 0..count {
         let (a, b) = ipc::channel::<Vec<u8>, Vec<u8>>()?;
         let ends = (a.events()?, b.events()?);
-        ends.0.0.send(vec![1; 100_000])?;
-        ends.1.0.send(vec![1; 100_000])?;
+        ends.0.0.send(&vec![1; 100_000])?;
+        ends.1.0.send(&vec![1; 100_000])?;
         ends.0.1.recv()?;
         ends.1.1.recv()?;
         all.push(ends);

@@ -89,9 +89,9 @@ pub fn ours(length: usize, times: usize) -> Contender<'static> {
     contender(Role::Ours, "brood", ends, move |ends| {
         rate((length * times) as f64, || {
             for _ in 1..times {
-                ends.1.send(Large::More(ends.2.clone())).map_err(ipc::Error::from)?;
+                ends.1.send(&Large::More(ends.2.clone()))?;
             }
-            ends.1.send(Large::Last(ends.2.clone())).map_err(ipc::Error::from)?;
+            ends.1.send(&Large::Last(ends.2.clone()))?;
             ends.1.recv()?;
             Ok(())
         })

@@ -29,7 +29,7 @@ pub fn descriptors(context: &Context) -> Measure {
                 for left in (0..times).rev() {
                     let handles: Result<_, std::io::Error> =
                         (0..count).map(|_| ends.2.try_clone().map(Handle::new)).collect();
-                    ends.1.send((left == 0, handles?)).map_err(ipc::Error::from)?;
+                    ends.1.send(&(left == 0, handles?))?;
                 }
                 ends.1.recv()?;
                 Ok(())
@@ -86,7 +86,7 @@ fn shared(times: usize, each: bool) -> Contender<'static> {
         per_each(times, || {
             for left in (0..times).rev() {
                 let asks = each || left == 0;
-                ends.1.send((asks, ends.2.try_clone()?)).map_err(ipc::Error::from)?;
+                ends.1.send(&(asks, ends.2.try_clone()?))?;
                 if asks {
                     ends.1.recv()?;
                 }
@@ -106,7 +106,7 @@ fn any(times: usize, each: bool) -> Contender<'static> {
             for left in (0..times).rev() {
                 let asks = each || left == 0;
                 let handle = Handle::new(ends.2.try_clone()?);
-                ends.1.send((asks, vec![handle])).map_err(ipc::Error::from)?;
+                ends.1.send(&(asks, vec![handle]))?;
                 if asks {
                     ends.1.recv()?;
                 }

@@ -30,7 +30,7 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
         "echo" => {
             let channel = own_channel::<Ping, Ping>(!extra.is_empty())?;
             loop {
-                channel.send(channel.recv()?)?;
+                channel.send(&channel.recv()?)?;
             }
         }
         "sink" => {
@@ -38,7 +38,7 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
             loop {
                 let ping = channel.recv()?;
                 if ping.0[0] == 1 {
-                    channel.send(ping)?;
+                    channel.send(&ping)?;
                 }
             }
         }
@@ -46,14 +46,14 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
             let channel = own_channel::<Ping, Large>(true)?;
             loop {
                 if let Large::Last(_) = channel.recv()? {
-                    channel.send(Ping([0; 8]))?;
+                    channel.send(&Ping([0; 8]))?;
                 }
             }
         }
         "blob-echo" => {
             let channel = own_channel::<Blob, Blob>(true)?;
             loop {
-                channel.send(channel.recv()?).map_err(ipc::Error::from)?;
+                channel.send(&channel.recv()?)?;
             }
         }
         "peer-echo-bulk" => sizes::peer_role(extra),
@@ -61,7 +61,7 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
             let channel = own_channel::<Ping, Passed>(true)?;
             loop {
                 if channel.recv()?.0 {
-                    channel.send(Ping([0; 8]))?;
+                    channel.send(&Ping([0; 8]))?;
                 }
             }
         }
@@ -71,7 +71,7 @@ fn play(kind: &str, extra: &str) -> Result<(), Failure> {
                 let (last, memory) = channel.recv()?;
                 std::hint::black_box(memory[0]);
                 if last {
-                    channel.send(Ping([0; 8]))?;
+                    channel.send(&Ping([0; 8]))?;
                 }
             }
         }

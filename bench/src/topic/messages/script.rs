@@ -72,7 +72,7 @@ impl Ours {
         let mut message = Message { id: 7, text, list: vec![1, 2, 3] };
         let begin = Instant::now();
         for _ in 0..times {
-            self.child.send(&message).map_err(|failed| failed.error)?;
+            self.child.send(&message)?;
             message = loop {
                 if let Event::Message(message) = (self.next)().ok_or("the script ended")? {
                     break message.decode()?;

@@ -67,7 +67,7 @@ fn ours(length: usize, times: usize) -> Contender<'static> {
     contender(Role::Ours, "brood", ends, move |ends| {
         per_each(times, || {
             for _ in 0..times {
-                ends.1.send(ends.2.clone()).map_err(ipc::Error::from)?;
+                ends.1.send(&ends.2.clone())?;
                 ends.1.recv()?;
             }
             Ok(())

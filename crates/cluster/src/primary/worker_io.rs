@@ -61,7 +61,7 @@ impl Workers {
         if let Some(worker_io) = self.0.get(&worker) {
             // Internal messages always have room. Fails on a closed channel, which an event
             // reports.
-            let _ = worker_io.child.send_internal(message);
+            let _ = worker_io.child.send_internal(&message);
         }
     }
 

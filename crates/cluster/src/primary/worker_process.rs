@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal, Signalled};
-use ipc::SendError;
+use ipc::{Queued, SendHandleError};
 use serde::Serialize;
 
 use crate::contract::{Input, Notice, WorkerId};
@@ -106,15 +106,15 @@ impl WorkerProcess {
     /// Sends a message to the worker, which receives it from
     /// [`Worker::take_messages`](crate::Worker::take_messages).
     ///
-    /// `Ok(false)` means that the message was queued, and that the queue is longer than the
-    /// channel's mark: slow down.
+    /// Never blocks; [`Queued`] says whether the sender should wait. The value is borrowed; after a
+    /// successful send, the message has taken the handles inside of the value.
     ///
     /// # Errors
     ///
-    /// The error returns the value with its handles. The channel is closed, the message is over a
-    /// limit, or the message cannot be encoded.
-    pub fn send<T: Serialize>(&self, value: T) -> Result<bool, SendError<T>> {
-        self.forward(value, |child, value| child.send(value))
+    /// The channel is closed, the message is over a limit, or the message cannot be encoded. The
+    /// handles of the value stay in it, usable.
+    pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
+        self.child().ok_or(ipc::Error::Closed)?.send(value)
     }
 
     /// Sends a message with a socket to a Node worker, which receives the socket as `net.Socket`,
@@ -125,26 +125,17 @@ impl WorkerProcess {
     ///
     /// # Errors
     ///
-    /// The errors of [`send`](Self::send), which also return the descriptor.
+    /// The errors of [`send`](Self::send), with the descriptor.
     /// `ERR_INVALID_HANDLE_TYPE` for a descriptor that would end a Node process, and for a worker
     /// that is not a Node program.
-    pub fn send_with_handle<T: Serialize>(
+    pub fn send_with_handle<T: Serialize + ?Sized>(
         &self,
-        value: T,
+        value: &T,
         handle: impl Into<OwnedFd>,
-    ) -> Result<bool, SendError<(T, OwnedFd)>> {
-        let value = (value, handle.into());
-        self.forward(value, |child, (value, handle)| child.send_with_handle(value, handle))
-    }
-
-    fn forward<T>(
-        &self,
-        value: T,
-        send: impl FnOnce(&Child, T) -> Result<bool, SendError<T>>,
-    ) -> Result<bool, SendError<T>> {
+    ) -> Result<Queued, SendHandleError> {
         match self.child() {
-            Some(child) => send(&child, value),
-            None => Err(SendError { value, error: ipc::Error::Closed }),
+            Some(child) => child.send_with_handle(value, handle),
+            None => Err(SendHandleError::new(handle.into(), ipc::Error::Closed)),
         }
     }
 

@@ -45,8 +45,8 @@ impl Runtime {
                 match state.session.request_listen(request, &address, &options, &here) {
                     Ok(query) => {
                         state.limits.extend(options.max_connections.map(|max| (request, max)));
-                        if let Err(failed) = self.parent().send_internal(query) {
-                            self.fail_request(request, &failed.error);
+                        if let Err(failed) = self.parent().send_internal(&query) {
+                            self.fail_request(request, &failed);
                         }
                     }
                     Err(errno) => self.pending_grants().complete(request, Err(errno)),
@@ -201,7 +201,7 @@ impl Runtime {
 
     fn send_node_message(&self, message: impl serde::Serialize) {
         // Fails when the channel is closed, which arrives as an event of its own.
-        let _ = self.parent().send_internal(message);
+        let _ = self.parent().send_internal(&message);
     }
 }
 

@@ -123,9 +123,9 @@ impl Runtime {
         if let Some(node_primary) = &self.node_primary {
             return self.send_to_node(node_primary, message);
         }
-        if let Err(failed) = self.parent.send_internal(message) {
-            if let ToPrimary::Listen { request, .. } = failed.value {
-                self.fail_request(request, &failed.error);
+        if let Err(error) = self.parent.send_internal(&message) {
+            if let ToPrimary::Listen { request, .. } = message {
+                self.fail_request(request, &error);
             }
         }
     }

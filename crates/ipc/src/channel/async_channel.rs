@@ -2,7 +2,7 @@
 
 use crate::channel::Channel;
 use crate::channel::blocking_endpoint::{Endpoint, EndpointParts, decode};
-use crate::error::{Error, SendError};
+use crate::error::Error;
 use crate::frame::Kind;
 use crate::options::Options;
 use crate::transport::inbox::Inbox;
@@ -66,23 +66,18 @@ impl<S, R> AsyncChannel<S, R> {
     /// # Errors
     ///
     /// As [`Channel::send`].
-    pub async fn send(&mut self, value: S) -> Result<(), SendError<S>>
+    pub async fn send(&mut self, value: &S) -> Result<(), Error>
     where
         S: Serialize,
     {
         // The frame is queued before the first await, so dropping the future cannot cut it.
-        let slots = match self.queue(&value) {
-            Ok(slots) => slots,
-            Err(error) => return Err(SendError { value, error }),
-        };
-        match self.flush().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.closed = true;
-                slots.reclaim(&mut self.outbox);
-                Err(SendError { value, error })
-            }
+        let slots = self.queue(value)?;
+        let result = self.flush().await;
+        if result.is_err() {
+            self.closed = true;
+            slots.reclaim(&mut self.outbox);
         }
+        result
     }
 
     fn queue(&mut self, value: &S) -> Result<HandleSlots, Error>
@@ -208,11 +203,11 @@ mod tests {
             let mut a = a.into_async().unwrap();
             let blocking = std::thread::spawn(move || {
                 for blob in b.iter() {
-                    b.send(blob.unwrap().len() as u32).unwrap();
+                    b.send(&(blob.unwrap().len() as u32)).unwrap();
                 }
             });
             for length in [0, 10, 100_000, 5_000_000] {
-                a.send(crate::Blob::from(vec![1; length])).await.unwrap();
+                a.send(&crate::Blob::from(vec![1; length])).await.unwrap();
                 assert_eq!(a.recv().await.unwrap() as usize, length);
                 // An idle endpoint keeps no buffer.
                 assert!(a.inbox.decoder().wants_buffer() && !a.outbox.holds_much_memory());
@@ -234,12 +229,12 @@ mod tests {
             let mut a = a.into_async().unwrap();
             let lengths = [5_000_000, 7];
             assert!(!once(a.recv()), "nothing has arrived");
-            assert!(!once(a.send(crate::Blob::from(vec![1; lengths[0]]))), "the socket is full");
+            assert!(!once(a.send(&crate::Blob::from(vec![1; lengths[0]]))), "the socket is full");
             let blocking = std::thread::spawn(move || {
-                b.send(1).unwrap();
+                b.send(&1).unwrap();
                 lengths.map(|_| b.recv().unwrap().len())
             });
-            a.send(crate::Blob::from(vec![1; lengths[1]])).await.unwrap();
+            a.send(&crate::Blob::from(vec![1; lengths[1]])).await.unwrap();
             assert_eq!(a.recv().await.unwrap(), 1);
             assert_eq!(blocking.join().unwrap(), lengths);
         });

@@ -6,7 +6,7 @@
 use crate::buffer_pool;
 use crate::channel::adaptive_wait::AdaptiveWait;
 use crate::codec;
-use crate::error::{Error, SendError};
+use crate::error::Error;
 use crate::frame::{Frame, Kind, Payload};
 use crate::hello::Hello;
 use crate::options::Options;
@@ -109,14 +109,10 @@ impl Endpoint {
     }
 
     /// Sends `value` and writes as `mode` says.
-    pub(crate) fn send<T: Serialize>(&self, value: T, mode: SendMode) -> Result<(), SendError<T>> {
+    pub(crate) fn send<T: Serialize>(&self, value: &T, mode: SendMode) -> Result<(), Error> {
         if !self.is_connected() {
-            return Err(SendError { value, error: Error::Closed });
+            return Err(Error::Closed);
         }
-        self.try_send(&value, mode).map_err(|error| SendError { value, error })
-    }
-
-    fn try_send<T: Serialize>(&self, value: &T, mode: SendMode) -> Result<(), Error> {
         // Encoding comes before the lock, so that a long value does not delay other senders.
         let mut frame = OutgoingFrame::encode(value, Kind::Message, &self.options)?;
         let mut sending = self.sending();

@@ -22,9 +22,9 @@ use std::os::fd::{AsFd, OwnedFd};
 ///
 /// let (a, b) = brood_ipc::channel::<ChannelHandle<String, ()>, ()>()?;
 /// let (ours, theirs) = brood_ipc::channel::<(), String>()?;
-/// a.send(theirs.into_handle()?)?;
+/// a.send(&theirs.into_handle()?)?;
 /// let theirs: Channel<String, ()> = b.recv()?.open();
-/// theirs.send("over the second channel".to_owned())?;
+/// theirs.send(&"over the second channel".to_owned())?;
 /// assert_eq!(ours.recv()?, "over the second channel");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -63,7 +63,7 @@ impl<S, R> ChannelHandle<S, R> {
     ///
     /// # Panics
     ///
-    /// Panics when the handle was sent by reference.
+    /// Panics when the handle was sent.
     #[must_use]
     pub fn open(self) -> Channel<S, R> {
         self.open_with(Options::default())
@@ -73,7 +73,7 @@ impl<S, R> ChannelHandle<S, R> {
     ///
     /// # Panics
     ///
-    /// Panics when the handle was sent by reference.
+    /// Panics when the handle was sent.
     #[must_use]
     pub fn open_with(self, options: Options) -> Channel<S, R> {
         let serialization = Serialization::from_number(self.codec).unwrap_or_default();
@@ -187,14 +187,14 @@ mod tests {
     #[test]
     fn a_used_endpoint_moves_with_its_handshake_state_and_a_busy_one_stays() {
         let (a, b) = crate::channel::<u8, u8>().unwrap();
-        a.send(1).unwrap();
-        b.send(2).unwrap();
+        a.send(&1).unwrap();
+        b.send(&2).unwrap();
         assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (2, 1));
         let a = a.into_handle().unwrap().open();
-        a.send(3).unwrap();
-        b.send(4).unwrap();
+        a.send(&3).unwrap();
+        b.send(&4).unwrap();
         assert_eq!((a.recv().unwrap(), b.recv().unwrap()), (4, 3));
-        a.feed(5).unwrap();
+        a.feed(&5).unwrap();
         assert!(a.into_handle().is_err());
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let options = Options { serialization: Serialization::Json, ..Options::default() };
         let (a, b) = crate::channel_with::<ChannelHandle<u8, u8>, ()>(&options).unwrap();
         let (moved, _peer) = crate::channel::<u8, u8>().unwrap();
-        a.send(moved.into_handle().unwrap()).unwrap();
+        a.send(&moved.into_handle().unwrap()).unwrap();
         let message = b.recv_message().unwrap();
         let expected =
             br#"{"socket":0,"codec":1,"tag":"","greeted":false,"heard":false,"types":null}"#;

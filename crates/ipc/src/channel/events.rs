@@ -1,8 +1,8 @@
 //! The receiving half on the loop: messages as events, or as callbacks.
 
 use crate::channel::Channel;
-use crate::error::{Error, SendError};
-use crate::link::{Link, LinkEvent};
+use crate::error::Error;
+use crate::link::{Link, LinkEvent, Queued};
 use crate::received_message::Message;
 use crossbeam_channel::Receiver;
 use serde::{Serialize, de::DeserializeOwned};
@@ -65,13 +65,12 @@ pub struct LinkSender<S> {
 }
 
 impl<S: Serialize> LinkSender<S> {
-    /// Sends a message. Returns `false` when more bytes than the high-water mark wait to be
-    /// written.
+    /// Sends a message. Does not block.
     ///
     /// # Errors
     ///
     /// As [`Link::send`].
-    pub fn send(&self, value: S) -> Result<bool, SendError<S>> {
+    pub fn send(&self, value: &S) -> Result<Queued, Error> {
         self.link.send(value)
     }
 }
@@ -113,12 +112,12 @@ impl<S, R> Channel<S, R> {
     ///
     /// let (a, b) = brood_ipc::channel::<u32, u32>()?;
     /// let (sender, events) = a.events()?;
-    /// b.send(7)?;
+    /// b.send(&7)?;
     /// match events.recv()? {
     ///     Event::Message(message) => assert_eq!(message.decode()?, 7),
     ///     other => panic!("{other:?}"),
     /// }
-    /// sender.send(8)?;
+    /// sender.send(&8)?;
     /// assert_eq!(b.recv()?, 8);
     /// drop(b);
     /// assert!(matches!(events.recv()?, Event::Disconnect { undelivered: 0, .. }));
@@ -165,9 +164,9 @@ impl<S, R> Channel<S, R> {
     /// let (a, b) = brood_ipc::channel::<String, u32>()?;
     /// let (copies, received) = std::sync::mpsc::channel();
     /// let sender = a.on_message(move |message| copies.send(message.unwrap()).unwrap())?;
-    /// b.send(7)?;
+    /// b.send(&7)?;
     /// assert_eq!(received.recv()?, 7);
-    /// sender.send("thanks".to_owned())?;
+    /// sender.send(&"thanks".to_owned())?;
     /// assert_eq!(b.recv()?, "thanks");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -216,10 +215,10 @@ mod tests {
         // The peer sends one message of another type in between.
         let peer = b.into_link(|_| {}).unwrap();
         for number in 0..100_u8 {
-            peer.send(number).unwrap();
+            peer.send(&number).unwrap();
         }
         peer.send("no number").unwrap();
-        peer.send(100_u8).unwrap();
+        peer.send(&100_u8).unwrap();
         drop(peer);
         let expected: Vec<_> = (0..100).map(Some).chain([None, Some(100)]).collect();
         assert_eq!(received.iter().collect::<Vec<_>>(), expected);
@@ -233,7 +232,7 @@ mod tests {
         let _sender = a.on_message(move |message| copies.send(message).unwrap()).unwrap();
         let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
         let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
-        b.send(1).unwrap();
+        b.send(&1).unwrap();
         let all: Vec<_> = received.iter().collect();
         assert!(matches!(all.as_slice(), [Err(Error::Mismatch { .. })]), "{all:?}");
     }
@@ -242,7 +241,7 @@ mod tests {
     fn a_typed_message_may_be_decoded_as_another_type() {
         let (b, a) = crate::channel::<u32, ()>().unwrap();
         let (_sender, events) = a.events().unwrap();
-        b.send(7).unwrap();
+        b.send(&7).unwrap();
         let Event::Message(message) = events.recv().unwrap() else { panic!() };
         assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);
     }

@@ -2,9 +2,9 @@
 
 use super::node_protocol::{framing, submit};
 use crate::buffer_pool::FrameBuffer;
-use crate::error::{Error, SendError};
+use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
-use crate::link::{Queue, Shared};
+use crate::link::{Queue, Queued, Shared};
 use crate::node::ack_window::{AttachedHandle, NodeFrame};
 use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
@@ -14,31 +14,29 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::MutexGuard;
 
 /// Sends a message without a handle.
-pub(crate) fn send<T: Serialize>(
+pub(crate) fn send<T: Serialize + ?Sized>(
     shared: &Shared,
-    value: T,
+    value: &T,
     kind: Kind,
-) -> Result<bool, SendError<T>> {
+) -> Result<Queued, Error> {
     let origin = if kind == Kind::Internal { Origin::Internal } else { Origin::User };
-    let sent = encode(shared, &value, None, origin).and_then(|frame| {
-        // Encoding comes before the lock, so that a long value delays neither senders nor the loop.
-        let queue = shared.open_queue(frame.len(), kind)?;
-        Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
-    });
-    sent.map_err(|error| SendError { value, error })
+    let frame = encode(shared, value, None, origin)?;
+    // Encoding comes before the lock, so that a long value delays neither senders nor the loop.
+    let queue = shared.open_queue(frame.len(), kind)?;
+    Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
 }
 
 /// Sends a message with an attached handle; with a ticket, as an internal message.
-pub(crate) fn send_with_handle<T: Serialize>(
+pub(crate) fn send_with_handle<T: Serialize + ?Sized>(
     shared: &Shared,
-    value: T,
+    value: &T,
     handle: OwnedFd,
     ticket: Option<u64>,
-) -> Result<bool, SendError<(T, OwnedFd)>> {
-    let prepared = prepare(shared, &value, &handle, ticket.is_some());
+) -> Result<Queued, SendHandleError> {
+    let prepared = prepare(shared, value, &handle, ticket.is_some());
     let (frame, queue, retry_copy) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return Err(SendError { value: (value, handle), error }),
+        Err(error) => return Err(SendHandleError::new(handle, error)),
     };
     let attached = Some(AttachedHandle { handle, retry_copy, ticket });
     Ok(enqueue(shared, queue, NodeFrame { frame, attached }))
@@ -46,7 +44,7 @@ pub(crate) fn send_with_handle<T: Serialize>(
 
 type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
 
-fn prepare<'a, T: Serialize>(
+fn prepare<'a, T: Serialize + ?Sized>(
     shared: &'a Shared,
     value: &T,
     handle: &OwnedFd,
@@ -69,7 +67,7 @@ fn prepare<'a, T: Serialize>(
     Ok((frame, queue, retry_copy))
 }
 
-fn encode<T: Serialize>(
+fn encode<T: Serialize + ?Sized>(
     shared: &Shared,
     value: &T,
     handle: Option<HandleType>,
@@ -84,9 +82,9 @@ fn encode<T: Serialize>(
 
 /// Queues the frame and perhaps writes it.
 ///
-/// Returns `false` above the high-water mark, and from the second frame on that waits for an
-/// acknowledgement, as Node does.
-fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<OwnedFd>) -> bool {
+/// Advises the sender to wait above the high-water mark, and from the second frame on that waits
+/// for an acknowledgement, as Node does.
+fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<OwnedFd>) -> Queued {
     submit(&mut queue, frame);
     let few =
         queue.waiting(shared) <= shared.options.high_water_bytes && queue.ack_window.held() < 2;
@@ -101,5 +99,5 @@ fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<O
     if wake {
         shared.wake();
     }
-    few
+    Queued::new(few)
 }

@@ -36,8 +36,8 @@ fn disconnect(events: &Receiver<LinkEvent>) -> (usize, Option<Error>) {
 fn messages_go_both_ways_in_order_and_disconnect_is_last_and_once() {
     let (link, events, peer) = pair::<u32, u32>(&Options::default());
     for number in 0..10_000 {
-        link.send(number).unwrap();
-        peer.feed(number).unwrap();
+        link.send(&number).unwrap();
+        peer.feed(&number).unwrap();
     }
     peer.flush().unwrap();
     for number in 0..10_000 {
@@ -49,18 +49,18 @@ fn messages_go_both_ways_in_order_and_disconnect_is_last_and_once() {
     assert_eq!(undelivered, 0);
     assert!(error.is_none(), "{error:?}");
     assert!(!link.is_connected());
-    assert!(matches!(link.send(1).unwrap_err().error, Error::Closed));
+    assert!(matches!(link.send(&1).unwrap_err(), Error::Closed));
 }
 
 #[test]
 fn disconnect_writes_everything_first() {
     let (link, events, peer) = pair::<(), Vec<u8>>(&Options::default());
     let mut accepted = 0;
-    while link.send(vec![7_u8; 10_000]).unwrap() {
+    while link.send(&vec![7_u8; 10_000]).unwrap().has_room() {
         accepted += 1;
     }
     link.disconnect();
-    assert!(link.send(vec![1_u8]).is_err());
+    assert!(link.send(&vec![1_u8]).is_err());
     let received = peer.iter().map(|bytes| assert_eq!(bytes.unwrap().len(), 10_000)).count();
     assert_eq!(received, accepted + 1);
     assert_eq!(disconnect(&events).0, 0);
@@ -70,7 +70,7 @@ fn disconnect_writes_everything_first() {
 fn the_last_clone_disconnects() {
     let (link, events, peer) = pair::<(), u32>(&Options::default());
     let clone = link.clone();
-    clone.send(5_u32).unwrap();
+    clone.send(&5_u32).unwrap();
     drop(link);
     assert!(clone.is_connected());
     drop(clone);
@@ -80,17 +80,18 @@ fn the_last_clone_disconnects() {
 }
 
 #[test]
-fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value() {
+fn a_peer_that_never_reads_fills_the_queue_and_then_sends_fail() {
     let (link, events, peer) = pair::<(), Blob>(&Options::default());
+    let blob = Blob::from(vec![0; 100_000]);
     let mut high = 0;
     let full = loop {
-        match link.send(Blob::from(vec![0; 100_000])) {
-            Ok(below) => high += usize::from(!below),
-            Err(failed) => break failed,
+        match link.send(&blob) {
+            Ok(queued) => high += usize::from(!queued.has_room()),
+            Err(error) => break error,
         }
     };
-    assert!(matches!(full.error, Error::Full));
-    assert_eq!(full.value.len(), 100_000);
+    assert!(matches!(full, Error::Full));
+    assert_eq!(blob.len(), 100_000);
     assert!(high > 10, "the high-water mark is reported before the limit: {high}");
     assert!(link.queued_bytes() <= Options::default().queued_bytes_max);
     drop(peer);
@@ -102,16 +103,16 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_gets_an_error_with_the_value
 fn a_full_queue_has_limited_room_for_internal_messages() {
     let options = Options { frame_bytes_max: 200_000, ..Options::default() };
     let (link, events, peer) = pair::<(), Blob>(&options);
-    let fill = || while link.send(Blob::from(vec![0; 100_000])).is_ok() {};
+    let fill = || while link.send(&Blob::from(vec![0; 100_000])).is_ok() {};
     fill();
-    link.send_internal(Blob::from(vec![1; 100_000])).unwrap();
+    link.send_internal(&Blob::from(vec![1; 100_000])).unwrap();
     fill();
     let full = loop {
-        if let Err(failed) = link.send_internal(Blob::from(vec![1; 100_000])) {
+        if let Err(failed) = link.send_internal(&Blob::from(vec![1; 100_000])) {
             break failed;
         }
     };
-    assert!(matches!(full.error, Error::Full));
+    assert!(matches!(full, Error::Full));
     assert!(link.queued_bytes() <= 2 * Options::default().queued_bytes_max);
     drop(peer);
     assert!(disconnect(&events).1.is_none());
@@ -120,9 +121,9 @@ fn a_full_queue_has_limited_room_for_internal_messages() {
 #[test]
 fn one_long_message_leaves_room_for_internal_messages() {
     let (link, events, peer) = pair::<Blob, Blob>(&Options::default());
-    link.send(Blob::from(vec![0; 16 << 20])).unwrap();
-    link.send(Blob::from(vec![0])).unwrap_err();
-    (0..100).for_each(|_| _ = link.send_internal(Blob::from(vec![1; 1000])).unwrap());
+    link.send(&Blob::from(vec![0; 16 << 20])).unwrap();
+    link.send(&Blob::from(vec![0])).unwrap_err();
+    (0..100).for_each(|_| _ = link.send_internal(&Blob::from(vec![1; 1000])).unwrap());
     assert_eq!(peer.recv().unwrap().len(), 16 << 20);
     drop(peer);
     assert!(disconnect(&events).1.is_none());
@@ -132,11 +133,11 @@ fn one_long_message_leaves_room_for_internal_messages() {
 fn internal_messages_have_their_own_event_and_never_reach_a_user() {
     let (link, events, peer) = pair::<u32, u32>(&Options::default());
     link.send_internal("control").unwrap();
-    link.send(7_u32).unwrap();
+    link.send(&7_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 7);
     let (sender, others) = unbounded();
     let far = peer.into_link(move |event| drop(sender.send(event))).unwrap();
-    far.send_internal(8_u32).unwrap();
+    far.send_internal(&8_u32).unwrap();
     assert!(matches!(events.recv_timeout(LONG).unwrap(), LinkEvent::Internal(_)));
     drop(far);
     disconnect(&events);
@@ -149,7 +150,7 @@ fn unread_messages_pause_reading_and_taken_ones_resume_it() {
     let (_link, events, peer) = pair::<Vec<u8>, ()>(&options);
     let sent = std::thread::spawn(move || {
         for _ in 0..2_000 {
-            peer.send(vec![0; 1_000]).unwrap();
+            peer.send(&vec![0; 1_000]).unwrap();
         }
     });
     // 2 MB do not fit: the limit, one more read, and the socket's own buffer are less.
@@ -174,7 +175,7 @@ fn unread_handles_pause_reading() {
     let (_link, events, peer) = pair::<Handle<OwnedFd>, ()>(&options);
     for _ in 0..40 {
         let (a, _b) = sys::socket::pair_stream().unwrap();
-        peer.send(Handle::new(a)).unwrap();
+        peer.send(&Handle::new(a)).unwrap();
     }
     let mut kept = vec![events.recv_timeout(LONG).unwrap()];
     while let Ok(event) = events.recv_timeout(Duration::from_millis(200)) {
@@ -194,8 +195,8 @@ fn a_paused_link_reads_nothing_before_it_is_resumed() {
     let sink = move |event| drop(sender.send(event));
     let link = Link::start_paused(a, Options::default(), sink).unwrap();
     let peer = Channel::<u32, u32>::from_socket(b, Options::default());
-    peer.send(1).unwrap();
-    link.send(2_u32).unwrap();
+    peer.send(&1).unwrap();
+    link.send(&2_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 2);
     drop(peer);
     assert!(events.recv_timeout(Duration::from_millis(100)).is_err());
@@ -212,7 +213,7 @@ fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
     let _link = Link::start(a, Options::default(), sink).unwrap();
     let other = Options { serialization: crate::Serialization::Json, ..Options::default() };
     let peer = Channel::<u32, u32>::from_socket(b, other);
-    peer.send(1).unwrap();
+    peer.send(&1).unwrap();
     let (_, error) = disconnect(&events);
     let text = error.unwrap().to_string();
     assert!(text.contains("codec json") && text.contains("codec bincode"), "{text}");
@@ -230,7 +231,7 @@ fn a_descriptor_that_is_no_unix_stream_is_refused() {
 fn an_endpoint_with_messages_already_read_moves_to_the_loop_without_losing_one() {
     let (a, b) = channel::<u32, u32>().unwrap();
     for number in 0..100 {
-        a.feed(number).unwrap();
+        a.feed(&number).unwrap();
     }
     a.flush().unwrap();
     assert_eq!(b.recv().unwrap(), 0);
@@ -250,7 +251,7 @@ fn many_threads_send_without_mixing_messages() {
             let link = link.clone();
             std::thread::spawn(move || {
                 for length in 0..500 {
-                    link.send((thread, vec![thread; length])).unwrap();
+                    link.send(&(thread, vec![thread; length])).unwrap();
                 }
             })
         })
@@ -270,7 +271,7 @@ fn a_sender_that_drops_with_much_queued_still_delivers_it() {
     let (a, b) = channel_with::<Blob, ()>(&options).unwrap();
     let mut accepted = 0;
     while accepted < 5_000_000 / 50_000 {
-        a.try_send(Blob::from(vec![1; 50_000])).unwrap();
+        a.try_send(&Blob::from(vec![1; 50_000])).unwrap();
         accepted += 1;
     }
     drop(a);

@@ -126,7 +126,7 @@ impl Driver {
                 let socket = socket.listener().try_clone_to_owned()?;
                 if let Some((message, ticket)) = session.grant_socket(request, key, data) {
                     // Fails only when the channel is closed, which arrives as an event.
-                    drop(child.send_internal_with_handle(message, socket, ticket));
+                    drop(child.send_internal_with_handle(&message, socket, ticket));
                 }
             }
         }
@@ -144,7 +144,7 @@ impl Driver {
             return self.send_failed(worker, key, Some(connection), Refusal::InFlight);
         };
         let (message, ticket) = session.send(key, connection);
-        if let Err(failure) = child.send_internal_with_handle(message, copy, ticket) {
+        if let Err(failure) = child.send_internal_with_handle(&message, copy, ticket) {
             let is_full = matches!(failure.error, ipc::Error::Full);
             let refusal = if is_full { Refusal::Full } else { Refusal::Gone };
             let connection = session.take_unsent();
@@ -175,7 +175,7 @@ impl Driver {
     fn send_node_message(&mut self, worker: WorkerId, message: Option<Message>) {
         if let (Some(message), Some(worker_io)) = (message, self.workers.get_mut(worker)) {
             // Fails only when the channel is closed, which arrives as an event.
-            let _ = worker_io.child.send_internal(message);
+            let _ = worker_io.child.send_internal(&message);
         }
     }
 

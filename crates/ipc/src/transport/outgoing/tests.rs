@@ -1,9 +1,9 @@
-//! Failed sends, for every kind of endpoint and every reason: the value comes back with usable
-//! handles, and the buffer in which it was encoded is recycled.
+//! Failed sends, for every kind of endpoint and every reason: the value keeps usable handles, and
+//! the buffer in which it was encoded is recycled. A successful send takes the handles.
 
 use super::*;
 use crate::buffer_pool::FrameBuffer;
-use crate::{Channel, Handle, Link, SendError};
+use crate::{Channel, Handle, Link, SendHandleError};
 use serde::Deserialize;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -46,7 +46,7 @@ const ALL: &[Way] = &[
     Way::Async,
 ];
 
-type Send = Box<dyn FnMut(TestMessage) -> Result<(), SendError<TestMessage>>>;
+type Send = Box<dyn FnMut(&TestMessage) -> Result<(), Error>>;
 
 impl Way {
     /// Opens an endpoint that is used this way; with `closed`, one that accepts no messages any
@@ -127,7 +127,7 @@ impl Reason {
 fn sent_handle() -> Handle<UnixStream> {
     let handle = Handle::new(UnixStream::pair().unwrap().0);
     let (other, _peer) = sys::socket::pair_stream().unwrap();
-    let other = Channel::<&Handle<UnixStream>, ()>::from_fd(other, Options::default()).unwrap();
+    let other = Channel::<Handle<UnixStream>, ()>::from_fd(other, Options::default()).unwrap();
     other.feed(&handle).unwrap();
     assert!(handle.is_sent());
     handle
@@ -164,11 +164,12 @@ fn check(reason: Reason, way: Way) {
         let buffer = seed_buffer();
         let length = if reason == Reason::TooLong { 60_000 } else { 40_000 };
         let is_refused = reason == Reason::NotSerializable;
-        let Err(failed) = send(TestMessage { handles, bytes: vec![7; length], is_refused }) else {
+        let value = TestMessage { handles, bytes: vec![7; length], is_refused };
+        let Err(error) = send(&value) else {
             assert!(matches!(reason, Reason::Full | Reason::Closed), "{reason:?} {way:?}");
+            assert!(value.handles.iter().all(Handle::is_sent), "{reason:?} {way:?}");
             continue;
         };
-        let SendError { value, error } = failed;
         assert!(reason.is_reason_of(&error), "{reason:?} {way:?}: {error:?}");
         assert_eq!(FrameBuffer::take().as_ptr(), buffer, "{reason:?} {way:?}: recycled");
         assert_eq!(value.bytes.len(), length);
@@ -185,7 +186,7 @@ fn check(reason: Reason, way: Way) {
 }
 
 #[test]
-fn a_failed_send_gives_the_handles_back_and_recycles_the_buffer() {
+fn a_failed_send_leaves_the_handles_usable_and_recycles_the_buffer() {
     for reason in [
         Reason::Full,
         Reason::Closed,
@@ -205,7 +206,7 @@ fn after_a_send_that_found_the_peer_gone_the_next_send_fails_too() {
         drop(peer);
         let mut send = way.open(endpoint, Options::default(), true);
         let message = || TestMessage { handles: vec![], bytes: vec![7; 40_000], is_refused: false };
-        let failures: Vec<bool> = (0..6).map(|_| send(message()).is_err()).collect();
+        let failures: Vec<bool> = (0..6).map(|_| send(&message()).is_err()).collect();
         let first = failures.iter().position(|failed| *failed).unwrap();
         assert!(first <= 1 && failures[first..].iter().all(|failed| *failed), "{way:?}");
     }
@@ -226,10 +227,11 @@ fn a_failed_send_to_node_gives_the_descriptor_back_and_recycles_the_buffer() {
         }
         let message = TestMessage { handles: vec![], bytes: vec![7; length], is_refused };
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let SendError { value, error } = link.send_with_handle(message, theirs).unwrap_err();
+        let failed = link.send_with_handle(&message, theirs).unwrap_err();
+        let SendHandleError { handle, error } = failed;
         assert!(reason.is_reason_of(&error), "{reason:?}: {error:?}");
         assert_eq!(FrameBuffer::take().as_ptr(), buffer, "{reason:?}");
-        UnixStream::from(value.1).write_all(b"!").unwrap();
+        UnixStream::from(handle).write_all(b"!").unwrap();
         (&ours).read_exact(&mut [0]).unwrap();
     }
 }
