@@ -53,7 +53,7 @@ struct LoopState {
     lifecycle: Lifecycle,
     subscribers: Subscribers,
     outputs: Vec<OutputPipe>,
-    /// The process has ended; `Exit` is emitted when the channel is read to the end.
+    /// Whether the process has ended; `Exit` is emitted when the channel is read to the end.
     exit_seen: bool,
 }
 
@@ -117,7 +117,7 @@ impl Shared {
         self.link.get()
     }
 
-    /// Adds a subscriber. It gets the events so far and then all further events, on the loop.
+    /// Adds a subscriber, which gets the events so far and then all further events, on the loop.
     pub(crate) fn subscribe(self: &Arc<Self>, subscriber: Subscriber) {
         let mut pending = self.pending();
         pending.subscribed = true;

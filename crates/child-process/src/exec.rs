@@ -95,7 +95,8 @@ struct Collector {
     callback: Arc<Mutex<Option<Callback>>>,
     /// The outputs that had more bytes than one turn may read, to be read on in the next turn.
     unfinished: [bool; 2],
-    /// When to check again for an exit that the pidfd has announced but `waitid` did not show.
+    /// The time of the next check for an exit that the pidfd has announced but `waitid` did not
+    /// show.
     recheck_at: Option<Instant>,
 }
 

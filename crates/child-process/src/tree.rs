@@ -19,7 +19,7 @@ use crate::child::Child;
 use crate::error::Error;
 use crate::process::Signalled;
 
-/// How often the tree is searched for processes that were started meanwhile.
+/// The number of searches of the tree for processes that were started meanwhile.
 const ROUNDS_MAX: usize = 8;
 
 impl Child {

@@ -14,7 +14,7 @@
 //! - The backend is *suspect*: its oldest record was unread for [`STALLED`] while another backend
 //!   was free. The primary then *reclaims* the unread connections and dispatches them to others. A
 //!   suspect gets nothing but a *probe*, a record without a connection, and is in use again as soon
-//!   as its worker has read that.
+//!   as its worker has read the probe.
 //!
 //! Connections that no backend can take wait in the primary, oldest first. While a connection
 //! waits, or no backend is free, the primary does not accept: further clients stay in the kernel's
@@ -73,14 +73,14 @@ pub(crate) struct Scheduler<H> {
     backends: Vec<Backend>,
     /// The index of the backend whose turn is next.
     cursor: usize,
-    /// The index of the backend that needed polling when this was last searched for.
+    /// The index at which the last search for a backend that needs polling ended.
     poll_cursor: usize,
     accepting_slots: AcceptingSlots,
     /// The accepted connections that no backend has taken yet, oldest first.
     waiting: VecDeque<WaitingConnection<H>>,
-    /// The primary accepts from the listening socket.
+    /// Whether the primary accepts from the listening socket.
     accepting: bool,
-    /// New connections are wanted: false once the address is closed.
+    /// Whether new connections are wanted: false once the address is closed.
     is_open: bool,
     /// The time of the next poll of the backends.
     tick_at: Option<Instant>,
@@ -162,7 +162,7 @@ impl<H: ClientAffinity> Scheduler<H> {
     /// without affinity.
     fn patience(&self, time: Duration) -> Duration {
         match self.policy {
-            // The end of an address leaves no time for that.
+            // A closing address has no time for more patience.
             Policy::Sticky if self.is_open => STICKY_PATIENCE,
             Policy::RoundRobin
             | Policy::Shared

@@ -104,7 +104,7 @@ struct World {
     supervisor: Supervisor<usize>,
     options: SupervisorOptions,
     now: Instant,
-    /// Faults may happen now.
+    /// Whether faults may happen now.
     faults: bool,
     /// The share of Node workers.
     node_percent: usize,
@@ -127,7 +127,7 @@ struct World {
     /// The number of connections that a worker may have open for each key.
     open_max: Option<u32>,
     workers: BTreeMap<WorkerId, SimulatedWorker>,
-    /// By connection.
+    /// The place of each connection.
     fates: Vec<Fate>,
     /// The key in whose backlog each connection arrived.
     arrival_keys: Vec<Key>,
@@ -136,7 +136,7 @@ struct World {
     /// The number of times that each connection was sent into a queue.
     sends: Vec<usize>,
     started_at: Instant,
-    /// `Ready` is due.
+    /// Whether `Ready` is due.
     ready_due: bool,
     /// The reload that is not over.
     reload: Option<u32>,
@@ -146,11 +146,11 @@ struct World {
     forking: bool,
     /// The unanswered `DisconnectAll` requests, with the workers that each waits for.
     disconnecting_all: BTreeMap<u32, Vec<WorkerId>>,
-    /// `DisconnectAll` was requested at least once.
+    /// Whether `DisconnectAll` was requested at least once.
     disconnected_all: bool,
     /// The number of times that each event of [`SEEN`] has happened.
     seen: BTreeMap<&'static str, u64>,
-    /// Inputs and outputs are printed.
+    /// Whether inputs and outputs are printed.
     is_replay: bool,
 }
 

@@ -68,11 +68,11 @@ pub(crate) struct Supervisor<H> {
     reload: Option<Reload>,
     /// Pending `DisconnectAll` requests with their workers.
     disconnecting_all: Vec<DisconnectingAll>,
-    /// `Ready` is to be reported when all slots are filled and ready.
+    /// Whether `Ready` is to be reported when all slots are filled and ready.
     ready_due: bool,
-    /// A number of workers was requested: the primary ends with the last worker.
+    /// Whether a number of workers was requested: the primary then ends with the last worker.
     started: bool,
-    /// No worker exists, and none is wanted.
+    /// Whether no worker exists and no slot is wanted.
     idle: bool,
     /// The next deadline of control events, without those of the schedulers.
     control_deadline: Option<Instant>,
@@ -93,9 +93,9 @@ struct WorkerEntry {
     slot: SlotId,
     life: Lifecycle,
     kind: WorkerKind,
-    /// Started by the first start; its early end fails the start.
+    /// Whether the first start started the worker, whose early end then fails the start.
     first: bool,
-    /// Started by `fork`, whose caller gets the error of a failed spawn.
+    /// Whether `fork` started the worker: its caller gets the error of a failed spawn.
     forked: bool,
     /// The counts of queues that are gone.
     counters: WorkerCounters,
@@ -103,13 +103,13 @@ struct WorkerEntry {
 
 #[derive(Debug)]
 struct Slot {
-    /// The slot is to be kept filled.
+    /// Whether the slot is to be kept filled.
     wanted: bool,
     worker: Option<WorkerId>,
     /// The new worker of a reload, which takes over when it is ready.
     successor: Option<WorkerId>,
     restart_at: Option<Instant>,
-    /// End of the time in which the worker may request the addresses of its predecessor.
+    /// The end of the time in which the worker may request the addresses of its predecessor.
     reserved_until: Option<Instant>,
     backoff: Backoff,
     /// The options that only workers of this slot have.

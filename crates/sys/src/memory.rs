@@ -247,7 +247,7 @@ impl Counters {
     fn at(&self, counter: usize) -> &AtomicU64 {
         assert!(counter < Self::COUNT, "a page has {} counters", Self::COUNT);
         let start = self.0.start.expect("a page of counters is not empty").cast::<AtomicU64>();
-        // SAFETY: `counter` was checked against the number of them that the region holds.
+        // SAFETY: `counter` is below `COUNT`, the number of counters that the region has room for.
         let place = unsafe { start.add(counter) };
         // SAFETY: the region is mapped readable and writable as long as `self` lives, a mapping
         // is aligned to a page, its size is sealed, and every process changes it atomically.

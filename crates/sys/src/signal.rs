@@ -175,6 +175,7 @@ impl fmt::Debug for Signal {
 /// Sends `signal` to process `pid`.
 ///
 /// Reaches the right process only while `pid` has not been reaped; prefer
+/// [`PidFd::send_signal`](crate::pidfd::PidFd::send_signal).
 ///
 /// # Errors
 ///

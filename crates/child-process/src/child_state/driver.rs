@@ -1,7 +1,7 @@
 //! The driver of one child on the event loop: its exit, the end of its outputs, its timeout.
 //!
-//! The driver observes; [`Shared`] decides which events follow. It leaves the loop when it has
-//! nothing left to do, and is added again when a late subscriber comes.
+//! The driver observes; [`Shared`] decides which events follow. The driver leaves the loop when it
+//! has nothing left to do, and is added again when a late subscriber comes.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub(crate) struct Driver {
     /// The indexes of the registered outputs.
     watched: Vec<usize>,
     timeout_at: Option<Instant>,
-    /// When to check again for an exit that the pidfd has announced but `waitid` did not show.
+    /// The time of the next check for an exit that the pidfd has announced but `waitid` did not
+    /// show.
     recheck_at: Option<Instant>,
     recheck: Duration,
 }

@@ -28,7 +28,7 @@ pub(crate) enum Target {
     /// `{ fd }`: the socket with this descriptor number in the primary.
     Descriptor {
         number: i32,
-        /// The socket is for datagrams. Otherwise it listens, or can.
+        /// Whether the socket is for datagrams; otherwise it listens, or can be made to listen.
         datagrams: bool,
     },
 }
@@ -63,8 +63,8 @@ impl Query {
         }
     }
 
-    /// Returns whether a later message repeats this request. It names the real port where the
-    /// request named port 0.
+    /// Returns whether a later message repeats this request. The later message names the real port
+    /// where the request named port 0.
     pub(crate) fn is_repeated_by(&self, later: &Self) -> bool {
         let port = self.port.unwrap_or(0) == 0 || self.port == later.port;
         port && self.index == later.index

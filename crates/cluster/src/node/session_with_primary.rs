@@ -92,7 +92,8 @@ pub(crate) struct ListenMessage {
     act: &'static str,
     index: i64,
     data: (),
-    /// Written as `null` when there is none: Node distinguishes that from a missing field.
+    /// The host or path; without one `null` is written, which Node distinguishes from a missing
+    /// field.
     address: Option<String>,
     port: i64,
     address_type: AddressType,
@@ -169,7 +170,7 @@ impl SessionWithPrimary {
         }
     }
 
-    /// Removes a listener. Returns the message that it is closed, unless that was sent before.
+    /// Removes a listener. Returns the message that it is closed, unless the message was sent before.
     pub(crate) fn close(&mut self, key: u32) -> Option<Message> {
         let open = self.open.remove(&key)?;
         self.release_index(&open.requested);

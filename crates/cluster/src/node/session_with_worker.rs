@@ -38,7 +38,7 @@ pub(crate) struct SessionWithWorker<H> {
     in_flight: Vec<SocketInFlight>,
     /// The connections that the worker has not answered, oldest first.
     unanswered: VecDeque<Unanswered<H>>,
-    /// The worker was asked to disconnect, or asked for it.
+    /// Whether the worker was asked to disconnect, or has asked for it.
     is_disconnecting: bool,
 }
 
@@ -65,7 +65,7 @@ struct GrantedSocket {
 struct SocketInFlight {
     ticket: Ticket,
     name: String,
-    /// The `seq` of the request that it answers.
+    /// The `seq` of the request that the message answers.
     request_seq: i64,
 }
 
@@ -88,11 +88,12 @@ pub(crate) enum FromWorker<H> {
         target: Target,
         options: ListenOptions,
     },
-    /// The worker requests to listen at something that is no address. This message refuses that.
+    /// The worker requests to listen at something that is no address. The message is the refusal.
     InvalidRequest(Box<Message>),
     Listening(Key),
     ListenerClosed(Key),
-    /// The worker is about to disconnect. If it waits for an acknowledgement, that is the message.
+    /// The worker is about to disconnect. The message is the acknowledgement, if the worker waits
+    /// for one.
     DisconnectRequested(Option<Box<Message>>),
     /// The worker answered the `nth` connection of this key that it had not answered.
     Answered {
@@ -100,7 +101,7 @@ pub(crate) enum FromWorker<H> {
         nth: usize,
         answer: Answer<H>,
     },
-    /// The worker could not take the socket that it was granted. This message refuses the request.
+    /// The worker could not take the socket that it was granted. The message refuses the request.
     SocketNotTaken {
         key: Key,
         message: Box<Message>,
@@ -134,7 +135,7 @@ impl<H> SessionWithWorker<H> {
             Some("queryServer") => self.listen_requested(message, ipv6),
             Some("listening") => {
                 let query = Query::of(message);
-                // The last one: an older socket with an equal query has been closed.
+                // The newest one is meant: an older socket with an equal query has been closed.
                 let mut newest_first = self.granted.iter().rev();
                 let socket = newest_first.find(|socket| socket.query.is_repeated_by(&query));
                 socket.map_or(FromWorker::Nothing, |socket| FromWorker::Listening(socket.key))
@@ -147,7 +148,7 @@ impl<H> SessionWithWorker<H> {
                 })
             }
             Some("exitedAfterDisconnect") => self.disconnect_requested(message.seq),
-            // The first versions of Node sent this, and waited for no acknowledgement.
+            // The first versions of Node sent this command, and waited for no acknowledgement.
             Some("suicide") => self.disconnect_requested(None),
             _ => FromWorker::Nothing,
         }
@@ -170,7 +171,8 @@ impl<H> SessionWithWorker<H> {
 
     fn disconnect_requested(&mut self, seq: Option<i64>) -> FromWorker<H> {
         if std::mem::replace(&mut self.is_disconnecting, true) {
-            // The request to disconnect is on its way, and serves as the acknowledgement.
+            // The primary's request to disconnect is on its way, and serves as the acknowledgement:
+            // a Node process that gets both fails.
             return FromWorker::DisconnectRequested(None);
         }
         let acknowledgement = seq.map(|seq| Box::new(Message::answer(seq, self.next_seq())));

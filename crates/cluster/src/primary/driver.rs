@@ -43,7 +43,7 @@ const JOBS_PER_TURN: usize = 256;
 /// The most workers whose failure to listen or to start is recorded.
 const FAILURES_MAX: usize = 64;
 
-/// The number of a listening socket: its address, and its position among the sockets of that.
+/// The number of a listening socket: its key, and its position among the sockets of that key.
 type SocketId = (Key, u32);
 
 /// A descriptor that the loop watches, by its token.
@@ -63,7 +63,7 @@ pub(crate) struct Driver {
     jobs: Receiver<Job>,
     spawner: Spawner,
     workers: Workers,
-    /// The workers that may be over, with nothing left of them.
+    /// The workers that have ended and may have nothing left to handle.
     maybe_done: Vec<WorkerId>,
     listen_sockets: BTreeMap<SocketId, ListenSocket>,
     /// The owners of the sockets, for each address that has one socket for each slot.
@@ -143,7 +143,7 @@ impl Driver {
                 self.perform(output, turn);
             }
             self.outputs = outputs;
-            // After the outputs: those that follow a worker's end may need its data.
+            // After the outputs: the outputs that follow a worker's end may need its data.
             for worker in std::mem::take(&mut self.maybe_done) {
                 self.release(worker, turn);
             }
@@ -307,7 +307,7 @@ impl Driver {
         exit_requested: bool,
         turn: &mut Turn<'_>,
     ) {
-        // A failure of a worker that came to listen after all was not fatal.
+        // A failure of a worker that listens after all was not fatal.
         if matches!(notice, Notice::Listening(_)) {
             self.failures.remove(&worker);
         }
@@ -434,7 +434,7 @@ fn belongs(watched: WatchedFd, worker: WorkerId) -> bool {
     }
 }
 
-/// Returns the input that a message of a worker is.
+/// Converts a message of a worker to an input of the supervisor.
 fn input_of(worker: WorkerId, message: ToPrimary) -> Input<Connection> {
     match message {
         ToPrimary::Online => Input::Online { worker },

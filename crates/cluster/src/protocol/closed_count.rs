@@ -1,9 +1,9 @@
 //! The shared count of a worker's closed connections.
 //!
 //! The worker counts its closed connections in a page of memory that the primary maps too. The
-//! primary knows how many connections it sent, so the difference is the number that are open or
-//! in the queue. A connection costs no message and no system call. Only at a connection limit does
-//! the primary ask for a message, at the next closed connection.
+//! primary knows how many connections it sent, so the difference is the number of connections that
+//! are open or in the queue. A connection costs no message and no system call. Only at a connection
+//! limit does the primary ask for a message, at the next closed connection.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

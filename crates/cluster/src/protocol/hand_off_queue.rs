@@ -18,7 +18,7 @@ use sys::scm::{self, RecvFlags};
 
 use crate::protocol::record::{RECORD_BYTES, Record};
 
-/// The number of descriptors below the limit from which on a worker peeks at a record first.
+/// The number of spare descriptors below which a worker peeks at a record before it reads it.
 const DESCRIPTORS_SPARE: u64 = 64;
 
 /// An accepted connection on its way to a worker.
@@ -150,8 +150,8 @@ impl QueueReader {
 }
 
 impl Drop for QueueReader {
-    /// Shuts the queue down, so that it takes no more records. The primary holds it open, and may
-    /// not receive the message that the listener is closed. It reclaims what is unread.
+    /// Shuts the queue down, so that it takes no more records: the primary holds it open, and may
+    /// not receive the message that the listener is closed. The primary reclaims the unread records.
     fn drop(&mut self) {
         // Fails only if the primary is gone.
         let _ = sys::socket::shutdown_read(self.read.as_fd());

@@ -1,13 +1,13 @@
 //! Workers that accept by themselves, each from its slot's own socket (`Policy::ReusePort`).
 //!
-//! There the kernel balances the load, and connections do not pass through the primary. The primary
-//! accepts on behalf of each slot whose worker does not accept: not yet, no longer, or not at
-//! present. These connections are dispatched in rotation into the hand-off queues, which such
-//! workers have as well.
+//! Under this policy the kernel balances the load, and connections do not pass through the primary.
+//! The primary accepts on behalf of each slot whose worker does not accept: not yet, no longer, or
+//! not at present. The scheduler dispatches these connections in rotation into the hand-off queues,
+//! which workers with an own socket have as well.
 //!
-//! As long as a worker accepts, the primary does not learn of that. When connections have waited in
-//! its socket for long, the scheduler sends a probe into its queue; a worker that leaves that unread
-//! becomes suspect like any other.
+//! The primary does not see the connections that a worker accepts by itself. When connections have
+//! waited in the worker's socket for long, the scheduler therefore sends a probe into the worker's
+//! queue. A worker that leaves the probe unread becomes suspect like any other.
 //!
 //! Pure.
 
@@ -24,7 +24,7 @@ use super::backend::{Backend, BackendState};
 #[derive(Debug, Default)]
 pub(super) struct AcceptingSlots {
     slots: BTreeSet<SlotId>,
-    /// A backend of such a worker was removed since.
+    /// Whether a backend of such a worker was removed since the last report.
     pub(super) backend_removed: bool,
 }
 
@@ -54,7 +54,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         }
     }
 
-    /// Begins or stops accepting on behalf of each slot for which that has changed.
+    /// Begins or stops to accept on behalf of each slot whose worker has stopped or begun to accept.
     pub(super) fn update_accept_on_behalf(&mut self, out: &mut Vec<Output<H>>) {
         if self.policy != Policy::ReusePort {
             return;

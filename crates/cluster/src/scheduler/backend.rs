@@ -23,24 +23,24 @@ pub(super) struct Backend {
     pub(super) records: VecDeque<SentRecord>,
     /// The length of `records` when the queue was last polled, while the answer is due.
     pub(super) polled_depth: Option<usize>,
-    /// The kernel refused a record for want of room, or a Node worker is in its back-off.
+    /// Whether the kernel refused a record for want of room, or a Node worker is in its back-off.
     pub(super) is_full: bool,
-    /// The oldest record was unread for `slow_after` when the queue was last polled.
+    /// Whether the oldest record was unread for `slow_after` when the queue was last polled.
     pub(super) is_slow: bool,
     pub(super) slow_after: Duration,
     /// The time of the last poll that was made because the backend was about to be skipped; cleared
     /// by the next dispatch.
     pub(super) refreshed_at: Option<Instant>,
-    /// The worker has read nothing since this time, at which its oldest record had been unread for
-    /// [`SLOW`].
+    /// The time at which the oldest record had been unread for [`SLOW`], if the worker has read
+    /// nothing since.
     pub(super) stalled_since: Option<Instant>,
-    /// The primary does not read the Node worker's channel at present.
+    /// Whether the primary has paused the reading of the Node worker's channel.
     pub(super) is_paused: bool,
-    /// A Node worker took nothing: the end of its current back-off, and the length of that.
+    /// The end and the length of the current back-off, for a Node worker that took nothing.
     pub(super) backoff: Option<(Instant, Duration)>,
     /// The counter of the connections that the worker has closed.
     pub(super) closed_counter: Option<Arc<dyn ClosedCounter>>,
-    /// The worker also accepts, from its slot's own socket.
+    /// Whether the worker also accepts, from its slot's own socket.
     pub(super) has_own_socket: bool,
     /// Whether the worker accepted from its own socket when that was last determined.
     pub(super) was_accepting: bool,
@@ -60,7 +60,7 @@ pub(super) enum BackendState {
     /// The answer to `Reclaim` is due.
     Reclaiming(AfterReclaim),
     /// The queue was reclaimed after this many retries, and the answer to `PollDepth` is due, which
-    /// shows whether anything is left. That is so when this process is out of descriptors.
+    /// shows whether anything is left, as happens when this process is out of descriptors.
     Verifying(u32),
     /// Something was left; the number counts the retries.
     RetryingReclaim(u32),
@@ -94,7 +94,7 @@ pub(super) struct SentRecord {
 pub(super) struct ConnectionTag {
     /// The position of the connection in the order of `accept`: its age.
     pub(super) number: u64,
-    /// The connection has been reclaimed at least once.
+    /// Whether the connection has been reclaimed at least once.
     pub(super) was_reclaimed: bool,
 }
 
@@ -128,7 +128,7 @@ impl Backend {
         }
     }
 
-    /// Adds a dispatched connection. A poll from before does not count any more.
+    /// Adds a dispatched connection. An earlier poll is not valid any more.
     pub(super) fn push(&mut self, sent: SentRecord) {
         self.records.push_back(sent);
         self.refreshed_at = None;
@@ -151,8 +151,8 @@ impl Backend {
 
     /// Removes a record that the kernel refused. Returns the tag of its connection.
     pub(super) fn remove_refused(&mut self) -> Option<ConnectionTag> {
-        // The record is among those that were sent last. Refusals arrive in the order of the
-        // sends, so removing the oldest of those keeps the tags with their connections.
+        // The record is among the last ones, which have one `sent_at`. Refusals arrive in the order
+        // of the sends, so the removal of the oldest of these keeps the tags with their connections.
         let last = self.records.back()?.sent_at;
         let at = self.records.iter().position(|sent| sent.sent_at == last)?;
         let sent = self.records.remove(at)?;

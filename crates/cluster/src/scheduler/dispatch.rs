@@ -129,8 +129,8 @@ impl<H: ClientAffinity> Scheduler<H> {
     /// Begins or stops accepting: the primary accepts while nothing waits and a backend is free.
     pub(super) fn update_accepting(&mut self, out: &mut Vec<Output<H>>) {
         self.update_accept_on_behalf(out);
-        // `await_closed` comes last: it asks workers for reports, which is wanted only when no backend
-        // is free.
+        // `await_closed` comes last: it asks workers for reports, which are wanted only when no
+        // backend is free.
         let wanted = self.is_open && self.waiting.is_empty();
         let on = wanted && (self.next_in_rotation().is_some() || self.await_closed());
         if on != self.accepting {

@@ -38,6 +38,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         let Ok(at) = self.find(worker) else { return };
         match self.backends[at].state {
             BackendState::Granted => self.remove(at, out),
+            // Connections on a Node worker's channel cannot be read back.
             BackendState::Open if self.backends[at].kind == WorkerKind::Node => {
                 self.drain(at, out);
             }
@@ -62,6 +63,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         self.is_open = false;
         self.accepting = false;
         self.backends.iter_mut().for_each(|backend| backend.slow_after = SLOW);
+        // Backwards, because a removal moves the backends behind it.
         for at in (0..self.backends.len()).rev() {
             if self.backends[at].state == BackendState::Granted {
                 self.remove(at, out);
@@ -71,6 +73,7 @@ impl<H: ClientAffinity> Scheduler<H> {
 
     /// Drains all backends: the workers read what lies in their queues.
     pub(crate) fn drain_all(&mut self, out: &mut Vec<Output<H>>) {
+        // Backwards, because a removal moves the backends behind it.
         for at in (0..self.backends.len()).rev() {
             match self.backends[at].state {
                 BackendState::Granted => self.remove(at, out),

@@ -10,9 +10,9 @@
 //! such a worker only gets nothing new.
 //!
 //! A worker that declined does not report when it would take connections again. The scheduler
-//! therefore retries it with back-off: after a tick at first, then after ever longer pauses up to [`BACKOFF_MAX`], each
-//! time with one connection. Workers that are all at their limit do not pass a connection back and
-//! forth, and a worker that ran out of descriptors once is used again.
+//! therefore retries it with back-off: after a tick at first, then after ever longer pauses up to
+//! [`BACKOFF_MAX`], each time with one connection. Workers that are all at their limit do not pass
+//! a connection back and forth, and a worker that ran out of descriptors once is used again.
 //!
 //! Pure.
 
@@ -72,7 +72,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         self.close_excess(out);
     }
 
-    /// Takes the end of a worker's channel: what the worker has not answered it never will.
+    /// Takes the end of a worker's channel, after which no answer to a connection can arrive.
     pub(crate) fn channel_closed(&mut self, worker: WorkerId, out: &mut Vec<Output<H>>) {
         let Ok(at) = self.find(worker) else { return };
         if self.backends[at].kind == WorkerKind::Native {
@@ -146,7 +146,7 @@ impl<H: ClientAffinity> Scheduler<H> {
 impl Backend {
     fn begin_backoff(&mut self, now: Instant) {
         let backoff = match self.backoff {
-            // The answer to another connection of the same batch began it.
+            // The answer to another connection of the same batch has begun the back-off.
             Some((until, _)) if now < until => return,
             Some((_, backoff)) => (backoff * 2).min(BACKOFF_MAX),
             None => TICK,

@@ -1,8 +1,8 @@
 //! The choice of a backend for one connection, by the policy.
 //!
-//! The rules are round robin, which is here, the least load, and the affinity of clients. All of
-//! them skip backends at their connection limit, and refresh what they know of the backends that
-//! they are about to skip.
+//! The rules are round robin, which is here, the least load, and the affinity of clients. All rules
+//! skip backends at their connection limit, and poll a backend again before they skip it for being
+//! slow.
 //!
 //! Pure.
 

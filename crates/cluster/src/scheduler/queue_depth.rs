@@ -28,7 +28,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         out: &mut Vec<Output<H>>,
     ) -> WorkerHealth {
         let Ok(at) = self.find(worker) else {
-            // A waiting connection may have been held for this answer.
+            // A connection may have waited for this answer.
             self.dispatch_waiting(now, out);
             return WorkerHealth::Responsive;
         };

@@ -16,7 +16,8 @@ use super::dispatch::WaitingConnection;
 
 /// The pause before a queue that could not be read to its end is reclaimed again.
 pub(super) const RECLAIM_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The number of such attempts. Then the rest of the queue is closed with it.
+/// The largest number of reclaims of one queue. After the last one the rest is closed with the
+/// queue.
 pub(super) const RECLAIM_RETRIES_MAX: u32 = 100;
 
 impl<H: ClientAffinity> Scheduler<H> {
@@ -54,7 +55,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         }
         let mut tags = tags.into_iter();
         for connection in connections {
-            // A connection without a tag is older than all that have one.
+            // A connection without a tag is older than every connection with a tag.
             let number = tags.next().map_or(0, |tag| tag.number);
             let tag = ConnectionTag { number, was_reclaimed: true };
             self.requeue(WaitingConnection { connection, tag });

@@ -4,14 +4,17 @@ use super::*;
 
 impl World {
     pub(super) fn check_start_failed(&mut self) {
-        assert!(!self.ready && !self.start_failed, "fails once, at the start");
+        assert!(
+            !self.ready && !self.start_failed,
+            "a start fails once, before the cluster is ready"
+        );
         self.start_failed = true;
         self.mark("start failed");
         self.stopping = true;
     }
 
     pub(super) fn check_ready(&mut self) {
-        assert!(std::mem::take(&mut self.ready_due), "reported once");
+        assert!(std::mem::take(&mut self.ready_due), "readiness is reported once");
         self.ready = true;
     }
 
@@ -73,11 +76,11 @@ impl World {
             Err(ReloadFailure::Closed) => assert!(self.stopping || self.disconnected_all),
             Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
         }
-        assert!(under_way || self.stopping, "answered once");
+        assert!(under_way || self.stopping, "a reload is answered once");
     }
 
     pub(super) fn check_forked(&mut self, worker: Option<WorkerId>) {
-        assert!(!self.forking || worker.is_none(), "spawned before it is reported");
+        assert!(!self.forking || worker.is_none(), "a worker is spawned before it is reported");
         assert!(worker.is_some() || self.stopping, "a slot is free");
         self.forking = false;
         self.ready_due = true;
@@ -92,9 +95,9 @@ impl World {
         self.ready = false;
     }
 
-    /// Checks that the workers of this `DisconnectAll` are gone, and all they listened on.
+    /// Checks that the workers of this `DisconnectAll` are gone, and all addresses that they held.
     pub(super) fn check_all_gone(&mut self, number: u32) {
-        let ids = self.disconnecting_all.remove(&number).expect("reported once");
+        let ids = self.disconnecting_all.remove(&number).expect("a disconnect is answered once");
         assert!(ids.iter().all(|id| self.workers[id].history.exited), "all have exited");
         // A worker that is still wanted may use the sockets again.
         let exited = self.workers.values().all(|worker| worker.history.exited);
@@ -103,7 +106,7 @@ impl World {
         }
     }
 
-    /// Checks that nothing is sent to a worker that does not listen yet, or does not any more.
+    /// Checks that nothing is sent to a worker that does not listen yet, or no longer.
     pub(super) fn check_may_send(&self, id: WorkerId, key: Key) {
         let history = &self.workers[&id].history;
         assert!(history.listening.contains(&key), "{id} listens on {key}");
@@ -129,7 +132,8 @@ impl World {
         let unread = (self.now - self.started_at).as_millis() as usize / 100;
         // A Node worker can decline after each back-off, of which the first ones are shorter.
         let backoffs = if self.node_percent > 0 { self.workers.len() * (4 + unread) } else { 0 };
-        assert!(sends <= 2 + self.workers.len() + unread + backoffs, "{connection} is passed on");
+        let sends_max = 2 + self.workers.len() + unread + backoffs;
+        assert!(sends <= sends_max, "{connection} was sent {sends} times");
     }
 
     /// Checks that a shutdown closes no connection that a worker could still take in time.
@@ -148,7 +152,7 @@ impl World {
             open && alive && history.listening.contains(&key)
         };
         let able = self.workers.iter().find(serves).map(|(id, _)| id);
-        assert_eq!(able, None, "it could take {connection} of {key}");
+        assert_eq!(able, None, "this worker could take {connection} of {key}");
     }
 
     /// Checks that the counters of all workers add up, as long as none is forgotten.

@@ -36,7 +36,7 @@ impl World {
         self.check();
     }
 
-    /// Records in ledger and histories what an input says.
+    /// Records an input in the ledger and in the histories of the workers.
     fn record_input(&mut self, input: &Input<usize>) {
         let mut hold = |connection: &usize| {
             assert_eq!(self.fates[*connection], Fate::InInput);
@@ -128,7 +128,7 @@ impl World {
             Output::Grant { worker, request, result } => self.grant(worker, request, result),
             Output::Accept { key, on } => {
                 let bound = self.bound.get_mut(&key).expect("accepts from a bound address");
-                assert_ne!(bound.on, on, "switched once");
+                assert_ne!(bound.on, on, "each output changes whether the primary accepts");
                 assert!(self.options.policy != Policy::Shared && !bound.datagram);
                 bound.on = on;
                 if !on {
@@ -176,7 +176,7 @@ impl World {
             Output::Idle => self.check_idle(),
             Output::AllGone { number } => self.check_all_gone(number),
             Output::Finished => {
-                assert!(!self.finished, "finished once");
+                assert!(!self.finished, "a primary finishes once");
                 assert!(self.workers.values().all(|worker| worker.history.exited));
                 self.finished = true;
             }

@@ -5,17 +5,18 @@ use super::*;
 /// An address that the driver has bound, with all its sockets.
 #[derive(Debug)]
 pub(super) struct BoundAddress {
-    /// The driver accepts.
+    /// Whether the driver accepts.
     pub(super) on: bool,
-    /// The workers share the socket, and nothing is accepted.
+    /// Whether the socket is for datagrams: the workers share it, and nothing is accepted.
     pub(super) datagram: bool,
     pub(super) address: Address,
-    /// The driver accepts all that the backlog holds, wanted or not, and then closes the socket.
+    /// Whether the driver accepts all that the backlog holds, wanted or not, and then closes the
+    /// socket.
     pub(super) closing: bool,
     pub(super) backlog: VecDeque<usize>,
-    /// Each slot has a socket of its own.
+    /// Whether each slot has a socket of its own.
     pub(super) is_reuse_port: bool,
-    /// The socket that belongs to no slot listens.
+    /// Whether the socket that belongs to no slot listens.
     pub(super) listens: bool,
     pub(super) slot_sockets: BTreeMap<SlotId, SlotSocket>,
 }
@@ -23,7 +24,7 @@ pub(super) struct BoundAddress {
 /// A slot's own socket.
 #[derive(Debug)]
 pub(super) struct SlotSocket {
-    /// The driver accepts from this socket.
+    /// Whether the driver accepts from this socket.
     pub(super) is_accepted_on_behalf: bool,
     pub(super) backlog: VecDeque<usize>,
 }
@@ -135,7 +136,7 @@ impl World {
 
     pub(super) fn unbind(&mut self, key: Key, drain: bool) {
         let bound = self.bound.get_mut(&key).expect("closes a bound address");
-        assert!(!bound.closing, "closed once");
+        assert!(!bound.closing, "an address is closed once");
         self.shutdown.closed_at.insert(key, self.now);
         if drain {
             bound.closing = true;
@@ -175,7 +176,7 @@ impl World {
         // The address may be closed already.
         let bound = self.bound.get_mut(&key);
         if let Some(socket) = bound.and_then(|bound| bound.slot_sockets.get_mut(&slot)) {
-            assert_ne!(socket.is_accepted_on_behalf, on, "switched once");
+            assert_ne!(socket.is_accepted_on_behalf, on, "each output changes who accepts");
             socket.is_accepted_on_behalf = on;
         }
     }

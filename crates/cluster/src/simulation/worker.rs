@@ -5,17 +5,17 @@ use super::*;
 /// A worker and its process.
 #[derive(Debug, Default)]
 pub(super) struct SimulatedWorker {
-    /// `Fork` made the worker: its slot goes when it cannot be started.
+    /// Whether `Fork` made the worker: its slot is given up when the worker cannot be started.
     pub(super) forked: bool,
     pub(super) slot: SlotId,
     pub(super) node: bool,
-    /// A Node worker that declines every connection.
+    /// Whether the worker is a Node worker that declines every connection.
     pub(super) full: bool,
     pub(super) running: bool,
     pub(super) frozen: bool,
-    /// The worker does not exit on a disconnect message.
+    /// Whether the worker stays when it gets a disconnect message.
     pub(super) ignores_disconnect: bool,
-    /// The worker does not exit on `SIGTERM`.
+    /// Whether the worker ignores `SIGTERM`.
     pub(super) ignores_sigterm: bool,
     pub(super) got_sigterm: bool,
     pub(super) got_disconnect: bool,
@@ -49,7 +49,7 @@ pub(super) struct WorkerHistory {
     pub(super) disconnects: u32,
     pub(super) exits: u32,
     pub(super) send_disconnects: u32,
-    /// The worker was requested to exit.
+    /// Whether the worker was requested to exit.
     pub(super) finishing: bool,
     pub(super) killed: bool,
 }
@@ -305,7 +305,7 @@ impl World {
             let (key, errno) = (*key, sys::errno::EMFILE);
             return self.answers.push_back(Input::GrantFailed { worker: id, request, key, errno });
         }
-        assert!(worker.pending_requests.remove(&request), "answered once");
+        assert!(worker.pending_requests.remove(&request), "a listen request is answered once");
         let Ok(Grant { key, access, counts_closed, .. }) = result else {
             // Most programs exit when they cannot listen.
             if goes_on || worker.got_disconnect {

@@ -133,7 +133,7 @@ impl World {
         self.run_until_idle();
         assert!(self.finished, "the shutdown ended");
         let times = self.options.disconnect + self.options.term + 3000 * MS;
-        assert!(jumps || self.now - begun <= times, "it took {:?}", self.now - begun);
+        assert!(jumps || self.now - begun <= times, "the shutdown took {:?}", self.now - begun);
         assert_eq!(self.supervisor.deadline(), None);
         assert!(
             self.bound.is_empty() && self.queues.is_empty(),

@@ -113,7 +113,7 @@ impl AddressTable {
         };
         if entry.is_held_by(worker) && !(listen_request.again && address.is_datagram()) {
             if indexed {
-                // The worker holds this key by its port number, so port 0 means the next key.
+                // The worker holds this key under its port number, so port 0 means the next key.
                 self.index_back(worker, address);
                 return self.request_address(worker, slot, request, listen_request);
             }

@@ -161,7 +161,8 @@ impl Lifecycle {
             &[A::Release, A::Emit(N::Exit), A::Vacate, A::Forget]
         };
         match (self.stage, event) {
-            // The channel closed before the process was seen to run: it is on its own, as below.
+            // The channel closed before this event: the worker is disconnected, as in the rows for
+            // a worker that runs.
             (S::Starting(I::Run), E::Spawned) if !self.connected => (S::Disconnected, fork),
             (S::Starting(I::Run), E::Spawned) => (S::Started, fork),
             (S::Starting(I::Finish), E::Spawned) => (S::Draining, fork),
@@ -170,7 +171,7 @@ impl Lifecycle {
             (S::Starting(I::Run), E::Finish) => (S::Starting(I::Finish), &[]),
             (S::Starting(_), E::Kill) => (S::Starting(I::Kill), &[]),
             (S::Starting(I::Run), E::Online | E::Listening) if !self.connected => (same, &[]),
-            // These overtook `Spawned`, and show that the process runs.
+            // Messages that overtook `Spawned` show that the process runs.
             (S::Starting(I::Run) | S::Started, E::Online) => (S::Online, online),
             (S::Starting(I::Run) | S::Started | S::Online, E::Listening) => (S::Listening, &[]),
             (S::Starting(_) | S::Draining | S::Terminated | S::Killed, E::ChannelClosed) => {
@@ -262,7 +263,7 @@ impl Lifecycle {
         }
     }
 
-    /// The longest time that the current stage may last.
+    /// Returns the longest time that the current stage may last.
     fn timeout(&self, times: &Times) -> Option<Duration> {
         match self.stage {
             Stage::Online => times.ready_after.filter(|_| !self.ready),
@@ -315,7 +316,7 @@ impl Lifecycle {
         }
     }
 
-    /// The time since the worker began to listen.
+    /// Returns the time since the worker began to listen.
     pub(crate) fn listened(&self, now: Instant) -> Duration {
         self.listening_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }

@@ -1,6 +1,6 @@
 //! Listen requests of workers: from the request to the grant, and back to the closed listener.
 //!
-//! Here also end connections that come back out of queues whose scheduler is gone.
+//! Connections that come back out of queues whose scheduler is gone are closed here, too.
 //!
 //! Pure.
 
@@ -92,7 +92,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             }
         }
         if failure.is_some() {
-            // The scheduler was never used, because nothing was accepted.
+            // Nothing was accepted, so the scheduler holds no connection and no count.
             self.schedulers.remove(&key);
         }
     }

@@ -304,6 +304,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             .slots
             .iter()
             .flat_map(|slot_entry| slot_entry.restart_at.or(slot_entry.reserved_until));
+        // A time that has passed has had its effect: as a deadline it would be due in every turn.
         let ends =
             self.closing.values().filter_map(|closing| closing.forced_at.filter(|at| *at > now));
         lives.chain(restarts).chain(ends).chain(self.reload_deadline()).min()

@@ -64,13 +64,13 @@ impl<H: ClientAffinity> Supervisor<H> {
         let vacant = |slot_entry: &Slot| {
             !slot_entry.wanted && slot_entry.worker.is_none() && slot_entry.successor.is_none()
         };
-        // Behind the last slot, so that the new one is the youngest; a gap when there is no room.
+        // Behind the last slot, so that the new slot is the youngest; without room there, in a gap.
         let last =
             self.slots.iter().rposition(|slot_entry| !vacant(slot_entry)).map_or(0, |at| at + 1);
         let between = || self.slots.iter().position(vacant);
         let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
         let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
-            // The request reset `ready` in the handles, so it is to be reported again.
+            // The request has reset `ready` in the handles, so `Ready` is to be reported again.
             self.ready_due = true;
             return out.push(Output::Forked { number, worker: None });
         };
@@ -162,7 +162,7 @@ impl<H: ClientAffinity> Supervisor<H> {
                 Action::Terminate => out.push(Output::Signal { worker, hard: false }),
                 Action::Kill => out.push(Output::Signal { worker, hard: true }),
                 Action::Forget => {
-                    // Its channel may not have closed, when the limit for that has passed.
+                    // The channel may still be open, if the time limit for its end has passed.
                     self.channel_closed(worker, out);
                     self.workers.remove(&worker);
                 }
@@ -193,7 +193,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.postponed_grants.retain(|(waiter, ..)| *waiter != worker);
         let slot_entry = self.slot_mut(slot);
         if slot_entry.worker != Some(worker) {
-            // Another worker has the slot: this one was its successor, or its predecessor.
+            // Another worker has the slot: the worker that ended was its successor or predecessor.
             slot_entry.successor.take_if(|successor| *successor == worker);
             return self.addresses.worker_ended(worker, None);
         }
@@ -214,7 +214,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             Restart::OnCrash => cause != Cause::Exited(ExitKind::Code(0)),
             Restart::Never => false,
         };
-        // A requested exit frees the slot. A slot that is wanted was requested again since.
+        // A requested exit frees the slot: a slot that is wanted now was requested again since.
         let replaced =
             self.mode == Mode::Running && self.slot_mut(slot).wanted && (wanted_exit || allowed);
         self.addresses.worker_ended(worker, replaced.then_some(slot));

@@ -42,12 +42,13 @@ impl Deadlines {
         self.orphaned.get_or_init(Instant::now);
     }
 
-    /// The time from which a drain no longer waits for queues that the program does not read.
+    /// Returns the time from which a drain no longer waits for queues that the program does not
+    /// read.
     pub(super) fn drain_read(&self) -> Option<Instant> {
         self.drain_begun.get()?.checked_add(Duration::from_millis(DRAIN_READ_MS_MAX))
     }
 
-    /// The time at which an orphan exits.
+    /// Returns the time at which an orphan exits.
     pub(super) fn orphan_exit(&self) -> Option<Instant> {
         let ms = self.orphan_drain_ms.load(Ordering::Relaxed);
         self.orphaned.get()?.checked_add(Duration::from_millis(ms))

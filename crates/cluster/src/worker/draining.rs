@@ -106,7 +106,7 @@ impl Drain {
         self.lock().reached
     }
 
-    /// A descriptor that becomes readable when the drain begins.
+    /// Returns a descriptor that becomes readable when the drain begins.
     pub(crate) fn begun(&self) -> BorrowedFd<'_> {
         self.begun.as_fd()
     }

@@ -6,9 +6,9 @@
 //! go to another worker. The descriptor is readable when [`NodeQueue::accept`] has a result.
 //!
 //! A connection over the listener's limit is held for [`OVER_LIMIT_HOLD`]. If another connection
-//! closes in that time it is admitted, otherwise the worker declines it, for another worker to
-//! take. An immediate answer would make the connection go round as fast as Node's primary can send
-//! when all workers are at their limit.
+//! closes in that time, the held connection is admitted; otherwise the worker declines it, for
+//! another worker to take. An immediate answer would make the connection go round as fast as Node's
+//! primary can send when all workers are at their limit.
 
 use std::collections::VecDeque;
 use std::io;
@@ -98,7 +98,7 @@ impl NodeQueue {
         state.over_limit.drain(..count).map(|(_, number, _)| number).collect()
     }
 
-    /// Refuses further connections. All that have arrived can be accepted, over the limit, too.
+    /// Refuses further connections. Those that have arrived can be accepted, over the limit, too.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
         if !std::mem::replace(&mut state.finished, true) {
@@ -114,7 +114,7 @@ impl NodeQueue {
         std::mem::take(&mut self.lock().waiting).into_iter().map(|(number, _)| number).collect()
     }
 
-    /// The time at which the first held connection is due.
+    /// Returns the time at which the first held connection is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.lock().over_limit.front().map(|(due, ..)| *due)
     }

@@ -1,8 +1,8 @@
 //! The session of a worker with a primary that is a Node program.
 //!
-//! The runtime's messages are translated to Node's protocol here, and the primary's messages are
-//! read. As its policy demands, the primary sends connections on the channel, which arrive in one
-//! [`NodeQueue`] for each listener, or the listening socket itself.
+//! This file translates the runtime's messages to Node's protocol, and handles the messages of the
+//! primary. As its policy demands, the primary sends connections on the channel, which arrive in
+//! one [`NodeQueue`] for each listener, or the listening socket itself.
 
 use std::collections::HashMap;
 use std::io;
@@ -112,6 +112,7 @@ impl Runtime {
             }
             FromPrimary::Disconnect => {
                 self.set_exited_after_disconnect();
+                // `finish_queues` takes the same lock.
                 drop(state);
                 node_primary.finish_queues();
                 self.begin_drain();
@@ -143,9 +144,9 @@ impl Runtime {
         self.decline(&mut state, overdue);
     }
 
-    /// Closes a listener at the primary, then declines the connections that nobody accepted.
+    /// Closes a listener at the primary, then declines the connections that were not accepted.
     ///
-    /// In this order: the primary could otherwise send a declined connection here again.
+    /// The order matters: otherwise the primary could send a declined connection here again.
     fn close_node_listener(&self, state: &mut SessionState, key: u32) {
         if let Some(close) = state.session.close(key) {
             self.send_node_message(close);
@@ -211,7 +212,7 @@ impl NodePrimary {
         self.lock().node_queues.values().for_each(|node_queue| node_queue.finish());
     }
 
-    /// The time at which the next connection over a limit is declined.
+    /// Returns the time at which the next connection over a limit is declined.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.lock().node_queues.values().filter_map(|queue| queue.next_deadline()).min()
     }

@@ -60,7 +60,7 @@ pub(super) fn open_listener<S: Stream>(
             Listener::local(registration, socket, options)?
         }
     };
-    // Only when the listener is complete: from then on the primary dispatches connections.
+    // Registered only now that the listener is complete: the primary dispatches from here on.
     listener.registration().register();
     Ok(listener)
 }

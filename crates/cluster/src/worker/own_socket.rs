@@ -52,9 +52,10 @@ impl OwnSocket {
     pub(crate) fn accept(&self) -> Result<Option<Connection>, Error> {
         let (socket, queue) = (self.socket.as_fd(), self.queue.as_fd());
         let wanted = [(queue, Interest::READABLE), (socket, Interest::READABLE)];
-        // One poll for both: a failed accept on an empty socket costs far more than a poll.
+        // A single poll asks for both: a failed accept on an empty socket costs far more than a poll.
         let ready = poll::wait(&wanted, Some(Duration::ZERO));
         let ready = ready.map_err(|source| Error::Os("poll", source))?;
+        // A socket that was shut down polls as ready for ever.
         let (queue, socket) =
             (ready[0].any(), ready[1].any() && !self.socket_ended.load(Ordering::Relaxed));
         let socket_first = socket && self.socket_first.swap(false, Ordering::Relaxed);
@@ -82,8 +83,10 @@ impl OwnSocket {
     /// Accepts from the socket after the queue has ended.
     ///
     /// While the primary lives it accepts the socket's connections, and the listener is closed. If
-    /// the primary is gone, no other process would.
+    /// the primary is gone, no other process accepts them.
     fn accept_after_queue(&self) -> Result<Option<Connection>, Error> {
+        // A primary that ends the queue shuts its end down, which is no hang-up. Only the close of
+        // that end is one: the primary has dropped the queue, or is gone.
         let hung_up = poll::wait(&[(self.queue.as_fd(), Interest::HANGUP)], Some(Duration::ZERO));
         if !hung_up.is_ok_and(|ready| ready[0].any()) {
             return Err(Error::Closed);
@@ -107,7 +110,7 @@ impl OwnSocket {
             };
             match error.raw_os_error() {
                 Some(errno::EAGAIN) => return Ok(None),
-                // The answer of `accept4(2)` on a socket that was shut down.
+                // `accept4(2)` returns this error on a socket that was shut down.
                 Some(errno::EINVAL) => {
                     self.socket_ended.store(true, Ordering::Relaxed);
                     // Fails if another thread has removed the socket before.

@@ -40,7 +40,7 @@ pub(crate) struct Endpoint {
     pub(crate) options: Options,
     sending: Mutex<Sending>,
     receiving: Mutex<Receiving>,
-    /// Nothing more is sent: `disconnect` was called, or the peer is gone.
+    /// Whether sending has ended: `disconnect` was called, or the peer is gone.
     closed: AtomicBool,
     /// The account for messages that are received without being decoded.
     unread: OnceLock<Arc<CreditAccount>>,

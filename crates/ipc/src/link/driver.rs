@@ -224,7 +224,7 @@ impl<I: Protocol> Driver<I> {
         match turn.reregister(self.socket.as_fd(), SOCKET, interest) {
             Ok(()) => self.watches_writable = on,
             Err(_) if on => self.retry_soon(turn),
-            // The socket stays watched in vain until the next attempt.
+            // The socket stays watched until the next attempt, at the cost of useless wake-ups.
             Err(_) => {}
         }
     }
@@ -268,6 +268,7 @@ impl<I: Protocol> Driver<I> {
     fn read_into_buffer(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
         loop {
+            // Before the first read: a pause may have left whole messages in the buffer.
             self.protocol.deliver(&self.shared, &mut self.sink)?;
             // The credit wakes the loop when messages have been taken.
             if !self.shared.credit.may_read() {

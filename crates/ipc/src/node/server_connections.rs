@@ -1,17 +1,18 @@
 //! Connections that a Node server has sent to this process and still counts.
 //!
 //! Node's `net.Server` counts the connections that it has sent to other processes, and closes only
-//! after all of them have closed. It asks each process for the number of open connections, and for
-//! a notice when none is open. A connection `S` counts as long as the predicate `is_open` of the
-//! caller holds.
+//! after all of them have closed. The server asks each process for the number of open connections,
+//! and for a notice when none is open. A connection `S` counts as long as the predicate `is_open`
+//! of the caller holds.
 //!
 //! Pure. Memory: at most twice the connections that arrived here and are still open.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The first and the longest pause between two polls for a server that wants to close.
+/// The first pause between two polls for a server that wants to close.
 const POLL_FIRST: Duration = Duration::from_millis(10);
+/// The longest pause between two polls.
 const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// The connections of every server.

@@ -83,8 +83,8 @@ struct Chunk<H> {
 pub(crate) struct Outbox<H> {
     chunks: VecDeque<Chunk<H>>,
     /// The number of bytes of the first chunk that are written. The handles of the chunk went with
-    /// its first byte. They are kept until the chunk is written, so that a failed send can give
-    /// them back.
+    /// its first byte, and are kept until the chunk is written, so that a failed send can give them
+    /// back.
     front_written: usize,
     bytes: usize,
     /// The lengths of the frames that are not written completely, less the bytes that are written.

@@ -32,7 +32,7 @@ pub(crate) enum Read {
     /// The number of bytes. A read that did not fill its room may still leave bytes unread: it ends
     /// behind bytes that carry descriptors, and the end of the stream may follow.
     Bytes(usize),
-    /// Nothing has arrived.
+    /// The socket has no bytes to read.
     WouldBlock,
     /// The peer has closed, between two frames.
     EndOfStream,

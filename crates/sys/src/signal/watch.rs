@@ -23,8 +23,8 @@ use super::{NUMBER_MAX, Signal};
 /// The largest number of [`SignalWatch`]es in one process at a time.
 pub const WATCHES_MAX: usize = 16;
 
-/// How often one [`SignalWatch::take`] returns the same signal at most. Further ones are dropped,
-/// as the kernel merges signals that arrive faster than they are handled.
+/// The largest number of times that one [`SignalWatch::take`] returns the same signal. Further
+/// arrivals are dropped, as the kernel merges signals that arrive faster than they are handled.
 pub const REPEATS_MAX: u32 = 64;
 
 /// Handlers for some signals, and a descriptor that is readable when one has arrived.
@@ -191,8 +191,8 @@ impl Slot {
             count.fetch_add(1, Ordering::AcqRel);
         }
         let one = 1u64;
-        // SAFETY: the buffer is eight readable bytes of our stack. The descriptor is open: who
-        // closes it first empties the slot and then waits until `RUNNING` is zero.
+        // SAFETY: the buffer is eight readable bytes of our stack. The descriptor is open: the drop
+        // of the watch first empties the slot and then waits until `RUNNING` is zero.
         unsafe { libc::write(fd, ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
 }

@@ -133,8 +133,9 @@ impl Watch {
 
     fn wait(self) {
         drop(self.writer);
-        // Takes a moment, unless another thread forked without executing anything: that process
-        // then has the other end as well. The wait is therefore bounded.
+        // The end of the pipe comes within a moment, unless another thread forked meanwhile and its
+        // child executes nothing: that process then holds the writing end as well. The wait is
+        // therefore bounded.
         let _ = poll::readable(self.reader.as_fd(), Some(Duration::from_secs(1)));
     }
 }

@@ -149,7 +149,7 @@ fn a_disconnecting_worker_closes_first_and_takes_connections_until_the_acknowled
     );
     assert_eq!(receive(&mut session, r#""ack":2"#), FromPrimary::DisconnectAcknowledged);
     assert_eq!(session.request_disconnect(), None);
-    assert_eq!(session.close(1), None, "that was sent");
+    assert_eq!(session.close(1), None, "the message was sent before");
 }
 
 #[test]

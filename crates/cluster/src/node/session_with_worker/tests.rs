@@ -43,7 +43,7 @@ fn a_worker_listens_gets_a_connection_and_takes_it() {
     let (message, ticket) = session.send(5, 77);
     assert_eq!(text(&message), r#"{"cmd":"NODE_CLUSTER","act":"newconn","key":"5","seq":1}"#);
     assert_eq!(session.acknowledged(ticket, true), FromWorker::Nothing);
-    assert!(!session.is_empty(), "it was not used yet");
+    assert!(!session.is_empty(), "the connection is not answered");
     let taken = FromWorker::Answered { key: 5, nth: 0, answer: Answer::Taken };
     assert_eq!(session.receive(&parse(r#""ack":1,"accepted":true,"seq":3"#), true), taken);
     assert!(session.is_empty());
@@ -111,7 +111,7 @@ fn a_query_that_names_no_address_is_refused_at_once() {
     let query = r#""act":"queryServer","address":"a host","port":1,"addressType":4,"seq":3"#;
     let FromWorker::InvalidRequest(reply) = session.receive(&parse(query), true) else { panic!() };
     assert_eq!((reply.errno, reply.ack), (Some(-22), Some(3)));
-    assert_eq!(session.refuse(1, 98), None, "it is answered");
+    assert_eq!(session.refuse(1, 98), None, "the request is answered");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn sockets_of_one_address_have_names_of_their_own() {
         assert_eq!(closed, FromWorker::ListenerClosed(3));
     }
     let again = session.receive(&parse(r#""act":"close","key":"3""#), true);
-    assert_eq!(again, FromWorker::Nothing, "it is closed");
+    assert_eq!(again, FromWorker::Nothing, "the socket is closed");
 }
 
 #[test]

@@ -135,8 +135,8 @@ impl Driver {
         }
     }
 
-    /// Closes the sockets of an address, and reports that after all its connections, because the
-    /// supervisor counts on that order.
+    /// Closes the sockets of an address. The report follows all connections of the address, because
+    /// the supervisor relies on that order.
     fn close_sockets_of(&mut self, key: Key, turn: &mut Turn<'_>) {
         self.node_data.remove(&key);
         let is_group = self.groups.remove(&key).is_some();

@@ -41,7 +41,7 @@ impl Driver {
                 let failure = self.startup_failure(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
-            // A change of the number of workers that is still queued makes this outdated.
+            // A queued change of the number of workers makes the report outdated.
             Output::Ready => self.shared.change(|state| state.ready = state.scales_pending == 0),
             Output::Bind { key, address, options, reuse_port } => {
                 let result = self.bind(key, &address, &options, reuse_port);
@@ -257,7 +257,7 @@ impl Driver {
         self.maybe_done.push(worker);
     }
 
-    /// Removes a worker, if it is over and nothing of it is left.
+    /// Removes a worker that has ended, if nothing of it is left to handle.
     pub(super) fn release(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
         if let Some(worker_io) = self.workers.remove_if_done(worker) {
             self.watched.retain(|_, watched| !belongs(*watched, worker));
@@ -265,7 +265,7 @@ impl Driver {
         }
     }
 
-    /// Reports that a worker could not listen, and records that in case its start fails.
+    /// Reports that a worker could not listen, and records the failure in case the start fails.
     pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
         let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
         self.record_failure(worker, error(address.clone()));
@@ -290,7 +290,7 @@ impl ClosedCounter for ClosedCount {
     }
 }
 
-/// Returns the refusal that a failed send is.
+/// Converts the error of a failed send.
 fn refusal_of(error: &io::Error) -> Refusal {
     match error.raw_os_error() {
         Some(sys::errno::EAGAIN | sys::errno::ENOBUFS) => Refusal::Full,

@@ -1,9 +1,9 @@
 //! The connection limit: a worker that has as many connections as it may have is skipped.
 //!
 //! The primary computes that number without a poll, see [`Backend::load`]. When no backend is free,
-//! each worker that is only at its limit is asked to report the next connection that it closes. Clients
-//! therefore wait in the primary or in the kernel's backlog, no connection is refused or passed from
-//! worker to worker, and nothing is polled meanwhile.
+//! each worker whose limit is the only obstacle is asked to report the next connection that it
+//! closes. Clients therefore wait in the primary or in the kernel's backlog, no connection is
+//! refused or passed from worker to worker, and nothing is polled meanwhile.
 //!
 //! Pure.
 

@@ -18,7 +18,7 @@ fn a_worker_at_its_limit_is_skipped_and_the_first_with_room_gets_the_oldest_conn
             "{policy:?}"
         );
         assert!(!harness.accepting, "further clients stay in the backlog");
-        // Two connections were accepted before that was performed.
+        // Two connections were accepted before the primary stopped.
         harness.accept(11..=12);
         harness.advance(1000 * MS, &[WorkerId(1), WorkerId(2)]);
         assert_eq!(harness.scheduler.deadline(), None, "a limit is not polled");
@@ -51,7 +51,7 @@ fn room_is_found_by_a_dispatch_when_its_report_is_lost() {
     assert!(!harness.scheduler.awaits_room(), "worker 2 is free");
 }
 
-/// A counter whose worker closes a connection at the moment at which the primary awaits that.
+/// A counter whose worker closes a connection while the primary begins to await a close.
 #[derive(Debug, Default)]
 struct ClosesWhenAwaited(AtomicU64);
 
@@ -66,7 +66,7 @@ impl ClosedCounter for ClosesWhenAwaited {
 }
 
 #[test]
-fn a_connection_that_is_closed_while_the_primary_begins_to_await_that_is_counted() {
+fn a_connection_that_closes_while_the_primary_begins_to_await_a_close_is_counted() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     harness.add_with_limit(WorkerId(1), 2);
     harness.scheduler.set_closed_counter(WorkerId(1), Arc::new(ClosesWhenAwaited::default()));

@@ -50,7 +50,7 @@ fn a_worker_gets_a_second_unanswered_connection_only_when_no_backend_is_free() {
 }
 
 #[test]
-fn a_sticky_client_gets_its_worker_even_before_that_has_answered() {
+fn a_sticky_client_gets_its_worker_again_before_the_worker_has_answered() {
     let mut harness =
         SchedulerHarness::new(0, |options| options.policy = crate::policy::Policy::Sticky);
     (1..=4).for_each(|worker| harness.add_as(WorkerId(worker), WorkerKind::Node));

@@ -85,7 +85,7 @@ fn a_slow_backend_is_polled_before_a_node_worker_gets_a_second_connection() {
 }
 
 #[test]
-fn of_several_slow_backends_each_is_polled_before_it_is_skipped() {
+fn each_of_several_slow_backends_is_polled_before_it_is_skipped() {
     let mut harness = SchedulerHarness::new(4, |_| {});
     harness.accept(1..=4);
     harness.advance(SLOW, &[WorkerId(3), WorkerId(4)]);

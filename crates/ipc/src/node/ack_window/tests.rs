@@ -42,7 +42,7 @@ fn nothing_overtakes_a_handle_that_is_not_acknowledged() {
         AckOutcome::Finished { ticket: Some(7), taken: true }
     );
     assert_eq!(release(&mut window), [3, 4]);
-    assert!(window.submit(plain(6)).is_none(), "5 waits already");
+    assert!(window.submit(plain(6)).is_none(), "frame 5 waits already");
     assert_eq!(window.acknowledged(true, now), AckOutcome::Finished { ticket: None, taken: true });
     assert_eq!(release(&mut window), [5, 6]);
     assert!(window.is_idle() && window.bytes() == 0);
