@@ -182,7 +182,7 @@ impl Pool {
             // `Close` follows after all messages of the worker, so only its current range is lost.
             Event::Close(status) => {
                 let lost = self.workers.remove(&pid).and_then(|worker| worker.range);
-                eprintln!("\nworker {pid} ended ({status}); its range is given out again");
+                eprintln!("\nworker {pid} ended ({status}); its range goes to another worker");
                 self.waiting.extend(lost);
                 self.add_worker()
             }

@@ -1,4 +1,4 @@
-// A worker that sends invalid messages, and serves all the same: `cluster_hostile.js PORT`.
+// A worker that sends invalid messages, and serves nevertheless: `cluster_hostile.js PORT`.
 'use strict';
 const cluster = require('cluster');
 const net = require('net');

@@ -1,4 +1,4 @@
-// A plain HTTP application: `cluster_http.js PORT [HOST]`. The application does not depend on its primary.
+// A plain HTTP application: `cluster_http.js PORT [HOST]`. The application is the same with and without a primary.
 'use strict';
 const cluster = require('cluster');
 const http = require('http');

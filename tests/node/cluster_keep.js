@@ -1,4 +1,4 @@
-// A plain application whose connections live on: `cluster_keep.js PORT http|https`. Its clients for
+// A plain application whose connections stay open: `cluster_keep.js PORT http|https`. Its clients for
 // https: `cluster_keep.js client PORT COUNT`, which asks COUNT times over one connection and COUNT
 // times over new ones, and prints the workers that answered. TLS is anonymous, so that it needs no certificate.
 'use strict';

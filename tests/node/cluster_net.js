@@ -1,7 +1,7 @@
 // A net application that takes orders as messages: `cluster_net.js PORT|PATH [any|all] [MAX…]`. With
 // `any` it listens on all addresses, with `all` at a path for all users; each MAX is the
 // maxConnections of one worker.
-// Every connection is greeted with the worker's number and a newline, and stays open.
+// The application sends the worker's number and a newline on every connection, and keeps it open.
 'use strict';
 const cluster = require('cluster');
 const net = require('net');

@@ -1,4 +1,4 @@
-// Forks the example node_child and asserts what it does: `node example_parent.cjs PROGRAM json|advanced`.
+// Forks the example node_child and checks its answers: `node example_parent.cjs PROGRAM json|advanced`.
 'use strict';
 const assert = require('assert');
 const { fork } = require('child_process');
@@ -37,7 +37,7 @@ async function main() {
   await once(server, 'close');
   for (let at = 0; at < 3; at += 1) assert.strictEqual(await text(net.connect(port, '127.0.0.1')), HELLO);
 
-  // Echoes of the two above may still be on their way.
+  // Echoes of the two messages above may still be on their way.
   child.send('server');
   let message;
   do [message, server] = await once(child, 'message'); while (message !== 'server');

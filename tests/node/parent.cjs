@@ -1,4 +1,4 @@
-// Forks a Rust program and asserts what it does: `node parent.cjs SCENARIO json|advanced PROGRAM`.
+// Forks a Rust program and checks its answers: `node parent.cjs SCENARIO json|advanced PROGRAM`.
 'use strict';
 const assert = require('assert');
 const { fork, spawn } = require('child_process');
@@ -222,7 +222,7 @@ const scenarios = {
     child = start();
     child.kill('SIGKILL');
     assert.deepStrictEqual(await child.ended, [null, 'SIGKILL']);
-    // Messages sent before are not lost, however the child leaves.
+    // Messages that were sent before arrive in every case, by disconnect, exit or kill.
     child = start();
     child.send({ do: 'flood', count: 10000 });
     child.send({ do: 'exit', code: 0 });
@@ -326,22 +326,22 @@ const scenarios = {
   async a_descriptor_that_is_no_channel_is_none() {
     const env = (more) => ({ ...process.env, ...more });
     const said = async (more, stdio = ['ignore', 'pipe', 'inherit']) => {
-      const child = spawn(program, ['role', 'who_forked_me'], { env: env(more), stdio });
+      const child = spawn(program, ['role', 'print_parent'], { env: env(more), stdio });
       const answer = await text(child.stdout);
       return answer.trim();
     };
-    assert.strictEqual(await said({}), 'nobody');
+    assert.strictEqual(await said({}), 'no parent');
     for (const NODE_CHANNEL_FD of ['77', 'abc', '-1', '', '0', '1', '2', '3x', '99999999999']) {
       const answer = await said({ NODE_CHANNEL_FD, NODE_CHANNEL_SERIALIZATION_MODE: serialization });
       // Node's pipes to children are sockets, as a channel is.
-      assert.strictEqual(answer, NODE_CHANNEL_FD === '1' ? 'somebody, Node: true' : 'nobody', NODE_CHANNEL_FD);
+      assert.strictEqual(answer, NODE_CHANNEL_FD === '1' ? 'a parent, Node: true' : 'no parent', NODE_CHANNEL_FD);
     }
     const channel = ['ignore', 'pipe', 'inherit', 'pipe'];
     const named = (mode) => said({ NODE_CHANNEL_FD: '3', ...mode }, channel);
-    assert.strictEqual(await named({}), 'somebody, Node: true');
-    assert.strictEqual(await named({ NODE_CHANNEL_SERIALIZATION_MODE: 'json' }), 'somebody, Node: true');
+    assert.strictEqual(await named({}), 'a parent, Node: true');
+    assert.strictEqual(await named({ NODE_CHANNEL_SERIALIZATION_MODE: 'json' }), 'a parent, Node: true');
     for (const mode of ['bincode', 'JSON', '', 'x']) {
-      assert.strictEqual(await named({ NODE_CHANNEL_SERIALIZATION_MODE: mode }), 'nobody', mode);
+      assert.strictEqual(await named({ NODE_CHANNEL_SERIALIZATION_MODE: mode }), 'no parent', mode);
     }
   },
 };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{Source, assert_none, sources};
 
-/// The rooms of `cluster`, and what each may name. Tests may name everything.
+/// The rooms of `cluster`, each with the rooms that it may name. Tests may name every room.
 const CLUSTER: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("worker_state", &[]),
@@ -29,7 +29,7 @@ const CLUSTER: &[(&str, &[&str])] = &[
             "contract",
             "counters",
             "error",
-            // The front door, to refuse a primary in a worker.
+            // A function of lib.rs, which refuses a primary in a worker.
             "is_worker",
             "node",
             "policy",
@@ -42,7 +42,7 @@ const CLUSTER: &[(&str, &[&str])] = &[
     ("adapter", &["error", "protocol", "worker"]),
 ];
 
-/// Which room names which, with the line that does.
+/// The edges: a room, a room that it names, and the line that names it.
 type Edges = BTreeMap<(String, String), String>;
 
 fn edges_of(krate: &str, sources: &[Source]) -> Edges {
@@ -66,7 +66,7 @@ fn edges_of(krate: &str, sources: &[Source]) -> Edges {
     edges
 }
 
-/// The first names behind each `crate::` of a line: `use crate::{a::B, c}` has two.
+/// Returns the first names behind each `crate::` of a line: `use crate::{a::B, c}` has two.
 fn named_in(line: &str) -> Vec<&str> {
     let first = |path: &'_ str| path.find(|c: char| !c.is_alphanumeric() && c != '_');
     let mut names = Vec::new();
@@ -109,7 +109,7 @@ fn no_circle_of_imports_leaves_a_room() {
         for (from, to) in edges.keys() {
             reached.entry(from).or_default().insert(to);
         }
-        // Paths of any length: as many rounds as there are rooms.
+        // A path visits each room at most once, so as many rounds as there are rooms find all paths.
         for _ in 0..reached.len() {
             let before = reached.clone();
             for next in reached.values_mut() {

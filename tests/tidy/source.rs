@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One source file, cut into what runs and what tests it.
+/// One source file, cut into the program and its tests.
 pub(crate) struct Source {
     /// The path from the root of the project.
     pub(crate) path: String,
@@ -52,8 +52,8 @@ impl Source {
     }
 }
 
-/// Files that only tests compile: by place, by name, or by `#[cfg(test)] mod name;` next door, of
-/// the file itself or of a module that it belongs to.
+/// Returns whether only tests compile a file: by its place, by its name, or by `#[cfg(test)] mod
+/// name;` in the file of the module above, of the file itself or of a module around it.
 pub(crate) fn is_test(path: &Path) -> bool {
     let inside = path.strip_prefix(root()).unwrap();
     inside.components().any(|part| part.as_os_str() == "tests")

@@ -65,7 +65,7 @@ const PRIVATE: &[(&str, &str)] = &[
     ("calm", "control"),
 ];
 
-/// The part of them that is unmistakable in a sentence.
+/// Words and phrases that are unmistakable in a sentence.
 const RIDDLES: &[&str] = &[
     "dealt",
     "lane",
@@ -99,7 +99,7 @@ const RIDDLES: &[&str] = &[
 const FRAGMENTS: &[&str] =
     &["What", "Who", "Whose", "Whoever", "Of", "So many", "So much", "Nobody", "So"];
 
-/// `takenBack`, `TakenBack` and `TAKEN_BACK` as `taken_back`.
+/// Converts `takenBack`, `TakenBack` and `TAKEN_BACK` to `taken_back`.
 fn snake(name: &str) -> String {
     if !name.chars().any(char::is_lowercase) {
         return name.to_lowercase();
@@ -148,7 +148,8 @@ struct Paragraph {
     text: String,
 }
 
-/// The paragraphs among lines that `prose` gives the text of; `None` and empty lines end one.
+/// Returns the paragraphs of the texts that `prose` finds in the lines. A line without text, and an
+/// empty text, end a paragraph.
 fn paragraphs<'a>(
     lines: impl Iterator<Item = &'a str>,
     prose: impl Fn(&'a str) -> Option<&'a str>,
@@ -177,13 +178,13 @@ fn paragraphs<'a>(
     all
 }
 
-/// The text behind `//`, `///` or `//!`.
+/// Returns the text behind `//`, `///` or `//!`.
 fn comment(line: &str) -> Option<&str> {
     let text = line.trim_start().strip_prefix("//")?;
     Some(text.trim_start_matches(['/', '!']))
 }
 
-/// Without what stands between backticks, which is code.
+/// Removes the texts between backticks, which are code.
 fn without_code(text: &str) -> String {
     text.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }
@@ -196,7 +197,7 @@ fn contains_words(text: &str, words: &str) -> bool {
     })
 }
 
-/// The sentences of a paragraph: from the beginning, and behind each full stop.
+/// Returns the sentences of a paragraph: one from the beginning, and one behind each full stop.
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split(". ").map(|sentence| sentence.trim_start_matches(['*', '(', '"', ' ', '[']))
 }

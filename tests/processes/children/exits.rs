@@ -74,7 +74,7 @@ fn exit_is_reported_although_a_grandchild_holds_the_pipe() {
 }
 
 #[apply(case)]
-fn a_child_with_a_parent_death_signal_outlives_the_thread_that_asked() {
+fn a_child_with_a_parent_death_signal_outlives_the_thread_that_spawned_it() {
     let spawner = std::thread::spawn(|| {
         sh("exec sleep 60").parent_death_signal(Signal::KILL).spawn().unwrap()
     });
@@ -106,7 +106,7 @@ fn callbacks_are_called_in_order_beside_events() {
     child
         .on_spawn(report("spawn"))
         .on_exit(move |status| exit.send(format!("exit {status}")).unwrap())
-        .on_exit(|_| panic!("a panic in a callback stops nobody"))
+        .on_exit(|_| panic!("expected by a test"))
         .on_close(move |status| close.send(format!("close {status}")).unwrap());
     let next = || receiver.recv_timeout(WAIT_MAX).unwrap();
     assert_eq!([next(), next(), next()], ["spawn", "exit code 2", "close code 2"]);

@@ -8,7 +8,7 @@ use crate::harness::{apply, case, storm};
 use crate::support::shell::sh;
 
 #[apply(storm)]
-fn a_pipeline_moves_a_gibibyte_without_us() {
+fn a_pipeline_moves_a_gibibyte_without_this_process() {
     let mut zeros = Command::new("head").args(["-c", "1073741824", "/dev/zero"]).spawn().unwrap();
     let mut cat = Command::new("cat").stdin(zeros.take_stdout().unwrap()).spawn().unwrap();
     let count = Command::new("wc").arg("-c").stdin(cat.take_stdout().unwrap()).output().unwrap();
@@ -76,7 +76,10 @@ fn input_is_fed_while_output_is_read() {
     assert_eq!(run(Command::new("head").args(["-c", "1"])).unwrap().stdout, b"x");
     let exec = Command::new("cat").input(input.clone()).max_buffer_unlimited().exec().unwrap();
     assert_eq!(exec.wait().unwrap().stdout.len(), input.len());
-    assert!(Command::new("cat").output().unwrap().stdout.is_empty(), "no input is an empty one");
+    assert!(
+        Command::new("cat").output().unwrap().stdout.is_empty(),
+        "a command without input has empty input"
+    );
 }
 
 #[apply(case)]

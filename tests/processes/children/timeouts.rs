@@ -32,7 +32,7 @@ fn a_timeout_does_not_wait_for_grandchildren() {
 }
 
 #[apply(case)]
-fn a_cancelled_token_ends_children_and_says_why() {
+fn a_cancelled_token_ends_children_and_reports_the_reason() {
     let token = CancelToken::new();
     let child = sh("exec sleep 60").cancel_with(&token).spawn().unwrap();
     let exec = sh("echo first; exec sleep 60").cancel_with(&token).exec().unwrap();

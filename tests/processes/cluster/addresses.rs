@@ -191,7 +191,7 @@ fn worker_handle_close() {
     eventually("all are dispatched", || (pool.primary.counters().dispatched >= 20).then_some(()));
     pool.worker(1).send(&()).expect("send");
     for client in &mut clients {
-        client.set_read_timeout(Some(WAIT_MAX)).expect("a time");
+        client.set_read_timeout(Some(WAIT_MAX)).expect("a valid timeout");
         let mut said = String::new();
         client.read_to_string(&mut said).expect("an answer");
         assert_eq!(said, "2");

@@ -15,9 +15,9 @@ const NOT: &[(&str, &str)] = &[
     ),
     (
         "test-dgram-exclusive-implicit-bind",
-        "sockets that only send are std's own: nothing of ours to test",
+        "sockets that only send come from std, without code of this crate",
     ),
-    ("benchmark/test-benchmark-cluster", "bench measures ours"),
+    ("benchmark/test-benchmark-cluster", "bench has measurements of its own"),
     (
         "test-cluster-send-handle-twice",
         "a socket is moved into its message: there is nothing left to send a second time",

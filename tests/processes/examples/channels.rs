@@ -42,7 +42,7 @@ fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
     let seen: Vec<&str> = stderr.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(seen.len(), 1, "{stderr}");
     assert!(seen[0].starts_with("worker ") && seen[0].contains("SIGKILL"), "{stderr}");
-    assert!(seen[0].contains("given out again"), "{stderr}");
+    assert!(seen[0].contains("goes to another worker"), "{stderr}");
 }
 
 #[apply(case)]
@@ -82,7 +82,7 @@ fn a_socket_of_another_program_is_passed_as_well() {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"hi").unwrap();
     let mut reply = String::new();
-    // The child has closed before it read the request; its answer arrives all the same.
+    // The child has closed before it read the request; its answer arrives nevertheless.
     let _ = stream.read_to_string(&mut reply);
     let hello = format!("hello {}", stream.local_addr().unwrap());
     parent.kill().unwrap();

@@ -66,7 +66,7 @@ fn a_crashed_worker_is_replaced_and_the_others_serve_on() {
     let server = Server::start(&["--workers", "2"]);
     let mut client = server.connect();
     client.ask("/crash", "close");
-    assert!(client.answer().is_err(), "it died without an answer");
+    assert!(client.answer().is_err(), "the worker died without an answer");
     let deadline = Instant::now() + PATIENCE;
     while !server.get("/").starts_with("hello from worker 3 ") {
         assert!(Instant::now() < deadline, "worker 3 never came");
@@ -82,7 +82,7 @@ fn without_restart_a_dead_worker_stays_dead() {
     let server = Server::start(&["--workers", "2", "--no-restart"]);
     let mut client = server.connect();
     client.ask("/crash", "close");
-    assert!(client.answer().is_err(), "it died without an answer");
+    assert!(client.answer().is_err(), "the worker died without an answer");
     let deadline = Instant::now() + PATIENCE;
     while server.workers().len() != 1 {
         assert!(Instant::now() < deadline, "{:?}", server.workers());
@@ -263,7 +263,7 @@ fn a_port_in_use_is_named_in_one_line_with_code_1() {
 fn a_port_that_is_not_allowed_is_named_in_one_line_with_code_1() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first_free.is_ok_and(|port| port.trim().parse::<u32>().unwrap() < 2) {
-        eprintln!("SKIPPED: this machine allows every port to everybody");
+        eprintln!("SKIPPED: this machine allows every port to every user");
         return;
     }
     // The user `nobody`, who may not bind port 1, runs the program from a folder that this user may

@@ -59,7 +59,7 @@ fn reload_under_load(policy: &str, reloads: u64) {
         count(&kept.closed_idle)
     );
     assert!(count(&short.answered) > reloads && count(&kept.answered) > reloads);
-    assert_eq!(server.workers().len(), 2, "nobody is left over");
+    assert_eq!(server.workers().len(), 2, "no old worker is left");
     // The last connection may still be on its way to its worker.
     let settled = (0..1000).any(|_| {
         server.get("/");

@@ -75,7 +75,10 @@ impl Server {
     fn end(mut self) -> (ExitStatus, String) {
         let ended = PidFd::open(self.child.id()).unwrap();
         kill(self.child.id(), Signal::TERM).unwrap();
-        assert!(sys::poll::readable(ended.as_fd(), Some(PATIENCE)).unwrap(), "it does not end");
+        assert!(
+            sys::poll::readable(ended.as_fd(), Some(PATIENCE)).unwrap(),
+            "the server does not end"
+        );
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap(), log)
@@ -109,7 +112,7 @@ fn node_cluster_runs_an_application_and_prints_its_events() {
         for _ in 0..10 {
             *answers.entry(server.get()).or_insert(0) += 1;
         }
-        // A worker with a pending acknowledgement is passed over.
+        // A worker with a pending acknowledgement is skipped.
         let by = |id: &str| answers.get(id).copied().unwrap_or(0);
         assert!(policy != "rr" || by("1").min(by("2")) >= 3, "{answers:?}");
         assert_eq!(by("1") + by("2"), 10, "{answers:?}");

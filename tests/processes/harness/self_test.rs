@@ -35,7 +35,7 @@ fn leaks_a_descriptor() {
 }
 
 #[apply(specimen)]
-#[expect(clippy::zombie_processes, reason = "a zombie is what it is about")]
+#[expect(clippy::zombie_processes, reason = "the specimen leaves a zombie")]
 fn leaves_a_zombie() {
     let mut child = role("hang");
     child.kill().unwrap();

@@ -12,6 +12,6 @@ pub(crate) fn check(module: impl Fn(&str) -> bool, not: &[(&str, &str)], count: 
     let before = names.len();
     names.dedup();
     assert_eq!(names.len(), before, "a row is named twice");
-    println!("{} of {count} rows done, {} with a reason why not", done.len(), not.len());
+    println!("{} of {count} rows have a case, {} a reason for none", done.len(), not.len());
     assert_eq!(before, count, "{} rows are missing", count.abs_diff(before));
 }
