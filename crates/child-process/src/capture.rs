@@ -86,12 +86,13 @@ impl Capture {
             let why = "a command whose output is collected cannot have a channel";
             return Err(InvalidOption::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
         }
-        let input = command.input.take();
-        if input.is_some() {
+        if command.input.is_some() {
             command.descriptor(0, crate::Stdio::pipe());
         }
         // The capture keeps the deadline itself, so the child needs no timer on the loop.
         let mut child = start::start(command, None)?;
+        // Only now: a command whose start failed keeps its input for the next attempt.
+        let input = command.input.take();
         let deadline = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stdin = child.take_stdin().filter(|_| input.is_some());
         let stdin = stdin.map(|stdin| unblocked(stdin.into())).transpose()?;

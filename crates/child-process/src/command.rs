@@ -23,7 +23,7 @@ use crate::stdio::{Slot, Stdio};
 /// process. There is no `pre_exec`, because a closure cannot run safely in the borrowed memory.
 ///
 /// A command can start several children. Starting a child leaves every option unchanged, except
-/// that descriptors move into the child (see [`Stdio`]).
+/// that descriptors (see [`Stdio`]) and the [`input`](Self::input) move into the child.
 ///
 /// ```
 /// use brood_child_process::{Command, Stdio};

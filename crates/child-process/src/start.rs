@@ -301,6 +301,15 @@ mod tests {
     }
 
     #[test]
+    fn the_input_stays_in_a_command_that_could_not_be_started() {
+        let mut command = Command::new("/nonexistent/cat");
+        command.input("text");
+        command.output().unwrap_err();
+        command.program = "cat".into();
+        assert_eq!(command.output().unwrap().stdout, b"text");
+    }
+
+    #[test]
     fn a_timeout_is_the_same_after_output_was_collected() {
         let mut command = Command::new("sleep");
         command.arg("60").timeout(Duration::from_millis(1));
