@@ -23,27 +23,36 @@ const PATH_BYTES_MAX: usize = 4096;
 /// The highest descriptor number of a child.
 const NUMBER_MAX: i32 = 65_535;
 
+/// The range of user and group numbers: the kernel takes the highest one for "no change".
+const ID_RANGE: &str = "must be from 0 to 4294967294";
+
 /// Checks the options that are numbers or slots. [`plan`] checks those that are strings.
 pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
     let attributes = &command.attributes;
     let id_max = i64::from(u32::MAX) - 1;
     if let Some(uid) = attributes.uid {
-        check_range("uid", uid.into(), 0, id_max)?;
+        check_range("uid", uid.into(), 0, id_max, ID_RANGE)?;
     }
     if let Some(gid) = attributes.gid {
-        check_range("gid", gid.into(), 0, id_max)?;
+        check_range("gid", gid.into(), 0, id_max, ID_RANGE)?;
     }
     for group in attributes.groups.iter().flatten() {
-        check_range("groups", i64::from(*group), 0, id_max)?;
+        check_range("groups", i64::from(*group), 0, id_max, ID_RANGE)?;
     }
     if let Some(nice) = attributes.nice {
-        check_range("nice", nice.into(), -20, 19)?;
+        check_range("nice", nice.into(), -20, 19, "must be from -20 to 19")?;
     }
     if let Some(umask) = attributes.umask {
-        check_range("umask", umask.into(), 0, 0o777)?;
+        check_range("umask", umask.into(), 0, 0o777, "must be from 0 to 0o777")?;
     }
     if let Some(group) = attributes.process_group {
-        check_range("process_group", group.into(), 0, i32::MAX.into())?;
+        check_range(
+            "process_group",
+            group.into(),
+            0,
+            i32::MAX.into(),
+            "must be from 0 to 2147483647",
+        )?;
         if attributes.session {
             return Err(InvalidOption::value(
                 "process_group",
@@ -56,7 +65,7 @@ pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
             return Err(InvalidOption::value("affinity", "must name a processor"));
         }
         for processor in processors {
-            check_range("affinity", i64::from(*processor), 0, 8191)?;
+            check_range("affinity", i64::from(*processor), 0, 8191, "must be from 0 to 8191")?;
         }
     }
     check_slots(command)
@@ -66,7 +75,10 @@ fn check_slots(command: &Command) -> Result<(), InvalidOption> {
     let mut channels = 0;
     for (number, slot) in &command.stdio {
         if *number < 0 || *number > NUMBER_MAX {
-            return Err(InvalidOption::range(format!("stdio[{number}]"), "is out of range"));
+            return Err(InvalidOption::range(
+                format!("stdio[{number}]"),
+                "a descriptor number must be from 0 to 65535",
+            ));
         }
         match slot {
             Slot::Channel => channels += 1,
@@ -226,10 +238,16 @@ fn c_string(field: impl Into<String>, text: &OsStr) -> Result<CString, InvalidOp
         .map_err(|_| InvalidOption::value(field, "must not contain a zero byte"))
 }
 
-/// Checks that a number lies within its bounds, both included.
-fn check_range(field: &'static str, number: i64, low: i64, high: i64) -> Result<(), InvalidOption> {
+/// Checks that a number lies within its bounds, both included, which `why` names.
+fn check_range(
+    field: &'static str,
+    number: i64,
+    low: i64,
+    high: i64,
+    why: &'static str,
+) -> Result<(), InvalidOption> {
     if number < low || number > high {
-        return Err(InvalidOption::range(field, "is out of range"));
+        return Err(InvalidOption::range(field, why));
     }
     Ok(())
 }
@@ -367,12 +385,8 @@ mod tests {
 
     #[test]
     fn bounds_are_included() {
-        assert!(
-            check_range("nice", -20, -20, 19).is_ok() && check_range("nice", 19, -20, 19).is_ok()
-        );
-        assert_eq!(
-            check_range("nice", 20, -20, 19),
-            Err(InvalidOption::range("nice", "is out of range"))
-        );
+        let nice = |number| check_range("nice", number, -20, 19, "must be from -20 to 19");
+        assert!(nice(-20).is_ok() && nice(19).is_ok());
+        assert_eq!(nice(20), Err(InvalidOption::range("nice", "must be from -20 to 19")));
     }
 }
