@@ -126,8 +126,8 @@ fn serve(worker: &Worker, options: &Options) -> Result<(), Error> {
         .route("/crash", get(|| async { std::process::abort() as () }));
     let listening = ListenOptions::new();
     match options.unix.clone() {
-        None => run(worker, worker.listen(("127.0.0.1", options.port))?, app),
-        Some(address) => run(worker, worker.listen_at::<UnixStream>(address, &listening)?, app),
+        None => run(worker, cluster::listen(("127.0.0.1", options.port))?, app),
+        Some(address) => run(worker, listening.listen_at::<UnixStream>(address)?, app),
     }
 }
 

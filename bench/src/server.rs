@@ -62,7 +62,7 @@ fn loopback(port: u16) -> SocketAddr {
 /// Runs the server of brood, whose primary dispatches the connections.
 fn brood(workers: &str, policy: Policy) -> Done {
     if let Some(worker) = Worker::current() {
-        let listener = worker.listen(loopback(0))?;
+        let listener = cluster::listen(loopback(0))?;
         return one_thread(async {
             let listener = AsyncListener::new(listener)?;
             let app = app(&worker.id().get().to_string());

@@ -2,7 +2,7 @@
 //!
 //! A [`Primary`] opens the listening sockets, starts the workers, dispatches the connections to
 //! them and replaces workers that end. A worker runs the same program again. In a worker
-//! [`Worker::current`] returns the worker's side, and [`Worker::listen`] returns a [`Listener`] for
+//! [`Worker::current`] returns the worker's side, and [`listen`] returns a [`Listener`] for
 //! the connections that the primary dispatches; in the first process `Worker::current` returns
 //! `None`.
 //!
@@ -11,7 +11,7 @@
 //!
 //! fn main() -> Result<(), brood_cluster::Error> {
 //!     if let Some(worker) = brood_cluster::Worker::current() {
-//!         for connection in worker.listen("127.0.0.1:8000")?.incoming() {
+//!         for connection in brood_cluster::listen("127.0.0.1:8000")?.incoming() {
 //!             let (mut stream, _peer) = connection?;
 //!             let _ = stream.write_all(b"hello\n");
 //!         }
@@ -82,7 +82,14 @@ mod worker_state;
 pub use adapter::tokio::{AsyncListener, AsyncStream};
 pub use contract::{Restart, WORKERS_MAX};
 pub use counters::{Counters, WorkerCounters};
+/// The receiver of [`Primary::take_events`] and [`Worker::take_messages`], a type of the crate
+/// `crossbeam-channel`, version 0.5.
+#[doc(no_inline)]
+pub use crossbeam_channel::Receiver;
 pub use error::Error;
+/// The crate `mio`, version 1: a [`Listener`] is an `event::Source` of its `Poll`.
+#[doc(no_inline)]
+pub use mio;
 pub use policy::Policy;
 pub use primary::Primary;
 pub use primary::builder::Builder;
@@ -90,15 +97,13 @@ pub use primary::event::Event;
 pub use primary::settings::Settings;
 pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
-pub use protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
+pub use protocol::listen_options::ListenOptions;
 pub use worker::Worker;
 pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
 pub use worker::deadlines::ORPHAN_DRAIN_MS;
 pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
-pub use worker::listen::{
-    bind_at, bind_udp, bind_unix_datagram, listen, listen_at, listen_unix, listen_with,
-};
+pub use worker::listen::listen;
 pub use worker::listener::Listener;
 pub use worker::process_role::{is_master, is_primary, is_worker};
 pub use worker::stream_types::Stream;

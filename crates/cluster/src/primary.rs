@@ -46,7 +46,7 @@ use crate::worker_options::WorkerOptions;
 /// ```no_run
 /// # fn main() -> Result<(), brood_cluster::Error> {
 /// if let Some(worker) = brood_cluster::Worker::current() {
-///     let listener = worker.listen("127.0.0.1:8000")?;
+///     let listener = brood_cluster::listen("127.0.0.1:8000")?;
 ///     for connection in listener.incoming() {
 ///         let (stream, _peer) = connection?;
 ///         // serve it

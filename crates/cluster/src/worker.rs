@@ -48,7 +48,7 @@ const EXIT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// ```no_run
 /// let worker = brood_cluster::Worker::current().expect("a primary started this process");
 /// worker.on_message(|message| println!("from the primary: {:?}", message.decode::<String>()));
-/// let listener = worker.listen("127.0.0.1:8000")?;
+/// let listener = brood_cluster::listen("127.0.0.1:8000")?;
 /// for accepted in listener.incoming() {
 ///     let (stream, peer) = accepted?;
 ///     println!("{peer} is connected to worker {}", worker.id());

@@ -9,6 +9,7 @@ use cluster::{Address, BoundSocket, ListenOptions, Policy, Primary, Worker};
 
 use crate::harness::{apply, case, role};
 use crate::support::pool::Pool;
+use crate::support::udp;
 use crate::support::{WAIT_MAX, eventually};
 
 fn me() -> Worker {
@@ -18,20 +19,20 @@ fn me() -> Worker {
 /// `try_tcp ADDRESS` and `try_udp ADDRESS`: sends the outcome; tries again after each message.
 #[apply(role)]
 fn try_tcp(args: &[String]) {
-    try_again(|worker| worker.listen(args[0].as_str()));
+    try_again(|| cluster::listen(args[0].as_str()));
 }
 
 #[apply(role)]
 fn try_udp(args: &[String]) {
-    try_again(|worker| worker.bind_udp(args[0].as_str()));
+    try_again(|| udp::bind(args[0].as_str(), &ListenOptions::new()));
 }
 
-fn try_again<T>(open: impl Fn(&Worker) -> Result<T, cluster::Error>) {
+fn try_again<T>(open: impl Fn() -> Result<T, cluster::Error>) {
     let worker = me();
     let messages = worker.take_messages().expect("taken once");
     let mut held = None;
     loop {
-        let opened = open(&worker);
+        let opened = open();
         worker.send(opened.as_ref().map_or_else(cluster::Error::code, |_| "OK")).expect("send");
         held = opened.ok().or(held);
         while messages.recv_timeout(Duration::from_millis(5)).is_err() {
@@ -95,14 +96,15 @@ fn dgram_cluster_bind_error() {
 fn open_close(_args: &[String]) {
     let worker = me();
     for _ in 0..2 {
-        let listeners = [(); 2].map(|()| worker.listen("127.0.0.1:0").expect("listen"));
+        let listeners = [(); 2].map(|()| cluster::listen("127.0.0.1:0").expect("listen"));
         assert_ne!(listeners[0].address(), listeners[1].address(), "each request another port");
         drop(listeners);
-        let sockets = [(); 2].map(|()| worker.bind_udp("127.0.0.1:0").expect("bind"));
+        let sockets =
+            [(); 2].map(|()| udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind"));
         assert_ne!(sockets[0].address(), sockets[1].address(), "each request another port");
     }
-    worker.listen("127.0.0.1:0").expect("listen");
-    worker.bind_udp("127.0.0.1:0").expect("bind");
+    cluster::listen("127.0.0.1:0").expect("listen");
+    udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind");
     worker.send(&()).expect("send");
     worker.draining().wait();
 }
@@ -124,12 +126,12 @@ fn child_index() {
 #[apply(role)]
 fn udp_twice(_args: &[String]) {
     let worker = me();
-    let first = worker.bind_udp("127.0.0.1:0").expect("bind");
+    let first = udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind");
     let here = first.local_addr().expect("address");
-    let refused = worker.bind_udp(here).expect_err("held already");
+    let refused = udp::bind(here, &ListenOptions::new()).expect_err("held already");
     assert_eq!(refused.code(), "EADDRINUSE");
     let again = ListenOptions::new().reuse_address(true);
-    let second = worker.bind_udp_with(here, &again).expect("bind again");
+    let second = udp::bind(here, &again).expect("bind again");
     drop(first);
     second.send_to(b"x", here).expect("send");
     assert_eq!(second.recv(&mut [0; 4]).expect("recv"), 1);
@@ -166,7 +168,7 @@ fn server_restart_none() {
 fn refuse(_args: &[String]) {
     let worker = me();
     let messages = worker.take_messages().expect("taken once");
-    let listener = worker.listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").expect("listen");
     if worker.id().get() == 1 {
         messages.recv().expect("reported");
         drop(listener);
@@ -207,8 +209,7 @@ fn worker_handle_close() {
 fn inherited_udp(_args: &[String]) {
     let worker = me();
     let given = Address::Inherited("dns".to_owned());
-    let socket: BoundSocket<UdpSocket> =
-        worker.bind_at(given, &ListenOptions::new()).expect("bind");
+    let socket: BoundSocket<UdpSocket> = ListenOptions::new().bind_datagram(given).expect("bind");
     for _ in 0..10 {
         socket.recv(&mut [0; 8]).expect("recv");
     }

@@ -116,6 +116,20 @@ impl From<SocketAddr> for Address {
     }
 }
 
+impl From<&Path> for Address {
+    /// Returns the address of a Unix stream socket.
+    fn from(path: &Path) -> Self {
+        Self::UnixPath(path.to_owned())
+    }
+}
+
+impl From<PathBuf> for Address {
+    /// Returns the address of a Unix stream socket.
+    fn from(path: PathBuf) -> Self {
+        Self::UnixPath(path)
+    }
+}
+
 /// The serialized form. The form of serde itself loses the flow and scope of a socket address, and
 /// refuses a path that is not UTF-8.
 #[derive(Serialize, Deserialize)]

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// The default backlog, as in Node.
 pub(crate) const BACKLOG: u32 = 511;
-/// The most bytes of [data](ListenOptions::data) that a request to listen may have.
-pub const LISTEN_DATA_BYTES_MAX: usize = 64 * 1024;
 
-/// Options of [`listen_with`](crate::listen_with) and the other functions that listen or bind.
+/// The options with which a worker listens or binds, and the methods that do so:
+/// [`listen`](Self::listen) for TCP, [`listen_unix`](Self::listen_unix),
+/// [`listen_at`](Self::listen_at) for any address, and [`bind_datagram`](Self::bind_datagram).
 ///
 /// If several workers share an address, the options of the first request decide how the socket is
 /// opened. Each worker has its own [`max_connections`](Self::max_connections).
@@ -17,7 +17,7 @@ pub const LISTEN_DATA_BYTES_MAX: usize = 64 * 1024;
 /// ```
 /// use brood_cluster::ListenOptions;
 ///
-/// let listener = brood_cluster::listen_with("127.0.0.1:0", &ListenOptions::new().backlog(16))?;
+/// let listener = ListenOptions::new().backlog(16).listen("127.0.0.1:0")?;
 /// # drop(listener);
 /// # Ok::<(), brood_cluster::Error>(())
 /// ```
@@ -50,6 +50,9 @@ impl Default for ListenOptions {
 }
 
 impl ListenOptions {
+    /// The most bytes of [data](Self::data) that a request to listen may have: 64 KiB.
+    pub const DATA_BYTES_MAX: usize = 64 * 1024;
+
     /// Creates the default options: a backlog of 511, a socket that all workers share, and for an
     /// IPv6 address IPv4 as well.
     pub fn new() -> Self {
@@ -118,7 +121,7 @@ impl ListenOptions {
         self
     }
 
-    /// Sets bytes for all workers that share the address, at most [`LISTEN_DATA_BYTES_MAX`].
+    /// Sets bytes for all workers that share the address, at most [`DATA_BYTES_MAX`](Self::DATA_BYTES_MAX).
     ///
     /// The listener of each worker returns the bytes of the first request as its `data`. The
     /// option is for keys that must be the same in all workers, such as those of TLS session

@@ -55,7 +55,11 @@ impl AddressKind for UnixDatagram {
 /// after the last worker, and removes the file of a Unix socket then.
 ///
 /// ```
-/// let socket = brood_cluster::bind_udp("127.0.0.1:0")?;
+/// use brood_cluster::{BoundSocket, ListenOptions};
+/// use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+///
+/// let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+/// let socket: BoundSocket<UdpSocket> = ListenOptions::new().bind_datagram(address)?;
 /// socket.send_to(b"hello", socket.local_addr()?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -77,7 +77,7 @@ impl AsFd for LimitedSocket {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Address, ListenOptions, listen_with};
+    use crate::{Address, ListenOptions};
     use std::net::TcpStream;
     use std::os::fd::AsFd;
     use std::time::Duration;
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_listener_at_its_limit_accepts_nothing_until_a_connection_has_closed() {
         let options = ListenOptions::new().max_connections(2);
-        let listener = listen_with("127.0.0.1:0", &options).unwrap();
+        let listener = options.listen("127.0.0.1:0").unwrap();
         let Address::Tcp { address, .. } = *listener.address() else { panic!("not TCP") };
         let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
         let readable = |time| sys::poll::readable(listener.as_fd(), Some(time)).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::bind::bind;
 use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::protocol::listen_options::{LISTEN_DATA_BYTES_MAX, ListenOptions};
+use crate::protocol::listen_options::ListenOptions;
 use crate::worker::Worker;
 use crate::worker::address_kind::AddressKind;
 use crate::worker::datagram::{BoundSocket, Datagram};
@@ -19,12 +19,17 @@ use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
 use crate::worker::stream_types::Stream;
 
-pub(super) fn tcp(address: SocketAddr, options: &ListenOptions) -> Address {
-    Address::Tcp { address, v6_only: options.v6_only }
-}
-
-pub(super) fn udp(address: SocketAddr, options: &ListenOptions) -> Address {
-    Address::Udp { address, v6_only: options.v6_only }
+/// Returns the datagram address of the same place.
+pub(super) fn as_datagram(address: Address) -> Address {
+    match address {
+        Address::Tcp { address, v6_only } => Address::Udp { address, v6_only },
+        Address::UnixPath(path) => Address::DatagramPath(path),
+        Address::UnixAbstract(name) => Address::DatagramAbstract(name),
+        Address::Udp { .. }
+        | Address::DatagramPath(_)
+        | Address::DatagramAbstract(_)
+        | Address::Inherited(_) => address,
+    }
 }
 
 /// Calls `open` with each address of a name until one can be opened.
@@ -46,13 +51,12 @@ pub(super) fn try_each_address<T>(
     Err(failure.unwrap_or_else(|| Error::Resolve(std::io::ErrorKind::NotFound.into())))
 }
 
-/// Opens a listener, through the primary if there is a `worker`.
+/// Opens a listener, through the primary in a worker.
 pub(super) fn open_listener<S: Stream>(
-    worker: Option<&Worker>,
     address: Address,
     options: &ListenOptions,
 ) -> Result<Listener<S>, Error> {
-    let listener = match open_socket::<S>(worker, address, options)? {
+    let listener = match open_socket::<S>(address, options)? {
         OpenedSocket::Granted(registration, source) => {
             Listener::granted(registration, source, options)?
         }
@@ -65,9 +69,8 @@ pub(super) fn open_listener<S: Stream>(
     Ok(listener)
 }
 
-/// Opens a datagram socket, through the primary if there is a `worker`.
+/// Opens a datagram socket, through the primary in a worker.
 pub(super) fn open_datagram<S: Datagram>(
-    worker: Option<&Worker>,
     address: Address,
     options: &ListenOptions,
 ) -> Result<BoundSocket<S>, Error> {
@@ -75,7 +78,7 @@ pub(super) fn open_datagram<S: Datagram>(
         let why = "a datagram socket has no connections".to_owned();
         return Err(Error::Option("max_connections", why));
     }
-    let (registration, socket) = match open_socket::<S>(worker, address, options)? {
+    let (registration, socket) = match open_socket::<S>(address, options)? {
         OpenedSocket::Granted(registration, GrantedSource::Descriptor(grant)) => {
             (registration, grant.descriptor.into_inner())
         }
@@ -98,13 +101,13 @@ enum OpenedSocket {
 }
 
 fn open_socket<K: AddressKind>(
-    worker: Option<&Worker>,
     address: Address,
     options: &ListenOptions,
 ) -> Result<OpenedSocket, Error> {
     validate::<K>(&address, options)?;
-    let address = absolute(address)?;
-    let runtime = worker.map(Worker::runtime);
+    let address = absolute(with_v6_only(address, options))?;
+    let worker = Worker::current();
+    let runtime = worker.as_ref().map(Worker::runtime);
     if let Some(runtime) = runtime.filter(|_| !options.exclusive) {
         let mut source = runtime.request_listen(&address, options)?;
         let registration = Registration::granted(&mut source, runtime.clone());
@@ -128,12 +131,12 @@ fn validate<K: AddressKind>(address: &Address, options: &ListenOptions) -> Resul
     if !inherited && !K::fits(address) {
         return Err(wrong_kind::<K>(address));
     }
-    if options.data.as_ref().is_some_and(|data| data.len() > LISTEN_DATA_BYTES_MAX) {
-        let why = format!("more than {LISTEN_DATA_BYTES_MAX} bytes");
+    if options.data.as_ref().is_some_and(|data| data.len() > ListenOptions::DATA_BYTES_MAX) {
+        let why = format!("use at most {} bytes", ListenOptions::DATA_BYTES_MAX);
         return Err(Error::Option("data", why));
     }
     if options.max_connections == Some(0) {
-        let why = "the minimum is 1".to_owned();
+        let why = "use 1 or more".to_owned();
         return Err(Error::Option("max_connections", why));
     }
     Ok(())
@@ -141,6 +144,14 @@ fn validate<K: AddressKind>(address: &Address, options: &ListenOptions) -> Resul
 
 fn wrong_kind<K: AddressKind>(address: &Address) -> Error {
     Error::Option("address", format!("{address} is not {}", K::KIND))
+}
+
+/// Applies the option to the address, which may ask for the same.
+fn with_v6_only(mut address: Address, options: &ListenOptions) -> Address {
+    if let Address::Tcp { v6_only, .. } | Address::Udp { v6_only, .. } = &mut address {
+        *v6_only |= options.v6_only;
+    }
+    address
 }
 
 /// Makes the path of an address absolute: the primary may have another working directory.
