@@ -101,14 +101,12 @@ impl Shared {
     pub(crate) fn add_output(&self, pipe: &Arc<File>) {
         let mut state = self.state();
         state.outputs.push(OutputPipe { pipe: Arc::downgrade(pipe), ended: false });
-        let connected = self.link.get().is_some();
+        let connected = state.lifecycle.is_connected();
         state.lifecycle = Lifecycle::new(connected, state.outputs.len() as u32);
     }
 
     /// Sets the channel, once. Called before any other thread knows the child.
     pub(crate) fn set_link(&self, link: Link) {
-        let mut state = self.state();
-        state.lifecycle = Lifecycle::new(true, state.outputs.len() as u32);
         let first = self.link.set(link);
         debug_assert!(first.is_ok(), "a child has one channel");
     }
@@ -331,5 +329,21 @@ mod tests {
     fn a_child_with_subscribers_is_small() {
         let bytes = size_of::<Shared>() + size_of::<Driver>() + size_of::<crate::Child>();
         assert!(bytes <= 1024, "{bytes} bytes, and as much again for subscribers and the loop");
+    }
+
+    #[test]
+    fn a_channel_that_has_closed_before_it_is_set_stays_closed() {
+        let plan = sys::spawn::Plan::new(vec![c"/bin/true".into()], vec![c"true".into()]);
+        let spawned = sys::spawn::spawn(&plan).unwrap();
+        let process = Process::new(spawned.pid, spawned.pidfd);
+        let shared = Arc::new(Shared::new(process, Signal::TERM, None, true));
+        shared.channel_event(LinkEvent::Disconnect { undelivered: 0, error: None });
+        let (socket, _peer) = sys::socket::pair_stream().unwrap();
+        shared.set_link(Link::start_paused(socket, ipc::Options::default(), |_| {}).unwrap());
+        assert!(!shared.state().lifecycle.is_connected());
+        // `Exit` would otherwise wait for a channel that reports nothing any more.
+        shared.process.wait_until(None).unwrap();
+        shared.exited();
+        assert!(shared.state().lifecycle.is_closed());
     }
 }
