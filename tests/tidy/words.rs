@@ -93,11 +93,32 @@ const RIDDLES: &[&str] = &[
     "has heard",
     "hears",
     "has to know",
+    "whoever",
+    "somebody",
+    "everybody",
+    "to and fro",
+    "ping-pong",
+    "handed round",
+    "says so",
+    "say so",
 ];
 
 /// Words with which no sentence begins, because the subject is missing then.
-const FRAGMENTS: &[&str] =
-    &["What", "Who", "Whose", "Whoever", "Of", "So many", "So much", "Nobody", "So"];
+const FRAGMENTS: &[&str] = &[
+    "What",
+    "Whatever",
+    "Who",
+    "Whom",
+    "Whose",
+    "Whoever",
+    "Which",
+    "Whichever",
+    "Of",
+    "So many",
+    "So much",
+    "Nobody",
+    "So",
+];
 
 /// Converts `takenBack`, `TakenBack` and `TAKEN_BACK` to `taken_back`.
 fn snake(name: &str) -> String {
@@ -237,7 +258,7 @@ fn sentences_have_a_subject_and_no_riddle() {
         let end = path.extension().and_then(|end| end.to_str());
         let Ok(text) = fs::read_to_string(path) else { continue };
         let paragraphs = match end {
-            Some("rs") => paragraphs(text.lines(), comment),
+            Some("rs" | "js" | "cjs") => paragraphs(text.lines(), comment),
             Some("md") => paragraphs(text.lines(), Some),
             _ => continue,
         };
@@ -246,6 +267,30 @@ fn sentences_have_a_subject_and_no_riddle() {
         }
     }
     assert_none(&broken, "prose that a stranger has to guess at");
+}
+
+/// Returns the texts between the quotes of a line. A text of several lines is seen in part only.
+fn literals(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2)
+}
+
+#[test]
+fn messages_and_other_literals_have_no_riddle() {
+    let mut broken = Vec::new();
+    for path in sources().iter().map(|source| &source.path) {
+        if path.starts_with("tests/tidy/") {
+            continue;
+        }
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        for (number, line) in (1..).zip(text.lines()) {
+            let literals: Vec<String> = literals(line).map(str::to_lowercase).collect();
+            let riddle = |words: &&&str| literals.iter().any(|text| contains_words(text, words));
+            if let Some(words) = RIDDLES.iter().find(riddle) {
+                broken.push(format!("{path}:{number}: “{words}”"));
+            }
+        }
+    }
+    assert_none(&broken, "texts that a stranger has to guess at");
 }
 
 #[test]
@@ -262,4 +307,5 @@ fn private_words_are_found_in_every_spelling_and_ordinary_ones_are_not() {
     assert_eq!(found, [(1, 1), (8, 1)]);
     assert_eq!(faults_of("The `heir` waits. What is this?").len(), 0);
     assert_eq!(faults_of("The heirs wait.").len(), 1);
+    assert_eq!(literals(r#"panic!("a {b}", "c")"#).collect::<Vec<_>>(), ["a {b}", "c"]);
 }

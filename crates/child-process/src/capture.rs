@@ -160,7 +160,7 @@ impl Capture {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // The child has closed its input, as `head` does. That is no failure of the command.
+            // The child has closed its input, as `head` does, which is no failure of the command.
             Err(_) => self.stdin = None,
         }
         false

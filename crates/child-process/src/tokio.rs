@@ -41,8 +41,8 @@ impl Child {
         if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
-        // The tracer of a process is notified of an exit before `waitid` shows it here. That is
-        // rare enough for a blocking thread.
+        // The tracer of a process is notified of an exit before `waitid` shows the exit here. The
+        // case is rare enough for a blocking thread.
         let shared = self.shared().clone();
         let waited = tokio::task::spawn_blocking(move || shared.process.wait_until(None)).await;
         match waited {

@@ -244,7 +244,7 @@ enum Arrival<H> {
 }
 
 impl<H> Decoder<H> {
-    /// Makes a decoder for the beginning of a stream. It allocates no memory yet.
+    /// Makes a decoder for the beginning of a stream. The call allocates no memory.
     #[must_use]
     pub fn new(limits: Limits) -> Decoder<H> {
         Decoder { limits, buffer: Vec::new(), start: 0, long: None, handles: VecDeque::new() }

@@ -28,7 +28,7 @@ pub struct Hello {
     /// codec that this build does not know.
     pub codec: u8,
     /// The abilities of this side beyond the base protocol, one bit each. Both sides use their
-    /// common abilities. None is defined yet.
+    /// common abilities. No bit is defined yet.
     pub capabilities: u32,
     /// The application's name for its own protocol, for example a version.
     pub tag: String,

@@ -66,7 +66,7 @@ pub struct Options {
     pub handles_in_flight_max: usize,
     /// The largest shared memory that is mapped on arrival, in bytes.
     pub mapped_bytes_max: usize,
-    /// How long a normal exit of the process waits for the queue, in milliseconds.
+    /// The time that a normal exit of the process waits for the queue, in milliseconds.
     pub exit_flush_ms: u64,
     /// Whether a blocking `recv` may spin for a moment before it sleeps. The channel learns whether
     /// this pays; on a single core or a busy one it does not, and then costs nothing.

@@ -1,4 +1,4 @@
-//! Credit: how much of what arrived is still unread.
+//! Credit: the bytes and handles of messages that arrived and are still unread.
 //!
 //! Every message of a loop-driven channel holds its share until it is decoded or dropped. Above the
 //! limit, the channel is not read, so that the peer's socket fills up; at half of the limit,

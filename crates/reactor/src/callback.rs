@@ -64,8 +64,8 @@ pub fn each<T: Send + 'static>(
     }
 }
 
-/// The action of [`each`]. It is dropped on the thread that calls it, because the values it holds
-/// may run user code in their `drop` as well.
+/// The action of [`each`], dropped on the thread that calls it, because the values in the action may
+/// run user code in their `drop` as well.
 struct Action<F: Send + 'static>(Option<Arc<Mutex<F>>>);
 
 impl<F: Send + 'static> Drop for Action<F> {

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// The number of a source. It is never reused while the process lives.
+/// The number of a source, never reused while the process lives.
 pub(crate) type SourceId = u64;
 
 /// The name that a source gives to one of its descriptors.

@@ -1,8 +1,7 @@
 //! The system calls of brood: the only crate of the workspace that contains `unsafe`.
 //!
 //! Each module covers one kernel facility. Functions take typed arguments, return owned results,
-//! and leave no descriptor open on any error path. They take no decisions: policy lives in the
-//! crates above.
+//! and leave no descriptor open on any error path. Policy lives in the crates above.
 //!
 //! | Modules | Facility |
 //! |---|---|

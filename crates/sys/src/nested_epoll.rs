@@ -8,9 +8,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 /// A descriptor that is readable while its gate is open and the descriptor it watches is readable.
 ///
-/// An `epoll(7)` instance with a single member. It can be polled, and added to other instances, as
-/// any descriptor can. Close-on-exec; no call on it blocks. It holds no copy of the watched
-/// descriptor.
+/// An `epoll(7)` instance with a single member, which can be polled, and added to other instances,
+/// as any descriptor can. Close-on-exec; no call on it blocks. The instance holds no copy of the
+/// watched descriptor.
 #[derive(Debug)]
 pub struct GatedFd(Epoll);
 
@@ -57,7 +57,7 @@ impl AsFd for GatedFd {
 
 /// A descriptor that is readable while one of two others is: an `epoll(7)` instance of both.
 ///
-/// Close-on-exec. It holds no copy of the two descriptors, which must stay open.
+/// Close-on-exec. The instance holds no copy of the two descriptors, which must stay open.
 #[derive(Debug)]
 pub struct AnyOf(Epoll);
 

@@ -38,7 +38,7 @@ pub struct Received {
     pub truncated: bool,
     /// Whether a packet was longer than the buffer (packet sockets only). Its rest is lost.
     pub payload_truncated: bool,
-    /// The descriptors that arrived, in the order sent. They are closed with this value.
+    /// The descriptors that arrived, in the order sent; closed with this value.
     pub fds: Vec<OwnedFd>,
 }
 

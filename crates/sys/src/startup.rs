@@ -1,7 +1,7 @@
 //! The environment variables and descriptors that this process was started with.
 //!
-//! A process that was forked with a channel finds the channel through its environment. Those
-//! variables must not reach its own children: a stray `NODE_UNIQUE_ID` makes every `listen` of a
+//! A process that was forked with a channel finds the channel through its environment. These
+//! variables must not reach the children of the process: a stray `NODE_UNIQUE_ID` makes every `listen` of a
 //! Node grandchild hang for ever. Changing the environment is sound only while there is one thread,
 //! which `main` cannot promise. An `.init_array` function therefore runs before `main`: it copies
 //! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.

@@ -1,8 +1,8 @@
 //! The primary's driver: a source on the loop that passes events to the supervisor as inputs, and
 //! performs its outputs.
 //!
-//! The driver decides nothing. It owns the sockets, queues and children, and the loop calls
-//! [`Source::event`].
+//! The driver decides nothing. A driver owns the sockets, queues and children of its primary, and
+//! the loop calls [`Source::event`].
 
 mod listen_sockets;
 mod node_workers;

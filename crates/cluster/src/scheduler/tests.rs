@@ -21,7 +21,7 @@ const MS: Duration = Duration::from_millis(1);
 /// The number of a probe among the connections of a queue.
 const PROBE: u32 = 0;
 
-/// A scheduler, the queues of its workers, and a clock. Workers read only when a test says so.
+/// A scheduler, the queues of its workers, and a clock. Workers read only at the command of a test.
 struct SchedulerHarness {
     scheduler: Scheduler<u32>,
     now: Instant,

@@ -2,8 +2,8 @@
 //!
 //! A sleep and a wake-up cost some 30 µs on a virtual machine, more than a whole round trip between
 //! two busy cores. Whether a spin pays depends on the peer and on the other users of the core, so
-//! [`AdaptiveWait`] learns from each attempt and stops when attempts fail. It tries again from time
-//! to time, and the pauses between the attempts grow while they keep failing.
+//! [`AdaptiveWait`] learns from each attempt and stops when attempts fail. Further attempts follow
+//! from time to time, after pauses that grow while the attempts keep failing.
 //!
 //! Pure.
 

@@ -6,8 +6,8 @@
 //! applies to all groups below the group that sets it, so that the strictest limit on the
 //! [path](levels) counts.
 //!
-//! The parsers treat garbage as "no such group", "no such mount" and "no limit". They do the same
-//! for a value without its final newline, which may be cut off.
+//! The parsers treat garbage as "no such group", "no such mount" and "no limit". A value
+//! without its final newline may be cut off, and is treated in the same way.
 //!
 //! Pure.
 

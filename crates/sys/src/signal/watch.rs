@@ -3,7 +3,7 @@
 //! [`SignalWatch`] installs handlers for the signals it is created with and for no others. Its
 //! descriptor becomes readable when one arrives, and dropping it restores the earlier dispositions.
 //!
-//! The handler uses only atomics and `write(2)`. It reaches the watches through a fixed table of
+//! The handler uses only atomics and `write(2)`, and reaches the watches through a fixed table of
 //! [`WATCHES_MAX`] slots, because a handler must not lock or allocate. The eventfd of a watch is
 //! closed only when no handler is running that could still hold its number.
 

@@ -1,8 +1,9 @@
 //! The program that runs in the child between `clone` and `execve`.
 //!
 //! The program borrows the parent's memory while the thread that spawned it sleeps and all other
-//! threads run on. It may therefore do only what a signal handler may: system calls on memory
-//! prepared for it. It must not allocate, lock, or panic: a panic would hang the parent for ever.
+//! threads run on. Only the operations of a signal handler are therefore allowed: system calls on
+//! memory prepared for the program. The program must not allocate, lock, or panic: a panic would
+//! hang the parent for ever.
 //! The code has no indexing, no checked arithmetic, no `expect`, and drops nothing that is owned.
 //!
 //! Every signal is blocked until just before `execve`, when no handler of the parent is left.
