@@ -196,3 +196,22 @@ fn dependencies_of_every_table_of_a_manifest_are_seen() {
     let manifest = "[dependencies]\nsys.workspace = true\n# x\nipc = { path = \"\" }\n\n[lints]\nq = 1\n[dev-dependencies.mio]\n";
     assert_eq!(dependencies(manifest), ["sys", "ipc", "mio"]);
 }
+
+#[test]
+fn every_file_of_a_test_target_is_a_module_of_it() {
+    let sources = sources();
+    let texts: Vec<&str> = sources
+        .iter()
+        .filter(|source| source.is_in("tests/"))
+        .map(|source| source.code.as_str())
+        .collect();
+    let mut broken = Vec::new();
+    for source in sources.iter().filter(|source| source.is_in("tests/")) {
+        let stem = source.path.rsplit(['/', '.']).nth(1).unwrap_or_default();
+        let declared = format!("mod {stem};");
+        if stem != "main" && !texts.iter().any(|text| text.contains(&declared)) {
+            broken.push(source.path.clone());
+        }
+    }
+    assert_none(&broken, "files that no `mod` line names: their tests never run");
+}

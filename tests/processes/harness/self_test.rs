@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sys::pidfd::PidFd;
 
-use crate::harness::{self, CASE_MAX, apply, case, specimen};
+use crate::harness::{self, CASE_MAX, apply, case, registry, specimen};
 use crate::support::{current_exe, eventually, wait};
 
 #[apply(specimen)]
@@ -153,4 +153,15 @@ fn a_case_that_hangs_is_killed_at_its_deadline() {
 #[apply(case)]
 fn an_unknown_case_is_an_error() {
     fails("no_such_case", &["exit status: 2", "no case named harness::self_test::no_such_case"]);
+}
+
+#[apply(case)]
+fn no_two_roles_and_no_two_modules_have_one_name() {
+    let roles = registry::roles().map(|role| role.name);
+    let modules = registry::modules().into_iter().map(|(name, _)| name);
+    for mut names in [roles.collect::<Vec<_>>(), modules.collect()] {
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+        assert_eq!(twice, None, "the second of them would never run");
+    }
 }

@@ -137,11 +137,11 @@ impl<H: ClientAffinity> Supervisor<H> {
         let worker = step.successor;
         let entry = self.workers.get(&worker).filter(|entry| !entry.life.is_dead());
         let Some(entry) = entry else { return StepOutcome::Fail(ReloadFailure::Ended(worker)) };
-        let slow = step.ready_until.is_some_and(|ready_until| ready_until <= now);
+        let overdue = step.ready_until.is_some_and(|ready_until| ready_until <= now);
         // A successor whose channel closed is about to end, and its exit names the reason.
         if !entry.life.is_ready() || !entry.life.may_serve() {
             let failure = StepOutcome::Fail(ReloadFailure::NotReady(worker));
-            return if slow {
+            return if overdue {
                 failure
             } else {
                 StepOutcome::Wait(Step { grace_until: None, ..step })
@@ -150,7 +150,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         let grace_until = step.grace_until.or_else(|| now.checked_add(self.options.listen_grace));
         let grace_over = grace_until.is_some_and(|at| at <= now);
         let predecessor = slot_entry.worker.filter(|predecessor| *predecessor != worker);
-        if slow
+        if overdue
             || grace_over
             || predecessor.is_none_or(|predecessor| self.listens_on_all_of(worker, predecessor))
         {
