@@ -32,8 +32,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use cluster::{
-    Address, AsyncListener, AsyncStream, Error, Event, ListenOptions, Listener, Policy, Primary,
-    Restart, Worker,
+    Address, AsyncListener, AsyncStream, Builder, Error, Event, ListenOptions, Listener, Policy,
+    Primary, Restart, Worker,
 };
 
 const USAGE: &str = "usage: http_cluster [--port PORT | --unix PATH|@NAME] [--workers N] \
@@ -88,7 +88,7 @@ fn supervise(options: &Options) -> Result<(), Error> {
         .reload_on_hangup()
         .build()?;
     let events = primary.take_events().expect("the first call");
-    primary.start()?;
+    primary.start();
     primary.ready()?;
     let address = match primary.address() {
         Some(address @ Address::Tcp { .. }) => format!("http://{address}"),
@@ -163,7 +163,7 @@ impl Options {
         let mut options = Self {
             port: 8000,
             unix: None,
-            workers: cpus.clamp(2, cluster::WORKERS_MAX),
+            workers: cpus.clamp(2, Builder::WORKERS_MAX),
             policy: Policy::RoundRobin,
             delay_ms: 0,
             restart: true,
@@ -188,7 +188,7 @@ impl Options {
                     });
                 }
                 "--workers" => {
-                    options.workers = number(&flag, &value()?, 1, cluster::WORKERS_MAX)?;
+                    options.workers = number(&flag, &value()?, 1, Builder::WORKERS_MAX)?;
                 }
                 "--policy" => {
                     options.policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;

@@ -21,7 +21,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use cluster::{Error, Event, Policy, Primary};
+use cluster::{Error, Event, Policy, Primary, WorkerOptions};
 
 const USAGE: &str = "usage: node_cluster APP.js [--workers N] [--policy rr|none] [-- ARGS…]";
 
@@ -58,18 +58,18 @@ fn write_line(mut to: impl Write, line: &str) {
 
 fn supervise(options: Options) -> Result<(), Error> {
     let workers = options.workers;
-    let mut builder = Primary::builder()
-        .exec(options.app)
-        .args(options.args)
+    let mut worker = WorkerOptions::new().exec(options.app).args(options.args);
+    if let Some(node) = std::env::var_os("NODE") {
+        worker = worker.exec_path(node);
+    }
+    let primary = Primary::builder()
+        .worker(worker)
         .workers(workers)
         .policy(options.policy)
-        .shutdown_on_signals();
-    if let Some(node) = std::env::var_os("NODE") {
-        builder = builder.exec_path(node);
-    }
-    let primary = builder.build()?;
+        .shutdown_on_signals()
+        .build()?;
     let events = primary.take_events().expect("the first call");
-    primary.start()?;
+    primary.start();
     std::thread::scope(|scope| {
         let ready = scope.spawn(|| {
             primary.ready()?;
@@ -104,7 +104,7 @@ impl Options {
         let cpus = u32::try_from(os_info::available_parallelism().get()).unwrap_or(u32::MAX);
         let mut options = Self {
             app: String::new(),
-            workers: cpus.clamp(2, cluster::WORKERS_MAX),
+            workers: cpus.clamp(2, cluster::Builder::WORKERS_MAX),
             policy: Policy::RoundRobin,
             args: Vec::new(),
         };
@@ -130,8 +130,8 @@ impl Options {
                 "--workers" => {
                     let text = value()?;
                     let number = text.parse().ok();
-                    let fits = number.filter(|it| (1..=cluster::WORKERS_MAX).contains(it));
-                    let most = cluster::WORKERS_MAX;
+                    let fits = number.filter(|it| (1..=cluster::Builder::WORKERS_MAX).contains(it));
+                    let most = cluster::Builder::WORKERS_MAX;
                     options.workers = fits.ok_or_else(|| {
                         format!("{flag} must be a number from 1 to {most}, not '{text}'")
                     })?;

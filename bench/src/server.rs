@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use cluster::{AsyncListener, Policy, Primary, Worker};
+use cluster::{AsyncListener, Policy, Primary, Worker, WorkerOptions};
 
 /// The name of the role.
 pub const ROLE: &str = "server";
@@ -70,18 +70,25 @@ fn brood(workers: &str, policy: Policy) -> Done {
         });
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
-    supervise(Primary::builder().workers(workers.parse()?).policy(policy).args(args))
+    supervise(
+        Primary::builder()
+            .workers(workers.parse()?)
+            .policy(policy)
+            .worker(WorkerOptions::new().args(args)),
+    )
 }
 
 /// Runs the server of brood with Node workers. The script is a worker of the primary that starts
 /// it.
 fn brood_node(workers: &str, script: &str) -> Done {
-    supervise(Primary::builder().exec(script).workers(workers.parse()?))
+    supervise(
+        Primary::builder().worker(WorkerOptions::new().exec(script)).workers(workers.parse()?),
+    )
 }
 
 fn supervise(builder: cluster::Builder) -> Done {
     let primary = builder.shutdown_on_signals().build()?;
-    primary.start()?;
+    primary.start();
     primary.ready()?;
     let address = primary.address().ok_or("no address")?.to_string();
     println!("{}", address.rsplit(':').next().unwrap_or_default());

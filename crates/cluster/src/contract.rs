@@ -27,7 +27,7 @@ pub(crate) type SlotId = u32;
 pub(crate) type Key = u32;
 
 /// The greatest number of workers of one primary.
-pub const WORKERS_MAX: u32 = 4096;
+pub(crate) const WORKERS_MAX: u32 = 4096;
 
 /// The counter of connections that a worker has closed.
 pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {

@@ -40,7 +40,7 @@ pub enum Error {
     /// The settings cannot be changed, because
     /// [`Primary::setup_master`](crate::Primary::setup_master) has fixed them.
     SetUp,
-    /// There are [`WORKERS_MAX`](crate::WORKERS_MAX) workers already, or the primary has ended.
+    /// There are [`Builder::WORKERS_MAX`](crate::Builder::WORKERS_MAX) workers already, or the primary has ended.
     NoPlace,
     /// The call would block the callback thread while it waits for another callback.
     WouldDeadlock,

@@ -18,7 +18,7 @@
 //!         return Ok(());
 //!     }
 //!     let primary = brood_cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
-//!     primary.start()?;
+//!     primary.start();
 //!     primary.ready()?;
 //!     primary.wait()
 //! }
@@ -45,7 +45,7 @@
 //! - Names are Node's, in Rust's spelling: `cluster.fork` is [`Primary::fork`], `setupPrimary` is
 //!   [`Primary::setup_primary`], and the events are variants of [`Event`].
 //! - Node may run on either side. Workers can be Node applications, which need no change: see
-//!   [`Builder::exec`]. A Rust program that a Node primary starts finds its primary through
+//!   [`WorkerOptions::exec`]. A Rust program that a Node primary starts finds its primary through
 //!   [`Worker::current`].
 //! - `pm2 reload` and gunicorn's `HUP` correspond to [`Primary::reload`] and
 //!   [`Builder::reload_on_hangup`]; `pm2 scale` and gunicorn's `TTIN` and `TTOU` correspond to
@@ -80,7 +80,7 @@ mod worker_state;
 
 #[cfg(feature = "tokio")]
 pub use adapter::tokio::{AsyncListener, AsyncStream};
-pub use contract::{Restart, WORKERS_MAX};
+pub use contract::Restart;
 pub use counters::{Counters, WorkerCounters};
 /// The receiver of [`Primary::take_events`] and [`Worker::take_messages`], a type of the crate
 /// `crossbeam-channel`, version 0.5.
@@ -101,11 +101,12 @@ pub use protocol::listen_options::ListenOptions;
 pub use worker::Worker;
 pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
-pub use worker::deadlines::ORPHAN_DRAIN_MS;
-pub use worker::draining::{DRAIN_READ_MS_MAX, Draining};
+pub use worker::draining::Draining;
 pub use worker::listen::listen;
 pub use worker::listener::Listener;
-pub use worker::process_role::{is_master, is_primary, is_worker};
+#[doc(hidden)]
+pub use worker::process_role::is_master;
+pub use worker::process_role::{is_primary, is_worker};
 pub use worker::stream_types::Stream;
 pub use worker_id::WorkerId;
 pub use worker_options::{WorkerOptions, WorkerStdio};

@@ -56,7 +56,7 @@ use crate::worker_options::WorkerOptions;
 /// }
 /// let primary = brood_cluster::Primary::builder().workers(4).shutdown_on_signals().build()?;
 /// let events = primary.take_events().expect("the first call");
-/// primary.start()?;
+/// primary.start();
 /// primary.ready()?;
 /// for event in events {
 ///     eprintln!("{event}");
@@ -163,13 +163,11 @@ impl Primary {
     ///
     /// Workers that were started by [`fork`](Self::fork) count.
     ///
-    /// # Errors
-    ///
-    /// None at present. [`ready`](Self::ready) and the events report workers that fail to start.
+    /// [`ready`](Self::ready) and the events report workers that fail to start. After the end of the
+    /// primary the call has no effect.
     #[doc(alias = "fork")]
-    pub fn start(&self) -> Result<(), Error> {
+    pub fn start(&self) {
         self.shared.request_workers(Job::Input(Input::Start(self.workers)));
-        Ok(())
     }
 
     /// Changes the number of workers. Returns at once.
@@ -181,7 +179,7 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when the number is not between 1 and [`WORKERS_MAX`](crate::WORKERS_MAX).
+    /// [`Error::Option`] when the number is not between 1 and [`Builder::WORKERS_MAX`].
     pub fn scale(&self, workers: u32) -> Result<(), Error> {
         check_workers(workers)?;
         self.shared.request_workers(Job::Input(Input::Scale(workers)));
@@ -215,7 +213,7 @@ impl Primary {
     ///
     /// - [`Error::Fork`] when the worker cannot be started; its slot is given up.
     /// - [`Error::Option`] when the options name an invalid descriptor number.
-    /// - [`Error::NoPlace`] when there are [`WORKERS_MAX`](crate::WORKERS_MAX) workers, or the
+    /// - [`Error::NoPlace`] when there are [`Builder::WORKERS_MAX`] workers, or the
     ///   cluster has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
@@ -237,6 +235,7 @@ impl Primary {
     ///
     /// Node: `cluster.setupPrimary`.
     #[doc(alias = "setupPrimary")]
+    #[doc(alias = "setupMaster")]
     pub fn setup_primary(&self, options: WorkerOptions) -> Result<(), Error> {
         self.shared.set_up(&options, false)
     }
@@ -262,7 +261,7 @@ impl Primary {
     ///
     /// Node: `cluster.setupMaster` of the first versions; in later versions it is an alias of
     /// `setupPrimary`.
-    #[doc(alias = "setupMaster")]
+    #[doc(hidden)]
     pub fn setup_master(&self, options: WorkerOptions) -> Result<(), Error> {
         self.shared.set_up(&options, true)
     }
@@ -316,7 +315,7 @@ impl Primary {
     ///
     /// A new worker first listens on every address that its predecessor listens on; only then is
     /// the predecessor asked to finish. The new workers run the file that lies at the path of this
-    /// program (or of [`Builder::exec`]) by then, which may be a new build.
+    /// program (or of [`WorkerOptions::exec`]) by then, which may be a new build.
     /// [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
     ///
     /// ```no_run

@@ -64,6 +64,9 @@ const EXIT_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct Worker(Arc<Runtime>);
 
 impl Worker {
+    /// The default time that a worker whose primary has died may finish its connections: 1.5 s.
+    pub const ORPHAN_DRAIN: Duration = Duration::from_millis(1500);
+
     /// Sends a message to the primary, where it arrives as
     /// [`Event::Message`](crate::Event::Message).
     ///
@@ -147,9 +150,7 @@ impl Worker {
 
     /// Sets the time this worker has to finish its connections after its primary has died.
     ///
-    /// The process then exits with code 0. The default is [`ORPHAN_DRAIN_MS`].
-    ///
-    /// [`ORPHAN_DRAIN_MS`]: crate::ORPHAN_DRAIN_MS
+    /// The process then exits with code 0. The default is [`ORPHAN_DRAIN`](Self::ORPHAN_DRAIN).
     pub fn set_orphan_drain(&self, limit: Duration) {
         self.0.deadlines().set_orphan_drain(limit);
     }

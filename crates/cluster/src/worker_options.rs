@@ -41,7 +41,7 @@ impl Eq for WorkerStdio {}
 
 /// Changes to [`Settings`](crate::Settings). Settings that are not named stay as they are.
 ///
-/// [`Builder::setup`](crate::Builder::setup) and
+/// [`Builder::worker`](crate::Builder::worker) and
 /// [`Primary::setup_primary`](crate::Primary::setup_primary) apply the options to all workers that
 /// are started from then on. [`Primary::fork`](crate::Primary::fork) applies them to one slot: to
 /// its worker, and to those that replace it.
@@ -85,26 +85,31 @@ impl WorkerOptions {
 
     /// Sets what the workers run instead of this program: another program, or a script for Node
     /// (`.js`, `.mjs`, `.cjs`, `.ts`).
+    ///
+    /// A Node application needs no change: its `listen` calls reach the primary. Workers get no
+    /// arguments unless [`args`](Self::args) sets some.
     pub fn exec(mut self, exec: impl AsRef<Path>) -> Self {
         self.exec = Some(exec.as_ref().to_owned());
         self
     }
 
-    /// Sets the Node executable that runs the script.
+    /// Sets the Node executable that runs the script of [`exec`](Self::exec); by default `node` of
+    /// the `PATH`.
     #[doc(alias = "execPath")]
     pub fn exec_path(mut self, path: impl AsRef<OsStr>) -> Self {
         self.exec_path = Some(path.as_ref().to_owned());
         self
     }
 
-    /// Sets options for the Node executable.
+    /// Sets options for the Node executable, in front of the script.
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.exec_argv = Some(owned(args));
         self
     }
 
-    /// Sets the arguments, without the program's name.
+    /// Sets the arguments, without the program's name; by default those of this process, and none
+    /// for another program.
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.args = Some(owned(args));
         self
@@ -116,7 +121,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the working directory.
+    /// Sets the working directory; by default that of this process.
     #[doc(alias = "cwd")]
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.current_dir = Some(dir.as_ref().to_owned());
@@ -148,8 +153,11 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the format of messages; see
-    /// [`Settings::serialization`](crate::Settings::serialization).
+    /// Sets the format of messages between primary and workers; by default bincode for Rust workers
+    /// and JSON for Node workers.
+    ///
+    /// [`Serialization::Advanced`] carries Node's own values: maps, big integers, buffers, and
+    /// values that contain themselves.
     pub fn serialization(mut self, serialization: Serialization) -> Self {
         self.serialization = Some(serialization);
         self

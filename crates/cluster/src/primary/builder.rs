@@ -1,14 +1,10 @@
 //! The options of a primary and its workers.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use child_process::Signal;
-
-use ipc::Serialization;
 
 use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX};
 use crate::error::Error;
@@ -47,6 +43,9 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// The greatest number of workers of one primary: 4096.
+    pub const WORKERS_MAX: u32 = WORKERS_MAX;
+
     pub(crate) fn new() -> Self {
         let settings = Settings::of_this_process();
         let workers = os_info::available_parallelism();
@@ -58,7 +57,7 @@ impl Builder {
         Self { settings, supervisor, workers, signals, sockets: Vec::new() }
     }
 
-    /// Sets the number of workers, 1 to [`WORKERS_MAX`]; by default one for each processor.
+    /// Sets the number of workers, 1 to [`WORKERS_MAX`](Self::WORKERS_MAX); by default one for each processor.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
         self
@@ -96,58 +95,21 @@ impl Builder {
 
     /// Changes the settings that workers are started with, as far as `options` names them.
     ///
-    /// The methods from here to [`current_dir`](Self::current_dir) are short forms of this one.
-    pub fn setup(mut self, options: WorkerOptions) -> Self {
+    /// ```no_run
+    /// use brood_cluster::{Primary, WorkerOptions};
+    ///
+    /// // A Node application needs no change: its `listen` calls reach this primary.
+    /// let app = WorkerOptions::new().exec("app.js").args(["--quiet"]).env("NODE_ENV", "production");
+    /// let primary = Primary::builder().workers(4).worker(app).build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    ///
+    /// Node: `cluster.setupPrimary(settings)`, as [`Primary::setup_primary`](crate::Primary::setup_primary)
+    /// on a primary that exists.
+    #[doc(alias = "setupPrimary")]
+    pub fn worker(mut self, options: WorkerOptions) -> Self {
         self.settings.overlay(&options);
         self
-    }
-
-    /// Sets what the workers run instead of this program: another program, or a script for Node
-    /// (`.js`, `.mjs`, `.cjs`, `.ts`).
-    ///
-    /// A Node application needs no change: its `listen` calls reach this primary. Workers get no
-    /// arguments unless [`args`](Self::args) sets some.
-    pub fn exec(self, exec: impl AsRef<Path>) -> Self {
-        self.setup(WorkerOptions::new().exec(exec))
-    }
-
-    /// Sets the Node executable that runs the script of [`exec`](Self::exec); by default `node` of
-    /// the `PATH`.
-    #[doc(alias = "execPath")]
-    pub fn exec_path(self, path: impl AsRef<OsStr>) -> Self {
-        self.setup(WorkerOptions::new().exec_path(path))
-    }
-
-    /// Sets options for the Node executable, in front of the script.
-    #[doc(alias = "execArgv")]
-    pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
-        self.setup(WorkerOptions::new().exec_argv(args))
-    }
-
-    /// Sets the format of messages between primary and workers; by default bincode for Rust workers
-    /// and JSON for Node workers.
-    ///
-    /// [`Serialization::Advanced`] carries Node's own values: maps, big integers, buffers, and
-    /// values that contain themselves.
-    pub fn serialization(self, serialization: Serialization) -> Self {
-        self.setup(WorkerOptions::new().serialization(serialization))
-    }
-
-    /// Sets the arguments of the workers, without the program's name; by default those of this
-    /// process.
-    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
-        self.setup(WorkerOptions::new().args(args))
-    }
-
-    /// Adds a variable to the workers' environment, which is that of this process.
-    pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.setup(WorkerOptions::new().env(name, value))
-    }
-
-    /// Sets the working directory of the workers; by default that of this process.
-    #[doc(alias = "cwd")]
-    pub fn current_dir(self, dir: impl AsRef<Path>) -> Self {
-        self.setup(WorkerOptions::new().current_dir(dir))
     }
 
     /// Sets how many connections may wait in the queue of one worker: WorkerId(1) to 64, by default 64.
@@ -215,7 +177,6 @@ impl Builder {
 
     /// Sets how long a new worker of a reload may take to listen before the reload fails; by
     /// default 10 s.
-    #[doc(alias = "ready_ms")]
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
         self

@@ -5,9 +5,8 @@
 //! not at present. The scheduler dispatches these connections in rotation into the hand-off queues,
 //! which workers with an own socket have as well.
 //!
-//! The primary does not see the connections that a worker accepts by itself. When connections have
-//! waited in the worker's socket for long, the scheduler therefore sends a probe into the worker's
-//! queue. A worker that leaves the probe unread becomes suspect like any other.
+//! The primary cannot see whether a worker accepts by itself. When connections have waited in the
+//! worker's socket for long, the scheduler therefore sends a probe into the worker's queue. A worker that leaves the probe unread becomes suspect like any other.
 //!
 //! Pure.
 

@@ -1,21 +1,17 @@
 //! The two deadlines of a worker that ends: for its drain, and for its exit as an orphan.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::worker::draining::DRAIN_READ_MS_MAX;
-
-/// The default time that a worker whose primary has died may finish its connections, in
-/// milliseconds.
-pub const ORPHAN_DRAIN_MS: u64 = 1500;
+use crate::worker::Worker;
+use crate::worker::draining::Draining;
 
 /// The times at which a drain began and the primary was lost.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     drain_begun: OnceLock<Instant>,
     orphaned: OnceLock<Instant>,
-    orphan_drain_ms: AtomicU64,
+    orphan_drain: Mutex<Duration>,
 }
 
 impl Deadlines {
@@ -23,13 +19,12 @@ impl Deadlines {
         Self {
             drain_begun: OnceLock::new(),
             orphaned: OnceLock::new(),
-            orphan_drain_ms: AtomicU64::new(ORPHAN_DRAIN_MS),
+            orphan_drain: Mutex::new(Worker::ORPHAN_DRAIN),
         }
     }
 
     pub(super) fn set_orphan_drain(&self, limit: Duration) {
-        let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.orphan_drain_ms.store(ms, Ordering::Relaxed);
+        *self.orphan_drain.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
     /// Notes that the drain has begun; later calls change nothing.
@@ -45,12 +40,12 @@ impl Deadlines {
     /// Returns the time from which a drain no longer waits for queues that the program does not
     /// read.
     pub(super) fn drain_read(&self) -> Option<Instant> {
-        self.drain_begun.get()?.checked_add(Duration::from_millis(DRAIN_READ_MS_MAX))
+        self.drain_begun.get()?.checked_add(Draining::READ_MAX)
     }
 
     /// Returns the time at which an orphan exits.
     pub(super) fn orphan_exit(&self) -> Option<Instant> {
-        let ms = self.orphan_drain_ms.load(Ordering::Relaxed);
-        self.orphaned.get()?.checked_add(Duration::from_millis(ms))
+        let limit = *self.orphan_drain.lock().unwrap_or_else(PoisonError::into_inner);
+        self.orphaned.get()?.checked_add(limit)
     }
 }

@@ -3,7 +3,7 @@
 //! A disconnect from either side or the loss of the primary *begins* the drain. The drain is
 //! *reached* when every source of connections of the worker has been read to its end: a server
 //! that stops accepting then leaves no client behind. A program that does not accept delays the
-//! drain by at most [`DRAIN_READ_MS_MAX`].
+//! drain by at most [`Draining::READ_MAX`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,10 +13,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-/// The longest time that a drain waits for the program to read its hand-off queues, in
-/// milliseconds.
-pub const DRAIN_READ_MS_MAX: u64 = 1000;
 
 /// The state of a worker's drain, shared by the runtime, the listeners and the waiting tasks.
 #[derive(Debug)]
@@ -188,7 +184,7 @@ impl Clone for DrainWait {
 ///
 /// The future resolves when the drain is reached: either side has asked for a disconnect or the
 /// primary is gone, *and* the connections that were dispatched to this worker have been accepted.
-/// The program has at most [`DRAIN_READ_MS_MAX`] for the second part. The future needs no
+/// The program has at most [`READ_MAX`](Self::READ_MAX) for the second part. The future needs no
 /// particular runtime, and fits `axum::serve(…).with_graceful_shutdown(worker.draining())`.
 ///
 /// Dropping or cloning it does not affect the drain; [`Worker::draining`](crate::Worker::draining)
@@ -204,6 +200,10 @@ impl Clone for DrainWait {
 pub struct Draining(DrainWait);
 
 impl Draining {
+    /// The longest time that a drain waits for the program to accept the connections that were
+    /// dispatched to it: 1 s.
+    pub const READ_MAX: Duration = Duration::from_secs(1);
+
     pub(crate) fn new(drain: Arc<Drain>) -> Self {
         Self(DrainWait::new(drain))
     }

@@ -67,6 +67,7 @@ fn from_environment() -> Option<Worker> {
 /// See [`Worker::current`].
 #[must_use]
 #[doc(alias = "isPrimary")]
+#[doc(alias = "isMaster")]
 pub fn is_primary() -> bool {
     !is_worker()
 }
@@ -77,7 +78,7 @@ pub fn is_primary() -> bool {
 ///
 /// See [`Worker::current`].
 #[must_use]
-#[doc(alias = "isMaster")]
+#[doc(hidden)]
 pub fn is_master() -> bool {
     is_primary()
 }
