@@ -4,7 +4,7 @@
 //! whole endpoints on the loop, with our protocol and with Node's.
 
 use ipc::frame::{Decoder, Header, Kind, Limits};
-use ipc::{Channel, Handle, Hello, Link, LinkEvent, Options, Serialization, SharedMemory};
+use ipc::{Channel, Handle, Hello, Options, Serialization, SharedMemory, internal};
 use std::io::IoSlice;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
@@ -109,7 +109,7 @@ fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
 fn decode(data: &[u8], serialization: Serialization) {
     let Some((&handles, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
-    let options = Options { serialization, ..Options::default() };
+    let options = Options::new().serialization(serialization);
     let Ok(channel) = Channel::<(), Shape>::from_fd(victim.into(), options) else { return };
     send_hello(&attacker, serialization);
     let handles = usize::from(handles % 4);
@@ -124,12 +124,12 @@ fn link(data: &[u8], serialization: Serialization, node: bool) {
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
     let (sender, ended) = mpsc::channel();
     let sink = move |event| match event {
-        LinkEvent::Message(message) => drop(message.decode::<Shape>()),
-        LinkEvent::Disconnect { .. } => drop(sender.send(())),
+        internal::Event::Message(message) => drop(message.decode::<Shape>()),
+        internal::Event::Disconnect { .. } => drop(sender.send(())),
         _ => {}
     };
-    let options = Options { serialization, ..Options::default() };
-    let start = if node { Link::start_node } else { Link::start_paused };
+    let options = Options::new().serialization(serialization);
+    let start = if node { internal::start_node } else { internal::start_paused };
     let Ok(link) = start(victim.into(), options, sink) else { return };
     link.resume();
     if !node && control & 1 != 0 {

@@ -73,7 +73,7 @@ impl Drop for Remote {
 }
 
 fn options(awake: bool) -> Options {
-    Options { adaptive_wait: awake, queued_bytes_max: 64 << 20, ..Options::default() }
+    Options::new().adaptive_wait(awake).queued_bytes_max(64 << 20)
 }
 
 pub fn run(context: &Context) -> Topic {
@@ -238,7 +238,7 @@ fn stream(context: &Context) -> Measure {
     });
     let ours = Remote::start("sink", "").and_then(|mut remote| {
         let channel = remote.channel::<Ping, Ping>(true)?;
-        Ok((remote, channel.events()?))
+        Ok((remote, channel.into_events()?))
     });
     let link = contender(Role::Ours, "brood, on the loop", ours, move |ends| {
         let (sender, events) = &ends.1;

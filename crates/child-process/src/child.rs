@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, Message, Queued, SendHandleError};
+use ipc::{Link, Message, Queued, SendHandleError, internal};
 use serde::Serialize;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
@@ -205,7 +205,7 @@ impl Child {
     ) -> Result<Queued, SendHandleError> {
         match channel(self.shared.link()) {
             Ok(link) => link.send_with_handle(value, handle),
-            Err(error) => Err(SendHandleError::new(handle.into(), error)),
+            Err(error) => Err(internal::send_handle_error(handle.into(), error)),
         }
     }
 

@@ -12,7 +12,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
-use ipc::{Link, LinkEvent};
+use ipc::Link;
+use ipc::internal::{self, Event as LinkEvent};
 use reactor::reactor;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
@@ -230,7 +231,7 @@ impl Shared {
             Some(link) => {
                 state.exit_seen = true;
                 // The link reads what the process has sent and then reports `PeerGone`.
-                link.peer_is_gone();
+                internal::peer_is_gone(link);
             }
             None => state.step(Input::Exited, &self.process),
         }

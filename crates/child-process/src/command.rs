@@ -366,7 +366,8 @@ impl Command {
     /// Sets the codec of the channel, which is announced to the child. The default is bincode; a
     /// Node child then gets JSON, and [`Advanced`](ipc::Serialization::Advanced) on request.
     pub fn serialization(&mut self, serialization: ipc::Serialization) -> &mut Self {
-        self.channel.serialization = serialization;
+        let options = std::mem::take(&mut self.channel);
+        self.channel = options.serialization(serialization);
         self
     }
 

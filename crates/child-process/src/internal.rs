@@ -32,7 +32,7 @@ pub trait InternalChannel {
     ///
     /// As [`Child::send`].
     fn send_internal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
-        channel(self.link())?.send_internal(value)
+        ipc::internal::send_internal(channel(self.link())?, value)
     }
 
     /// Sends an internal message with a raw handle to a Node peer. The answer comes as
@@ -48,8 +48,8 @@ pub trait InternalChannel {
         ticket: u64,
     ) -> Result<Queued, SendHandleError> {
         match channel(self.link()) {
-            Ok(link) => link.send_internal_with_handle(value, handle, ticket),
-            Err(error) => Err(SendHandleError::new(handle.into(), error)),
+            Ok(link) => ipc::internal::send_internal_with_handle(link, value, handle, ticket),
+            Err(error) => Err(ipc::internal::send_handle_error(handle.into(), error)),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::Receiver;
-use ipc::{Link, LinkEvent, Message, Options, Queued, SendHandleError};
+use ipc::internal::{self, Event as LinkEvent};
+use ipc::{Link, Message, Options, Queued, SendHandleError};
 use serde::Serialize;
 
 use crate::channel_env::Announcement;
@@ -38,26 +39,24 @@ pub struct Parent {
 /// ```
 #[must_use]
 pub fn parent() -> Option<&'static Parent> {
-    parent_with(|_| {})
+    parent_with(Options::new())
 }
 
-/// Returns the parent, as [`parent`] does, and lets `change` set the limits and the tag of the
+/// Returns the parent, as [`parent`] does, with the limits and the tag of `options` for the
 /// channel. The first call decides, of this function or of `parent`. The parent chooses the codec.
 #[must_use]
-pub fn parent_with(change: impl FnOnce(&mut Options)) -> Option<&'static Parent> {
+pub fn parent_with(options: Options) -> Option<&'static Parent> {
     static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
-    PARENT.get_or_init(|| Parent::find(change)).as_ref()
+    PARENT.get_or_init(|| Parent::find(options)).as_ref()
 }
 
 impl Parent {
-    fn find(change: impl FnOnce(&mut Options)) -> Option<Self> {
+    fn find(options: Options) -> Option<Self> {
         let Announcement { socket, serialization, is_node } = Announcement::take()?;
-        let mut options = Options::default();
-        change(&mut options);
-        options.serialization = serialization;
+        let options = options.serialization(serialization);
         let subscribers = Arc::new(Mutex::new(Subscribers::default()));
         let on_loop = subscribers.clone();
-        let start = if is_node { Link::start_node } else { Link::start_paused };
+        let start = if is_node { internal::start_node } else { internal::start_paused };
         let link = start(socket, options, move |event| on_channel_event(&on_loop, event)).ok()?;
         Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }

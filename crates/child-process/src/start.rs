@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use ipc::{Link, Serialization};
+use ipc::{Serialization, internal};
 use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
 
 use crate::channel_env;
@@ -144,17 +144,19 @@ fn announcement(
     child_end: &OwnedFd,
 ) -> Result<Vec<(&'static str, String)>, Error> {
     let inode = sys::fd::inode(child_end.as_fd()).map_err(|error| Error::Os("fstat", error))?;
-    let codec = channel_options(command).serialization;
+    let codec = internal::serialization(&channel_options(command));
     Ok(channel_env::variables(number, inode, codec, command.speaks_node()))
 }
 
 /// Returns the options of the channel. Node has no bincode: its default is JSON.
 fn channel_options(command: &Command) -> ipc::Options {
-    let mut options = command.channel.clone();
-    if command.speaks_node() && options.serialization == Serialization::Bincode {
-        options.serialization = Serialization::Json;
+    let options = command.channel.clone();
+    match internal::serialization(&options) {
+        Serialization::Bincode if command.speaks_node() => {
+            options.serialization(Serialization::Json)
+        }
+        _ => options,
     }
-    options
 }
 
 fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
@@ -247,7 +249,7 @@ fn child(
 fn connect(shared: &Arc<Shared>, socket: OwnedFd, command: &Command) -> Result<(), Error> {
     // Weak, because the link keeps this closure and the child keeps the link.
     let weak = Arc::downgrade(shared);
-    let start = if command.speaks_node() { Link::start_node } else { Link::start_paused };
+    let start = if command.speaks_node() { internal::start_node } else { internal::start_paused };
     let link = start(socket, channel_options(command), move |event| {
         if let Some(shared) = weak.upgrade() {
             shared.channel_event(event);

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crossbeam_channel::Receiver;
-use ipc::LinkEvent;
+use ipc::internal::Event as LinkEvent;
 
 use crate::error::Error;
 use crate::event::{Event, EventKind, InternalEvent};

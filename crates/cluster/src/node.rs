@@ -10,5 +10,5 @@ pub(crate) mod wire;
 
 /// Returns the options of a Node worker's channel.
 pub(crate) fn channel_options() -> ipc::Options {
-    ipc::Options { handles_in_flight_max: HANDLES_IN_FLIGHT_MAX, ..ipc::Options::default() }
+    ipc::Options::new().handles_in_flight_max(HANDLES_IN_FLIGHT_MAX)
 }

@@ -20,7 +20,7 @@ pub use self::events::{Event, LinkSender, TypedMessage};
 
 use self::blocking_endpoint::{Endpoint, EndpointParts, SendMode};
 use crate::error::Error;
-use crate::link::{Link, LinkEvent};
+use crate::link::{self, Link, LinkEvent};
 use crate::options::Options;
 use crate::received_message::Message;
 use serde::{Serialize, de::DeserializeOwned};
@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 ///
 /// `EMFILE` or `ENFILE` when no descriptor is left.
 pub fn channel<S, R>() -> io::Result<(Channel<S, R>, Channel<R, S>)> {
-    channel_with(&Options::default())
+    channel_with(&Options::new())
 }
 
 /// Makes two connected endpoints as [`channel`] does, with the given options for both.
@@ -158,7 +158,7 @@ impl<S, R> Channel<S, R> {
             .filter(|parts| !parts.closed)
             .ok_or(Error::Closed)?;
         let EndpointParts { socket, options, outbox, inbox, .. } = parts;
-        Link::resume_parts(socket, options, outbox, inbox, Box::new(sink), true)
+        Link::resume_parts(socket, options, outbox, inbox, link::user_sink(sink), true)
     }
 }
 

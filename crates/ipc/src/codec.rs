@@ -26,15 +26,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// The deepest nesting of a value, in levels of serde: a struct, a list, an option and an enum are
-/// one level each.
-pub const NESTING_MAX: usize = 128;
+pub(crate) const NESTING_MAX: usize = Serialization::NESTING_MAX;
 
-/// The number of list elements in a payload beyond one per byte.
-///
-/// Elements without a size cost nothing to announce. Without this limit, eight bytes could keep a
-/// reader busy for minutes.
-pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
+pub(crate) const ZERO_SIZE_ELEMENTS_MAX: usize = Serialization::ZERO_SIZE_ELEMENTS_MAX;
 
 /// A payload to write: bytes within a limit, and the handles beside them.
 #[derive(Debug)]

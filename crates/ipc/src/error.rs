@@ -161,15 +161,6 @@ pub struct SendHandleError {
     pub error: Error,
 }
 
-impl SendHandleError {
-    /// Joins a handle with the reason for which it was not sent. For the crates above.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn new(handle: OwnedFd, error: Error) -> SendHandleError {
-        SendHandleError { handle, error }
-    }
-}
-
 impl fmt::Display for SendHandleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)

@@ -19,7 +19,7 @@
 //!   `AsyncChannel` (feature `tokio`) is the same for tokio.
 //! - A [`Link`] is the channel of Node's `child_process.fork`: events for messages and for the
 //!   disconnect, and a `send` that never blocks and says when the sender should wait ([`Queued`]).
-//!   [`Link::start_node`] speaks Node's own protocol.
+//!   The crate `child-process` opens links that speak Node's own protocol; see [`node`].
 //! - A [`Handle`] inside a message does what `process.send(message, socket)` does in Node, and
 //!   what `SCM_RIGHTS` does in the kernel (`unix(7)`).
 //!
@@ -35,7 +35,7 @@
 //! use brood_ipc::{Channel, Options};
 //!
 //! // The program of the child. The parent has passed the descriptor that the variable names.
-//! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::default())?;
+//! let channel: Channel<String, u32> = Channel::from_env("MY_CHANNEL", Options::new())?;
 //! while let Ok(number) = channel.recv() {
 //!     channel.send(&format!("{number} it is"))?;
 //! }
@@ -59,7 +59,7 @@
 //! | [`Channel`]: `send`, `recv`, `recv_timeout`, `try_recv`, `iter` | threads that may block; no other thread takes part |
 //! | `feed`, then `flush` | many small messages in one system call; a `recv` that waits also flushes |
 //! | [`Channel::split`] | one thread that sends, and one that receives |
-//! | [`Channel::events`], [`Channel::on_message`] | programs that wait for several things; the loop reads and writes |
+//! | [`Channel::into_events`], [`Channel::on_message`] | programs that wait for several things; the loop reads and writes |
 //! | [`Link`] | crates above: untyped events, on the loop itself |
 //! | `mio::event::Source`, [`Channel::prepare_wait`] | programs with their own event loop |
 //! | `AsyncChannel`, feature `tokio` | async programs |
@@ -73,7 +73,7 @@
 //! - Messages and their handles arrive in the order in which they were sent, whole or not at all.
 //! - An accepted message is written before the channel closes: by `disconnect`, by the loop after a
 //!   drop (which never blocks), and at a normal exit of the process, which waits up to
-//!   [`Options::exit_flush_ms`]. [`Error::Undelivered`] and the `Disconnect` events report the
+//!   [`Options::exit_flush`]. [`Error::Undelivered`] and the `Disconnect` events report the
 //!   number of messages that cannot be delivered. An abort, `_exit` and signals are not covered.
 //! - A send borrows the value. A failed send leaves the value's handles in it, usable; a successful
 //!   send has taken them ([`Handle::is_sent`]).
@@ -104,9 +104,16 @@ mod buffer_pool;
 mod channel;
 mod codec;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub mod frame;
+#[cfg(not(feature = "fuzzing"))]
+#[allow(unreachable_pub, dead_code, reason = "public for the fuzzer")]
+mod frame;
 mod handle;
 mod hello;
+#[doc(hidden)]
+pub mod internal;
 mod link;
 pub mod node;
 mod options;
@@ -117,24 +124,30 @@ mod shared_memory;
 mod side_table;
 mod transport;
 
+/// The receiver of [`Channel::into_events`], of the crate `crossbeam-channel`.
+///
+/// A new major version of that crate is a new major version of this one.
+pub use crossbeam_channel::Receiver as EventReceiver;
+/// The crate `mio`, whose traits and types [`Channel`] implements and returns.
+///
+/// A new major version of that crate is a new major version of this one.
+pub use mio;
+
 pub use blob::Blob;
 #[cfg(feature = "tokio")]
 pub use channel::AsyncChannel;
 pub use channel::{Channel, Receiver, Sender, channel, channel_with};
 pub use channel::{ChannelHandle, Event, LinkSender, TypedMessage};
 pub use codec::advanced;
-pub use codec::{Advanced, Bincode, Codec, Json, NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
+pub use codec::{Advanced, Bincode, Codec, Json};
 pub use codec::{PayloadReader, PayloadWriter};
 pub use error::{Error, SendHandleError};
 pub use frame::FrameError;
 pub use handle::{Handle, Transfer};
-pub use hello::{Hello, PROTOCOL, TAG_BYTES_MAX};
+pub use hello::Hello;
 pub use link::{Link, LinkEvent, Queued};
 pub use node::AnyHandle;
-pub use options::{
-    EXIT_FLUSH_MS, FRAME_BYTES_MAX, HANDLES_MAX, HIGH_WATER_BYTES, MAPPED_BYTES_MAX, Options,
-    QUEUED_BYTES_MAX, UNREAD_BYTES_MAX, UNREAD_HANDLES_MAX,
-};
+pub use options::Options;
 pub use received_message::Message;
 pub use serialization::Serialization;
 pub use shared_memory::SharedMemory;

@@ -17,6 +17,7 @@ use self::driver::{Driver, PeerExit, Protocol};
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
 use crate::hello::Hello;
+use crate::internal::Event;
 use crate::node::ack_window::AckWindow;
 use crate::options::Options;
 use crate::receive_budget::CreditAccount;
@@ -41,26 +42,8 @@ const COALESCE_WITHIN: Duration = Duration::from_micros(20);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LinkEvent {
-    /// A message of the user.
+    /// A message has arrived.
     Message(Message),
-    /// An internal message for the crate above, never shown to users.
-    Internal(Message),
-    /// An error that does not close the channel. Node's channels only.
-    Error(Error),
-    /// The peer has acknowledged or rejected a handle that was sent with a ticket. Node's channels
-    /// only.
-    Acknowledged {
-        /// The number that was passed to [`Link::send_internal_with_handle`].
-        ticket: u64,
-        /// Whether the peer has the handle. Otherwise it had no descriptor number left and never
-        /// saw the handle.
-        taken: bool,
-    },
-    /// The peer's process has exited, as [`Link::peer_is_gone`] reported.
-    ///
-    /// The messages that it sent before come first, as far as the link may read them. Emitted once,
-    /// unless the channel closes before.
-    PeerGone,
     /// The channel is closed. This is the last event.
     Disconnect {
         /// The number of messages that `send` had accepted and the peer did not read.
@@ -97,7 +80,18 @@ impl Queued {
     }
 }
 
-pub(crate) type Sink = Box<dyn FnMut(LinkEvent) + Send>;
+pub(crate) type Sink = Box<dyn FnMut(Event) + Send>;
+
+/// Makes a sink of a user's closure, which gets no events for the crates above.
+pub(crate) fn user_sink(mut sink: impl FnMut(LinkEvent) + Send + 'static) -> Sink {
+    Box::new(move |event| match event {
+        Event::Message(message) => sink(LinkEvent::Message(message)),
+        Event::Disconnect { undelivered, error } => {
+            sink(LinkEvent::Disconnect { undelivered, error });
+        }
+        Event::Internal(_) | Event::Error(_) | Event::Acknowledged { .. } | Event::PeerGone => {}
+    })
+}
 
 /// A loop-driven endpoint of a channel.
 ///
@@ -176,7 +170,7 @@ impl Link {
         options: Options,
         sink: impl FnMut(LinkEvent) + Send + 'static,
     ) -> Result<Link, Error> {
-        Link::begin(socket, options, Box::new(sink), true)
+        Link::begin(socket, options, user_sink(sink), true)
     }
 
     /// Starts a link that sends but does not read before [`resume`](Link::resume).
@@ -191,33 +185,23 @@ impl Link {
         options: Options,
         sink: impl FnMut(LinkEvent) + Send + 'static,
     ) -> Result<Link, Error> {
-        Link::begin(socket, options, Box::new(sink), false)
+        Link::begin(socket, options, user_sink(sink), false)
     }
 
-    /// Starts a link to a Node peer, which does not read before [`resume`](Link::resume).
-    ///
-    /// Messages are JSON lines, or V8 values with [`Serialization::Advanced`]. See
-    /// [`node`](crate::node).
-    ///
-    /// [`Serialization::Advanced`]: crate::Serialization::Advanced
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Link::start), and [`Error::NotAChannel`] for a serialization that Node does not
-    /// know.
-    pub fn start_node(
-        socket: OwnedFd,
-        options: Options,
-        sink: impl FnMut(LinkEvent) + Send + 'static,
-    ) -> Result<Link, Error> {
+    pub(crate) fn begin_node(socket: OwnedFd, options: Options, sink: Sink) -> Result<Link, Error> {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
         let protocol = node_protocol::NodeProtocol::new(&options)?;
-        Link::resume_parts(socket, options, Outbox::new(), protocol, Box::new(sink), false)
+        Link::resume_parts(socket, options, Outbox::new(), protocol, sink, false)
     }
 
-    fn begin(socket: OwnedFd, options: Options, sink: Sink, reads: bool) -> Result<Link, Error> {
+    pub(crate) fn begin(
+        socket: OwnedFd,
+        options: Options,
+        sink: Sink,
+        reads: bool,
+    ) -> Result<Link, Error> {
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }
@@ -296,19 +280,7 @@ impl Link {
     /// [`Error::Closed`], [`Error::Full`], [`Error::TooLong`], [`Error::TooManyHandles`],
     /// [`Error::Encode`]. The handles of `value` stay in it, usable.
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, Error> {
-        self.owner.shared.send(value, Kind::Message)
-    }
-
-    /// Sends an internal message: one for the crate above on the other side, never shown to users.
-    ///
-    /// Internal messages have extra room in the queue, so that messages of [`send`](Link::send)
-    /// cannot crowd them out.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Link::send).
-    pub fn send_internal<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, Error> {
-        self.owner.shared.send(value, Kind::Internal)
+        self.send_kind(value, Kind::Message)
     }
 
     /// Sends a message with one attached handle to a Node peer. Does not block.
@@ -327,23 +299,7 @@ impl Link {
         value: &T,
         handle: impl Into<OwnedFd>,
     ) -> Result<Queued, SendHandleError> {
-        node_send::send_with_handle(&self.owner.shared, value, handle.into(), None)
-    }
-
-    /// Sends an internal message with one attached handle, as a raw handle of Node's cluster.
-    ///
-    /// [`LinkEvent::Acknowledged`] with `ticket` reports the peer's acknowledgement.
-    ///
-    /// # Errors
-    ///
-    /// As [`send_with_handle`](Link::send_with_handle).
-    pub fn send_internal_with_handle<T: Serialize + ?Sized>(
-        &self,
-        value: &T,
-        handle: impl Into<OwnedFd>,
-        ticket: u64,
-    ) -> Result<Queued, SendHandleError> {
-        node_send::send_with_handle(&self.owner.shared, value, handle.into(), Some(ticket))
+        self.send_attached(value, handle.into(), None)
     }
 
     /// Closes the channel after everything that was accepted is written. Does not wait.
@@ -351,12 +307,24 @@ impl Link {
         self.owner.shared.disconnect();
     }
 
-    /// Reports that the peer's process has exited, from a caller who knows.
-    ///
-    /// After a [`disconnect`](Link::disconnect), the channel then no longer waits for other
-    /// processes that hold the peer's socket. [`LinkEvent::PeerGone`] or [`LinkEvent::Disconnect`]
-    /// follows.
-    pub fn peer_is_gone(&self) {
+    pub(crate) fn send_kind<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        kind: Kind,
+    ) -> Result<Queued, Error> {
+        self.owner.shared.send(value, kind)
+    }
+
+    pub(crate) fn send_attached<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        handle: OwnedFd,
+        ticket: Option<u64>,
+    ) -> Result<Queued, SendHandleError> {
+        node_send::send_with_handle(&self.owner.shared, value, handle, ticket)
+    }
+
+    pub(crate) fn report_peer_gone(&self) {
         self.owner.shared.queue().peer_gone = true;
         self.owner.shared.wake();
     }
@@ -473,7 +441,7 @@ impl Shared {
     /// Makes a normal exit of the process wait until the queue is written.
     pub(crate) fn flush_at_exit(&self, queue: &mut Queue) {
         if queue.pending.is_none() {
-            let longest = Duration::from_millis(self.options.exit_flush_ms);
+            let longest = self.options.exit_flush;
             queue.pending = Some(PendingFlush::new(longest));
         }
     }

@@ -5,13 +5,13 @@
 //! ends on an acknowledgement too many, so messages of users are kept apart from messages of the
 //! channel itself.
 //!
-//! A [`Link`](crate::Link) from [`Link::start_node`](crate::Link::start_node) behaves as a link
-//! between two programs of this crate, with these additions:
+//! A channel to a Node process, which the crate `child-process` opens, behaves as a
+//! [`Link`](crate::Link) between two programs of this crate, with these additions:
 //!
 //! - A line that is not JSON is a message that cannot be decoded; the channel stays open. Text that
 //!   no Rust string can hold (lone surrogates) is decoded with U+FFFD in place of each lone
 //!   surrogate, while [`advanced::Value`](crate::advanced::Value) keeps the text unchanged. A value
-//!   that is nested deeper than [`NESTING_MAX`](crate::NESTING_MAX) is an error when it is decoded.
+//!   that is nested deeper than [`NESTING_MAX`](crate::Serialization::NESTING_MAX) is an error when it is decoded.
 //! - A handle from the peer is acknowledged at once, even before the link is resumed. Messages that
 //!   are sent after a handle wait for the peer's acknowledgement. A socket that the peer rejects
 //!   for lack of a descriptor number is sent again, three times within about a second.

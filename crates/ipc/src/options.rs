@@ -4,91 +4,168 @@
 
 use crate::frame::{Kind, Limits};
 use crate::serialization::Serialization;
-
-/// The default length of the longest payload, in bytes.
-pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// The number of handles in one frame at most, which is the kernel's limit for one `sendmsg(2)`.
-pub const HANDLES_MAX: usize = 253;
-
-/// The default queue limit, in bytes.
-pub const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The default high-water mark, above which a loop-driven `send` returns
-/// [`Queued::AboveHighWater`](crate::Queued), in bytes.
-pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
-
-/// The default number of received bytes, neither decoded nor dropped, above which the channel is
-/// not read.
-pub const UNREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The default number of received handles per channel, neither decoded nor dropped, above which the
-/// channel is not read.
-pub const UNREAD_HANDLES_MAX: usize = 256;
-
-/// The default time that a normal exit of the process waits for the queue, in milliseconds.
-pub const EXIT_FLUSH_MS: u64 = 2_000;
-
-/// The default size of the largest shared memory that is mapped on arrival, in bytes.
-pub const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+use std::time::Duration;
 
 /// The limits and settings of one channel. Each side chooses its own, except where noted.
 ///
 /// ```
-/// let options = brood_ipc::Options { frame_bytes_max: 1 << 20, ..brood_ipc::Options::default() };
-/// assert_eq!(options.handles_max, 253);
+/// use brood_ipc::{Options, Serialization};
+///
+/// let options = Options::new().serialization(Serialization::Json).frame_bytes_max(1 << 20);
+/// let (a, b) = brood_ipc::channel_with::<String, ()>(&options)?;
+/// a.send(&"hello".to_owned())?;
+/// assert_eq!(b.recv_message()?.bytes(), br#""hello""#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs, reason = "made with `..Options::default()`")]
+#[must_use]
 pub struct Options {
-    /// The codec of messages. Both sides must use the same.
-    pub serialization: Serialization,
-    /// The application's name for its protocol. Both sides must use the same.
-    pub tag: String,
-    /// The longest payload that is sent or received, in bytes.
-    pub frame_bytes_max: usize,
-    /// The number of handles in one message at most, sent or received; at most [`HANDLES_MAX`].
-    pub handles_max: usize,
-    /// The queue limit, in bytes. A message beyond it is refused, or waited for by a blocking
-    /// `send`, unless the queue is almost empty.
-    pub queued_bytes_max: usize,
-    /// The high-water mark, in bytes: a loop-driven `send` returns
-    /// [`Queued::AboveHighWater`](crate::Queued) while more wait to be written.
-    pub high_water_bytes: usize,
-    /// The number of received bytes, neither decoded nor dropped, above which the channel is not
-    /// read.
-    pub unread_bytes_max: usize,
-    /// The number of received handles, neither decoded nor dropped, above which the channel is not
-    /// read.
-    pub unread_handles_max: usize,
-    /// The number of handles in flight to a Node peer that it has not acknowledged. Messages behind
-    /// them wait. Node itself sends one handle at a time.
-    pub handles_in_flight_max: usize,
-    /// The largest shared memory that is mapped on arrival, in bytes.
-    pub mapped_bytes_max: usize,
-    /// The time that a normal exit of the process waits for the queue, in milliseconds.
-    pub exit_flush_ms: u64,
-    /// Whether a blocking `recv` may spin for a moment before it sleeps. The channel learns whether
-    /// this pays; on a single core or a busy one it does not, and then costs nothing.
-    pub adaptive_wait: bool,
+    pub(crate) serialization: Serialization,
+    pub(crate) tag: String,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) handles_max: usize,
+    pub(crate) queued_bytes_max: usize,
+    pub(crate) high_water_bytes: usize,
+    pub(crate) unread_bytes_max: usize,
+    pub(crate) unread_handles_max: usize,
+    pub(crate) handles_in_flight_max: usize,
+    pub(crate) mapped_bytes_max: usize,
+    pub(crate) exit_flush: Duration,
+    pub(crate) adaptive_wait: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The default length of the longest payload, in bytes.
+    pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+    /// The number of handles in one frame at most, which is the kernel's limit for one
+    /// `sendmsg(2)`.
+    pub const HANDLES_MAX: usize = 253;
+
+    /// The default queue limit, in bytes.
+    pub const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+    /// The default high-water mark, in bytes.
+    pub const HIGH_WATER_BYTES: usize = 1024 * 1024;
+
+    /// The default number of received bytes, neither decoded nor dropped, above which the channel
+    /// is not read.
+    pub const UNREAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+    /// The default number of received handles per channel, neither decoded nor dropped, above which
+    /// the channel is not read.
+    pub const UNREAD_HANDLES_MAX: usize = 256;
+
+    /// The default size of the largest shared memory that is mapped on arrival, in bytes.
+    pub const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+    /// The default time that a normal exit of the process waits for the queue.
+    pub const EXIT_FLUSH: Duration = Duration::from_secs(2);
+
+    /// The longest application tag, in bytes.
+    pub const TAG_BYTES_MAX: usize = 256;
+
+    /// Makes the default options.
+    pub const fn new() -> Options {
         Options {
             serialization: Serialization::Bincode,
             tag: String::new(),
-            frame_bytes_max: FRAME_BYTES_MAX,
-            handles_max: HANDLES_MAX,
-            queued_bytes_max: QUEUED_BYTES_MAX,
-            high_water_bytes: HIGH_WATER_BYTES,
-            unread_bytes_max: UNREAD_BYTES_MAX,
-            unread_handles_max: UNREAD_HANDLES_MAX,
+            frame_bytes_max: Options::FRAME_BYTES_MAX,
+            handles_max: Options::HANDLES_MAX,
+            queued_bytes_max: Options::QUEUED_BYTES_MAX,
+            high_water_bytes: Options::HIGH_WATER_BYTES,
+            unread_bytes_max: Options::UNREAD_BYTES_MAX,
+            unread_handles_max: Options::UNREAD_HANDLES_MAX,
             handles_in_flight_max: 1,
-            mapped_bytes_max: MAPPED_BYTES_MAX,
-            exit_flush_ms: EXIT_FLUSH_MS,
+            mapped_bytes_max: Options::MAPPED_BYTES_MAX,
+            exit_flush: Options::EXIT_FLUSH,
             adaptive_wait: true,
         }
+    }
+
+    /// Sets the codec of messages. Both sides must use the same. The default is
+    /// [`Serialization::Bincode`].
+    pub fn serialization(self, serialization: Serialization) -> Options {
+        Options { serialization, ..self }
+    }
+
+    /// Sets the application's name for its protocol, at most [`TAG_BYTES_MAX`](Self::TAG_BYTES_MAX)
+    /// bytes. Both sides must use the same. The default is empty.
+    pub fn tag(self, tag: impl Into<String>) -> Options {
+        Options { tag: tag.into(), ..self }
+    }
+
+    /// Sets the length of the longest payload that is sent or received, in bytes. The default is
+    /// [`FRAME_BYTES_MAX`](Self::FRAME_BYTES_MAX).
+    pub fn frame_bytes_max(self, frame_bytes_max: usize) -> Options {
+        Options { frame_bytes_max, ..self }
+    }
+
+    /// Sets the number of handles in one message at most, sent or received. The default, and the
+    /// most, is [`HANDLES_MAX`](Self::HANDLES_MAX).
+    pub fn handles_max(self, handles_max: usize) -> Options {
+        Options { handles_max, ..self }
+    }
+
+    /// Sets the queue limit, in bytes. The default is
+    /// [`QUEUED_BYTES_MAX`](Self::QUEUED_BYTES_MAX).
+    ///
+    /// A message beyond the limit is refused, or waited for by a blocking `send`, unless the queue
+    /// is almost empty.
+    pub fn queued_bytes_max(self, queued_bytes_max: usize) -> Options {
+        Options { queued_bytes_max, ..self }
+    }
+
+    /// Sets the high-water mark, in bytes: a loop-driven `send` returns
+    /// [`Queued::AboveHighWater`](crate::Queued) while more wait to be written. The default is
+    /// [`HIGH_WATER_BYTES`](Self::HIGH_WATER_BYTES).
+    pub fn high_water_bytes(self, high_water_bytes: usize) -> Options {
+        Options { high_water_bytes, ..self }
+    }
+
+    /// Sets the number of received bytes, neither decoded nor dropped, above which the channel is
+    /// not read. The default is [`UNREAD_BYTES_MAX`](Self::UNREAD_BYTES_MAX).
+    pub fn unread_bytes_max(self, unread_bytes_max: usize) -> Options {
+        Options { unread_bytes_max, ..self }
+    }
+
+    /// Sets the number of received handles, neither decoded nor dropped, above which the channel is
+    /// not read. The default is [`UNREAD_HANDLES_MAX`](Self::UNREAD_HANDLES_MAX).
+    pub fn unread_handles_max(self, unread_handles_max: usize) -> Options {
+        Options { unread_handles_max, ..self }
+    }
+
+    /// Sets the number of handles in flight to a Node peer that it has not acknowledged; messages
+    /// behind them wait. The default is 1, as in Node.
+    pub fn handles_in_flight_max(self, handles_in_flight_max: usize) -> Options {
+        Options { handles_in_flight_max, ..self }
+    }
+
+    /// Sets the size of the largest shared memory that is mapped on arrival, in bytes. The default
+    /// is [`MAPPED_BYTES_MAX`](Self::MAPPED_BYTES_MAX).
+    pub fn mapped_bytes_max(self, mapped_bytes_max: usize) -> Options {
+        Options { mapped_bytes_max, ..self }
+    }
+
+    /// Sets the time that a normal exit of the process waits for the queue. The default is
+    /// [`EXIT_FLUSH`](Self::EXIT_FLUSH).
+    pub fn exit_flush(self, exit_flush: Duration) -> Options {
+        Options { exit_flush, ..self }
+    }
+
+    /// Sets whether a blocking `recv` may spin for a moment before it sleeps. The default is
+    /// `true`.
+    ///
+    /// The channel learns whether this pays; on a single core or a busy one it does not, and then
+    /// costs nothing.
+    pub fn adaptive_wait(self, adaptive_wait: bool) -> Options {
+        Options { adaptive_wait, ..self }
     }
 }
 
@@ -119,7 +196,7 @@ impl Options {
         Limits {
             // The header has 32 bits for the length.
             frame_bytes_max: self.frame_bytes_max.min(u32::MAX as usize),
-            handles_max: self.handles_max.min(HANDLES_MAX),
+            handles_max: self.handles_max.min(Options::HANDLES_MAX),
         }
     }
 }

@@ -18,6 +18,16 @@ pub enum Serialization {
 }
 
 impl Serialization {
+    /// The deepest nesting of a value, in levels of serde: a struct, a list, an option and an enum
+    /// are one level each. The same for every codec.
+    pub const NESTING_MAX: usize = 128;
+
+    /// The number of list elements in a payload beyond one per byte. The same for every codec.
+    ///
+    /// Elements without a size cost nothing to announce. Without this limit, eight bytes could keep
+    /// a reader busy for minutes.
+    pub const ZERO_SIZE_ELEMENTS_MAX: usize = 65_536;
+
     /// Returns the number for a handshake.
     #[must_use]
     pub fn number(self) -> u8 {

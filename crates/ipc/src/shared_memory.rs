@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn memory_that_could_change_under_its_reader_is_refused() {
-        let options = Options::default();
+        let options = Options::new();
         let unsealed = memory::create("open", 4096).unwrap();
         assert!(refusal(unsealed, &options).contains("not sealed"));
         let (socket, _b) = sys::socket::pair_stream().unwrap();
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn memory_over_the_limit_is_refused_before_it_is_mapped() {
-        let options = Options { mapped_bytes_max: 4096, ..Options::default() };
+        let options = Options::new().mapped_bytes_max(4096);
         let large = Draft::new("large", 4097).unwrap().seal().unwrap();
         assert!(refusal(large, &options).contains("4097 bytes, over 4096"));
     }

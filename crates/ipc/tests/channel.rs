@@ -35,7 +35,7 @@ fn handles_of_every_kind_arrive_anywhere_in_a_message() {
         brood_ipc::Serialization::Json,
         brood_ipc::Serialization::Advanced,
     ] {
-        let options = Options { serialization, ..Options::default() };
+        let options = Options::new().serialization(serialization);
         let (a, b) = brood_ipc::channel_with::<All, ()>(&options).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -122,7 +122,7 @@ fn a_failed_send_leaves_the_handles_in_the_value() {
 
 #[test]
 fn a_message_over_the_limit_is_refused_before_anything_is_sent() {
-    let options = Options { frame_bytes_max: 1000, ..Options::default() };
+    let options = Options::new().frame_bytes_max(1000);
     let (a, b) = brood_ipc::channel_with::<Vec<u8>, ()>(&options).unwrap();
     assert!(matches!(a.send(&vec![0; 993]).unwrap_err(), Error::TooLong { max: 1000 }));
     a.send(&vec![0; 992]).unwrap();
@@ -189,14 +189,18 @@ fn disconnect_writes_what_was_fed_first() {
 
 #[test]
 fn a_message_over_the_default_limit_is_refused_by_every_kind_of_endpoint() {
-    let over = Blob::from(vec![0; brood_ipc::FRAME_BYTES_MAX]);
+    let over = Blob::from(vec![0; brood_ipc::Options::FRAME_BYTES_MAX]);
     let (a, b) = brood_ipc::channel::<Blob, Blob>().unwrap();
     let failed = a.send(&over).unwrap_err();
-    assert!(matches!(failed, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));
-    assert_eq!(over.len(), brood_ipc::FRAME_BYTES_MAX, "the length in front makes it too long");
-    let (sender, _events) = b.events().unwrap();
+    assert!(matches!(failed, Error::TooLong { max: brood_ipc::Options::FRAME_BYTES_MAX }));
+    assert_eq!(
+        over.len(),
+        brood_ipc::Options::FRAME_BYTES_MAX,
+        "the length in front makes it too long"
+    );
+    let (sender, _events) = b.into_events().unwrap();
     let failed = sender.send(&over).unwrap_err();
-    assert!(matches!(failed, Error::TooLong { max: brood_ipc::FRAME_BYTES_MAX }));
+    assert!(matches!(failed, Error::TooLong { max: brood_ipc::Options::FRAME_BYTES_MAX }));
     sender.send(&Blob::from(vec![1])).unwrap();
     assert_eq!(a.recv().unwrap()[..], [1], "nothing of the message was sent");
 }
@@ -298,8 +302,8 @@ fn a_mio_loop_is_woken_by_messages() {
 #[test]
 fn a_descriptor_that_is_no_unix_stream_is_no_channel() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refused = Channel::<(), ()>::from_fd(udp.into(), Options::default()).unwrap_err();
+    let refused = Channel::<(), ()>::from_fd(udp.into(), Options::new()).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));
-    let refused = Channel::<(), ()>::from_env("IPC_TEST_NOT_SET", Options::default()).unwrap_err();
+    let refused = Channel::<(), ()>::from_env("IPC_TEST_NOT_SET", Options::new()).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));
 }

@@ -52,7 +52,7 @@ fn pair() -> (Attacker, OwnedFd) {
 /// Plays `attack` against a blocking and a loop-driven endpoint, and returns the error of each.
 fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
     let (attacker, socket) = pair();
-    let blocking = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    let blocking = Channel::<(), u32>::from_fd(socket, Options::new()).unwrap();
     attack(&attacker);
     attacker.0.shutdown(std::net::Shutdown::Write).unwrap();
     let first = blocking.iter().find_map(Result::err);
@@ -76,7 +76,7 @@ fn errors(attack: impl Fn(&Attacker)) -> [Option<Error>; 2] {
 fn link(socket: OwnedFd) -> (Link, Receiver<LinkEvent>) {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    (Link::start(socket, Options::default(), sink).unwrap(), events)
+    (Link::start(socket, Options::new(), sink).unwrap(), events)
 }
 
 fn closes_with(expected: &FrameError, attack: impl Fn(&Attacker)) {
@@ -96,7 +96,7 @@ fn undecodable(attack: impl Fn(&Attacker)) {
 
 #[test]
 fn a_length_over_the_limit_closes_the_channel_before_a_byte_of_the_payload_arrives() {
-    let max = Options::default().frame_bytes_max;
+    let max = Options::FRAME_BYTES_MAX;
     for announced in [max as u32 + 1, u32::MAX, i32::MIN as u32] {
         let over = FrameError::Length { announced: u64::from(announced), max };
         closes_with(&over, |attacker| {
@@ -181,7 +181,7 @@ fn a_payload_of_another_type_affects_one_message_only() {
         attacker.write(&message(&[0; 100]));
     });
     let (attacker, socket) = pair();
-    let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    let channel = Channel::<(), u32>::from_fd(socket, Options::new()).unwrap();
     attacker.send_handshake();
     attacker.write(&[message(b"xyz"), message(&7_u32.to_le_bytes())].concat());
     assert!(matches!(channel.recv(), Err(Error::Decode(_))));
@@ -200,7 +200,7 @@ fn another_version_in_the_handshake_is_an_error_that_names_both() {
 /// Plays one payload against a channel of type `R`, and returns the error of that message.
 fn refusal<R: serde::de::DeserializeOwned>(payload: &[u8], fds: &[BorrowedFd<'_>]) -> String {
     let (attacker, socket) = pair();
-    let channel = Channel::<(), R>::from_fd(socket, Options::default()).unwrap();
+    let channel = Channel::<(), R>::from_fd(socket, Options::new()).unwrap();
     attacker.send_handshake();
     attacker.write_with(&frame(Kind::Message, fds.len(), payload), fds);
     match channel.recv().map(drop) {
@@ -247,7 +247,7 @@ fn shared_memory_that_can_still_shrink_is_refused() {
 #[test]
 fn a_receiver_with_a_timeout_is_not_held_by_a_peer_that_trickles() {
     let (slow, socket) = pair();
-    let channel = Channel::<(), u32>::from_fd(socket, Options::default()).unwrap();
+    let channel = Channel::<(), u32>::from_fd(socket, Options::new()).unwrap();
     slow.send_handshake();
     for byte in &message(&7_u32.to_le_bytes())[..11] {
         slow.write(&[*byte]);
@@ -294,7 +294,7 @@ fn a_peer_that_never_reads_does_not_block_other_channels() {
 fn a_descriptor_of_the_wrong_kind_is_refused_and_closed() {
     let (attacker, socket) = pair();
     let channel =
-        Channel::<(), Handle<std::net::TcpStream>>::from_fd(socket, Options::default()).unwrap();
+        Channel::<(), Handle<std::net::TcpStream>>::from_fd(socket, Options::new()).unwrap();
     attacker.send_handshake();
     let (read, _write) = UnixStream::pair().unwrap();
     attacker.write_with(&frame(Kind::Message, 1, &0_u32.to_le_bytes()), &[read.as_fd()]);
@@ -399,7 +399,7 @@ fn alone_every_attack_leaves_no_descriptor() {
 fn main_may_return_with_five_megabytes_queued_and_all_of_them_arrive() {
     for name in ["alone_return_with_much_queued_in_a_link", "alone_return_with_much_fed"] {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let options = Options { tag: "exit".into(), ..Options::default() };
+        let options = Options::new().tag("exit");
         let channel = Channel::<(), brood_ipc::Blob>::from_fd(ours.into(), options).unwrap();
         let reader = std::thread::spawn(move || {
             channel.iter().map(|blob| blob.unwrap().len()).sum::<usize>()
@@ -410,7 +410,7 @@ fn main_may_return_with_five_megabytes_queued_and_all_of_them_arrive() {
 }
 
 fn exit_options() -> Options {
-    Options { tag: "exit".into(), queued_bytes_max: 8 << 20, ..Options::default() }
+    Options::new().tag("exit").queued_bytes_max(8 << 20)
 }
 
 fn inherited() -> OwnedFd {

@@ -18,7 +18,7 @@ type Many = Vec<Handle<OwnedFd>>;
 fn link(socket: UnixStream) -> (Link, Receiver<LinkEvent>) {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let link = Link::start_paused(socket.into(), Options::default(), sink).unwrap();
+    let link = Link::start_paused(socket.into(), Options::new(), sink).unwrap();
     (link, events)
 }
 
@@ -41,11 +41,8 @@ impl Other {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (link, events) = link(ours);
         link.resume();
-        let other = Other {
-            peer: Channel::from_fd(theirs.into(), Options::default()).unwrap(),
-            link,
-            events,
-        };
+        let other =
+            Other { peer: Channel::from_fd(theirs.into(), Options::new()).unwrap(), link, events };
         other.goes_on(0);
         other
     }
@@ -82,7 +79,7 @@ fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_c
         let mut byte = [0];
         slow.read_exact(&mut byte).unwrap();
         bytes.extend(byte);
-        assert!(link.queued_bytes() <= Options::default().queued_bytes_max);
+        assert!(link.queued_bytes() <= Options::QUEUED_BYTES_MAX);
         if number % 50 == 0 {
             other.goes_on(number);
         }
@@ -127,7 +124,7 @@ fn a_loop_out_of_descriptors_loses_the_handles_and_keeps_every_channel() {
 #[ignore = "changes the limit of its process; run by the test above"]
 fn alone_a_loop_out_of_descriptors() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let sender = Channel::<Many, ()>::from_fd(theirs.into(), Options::default()).unwrap();
+    let sender = Channel::<Many, ()>::from_fd(theirs.into(), Options::new()).unwrap();
     let (link, events) = link(ours);
     let other = Other::new();
     let many =

@@ -70,7 +70,7 @@ fn cheap<T: Sent, P>(message: T, count: usize, used: fn(usize, &T) -> Vec<P>) ->
 fn used<T: Sent>(count: usize, message: &T) -> Vec<(End<T>, End<T>)> {
     let one = || {
         let (a, b) = brood_ipc::channel::<T, T>().unwrap();
-        let (a, b) = (a.events().unwrap(), b.events().unwrap());
+        let (a, b) = (a.into_events().unwrap(), b.into_events().unwrap());
         for (from, to) in [(&a, &b), (&b, &a)] {
             from.0.send(&message.clone()).unwrap();
             let brood_ipc::Event::Message(received) = to.1.recv().unwrap() else { panic!() };

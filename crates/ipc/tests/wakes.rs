@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use brood_ipc::{Blob, Channel, Link, LinkEvent, Options, Serialization};
+use brood_ipc::{Blob, Channel, Link, LinkEvent, Options, Serialization, internal};
 use crossbeam_channel::{Receiver, unbounded};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -74,8 +74,8 @@ fn native_pair() -> (Link, Events, Channel<Blob, Blob>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let link = Link::start(ours.into(), Options::default(), sink).unwrap();
-    let peer = Channel::from_fd(theirs.into(), Options::default()).unwrap();
+    let link = Link::start(ours.into(), Options::new(), sink).unwrap();
+    let peer = Channel::from_fd(theirs.into(), Options::new()).unwrap();
     // Handshakes and all other work that happens once.
     link.send(&small()).unwrap();
     peer.send(&peer.recv().unwrap()).unwrap();
@@ -143,7 +143,7 @@ fn after_a_full_socket() {
 fn link(socket: UnixStream) -> (Link, Events) {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    (Link::start(socket.into(), Options::default(), sink).unwrap(), events)
+    (Link::start(socket.into(), Options::new(), sink).unwrap(), events)
 }
 
 /// One loop serves both endpoints, and wakes for the receiving one.
@@ -169,7 +169,7 @@ fn on_the_loop() {
             link.send(&message.decode::<Blob>().unwrap()).unwrap();
         }
     };
-    own.set(Link::start(b.into(), Options::default(), sink).unwrap()).unwrap();
+    own.set(Link::start(b.into(), Options::new(), sink).unwrap()).unwrap();
     let ask = || {
         asks.send(&small()).unwrap();
         message(&answers);
@@ -183,9 +183,12 @@ fn on_the_loop() {
 fn node() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, events) = unbounded();
-    let sink = move |event| drop(sender.send(event));
-    let options = Options { serialization: Serialization::Json, ..Options::default() };
-    let link = Link::start_node(ours.into(), options, sink).unwrap();
+    let sink = move |event| match event {
+        internal::Event::Message(message) => drop(sender.send(LinkEvent::Message(message))),
+        other => panic!("{other:?}"),
+    };
+    let options = Options::new().serialization(Serialization::Json);
+    let link = internal::start_node(ours.into(), options, sink).unwrap();
     link.resume();
     let mut lines = BufReader::new(theirs.try_clone().unwrap());
     let mut line = move || {

@@ -62,7 +62,7 @@ fn hold(count: usize) -> Result<Vec<impl Sized>, Failure> {
     let mut all = Vec::new();
     for _ in 0..count {
         let (a, b) = ipc::channel::<Vec<u8>, Vec<u8>>()?;
-        let ends = (a.events()?, b.events()?);
+        let ends = (a.into_events()?, b.into_events()?);
         ends.0.0.send(&vec![1; 100_000])?;
         ends.1.0.send(&vec![1; 100_000])?;
         ends.0.1.recv()?;

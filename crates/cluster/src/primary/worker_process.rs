@@ -135,7 +135,7 @@ impl WorkerProcess {
     ) -> Result<Queued, SendHandleError> {
         match self.child() {
             Some(child) => child.send_with_handle(value, handle),
-            None => Err(SendHandleError::new(handle.into(), ipc::Error::Closed)),
+            None => Err(ipc::internal::send_handle_error(handle.into(), ipc::Error::Closed)),
         }
     }
 

@@ -16,7 +16,6 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 /// An asynchronous endpoint, for tokio, of a channel that sends `S` and receives `R`.
 ///
@@ -169,7 +168,7 @@ impl<S, R> Drop for AsyncChannel<S, R> {
         let socket = io.into_inner();
         if self.outbox.frames() > 0 {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
-            let longest = Duration::from_millis(self.options.exit_flush_ms);
+            let longest = self.options.exit_flush;
             linger::flush_and_close(socket, outbox, longest);
         }
     }

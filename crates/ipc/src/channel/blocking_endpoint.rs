@@ -423,11 +423,7 @@ impl Drop for Endpoint {
         let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
         // A lone handshake is no message, and the peer needs none from an endpoint that is gone.
         if self.is_connected() && outbox.frames() > 0 {
-            linger::flush_and_close(
-                socket,
-                outbox,
-                Duration::from_millis(self.options.exit_flush_ms),
-            );
+            linger::flush_and_close(socket, outbox, self.options.exit_flush);
         }
     }
 }

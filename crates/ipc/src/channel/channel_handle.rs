@@ -3,7 +3,7 @@
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::handle::Handle;
-use crate::hello::PROTOCOL;
+use crate::hello::Hello;
 use crate::options::Options;
 use crate::serialization::Serialization;
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ impl<S, R> ChannelHandle<S, R> {
     /// Panics when the handle was sent.
     #[must_use]
     pub fn open(self) -> Channel<S, R> {
-        self.open_with(Options::default())
+        self.open_with(Options::new())
     }
 
     /// Makes the endpoint with the given limits, and with the codec and tag that the channel has.
@@ -77,7 +77,7 @@ impl<S, R> ChannelHandle<S, R> {
     #[must_use]
     pub fn open_with(self, options: Options) -> Channel<S, R> {
         let serialization = Serialization::from_number(self.codec).unwrap_or_default();
-        let options = Options { serialization, tag: self.tag, ..options };
+        let options = options.serialization(serialization).tag(self.tag);
         Channel::resumed(
             self.socket.into_inner(),
             options,
@@ -103,7 +103,8 @@ impl<S, R> ChannelHandle<S, R> {
         let socket = self.socket.into_inner();
         let inode = sys::fd::inode(socket.as_fd())?;
         let codec = Serialization::from_number(self.codec).unwrap_or_default();
-        Ok((socket, format!("{number}:{inode}:{PROTOCOL}:{codec}")))
+        let protocol = Hello::PROTOCOL;
+        Ok((socket, format!("{number}:{inode}:{protocol}:{codec}")))
     }
 }
 
@@ -132,7 +133,7 @@ impl<S, R> Channel<S, R> {
         // The inode guards against a number that was closed and used again since the announcement.
         let socket = sys::fd::take_inherited(number, inode)
             .map_err(|_| Error::NotAChannel("the descriptor is not the announced one"))?;
-        Channel::from_fd(socket, Options { serialization: codec, ..options })
+        Channel::from_fd(socket, options.serialization(codec))
     }
 }
 
@@ -147,7 +148,7 @@ fn parse(text: &str) -> Result<(i32, u64, Serialization), Error> {
     if parts.next().is_some() {
         return Err(malformed());
     }
-    if version != PROTOCOL {
+    if version != Hello::PROTOCOL {
         return Err(Error::NotAChannel("the announced protocol is another version"));
     }
     Ok((number, inode, codec))
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_field_names_of_a_handle_in_json_do_not_change() {
-        let options = Options { serialization: Serialization::Json, ..Options::default() };
+        let options = Options::new().serialization(Serialization::Json);
         let (a, b) = crate::channel_with::<ChannelHandle<u8, u8>, ()>(&options).unwrap();
         let (moved, _peer) = crate::channel::<u8, u8>().unwrap();
         a.send(&moved.into_handle().unwrap()).unwrap();

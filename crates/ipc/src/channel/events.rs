@@ -111,7 +111,7 @@ impl<S, R> Channel<S, R> {
     /// use brood_ipc::Event;
     ///
     /// let (a, b) = brood_ipc::channel::<u32, u32>()?;
-    /// let (sender, events) = a.events()?;
+    /// let (sender, events) = a.into_events()?;
     /// b.send(&7)?;
     /// match events.recv()? {
     ///     Event::Message(message) => assert_eq!(message.decode()?, 7),
@@ -127,7 +127,7 @@ impl<S, R> Channel<S, R> {
     /// # Errors
     ///
     /// As [`Channel::into_link`].
-    pub fn events(self) -> Result<(LinkSender<S>, Receiver<Event<R>>), Error>
+    pub fn into_events(self) -> Result<(LinkSender<S>, Receiver<Event<R>>), Error>
     where
         R: 'static,
     {
@@ -139,12 +139,6 @@ impl<S, R> Channel<S, R> {
                 }
                 LinkEvent::Disconnect { undelivered, error } => {
                     Event::Disconnect { undelivered, error }
-                }
-                LinkEvent::Internal(_)
-                | LinkEvent::Error(_)
-                | LinkEvent::Acknowledged { .. }
-                | LinkEvent::PeerGone => {
-                    return;
                 }
             };
             // A receiver that is gone gets no events, and none are stored for it.
@@ -191,11 +185,7 @@ impl<S, R> Channel<S, R> {
                 LinkEvent::Disconnect { undelivered, .. } if undelivered > 0 => {
                     Err(Error::Undelivered(undelivered))
                 }
-                LinkEvent::Disconnect { .. }
-                | LinkEvent::Internal(_)
-                | LinkEvent::Error(_)
-                | LinkEvent::PeerGone
-                | LinkEvent::Acknowledged { .. } => return,
+                LinkEvent::Disconnect { .. } => return,
             };
             call(result);
         })?;
@@ -227,10 +217,10 @@ mod tests {
     #[test]
     fn the_last_callback_gets_the_error_that_closed_the_channel() {
         let (ours, theirs) = sys::socket::pair_stream().unwrap();
-        let a = Channel::<(), u8>::from_fd(ours, crate::Options::default()).unwrap();
+        let a = Channel::<(), u8>::from_fd(ours, crate::Options::new()).unwrap();
         let (copies, received) = crossbeam_channel::unbounded();
         let _sender = a.on_message(move |message| copies.send(message).unwrap()).unwrap();
-        let options = crate::Options { tag: "other".into(), ..crate::Options::default() };
+        let options = crate::Options::new().tag("other");
         let b = Channel::<u8, ()>::from_fd(theirs, options).unwrap();
         b.send(&1).unwrap();
         let all: Vec<_> = received.iter().collect();
@@ -240,7 +230,7 @@ mod tests {
     #[test]
     fn a_typed_message_may_be_decoded_as_another_type() {
         let (b, a) = crate::channel::<u32, ()>().unwrap();
-        let (_sender, events) = a.events().unwrap();
+        let (_sender, events) = a.into_events().unwrap();
         b.send(&7).unwrap();
         let Event::Message(message) = events.recv().unwrap() else { panic!() };
         assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);

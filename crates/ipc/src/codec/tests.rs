@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 fn options(serialization: Serialization) -> Options {
-    Options { serialization, ..Options::default() }
+    Options::new().serialization(serialization)
 }
 
 fn encode<T: Serialize>(value: &T, options: &Options) -> Result<OutgoingFrame, Error> {
@@ -146,7 +146,7 @@ fn bytes_behind_the_value_are_refused() {
 
 #[test]
 fn the_limit_is_kept_in_one_pass() {
-    let small = Options { frame_bytes_max: 100, ..Options::default() };
+    let small = Options::new().frame_bytes_max(100);
     let value = "x".repeat(92);
     assert!(encode(&value, &small).is_ok());
     for long in ["x".repeat(93), "x".repeat(1 << 20)] {

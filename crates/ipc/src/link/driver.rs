@@ -6,7 +6,8 @@
 use crate::buffer_pool;
 use crate::error::Error;
 use crate::frame::Kind;
-use crate::link::{LinkEvent, Phase, Shared, Sink};
+use crate::internal::Event as LinkEvent;
+use crate::link::{Phase, Shared, Sink};
 use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
 use crate::transport::linger::RETRY;

@@ -4,8 +4,9 @@
 use crate::buffer_pool::{self, FrameBuffer};
 use crate::error::Error;
 use crate::frame::Payload;
+use crate::internal::Event;
 use crate::link::driver;
-use crate::link::{LinkEvent, Queue, Shared, Sink};
+use crate::link::{Queue, Shared, Sink};
 use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
 use crate::node::decoder::{Decoded, Framing, NodeDecoder};
 use crate::node::encode::{self, Origin};
@@ -29,7 +30,7 @@ pub(crate) struct NodeProtocol {
     decoder: NodeDecoder<OwnedFd>,
     servers: ServerConnections<CountedConnection>,
     /// The events of the time before the link was resumed.
-    held_events: VecDeque<LinkEvent>,
+    held_events: VecDeque<Event>,
 }
 
 /// A connection that a server of the peer counts: a descriptor of this process, and the inode that
@@ -85,10 +86,10 @@ impl NodeProtocol {
     }
 
     /// Handles one payload: replies to it, and returns the event to emit.
-    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<LinkEvent> {
+    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<Event> {
         match classify(self.framing, &payload) {
-            PayloadKind::User => Some(LinkEvent::Message(message(payload, None, shared))),
-            PayloadKind::Internal => Some(LinkEvent::Internal(message(payload, None, shared))),
+            PayloadKind::User => Some(Event::Message(message(payload, None, shared))),
+            PayloadKind::Internal => Some(Event::Internal(message(payload, None, shared))),
             PayloadKind::Handle(inner) => Some(self.take_handle(inner, shared)),
             PayloadKind::Acknowledgement { taken } => handle_acknowledgement(shared, taken),
             PayloadKind::SocketCount(key) => {
@@ -110,17 +111,17 @@ impl NodeProtocol {
     ///
     /// Every frame that announces a handle gets exactly one acknowledgement: Node ends on one too
     /// many, and waits forever for a missing one.
-    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> LinkEvent {
+    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> Event {
         let handle = self.decoder.take_handle();
         self.acknowledge(shared, handle.is_some());
-        let Some(handle) = handle else { return LinkEvent::Error(Error::HandlesLost) };
+        let Some(handle) = handle else { return Event::Error(Error::HandlesLost) };
         if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
             let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
             self.servers.add(key, connection, CountedConnection::is_open);
         }
         let payload = Bytes::from(inner.payload.into_owned());
         let message = message(payload, Some(handle), shared);
-        if inner.internal { LinkEvent::Internal(message) } else { LinkEvent::Message(message) }
+        if inner.internal { Event::Internal(message) } else { Event::Message(message) }
     }
 
     /// Acknowledges or rejects a handle.
@@ -154,12 +155,12 @@ impl NodeProtocol {
     }
 
     /// Skips a frame over the limit. A handle that came with the frame is rejected.
-    fn too_long(&mut self, head: &[u8], shared: &Shared) -> LinkEvent {
+    fn too_long(&mut self, head: &[u8], shared: &Shared) -> Event {
         if begins_with_handle(self.framing, head) {
             drop(self.decoder.take_handle());
             self.acknowledge(shared, false);
         }
-        LinkEvent::Error(Error::TooLong { max: shared.options.frame_bytes_max })
+        Event::Error(Error::TooLong { max: shared.options.frame_bytes_max })
     }
 }
 
@@ -236,7 +237,7 @@ fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message 
 }
 
 /// Handles the peer's acknowledgement of a handle: releases the frames that waited for it.
-fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<LinkEvent> {
+fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<Event> {
     let mut queue = shared.queue();
     let outcome = queue.ack_window.acknowledged(taken, Instant::now());
     while let Some(ready) = queue.ack_window.release() {
@@ -244,10 +245,10 @@ fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<LinkEvent> {
     }
     match outcome {
         AckOutcome::Finished { ticket: Some(ticket), taken } => {
-            Some(LinkEvent::Acknowledged { ticket, taken })
+            Some(Event::Acknowledged { ticket, taken })
         }
         AckOutcome::Finished { ticket: None, taken: false } => {
-            Some(LinkEvent::Error(Error::HandleNotReceived))
+            Some(Event::Error(Error::HandleNotReceived))
         }
         AckOutcome::Finished { ticket: None, taken: true }
         | AckOutcome::Unexpected

@@ -36,7 +36,7 @@ pub(crate) fn send_with_handle<T: Serialize + ?Sized>(
     let prepared = prepare(shared, value, &handle, ticket.is_some());
     let (frame, queue, retry_copy) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return Err(SendHandleError::new(handle, error)),
+        Err(error) => return Err(SendHandleError { handle, error }),
     };
     let attached = Some(AttachedHandle { handle, retry_copy, ticket });
     Ok(enqueue(shared, queue, NodeFrame { frame, attached }))

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::channel::{Channel, channel, channel_with};
+use crate::internal::send_internal;
 use crate::{Blob, Handle};
 use crossbeam_channel::{Receiver, unbounded};
 
@@ -34,7 +35,7 @@ fn disconnect(events: &Receiver<LinkEvent>) -> (usize, Option<Error>) {
 
 #[test]
 fn messages_go_both_ways_in_order_and_disconnect_is_last_and_once() {
-    let (link, events, peer) = pair::<u32, u32>(&Options::default());
+    let (link, events, peer) = pair::<u32, u32>(&Options::new());
     for number in 0..10_000 {
         link.send(&number).unwrap();
         peer.feed(&number).unwrap();
@@ -54,7 +55,7 @@ fn messages_go_both_ways_in_order_and_disconnect_is_last_and_once() {
 
 #[test]
 fn disconnect_writes_everything_first() {
-    let (link, events, peer) = pair::<(), Vec<u8>>(&Options::default());
+    let (link, events, peer) = pair::<(), Vec<u8>>(&Options::new());
     let mut accepted = 0;
     while link.send(&vec![7_u8; 10_000]).unwrap().has_room() {
         accepted += 1;
@@ -68,7 +69,7 @@ fn disconnect_writes_everything_first() {
 
 #[test]
 fn the_last_clone_disconnects() {
-    let (link, events, peer) = pair::<(), u32>(&Options::default());
+    let (link, events, peer) = pair::<(), u32>(&Options::new());
     let clone = link.clone();
     clone.send(&5_u32).unwrap();
     drop(link);
@@ -81,7 +82,7 @@ fn the_last_clone_disconnects() {
 
 #[test]
 fn a_peer_that_never_reads_fills_the_queue_and_then_sends_fail() {
-    let (link, events, peer) = pair::<(), Blob>(&Options::default());
+    let (link, events, peer) = pair::<(), Blob>(&Options::new());
     let blob = Blob::from(vec![0; 100_000]);
     let mut high = 0;
     let full = loop {
@@ -93,7 +94,7 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_sends_fail() {
     assert!(matches!(full, Error::Full));
     assert_eq!(blob.len(), 100_000);
     assert!(high > 10, "the high-water mark is reported before the limit: {high}");
-    assert!(link.queued_bytes() <= Options::default().queued_bytes_max);
+    assert!(link.queued_bytes() <= Options::QUEUED_BYTES_MAX);
     drop(peer);
     let (undelivered, error) = disconnect(&events);
     assert!(undelivered > 10 && error.is_none());
@@ -101,29 +102,29 @@ fn a_peer_that_never_reads_fills_the_queue_and_then_sends_fail() {
 
 #[test]
 fn a_full_queue_has_limited_room_for_internal_messages() {
-    let options = Options { frame_bytes_max: 200_000, ..Options::default() };
+    let options = Options::new().frame_bytes_max(200_000);
     let (link, events, peer) = pair::<(), Blob>(&options);
     let fill = || while link.send(&Blob::from(vec![0; 100_000])).is_ok() {};
     fill();
-    link.send_internal(&Blob::from(vec![1; 100_000])).unwrap();
+    send_internal(&link, &Blob::from(vec![1; 100_000])).unwrap();
     fill();
     let full = loop {
-        if let Err(failed) = link.send_internal(&Blob::from(vec![1; 100_000])) {
+        if let Err(failed) = send_internal(&link, &Blob::from(vec![1; 100_000])) {
             break failed;
         }
     };
     assert!(matches!(full, Error::Full));
-    assert!(link.queued_bytes() <= 2 * Options::default().queued_bytes_max);
+    assert!(link.queued_bytes() <= 2 * Options::QUEUED_BYTES_MAX);
     drop(peer);
     assert!(disconnect(&events).1.is_none());
 }
 
 #[test]
 fn one_long_message_leaves_room_for_internal_messages() {
-    let (link, events, peer) = pair::<Blob, Blob>(&Options::default());
+    let (link, events, peer) = pair::<Blob, Blob>(&Options::new());
     link.send(&Blob::from(vec![0; 16 << 20])).unwrap();
     link.send(&Blob::from(vec![0])).unwrap_err();
-    (0..100).for_each(|_| _ = link.send_internal(&Blob::from(vec![1; 1000])).unwrap());
+    (0..100).for_each(|_| _ = send_internal(&link, &Blob::from(vec![1; 1000])).unwrap());
     assert_eq!(peer.recv().unwrap().len(), 16 << 20);
     drop(peer);
     assert!(disconnect(&events).1.is_none());
@@ -131,22 +132,26 @@ fn one_long_message_leaves_room_for_internal_messages() {
 
 #[test]
 fn internal_messages_have_their_own_event_and_never_reach_a_user() {
-    let (link, events, peer) = pair::<u32, u32>(&Options::default());
-    link.send_internal("control").unwrap();
+    let (a, b) = sys::socket::pair_stream().unwrap();
+    let (sender, events) = unbounded();
+    let sink = Box::new(move |event| drop(sender.send(event)));
+    let link = Link::begin(a, Options::new(), sink, true).unwrap();
+    let peer = Channel::<u32, u32>::from_socket(b, Options::new());
+    send_internal(&link, "control").unwrap();
     link.send(&7_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 7);
     let (sender, others) = unbounded();
     let far = peer.into_link(move |event| drop(sender.send(event))).unwrap();
-    far.send_internal(&8_u32).unwrap();
-    assert!(matches!(events.recv_timeout(LONG).unwrap(), LinkEvent::Internal(_)));
+    send_internal(&far, &8_u32).unwrap();
+    assert!(matches!(events.recv_timeout(LONG).unwrap(), Event::Internal(_)));
     drop(far);
-    disconnect(&events);
+    assert!(matches!(events.recv_timeout(LONG).unwrap(), Event::Disconnect { .. }));
     disconnect(&others);
 }
 
 #[test]
 fn unread_messages_pause_reading_and_taken_ones_resume_it() {
-    let options = Options { unread_bytes_max: 100_000, ..Options::default() };
+    let options = Options::new().unread_bytes_max(100_000);
     let (_link, events, peer) = pair::<Vec<u8>, ()>(&options);
     let sent = std::thread::spawn(move || {
         for _ in 0..2_000 {
@@ -171,7 +176,7 @@ fn unread_messages_pause_reading_and_taken_ones_resume_it() {
 
 #[test]
 fn unread_handles_pause_reading() {
-    let options = Options { unread_handles_max: 8, ..Options::default() };
+    let options = Options::new().unread_handles_max(8);
     let (_link, events, peer) = pair::<Handle<OwnedFd>, ()>(&options);
     for _ in 0..40 {
         let (a, _b) = sys::socket::pair_stream().unwrap();
@@ -193,8 +198,8 @@ fn a_paused_link_reads_nothing_before_it_is_resumed() {
     let (a, b) = sys::socket::pair_stream().unwrap();
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let link = Link::start_paused(a, Options::default(), sink).unwrap();
-    let peer = Channel::<u32, u32>::from_socket(b, Options::default());
+    let link = Link::start_paused(a, Options::new(), sink).unwrap();
+    let peer = Channel::<u32, u32>::from_socket(b, Options::new());
     peer.send(&1).unwrap();
     link.send(&2_u32).unwrap();
     assert_eq!(peer.recv().unwrap(), 2);
@@ -210,8 +215,8 @@ fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
     let (a, b) = sys::socket::pair_stream().unwrap();
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let _link = Link::start(a, Options::default(), sink).unwrap();
-    let other = Options { serialization: crate::Serialization::Json, ..Options::default() };
+    let _link = Link::start(a, Options::new(), sink).unwrap();
+    let other = Options::new().serialization(crate::Serialization::Json);
     let peer = Channel::<u32, u32>::from_socket(b, other);
     peer.send(&1).unwrap();
     let (_, error) = disconnect(&events);
@@ -223,7 +228,7 @@ fn a_peer_of_another_codec_or_tag_is_an_error_that_names_both() {
 #[test]
 fn a_descriptor_that_is_no_unix_stream_is_refused() {
     let (a, _b) = sys::socket::pair_seqpacket().unwrap();
-    let refused = Link::start(a, Options::default(), |_| {}).unwrap_err();
+    let refused = Link::start(a, Options::new(), |_| {}).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));
 }
 
@@ -245,7 +250,7 @@ fn an_endpoint_with_messages_already_read_moves_to_the_loop_without_losing_one()
 #[test]
 fn many_threads_send_without_mixing_messages() {
     let (link, _events, peer) =
-        pair::<(), (u8, Vec<u8>)>(&Options { queued_bytes_max: usize::MAX, ..Options::default() });
+        pair::<(), (u8, Vec<u8>)>(&Options::new().queued_bytes_max(usize::MAX));
     let threads: Vec<_> = (0..4_u8)
         .map(|thread| {
             let link = link.clone();
@@ -267,7 +272,7 @@ fn many_threads_send_without_mixing_messages() {
 
 #[test]
 fn a_sender_that_drops_with_much_queued_still_delivers_it() {
-    let options = Options { queued_bytes_max: 8 << 20, ..Options::default() };
+    let options = Options::new().queued_bytes_max(8 << 20);
     let (a, b) = channel_with::<Blob, ()>(&options).unwrap();
     let mut accepted = 0;
     while accepted < 5_000_000 / 50_000 {

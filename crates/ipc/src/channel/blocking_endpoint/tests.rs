@@ -5,14 +5,14 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 fn frame(value: &str) -> Vec<u8> {
-    let options = Options::default();
+    let options = Options::new();
     OutgoingFrame::encode(&value, Kind::Message, &options).unwrap().encoded.inline.take_memory()
 }
 
 #[test]
 fn an_idle_endpoint_recycles_its_buffer_and_copies_little() {
     let (mut peer, ours) = UnixStream::pair().unwrap();
-    let end = Endpoint::new(ours.into(), Options::default(), true, true);
+    let end = Endpoint::new(ours.into(), Options::new(), true, true);
     let long = frame(&"x".repeat(60_000));
     peer.write_all(&[&frame("one")[..], &long[..1]].concat()).unwrap();
     assert_eq!(end.recv::<String>().unwrap(), "one");

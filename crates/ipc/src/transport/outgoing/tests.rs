@@ -127,7 +127,7 @@ impl Reason {
 fn sent_handle() -> Handle<UnixStream> {
     let handle = Handle::new(UnixStream::pair().unwrap().0);
     let (other, _peer) = sys::socket::pair_stream().unwrap();
-    let other = Channel::<Handle<UnixStream>, ()>::from_fd(other, Options::default()).unwrap();
+    let other = Channel::<Handle<UnixStream>, ()>::from_fd(other, Options::new()).unwrap();
     other.feed(&handle).unwrap();
     assert!(handle.is_sent());
     handle
@@ -143,12 +143,7 @@ fn seed_buffer() -> *const u8 {
 fn check(reason: Reason, way: Way) {
     let (endpoint, peer) = sys::socket::pair_stream().unwrap();
     let peer = (reason != Reason::Closed).then_some(peer);
-    let options = Options {
-        frame_bytes_max: 50_000,
-        handles_max: 2,
-        queued_bytes_max: 100_000,
-        ..Options::default()
-    };
+    let options = Options::new().frame_bytes_max(50_000).handles_max(2).queued_bytes_max(100_000);
     let mut send = way.open(endpoint, options, reason == Reason::Closed);
     // Some ways accept a few messages before they fail.
     for _ in 0..100 {
@@ -204,7 +199,7 @@ fn after_a_send_that_found_the_peer_gone_the_next_send_fails_too() {
     for way in ALL {
         let (endpoint, peer) = sys::socket::pair_stream().unwrap();
         drop(peer);
-        let mut send = way.open(endpoint, Options::default(), true);
+        let mut send = way.open(endpoint, Options::new(), true);
         let message = || TestMessage { handles: vec![], bytes: vec![7; 40_000], is_refused: false };
         let failures: Vec<bool> = (0..6).map(|_| send(&message()).is_err()).collect();
         let first = failures.iter().position(|failed| *failed).unwrap();
@@ -215,9 +210,9 @@ fn after_a_send_that_found_the_peer_gone_the_next_send_fails_too() {
 #[test]
 fn a_failed_send_to_node_gives_the_descriptor_back_and_recycles_the_buffer() {
     let serialization = crate::Serialization::Json;
-    let options = Options { serialization, frame_bytes_max: 50_000, ..Options::default() };
+    let options = Options::new().serialization(serialization).frame_bytes_max(50_000);
     let (ours, _theirs) = sys::socket::pair_stream().unwrap();
-    let link = Link::start_node(ours, options, |_| {}).unwrap();
+    let link = crate::internal::start_node(ours, options, |_| {}).unwrap();
     for reason in [Reason::TooLong, Reason::NotSerializable, Reason::Closed] {
         let buffer = seed_buffer();
         let length = if reason == Reason::TooLong { 60_000 } else { 10 };

@@ -1,0 +1,122 @@
+//! Plumbing for the crates above: channels to Node, and messages that users never see.
+//!
+//! The module is hidden from the documentation, and may change in any release.
+
+use crate::error::{Error, SendHandleError};
+use crate::frame::Kind;
+use crate::link::{Link, Queued};
+use crate::options::Options;
+use crate::received_message::Message;
+use crate::serialization::Serialization;
+use serde::Serialize;
+use std::os::fd::OwnedFd;
+
+/// An event of a [`Link`], those for the crates above included.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message of the user.
+    Message(Message),
+    /// An internal message for the crate above, never shown to users.
+    Internal(Message),
+    /// An error that does not close the channel. Node's channels only.
+    Error(Error),
+    /// The peer has acknowledged or rejected a handle that was sent with a ticket. Node's channels
+    /// only.
+    Acknowledged {
+        /// The number that was passed to [`send_internal_with_handle`].
+        ticket: u64,
+        /// Whether the peer has the handle. Otherwise it had no descriptor number left and never
+        /// saw the handle.
+        taken: bool,
+    },
+    /// The peer's process has exited, as [`peer_is_gone`] reported.
+    ///
+    /// The messages that it sent before come first, as far as the link may read them. Emitted once,
+    /// unless the channel closes before.
+    PeerGone,
+    /// The channel is closed. This is the last event.
+    Disconnect {
+        /// The number of messages that `send` had accepted and the peer did not read.
+        undelivered: usize,
+        /// The reason, unless one side disconnected or exited.
+        error: Option<Error>,
+    },
+}
+
+/// Starts a link as [`Link::start_paused`] does; `sink` gets all events.
+///
+/// # Errors
+///
+/// As [`Link::start`].
+pub fn start_paused(
+    socket: OwnedFd,
+    options: Options,
+    sink: impl FnMut(Event) + Send + 'static,
+) -> Result<Link, Error> {
+    Link::begin(socket, options, Box::new(sink), false)
+}
+
+/// Starts a link to a Node peer, which does not read before [`Link::resume`].
+///
+/// Messages are JSON lines, or V8 values with [`Serialization::Advanced`]. See
+/// [`node`](crate::node).
+///
+/// # Errors
+///
+/// As [`Link::start`], and [`Error::NotAChannel`] for a serialization that Node does not know.
+pub fn start_node(
+    socket: OwnedFd,
+    options: Options,
+    sink: impl FnMut(Event) + Send + 'static,
+) -> Result<Link, Error> {
+    Link::begin_node(socket, options, Box::new(sink))
+}
+
+/// Sends an internal message: one for the crate above on the other side, never shown to users.
+///
+/// Internal messages have extra room in the queue, so that messages of [`Link::send`] cannot crowd
+/// them out.
+///
+/// # Errors
+///
+/// As [`Link::send`].
+pub fn send_internal<T: Serialize + ?Sized>(link: &Link, value: &T) -> Result<Queued, Error> {
+    link.send_kind(value, Kind::Internal)
+}
+
+/// Sends an internal message with one attached handle, as a raw handle of Node's cluster.
+///
+/// [`Event::Acknowledged`] with `ticket` reports the peer's acknowledgement.
+///
+/// # Errors
+///
+/// As [`Link::send_with_handle`].
+pub fn send_internal_with_handle<T: Serialize + ?Sized>(
+    link: &Link,
+    value: &T,
+    handle: impl Into<OwnedFd>,
+    ticket: u64,
+) -> Result<Queued, SendHandleError> {
+    link.send_attached(value, handle.into(), Some(ticket))
+}
+
+/// Reports that the peer's process has exited, from a caller who knows.
+///
+/// After a [`Link::disconnect`], the channel then no longer waits for other processes that hold the
+/// peer's socket. [`Event::PeerGone`] or [`Event::Disconnect`] follows.
+pub fn peer_is_gone(link: &Link) {
+    link.report_peer_gone();
+}
+
+/// Returns the codec of a channel with these options.
+#[must_use]
+pub fn serialization(options: &Options) -> Serialization {
+    options.serialization
+}
+
+/// Joins a handle with the reason for which it was not sent.
+#[must_use]
+pub fn send_handle_error(handle: OwnedFd, error: Error) -> SendHandleError {
+    SendHandleError { handle, error }
+}
