@@ -30,7 +30,25 @@ pub use ::cluster;
 pub use ::ipc;
 pub use ::os_info as os;
 
-/// The examples of the README are compiled as tests.
+/// The programs of the pages are compiled as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide/first-cluster.md")]
+    struct FirstCluster;
+    #[doc = include_str!("../docs/guide/processes.md")]
+    struct Processes;
+    #[doc = include_str!("../docs/guide/messages.md")]
+    struct Messages;
+    #[doc = include_str!("../docs/guide/reload-and-deploy.md")]
+    struct ReloadAndDeploy;
+    #[doc = include_str!("../docs/guide/policies.md")]
+    struct Policies;
+    #[doc = include_str!("../docs/guide/node.md")]
+    struct Node;
+    #[doc = include_str!("../docs/guide/containers-and-systemd.md")]
+    struct ContainersAndSystemd;
+    #[doc = include_str!("../docs/guide/troubleshooting.md")]
+    struct Troubleshooting;
+}

@@ -104,3 +104,8 @@ pub use sys::rlimit::{Limit, Resource};
 pub use sys::signal::Signal;
 pub use sys::spawn::Step;
 pub use sys::startup::inherited;
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

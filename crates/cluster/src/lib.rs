@@ -111,3 +111,8 @@ pub use worker::stream_types::Stream;
 pub use worker_id::WorkerId;
 pub use worker_options::{WorkerOptions, WorkerStdio};
 pub use worker_state::WorkerState;
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

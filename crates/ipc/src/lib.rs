@@ -151,3 +151,8 @@ pub use options::Options;
 pub use received_message::Message;
 pub use serialization::Serialization;
 pub use shared_memory::SharedMemory;
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

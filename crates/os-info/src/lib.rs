@@ -61,3 +61,8 @@ pub use priority::{get_priority, set_priority};
 pub use snapshot::{CpuSample, CpuUsage, SystemSnapshot, SystemUsage};
 pub use system::System;
 pub use user::{UserInfo, homedir, tmpdir, user_info};
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

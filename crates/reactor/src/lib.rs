@@ -51,3 +51,8 @@ pub use wake::{Handle, on_loop};
 
 #[cfg(test)]
 mod tests;
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,3 +30,8 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod startup;
+
+/// The example of the README is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
