@@ -5,12 +5,26 @@ use crate::hello::Hello;
 use std::error::Error as StdError;
 use std::os::fd::OwnedFd;
 use std::{fmt, io};
+use sys::errno::write_with_causes;
 
 /// An error of a channel.
 ///
 /// Mistakes of the peer and refusals of the kernel are always values of this type, and affect only
 /// this channel.
-#[derive(Debug)]
+///
+/// `Display` is the sentence of this error alone, and [`source`](StdError::source) its cause.
+/// `{:?}` is one line with all causes, as a `main` that returns the error prints it, and `{:#?}`
+/// the structure.
+///
+/// ```
+/// let (a, b) = brood_ipc::channel::<u32, ()>()?;
+/// drop(b);
+/// let error = a.send(&7).unwrap_err();
+/// assert!(matches!(error, brood_ipc::Error::Closed));
+/// assert_eq!(format!("{error:?}"), "the channel is closed");
+/// assert_eq!(format!("{error:#?}"), "Closed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// The channel is closed: `disconnect` was called, or the peer is gone.
@@ -117,7 +131,7 @@ impl fmt::Display for Error {
             Error::HandlesLost => {
                 f.write_str("message lost its handles: too many open descriptors")
             }
-            Error::Protocol(error) => write!(f, "peer broke the protocol: {error}"),
+            Error::Protocol(_) => f.write_str("the peer broke the protocol"),
             Error::Mismatch { ours, theirs } => {
                 write!(f, "peer speaks {theirs}; this side speaks {ours}")
             }
@@ -134,11 +148,53 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write_with_causes(self, f);
+        }
+        match self {
+            Error::Closed => f.write_str("Closed"),
+            Error::NoChannel => f.write_str("NoChannel"),
+            Error::Full => f.write_str("Full"),
+            Error::TooLong { max } => f.debug_struct("TooLong").field("max", max).finish(),
+            Error::TooManyHandles { count, max } => {
+                f.debug_struct("TooManyHandles").field("count", count).field("max", max).finish()
+            }
+            Error::Encode(why) => f.debug_tuple("Encode").field(why).finish(),
+            Error::Decode(why) => f.debug_tuple("Decode").field(why).finish(),
+            Error::HandlesLost => f.write_str("HandlesLost"),
+            Error::Protocol(error) => f.debug_tuple("Protocol").field(error).finish(),
+            Error::Mismatch { ours, theirs } => {
+                f.debug_struct("Mismatch").field("ours", ours).field("theirs", theirs).finish()
+            }
+            Error::Undelivered(count) => f.debug_tuple("Undelivered").field(count).finish(),
+            Error::InvalidHandle(why) => f.debug_tuple("InvalidHandle").field(why).finish(),
+            Error::HandleNotReceived => f.write_str("HandleNotReceived"),
+            Error::NotAChannel(why) => f.debug_tuple("NotAChannel").field(why).finish(),
+            Error::Os(call, source) => f.debug_tuple("Os").field(call).field(source).finish(),
+        }
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Os(_, source) => Some(source),
-            _ => None,
+            Error::Protocol(error) => Some(error),
+            Error::Closed
+            | Error::NoChannel
+            | Error::Full
+            | Error::TooLong { .. }
+            | Error::TooManyHandles { .. }
+            | Error::Encode(_)
+            | Error::Decode(_)
+            | Error::HandlesLost
+            | Error::Mismatch { .. }
+            | Error::Undelivered(_)
+            | Error::InvalidHandle(_)
+            | Error::HandleNotReceived
+            | Error::NotAChannel(_) => None,
         }
     }
 }
@@ -151,8 +207,8 @@ impl From<FrameError> for Error {
 
 /// A send with an attached handle that failed: the handle, still open, and the reason.
 ///
-/// Converts into [`Error`], which closes the handle.
-#[derive(Debug)]
+/// Converts into [`Error`], which closes the handle. `Display`, `{:?}` and
+/// [`source`](StdError::source) are those of the reason.
 #[non_exhaustive]
 pub struct SendHandleError {
     /// The handle.
@@ -167,6 +223,18 @@ impl fmt::Display for SendHandleError {
     }
 }
 
+impl fmt::Debug for SendHandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Debug::fmt(&self.error, f);
+        }
+        f.debug_struct("SendHandleError")
+            .field("handle", &self.handle)
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
 impl StdError for SendHandleError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
@@ -176,5 +244,34 @@ impl StdError for SendHandleError {
 impl From<SendHandleError> for Error {
     fn from(failed: SendHandleError) -> Error {
         failed.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_its_sentence_and_its_debug_line_has_the_causes() {
+        let errno = io::Error::from_raw_os_error(sys::errno::ENOBUFS);
+        let text = errno.to_string();
+        let error = Error::Os("sendmsg", errno);
+        assert_eq!(error.to_string(), "sendmsg failed");
+        assert_eq!(format!("{error:?}"), format!("sendmsg failed: {text}"));
+        assert!(format!("{error:#?}").starts_with("Os(\n"));
+        let error = Error::from(FrameError::Kind(9));
+        assert_eq!(error.to_string(), "the peer broke the protocol");
+        assert_eq!(format!("{error:?}"), "the peer broke the protocol: frame of unknown kind 9");
+        assert_eq!(error.source().unwrap().to_string(), "frame of unknown kind 9");
+    }
+
+    #[test]
+    fn an_error_with_a_handle_speaks_as_its_reason() {
+        let handle = sys::socket::pair_stream().unwrap().0;
+        let failed = SendHandleError { handle, error: Error::Full };
+        assert_eq!(failed.to_string(), "the channel's queue is full");
+        assert_eq!(format!("{failed:?}"), "the channel's queue is full");
+        assert!(failed.source().is_none());
+        assert!(format!("{failed:#?}").contains("error: Full"));
     }
 }

@@ -74,7 +74,9 @@ impl Kind {
 }
 
 /// A rule of the frame format that the peer broke.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// `{:?}` is the sentence of `Display`, and `{:#?}` the structure.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
     /// The frame is of another version.
@@ -107,6 +109,29 @@ pub enum FrameError {
     Hello,
 }
 
+impl fmt::Debug for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        match self {
+            FrameError::Version(version) => f.debug_tuple("Version").field(version).finish(),
+            FrameError::Kind(kind) => f.debug_tuple("Kind").field(kind).finish(),
+            FrameError::Flags(flags) => f.debug_tuple("Flags").field(flags).finish(),
+            FrameError::Length { announced, max } => {
+                f.debug_struct("Length").field("announced", announced).field("max", max).finish()
+            }
+            FrameError::Handles { announced, max } => {
+                f.debug_struct("Handles").field("announced", announced).field("max", max).finish()
+            }
+            FrameError::HandlesMissing => f.write_str("HandlesMissing"),
+            FrameError::HandlesUndeclared => f.write_str("HandlesUndeclared"),
+            FrameError::EndInFrame => f.write_str("EndInFrame"),
+            FrameError::Hello => f.write_str("Hello"),
+        }
+    }
+}
+
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,6 +153,8 @@ impl fmt::Display for FrameError {
         }
     }
 }
+
+impl std::error::Error for FrameError {}
 
 /// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
