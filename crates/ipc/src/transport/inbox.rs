@@ -122,7 +122,7 @@ mod tests {
                     seen.push_str(&format!("{:?} ", frame.kind));
                 }
                 Ok(None) => break seen,
-                Err(error) => break format!("{seen}{error}"),
+                Err(error) => break format!("{seen}{error:?}"),
             }
         };
         assert_eq!(answer, expected);
@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn the_handshake_comes_first_and_once() {
         let good = Hello::new(Serialization::Bincode, "app").to_bytes();
-        let nonsense = "peer broke the protocol: the handshake is missing, repeated or malformed";
+        let nonsense =
+            "the peer broke the protocol: the handshake is missing, repeated or malformed";
         check(&[(Kind::Hello, &good), (Kind::Message, b"x")], "Message ");
         check(&[(Kind::Message, b"x")], nonsense);
         check(&[(Kind::Hello, b"short")], nonsense);
@@ -154,7 +155,7 @@ mod tests {
         let good = Hello::new(Serialization::Bincode, "app").to_bytes();
         check(
             &[(Kind::Hello, &good), (Kind::Offer, b"")],
-            "peer broke the protocol: frame of unknown kind 16",
+            "the peer broke the protocol: frame of unknown kind 16",
         );
     }
 
