@@ -59,14 +59,14 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // The end was requested before the start was complete, which is no failure.
-        Err(Error::Closed) => ExitCode::SUCCESS,
+        Err(Error::Closed | Error::NotRunning) => ExitCode::SUCCESS,
         Err(Error::Interrupted(signal)) => {
             ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
         }
         // The primary reports an address that cannot be opened, once for all its workers.
-        Err(Error::Listen(..)) if Worker::current().is_some() => ExitCode::FAILURE,
+        Err(Error::Listen { .. }) if Worker::current().is_some() => ExitCode::FAILURE,
         Err(error) => {
-            write_line(std::io::stderr(), &format!("http_cluster: {}", error.with_causes()));
+            write_line(std::io::stderr(), &format!("http_cluster: {error:?}"));
             ExitCode::FAILURE
         }
     }

@@ -40,12 +40,12 @@ fn main() -> ExitCode {
     match supervise(options) {
         Ok(()) => ExitCode::SUCCESS,
         // The end was requested before the start was complete, which is no failure.
-        Err(Error::Closed) => ExitCode::SUCCESS,
+        Err(Error::NotRunning) => ExitCode::SUCCESS,
         Err(Error::Interrupted(signal)) => {
             ExitCode::from(128 + u8::try_from(signal.number()).unwrap_or(0))
         }
         Err(error) => {
-            write_line(std::io::stderr(), &format!("node_cluster: {}", error.with_causes()));
+            write_line(std::io::stderr(), &format!("node_cluster: {error:?}"));
             ExitCode::FAILURE
         }
     }

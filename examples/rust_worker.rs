@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         // The primary ended the worker before it listened.
         Ok(()) | Err(Error::Closed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rust_worker: {error}");
+            eprintln!("rust_worker: {error:?}");
             ExitCode::FAILURE
         }
     }

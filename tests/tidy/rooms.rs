@@ -16,7 +16,7 @@ const CLUSTER: &[(&str, &[&str])] = &[
     ("worker_options", &[]),
     ("protocol", &[]),
     ("contract", &["counters", "policy", "protocol", "worker_id", "worker_options"]),
-    ("error", &["protocol", "worker_id"]),
+    ("error", &["protocol", "worker_id", "worker_state"]),
     ("bind", &["protocol"]),
     ("scheduler", &["contract", "counters", "policy", "protocol"]),
     ("supervisor", &["contract", "counters", "policy", "protocol", "scheduler", "worker_options"]),

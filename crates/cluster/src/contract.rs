@@ -236,9 +236,8 @@ pub(crate) enum Output<H> {
     Signal { worker: WorkerId, hard: bool },
     /// Close a connection that no worker can accept.
     Close { connection: H, reason: CloseReason },
-    /// Answer `Fork` of this number with the new worker; `None` when no slot is free, or the
-    /// primary ends.
-    Forked { number: u32, worker: Option<WorkerId> },
+    /// Answer `Fork` of this number with the new worker.
+    Forked { number: u32, worker: Result<WorkerId, ForkRefusal> },
     /// Report that no worker is left, and none is started before the next request.
     Idle,
     /// Answer `DisconnectAll` of this number: its workers are gone and their addresses closed.
@@ -272,13 +271,22 @@ pub(crate) enum Access {
     OwnSocket(SlotId),
 }
 
+/// The reason why a fork got no worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForkRefusal {
+    /// There are `WORKERS_MAX` workers.
+    TooManyWorkers,
+    /// The primary ends.
+    NotRunning,
+}
+
 /// The reason why a reload did not replace all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadFailure {
     /// Another reload is running.
     UnderWay,
     /// The primary has no workers yet, or ends.
-    Closed,
+    NotRunning,
     /// This new worker was not ready in time.
     NotReady(WorkerId),
     /// This new worker ended, or was asked to end, before it was ready.
@@ -362,7 +370,8 @@ pub(crate) struct SupervisorOptions {
     pub(crate) term: Duration,
     /// Whether a worker becomes ready when it listens; otherwise as soon as it is online.
     pub(crate) listens: bool,
-    /// Time that the new worker of a reload may take to become ready.
+    /// Time that workers may take to become ready. The supervisor applies the limit to the new
+    /// worker of a reload, and `Primary::ready` to its wait.
     pub(crate) ready: Duration,
     /// Time that a ready worker has to request the addresses of its predecessor.
     pub(crate) listen_grace: Duration,
@@ -380,7 +389,7 @@ impl Default for SupervisorOptions {
             disconnect: Duration::from_secs(5),
             term: Duration::from_secs(2),
             listens: true,
-            ready: Duration::from_secs(10),
+            ready: Duration::from_secs(30),
             listen_grace: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }

@@ -1,52 +1,85 @@
 //! The errors of a cluster.
+//!
+//! `Display` is an error's own sentence; `source` gives the cause. `{:?}` is the sentence with all
+//! causes on one line, and `{:#?}` the structure.
 
+pub(crate) mod not_ready;
+
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use child_process::ExitStatus;
+use sys::errno::write_with_causes;
 
+use crate::error::not_ready::{NotReady, write_last_lines};
 use crate::protocol::address::Address;
 use crate::worker_id::WorkerId;
 
 /// The error type of a cluster.
 ///
-/// `Display` is one sentence without the cause; [`with_causes`](Error::with_causes) adds the
-/// causes.
-#[derive(Debug)]
+/// `Display` is one sentence without the cause, which is the [`source`](StdError::source). `{:?}` is
+/// one line with all causes, as `main` prints an error that it returns; `{:#?}` is the structure.
+///
+/// ```
+/// let other = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let error = brood_cluster::listen(other.local_addr()?).unwrap_err();
+/// assert_eq!(error.code(), "EADDRINUSE");
+/// let line = format!("{error:?}");
+/// assert!(line.starts_with("cannot listen on 127.0.0.1:"), "{line}");
+/// assert!(line.ends_with(": Address already in use (os error 98)"), "{line}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
-    /// The option of this name has a value that cannot be used, for this reason.
-    Option(&'static str, String),
-    /// The kernel refused to open a listener on this address.
-    Listen(Address, io::Error),
+    /// An option has a value that cannot be used.
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// The reason, and the values that can be used.
+        why: String,
+    },
+    /// The kernel refused to open a socket at this address.
+    Listen {
+        /// The address.
+        address: Address,
+        /// The error of `socket(2)`, `bind(2)` or `listen(2)`.
+        source: io::Error,
+    },
     /// The name passed to `listen` has no address.
     Resolve(io::Error),
     /// A worker process could not be started.
-    Fork(child_process::Error),
+    Fork(Arc<child_process::Error>),
     /// A worker ended before it was ready, and the start or reload was given up.
-    StartFailed {
+    EndedBeforeReady {
         /// The number of the worker.
         worker: WorkerId,
-        /// The exit status; `None` when the process never ran.
-        status: Option<ExitStatus>,
-        /// The end of what the worker wrote to its standard error before its runtime was up.
+        /// The exit status.
+        status: ExitStatus,
+        /// Whether the worker had called [`Worker::current`](crate::Worker::current).
+        online: bool,
+        /// The end of what the worker wrote to its standard error before it was online.
         stderr: String,
     },
-    /// The new worker of this number was not ready in time. The reload was given up, and workers
-    /// that had not been replaced were kept.
-    NotReady(WorkerId),
+    /// Workers were not ready within
+    /// [`Builder::ready_within`](crate::Builder::ready_within). After
+    /// [`Primary::ready`](crate::Primary::ready) all workers keep running, and `ready` can be called
+    /// again. After a reload only the new worker is ended.
+    NotReady(Box<NotReady>),
     /// Another reload is still running.
     ReloadUnderWay,
-    /// The settings cannot be changed, because
-    /// [`Primary::setup_master`](crate::Primary::setup_master) has fixed them.
-    SetUp,
-    /// There are [`Builder::WORKERS_MAX`](crate::Builder::WORKERS_MAX) workers already, or the primary has ended.
-    NoPlace,
+    /// The settings cannot be changed, because `setup_master` has fixed them.
+    SettingsFixed,
+    /// There are [`Builder::WORKERS_MAX`](crate::Builder::WORKERS_MAX) workers already.
+    TooManyWorkers,
     /// The call would block the callback thread while it waits for another callback.
     WouldDeadlock,
-    /// In a worker: the listener is closed, because the worker is draining or the primary is gone.
-    /// In a primary: the cluster has ended, or has no worker.
+    /// No further connection arrives, and no address can be opened: the worker drains, or its
+    /// primary is gone.
     Closed,
+    /// The primary has no worker yet, or has ended.
+    NotRunning,
     /// The call is for a primary, and this process is a worker.
     IsWorker,
     /// A second signal of this kind cut the shutdown short, and all workers were killed.
@@ -64,18 +97,19 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Option(..) => "ERR_INVALID_ARG_VALUE",
-            Self::Listen(_, source) | Self::Resolve(source) | Self::Os(_, source) => {
+            Self::InvalidOption { .. } => "ERR_INVALID_ARG_VALUE",
+            Self::Listen { source, .. } | Self::Resolve(source) | Self::Os(_, source) => {
                 sys::errno::name_of(source)
             }
-            Self::Fork(source) | Self::Worker(source) => source.code(),
-            Self::StartFailed { .. } => "ERR_WORKER_INIT_FAILED",
-            Self::Closed => "ERR_SERVER_NOT_RUNNING",
+            Self::Fork(source) => source.code(),
+            Self::Worker(source) => source.code(),
+            Self::EndedBeforeReady { .. } => "ERR_WORKER_INIT_FAILED",
+            Self::Closed | Self::NotRunning => "ERR_SERVER_NOT_RUNNING",
             Self::NotReady(_) => "ETIMEDOUT",
             Self::IsWorker
             | Self::ReloadUnderWay
-            | Self::SetUp
-            | Self::NoPlace
+            | Self::SettingsFixed
+            | Self::TooManyWorkers
             | Self::WouldDeadlock => "ERR_INVALID_STATE",
             Self::Interrupted(_) => "ABORT_ERR",
             Self::Channel(source) => source.code(),
@@ -83,87 +117,160 @@ impl Error {
     }
 }
 
-impl Error {
-    /// Returns the error with all its causes, as one line for a log.
-    ///
-    /// ```
-    /// let cause = std::io::Error::from_raw_os_error(24);
-    /// let line = brood_cluster::Error::Os("accept", cause).with_causes();
-    /// assert_eq!(line, "accept failed: Too many open files (os error 24)");
-    /// ```
-    #[must_use]
-    pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Option(name, why) => write!(f, "{name}: {why}"),
-            Self::Listen(address, source) => {
-                let (name, text) = sys::errno::describe(source);
-                write!(f, "cannot listen on {address}: {text} ({name})")
+            Self::InvalidOption { option, why } => write!(f, "{option}: {why}"),
+            Self::Listen { address, source } => {
+                write!(f, "cannot listen on {address}")?;
+                advice(address, source).map_or(Ok(()), |advice| write!(f, " ({advice})"))
             }
             Self::Resolve(_) => f.write_str("cannot resolve the address to listen on"),
             Self::Fork(_) => f.write_str("cannot start a worker"),
-            Self::StartFailed { worker, status, stderr } => {
-                write!(f, "worker {worker} could not start")?;
-                if let Some(status) = status {
-                    write!(f, ": it ended with {status} before it was ready")?;
-                }
+            Self::EndedBeforeReady { stderr, .. } => {
+                write_end(self, f)?;
                 match stderr.trim_end() {
                     "" => Ok(()),
                     lines => write!(f, "; end of its standard error:\n{lines}"),
                 }
             }
-            Self::NotReady(worker) => {
-                write!(
-                    f,
-                    "reload stopped: worker {worker} was not ready in time, its predecessor stays"
-                )
+            Self::NotReady(workers) => workers.fmt(f),
+            Self::ReloadUnderWay => {
+                f.write_str("another reload is running; call `reload` again after its end")
             }
-            Self::ReloadUnderWay => f.write_str("wait for the end of the reload that is running"),
-            Self::SetUp => f.write_str("settings cannot be changed: setup_master has fixed them"),
-            Self::NoPlace => f.write_str(
-                "cannot add a worker: the primary has ended, or has the most workers it can have",
+            Self::SettingsFixed => {
+                f.write_str("settings cannot be changed: `setup_master` has fixed them")
+            }
+            Self::TooManyWorkers => f.write_str(
+                "cannot add a worker: there are `Builder::WORKERS_MAX` already",
             ),
             Self::WouldDeadlock => f.write_str(
                 "call this from another thread: a callback cannot wait for a later callback",
             ),
-            Self::Closed => f.write_str("the listener is closed, or the cluster has ended"),
-            Self::IsWorker => f.write_str("this process is a worker, not a primary"),
+            Self::Closed => f.write_str(
+                "the listener is closed: this worker was disconnected, or its primary has ended or \
+                 was dropped",
+            ),
+            Self::NotRunning => f.write_str(
+                "the primary has no worker: it was not started, or its workers have ended for good",
+            ),
+            Self::IsWorker => f.write_str(
+                "this process is a worker, and cannot have a primary; call `Worker::current` first, \
+                 and build a primary only where that returns `None`",
+            ),
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
-            Self::Channel(_) => f.write_str("the channel failed"),
+            Self::Channel(_) => f.write_str("the channel between primary and worker failed"),
             Self::Worker(_) => f.write_str("the worker's process or channel failed"),
             Self::Os(call, _) => write!(f, "{call} failed"),
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+/// Writes the sentence of [`Error::EndedBeforeReady`], without the standard error.
+fn write_end(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Error::EndedBeforeReady { worker, status, online, stderr } = error else { return Ok(()) };
+    let missing = if *online { "ready" } else { "online" };
+    write!(f, "worker {worker} ended with {status} before it was {missing}")?;
+    if !online && stderr.trim_end().is_empty() {
+        return f.write_str("; a worker has to call `Worker::current` first");
+    }
+    if *online && status.success() {
+        return f.write_str(
+            "; let every worker call `listen`, or set `Builder::listens(false)` if workers do not \
+             listen",
+        );
+    }
+    Ok(())
+}
+
+/// Returns what to do about an address that cannot be opened.
+fn advice(address: &Address, error: &io::Error) -> Option<&'static str> {
+    Some(match (address, error.raw_os_error()?) {
+        (Address::Inherited(_), sys::errno::EBADF) => {
+            "name one that `Builder::socket` or systemd has given to the primary"
+        }
+        (_, sys::errno::EADDRINUSE) => {
+            "another socket has the address: end its program, use another address, or, if the \
+             primary itself listens there, leave that to the workers"
+        }
+        (Address::Tcp { address, .. } | Address::Udp { address, .. }, sys::errno::EACCES)
+            if (1..1024).contains(&address.port()) =>
+        {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        (_, sys::errno::EADDRNOTAVAIL) => "use an address of this machine, or 0.0.0.0",
+        _ => return None,
+    })
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            // The standard error has several lines.
+            if let Self::EndedBeforeReady { stderr, .. } = self {
+                write_end(self, f)?;
+                return write_last_lines(stderr, f);
+            }
+            return write_with_causes(self, f);
+        }
         match self {
-            Self::Resolve(source) | Self::Os(_, source) => Some(source),
-            Self::Fork(source) | Self::Worker(source) => Some(source),
+            Self::InvalidOption { option, why } => {
+                f.debug_struct("InvalidOption").field("option", option).field("why", why).finish()
+            }
+            Self::Listen { address, source } => {
+                f.debug_struct("Listen").field("address", address).field("source", source).finish()
+            }
+            Self::Resolve(source) => f.debug_tuple("Resolve").field(source).finish(),
+            Self::Fork(source) => f.debug_tuple("Fork").field(source).finish(),
+            Self::EndedBeforeReady { worker, status, online, stderr } => f
+                .debug_struct("EndedBeforeReady")
+                .field("worker", worker)
+                .field("status", status)
+                .field("online", online)
+                .field("stderr", stderr)
+                .finish(),
+            Self::NotReady(workers) => f.debug_tuple("NotReady").field(workers).finish(),
+            Self::ReloadUnderWay => f.write_str("ReloadUnderWay"),
+            Self::SettingsFixed => f.write_str("SettingsFixed"),
+            Self::TooManyWorkers => f.write_str("TooManyWorkers"),
+            Self::WouldDeadlock => f.write_str("WouldDeadlock"),
+            Self::Closed => f.write_str("Closed"),
+            Self::NotRunning => f.write_str("NotRunning"),
+            Self::IsWorker => f.write_str("IsWorker"),
+            Self::Interrupted(signal) => f.debug_tuple("Interrupted").field(signal).finish(),
+            Self::Channel(source) => f.debug_tuple("Channel").field(source).finish(),
+            Self::Worker(source) => f.debug_tuple("Worker").field(source).finish(),
+            Self::Os(call, source) => f.debug_tuple("Os").field(call).field(source).finish(),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::Resolve(source) | Self::Os(_, source) => {
+                Some(source)
+            }
+            Self::Fork(source) => Some(&**source),
+            Self::Worker(source) => Some(source),
             Self::Channel(source) => Some(source),
-            Self::Listen(..)
-            | Self::Option(..)
-            | Self::StartFailed { .. }
+            Self::InvalidOption { .. }
+            | Self::EndedBeforeReady { .. }
             | Self::NotReady(_)
             | Self::ReloadUnderWay
-            | Self::SetUp
-            | Self::NoPlace
+            | Self::SettingsFixed
+            | Self::TooManyWorkers
             | Self::WouldDeadlock
             | Self::Closed
+            | Self::NotRunning
             | Self::IsWorker
             | Self::Interrupted(_) => None,
         }
+    }
+}
+
+impl From<ipc::Error> for Error {
+    fn from(error: ipc::Error) -> Self {
+        Self::Channel(error)
     }
 }

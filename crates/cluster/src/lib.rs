@@ -87,6 +87,7 @@ pub use counters::{Counters, WorkerCounters};
 #[doc(no_inline)]
 pub use crossbeam_channel::Receiver;
 pub use error::Error;
+pub use error::not_ready::{NotReady, UnreadyWorker};
 /// The crate `mio`, version 1: a [`Listener`] is an `event::Source` of its `Poll`.
 #[doc(no_inline)]
 pub use mio;

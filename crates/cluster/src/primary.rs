@@ -22,10 +22,11 @@ pub(crate) mod worker_process;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use crate::contract::Input;
+use crate::contract::{Input, SupervisorOptions};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::is_worker;
@@ -34,7 +35,7 @@ use crate::primary::builder::{Builder, check_workers};
 use crate::primary::driver::Driver;
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
-use crate::primary::primary_state::{Completion, Job, PrimaryState, Shared};
+use crate::primary::primary_state::{Completion, Job, PrimaryState, Readiness, Shared};
 use crate::primary::settings::Settings;
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
@@ -81,14 +82,14 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when an option is out of range, [`Error::IsWorker`] in a worker process,
+    /// [`Error::InvalidOption`] when an option is out of range, [`Error::IsWorker`] in a worker process,
     /// and [`Error::Os`] when no thread or descriptor is left.
     pub fn build(self) -> Result<Primary, Error> {
         check_workers(self.workers)?;
         self.settings.check()?;
         if !(1..=64).contains(&self.supervisor.window) {
             let why = format!("use 1 to 64 records, not {}", self.supervisor.window);
-            return Err(Error::Option("window", why));
+            return Err(Error::InvalidOption { option: "window", why });
         }
         Primary::set_up(self)
     }
@@ -105,7 +106,9 @@ impl Primary {
         if is_worker() {
             return Err(Error::IsWorker);
         }
-        let (shared, jobs) = Shared::new(builder.settings);
+        let SupervisorOptions { listens, ready: within, .. } = builder.supervisor;
+        let readiness = Readiness { listens, within };
+        let (shared, jobs) = Shared::new(builder.settings, readiness);
         let (workers, policy) = (builder.workers, builder.supervisor.policy);
         let spawner =
             Spawner::start(shared.clone()).map_err(|source| Error::Os("spawn a thread", source))?;
@@ -179,7 +182,7 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] when the number is not between 1 and [`Builder::WORKERS_MAX`].
+    /// [`Error::InvalidOption`] when the number is not between 1 and [`Builder::WORKERS_MAX`].
     pub fn scale(&self, workers: u32) -> Result<(), Error> {
         check_workers(workers)?;
         self.shared.request_workers(Job::Input(Input::Scale(workers)));
@@ -212,16 +215,16 @@ impl Primary {
     /// # Errors
     ///
     /// - [`Error::Fork`] when the worker cannot be started; its slot is given up.
-    /// - [`Error::Option`] when the options name an invalid descriptor number.
-    /// - [`Error::NoPlace`] when there are [`Builder::WORKERS_MAX`] workers, or the
-    ///   cluster has ended.
+    /// - [`Error::InvalidOption`] when the options name an invalid descriptor number.
+    /// - [`Error::TooManyWorkers`] when there are [`Builder::WORKERS_MAX`] workers.
+    /// - [`Error::NotRunning`] when the primary has ended.
     ///
     /// Node: `cluster.fork(env)`, which does not wait.
     pub fn fork(&self, options: WorkerOptions) -> Result<WorkerProcess, Error> {
         self.shared.check(&options)?;
         let (reply, replied) = crossbeam_channel::bounded(1);
         self.shared.request_workers(Job::Fork(Arc::new(options), reply));
-        replied.recv().unwrap_or(Err(Error::NoPlace))
+        replied.recv().unwrap_or(Err(Error::NotRunning))
     }
 
     /// Changes the settings that workers are started with, and emits [`Event::Setup`].
@@ -230,8 +233,8 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] for a change of what [`setup_master`](Self::setup_master) has set;
-    /// [`Error::Option`] when the options name an invalid descriptor number.
+    /// [`Error::SettingsFixed`] for a change of what [`setup_master`](Self::setup_master) has set;
+    /// [`Error::InvalidOption`] when the options name an invalid descriptor number.
     ///
     /// Node: `cluster.setupPrimary`.
     #[doc(alias = "setupPrimary")]
@@ -245,8 +248,8 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// [`Error::SetUp`] when the settings are fixed and `options` differs from them;
-    /// [`Error::Option`] when the options name an invalid descriptor number.
+    /// [`Error::SettingsFixed`] when the settings are fixed and `options` differs from them;
+    /// [`Error::InvalidOption`] when the options name an invalid descriptor number.
     ///
     /// ```
     /// # fn main() -> Result<(), brood_cluster::Error> {
@@ -330,17 +333,17 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// - [`Error::StartFailed`] or [`Error::Listen`] when a new worker ends, and
+    /// - [`Error::EndedBeforeReady`] or [`Error::Listen`] when a new worker ends, and
     ///   [`Error::NotReady`] when it is not ready within [`Builder::ready_within`]. The reload
     ///   stops, and workers that were not replaced yet keep running.
     /// - [`Error::ReloadUnderWay`] while another reload runs.
-    /// - [`Error::Closed`] before the start, and when the cluster ends.
+    /// - [`Error::NotRunning`] before the start, and when the cluster ends.
     /// - [`Error::WouldDeadlock`] in a callback.
     ///
     /// Node has no counterpart.
     pub fn reload(&self) -> Result<(), Error> {
         self.may_wait()?;
-        self.shared.query(Job::Reload).unwrap_or(Err(Error::Closed))
+        self.shared.query(Job::Reload).unwrap_or(Err(Error::NotRunning))
     }
 
     /// Sends a message to every worker whose channel is open, and returns their number.
@@ -363,29 +366,37 @@ impl Primary {
         Ok(reached)
     }
 
-    /// Blocks until all workers listen, or are online where [`Builder::listens`] is off.
+    /// Blocks until all workers listen, or are online where [`Builder::listens`] is off, but at most
+    /// for the time that [`Builder::ready_within`] sets.
     ///
     /// Before [`start`](Self::start) the wait includes the start.
     ///
     /// # Errors
     ///
-    /// A worker of the first start that ends too early ends the whole start, and no worker is left
-    /// behind: [`Error::Listen`] when its address could not be opened, otherwise
-    /// [`Error::StartFailed`] with the end of its standard error.
-    ///
-    /// [`Error::Closed`] after a shutdown, and when no worker is left that could listen.
-    /// [`Error::Interrupted`] when a second signal cut a shutdown short. [`Error::WouldDeadlock`]
-    /// in a callback.
+    /// - [`Error::NotReady`] when the time has passed. It names the workers that are not ready, and
+    ///   what they have to do. All workers keep running, and the call can be repeated.
+    /// - [`Error::Listen`] when a worker of the first start ends because its address could not be
+    ///   opened, and [`Error::EndedBeforeReady`], with the end of its standard error, when such a
+    ///   worker ends for another reason. The whole start has ended then, and no worker is left
+    ///   behind.
+    /// - [`Error::Fork`] when a worker of the first start cannot be started.
+    /// - [`Error::NotRunning`] after a shutdown, and when no worker is left that could listen.
+    /// - [`Error::Interrupted`] when a second signal cut a shutdown short.
+    /// - [`Error::WouldDeadlock`] in a callback.
     pub fn ready(&self) -> Result<(), Error> {
         self.may_wait()?;
-        self.shared.wait_until(|state| match state {
-            PrimaryState { ready: true, .. } => Some(Ok(())),
-            // Reported only when no worker is left: a caller that exits leaves none behind.
-            PrimaryState { finished: true, .. } | PrimaryState { idle: true, .. } => {
-                Some(Err(failure(state).unwrap_or(Error::Closed)))
+        let within = self.shared.lock().readiness.within;
+        let ready = self.shared.wait_deadline(Instant::now().checked_add(within), |state| {
+            match state {
+                PrimaryState { ready: true, .. } => Some(Ok(())),
+                // Reported only when no worker is left: a caller that exits leaves none behind.
+                PrimaryState { finished: true, .. } | PrimaryState { idle: true, .. } => {
+                    Some(Err(failure(state).unwrap_or(Error::NotRunning)))
+                }
+                _ => None,
             }
-            _ => None,
-        })
+        });
+        ready.unwrap_or_else(|| Err(Error::NotReady(Box::new(self.shared.not_ready(|_| true)))))
     }
 
     /// Ends the cluster. Returns at once; [`wait`](Self::wait) waits for the end.

@@ -175,8 +175,11 @@ impl Builder {
         self
     }
 
-    /// Sets how long a new worker of a reload may take to listen before the reload fails; by
-    /// default 10 s.
+    /// Sets how long workers may take to be ready; by default 30 s.
+    ///
+    /// [`Primary::ready`](crate::Primary::ready) waits no longer, and its error says what is missing
+    /// while the workers keep running. A reload fails when a new worker takes longer, and the
+    /// earlier worker stays.
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
         self
@@ -211,5 +214,6 @@ pub(crate) fn check_workers(workers: u32) -> Result<(), Error> {
     if (1..=WORKERS_MAX).contains(&workers) {
         return Ok(());
     }
-    Err(Error::Option("workers", format!("use 1 to {WORKERS_MAX} workers, not {workers}")))
+    let why = format!("use 1 to {WORKERS_MAX} workers, not {workers}");
+    Err(Error::InvalidOption { option: "workers", why })
 }

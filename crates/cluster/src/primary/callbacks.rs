@@ -37,7 +37,7 @@ use crate::protocol::address::Address;
 ///     // Starts the next worker as Node programs do; `Restart::Never` turned restarts off.
 ///     let forked = weak.upgrade().map(|primary| primary.fork(WorkerOptions::new()));
 ///     if let Some(Err(error)) = forked {
-///         eprintln!("{}", error.with_causes());
+///         eprintln!("{error:?}");
 ///     }
 /// });
 /// primary.fork(WorkerOptions::new())?;

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use child_process::ExitStatus;
 use child_process::internal;
 use crossbeam_channel::Receiver;
 use reactor::{Interest, Source, Token, Turn};
@@ -206,10 +207,8 @@ impl Driver {
     }
 
     fn not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
-        let errno = error.errno().unwrap_or(sys::errno::EIO);
-        let by_number = Error::Os("start a worker", io::Error::from_raw_os_error(errno));
-        self.shared.emit(Event::error(Some(worker), by_number));
-        // The error itself goes to the caller of `fork`. A failed start then has the number alone.
+        let error = Arc::new(error);
+        self.shared.emit(Event::error(Some(worker), Error::Fork(error.clone())));
         if let Some(error) = self.replies.forked(worker, Err(Error::Fork(error))) {
             self.record_failure(worker, error);
         }
@@ -334,8 +333,10 @@ impl Driver {
             return failure;
         }
         let worker_io = self.workers.get_mut(worker);
-        let (status, stderr) = worker_io.map(WorkerIo::stderr_tail).unwrap_or_default();
-        Error::StartFailed { worker, status, stderr }
+        let online = worker_io.as_ref().is_some_and(|it| it.process.was_online());
+        let unknown = || (ExitStatus::Unknown, String::new());
+        let (status, stderr) = worker_io.map_or_else(unknown, WorkerIo::stderr_tail);
+        Error::EndedBeforeReady { worker, status, online, stderr }
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {

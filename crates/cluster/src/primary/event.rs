@@ -173,10 +173,8 @@ impl fmt::Display for Event {
             Self::Exit { worker, status } => write!(f, "exit {} {status}", worker.id()),
             Self::Reloaded => f.write_str("reloaded"),
             // With all causes, because a line of a log has no `source()`.
-            Self::Error { worker: Some(worker), error } => {
-                write!(f, "error {worker} {}", error.with_causes())
-            }
-            Self::Error { worker: None, error } => write!(f, "error {}", error.with_causes()),
+            Self::Error { worker: Some(worker), error } => write!(f, "error {worker} {error:?}"),
+            Self::Error { worker: None, error } => write!(f, "error {error:?}"),
         }
     }
 }

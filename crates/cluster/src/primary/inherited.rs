@@ -41,7 +41,10 @@ impl InheritedSockets {
             let number = sys::fd::number(socket.as_fd());
             let copy = socket.try_clone();
             let added = copy.and_then(|copy| inherited.add(Some(name.clone()), number, copy));
-            added.map_err(|error| Error::Listen(Address::Inherited(name.clone()), error))?;
+            added.map_err(|error| Error::Listen {
+                address: Address::Inherited(name.clone()),
+                source: error,
+            })?;
         }
         for (name, socket) in sys::startup::listen_sockets() {
             let number = sys::fd::number(socket.as_fd());

@@ -6,20 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use child_process::{Child, Signal};
+use child_process::{Child, ExitStatus, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::contract::{Input, Notice, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
+use crate::error::not_ready::NotReady;
 use crate::primary::event::Event;
 use crate::primary::settings::Settings;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_process::{Pipes, WorkerProcess};
 use crate::protocol::hand_off_queue::Connection;
 use crate::worker_options::WorkerOptions;
+use crate::worker_state::WorkerState;
 
 /// A callback for the end of `disconnect`, called once.
 pub(crate) struct Completion(pub(crate) Box<dyn FnOnce() + Send>);
@@ -60,6 +64,8 @@ pub(crate) struct Spawned {
     pub(crate) kind: WorkerKind,
     /// The read end of its standard error, captured until its runtime is up.
     pub(crate) stderr: Option<std::os::fd::OwnedFd>,
+    /// The program or script that the worker runs instead of this program.
+    pub(crate) exec: Option<PathBuf>,
     /// The parent's ends of the pipes that the user asked for.
     pub(crate) pipes: Pipes,
 }
@@ -86,6 +92,14 @@ pub(crate) struct PrimaryState {
     pub(crate) counters: Counters,
     /// All requested workers listen, or have listened once.
     pub(crate) ready: bool,
+    /// The condition under which workers are ready, and the time that they have for that.
+    pub(crate) readiness: Readiness,
+    /// Workers were requested at least once.
+    pub(crate) requested: bool,
+    /// Number of workers that have ended since the last request for workers.
+    pub(crate) ended: u32,
+    /// The last of them.
+    pub(crate) last_ended: Option<(WorkerId, ExitStatus)>,
     /// Number of requests for workers that the driver has not taken yet.
     pub(crate) scales_pending: u64,
     pub(crate) finished: bool,
@@ -99,8 +113,17 @@ pub(crate) struct PrimaryState {
     pub(crate) address: Option<crate::protocol::address::Address>,
 }
 
+/// The condition under which workers are ready, as the builder set it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    /// A worker is ready when it listens; otherwise when it is online.
+    pub(crate) listens: bool,
+    /// The time that workers have to be ready.
+    pub(crate) within: Duration,
+}
+
 impl PrimaryState {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings, readiness: Readiness) -> Self {
         Self {
             subscribers: Subscribers::default(),
             events_taken: false,
@@ -109,6 +132,10 @@ impl PrimaryState {
             workers: BTreeMap::new(),
             counters: Counters::default(),
             ready: false,
+            readiness,
+            requested: false,
+            ended: 0,
+            last_ended: None,
             scales_pending: 0,
             finished: false,
             idle: false,
@@ -121,9 +148,10 @@ impl PrimaryState {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> (Arc<Self>, Receiver<Job>) {
+    pub(crate) fn new(settings: Settings, readiness: Readiness) -> (Arc<Self>, Receiver<Job>) {
         let (jobs, received) = crossbeam_channel::unbounded();
-        let (state, changed) = (Mutex::new(PrimaryState::new(settings)), Condvar::new());
+        let state = Mutex::new(PrimaryState::new(settings, readiness));
+        let changed = Condvar::new();
         (Arc::new(Self { jobs, driver: OnceLock::new(), state, changed }), received)
     }
 
@@ -143,6 +171,8 @@ impl Shared {
         let mut state = self.lock();
         state.ready = false;
         state.idle = false;
+        state.requested = true;
+        (state.ended, state.last_ended) = (0, None);
         state.scales_pending += 1;
         self.send_job(job);
     }
@@ -157,7 +187,7 @@ impl Shared {
             return if settings.equal_in_effect(&state.settings) {
                 Ok(())
             } else {
-                Err(Error::SetUp)
+                Err(Error::SettingsFixed)
             };
         }
         state.frozen = freeze;
@@ -190,6 +220,8 @@ impl Shared {
         self.change(|state| {
             if notice == Notice::Exit {
                 state.workers.remove(&worker.id());
+                state.ended = state.ended.saturating_add(1);
+                state.last_ended = Some((worker.id(), worker.status()));
             }
             state.subscribers.notify(worker, notice, exit_requested);
         });
@@ -209,13 +241,51 @@ impl Shared {
     }
 
     /// Blocks until `done` returns a value.
-    pub(crate) fn wait_until<T>(&self, mut done: impl FnMut(&mut PrimaryState) -> Option<T>) -> T {
+    pub(crate) fn wait_until<T>(&self, done: impl FnMut(&mut PrimaryState) -> Option<T>) -> T {
+        self.wait_deadline(None, done).expect("without a deadline the wait ends with a value")
+    }
+
+    /// Blocks until `done` returns a value, or until the deadline; `None` is no deadline.
+    pub(crate) fn wait_deadline<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut done: impl FnMut(&mut PrimaryState) -> Option<T>,
+    ) -> Option<T> {
         let mut state = self.lock();
         loop {
             if let Some(value) = done(&mut state) {
-                return value;
+                return Some(value);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let Some(deadline) = deadline else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left =
+                deadline.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())?;
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Returns the workers among `wanted` that are not ready.
+    pub(crate) fn not_ready(&self, wanted: impl Fn(&WorkerProcess) -> bool) -> NotReady {
+        let state = self.lock();
+        let Readiness { listens, within } = state.readiness;
+        let is_ready = |worker: &WorkerProcess| match worker.state() {
+            WorkerState::Online => !listens,
+            WorkerState::Listening => true,
+            WorkerState::Started
+            | WorkerState::Disconnecting
+            | WorkerState::Disconnected
+            | WorkerState::Dead => false,
+        };
+        let workers = state.workers.values().filter(|worker| wanted(worker) && !is_ready(worker));
+        NotReady {
+            within,
+            workers: workers.map(WorkerProcess::unready).collect(),
+            ended: state.ended,
+            last_ended: state.last_ended,
+            requested: state.requested,
         }
     }
 

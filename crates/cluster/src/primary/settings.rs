@@ -171,7 +171,7 @@ impl Settings {
                 Ok(number) if number + 1 < most => continue,
                 _ => format!("use a number between 0 and {}, not {number}", most.saturating_sub(2)),
             };
-            return Err(Error::Option("stdio", why));
+            return Err(Error::InvalidOption { option: "stdio", why });
         }
         Ok(())
     }

@@ -135,5 +135,6 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let mut child = fork.spawn()?;
     let stderr = if is_captured { child.take_stderr().map(Into::into) } else { None };
     let pipes = Pipes::take_from(&mut child, settings);
-    Ok(Spawned { child: Arc::new(child), kind, stderr, pipes })
+    let exec = settings.exec.clone();
+    Ok(Spawned { child: Arc::new(child), kind, stderr, exec, pipes })
 }

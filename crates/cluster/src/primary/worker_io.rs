@@ -115,8 +115,8 @@ impl Workers {
 
 impl WorkerIo {
     pub(crate) fn new(worker: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
-        let Spawned { child, kind, pipes, stderr: _ } = spawned;
-        let process = WorkerProcess::new(worker, child.clone(), pipes, shared.clone());
+        let (child, kind) = (spawned.child.clone(), spawned.kind);
+        let process = WorkerProcess::new(worker, spawned, shared.clone());
         shared.change(|state| {
             state.workers.insert(worker, process.clone());
         });
@@ -170,7 +170,7 @@ impl WorkerIo {
     }
 
     /// Takes the exit status and the tail of the standard error, for the error of a failed start.
-    pub(crate) fn stderr_tail(&mut self) -> (Option<ExitStatus>, String) {
+    pub(crate) fn stderr_tail(&mut self) -> (ExitStatus, String) {
         self.stderr_reported = true;
         let bytes: Vec<u8> = self.stderr_tail.drain(..).collect();
         (self.process.status(), String::from_utf8_lossy(&bytes).into_owned())

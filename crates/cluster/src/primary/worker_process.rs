@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal, Signalled};
 use ipc::{Queued, SendHandleError};
 use serde::Serialize;
 
-use crate::contract::{Input, Notice, WorkerId};
+use crate::contract::{Input, Notice, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 use crate::error::Error;
+use crate::error::not_ready::UnreadyWorker;
 use crate::primary::event::Event;
-use crate::primary::primary_state::{Job, Shared};
+use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::settings::Settings;
 use crate::worker_state::WorkerState;
 
@@ -89,6 +91,9 @@ impl fmt::Debug for WorkerProcess {
 struct Inner {
     id: WorkerId,
     pid: u32,
+    /// The program or script that the worker runs instead of this program.
+    exec: Option<PathBuf>,
+    is_node: bool,
     /// `None` once no further event follows, so that a handle to a dead worker keeps no descriptor.
     child: Mutex<Option<Arc<Child>>>,
     shared: Arc<Shared>,
@@ -97,10 +102,12 @@ struct Inner {
 }
 
 impl WorkerProcess {
-    pub(crate) fn new(id: WorkerId, child: Arc<Child>, pipes: Pipes, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(id: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
+        let Spawned { child, kind, stderr: _, exec, pipes } = spawned;
         let (pipes, history) = (Mutex::new(pipes), Mutex::default());
+        let is_node = kind == WorkerKind::Node;
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));
-        Self(Arc::new(Inner { id, pid, child, shared, pipes, history }))
+        Self(Arc::new(Inner { id, pid, exec, is_node, child, shared, pipes, history }))
     }
 
     /// Sends a message to the worker, which receives it from
@@ -266,8 +273,15 @@ impl WorkerProcess {
         self.history().status = Some(status);
     }
 
-    pub(crate) fn status(&self) -> Option<ExitStatus> {
-        self.history().status
+    /// Returns the exit status, once it is known.
+    pub(crate) fn status(&self) -> ExitStatus {
+        self.history().status.unwrap_or(ExitStatus::Unknown)
+    }
+
+    /// Describes the worker for an error that says that it is not ready.
+    pub(crate) fn unready(&self) -> UnreadyWorker {
+        let (exec, is_node) = (self.0.exec.clone(), self.0.is_node);
+        UnreadyWorker { worker: self.id(), state: self.state(), exec, is_node }
     }
 
     /// Whether the user has been notified that the runtime is up.
@@ -289,10 +303,7 @@ impl WorkerProcess {
             Notice::Online => Event::Online { worker },
             Notice::Listening(address) => Event::Listening { worker, address: address.clone() },
             Notice::Disconnect => Event::Disconnect { worker },
-            Notice::Exit => {
-                let status = self.status().unwrap_or(ExitStatus::Unknown);
-                Event::Exit { worker, status }
-            }
+            Notice::Exit => Event::Exit { worker, status: self.status() },
             Notice::Unresponsive => Event::Unresponsive { worker },
         }
     }

@@ -1,6 +1,7 @@
 //! The invariants: what must hold for each output, and after each step.
 
 use super::*;
+use crate::contract::ForkRefusal;
 
 impl World {
     pub(super) fn check_start_failed(&mut self) {
@@ -73,15 +74,16 @@ impl World {
             Ok(()) => self.mark("reloaded"),
             Err(ReloadFailure::NotReady(_)) => self.mark("reload: not ready"),
             Err(ReloadFailure::Ended(_)) => self.mark("reload: ended"),
-            Err(ReloadFailure::Closed) => assert!(self.stopping || self.disconnected_all),
+            Err(ReloadFailure::NotRunning) => assert!(self.stopping || self.disconnected_all),
             Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
         }
         assert!(under_way || self.stopping, "a reload is answered once");
     }
 
-    pub(super) fn check_forked(&mut self, worker: Option<WorkerId>) {
-        assert!(!self.forking || worker.is_none(), "a worker is spawned before it is reported");
-        assert!(worker.is_some() || self.stopping, "a slot is free");
+    pub(super) fn check_forked(&mut self, worker: Result<WorkerId, ForkRefusal>) {
+        assert!(!self.forking || worker.is_err(), "a worker is spawned before it is reported");
+        assert!(worker.is_ok() || self.stopping, "a slot is free");
+        assert_ne!(worker, Err(ForkRefusal::TooManyWorkers), "there are few workers");
         self.forking = false;
         self.ready_due = true;
         self.mark("forked");

@@ -50,10 +50,10 @@ impl<H: ClientAffinity> Supervisor<H> {
     pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
         let refused = match self.mode {
             Mode::Running if self.idle || !self.disconnecting_all.is_empty() => {
-                Some(ReloadFailure::Closed)
+                Some(ReloadFailure::NotRunning)
             }
             Mode::Running => self.reload.as_ref().map(|_| ReloadFailure::UnderWay),
-            Mode::Stopping | Mode::Aborting | Mode::Finished => Some(ReloadFailure::Closed),
+            Mode::Stopping | Mode::Aborting | Mode::Finished => Some(ReloadFailure::NotRunning),
         };
         if let Some(failure) = refused {
             return out.push(Output::Reloaded { number, result: Err(failure) });
@@ -67,7 +67,7 @@ impl<H: ClientAffinity> Supervisor<H> {
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
             if self.mode != Mode::Running || !self.disconnecting_all.is_empty() {
-                let result = Err(ReloadFailure::Closed);
+                let result = Err(ReloadFailure::NotRunning);
                 return out.push(Output::Reloaded { number: reload.number, result });
             }
             let Some(step) = reload.current.take() else {

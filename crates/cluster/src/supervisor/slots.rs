@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::contract::{Restart, WORKERS_MAX};
+use crate::contract::{ForkRefusal, Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
 use crate::supervisor::restart::Backoff;
@@ -69,10 +69,13 @@ impl<H: ClientAffinity> Supervisor<H> {
             self.slots.iter().rposition(|slot_entry| !vacant(slot_entry)).map_or(0, |at| at + 1);
         let between = || self.slots.iter().position(vacant);
         let at = if last < WORKERS_MAX as usize { Some(last) } else { between() };
-        let Some(at) = at.filter(|_| self.mode == Mode::Running) else {
+        let running = self.mode == Mode::Running;
+        let Some(at) = at.filter(|_| running) else {
             // The request has reset `ready` in the handles, so `Ready` is to be reported again.
             self.ready_due = true;
-            return out.push(Output::Forked { number, worker: None });
+            let full = ForkRefusal::TooManyWorkers;
+            let refusal = if running { full } else { ForkRefusal::NotRunning };
+            return out.push(Output::Forked { number, worker: Err(refusal) });
         };
         let slot = SlotId::try_from(at).expect("there are at most WORKERS_MAX slots");
         let slot_entry = Slot::new(Backoff::new(&self.options.restart));
@@ -87,7 +90,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.forked = true;
         }
-        out.push(Output::Forked { number, worker: Some(worker) });
+        out.push(Output::Forked { number, worker: Ok(worker) });
     }
 
     /// Starts a worker for an empty slot.

@@ -47,7 +47,7 @@ impl ListenOptions {
     ///
     /// # Errors
     ///
-    /// As [`listen`](fn@listen), and [`Error::Option`] for an option that cannot be used.
+    /// As [`listen`](fn@listen), and [`Error::InvalidOption`] for an option that cannot be used.
     ///
     /// # Panics
     ///
@@ -96,7 +96,7 @@ impl ListenOptions {
     ///
     /// # Errors
     ///
-    /// As [`ListenOptions::listen`]; [`Error::Option`] for an address of another kind;
+    /// As [`ListenOptions::listen`]; [`Error::InvalidOption`] for an address of another kind;
     /// [`Error::Listen`] with `EBADF` if the primary has no inherited socket of that name.
     ///
     /// # Panics

@@ -44,7 +44,7 @@ pub(super) fn try_each_address<T>(
     let mut failure = None;
     for address in address.to_socket_addrs().map_err(Error::Resolve)? {
         match open(address) {
-            Err(error @ Error::Listen(..)) => failure = Some(error),
+            Err(error @ Error::Listen { .. }) => failure = Some(error),
             done => return done,
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn open_datagram<S: Datagram>(
 ) -> Result<BoundSocket<S>, Error> {
     if options.max_connections.is_some() {
         let why = "a datagram socket has no connections".to_owned();
-        return Err(Error::Option("max_connections", why));
+        return Err(Error::InvalidOption { option: "max_connections", why });
     }
     let (registration, socket) = match open_socket::<S>(address, options)? {
         OpenedSocket::Granted(registration, GrantedSource::Descriptor(grant)) => {
@@ -121,7 +121,7 @@ fn open_socket<K: AddressKind>(
     if runtime.is_some_and(|runtime| runtime.drain().has_begun()) {
         return Err(Error::Closed);
     }
-    let bound = bind(&address, options).map_err(|error| Error::Listen(address, error))?;
+    let bound = bind(&address, options).map_err(|source| Error::Listen { address, source })?;
     let (registration, socket) = Registration::local(bound, options, runtime.cloned());
     Ok(OpenedSocket::Local(registration, socket))
 }
@@ -133,17 +133,18 @@ fn validate<K: AddressKind>(address: &Address, options: &ListenOptions) -> Resul
     }
     if options.data.as_ref().is_some_and(|data| data.len() > ListenOptions::DATA_BYTES_MAX) {
         let why = format!("use at most {} bytes", ListenOptions::DATA_BYTES_MAX);
-        return Err(Error::Option("data", why));
+        return Err(Error::InvalidOption { option: "data", why });
     }
     if options.max_connections == Some(0) {
         let why = "use 1 or more".to_owned();
-        return Err(Error::Option("max_connections", why));
+        return Err(Error::InvalidOption { option: "max_connections", why });
     }
     Ok(())
 }
 
 fn wrong_kind<K: AddressKind>(address: &Address) -> Error {
-    Error::Option("address", format!("{address} is not {}", K::KIND))
+    let why = format!("{address} is not {}", K::KIND);
+    Error::InvalidOption { option: "address", why }
 }
 
 /// Applies the option to the address, which may ask for the same.
@@ -157,7 +158,8 @@ fn with_v6_only(mut address: Address, options: &ListenOptions) -> Address {
 /// Makes the path of an address absolute: the primary may have another working directory.
 fn absolute(address: Address) -> Result<Address, Error> {
     let path = |path: &Path| {
-        std::path::absolute(path).map_err(|error| Error::Listen(address.clone(), error))
+        std::path::absolute(path)
+            .map_err(|source| Error::Listen { address: address.clone(), source })
     };
     Ok(match &address {
         Address::UnixPath(relative) => Address::UnixPath(path(relative)?),

@@ -109,7 +109,8 @@ impl Runtime {
             if errno == sys::errno::ECANCELED {
                 return Error::Closed;
             }
-            Error::Listen(address.clone(), std::io::Error::from_raw_os_error(errno))
+            let source = std::io::Error::from_raw_os_error(errno);
+            Error::Listen { address: address.clone(), source }
         })
     }
 

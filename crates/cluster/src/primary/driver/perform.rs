@@ -267,7 +267,10 @@ impl Driver {
 
     /// Reports that a worker could not listen, and records the failure in case the start fails.
     pub(super) fn listen_failed(&mut self, worker: WorkerId, address: Address, errno: i32) {
-        let error = |address| Error::Listen(address, io::Error::from_raw_os_error(errno));
+        let error = |address| {
+            let source = io::Error::from_raw_os_error(errno);
+            Error::Listen { address, source }
+        };
         self.record_failure(worker, error(address.clone()));
         self.shared.emit(Event::error(Some(worker), error(address)));
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crossbeam_channel::Sender;
 
 use super::Driver;
-use crate::contract::{Input, ReloadFailure, WorkerId};
+use crate::contract::{ForkRefusal, Input, ReloadFailure, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::primary_state::Completion;
@@ -52,12 +52,13 @@ impl PendingReplies {
     }
 
     /// Assigns a worker to a fork, or replies that there is no slot for one.
-    pub(super) fn assign(&mut self, number: u32, worker: Option<WorkerId>) {
+    pub(super) fn assign(&mut self, number: u32, worker: Result<WorkerId, ForkRefusal>) {
         let Some(reply) = self.forks.remove(&number) else { return };
+        // A reply fails if the caller has stopped waiting; so do the replies below.
         match worker {
-            Some(worker) => drop(self.starting.insert(worker, reply)),
-            // Fails if the caller has stopped waiting; so do the sends below.
-            None => drop(reply.send(Err(Error::NoPlace))),
+            Ok(worker) => drop(self.starting.insert(worker, reply)),
+            Err(ForkRefusal::TooManyWorkers) => drop(reply.send(Err(Error::TooManyWorkers))),
+            Err(ForkRefusal::NotRunning) => drop(reply.send(Err(Error::NotRunning))),
         }
     }
 
@@ -109,8 +110,11 @@ impl Driver {
         let (worker, failure) = match result {
             Ok(()) => (None, None),
             Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
-            Err(ReloadFailure::Closed) => (None, Some(Error::Closed)),
-            Err(ReloadFailure::NotReady(worker)) => (Some(worker), Some(Error::NotReady(worker))),
+            Err(ReloadFailure::NotRunning) => (None, Some(Error::NotRunning)),
+            Err(ReloadFailure::NotReady(worker)) => {
+                let not_ready = self.shared.not_ready(|it| it.id() == worker);
+                (Some(worker), Some(Error::NotReady(Box::new(not_ready))))
+            }
             Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.startup_failure(worker))),
         };
         if failure.is_none() {
