@@ -11,6 +11,7 @@ mod lifecycle;
 mod listening;
 mod many;
 mod messages;
+mod mistakes;
 mod node_suite;
 mod races;
 mod reload;
