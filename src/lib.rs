@@ -20,6 +20,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A worker process and its primary are the same program; [`cluster`] begins with a complete one.
+//! The folder `docs/guide` explains the crates by task, and `docs/from-node.md` has the table of
+//! Node's names.
+//!
 //! Features, all of which only forward: `cluster` (default), `tokio` (async endpoints and
 //! listeners), `axum` (`axum::serve` on a listener of a worker), `serde` (for the values of
 //! [`os`]).
