@@ -112,7 +112,7 @@ impl Builder {
         self
     }
 
-    /// Sets how many connections may wait in the queue of one worker: WorkerId(1) to 64, by default 64.
+    /// Sets how many connections may wait in the queue of one worker: 1 to 64, by default 64.
     pub fn window(mut self, records: u32) -> Self {
         self.supervisor.window = records;
         self
