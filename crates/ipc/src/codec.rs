@@ -8,6 +8,7 @@
 pub mod advanced;
 mod bincode;
 mod extract;
+mod fingerprint;
 mod json;
 pub(crate) mod wrapped_deserializer;
 pub(crate) mod wrapped_serializer;
@@ -23,6 +24,7 @@ use crate::handle::Slot;
 use crate::serialization::Serialization;
 use ::bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use std::any::type_name;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub struct PayloadWriter<'a> {
 /// A payload to read: bytes, and the handles that arrived with them.
 #[derive(Debug)]
 pub struct PayloadReader<'a> {
-    pub(crate) context: DecodeContext<'a>,
+    pub(crate) context: &'a DecodeContext<'a>,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -80,6 +82,8 @@ pub(crate) struct Extracted {
     pub(crate) slots: Vec<Arc<Slot>>,
     /// Long pieces, each with the position in the bytes before which it belongs.
     pub(crate) pieces: Vec<(usize, Bytes)>,
+    /// The fingerprint of the value.
+    pub(crate) fingerprint: u32,
 }
 
 /// Encodes `value` behind the content of `bytes`, with at most `bytes_max` bytes.
@@ -104,30 +108,62 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
         Serialization::Json => Json::encode(value, writer),
         Serialization::Advanced => Advanced::encode(value, writer),
     };
-    let EncodeContext { slots, pieces, overflow, .. } = context;
+    let EncodeContext { slots, pieces, overflow, fingerprint, .. } = context;
     match result {
-        Ok(()) => Ok(Extracted { slots: slots.into_inner(), pieces: pieces.into_inner() }),
+        Ok(()) => Ok(Extracted {
+            slots: slots.into_inner(),
+            pieces: pieces.into_inner(),
+            fingerprint: fingerprint.finish(),
+        }),
         Err(_) if overflow.get() => Err(Error::TooLong { max: bytes_max }),
         Err(why) => Err(Error::Encode(why)),
     }
 }
 
-/// Decodes a payload. Closes handles that the value does not take.
+/// Decodes a payload whose sender wrote a value with this fingerprint. Closes handles that the
+/// value does not take.
+///
+/// # Errors
+///
+/// [`Error::Decode`]; [`Error::WrongType`], with a codec that writes no types itself.
 pub(crate) fn decode<T: DeserializeOwned>(
     serialization: Serialization,
     bytes: &[u8],
     owner: Option<&Bytes>,
     handles: Vec<OwnedFd>,
     mapped_bytes_max: usize,
+    fingerprint: u32,
 ) -> Result<T, Error> {
-    let context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max);
-    let reader = PayloadReader { context, bytes };
-    match serialization {
+    let positional = serialization == Serialization::Bincode;
+    let context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max, positional);
+    let reader = PayloadReader { context: &context, bytes };
+    let result = match serialization {
         Serialization::Bincode => Bincode::decode(reader),
         Serialization::Json => Json::decode(reader),
         Serialization::Advanced => Advanced::decode(reader),
+    };
+    match result {
+        Ok(value) if !positional || context.fingerprint.finish() == fingerprint => Ok(value),
+        Ok(_) => Err(Error::WrongType {
+            expected: type_name::<T>(),
+            sent: fingerprint,
+            read: context.fingerprint.finish(),
+        }),
+        Err(_) if context.asked.get() => Err(Error::Decode(format!(
+            "`{}` has a part that bincode cannot read, because its type is in the bytes \
+             (`serde_json::Value`, an untagged or internally tagged enum); choose \
+             `Serialization::Json` or `Advanced` on both sides",
+            type_name::<T>()
+        ))),
+        Err(why) => Err(Error::Decode(format!("{why}, as `{}`", type_name::<T>()))),
     }
-    .map_err(Error::Decode)
+}
+
+/// Returns the fingerprint of `value`, or 0 when the native codec cannot write it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fingerprint<T: Serialize + ?Sized>(value: &T) -> u32 {
+    let bytes = &mut Vec::new();
+    encode(value, Serialization::Bincode, bytes, usize::MAX).map_or(0, |parts| parts.fingerprint)
 }
 
 #[cfg(test)]

@@ -49,6 +49,18 @@ pub enum Error {
     Encode(String),
     /// The payload is not a value of the expected type.
     Decode(String),
+    /// The message is a value of another type: its parts are not those that were read.
+    ///
+    /// The payload had the right length for the expected type, so that only the fingerprints of the
+    /// two types differ.
+    WrongType {
+        /// The type that the receiver has decoded.
+        expected: &'static str,
+        /// The fingerprint of the value that was sent.
+        sent: u32,
+        /// The fingerprint of the value that was read.
+        read: u32,
+    },
     /// The message arrived without its handles, because this process had no descriptor number left.
     /// The channel stays open.
     HandlesLost,
@@ -84,7 +96,7 @@ impl Error {
             Error::Full => "ENOBUFS",
             Error::TooLong { .. } | Error::TooManyHandles { .. } => "EMSGSIZE",
             Error::Encode(_) => "ERR_INVALID_ARG_TYPE",
-            Error::Decode(_) | Error::Protocol(_) => "EBADMSG",
+            Error::Decode(_) | Error::WrongType { .. } | Error::Protocol(_) => "EBADMSG",
             Error::HandlesLost => "EMFILE",
             Error::Mismatch { .. } => "EPROTO",
             Error::NotAChannel(_) | Error::InvalidHandle(_) => "ERR_INVALID_HANDLE_TYPE",
@@ -109,6 +121,7 @@ impl Error {
             | Error::TooManyHandles { .. }
             | Error::Encode(_)
             | Error::Decode(_)
+            | Error::WrongType { .. }
             | Error::InvalidHandle(_)
             | Error::HandleNotReceived
             | Error::HandlesLost => false,
@@ -128,6 +141,11 @@ impl fmt::Display for Error {
             }
             Error::Encode(why) => write!(f, "message cannot be written: {why}"),
             Error::Decode(why) => write!(f, "message cannot be read: {why}"),
+            Error::WrongType { expected, sent, read } => write!(
+                f,
+                "message is not a `{expected}`: the sender wrote a value of another type \
+                 (fingerprint {sent:08x}, not {read:08x})"
+            ),
             Error::HandlesLost => {
                 f.write_str("message lost its handles: too many open descriptors")
             }
@@ -163,6 +181,12 @@ impl fmt::Debug for Error {
             }
             Error::Encode(why) => f.debug_tuple("Encode").field(why).finish(),
             Error::Decode(why) => f.debug_tuple("Decode").field(why).finish(),
+            Error::WrongType { expected, sent, read } => f
+                .debug_struct("WrongType")
+                .field("expected", expected)
+                .field("sent", sent)
+                .field("read", read)
+                .finish(),
             Error::HandlesLost => f.write_str("HandlesLost"),
             Error::Protocol(error) => f.debug_tuple("Protocol").field(error).finish(),
             Error::Mismatch { ours, theirs } => {
@@ -189,6 +213,7 @@ impl StdError for Error {
             | Error::TooManyHandles { .. }
             | Error::Encode(_)
             | Error::Decode(_)
+            | Error::WrongType { .. }
             | Error::HandlesLost
             | Error::Mismatch { .. }
             | Error::Undelivered(_)

@@ -1,12 +1,16 @@
 //! Frames: the format in which messages travel over a stream of bytes.
 //!
 //! A frame is a header of [`HEADER_BYTES`] bytes and a payload. The header holds the version, the
-//! kind, flags (none yet), the number of handles that belong to the frame, and the length of the
-//! payload:
+//! kind, flags (none yet), the number of handles that belong to the frame, the length of the
+//! payload, and the fingerprint of the value, which the frame only carries:
 //!
 //! ```text
-//! byte 0 version · 1 kind · 2 flags · 3 handles · 4..8 length, little endian · payload
+//! byte 0 version · 1 kind · 2 flags · 3 handles · 4..8 length · 8..12 fingerprint · payload
 //! ```
+//!
+//! All numbers are little endian. The frame of a handshake has the layout of version 1, which ends
+//! before the fingerprint, so that peers of different versions can read each other's handshakes and
+//! name both versions.
 //!
 //! Handles `H` (an `OwnedFd` in production, a number in tests) arrive with the first byte of their
 //! frame. A frame takes as many as it declares, in the order of arrival, so it does not matter
@@ -24,10 +28,16 @@ use std::collections::VecDeque;
 use std::fmt;
 
 /// The version of the frame layout. Frames of another version are refused.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// The version of the layout of a handshake's frame, which never changes.
+pub const HELLO_VERSION: u8 = 1;
 
 /// The length of a frame's header, in bytes.
-pub const HEADER_BYTES: usize = 8;
+pub const HEADER_BYTES: usize = 12;
+
+/// The length of the header of a handshake's frame, in bytes.
+pub const HELLO_HEADER_BYTES: usize = 8;
 
 /// The size of the reading buffer, and the longest frame, header included, that is decoded in it.
 ///
@@ -58,6 +68,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns the length of the header of a frame of this kind, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn header_bytes(self) -> usize {
+        if self == Kind::Hello { HELLO_HEADER_BYTES } else { HEADER_BYTES }
+    }
+
     fn from_byte(byte: u8) -> Option<Kind> {
         Some(match byte {
             1 => Kind::Hello,
@@ -174,31 +191,50 @@ pub struct Header {
     pub handles: usize,
     /// The length of the payload, in bytes.
     pub length: usize,
+    /// The fingerprint of the value in the payload; 0 for a handshake.
+    pub fingerprint: u32,
 }
 
 impl Header {
-    /// Writes the header.
+    /// Writes the header to `out`, which is [`Kind::header_bytes`] long.
     ///
     /// # Panics
     ///
     /// Panics when the counts do not fit their fields. Callers check them against their limits
     /// first.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    pub fn write_to(self, out: &mut [u8]) {
         let handles = u8::try_from(self.handles).expect("the sender checked the handles");
         let length = u32::try_from(self.length).expect("the sender checked the length");
         let [a, b, c, d] = length.to_le_bytes();
-        [VERSION, self.kind as u8, 0, handles, a, b, c, d]
+        let version = if self.kind == Kind::Hello { HELLO_VERSION } else { VERSION };
+        let (head, fingerprint) = out.split_at_mut(HELLO_HEADER_BYTES);
+        head.copy_from_slice(&[version, self.kind as u8, 0, handles, a, b, c, d]);
+        if !fingerprint.is_empty() {
+            fingerprint.copy_from_slice(&self.fingerprint.to_le_bytes());
+        }
     }
 
-    /// Reads a header and checks it against the limits.
+    /// Returns the header's bytes.
+    ///
+    /// # Panics
+    ///
+    /// As [`write_to`](Header::write_to).
+    #[must_use]
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = vec![0; self.kind.header_bytes()];
+        self.write_to(&mut bytes);
+        bytes
+    }
+
+    /// Reads the part of a header that every version has, and checks it against the limits.
     ///
     /// # Errors
     ///
     /// The rule that the header breaks.
-    pub fn parse(bytes: [u8; HEADER_BYTES], limits: Limits) -> Result<Header, FrameError> {
+    pub fn parse(bytes: [u8; HELLO_HEADER_BYTES], limits: Limits) -> Result<Header, FrameError> {
         let [version, kind, flags, handles, length @ ..] = bytes;
-        if version != VERSION {
+        let is_hello = kind == Kind::Hello as u8;
+        if version != if is_hello { HELLO_VERSION } else { VERSION } {
             return Err(FrameError::Version(version));
         }
         let kind = Kind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
@@ -211,7 +247,9 @@ impl Header {
         }
         let announced = u32::from_le_bytes(length);
         match usize::try_from(announced) {
-            Ok(length) if length <= limits.frame_bytes_max => Ok(Header { kind, handles, length }),
+            Ok(length) if length <= limits.frame_bytes_max => {
+                Ok(Header { kind, handles, length, fingerprint: 0 })
+            }
             _ => Err(FrameError::Length {
                 announced: u64::from(announced),
                 max: limits.frame_bytes_max,
@@ -249,6 +287,8 @@ pub struct Frame<'a, H> {
     pub handles: Vec<H>,
     /// Whether this process had no descriptor number left for at least one of the handles.
     pub handles_lost: bool,
+    /// The fingerprint of the value in the payload, as the sender wrote it.
+    pub fingerprint: u32,
 }
 
 /// Cuts frames out of a stream.
@@ -338,25 +378,31 @@ impl<H> Decoder<H> {
             return self.next_long();
         }
         let rest = &self.buffer[self.start..];
-        let Some(head) = rest.first_chunk::<HEADER_BYTES>() else {
+        let Some(head) = rest.first_chunk::<HELLO_HEADER_BYTES>() else {
             let max = if rest.is_empty() { 0 } else { self.limits.handles_max };
             return self.check_waiting(max).map(|()| None);
         };
-        let header = Header::parse(*head, self.limits)?;
-        let total = HEADER_BYTES + header.length;
+        let mut header = Header::parse(*head, self.limits)?;
+        let header_bytes = header.kind.header_bytes();
+        let total = header_bytes + header.length;
+        let tail = rest.get(HELLO_HEADER_BYTES..header_bytes);
+        if let Some(Ok(fingerprint)) = tail.map(<[u8; 4]>::try_from) {
+            header.fingerprint = u32::from_le_bytes(fingerprint);
+        }
         if rest.len() >= total {
             let (handles, handles_lost) = self.take_handles(header.handles)?;
-            let from = self.start + HEADER_BYTES;
+            let from = self.start + header_bytes;
             self.start += total;
             let payload = Payload::Borrowed(&self.buffer[from..self.start]);
-            return Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }));
+            let Header { kind, fingerprint, .. } = header;
+            return Ok(Some(Frame { kind, payload, handles, handles_lost, fingerprint }));
         }
         // More handles than the header declares are refused before the rest of the frame arrives.
         self.check_waiting(header.handles)?;
         // The frame can never be whole in the reading buffer.
-        if total > READ_BYTES {
+        if total > READ_BYTES && rest.len() >= header_bytes {
             let mut payload = buffer_pool::take_long(header.length);
-            payload.extend_from_slice(&rest[HEADER_BYTES..]);
+            payload.extend_from_slice(&rest[header_bytes..]);
             self.buffer.clear();
             self.start = 0;
             self.long = Some((header, payload));
@@ -373,7 +419,8 @@ impl<H> Decoder<H> {
         }
         let (handles, handles_lost) = self.take_handles(header.handles)?;
         let payload = Payload::Owned(payload);
-        Ok(Some(Frame { kind: header.kind, payload, handles, handles_lost }))
+        let Header { kind, fingerprint, .. } = header;
+        Ok(Some(Frame { kind, payload, handles, handles_lost, fingerprint }))
     }
 
     /// Returns whether [`next_frame`](Decoder::next_frame) would return a frame or an error.
@@ -383,9 +430,9 @@ impl<H> Decoder<H> {
             return payload.len() >= header.length;
         }
         let rest = &self.buffer[self.start..];
-        let Some(head) = rest.first_chunk::<HEADER_BYTES>() else { return false };
+        let Some(head) = rest.first_chunk::<HELLO_HEADER_BYTES>() else { return false };
         match Header::parse(*head, self.limits) {
-            Ok(header) => rest.len() >= HEADER_BYTES + header.length,
+            Ok(header) => rest.len() >= header.kind.header_bytes() + header.length,
             Err(_) => true,
         }
     }
@@ -436,6 +483,13 @@ impl<H> Decoder<H> {
         }
         Ok((taken, false))
     }
+}
+
+/// Returns the fingerprint that a frame with `value` carries, or 0 when the native codec cannot
+/// write the value.
+#[cfg(feature = "fuzzing")]
+pub fn fingerprint<T: serde::Serialize + ?Sized>(value: &T) -> u32 {
+    crate::codec::fingerprint(value)
 }
 
 #[cfg(test)]

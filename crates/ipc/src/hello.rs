@@ -31,7 +31,7 @@ pub struct Hello {
 impl Hello {
     /// The version of the protocol, which is the meaning of frames. A peer of another version is
     /// refused.
-    pub const PROTOCOL: u16 = 1;
+    pub const PROTOCOL: u16 = 2;
 
     /// Makes the handshake of this side.
     #[must_use]
@@ -107,7 +107,7 @@ mod tests {
     fn capabilities_do_not_matter_for_agreement_and_everything_else_does() {
         let ours = Hello::new(Serialization::Bincode, "a");
         assert!(ours.agrees_with(&Hello { capabilities: 5, ..ours.clone() }));
-        assert!(!ours.agrees_with(&Hello { protocol: 2, ..ours.clone() }));
+        assert!(!ours.agrees_with(&Hello { protocol: 1, ..ours.clone() }));
         assert!(!ours.agrees_with(&Hello { codec: 2, ..ours.clone() }));
         assert!(!ours.agrees_with(&Hello { tag: "b".into(), ..ours.clone() }));
     }
@@ -115,6 +115,6 @@ mod tests {
     #[test]
     fn both_sides_can_be_named() {
         let hello = Hello { codec: 77, ..Hello::new(Serialization::Bincode, "v2") };
-        assert_eq!(hello.to_string(), "protocol 1, codec number 77, tag \"v2\"");
+        assert_eq!(hello.to_string(), "protocol 2, codec number 77, tag \"v2\"");
     }
 }

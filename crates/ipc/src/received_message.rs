@@ -31,6 +31,8 @@ pub struct Message {
     payload: Bytes,
     /// `None` for a message without handles, so that such a message is small.
     attachments: Option<Box<Attachments>>,
+    /// The fingerprint of the value, as the sender wrote it.
+    fingerprint: u32,
     /// Dropped last, after the handles are closed.
     credit: Credit,
 }
@@ -46,7 +48,7 @@ struct Attachments {
 impl Message {
     /// Makes a message of a frame, which counts on `account`.
     pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, account: &Arc<CreditAccount>) -> Message {
-        let Frame { payload, handles, handles_lost: lost, .. } = frame;
+        let Frame { payload, handles, handles_lost: lost, fingerprint, .. } = frame;
         let payload = match payload {
             // The reading buffer is used for the next read, so a short message is copied out of it.
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
@@ -55,7 +57,7 @@ impl Message {
         let credit = account.take(payload.len(), handles.len());
         let any = lost || !handles.is_empty();
         let attachments = any.then(|| Box::new(Attachments { handles, lost, from_node: None }));
-        Message { payload, attachments, credit }
+        Message { payload, attachments, fingerprint, credit }
     }
 
     /// Makes a message of a payload from Node.
@@ -68,17 +70,18 @@ impl Message {
         let attachments = handle.map(|handle| {
             Box::new(Attachments { from_node: Some(handle), ..Attachments::default() })
         });
-        Message { payload, attachments, credit }
+        // Node's codecs write the types into the payload.
+        Message { payload, attachments, fingerprint: 0, credit }
     }
 
     /// Decodes the message as a `T`. Closes handles that `T` does not take.
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] when the message is not a `T`; [`Error::HandlesLost`] when it arrived
+    /// [`Error::Decode`] and [`Error::WrongType`] when the message is not a `T`; [`Error::HandlesLost`] when it arrived
     /// without its handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
-        let Message { payload, attachments, credit } = self;
+        let Message { payload, attachments, fingerprint, credit } = self;
         let handles = match attachments {
             None => Vec::new(),
             Some(attachments) if attachments.lost => return Err(Error::HandlesLost),
@@ -86,7 +89,7 @@ impl Message {
         };
         let CreditAccount { serialization, mapped_bytes_max, is_node, .. } = *credit.account();
         let decode = |bytes, owner, handles| {
-            codec::decode(serialization, bytes, owner, handles, mapped_bytes_max)
+            codec::decode(serialization, bytes, owner, handles, mapped_bytes_max, fingerprint)
         };
         match decode(&payload, Some(&payload), handles) {
             // A Node message may hold text that no Rust string can hold.

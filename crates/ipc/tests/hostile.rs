@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use brood_ipc::frame::{FrameError, Header, Kind};
+use brood_ipc::frame::{self, FrameError, Header, Kind};
 use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
 use crossbeam_channel::{Receiver, unbounded};
 use std::io::{IoSlice, Write};
@@ -36,7 +36,9 @@ impl Attacker {
 }
 
 fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
-    let header = Header { kind, handles, length: payload.len() };
+    // Most of the tests send numbers of this type.
+    let fingerprint = frame::fingerprint(&0_u32);
+    let header = Header { kind, handles, length: payload.len(), fingerprint };
     [&header.to_bytes()[..], payload].concat()
 }
 
@@ -102,7 +104,7 @@ fn a_length_over_the_limit_closes_the_channel_before_a_byte_of_the_payload_arriv
         closes_with(&over, |attacker| {
             attacker.send_handshake();
             let [a, b, c, d] = announced.to_le_bytes();
-            attacker.write(&[1, 2, 0, 0, a, b, c, d]);
+            attacker.write(&[2, 2, 0, 0, a, b, c, d]);
         });
     }
 }
@@ -113,7 +115,7 @@ fn too_many_handles_close_the_channel() {
         let over = FrameError::Handles { announced: usize::from(count), max: 253 };
         closes_with(&over, |attacker| {
             attacker.send_handshake();
-            attacker.write(&[1, 2, 0, count, 0, 0, 0, 0]);
+            attacker.write(&[2, 2, 0, count, 0, 0, 0, 0]);
         });
     }
 }
@@ -193,8 +195,25 @@ fn another_version_in_the_handshake_is_an_error_that_names_both() {
     let hello = Hello { protocol: 77, ..Hello::new(Serialization::Bincode, "") };
     for error in errors(|attacker| attacker.write(&frame(Kind::Hello, 0, &hello.to_bytes()))) {
         let text = error.unwrap().to_string();
-        assert!(text.contains("protocol 77") && text.contains("protocol 1,"), "{text}");
+        assert!(text.contains("protocol 77") && text.contains("protocol 2,"), "{text}");
     }
+}
+
+/// The literal bytes of version 1 of the protocol.
+#[test]
+fn a_peer_of_version_one_and_this_side_name_both_versions() {
+    const OLD: [u8; 16] = [1, 1, 0, 0, 8, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0];
+    for error in errors(|attacker| attacker.write(&OLD)) {
+        let Some(Error::Mismatch { ours, theirs }) = error else { panic!("{error:?}") };
+        assert_eq!((ours.protocol, theirs.protocol), (2, 1));
+    }
+    // The layout of our own handshake is the old one, so that the peer can read it.
+    let (attacker, socket) = pair();
+    let channel = Channel::<u32, ()>::from_fd(socket, Options::new()).unwrap();
+    channel.send(&7).unwrap();
+    let mut bytes = [0; 16];
+    std::io::Read::read_exact(&mut &attacker.0, &mut bytes).unwrap();
+    assert_eq!(bytes, [1, 1, 0, 0, 8, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0, 0]);
 }
 
 /// Plays one payload against a channel of type `R`, and returns the error of that message.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use brood_ipc::frame::{Decoder, HEADER_BYTES, Header, Kind, Limits};
+use brood_ipc::frame::{Decoder, Header, Kind, Limits};
 use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
 use crossbeam_channel::{Receiver, unbounded};
 use std::io::{Read, Write};
@@ -62,7 +62,7 @@ fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_c
     link.resume();
     let other = Other::new();
     let hello = Hello::new(Serialization::Bincode, "").to_bytes();
-    let header = Header { kind: Kind::Hello, handles: 0, length: hello.len() };
+    let header = Header { kind: Kind::Hello, handles: 0, length: hello.len(), fingerprint: 0 };
     slow.write_all(&[&header.to_bytes()[..], &hello].concat()).unwrap();
 
     let numbered = |number: u32| (number, vec![number as u8; 10_000]);
@@ -98,7 +98,7 @@ fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_c
             if frame.kind == Kind::Message {
                 let payload = frame.payload.as_ref();
                 assert_eq!(payload[..4], u32::to_le_bytes(arrived), "in the order sent");
-                assert_eq!(payload.len(), 4 + HEADER_BYTES + 10_000, "and whole");
+                assert_eq!(payload.len(), 4 + 8 + 10_000, "and whole");
                 arrived += 1;
             }
         }

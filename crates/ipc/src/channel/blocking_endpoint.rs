@@ -457,11 +457,12 @@ pub(crate) fn decode<R: DeserializeOwned>(
         return Err(Error::HandlesLost);
     }
     let (codec, mapped) = (options.serialization, options.mapped_bytes_max);
-    match frame.payload {
-        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, frame.handles, mapped),
+    let Frame { payload, handles, fingerprint, .. } = frame;
+    match payload {
+        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, handles, mapped, fingerprint),
         Payload::Owned(bytes) => {
             let owner = buffer_pool::share_long(bytes);
-            codec::decode(codec, &owner, Some(&owner), frame.handles, mapped)
+            codec::decode(codec, &owner, Some(&owner), handles, mapped, fingerprint)
         }
     }
 }

@@ -3,7 +3,6 @@
 use crate::channel::Channel;
 use crate::error::Error;
 use crate::handle::Handle;
-use crate::hello::Hello;
 use crate::options::Options;
 use crate::serialization::Serialization;
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,10 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The version of the text that announces a channel to a child. The handshake has the version of the
+/// protocol.
+const ANNOUNCEMENT: u16 = 1;
 
 /// An endpoint on its way to another owner, as a part of any message.
 ///
@@ -103,8 +106,7 @@ impl<S, R> ChannelHandle<S, R> {
         let socket = self.socket.into_inner();
         let inode = sys::fd::inode(socket.as_fd())?;
         let codec = Serialization::from_number(self.codec).unwrap_or_default();
-        let protocol = Hello::PROTOCOL;
-        Ok((socket, format!("{number}:{inode}:{protocol}:{codec}")))
+        Ok((socket, format!("{number}:{inode}:{ANNOUNCEMENT}:{codec}")))
     }
 }
 
@@ -148,8 +150,8 @@ fn parse(text: &str) -> Result<(i32, u64, Serialization), Error> {
     if parts.next().is_some() {
         return Err(malformed());
     }
-    if version != Hello::PROTOCOL {
-        return Err(Error::NotAChannel("the announced protocol is another version"));
+    if version != ANNOUNCEMENT {
+        return Err(Error::NotAChannel("the announcement is of another version"));
     }
     Ok((number, inode, codec))
 }

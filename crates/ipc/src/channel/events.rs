@@ -228,11 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_message_may_be_decoded_as_another_type() {
+    fn a_typed_message_may_be_decoded_as_another_type_with_the_same_parts() {
         let (b, a) = crate::channel::<u32, ()>().unwrap();
         let (_sender, events) = a.into_events().unwrap();
         b.send(&7).unwrap();
         let Event::Message(message) = events.recv().unwrap() else { panic!() };
-        assert_eq!(message.into_message().decode::<[u8; 4]>().unwrap(), [7, 0, 0, 0]);
+        assert_eq!(message.into_message().decode::<(u32,)>().unwrap(), (7,));
+        b.send(&7).unwrap();
+        let Event::Message(message) = events.recv().unwrap() else { panic!() };
+        let error = message.into_message().decode::<[u8; 4]>().unwrap_err();
+        assert!(matches!(error, Error::WrongType { expected: "[u8; 4]", .. }), "{error:?}");
     }
 }

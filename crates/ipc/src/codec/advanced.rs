@@ -50,7 +50,7 @@ impl Codec for Advanced {
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let document = Value::from_bytes(reader.bytes)?;
         let inner = item_deserializer::ItemDeserializer::new(&document, document.root());
-        let root = RootSeed { context: &reader.context, kind: PhantomData };
+        let root = RootSeed { context: reader.context, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())
     }
 }

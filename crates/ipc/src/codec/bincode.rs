@@ -35,10 +35,7 @@ impl Codec for Bincode {
         bincode::DefaultOptions::new()
             .with_fixint_encoding()
             .reject_trailing_bytes()
-            .deserialize_seed(
-                RootSeed { context: &reader.context, kind: PhantomData },
-                reader.bytes,
-            )
+            .deserialize_seed(RootSeed { context: reader.context, kind: PhantomData }, reader.bytes)
             .map_err(|error| error.to_string())
     }
 }

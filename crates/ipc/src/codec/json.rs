@@ -27,7 +27,7 @@ impl Codec for Json {
 
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let mut inner = serde_json::Deserializer::from_slice(reader.bytes);
-        let root = RootSeed { context: &reader.context, kind: PhantomData };
+        let root = RootSeed { context: reader.context, kind: PhantomData };
         let value = root.deserialize(&mut inner).map_err(|error| error.to_string())?;
         inner.end().map_err(|error| error.to_string())?;
         Ok(value)

@@ -1,8 +1,9 @@
 //! Rules for every codec: shapes, limits, hostile payloads, serde's corners.
 
 use super::*;
-use crate::frame::{HEADER_BYTES, Kind};
+use crate::frame::{HEADER_BYTES, HELLO_HEADER_BYTES, Kind};
 use crate::options::Options;
+use crate::transport::outbox::Encoded;
 use crate::transport::outgoing::OutgoingFrame;
 use crate::{Blob, Handle};
 use serde::Deserialize;
@@ -37,7 +38,19 @@ pub(super) fn read<T: DeserializeOwned>(
     serialization: Serialization,
 ) -> Result<T, Error> {
     let owner = Bytes::copy_from_slice(bytes);
-    decode(serialization, &owner, Some(&owner), Vec::new(), 0)
+    let decode =
+        |fingerprint| decode(serialization, &owner, Some(&owner), Vec::new(), 0, fingerprint);
+    match decode(0) {
+        // These payloads say nothing about the type of their sender.
+        Err(Error::WrongType { read, .. }) => decode(read),
+        other => other,
+    }
+}
+
+/// Returns the fingerprint in the header of a frame.
+fn fingerprint(encoded: &Encoded) -> u32 {
+    let bytes = encoded.inline[HELLO_HEADER_BYTES..HEADER_BYTES].try_into().unwrap();
+    u32::from_le_bytes(bytes)
 }
 
 fn round_trip<T>(value: &T)
@@ -83,8 +96,11 @@ fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
     let bytes = payload(&(1_u8, Blob::from(vec![5; 50_000])), Serialization::Bincode).unwrap();
     let owner = Bytes::from(bytes);
     let range = owner.as_ptr_range();
-    let (_, blob): (u8, Blob) =
-        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new(), 0).unwrap();
+    let decode = |fingerprint| {
+        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new(), 0, fingerprint)
+    };
+    let Err(Error::WrongType { read, .. }) = decode(0).map(|_: (u8, Blob)| ()) else { panic!() };
+    let (_, blob): (u8, Blob) = decode(read).unwrap();
     assert!(range.contains(&blob.as_ptr()));
 }
 
@@ -270,8 +286,9 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
             let sent = encode(&make(Handle::new(a)), &all);
             if let Ok(OutgoingFrame { mut encoded, slots }) = sent {
                 let fds = slots.take().unwrap();
+                let sent = fingerprint(&encoded);
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
-                let refused = decode::<T>(serialization, &bytes, None, fds, 0).unwrap_err();
+                let refused = decode::<T>(serialization, &bytes, None, fds, 0, sent).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
             }
             // The socket was closed on the way, so nothing is left over.
@@ -306,8 +323,9 @@ fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
         let all = options(serialization);
         let OutgoingFrame { mut encoded, slots } = encode(value, &all).unwrap();
         let fds = slots.take().unwrap();
+        let sent = fingerprint(&encoded);
         let bytes = encoded.inline.split_off(HEADER_BYTES);
-        decode(serialization, &bytes, None, fds, 0).unwrap()
+        decode(serialization, &bytes, None, fds, 0, sent).unwrap()
     }
     let make = || Handle::new(sys::socket::pair_stream().unwrap().0);
     for codec in [Serialization::Json, Serialization::Advanced] {
@@ -342,6 +360,7 @@ fn a_handle_is_taken_once() {
         None,
         vec![a],
         0,
+        0,
     );
     assert!(twice.unwrap_err().to_string().contains("already taken"));
 }
@@ -352,7 +371,7 @@ fn a_handle_of_another_kind_is_refused() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&0_u32).unwrap();
     let wrong =
-        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a], 0);
+        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a], 0, 0);
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }
 

@@ -1,15 +1,16 @@
 //! A wrapper around any deserializer: returns handles and long bytes to the value, limits nesting,
-//! and stops lists that claim more elements than bytes arrived.
+//! folds the fingerprint, and stops lists that claim more elements than bytes arrived.
 
 use crate::blob;
+use crate::codec::fingerprint::{Fingerprint, Part};
 use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
 use crate::handle;
 use crate::shared_memory;
 use bytes::Bytes;
 use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
+    MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -28,6 +29,11 @@ pub(crate) struct DecodeContext<'b> {
     elements: Cell<usize>,
     /// The largest shared memory that may be mapped, in bytes.
     mapped_bytes_max: usize,
+    pub(crate) fingerprint: Fingerprint,
+    /// The codec writes no types, so a value cannot ask for what comes next.
+    positional: bool,
+    /// Whether a value has asked for what comes next nevertheless.
+    pub(crate) asked: Cell<bool>,
 }
 
 impl<'b> DecodeContext<'b> {
@@ -38,12 +44,16 @@ impl<'b> DecodeContext<'b> {
         owner: Option<&'b Bytes>,
         length: usize,
         mapped_bytes_max: usize,
+        positional: bool,
     ) -> DecodeContext<'b> {
         DecodeContext {
             handles: RefCell::new(handles.into_iter().map(Some).collect()),
             owner,
             elements: Cell::new(length.saturating_add(ELEMENTS_FREE)),
             mapped_bytes_max,
+            fingerprint: Fingerprint::default(),
+            positional,
+            asked: Cell::new(false),
         }
     }
 
@@ -74,7 +84,13 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for RootSeed<'_, '_, T> {
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<T, D::Error> {
-        T::deserialize(WrappedDeserializer { inner, context: self.context, depth: 0 })
+        T::deserialize(WrappedDeserializer {
+            inner,
+            context: self.context,
+            depth: 0,
+            is_list: false,
+            is_repeated: false,
+        })
     }
 }
 
@@ -84,12 +100,23 @@ pub(crate) struct WrappedDeserializer<'i, 'b, X> {
     inner: X,
     context: &'i DecodeContext<'b>,
     depth: usize,
+    /// Whether this visitor or access is that of a sequence or a map, whose elements are alike.
+    is_list: bool,
+    /// Whether a number or text here is of the same type as one before, which the fingerprint has.
+    is_repeated: bool,
 }
 
 impl<'i, 'b, X> WrappedDeserializer<'i, 'b, X> {
     #[inline]
     fn with<Y>(&self, inner: Y) -> WrappedDeserializer<'i, 'b, Y> {
-        WrappedDeserializer { inner, context: self.context, depth: self.depth }
+        let WrappedDeserializer { context, depth, is_list, is_repeated, .. } = *self;
+        WrappedDeserializer { inner, context, depth, is_list, is_repeated }
+    }
+
+    /// Wraps a value inside this one.
+    #[inline]
+    fn inside<Y>(&self, inner: Y) -> WrappedDeserializer<'i, 'b, Y> {
+        WrappedDeserializer { is_list: false, is_repeated: false, ..self.with(inner) }
     }
 
     #[inline]
@@ -101,15 +128,37 @@ impl<'i, 'b, X> WrappedDeserializer<'i, 'b, X> {
         if depth > NESTING_MAX {
             return Err(E::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
         }
-        Ok(WrappedDeserializer { inner, context: self.context, depth })
+        Ok(WrappedDeserializer { depth, ..self.with(inner) })
+    }
+
+    #[inline(always)]
+    fn fold(&self, part: Part) {
+        self.context.fingerprint.fold(part);
+    }
+
+    #[inline(always)]
+    fn fold_plain(&self, part: Part) {
+        if !self.is_repeated {
+            self.fold(part);
+        }
+    }
+
+    /// Refuses a request that only a codec with types in its bytes can answer.
+    fn ask<E: serde::de::Error>(&self) -> Result<(), E> {
+        if !self.context.positional {
+            return Ok(());
+        }
+        self.context.asked.set(true);
+        Err(E::custom("a type that asks what comes next"))
     }
 }
 
 /// Values without parts, for which the visitor needs no wrapper.
 macro_rules! plain {
-    ($($method:ident,)*) => {
+    ($($method:ident: $part:ident,)*) => {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.fold_plain(Part::$part);
             self.inner.$method(visitor)
         })*
     };
@@ -123,8 +172,20 @@ macro_rules! wrapped {
             $($name: $type,)*
             visitor: V,
         ) -> Result<V::Value, D::Error> {
-            let visitor = self.with(visitor);
+            let visitor = self.inside(visitor);
             self.inner.$method($($name,)* visitor)
+        })*
+    };
+}
+
+/// Sequences and maps, whose elements are alike.
+macro_rules! lists {
+    ($($method:ident: $part:ident,)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.fold(Part::$part);
+            let visitor = WrappedDeserializer { is_list: true, ..self.inside(visitor) };
+            self.inner.$method(visitor)
         })*
     };
 }
@@ -133,16 +194,38 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for WrappedDeserializer<'_, '_
     type Error = D::Error;
 
     plain! {
-        deserialize_bool, deserialize_i8, deserialize_i16, deserialize_i32, deserialize_i64,
-        deserialize_i128, deserialize_u8, deserialize_u16, deserialize_u32, deserialize_u64,
-        deserialize_u128, deserialize_f32, deserialize_f64, deserialize_char, deserialize_str,
-        deserialize_string, deserialize_bytes, deserialize_byte_buf, deserialize_unit,
-        deserialize_identifier,
+        deserialize_bool: BOOL, deserialize_i8: I8, deserialize_i16: I16, deserialize_i32: I32,
+        deserialize_i64: I64, deserialize_i128: I128, deserialize_u8: U8, deserialize_u16: U16,
+        deserialize_u32: U32, deserialize_u64: U64, deserialize_u128: U128, deserialize_f32: F32,
+        deserialize_f64: F64, deserialize_char: CHAR, deserialize_str: TEXT,
+        deserialize_string: TEXT,
+    }
+
+    lists! { deserialize_seq: SEQUENCE, deserialize_map: MAP, }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.ask()?;
+        let visitor = self.inside(visitor);
+        self.inner.deserialize_any(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.ask()?;
+        let visitor = self.inside(visitor);
+        self.inner.deserialize_ignored_any(visitor)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_unit(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_identifier(visitor)
     }
 
     wrapped! {
-        deserialize_any(), deserialize_option(), deserialize_seq(), deserialize_map(),
-        deserialize_ignored_any(), deserialize_unit_struct(name: &'static str),
+        deserialize_bytes(), deserialize_byte_buf(), deserialize_option(),
+        deserialize_unit_struct(name: &'static str),
         deserialize_tuple(length: usize),
         deserialize_tuple_struct(name: &'static str, length: usize),
         deserialize_struct(name: &'static str, fields: &'static [&'static str]),
@@ -173,6 +256,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for WrappedDeserializer<'_, '_
 
 impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
     fn read_handle<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.fold(Part::HANDLE);
         let index = u32::deserialize(self.inner)?;
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
         let number = handle::INCOMING.insert(fd);
@@ -184,6 +268,7 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
 
     /// Checks the size of the memory before it is mapped.
     fn read_memory<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.fold(Part::HANDLE);
         let index = u32::deserialize(self.inner)?;
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
         // A size over the limit must not be mapped at all: mapping reserves address space.
@@ -196,9 +281,13 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
 
     fn read_blob<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let Some(owner) = self.context.owner else {
+            let visitor = self.inside(visitor);
             return self.inner.deserialize_newtype_struct(blob::MARKER, visitor);
         };
-        match self.inner.deserialize_bytes(Raw)? {
+        let fingerprint = &self.context.fingerprint;
+        let bulk = self.inner.deserialize_bytes(Raw)?;
+        fingerprint.fold_bytes(bulk.len());
+        match bulk {
             Bulk::Borrowed(bytes) if bytes.len() >= blob::PIECE_BYTES_MIN => {
                 let piece = owner.slice_ref(bytes);
                 blob::SHARED_BYTES.insert(&piece);
@@ -223,6 +312,15 @@ fn did_not_come<E: serde::de::Error>() -> E {
 enum Bulk<'de> {
     Borrowed(&'de [u8]),
     Owned(Vec<u8>),
+}
+
+impl Bulk<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Bulk::Borrowed(bytes) => bytes.len(),
+            Bulk::Owned(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// Takes bytes as they come.
@@ -272,11 +370,26 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for WrappedDeserializer<'_, '_, V> {
         visit_bool(bool), visit_i8(i8), visit_i16(i16), visit_i32(i32), visit_i64(i64),
         visit_i128(i128), visit_u8(u8), visit_u16(u16), visit_u32(u32), visit_u64(u64),
         visit_u128(u128), visit_f32(f32), visit_f64(f64), visit_char(char), visit_str(&str),
-        visit_borrowed_str(&'de str), visit_string(String), visit_bytes(&[u8]),
-        visit_borrowed_bytes(&'de [u8]), visit_byte_buf(Vec<u8>),
+        visit_borrowed_str(&'de str), visit_string(String),
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, value: &[u8]) -> Result<V::Value, E> {
+        self.context.fingerprint.fold_bytes(value.len());
+        self.inner.visit_bytes(value)
+    }
+
+    fn visit_borrowed_bytes<E: serde::de::Error>(self, value: &'de [u8]) -> Result<V::Value, E> {
+        self.context.fingerprint.fold_bytes(value.len());
+        self.inner.visit_borrowed_bytes(value)
+    }
+
+    fn visit_byte_buf<E: serde::de::Error>(self, value: Vec<u8>) -> Result<V::Value, E> {
+        self.context.fingerprint.fold_bytes(value.len());
+        self.inner.visit_byte_buf(value)
     }
 
     fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.fold(Part::NONE);
         self.inner.visit_none()
     }
 
@@ -285,6 +398,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for WrappedDeserializer<'_, '_, V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.fold(Part::SOME);
         let inner = self.deeper(inner)?;
         self.inner.visit_some(inner)
     }
@@ -330,6 +444,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for WrappedDeserializer<'_, '_, A> {
     ) -> Result<Option<S::Value>, A::Error> {
         self.context.count_element()?;
         let seed = self.with(seed);
+        self.is_repeated = self.is_list;
         self.inner.next_element_seed(seed)
     }
 
@@ -353,6 +468,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WrappedDeserializer<'_, '_, A> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
         let seed = self.with(seed);
+        self.is_repeated = self.is_list;
         self.inner.next_value_seed(seed)
     }
 
@@ -369,10 +485,16 @@ impl<'i, 'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for WrappedDeserializer<'i
         self,
         seed: S,
     ) -> Result<(S::Value, Self::Variant), A::Error> {
-        let seed = self.with(seed);
-        let WrappedDeserializer { inner, context, depth } = self;
-        let (value, variant) = inner.variant_seed(seed)?;
-        Ok((value, WrappedDeserializer { inner: variant, context, depth }))
+        let context = self.context;
+        let wrapped = self.inside(());
+        let (value, variant) = match context.positional {
+            true => self.inner.variant_seed(IndexSeed { seed, context })?,
+            false => {
+                let seed = wrapped.with(seed);
+                self.inner.variant_seed(seed)?
+            }
+        };
+        Ok((value, wrapped.with(variant)))
     }
 }
 
@@ -380,10 +502,12 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WrappedDeserializer<'_, 
     type Error = A::Error;
 
     fn unit_variant(self) -> Result<(), A::Error> {
+        self.fold(Part::UNIT_VARIANT);
         self.inner.unit_variant()
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
+        self.fold(Part::NEWTYPE_VARIANT);
         let seed = self.with(seed);
         self.inner.newtype_variant_seed(seed)
     }
@@ -393,6 +517,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WrappedDeserializer<'_, 
         length: usize,
         visitor: V,
     ) -> Result<V::Value, A::Error> {
+        self.fold(Part::TUPLE_VARIANT);
         let visitor = self.with(visitor);
         self.inner.tuple_variant(length, visitor)
     }
@@ -402,7 +527,27 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WrappedDeserializer<'_, 
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
+        self.fold(Part::STRUCT_VARIANT);
         let visitor = self.with(visitor);
         self.inner.struct_variant(fields, visitor)
+    }
+}
+
+/// The seed of a variant's index, on the way to the enum.
+///
+/// The wrapper of values does not see the index, because the enum reads an identifier.
+struct IndexSeed<'i, 'b, S> {
+    seed: S,
+    context: &'i DecodeContext<'b>,
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for IndexSeed<'_, '_, S> {
+    type Value = S::Value;
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
+        let index = u32::deserialize(inner)?;
+        self.context.fingerprint.fold(Part::index(index));
+        self.seed.deserialize(index.into_deserializer())
     }
 }

@@ -1,9 +1,10 @@
-//! A wrapper around any serializer: extracts handles and long bytes, limits nesting, and refuses
-//! what a positional codec could not read back.
+//! A wrapper around any serializer: extracts handles and long bytes, limits nesting, folds the
+//! fingerprint, and refuses what a positional codec could not read back.
 
 use crate::blob;
 use crate::codec::NESTING_MAX;
 use crate::codec::extract::{ExtractBytes, ExtractSlot};
+use crate::codec::fingerprint::{Fingerprint, Part};
 use crate::handle::{self, Slot};
 use bytes::Bytes;
 use serde::ser::{
@@ -23,6 +24,7 @@ pub(crate) struct EncodeContext {
     pub(crate) pieces: RefCell<Vec<(usize, Bytes)>>,
     /// Whether the bytes went over the limit.
     pub(crate) overflow: Cell<bool>,
+    pub(crate) fingerprint: Fingerprint,
     written: Cell<usize>,
     positional: bool,
     takes_pieces: bool,
@@ -42,6 +44,7 @@ impl EncodeContext {
             slots: RefCell::new(Vec::new()),
             pieces: RefCell::new(Vec::new()),
             overflow: Cell::new(false),
+            fingerprint: Fingerprint::default(),
             written: Cell::new(0),
             positional,
             takes_pieces,
@@ -98,11 +101,27 @@ pub(crate) struct WrappedSerializer<'o, S> {
     inner: S,
     context: &'o EncodeContext,
     depth: usize,
+    /// Whether a number or text here is of the same type as one before, which the fingerprint has:
+    /// for a value, whether the value itself is such an element; for a list or map, whether its
+    /// next elements are.
+    is_repeated: bool,
 }
 
 impl<'o, S> WrappedSerializer<'o, S> {
     pub(crate) fn new(inner: S, context: &'o EncodeContext) -> WrappedSerializer<'o, S> {
-        WrappedSerializer { inner, context, depth: 0 }
+        WrappedSerializer { inner, context, depth: 0, is_repeated: false }
+    }
+
+    #[inline(always)]
+    fn fold(&self, part: Part) {
+        self.context.fingerprint.fold(part);
+    }
+
+    #[inline(always)]
+    fn fold_plain(&self, part: Part) {
+        if !self.is_repeated {
+            self.fold(part);
+        }
     }
 }
 
@@ -111,6 +130,7 @@ struct Nested<'o, 'v, T: ?Sized> {
     value: &'v T,
     context: &'o EncodeContext,
     depth: usize,
+    is_repeated: bool,
 }
 
 impl<T: Serialize + ?Sized> Serialize for Nested<'_, '_, T> {
@@ -120,21 +140,29 @@ impl<T: Serialize + ?Sized> Serialize for Nested<'_, '_, T> {
         if self.depth > NESTING_MAX {
             return Err(S::Error::custom(format_args!("nested deeper than {NESTING_MAX} levels")));
         }
-        self.value.serialize(WrappedSerializer { inner, context: self.context, depth: self.depth })
+        let Nested { value, context, depth, is_repeated } = *self;
+        value.serialize(WrappedSerializer { inner, context, depth, is_repeated })
     }
 }
 
 impl<'o, S> WrappedSerializer<'o, S> {
     #[inline]
     fn nested<'v, T: ?Sized>(&self, value: &'v T) -> Nested<'o, 'v, T> {
-        Nested { value, context: self.context, depth: self.depth + 1 }
+        Nested { value, context: self.context, depth: self.depth + 1, is_repeated: false }
+    }
+
+    /// Returns the next element of a list or a map, or the content of a newtype.
+    #[inline]
+    fn alike<'v, T: ?Sized>(&self, value: &'v T) -> Nested<'o, 'v, T> {
+        Nested { is_repeated: self.is_repeated, ..self.nested(value) }
     }
 }
 
 macro_rules! plain {
-    ($($method:ident($type:ty),)*) => {
+    ($($method:ident($type:ty): $part:ident,)*) => {
         $(#[inline]
         fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.fold_plain(Part::$part);
             self.inner.$method(value)
         })*
     };
@@ -143,10 +171,10 @@ macro_rules! plain {
 /// Opens a compound part of the inner serializer and wraps it.
 macro_rules! open {
     ($self:ident, $open:expr) => {{
-        let WrappedSerializer { inner, context, depth } = $self;
+        let WrappedSerializer { inner, context, depth, .. } = $self;
         #[allow(clippy::redundant_closure_call, reason = "the macro's argument names the inner")]
         let inner = ($open)(inner)?;
-        Ok(WrappedSerializer { inner, context, depth })
+        Ok(WrappedSerializer { inner, context, depth, is_repeated: false })
     }};
 }
 
@@ -162,18 +190,29 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
     type SerializeStructVariant = WrappedSerializer<'o, S::SerializeStructVariant>;
 
     plain! {
-        serialize_bool(bool), serialize_i8(i8), serialize_i16(i16), serialize_i32(i32),
-        serialize_i64(i64), serialize_i128(i128), serialize_u8(u8), serialize_u16(u16),
-        serialize_u32(u32), serialize_u64(u64), serialize_u128(u128), serialize_f32(f32),
-        serialize_f64(f64), serialize_char(char), serialize_str(&str), serialize_bytes(&[u8]),
-        serialize_unit_struct(&'static str),
+        serialize_bool(bool): BOOL, serialize_i8(i8): I8, serialize_i16(i16): I16,
+        serialize_i32(i32): I32, serialize_i64(i64): I64, serialize_i128(i128): I128,
+        serialize_u8(u8): U8, serialize_u16(u16): U16, serialize_u32(u32): U32,
+        serialize_u64(u64): U64, serialize_u128(u128): U128, serialize_f32(f32): F32,
+        serialize_f64(f64): F64, serialize_char(char): CHAR, serialize_str(&str): TEXT,
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, S::Error> {
+        self.context.fingerprint.fold_bytes(value.len());
+        self.inner.serialize_bytes(value)
+    }
+
+    fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_unit_struct(name)
     }
 
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.fold(Part::NONE);
         self.inner.serialize_none()
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.fold(Part::SOME);
         let nested = self.nested(value);
         self.inner.serialize_some(&nested)
     }
@@ -188,6 +227,8 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
         index: u32,
         variant: &'static str,
     ) -> Result<S::Ok, S::Error> {
+        self.fold(Part::index(index));
+        self.fold(Part::UNIT_VARIANT);
         self.inner.serialize_unit_variant(name, index, variant)
     }
 
@@ -201,7 +242,7 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
             handle::MARKER => self.write_handle(value),
             blob::MARKER if self.context.takes_pieces => self.write_blob(value),
             _ => {
-                let nested = self.nested(value);
+                let nested = self.alike(value);
                 self.inner.serialize_newtype_struct(name, &nested)
             }
         }
@@ -214,11 +255,20 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
+        self.fold(Part::index(index));
+        self.fold(Part::NEWTYPE_VARIANT);
         let nested = self.nested(value);
         self.inner.serialize_newtype_variant(name, index, variant, &nested)
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        if length.is_none() && self.context.positional {
+            return Err(S::Error::custom(
+                "a sequence of unknown length cannot be written by bincode; choose \
+                 `Serialization::Json` or `Advanced`, or collect the sequence first",
+            ));
+        }
+        self.fold(Part::SEQUENCE);
         open!(self, |inner: S| inner.serialize_seq(length))
     }
 
@@ -241,16 +291,19 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
         variant: &'static str,
         length: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        self.fold(Part::index(index));
+        self.fold(Part::TUPLE_VARIANT);
         open!(self, |inner: S| inner.serialize_tuple_variant(name, index, variant, length))
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         if length.is_none() && self.context.positional {
             return Err(S::Error::custom(
-                "a map of unknown length (`#[serde(flatten)]` makes one) cannot be written by a \
-                 positional codec",
+                "a map of unknown length (`#[serde(flatten)]` makes one) cannot be written by \
+                 bincode; choose `Serialization::Json` or `Advanced`",
             ));
         }
+        self.fold(Part::MAP);
         open!(self, |inner: S| inner.serialize_map(length))
     }
 
@@ -269,10 +322,13 @@ impl<'o, S: Serializer> Serializer for WrappedSerializer<'o, S> {
         variant: &'static str,
         length: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
+        self.fold(Part::index(index));
+        self.fold(Part::STRUCT_VARIANT);
         open!(self, |inner: S| inner.serialize_struct_variant(name, index, variant, length))
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.fold_plain(Part::TEXT);
         self.inner.collect_str(value)
     }
 
@@ -289,14 +345,19 @@ impl<S: Serializer> WrappedSerializer<'_, S> {
         let index = u32::try_from(slots.len()).map_err(S::Error::custom)?;
         slots.push(slot);
         drop(slots);
+        self.fold(Part::HANDLE);
         self.inner.serialize_newtype_struct(handle::MARKER, &index)
     }
 
     /// Writes the length, and keeps long bytes as a piece of their own.
     fn write_blob<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         match value.serialize(ExtractBytes).map_err(S::Error::custom)? {
-            None => self.inner.serialize_newtype_struct(blob::MARKER, value),
+            None => {
+                let nested = self.nested(value);
+                self.inner.serialize_newtype_struct(blob::MARKER, &nested)
+            }
             Some(piece) => {
+                self.context.fingerprint.fold_bytes(piece.len());
                 let length = piece.len() as u64;
                 let done = self.inner.serialize_u64(length)?;
                 let at = self.context.written.get();
@@ -304,6 +365,22 @@ impl<S: Serializer> WrappedSerializer<'_, S> {
                 Ok(done)
             }
         }
+    }
+}
+
+impl<P: SerializeSeq> SerializeSeq for WrappedSerializer<'_, P> {
+    type Ok = P::Ok;
+    type Error = P::Error;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
+        let element = self.alike(value);
+        self.is_repeated = true;
+        self.inner.serialize_element(&element)
+    }
+
+    fn end(self) -> Result<P::Ok, P::Error> {
+        self.inner.end()
     }
 }
 
@@ -327,7 +404,6 @@ macro_rules! elements {
 }
 
 elements! {
-    SerializeSeq serialize_element,
     SerializeTuple serialize_element,
     SerializeTupleStruct serialize_field,
     SerializeTupleVariant serialize_field,
@@ -352,8 +428,8 @@ macro_rules! fields {
             fn skip_field(&mut self, key: &'static str) -> Result<(), P::Error> {
                 if self.context.positional {
                     return Err(P::Error::custom(format_args!(
-                        "field `{key}` is left out (`skip_serializing_if`), which a positional \
-                         codec cannot read back"
+                        "field `{key}` is left out (`skip_serializing_if`), which bincode cannot \
+                         read back; choose `Serialization::Json` or `Advanced`"
                     )));
                 }
                 self.inner.skip_field(key)
@@ -373,13 +449,14 @@ impl<P: SerializeMap> SerializeMap for WrappedSerializer<'_, P> {
     type Error = P::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), P::Error> {
-        let nested = self.nested(key);
-        self.inner.serialize_key(&nested)
+        let key = self.alike(key);
+        self.inner.serialize_key(&key)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), P::Error> {
-        let nested = self.nested(value);
-        self.inner.serialize_value(&nested)
+        let value = self.alike(value);
+        self.is_repeated = true;
+        self.inner.serialize_value(&value)
     }
 
     fn end(self) -> Result<P::Ok, P::Error> {

@@ -8,14 +8,20 @@ const LIMITS: Limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
 /// The compared parts of a frame: kind, payload, handles, and whether handles were lost.
 type Seen = (Kind, Vec<u8>, Vec<u32>, bool);
 
+/// A fingerprint, which the decoder passes on.
+const FINGERPRINT: u32 = 0x0403_0201;
+
 fn frame(kind: Kind, payload: &[u8], handles: usize) -> Vec<u8> {
-    let mut bytes = Header { kind, handles, length: payload.len() }.to_bytes().to_vec();
+    let mut bytes =
+        Header { kind, handles, length: payload.len(), fingerprint: FINGERPRINT }.to_bytes();
     bytes.extend_from_slice(payload);
     bytes
 }
 
 fn cut(decoder: &mut Decoder<u32>, seen: &mut Vec<Seen>) -> Result<(), FrameError> {
     while let Some(frame) = decoder.next_frame()? {
+        let has_one = frame.kind != Kind::Hello;
+        assert_eq!(frame.fingerprint, if has_one { FINGERPRINT } else { 0 });
         seen.push((frame.kind, frame.payload.as_ref().to_vec(), frame.handles, frame.handles_lost));
     }
     Ok(())
@@ -49,27 +55,28 @@ fn check(bytes: &[u8], handles: &[u32], expected: Result<&[Seen], FrameError>) {
 #[test]
 fn a_frame_is_its_header_and_its_payload() {
     let bytes = frame(Kind::Message, b"hi", 2);
-    assert_eq!(bytes, [1, 2, 0, 2, 2, 0, 0, 0, b'h', b'i']);
+    assert_eq!(bytes, [2, 2, 0, 2, 2, 0, 0, 0, 1, 2, 3, 4, b'h', b'i']);
     check(&bytes, &[7, 8], Ok(&[(Kind::Message, b"hi".to_vec(), vec![7, 8], false)]));
 }
 
 #[test]
 fn every_broken_rule_is_named() {
-    let huge = [1, 2, 0, 0, 255, 255, 255, 255];
+    let huge = [2, 2, 0, 0, 255, 255, 255, 255];
     let over = FrameError::Length { announced: u64::from(u32::MAX), max: 1 << 20 };
     check(&huge, &[], Err(over));
     let just_over = frame(Kind::Message, &vec![0; (1 << 20) + 1], 0);
     let over = FrameError::Length { announced: (1 << 20) + 1, max: 1 << 20 };
     check(&just_over, &[], Err(over));
-    check(&[2, 2, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Version(2)));
-    check(&[1, 9, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Kind(9)));
-    check(&[1, 2, 4, 0, 0, 0, 0, 0], &[], Err(FrameError::Flags(4)));
+    check(&[1, 2, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Version(1)));
+    check(&[2, 1, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Version(2)));
+    check(&[2, 9, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Kind(9)));
+    check(&[2, 2, 4, 0, 0, 0, 0, 0], &[], Err(FrameError::Flags(4)));
     let many = FrameError::Handles { announced: 254, max: 253 };
-    check(&[1, 2, 0, 254, 0, 0, 0, 0], &[], Err(many));
+    check(&[2, 2, 0, 254, 0, 0, 0, 0], &[], Err(many));
     check(&frame(Kind::Message, b"x", 2), &[1], Err(FrameError::HandlesMissing));
     check(&frame(Kind::Message, b"x", 1), &[1, 2], Err(FrameError::HandlesUndeclared));
     check(&frame(Kind::Message, b"x", 0), &[1], Err(FrameError::HandlesUndeclared));
-    check(&frame(Kind::Message, b"xyz", 0)[..9], &[], Err(FrameError::EndInFrame));
+    check(&frame(Kind::Message, b"xyz", 0)[..HEADER_BYTES + 1], &[], Err(FrameError::EndInFrame));
     check(b"HTTP/1.1 400 Bad", &[], Err(FrameError::Version(b'H')));
 }
 
@@ -78,7 +85,7 @@ fn an_announced_length_costs_no_memory_until_it_arrives() {
     // No recycled buffer of another test is as long as this.
     let mut decoder = Decoder::<u32>::new(Limits { frame_bytes_max: 1 << 30, ..LIMITS });
     let mut seen = Vec::new();
-    feed(&mut decoder, &[1, 2, 0, 0, 0, 0, 0, 64], &mut seen).unwrap();
+    feed(&mut decoder, &[2, 2, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0], &mut seen).unwrap();
     let (buffer, room) = decoder.space();
     assert!(buffer.capacity() <= READ_BYTES && room <= READ_BYTES);
 }
@@ -138,15 +145,16 @@ fn bytes_one_at_a_time_make_the_same_frames() {
     let bytes = [frame(Kind::Message, b"one", 1), frame(Kind::Message, &long, 1)].concat();
     let mut decoder = Decoder::new(LIMITS);
     let mut seen = Vec::new();
+    let second = HEADER_BYTES + 3;
     for (at, byte) in bytes.iter().enumerate() {
-        if at == 0 || at == 11 {
+        if at == 0 || at == second {
             decoder.arrived([at as u32], false);
         }
         assert!(!decoder.is_ready(), "a frame is cut out as soon as it is whole");
         feed(&mut decoder, &[*byte], &mut seen).unwrap();
     }
     assert_eq!(seen[0], (Kind::Message, b"one".to_vec(), vec![0], false));
-    assert_eq!(seen[1], (Kind::Message, long, vec![11], false));
+    assert_eq!(seen[1], (Kind::Message, long, vec![second as u32], false));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::buffer_pool::{self, FrameBuffer};
 use crate::error::Error;
-use crate::frame::Payload;
+use crate::frame::{Kind, Payload};
 use crate::internal::Event;
 use crate::link::driver;
 use crate::link::{Queue, Shared, Sink};
@@ -265,6 +265,6 @@ pub(super) fn submit(queue: &mut Queue, frame: NodeFrame<OwnedFd>) {
 
 /// Queues a frame for writing.
 pub(super) fn enqueue(queue: &mut Queue, ready: ReadyFrame<OwnedFd>) {
-    let mut encoded = Encoded { inline: ready.frame, pieces: Vec::new() };
+    let mut encoded = Encoded { inline: ready.frame, pieces: Vec::new(), kind: Kind::Message };
     queue.outbox.enqueue(&mut encoded, ready.handle.into_iter().collect());
 }

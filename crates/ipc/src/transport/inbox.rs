@@ -110,7 +110,7 @@ mod tests {
         let limits = Limits { frame_bytes_max: 1000, handles_max: 4 };
         let mut inbox = Inbox::<u32>::new(limits, ours, false);
         for (kind, payload) in frames {
-            let header = Header { kind: *kind, handles: 0, length: payload.len() };
+            let header = Header { kind: *kind, handles: 0, length: payload.len(), fingerprint: 0 };
             let buffer = inbox.decoder().space().0;
             buffer.extend_from_slice(&header.to_bytes());
             buffer.extend_from_slice(payload);
@@ -146,7 +146,7 @@ mod tests {
         check(
             &[(Kind::Hello, &other.to_bytes())],
             "peer speaks protocol 9, codec json, tag \"app\"; \
-             this side speaks protocol 1, codec bincode, tag \"app\"",
+             this side speaks protocol 2, codec bincode, tag \"app\"",
         );
     }
 
@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn only_a_short_beginning_of_a_message_is_copied_out_of_the_buffer() {
         let limits = Limits { frame_bytes_max: READ_BYTES, handles_max: 0 };
-        let header = Header { kind: Kind::Message, handles: 0, length: READ_BYTES / 2 };
+        let header =
+            Header { kind: Kind::Message, handles: 0, length: READ_BYTES / 2, fingerprint: 0 };
         for (length, moves) in [(1, true), (REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {
             let ours = Hello::new(Serialization::Bincode, "");
             let mut inbox = Inbox::<u32>::new(limits, ours, true);

@@ -12,7 +12,7 @@
 mod pool;
 
 use crate::buffer_pool::FrameBuffer;
-use crate::frame::{HEADER_BYTES, Header, Kind};
+use crate::frame::{Header, Kind};
 use crate::hello::Hello;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -30,19 +30,25 @@ pub(crate) const SLICES_MAX: usize = 16;
 /// One frame, encoded except for its header.
 #[derive(Debug)]
 pub(crate) struct Encoded {
-    /// [`HEADER_BYTES`] of room, then the payload without its long pieces.
+    /// Room for the header ([`Kind::header_bytes`]), then the payload without its long pieces.
     pub(crate) inline: FrameBuffer,
     /// Long pieces, each with the position in `inline` before which it belongs.
     pub(crate) pieces: Vec<(usize, Bytes)>,
+    pub(crate) kind: Kind,
 }
 
 impl Encoded {
     /// Begins a frame in the thread's buffer.
     #[inline]
-    pub(crate) fn begin() -> Encoded {
+    pub(crate) fn begin(kind: Kind) -> Encoded {
         let mut inline = FrameBuffer::take();
-        inline.extend_from_slice(&[0; HEADER_BYTES]);
-        Encoded { inline, pieces: Vec::new() }
+        inline.resize(kind.header_bytes(), 0);
+        Encoded { inline, pieces: Vec::new(), kind }
+    }
+
+    /// Returns the length of the payload, in bytes.
+    pub(crate) fn payload_length(&self) -> usize {
+        self.length() - self.kind.header_bytes()
     }
 
     /// Returns the length of the whole frame, in bytes.
@@ -51,9 +57,10 @@ impl Encoded {
     }
 
     /// Writes the header.
-    pub(crate) fn finish(&mut self, kind: Kind, handles: usize) {
-        let header = Header { kind, handles, length: self.length() - HEADER_BYTES };
-        self.inline[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    pub(crate) fn finish(&mut self, handles: usize, fingerprint: u32) {
+        let (kind, length) = (self.kind, self.payload_length());
+        let header = Header { kind, handles, length, fingerprint };
+        header.write_to(&mut self.inline[..kind.header_bytes()]);
     }
 }
 
@@ -108,9 +115,9 @@ impl<H> Outbox<H> {
 
     /// Queues the handshake of this side, before everything else.
     pub(crate) fn push_handshake(&mut self, hello: &Hello) {
-        let mut encoded = Encoded::begin();
+        let mut encoded = Encoded::begin(Kind::Hello);
         encoded.inline.extend_from_slice(&hello.to_bytes());
-        encoded.finish(Kind::Hello, 0);
+        encoded.finish(0, 0);
         self.handshake_queued = true;
         self.push(&mut encoded, Vec::new());
     }

@@ -7,7 +7,7 @@
 
 use crate::codec::{self, Extracted};
 use crate::error::Error;
-use crate::frame::{HEADER_BYTES, Kind};
+use crate::frame::Kind;
 use crate::handle::Slot;
 use crate::options::Options;
 use crate::transport::outbox::{Encoded, Outbox};
@@ -40,18 +40,18 @@ impl OutgoingFrame {
     ) -> Result<OutgoingFrame, Error> {
         let limits = options.limits();
         let max = limits.frame_bytes_max;
-        let mut encoded = Encoded::begin();
-        let Extracted { slots, pieces } =
+        let mut encoded = Encoded::begin(kind);
+        let Extracted { slots, pieces, fingerprint } =
             codec::encode(value, options.serialization, &mut encoded.inline, max)?;
         encoded.pieces = pieces;
         // The codec has checked the inline bytes, but not the long pieces.
-        if encoded.length() - HEADER_BYTES > max {
+        if encoded.payload_length() > max {
             return Err(Error::TooLong { max });
         }
         if slots.len() > limits.handles_max {
             return Err(Error::TooManyHandles { count: slots.len(), max: limits.handles_max });
         }
-        encoded.finish(kind, slots.len());
+        encoded.finish(slots.len(), fingerprint);
         Ok(OutgoingFrame { encoded, slots: HandleSlots(slots) })
     }
 

@@ -46,9 +46,9 @@ mod tests {
     /// Returns a queue that has written `messages` messages, all at once.
     fn rested(messages: usize) -> Outbox<OwnedFd> {
         let mut queue = Outbox::new();
-        let mut encoded = Encoded::begin();
+        let mut encoded = Encoded::begin(Kind::Message);
         encoded.inline.push(7);
-        encoded.finish(Kind::Message, 0);
+        encoded.finish(0, 0);
         (0..messages).for_each(|_| queue.push(&mut encoded, Vec::new()));
         queue.written(queue.bytes());
         queue
