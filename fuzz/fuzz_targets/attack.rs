@@ -3,8 +3,8 @@
 //! The targets are the frame decoder with handles, the decoder of every codec, the handshake, and
 //! whole endpoints on the loop, with our protocol and with Node's.
 
-use ipc::frame::{Decoder, Header, Kind, Limits};
-use ipc::{Channel, Handle, Hello, Options, Serialization, SharedMemory, internal};
+use ipc::frame::{self, Decoder, Header, Kind, Limits};
+use ipc::{Channel, Error, Handle, Hello, Options, Serialization, SharedMemory, internal};
 use std::io::IoSlice;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-#[derive(serde::Deserialize)]
-#[allow(dead_code, reason = "only decoding is of interest")]
+#[derive(serde::Serialize, serde::Deserialize)]
 enum Shape {
     Unit,
     Nested(Option<Box<Shape>>),
@@ -87,14 +86,14 @@ fn handshake(data: &[u8]) {
     }
 }
 
-fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
-    let header = Header { kind, handles, length: payload.len() };
+fn frame(kind: Kind, handles: usize, payload: &[u8], fingerprint: u32) -> Vec<u8> {
+    let header = Header { kind, handles, length: payload.len(), fingerprint };
     [&header.to_bytes()[..], payload].concat()
 }
 
 fn send_hello(attacker: &UnixStream, serialization: Serialization) {
     let hello = Hello::new(serialization, "").to_bytes();
-    send(attacker, &frame(Kind::Hello, 0, &hello), 0);
+    send(attacker, &frame(Kind::Hello, 0, &hello, 0), 0);
 }
 
 fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
@@ -106,6 +105,9 @@ fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
 }
 
 /// Sends a payload through a real channel, with as many handles as its first byte states.
+///
+/// A message that is refused for its fingerprint alone is sent again with the right one. The sender
+/// of the value must then compute the same fingerprint as its receiver did.
 fn decode(data: &[u8], serialization: Serialization) {
     let Some((&handles, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
@@ -113,7 +115,13 @@ fn decode(data: &[u8], serialization: Serialization) {
     let Ok(channel) = Channel::<(), Shape>::from_fd(victim.into(), options) else { return };
     send_hello(&attacker, serialization);
     let handles = usize::from(handles % 4);
-    send(&attacker, &frame(Kind::Message, handles, &data[..data.len().min(60_000)]), handles);
+    let data = &data[..data.len().min(60_000)];
+    send(&attacker, &frame(Kind::Message, handles, data, 0), handles);
+    if let Err(Error::WrongType { read, .. }) = channel.recv() {
+        send(&attacker, &frame(Kind::Message, handles, data, read), handles);
+        let value = channel.recv().expect("only the fingerprint was wrong");
+        assert_eq!(frame::fingerprint(&value), read);
+    }
     drop(attacker);
     let _ = channel.recv();
 }
