@@ -63,9 +63,8 @@ pub enum Error {
         stderr: String,
     },
     /// Workers were not ready within
-    /// [`Builder::ready_within`](crate::Builder::ready_within). After
-    /// [`Primary::ready`](crate::Primary::ready) all workers keep running, and `ready` can be called
-    /// again. After a reload only the new worker is ended.
+    /// [`Builder::ready_within`](crate::Builder::ready_within). A first start is given up then, and a
+    /// reload ends the new worker.
     NotReady(Box<NotReady>),
     /// Another reload is still running.
     ReloadUnderWay,

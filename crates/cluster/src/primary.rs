@@ -373,13 +373,19 @@ impl Primary {
     ///
     /// # Errors
     ///
-    /// - [`Error::NotReady`] when the time has passed. It names the workers that are not ready, and
-    ///   what they have to do. All workers keep running, and the call can be repeated.
-    /// - [`Error::Listen`] when a worker of the first start ends because its address could not be
-    ///   opened, and [`Error::EndedBeforeReady`], with the end of its standard error, when such a
-    ///   worker ends for another reason. The whole start has ended then, and no worker is left
-    ///   behind.
-    /// - [`Error::Fork`] when a worker of the first start cannot be started.
+    /// A worker of the first start that ends too early, or is not ready in time, ends the whole
+    /// start, and no worker is left behind:
+    ///
+    /// - [`Error::NotReady`] when the time has passed. The error names the workers that are not
+    ///   ready, and what is missing.
+    /// - [`Error::Listen`] when an address could not be opened.
+    /// - [`Error::EndedBeforeReady`], with the end of the worker's standard error, when a worker
+    ///   ended for another reason.
+    /// - [`Error::Fork`] when a worker could not be started.
+    ///
+    /// After a [`scale`](Self::scale) or [`fork`](Self::fork) of a primary that has workers already,
+    /// all workers keep running when the time has passed, and the call can be repeated.
+    ///
     /// - [`Error::NotRunning`] after a shutdown, and when no worker is left that could listen.
     /// - [`Error::Interrupted`] when a second signal cut a shutdown short.
     /// - [`Error::WouldDeadlock`] in a callback.
@@ -396,7 +402,18 @@ impl Primary {
                 _ => None,
             }
         });
-        ready.unwrap_or_else(|| Err(Error::NotReady(Box::new(self.shared.not_ready(|_| true)))))
+        ready.unwrap_or_else(|| Err(self.give_up()))
+    }
+
+    /// Ends a first start that took too long. Returns the error for that.
+    fn give_up(&self) -> Error {
+        let not_ready = self.shared.not_ready(|_| true);
+        if self.shared.lock().first_start {
+            self.shutdown();
+            // Reported only when no worker is left: a caller that exits leaves none behind.
+            self.shared.wait_until(|state| state.finished.then_some(()));
+        }
+        Error::NotReady(Box::new(not_ready))
     }
 
     /// Ends the cluster. Returns at once; [`wait`](Self::wait) waits for the end.

@@ -46,14 +46,15 @@ fn never_listens(_args: &[String]) {
     Worker::current().expect("started by a primary").draining().wait();
 }
 
-/// A worker that never listens is named, keeps running, and may listen later.
+/// A worker that never listens is named, and the start ends without a worker left behind.
 #[apply(case)]
 fn a_worker_that_never_listens_is_named_when_the_time_has_passed() {
     let pool = Pool::of(soon().workers(2), &["never_listens"]);
     let error = not_ready(&pool);
     assert_eq!(states(&error), [WorkerState::Online; 2]);
-    assert_eq!((error.within, error.ended, pool.primary.workers().len()), (WITHIN, 0, 2));
+    assert_eq!((error.within, error.ended), (WITHIN, 0));
     assert!(error.workers.iter().all(|worker| worker.exec.is_none()));
+    assert!(pool.primary.workers().is_empty());
     pool.end();
 }
 
@@ -66,12 +67,17 @@ fn listens_when_asked(_args: &[String]) {
     listener.incoming().for_each(drop);
 }
 
-/// After the time has passed `ready` may be called again.
+/// A worker that joins others may take its time: all keep running, and `ready` is called again.
 #[apply(case)]
-fn ready_can_be_called_again() {
+fn a_worker_that_joins_others_may_be_waited_for_again() {
     let pool = Pool::of(soon(), &["listens_when_asked"]);
-    assert_eq!(states(&not_ready(&pool)), [WorkerState::Online]);
+    pool.next("online", |event| matches!(event, Event::Online { .. }));
     pool.worker(1).send(&()).expect("send");
+    pool.primary.ready().expect("listens");
+    pool.primary.scale(2).expect("scale");
+    assert_eq!(states(&not_ready(&pool)), [WorkerState::Online]);
+    assert_eq!(pool.primary.workers().len(), 2);
+    pool.worker(2).send(&()).expect("send");
     pool.primary.ready().expect("listens by now");
     pool.end();
 }
@@ -90,8 +96,7 @@ fn a_program_without_a_branch_for_workers_is_named() {
     let error = not_ready(&pool);
     assert_eq!(states(&error), [WorkerState::Started]);
     assert!(error.to_string().contains("`Worker::current`"), "{error}");
-    pool.primary.shutdown();
-    pool.primary.wait().expect("ended by a signal");
+    assert!(pool.primary.workers().is_empty(), "ended by a signal");
 }
 
 /// A program that is no worker at all is named by its path.
@@ -103,8 +108,7 @@ fn a_foreign_program_is_named() {
     let Err(Error::NotReady(error)) = primary.ready() else { panic!("it is no worker") };
     assert_eq!(states(&error), [WorkerState::Started]);
     assert_eq!(error.workers[0].exec.as_deref(), Some("/bin/sh".as_ref()));
-    primary.shutdown();
-    primary.wait().expect("ended by a signal");
+    assert!(primary.workers().is_empty(), "ended by a signal");
 }
 
 /// `listens_and_exits`: worker 1 never listens, every other worker listens and exits at once.
@@ -126,8 +130,6 @@ fn workers_that_exit_after_they_listened_are_counted() {
     let (last, status) = error.last_ended.expect("some have ended");
     assert_eq!((status, last.get() > 2), (ExitStatus::Code(0), true));
     assert!(error.workers.iter().any(|worker| worker.worker.get() == 1), "{error}");
-    pool.primary.shutdown();
-    pool.primary.wait().expect("ended without a failure");
 }
 
 /// `ready` without a start waits no longer, and says so.

@@ -45,45 +45,71 @@ pub struct UnreadyWorker {
     pub(crate) is_node: bool,
 }
 
+/// How far a worker has come, as the text groups workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The runtime of this program, or of another Rust program, is not up.
+    Silent,
+    /// Node has not reported.
+    NodeSilent,
+    /// The worker has no listener.
+    Online,
+    /// The worker is about to end.
+    Ending,
+}
+
+impl Stage {
+    const ALL: [Self; 4] = [Self::Silent, Self::NodeSilent, Self::Online, Self::Ending];
+
+    /// Returns what is missing, before the list of workers.
+    fn missing(self) -> &'static str {
+        match self {
+            Self::Silent => "`Worker::current` was not called by worker",
+            Self::NodeSilent => "Node has not started in worker",
+            Self::Online => "there is no listener in worker",
+            Self::Ending => "the channel is closed to worker",
+        }
+    }
+}
+
 impl UnreadyWorker {
-    /// Whether the worker runs, and has not reported that its runtime is up.
-    fn is_silent(&self) -> bool {
-        self.state == WorkerState::Started
+    fn stage(&self) -> Stage {
+        match self.state {
+            WorkerState::Started if self.is_node => Stage::NodeSilent,
+            WorkerState::Started => Stage::Silent,
+            WorkerState::Online => Stage::Online,
+            WorkerState::Listening
+            | WorkerState::Disconnecting
+            | WorkerState::Disconnected
+            | WorkerState::Dead => Stage::Ending,
+        }
     }
 }
 
 impl fmt::Display for UnreadyWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "worker {}", self.worker)?;
-        if let Some(exec) = &self.exec {
-            write!(f, " ({})", exec.display())?;
-        }
-        f.write_str(match self.state {
-            WorkerState::Started if self.is_node => " has not started Node's runtime",
-            WorkerState::Started => " has not called `Worker::current`",
-            WorkerState::Online => " is online and does not listen",
-            WorkerState::Listening | WorkerState::Disconnecting => " is ending",
-            WorkerState::Disconnected => " has closed its channel and has not ended",
-            WorkerState::Dead => " has ended",
-        })
+        self.worker.fmt(f)?;
+        self.exec.as_ref().map_or(Ok(()), |exec| write!(f, " ({})", exec.display()))
     }
 }
 
 impl NotReady {
-    /// Returns what the workers have to do that the text names.
+    fn at(&self, stage: Stage) -> impl Iterator<Item = &UnreadyWorker> {
+        self.workers.iter().filter(move |worker| worker.stage() == stage)
+    }
+
+    /// Returns what to do.
     fn advice(&self) -> Vec<&'static str> {
-        let any = |is: fn(&UnreadyWorker) -> bool| self.workers.iter().any(is);
         let mut advice = Vec::new();
-        if any(|it| it.is_silent() && !it.is_node && it.exec.is_none()) {
+        if self.at(Stage::Silent).any(|worker| worker.exec.is_none()) {
             advice.push(
-                "call `Worker::current` first in `main`, and build the primary only where that \
-                 returns `None`",
+                "call it first in `main`, and build the primary only where it returns `None`",
             );
         }
-        if any(|it| it.is_silent() && !it.is_node && it.exec.is_some()) {
+        if self.at(Stage::Silent).any(|worker| worker.exec.is_some()) {
             advice.push("start a program that is not written as a worker with `child_process`");
         }
-        if any(|it| it.state == WorkerState::Online) {
+        if self.at(Stage::Online).next().is_some() {
             advice.push(
                 "let every worker call `listen`, or set `Builder::listens(false)` if workers do not \
                  listen",
@@ -92,7 +118,7 @@ impl NotReady {
         if !self.requested {
             advice.push("call `start` or `fork` first");
         } else if self.workers.is_empty() {
-            advice.push("the events `Exit` and `Error` tell why workers end");
+            advice.push("a worker runs until `Listener::incoming` or `Worker::draining` ends");
         }
         advice
     }
@@ -102,20 +128,24 @@ impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not ready within {:?}", self.within)?;
         let mut separator = ": ";
-        for worker in self.workers.iter().take(NAMED_MAX) {
-            write!(f, "{separator}{worker}")?;
-            separator = ", ";
-        }
-        if let Some(more) = self.workers.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-            write!(f, " and {more} more")?;
+        for stage in Stage::ALL {
+            let count = self.at(stage).count();
+            let mut before = stage.missing();
+            for worker in self.at(stage).take(NAMED_MAX) {
+                let separator = std::mem::take(&mut separator);
+                write!(f, "{separator}{before} {worker}")?;
+                before = ",";
+            }
+            if count > NAMED_MAX {
+                write!(f, " and {} more", count - NAMED_MAX)?;
+            }
+            if count > 0 {
+                separator = "; ";
+            }
         }
         if let Some((last, status)) = self.last_ended {
-            let workers = if self.ended == 1 { "worker has" } else { "workers have" };
-            write!(
-                f,
-                "{separator}{} {workers} ended, the last, {last}, with {status}",
-                self.ended
-            )?;
+            let ended = self.ended;
+            write!(f, "{separator}{ended} ended before, the last, worker {last}, with {status}")?;
         }
         if !self.requested {
             write!(f, "{separator}no worker was requested")?;
@@ -124,14 +154,18 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Writes the last lines of a standard error on the line of an error, after a colon.
+/// Writes the lines of a standard error that say most on the line of an error, after a colon: a
+/// panic and its message, or the last line.
 pub(super) fn write_last_lines(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    // The last line of a panic is a hint that says nothing about the panic.
-    let note =
-        |line: &&str| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(note).collect();
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|it| !it.is_empty()).collect();
+    // A panic may be followed by a backtrace, and is followed by a hint how to get one.
+    let panic = lines.iter().rposition(|line| line.contains("panicked at "));
+    let said = match panic {
+        Some(at) => &lines[at..lines.len().min(at + 2)],
+        None => &lines[lines.len().saturating_sub(1)..],
+    };
     let mut separator = ": ";
-    for line in &lines[lines.len().saturating_sub(2)..] {
+    for line in said {
         write!(f, "{separator}{line}")?;
         separator = " ";
     }
@@ -152,50 +186,47 @@ mod tests {
         NotReady { within, workers, ended: 0, last_ended: None, requested: true }
     }
 
-    fn contains(not_ready: &NotReady, parts: &[&str]) {
-        let text = not_ready.to_string();
-        assert!(text.starts_with("not ready within 30s: ") && !text.contains('\n'), "{text}");
-        for part in parts {
-            assert!(text.contains(part), "{part:?} is missing in {text:?}");
-        }
+    fn check(not_ready: &NotReady, text: &str) {
+        assert_eq!(not_ready.to_string(), format!("not ready within 30s: {text}"));
     }
+
+    const LISTEN: &str = "let every worker call `listen`, or set `Builder::listens(false)` if \
+                          workers do not listen";
+    const MAIN: &str =
+        "call it first in `main`, and build the primary only where it returns `None`";
 
     #[test]
     fn the_text_says_how_far_each_worker_has_come_and_what_is_missing() {
         let started = worker(1, WorkerState::Started, None);
         let online = worker(2, WorkerState::Online, None);
-        let foreign = worker(3, WorkerState::Started, Some("/bin/foreign"));
-        contains(
-            &not_ready(vec![started.clone()]),
-            &["worker 1 has not", "build the primary only"],
-        );
-        contains(
-            &not_ready(vec![online.clone()]),
-            &["does not listen", "`Builder::listens(false)`"],
-        );
-        contains(
-            &not_ready(vec![foreign.clone()]),
-            &["worker 3 (/bin/foreign)", "`child_process`"],
-        );
-        let all = not_ready(vec![started, online, foreign]);
-        contains(&all, &["worker 1 ", "worker 2 ", "worker 3 ", "first in `main`", "`listen`"]);
+        let silent = "`Worker::current` was not called by worker";
+        check(&not_ready(vec![started.clone()]), &format!("{silent} 1; {MAIN}"));
+        let listening = "there is no listener in worker";
+        check(&not_ready(vec![online.clone()]), &format!("{listening} 2; {LISTEN}"));
+        let both = format!("{silent} 1; {listening} 2; {MAIN}; {LISTEN}");
+        check(&not_ready(vec![online, started]), &both);
+        let foreign = worker(3, WorkerState::Started, Some("/bin/sh"));
+        let program = "start a program that is not written as a worker with `child_process`";
+        check(&not_ready(vec![foreign]), &format!("{silent} 3 (/bin/sh); {program}"));
         let node = UnreadyWorker { is_node: true, ..worker(4, WorkerState::Started, Some("a.js")) };
-        contains(&not_ready(vec![node]), &["worker 4 (a.js) has not started Node's runtime"]);
+        check(&not_ready(vec![node]), "Node has not started in worker 4 (a.js)");
     }
 
     #[test]
     fn many_workers_are_counted() {
         let workers = (1..=6).map(|number| worker(number, WorkerState::Started, None)).collect();
-        contains(&not_ready(workers), &["worker 4 has not", "and 2 more; call"]);
+        let named = "`Worker::current` was not called by worker 1, 2, 3, 4 and 2 more";
+        check(&not_ready(workers), &format!("{named}; {MAIN}"));
     }
 
     #[test]
     fn the_text_names_ends_and_a_start_that_is_missing() {
         let last_ended = Some((WorkerId(9), ExitStatus::Code(0)));
         let ended = NotReady { ended: 9, last_ended, ..not_ready(Vec::new()) };
-        contains(&ended, &["9 workers have ended, the last, 9, with code 0", "`Exit`"]);
+        let runs = "a worker runs until `Listener::incoming` or `Worker::draining` ends";
+        check(&ended, &format!("9 ended before, the last, worker 9, with code 0; {runs}"));
         let still = NotReady { requested: false, ..not_ready(Vec::new()) };
-        contains(&still, &["no worker was requested; call `start` or `fork` first"]);
+        check(&still, "no worker was requested; call `start` or `fork` first");
     }
 
     #[test]
@@ -209,6 +240,7 @@ mod tests {
         let panic = "\nthread 'main' panicked at src/main.rs:3:5:\nno luck\nnote: run with \
                      `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
         assert_eq!(Line(panic).to_string(), ": thread 'main' panicked at src/main.rs:3:5: no luck");
+        assert_eq!(Line("one\n two \n").to_string(), ": two");
         assert_eq!(Line("\n \n").to_string(), "");
     }
 }

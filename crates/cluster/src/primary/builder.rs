@@ -177,9 +177,9 @@ impl Builder {
 
     /// Sets how long workers may take to be ready; by default 30 s.
     ///
-    /// [`Primary::ready`](crate::Primary::ready) waits no longer, and its error says what is missing
-    /// while the workers keep running. A reload fails when a new worker takes longer, and the
-    /// earlier worker stays.
+    /// [`Primary::ready`](crate::Primary::ready) waits no longer; its error says what is missing, and
+    /// ends a first start. A reload fails when a new worker takes longer, and the earlier worker
+    /// stays.
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
         self

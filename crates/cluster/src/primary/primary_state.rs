@@ -96,6 +96,8 @@ pub(crate) struct PrimaryState {
     pub(crate) readiness: Readiness,
     /// Workers were requested at least once.
     pub(crate) requested: bool,
+    /// Workers are started, and neither ran before nor have been ready since.
+    pub(crate) first_start: bool,
     /// Number of workers that have ended since the last request for workers.
     pub(crate) ended: u32,
     /// The last of them.
@@ -134,6 +136,7 @@ impl PrimaryState {
             ready: false,
             readiness,
             requested: false,
+            first_start: false,
             ended: 0,
             last_ended: None,
             scales_pending: 0,
@@ -169,6 +172,9 @@ impl Shared {
     pub(crate) fn request_workers(&self, job: Job) {
         // Sent under the lock, so that the driver takes requests in the order of these changes.
         let mut state = self.lock();
+        if !state.requested || state.idle {
+            state.first_start = matches!(job, Job::Input(_));
+        }
         state.ready = false;
         state.idle = false;
         state.requested = true;

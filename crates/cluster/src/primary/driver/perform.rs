@@ -42,7 +42,10 @@ impl Driver {
                 self.shared.change(|state| state.failure = Some(failure));
             }
             // A queued change of the number of workers makes the report outdated.
-            Output::Ready => self.shared.change(|state| state.ready = state.scales_pending == 0),
+            Output::Ready => self.shared.change(|state| {
+                state.ready = state.scales_pending == 0;
+                state.first_start &= !state.ready;
+            }),
             Output::Bind { key, address, options, reuse_port } => {
                 let result = self.bind(key, &address, &options, reuse_port);
                 let result = result.map_err(|error| errno_of(&error));
