@@ -132,7 +132,7 @@ fn workers_that_exit_after_they_listened_are_counted() {
     assert!(error.workers.iter().any(|worker| worker.worker.get() == 1), "{error}");
 }
 
-/// `ready` without a start waits no longer, and says so.
+/// `ready` without a start ends with an error that names the missing call.
 #[apply(case)]
 fn a_forgotten_start_is_named() {
     let builder = Primary::builder().ready_within(Duration::from_millis(20));
@@ -234,7 +234,7 @@ fn listens_after_the_primary(_args: &[String]) {
     std::process::exit(if matches!(refused, Error::Closed) { 7 } else { 1 });
 }
 
-/// A primary that is dropped ends its workers, whose listeners say so.
+/// A primary that is dropped ends its workers, and the error of their listeners gives that reason.
 #[apply(case)]
 fn a_dropped_primary_closes_its_workers() {
     let options = WorkerOptions::new().args(["role", "listens_after_the_primary"]);
