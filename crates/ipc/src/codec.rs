@@ -126,6 +126,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
 /// # Errors
 ///
 /// [`Error::Decode`]; [`Error::WrongType`], with a codec that writes no types itself.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(
     serialization: Serialization,
     bytes: &[u8],
@@ -144,19 +145,24 @@ pub(crate) fn decode<T: DeserializeOwned>(
     };
     match result {
         Ok(value) if !positional || context.fingerprint.finish() == fingerprint => Ok(value),
-        Ok(_) => Err(Error::WrongType {
-            expected: type_name::<T>(),
-            sent: fingerprint,
-            read: context.fingerprint.finish(),
-        }),
-        Err(_) if context.asked.get() => Err(Error::Decode(format!(
-            "`{}` has a part that bincode cannot read, because its type is in the bytes \
-             (`serde_json::Value`, an untagged or internally tagged enum); choose \
-             `Serialization::Json` or `Advanced` on both sides",
-            type_name::<T>()
-        ))),
-        Err(why) => Err(Error::Decode(format!("{why}, as `{}`", type_name::<T>()))),
+        Ok(_) => {
+            let (sent, read) = (fingerprint, context.fingerprint.finish());
+            Err(Error::WrongType { expected: type_name::<T>(), sent, read })
+        }
+        Err(why) => Err(unreadable(&why, type_name::<T>(), context.asked.get())),
     }
+}
+
+#[cold]
+fn unreadable(why: &str, name: &str, asked: bool) -> Error {
+    Error::Decode(match asked {
+        true => format!(
+            "`{name}` has a part that bincode cannot read, because the bytes do not say its type \
+             (`serde_json::Value`, an untagged or internally tagged enum); choose \
+             `Serialization::Json` or `Advanced` on both sides"
+        ),
+        false => format!("{why}, as `{name}`"),
+    })
 }
 
 /// Returns the fingerprint of `value`, or 0 when the native codec cannot write it.

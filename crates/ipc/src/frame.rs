@@ -196,34 +196,32 @@ pub struct Header {
 }
 
 impl Header {
-    /// Writes the header to `out`, which is [`Kind::header_bytes`] long.
+    /// Returns the header's bytes, of which a handshake has only the first
+    /// [`HELLO_HEADER_BYTES`].
     ///
     /// # Panics
     ///
     /// Panics when the counts do not fit their fields. Callers check them against their limits
     /// first.
-    pub fn write_to(self, out: &mut [u8]) {
+    #[inline]
+    #[must_use]
+    pub fn to_array(self) -> [u8; HEADER_BYTES] {
         let handles = u8::try_from(self.handles).expect("the sender checked the handles");
         let length = u32::try_from(self.length).expect("the sender checked the length");
         let [a, b, c, d] = length.to_le_bytes();
+        let [e, f, g, h] = self.fingerprint.to_le_bytes();
         let version = if self.kind == Kind::Hello { HELLO_VERSION } else { VERSION };
-        let (head, fingerprint) = out.split_at_mut(HELLO_HEADER_BYTES);
-        head.copy_from_slice(&[version, self.kind as u8, 0, handles, a, b, c, d]);
-        if !fingerprint.is_empty() {
-            fingerprint.copy_from_slice(&self.fingerprint.to_le_bytes());
-        }
+        [version, self.kind as u8, 0, handles, a, b, c, d, e, f, g, h]
     }
 
     /// Returns the header's bytes.
     ///
     /// # Panics
     ///
-    /// As [`write_to`](Header::write_to).
+    /// As [`to_array`](Header::to_array).
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = vec![0; self.kind.header_bytes()];
-        self.write_to(&mut bytes);
-        bytes
+        self.to_array()[..self.kind.header_bytes()].to_vec()
     }
 
     /// Reads the part of a header that every version has, and checks it against the limits.
@@ -385,9 +383,10 @@ impl<H> Decoder<H> {
         let mut header = Header::parse(*head, self.limits)?;
         let header_bytes = header.kind.header_bytes();
         let total = header_bytes + header.length;
-        let tail = rest.get(HELLO_HEADER_BYTES..header_bytes);
-        if let Some(Ok(fingerprint)) = tail.map(<[u8; 4]>::try_from) {
-            header.fingerprint = u32::from_le_bytes(fingerprint);
+        if let (false, Some([.., a, b, c, d])) =
+            (header.kind == Kind::Hello, rest.first_chunk::<HEADER_BYTES>())
+        {
+            header.fingerprint = u32::from_le_bytes([*a, *b, *c, *d]);
         }
         if rest.len() >= total {
             let (handles, handles_lost) = self.take_handles(header.handles)?;

@@ -95,9 +95,33 @@
 //!
 //! | | `Bincode` | `Json`, `Advanced` |
 //! |---|---|---|
-//! | `skip_serializing_if`, `flatten` | refused by the sender | supported |
-//! | untagged, internally tagged enums | an error at the receiver | supported |
+//! | a type that differs between the sides | [`Error::WrongType`], or [`Error::Decode`] | what serde accepts |
+//! | `skip_serializing_if`, `flatten`, sequences of unknown length | refused by the sender | supported |
+//! | `serde_json::Value`, untagged and internally tagged enums | an error at the receiver | supported |
 //! | a handle inside one of these enums or a flattened field | an error | an error |
+//!
+//! # Types that differ
+//!
+//! `Bincode` writes no types. Therefore each frame carries a fingerprint of the value's parts, of 32
+//! bits, outside of the payload. The sender folds the fingerprint while it writes, and the receiver
+//! while it reads; a difference is [`Error::WrongType`]:
+//!
+//! ```
+//! let (a, b) = brood_ipc::channel::<(u32, String), ()>()?;
+//! a.send(&(7, "x".to_owned()))?;
+//! let error = b.recv_message()?.decode::<(u32, u64, u8)>().unwrap_err();
+//! assert!(matches!(error, brood_ipc::Error::WrongType { expected: "(u32, u64, u8)", .. }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Numbers count by their width and by whether they are signed, unsigned or a float. `bool`, `char`,
+//! text, the tags of options, the indices and kinds of variants, handles, and the starts of
+//! sequences and maps count as well. Names, lifetimes, newtypes, `Cow` and `Box` do not count, so
+//! `&str` may be read as `String`, a struct as a struct with other names, and bytes as `Vec<u8>`.
+//!
+//! Not noticed are a field or a variant that changed its name or its meaning and not its type, two
+//! variants of the same parts in another order, and structs or tuples that are divided differently
+//! with the same parts. An empty list and `None` match a list and an option of any type.
 
 mod blob;
 mod buffer_pool;

@@ -11,9 +11,11 @@ use std::marker::PhantomData;
 
 /// The native codec, the default between Rust programs.
 ///
-/// The codec is positional: field names do not travel, so both sides must have the same types. A
-/// sender refuses `#[serde(flatten)]` and `skip_serializing_if`. A receiver refuses untagged and
-/// internally tagged enums, which only a self-describing format can read.
+/// The codec is positional: field names do not travel, so both sides must have the same types. The
+/// frame carries a fingerprint of the value, by which a receiver notices another type (see [the
+/// crate](crate#types-that-differ)). A sender refuses `#[serde(flatten)]`, `skip_serializing_if`
+/// and sequences of unknown length. A receiver refuses `serde_json::Value`, untagged and internally
+/// tagged enums, which only a self-describing format can read.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Bincode;

@@ -88,7 +88,6 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for RootSeed<'_, '_, T> {
             inner,
             context: self.context,
             depth: 0,
-            is_list: false,
             is_repeated: false,
         })
     }
@@ -100,8 +99,6 @@ pub(crate) struct WrappedDeserializer<'i, 'b, X> {
     inner: X,
     context: &'i DecodeContext<'b>,
     depth: usize,
-    /// Whether this visitor or access is that of a sequence or a map, whose elements are alike.
-    is_list: bool,
     /// Whether a number or text here is of the same type as one before, which the fingerprint has.
     is_repeated: bool,
 }
@@ -109,14 +106,14 @@ pub(crate) struct WrappedDeserializer<'i, 'b, X> {
 impl<'i, 'b, X> WrappedDeserializer<'i, 'b, X> {
     #[inline]
     fn with<Y>(&self, inner: Y) -> WrappedDeserializer<'i, 'b, Y> {
-        let WrappedDeserializer { context, depth, is_list, is_repeated, .. } = *self;
-        WrappedDeserializer { inner, context, depth, is_list, is_repeated }
+        let WrappedDeserializer { context, depth, is_repeated, .. } = *self;
+        WrappedDeserializer { inner, context, depth, is_repeated }
     }
 
     /// Wraps a value inside this one.
     #[inline]
     fn inside<Y>(&self, inner: Y) -> WrappedDeserializer<'i, 'b, Y> {
-        WrappedDeserializer { is_list: false, is_repeated: false, ..self.with(inner) }
+        WrappedDeserializer { is_repeated: false, ..self.with(inner) }
     }
 
     #[inline]
@@ -184,7 +181,7 @@ macro_rules! lists {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
             self.fold(Part::$part);
-            let visitor = WrappedDeserializer { is_list: true, ..self.inside(visitor) };
+            let visitor = ListVisitor(self.inside(visitor));
             self.inner.$method(visitor)
         })*
     };
@@ -351,10 +348,10 @@ impl<'de> Visitor<'de> for Raw {
 }
 
 macro_rules! visits {
-    ($($method:ident($type:ty),)*) => {
+    ($inner:tt: $($method:ident($type:ty),)*) => {
         $(#[inline]
         fn $method<E: serde::de::Error>(self, value: $type) -> Result<V::Value, E> {
-            self.inner.$method(value)
+            self.$inner.$method(value)
         })*
     };
 }
@@ -367,7 +364,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for WrappedDeserializer<'_, '_, V> {
     }
 
     visits! {
-        visit_bool(bool), visit_i8(i8), visit_i16(i16), visit_i32(i32), visit_i64(i64),
+        inner: visit_bool(bool), visit_i8(i8), visit_i16(i16), visit_i32(i32), visit_i64(i64),
         visit_i128(i128), visit_u8(u8), visit_u16(u16), visit_u32(u32), visit_u64(u64),
         visit_u128(u128), visit_f32(f32), visit_f64(f64), visit_char(char), visit_str(&str),
         visit_borrowed_str(&'de str), visit_string(String),
@@ -443,8 +440,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for WrappedDeserializer<'_, '_, A> {
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
         self.context.count_element()?;
-        let seed = self.with(seed);
-        self.is_repeated = self.is_list;
+        let seed = self.inside(seed);
         self.inner.next_element_seed(seed)
     }
 
@@ -462,18 +458,111 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WrappedDeserializer<'_, '_, A> {
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
         self.context.count_element()?;
-        let seed = self.with(seed);
+        let seed = self.inside(seed);
         self.inner.next_key_seed(seed)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
-        let seed = self.with(seed);
-        self.is_repeated = self.is_list;
+        let seed = self.inside(seed);
         self.inner.next_value_seed(seed)
     }
 
     fn size_hint(&self) -> Option<usize> {
         self.inner.size_hint().map(|hint| hint.min(self.context.elements.get()))
+    }
+}
+
+/// The visitor of a sequence or a map, whose elements are alike.
+struct ListVisitor<'i, 'b, V>(WrappedDeserializer<'i, 'b, V>);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for ListVisitor<'_, '_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    visits! {
+        0: visit_bool(bool), visit_i8(i8), visit_i16(i16), visit_i32(i32), visit_i64(i64),
+        visit_i128(i128), visit_u8(u8), visit_u16(u16), visit_u32(u32), visit_u64(u64),
+        visit_u128(u128), visit_f32(f32), visit_f64(f64), visit_char(char), visit_str(&str),
+        visit_borrowed_str(&'de str), visit_string(String), visit_bytes(&[u8]),
+        visit_borrowed_bytes(&'de [u8]), visit_byte_buf(Vec<u8>),
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.0.visit_none()
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<V::Value, E> {
+        self.0.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.0.visit_some(inner)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
+        self.0.visit_newtype_struct(inner)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        let inner = self.0.deeper(inner)?;
+        self.0.inner.visit_seq(ListAccess(inner))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        let inner = self.0.deeper(inner)?;
+        self.0.inner.visit_map(ListAccess(inner))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(inner)
+    }
+}
+
+/// The elements of a sequence or a map. After the first one, the others are repeated.
+struct ListAccess<'i, 'b, A>(WrappedDeserializer<'i, 'b, A>);
+
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for ListAccess<'_, '_, A> {
+    type Error = A::Error;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
+        self.0.context.count_element()?;
+        let seed = self.0.with(seed);
+        self.0.is_repeated = true;
+        self.0.inner.next_element_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        SeqAccess::size_hint(&self.0)
+    }
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for ListAccess<'_, '_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
+        self.0.context.count_element()?;
+        let seed = self.0.with(seed);
+        self.0.inner.next_key_seed(seed)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        let seed = self.0.with(seed);
+        self.0.is_repeated = true;
+        self.0.inner.next_value_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        MapAccess::size_hint(&self.0)
     }
 }
 

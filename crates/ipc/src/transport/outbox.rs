@@ -12,7 +12,7 @@
 mod pool;
 
 use crate::buffer_pool::FrameBuffer;
-use crate::frame::{Header, Kind};
+use crate::frame::{HEADER_BYTES, HELLO_HEADER_BYTES, Header, Kind};
 use crate::hello::Hello;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -42,7 +42,11 @@ impl Encoded {
     #[inline]
     pub(crate) fn begin(kind: Kind) -> Encoded {
         let mut inline = FrameBuffer::take();
-        inline.resize(kind.header_bytes(), 0);
+        // Two constant lengths are faster than one that is computed.
+        match kind {
+            Kind::Hello => inline.extend_from_slice(&[0; HELLO_HEADER_BYTES]),
+            _ => inline.extend_from_slice(&[0; HEADER_BYTES]),
+        }
         Encoded { inline, pieces: Vec::new(), kind }
     }
 
@@ -59,8 +63,13 @@ impl Encoded {
     /// Writes the header.
     pub(crate) fn finish(&mut self, handles: usize, fingerprint: u32) {
         let (kind, length) = (self.kind, self.payload_length());
-        let header = Header { kind, handles, length, fingerprint };
-        header.write_to(&mut self.inline[..kind.header_bytes()]);
+        let header = Header { kind, handles, length, fingerprint }.to_array();
+        match kind {
+            Kind::Hello => {
+                self.inline[..HELLO_HEADER_BYTES].copy_from_slice(&header[..HELLO_HEADER_BYTES])
+            }
+            _ => self.inline[..HEADER_BYTES].copy_from_slice(&header),
+        }
     }
 }
 
