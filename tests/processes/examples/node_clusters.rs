@@ -141,7 +141,10 @@ fn node_cluster_says_what_is_wrong() {
         let output = run(&["/nonexistent/app.js", "--workers", "1"]);
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{log}");
-        assert!(log.contains("node_cluster: worker 1 could not start"), "{log}");
+        assert!(
+            log.contains("node_cluster: worker 1 ended with code 1 before it was ready"),
+            "{log}"
+        );
     }
 }
 
