@@ -3,7 +3,7 @@
 //! The targets are the frame decoder with handles, the decoder of every codec, the handshake, and
 //! whole endpoints on the loop, with our protocol and with Node's.
 
-use ipc::frame::{self, Decoder, Header, Kind, Limits};
+use ipc::frame::{Decoder, Header, Kind, Limits};
 use ipc::{Channel, Error, Handle, Hello, Options, Serialization, SharedMemory, internal};
 use std::io::IoSlice;
 use std::net::TcpStream;
@@ -120,7 +120,7 @@ fn decode(data: &[u8], serialization: Serialization) {
     if let Err(Error::WrongType { read, .. }) = channel.recv() {
         send(&attacker, &frame(Kind::Message, handles, data, read), handles);
         let value = channel.recv().expect("only the fingerprint was wrong");
-        assert_eq!(frame::fingerprint(&value), read);
+        assert_eq!(internal::fingerprint(&value), read);
     }
     drop(attacker);
     let _ = channel.recv();

@@ -484,12 +484,5 @@ impl<H> Decoder<H> {
     }
 }
 
-/// Returns the fingerprint that a frame with `value` carries, or 0 when the native codec cannot
-/// write the value.
-#[cfg(feature = "fuzzing")]
-pub fn fingerprint<T: serde::Serialize + ?Sized>(value: &T) -> u32 {
-    crate::codec::fingerprint(value)
-}
-
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,13 @@
 //! protocol u16 · codec u8 · 0 u8 · capabilities u32 · tag (the rest, UTF-8), all little endian
 //! ```
 //!
-//! Pure. Limits: [`Options::TAG_BYTES_MAX`].
+//! Pure. Limits: [`TAG_BYTES_MAX`].
 
-use crate::options::Options;
 use crate::serialization::Serialization;
 use std::fmt;
+
+/// The longest application tag, in bytes.
+pub(crate) const TAG_BYTES_MAX: usize = 256;
 
 /// The content of the handshake: the protocol, codec and application of one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Hello {
     pub fn parse(bytes: &[u8]) -> Option<Hello> {
         let (head, tag) = bytes.split_first_chunk::<8>()?;
         let [p0, p1, codec, _, c0, c1, c2, c3] = *head;
-        if tag.len() > Options::TAG_BYTES_MAX {
+        if tag.len() > TAG_BYTES_MAX {
             return None;
         }
         Some(Hello {
@@ -97,7 +99,7 @@ mod tests {
 
     #[test]
     fn malformed_handshakes_are_refused() {
-        let long = [vec![0; 8], vec![b'a'; Options::TAG_BYTES_MAX + 1]].concat();
+        let long = [vec![0; 8], vec![b'a'; TAG_BYTES_MAX + 1]].concat();
         for bytes in [&b""[..], &[1, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff], &long] {
             assert_eq!(Hello::parse(bytes), None);
         }

@@ -4,45 +4,12 @@
 
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
+pub use crate::link::InternalEvent as Event;
 use crate::link::{Link, Queued};
 use crate::options::Options;
-use crate::received_message::Message;
 use crate::serialization::Serialization;
 use serde::Serialize;
 use std::os::fd::OwnedFd;
-
-/// An event of a [`Link`], those for the crates above included.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A message of the user.
-    Message(Message),
-    /// An internal message for the crate above, never shown to users.
-    Internal(Message),
-    /// An error that does not close the channel. Node's channels only.
-    Error(Error),
-    /// The peer has acknowledged or rejected a handle that was sent with a ticket. Node's channels
-    /// only.
-    Acknowledged {
-        /// The number that was passed to [`send_internal_with_handle`].
-        ticket: u64,
-        /// Whether the peer has the handle. Otherwise it had no descriptor number left and never
-        /// saw the handle.
-        taken: bool,
-    },
-    /// The peer's process has exited, as [`peer_is_gone`] reported.
-    ///
-    /// The messages that it sent before come first, as far as the link may read them. Emitted once,
-    /// unless the channel closes before.
-    PeerGone,
-    /// The channel is closed. This is the last event.
-    Disconnect {
-        /// The number of messages that `send` had accepted and the peer did not read.
-        undelivered: usize,
-        /// The reason, unless one side disconnected or exited.
-        error: Option<Error>,
-    },
-}
 
 /// Starts a link as [`Link::start_paused`] does; `sink` gets all events.
 ///
@@ -119,4 +86,11 @@ pub fn serialization(options: &Options) -> Serialization {
 #[must_use]
 pub fn send_handle_error(handle: OwnedFd, error: Error) -> SendHandleError {
     SendHandleError { handle, error }
+}
+
+/// Returns the fingerprint that a frame with `value` carries, or 0 when the native codec cannot
+/// write the value.
+#[cfg(feature = "fuzzing")]
+pub fn fingerprint<T: Serialize + ?Sized>(value: &T) -> u32 {
+    crate::codec::fingerprint(value)
 }

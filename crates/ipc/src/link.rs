@@ -10,18 +10,20 @@
 //! Limits: [`Options`]. An idle link keeps no buffer.
 
 pub(crate) mod driver;
+mod event;
 mod node_protocol;
 mod node_send;
+
+pub use self::event::{InternalEvent, LinkEvent, Queued};
+pub(crate) use self::event::{Sink, user_sink};
 
 use self::driver::{Driver, PeerExit, Protocol};
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
 use crate::hello::Hello;
-use crate::internal::Event;
 use crate::node::ack_window::AckWindow;
 use crate::options::Options;
 use crate::receive_budget::CreditAccount;
-use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
 use crate::transport::linger::PendingFlush;
 use crate::transport::outbox::Outbox;
@@ -37,61 +39,6 @@ use std::time::{Duration, Instant};
 /// The time within which a second message is queued for the loop instead of written at once: one
 /// system call then writes many messages of a busy sender.
 const COALESCE_WITHIN: Duration = Duration::from_micros(20);
-
-/// An event of a [`Link`], for its sink.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum LinkEvent {
-    /// A message has arrived.
-    Message(Message),
-    /// The channel is closed. This is the last event.
-    Disconnect {
-        /// The number of messages that `send` had accepted and the peer did not read.
-        undelivered: usize,
-        /// The reason, unless one side disconnected or exited.
-        error: Option<Error>,
-    },
-}
-
-/// The state of a queue after it has accepted a message, for senders that can slow down.
-///
-/// The message is accepted either way, so a sender that never sends much may ignore the value.
-/// Node's `send` returns the same information as a boolean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums, reason = "the two sides of one mark")]
-pub enum Queued {
-    /// The queue has room for more messages.
-    HasRoom,
-    /// A sender should wait if it can: more bytes than the high-water mark
-    /// ([`Options::high_water_bytes`]) wait to be written, or, to a Node peer, other messages wait
-    /// for the acknowledgement of a handle.
-    AboveHighWater,
-}
-
-impl Queued {
-    pub(crate) fn new(has_room: bool) -> Queued {
-        if has_room { Queued::HasRoom } else { Queued::AboveHighWater }
-    }
-
-    /// Returns whether the queue has room for more messages.
-    #[must_use]
-    pub fn has_room(self) -> bool {
-        self == Queued::HasRoom
-    }
-}
-
-pub(crate) type Sink = Box<dyn FnMut(Event) + Send>;
-
-/// Makes a sink of a user's closure, which gets no events for the crates above.
-pub(crate) fn user_sink(mut sink: impl FnMut(LinkEvent) + Send + 'static) -> Sink {
-    Box::new(move |event| match event {
-        Event::Message(message) => sink(LinkEvent::Message(message)),
-        Event::Disconnect { undelivered, error } => {
-            sink(LinkEvent::Disconnect { undelivered, error });
-        }
-        Event::Internal(_) | Event::Error(_) | Event::Acknowledged { .. } | Event::PeerGone => {}
-    })
-}
 
 /// A loop-driven endpoint of a channel.
 ///

@@ -3,6 +3,7 @@
 //! Pure.
 
 use crate::frame::{Kind, Limits};
+use crate::hello::TAG_BYTES_MAX;
 use crate::serialization::Serialization;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Options {
     pub const EXIT_FLUSH: Duration = Duration::from_secs(2);
 
     /// The longest application tag, in bytes.
-    pub const TAG_BYTES_MAX: usize = 256;
+    pub const TAG_BYTES_MAX: usize = TAG_BYTES_MAX;
 
     /// Makes the default options.
     pub const fn new() -> Options {

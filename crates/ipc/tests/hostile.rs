@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use brood_ipc::frame::{self, FrameError, Header, Kind};
-use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization};
+use brood_ipc::frame::{FrameError, Header, Kind};
+use brood_ipc::{Channel, Error, Handle, Hello, Link, LinkEvent, Options, Serialization, internal};
 use crossbeam_channel::{Receiver, unbounded};
 use std::io::{IoSlice, Write};
 use std::net::TcpListener;
@@ -37,7 +37,7 @@ impl Attacker {
 
 fn frame(kind: Kind, handles: usize, payload: &[u8]) -> Vec<u8> {
     // Most of the tests send numbers of this type.
-    let fingerprint = frame::fingerprint(&0_u32);
+    let fingerprint = internal::fingerprint(&0_u32);
     let header = Header { kind, handles, length: payload.len(), fingerprint };
     [&header.to_bytes()[..], payload].concat()
 }

@@ -9,12 +9,29 @@ use crate::shared_memory;
 use bytes::Bytes;
 use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
-    MapAccess, SeqAccess, VariantAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+
+macro_rules! visits {
+    ($inner:tt: $($method:ident($type:ty),)*) => {
+        $(#[inline]
+        fn $method<E: serde::de::Error>(self, value: $type) -> Result<V::Value, E> {
+            self.$inner.$method(value)
+        })*
+    };
+}
+
+mod bulk;
+mod index;
+mod lists;
+
+use self::bulk::{Bulk, Raw};
+use self::index::IndexSeed;
+use self::lists::ListVisitor;
 
 /// [`ZERO_SIZE_ELEMENTS_MAX`]; a smaller number under Miri, which counts to the limit for minutes.
 const ELEMENTS_FREE: usize = if cfg!(miri) { 2_000 } else { ZERO_SIZE_ELEMENTS_MAX };
@@ -306,56 +323,6 @@ fn did_not_come<E: serde::de::Error>() -> E {
     E::custom("a handle that did not arrive, or was already taken")
 }
 
-enum Bulk<'de> {
-    Borrowed(&'de [u8]),
-    Owned(Vec<u8>),
-}
-
-impl Bulk<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Bulk::Borrowed(bytes) => bytes.len(),
-            Bulk::Owned(bytes) => bytes.len(),
-        }
-    }
-}
-
-/// Takes bytes as they come.
-struct Raw;
-
-impl<'de> Visitor<'de> for Raw {
-    type Value = Bulk<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes")
-    }
-
-    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Bulk<'de>, E> {
-        Ok(Bulk::Borrowed(bytes))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bulk<'de>, E> {
-        Ok(Bulk::Owned(bytes.to_vec()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Bulk<'de>, A::Error> {
-        let mut bytes = Vec::new();
-        while let Some(byte) = elements.next_element()? {
-            bytes.push(byte);
-        }
-        Ok(Bulk::Owned(bytes))
-    }
-}
-
-macro_rules! visits {
-    ($inner:tt: $($method:ident($type:ty),)*) => {
-        $(#[inline]
-        fn $method<E: serde::de::Error>(self, value: $type) -> Result<V::Value, E> {
-            self.$inner.$method(value)
-        })*
-    };
-}
-
 impl<'de, V: Visitor<'de>> Visitor<'de> for WrappedDeserializer<'_, '_, V> {
     type Value = V::Value;
 
@@ -472,100 +439,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WrappedDeserializer<'_, '_, A> {
     }
 }
 
-/// The visitor of a sequence or a map, whose elements are alike.
-struct ListVisitor<'i, 'b, V>(WrappedDeserializer<'i, 'b, V>);
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for ListVisitor<'_, '_, V> {
-    type Value = V::Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(f)
-    }
-
-    visits! {
-        0: visit_bool(bool), visit_i8(i8), visit_i16(i16), visit_i32(i32), visit_i64(i64),
-        visit_i128(i128), visit_u8(u8), visit_u16(u16), visit_u32(u32), visit_u64(u64),
-        visit_u128(u128), visit_f32(f32), visit_f64(f64), visit_char(char), visit_str(&str),
-        visit_borrowed_str(&'de str), visit_string(String), visit_bytes(&[u8]),
-        visit_borrowed_bytes(&'de [u8]), visit_byte_buf(Vec<u8>),
-    }
-
-    fn visit_none<E: serde::de::Error>(self) -> Result<V::Value, E> {
-        self.0.visit_none()
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<V::Value, E> {
-        self.0.visit_unit()
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.0.visit_some(inner)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.0.visit_newtype_struct(inner)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let inner = self.0.deeper(inner)?;
-        self.0.inner.visit_seq(ListAccess(inner))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let inner = self.0.deeper(inner)?;
-        self.0.inner.visit_map(ListAccess(inner))
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.0.visit_enum(inner)
-    }
-}
-
-/// The elements of a sequence or a map. After the first one, the others are repeated.
-struct ListAccess<'i, 'b, A>(WrappedDeserializer<'i, 'b, A>);
-
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for ListAccess<'_, '_, A> {
-    type Error = A::Error;
-
-    #[inline]
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, A::Error> {
-        self.0.context.count_element()?;
-        let seed = self.0.with(seed);
-        self.0.is_repeated = true;
-        self.0.inner.next_element_seed(seed)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        SeqAccess::size_hint(&self.0)
-    }
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for ListAccess<'_, '_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, A::Error> {
-        self.0.context.count_element()?;
-        let seed = self.0.with(seed);
-        self.0.inner.next_key_seed(seed)
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
-        let seed = self.0.with(seed);
-        self.0.is_repeated = true;
-        self.0.inner.next_value_seed(seed)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        MapAccess::size_hint(&self.0)
-    }
-}
-
 impl<'i, 'b, 'de, A: EnumAccess<'de>> EnumAccess<'de> for WrappedDeserializer<'i, 'b, A> {
     type Error = A::Error;
     type Variant = WrappedDeserializer<'i, 'b, A::Variant>;
@@ -619,24 +492,5 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WrappedDeserializer<'_, 
         self.fold(Part::STRUCT_VARIANT);
         let visitor = self.with(visitor);
         self.inner.struct_variant(fields, visitor)
-    }
-}
-
-/// The seed of a variant's index, on the way to the enum.
-///
-/// The wrapper of values does not see the index, because the enum reads an identifier.
-struct IndexSeed<'i, 'b, S> {
-    seed: S,
-    context: &'i DecodeContext<'b>,
-}
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for IndexSeed<'_, '_, S> {
-    type Value = S::Value;
-
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
-        let index = u32::deserialize(inner)?;
-        self.context.fingerprint.fold(Part::index(index));
-        self.seed.deserialize(index.into_deserializer())
     }
 }

@@ -6,8 +6,7 @@
 use crate::buffer_pool;
 use crate::error::Error;
 use crate::frame::Kind;
-use crate::internal::Event as LinkEvent;
-use crate::link::{Phase, Shared, Sink};
+use crate::link::{InternalEvent, Phase, Shared, Sink};
 use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
 use crate::transport::linger::RETRY;
@@ -121,7 +120,7 @@ impl<I: Protocol> Driver<I> {
         let rests = !self.readable || !self.shared.credit.may_read() || !self.shared.queue().reads;
         if self.peer_exit == PeerExit::Known && rests {
             self.peer_exit = PeerExit::Notified;
-            (self.sink)(LinkEvent::PeerGone);
+            (self.sink)(InternalEvent::PeerGone);
         }
     }
 
@@ -316,7 +315,7 @@ impl<I: Protocol> Driver<I> {
         // The peer sees the end of the stream even when another process has inherited the socket.
         let _ = sys::socket::shutdown_both(self.socket.as_fd());
         // The descriptor is deregistered and the lock is free, so the sink may call the link.
-        (self.sink)(LinkEvent::Disconnect { undelivered, error });
+        (self.sink)(InternalEvent::Disconnect { undelivered, error });
         turn.remove();
     }
 }
@@ -337,8 +336,8 @@ impl Protocol for Inbox<OwnedFd> {
             let kind = frame.kind;
             let message = Message::from_frame(frame, &shared.credit);
             sink(match kind {
-                Kind::Internal => LinkEvent::Internal(message),
-                _ => LinkEvent::Message(message),
+                Kind::Internal => InternalEvent::Internal(message),
+                _ => InternalEvent::Message(message),
             });
         }
         Ok(())

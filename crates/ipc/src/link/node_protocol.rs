@@ -4,9 +4,8 @@
 use crate::buffer_pool::{self, FrameBuffer};
 use crate::error::Error;
 use crate::frame::{Kind, Payload};
-use crate::internal::Event;
 use crate::link::driver;
-use crate::link::{Queue, Shared, Sink};
+use crate::link::{InternalEvent, Queue, Shared, Sink};
 use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
 use crate::node::decoder::{Decoded, Framing, NodeDecoder};
 use crate::node::encode::{self, Origin};
@@ -30,7 +29,7 @@ pub(crate) struct NodeProtocol {
     decoder: NodeDecoder<OwnedFd>,
     servers: ServerConnections<CountedConnection>,
     /// The events of the time before the link was resumed.
-    held_events: VecDeque<Event>,
+    held_events: VecDeque<InternalEvent>,
 }
 
 /// A connection that a server of the peer counts: a descriptor of this process, and the inode that
@@ -86,10 +85,10 @@ impl NodeProtocol {
     }
 
     /// Handles one payload: replies to it, and returns the event to emit.
-    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<Event> {
+    fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<InternalEvent> {
         match classify(self.framing, &payload) {
-            PayloadKind::User => Some(Event::Message(message(payload, None, shared))),
-            PayloadKind::Internal => Some(Event::Internal(message(payload, None, shared))),
+            PayloadKind::User => Some(InternalEvent::Message(message(payload, None, shared))),
+            PayloadKind::Internal => Some(InternalEvent::Internal(message(payload, None, shared))),
             PayloadKind::Handle(inner) => Some(self.take_handle(inner, shared)),
             PayloadKind::Acknowledgement { taken } => handle_acknowledgement(shared, taken),
             PayloadKind::SocketCount(key) => {
@@ -111,17 +110,21 @@ impl NodeProtocol {
     ///
     /// Every frame that announces a handle gets exactly one acknowledgement: Node ends on one too
     /// many, and waits forever for a missing one.
-    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> Event {
+    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> InternalEvent {
         let handle = self.decoder.take_handle();
         self.acknowledge(shared, handle.is_some());
-        let Some(handle) = handle else { return Event::Error(Error::HandlesLost) };
+        let Some(handle) = handle else { return InternalEvent::Error(Error::HandlesLost) };
         if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
             let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
             self.servers.add(key, connection, CountedConnection::is_open);
         }
         let payload = Bytes::from(inner.payload.into_owned());
         let message = message(payload, Some(handle), shared);
-        if inner.internal { Event::Internal(message) } else { Event::Message(message) }
+        if inner.internal {
+            InternalEvent::Internal(message)
+        } else {
+            InternalEvent::Message(message)
+        }
     }
 
     /// Acknowledges or rejects a handle.
@@ -155,12 +158,12 @@ impl NodeProtocol {
     }
 
     /// Skips a frame over the limit. A handle that came with the frame is rejected.
-    fn too_long(&mut self, head: &[u8], shared: &Shared) -> Event {
+    fn too_long(&mut self, head: &[u8], shared: &Shared) -> InternalEvent {
         if begins_with_handle(self.framing, head) {
             drop(self.decoder.take_handle());
             self.acknowledge(shared, false);
         }
-        Event::Error(Error::TooLong { max: shared.options.frame_bytes_max })
+        InternalEvent::Error(Error::TooLong { max: shared.options.frame_bytes_max })
     }
 }
 
@@ -237,7 +240,7 @@ fn message(payload: Bytes, handle: Option<OwnedFd>, shared: &Shared) -> Message 
 }
 
 /// Handles the peer's acknowledgement of a handle: releases the frames that waited for it.
-fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<Event> {
+fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<InternalEvent> {
     let mut queue = shared.queue();
     let outcome = queue.ack_window.acknowledged(taken, Instant::now());
     while let Some(ready) = queue.ack_window.release() {
@@ -245,10 +248,10 @@ fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<Event> {
     }
     match outcome {
         AckOutcome::Finished { ticket: Some(ticket), taken } => {
-            Some(Event::Acknowledged { ticket, taken })
+            Some(InternalEvent::Acknowledged { ticket, taken })
         }
         AckOutcome::Finished { ticket: None, taken: false } => {
-            Some(Event::Error(Error::HandleNotReceived))
+            Some(InternalEvent::Error(Error::HandleNotReceived))
         }
         AckOutcome::Finished { ticket: None, taken: true }
         | AckOutcome::Unexpected

@@ -143,9 +143,9 @@ fn internal_messages_have_their_own_event_and_never_reach_a_user() {
     let (sender, others) = unbounded();
     let far = peer.into_link(move |event| drop(sender.send(event))).unwrap();
     send_internal(&far, &8_u32).unwrap();
-    assert!(matches!(events.recv_timeout(LONG).unwrap(), Event::Internal(_)));
+    assert!(matches!(events.recv_timeout(LONG).unwrap(), InternalEvent::Internal(_)));
     drop(far);
-    assert!(matches!(events.recv_timeout(LONG).unwrap(), Event::Disconnect { .. }));
+    assert!(matches!(events.recv_timeout(LONG).unwrap(), InternalEvent::Disconnect { .. }));
     disconnect(&others);
 }
 
