@@ -58,9 +58,8 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => {
-            let why = std::error::Error::source(&error);
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            print_error(&format!("{error}{why}"));
+            // With its causes.
+            print_error(&format!("{error:?}"));
             ExitCode::FAILURE
         }
     }

@@ -65,7 +65,7 @@ pub enum OutputStream {
 }
 
 /// An option with an invalid value, and the reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidOption {
     /// The name of the option: `"args[2]"`, `"env PATH"`, `"uid"`.
@@ -234,6 +234,19 @@ impl StdError for Error {
 impl fmt::Display for InvalidOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.why)
+    }
+}
+
+impl fmt::Debug for InvalidOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("InvalidOption")
+            .field("field", &self.field)
+            .field("why", &self.why)
+            .field("code", &self.code)
+            .finish()
     }
 }
 

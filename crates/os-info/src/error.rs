@@ -4,8 +4,20 @@ use std::error;
 use std::fmt;
 use std::io;
 
+use sys::errno::write_with_causes;
+
 /// The reason why a question about the system has no answer.
-#[derive(Debug)]
+///
+/// `Display` is one sentence without the cause, which is the [`source`](error::Error::source).
+/// `{:?}` is one line with all causes, as `main` prints an error that it returns; `{:#?}` is the
+/// structure.
+///
+/// ```
+/// let error = brood_os_info::get_priority(u32::MAX).unwrap_err();
+/// assert_eq!(error.to_string(), "getpriority failed");
+/// assert_eq!(format!("{error:?}"), "getpriority failed: No such process (os error 3)");
+/// assert_eq!(error.code(), "ESRCH");
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed, or a file of the kernel could not be read.
@@ -88,7 +100,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Os { call, .. } => write!(f, "{call} failed with {}", self.code()),
+            Self::Os { call, .. } => write!(f, "{call} failed"),
             Self::Malformed { file } => write!(f, "{file} does not have the expected content"),
             Self::NotUtf8 { call, bytes } => {
                 write!(f, "{call} gave a text that is not UTF-8: {}", bytes.escape_ascii())
@@ -96,6 +108,29 @@ impl fmt::Display for Error {
             Self::Empty { variable } => write!(f, "{variable} is set, but empty"),
             Self::OutOfRange { call, value } => {
                 write!(f, "{call} needs a priority from -20 to 19, not {value}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write_with_causes(self, f);
+        }
+        match self {
+            Self::Os { call, error } => {
+                f.debug_struct("Os").field("call", call).field("error", error).finish()
+            }
+            Self::Malformed { file } => f.debug_struct("Malformed").field("file", file).finish(),
+            Self::NotUtf8 { call, bytes } => {
+                f.debug_struct("NotUtf8").field("call", call).field("bytes", bytes).finish()
+            }
+            Self::Empty { variable } => {
+                f.debug_struct("Empty").field("variable", variable).finish()
+            }
+            Self::OutOfRange { call, value } => {
+                f.debug_struct("OutOfRange").field("call", call).field("value", value).finish()
             }
         }
     }

@@ -257,7 +257,7 @@ fn without_proc_errors_name_the_file_and_freemem_uses_a_call() {
         (system.limits().map(drop).unwrap_err(), "/proc/self/cgroup"),
     ] {
         assert_eq!((error.call(), error.code(), error.errno()), (call, "ENOENT", Some(2)));
-        assert_eq!(error.to_string(), format!("{call} failed with ENOENT"));
+        assert_eq!(error.to_string(), format!("{call} failed"));
     }
     assert!(system.freemem().unwrap() > 0);
     assert!(system.available_parallelism().get() >= 1);
