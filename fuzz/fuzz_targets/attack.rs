@@ -112,7 +112,7 @@ fn decode(data: &[u8], serialization: Serialization) {
     let Some((&handles, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
     let options = Options::new().serialization(serialization);
-    let Ok(channel) = Channel::<(), Shape>::from_fd(victim.into(), options) else { return };
+    let Ok(channel) = Channel::<(), Shape>::from_fd(victim, options) else { return };
     send_hello(&attacker, serialization);
     let handles = usize::from(handles % 4);
     let data = &data[..data.len().min(60_000)];

@@ -61,7 +61,7 @@ impl Remote {
 
     fn channel<S, R>(&mut self, awake: bool) -> Result<Channel<S, R>, Failure> {
         let socket = self.socket.take().ok_or("taken")?;
-        Ok(Channel::from_fd(socket.into(), options(awake))?)
+        Ok(Channel::from_fd(socket, options(awake))?)
     }
 }
 

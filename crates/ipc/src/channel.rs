@@ -88,7 +88,8 @@ impl<S, R> Channel<S, R> {
     /// # Errors
     ///
     /// [`Error::NotAChannel`] when `socket` is no Unix stream socket.
-    pub fn from_fd(socket: OwnedFd, options: Options) -> Result<Channel<S, R>, Error> {
+    pub fn from_fd(socket: impl Into<OwnedFd>, options: Options) -> Result<Channel<S, R>, Error> {
+        let socket = socket.into();
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
         }

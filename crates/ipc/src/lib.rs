@@ -97,7 +97,7 @@
 //! |---|---|---|
 //! | a type that differs between the sides | [`Error::WrongType`], or [`Error::Decode`] | what serde accepts |
 //! | `skip_serializing_if`, `flatten`, sequences of unknown length | refused by the sender | supported |
-//! | `serde_json::Value`, untagged and internally tagged enums | an error at the receiver | supported |
+//! | `serde_json::Value`, enums that are untagged or have a tag | an error at the receiver | supported |
 //! | a handle inside one of these enums or a flattened field | an error | an error |
 //!
 //! # Types that differ

@@ -113,11 +113,11 @@ impl Link {
     /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::Os`] when the loop
     /// cannot be started.
     pub fn start(
-        socket: OwnedFd,
+        socket: impl Into<OwnedFd>,
         options: Options,
         sink: impl FnMut(LinkEvent) + Send + 'static,
     ) -> Result<Link, Error> {
-        Link::begin(socket, options, user_sink(sink), true)
+        Link::begin(socket.into(), options, user_sink(sink), true)
     }
 
     /// Starts a link that sends but does not read before [`resume`](Link::resume).
@@ -128,11 +128,11 @@ impl Link {
     ///
     /// As [`start`](Link::start).
     pub fn start_paused(
-        socket: OwnedFd,
+        socket: impl Into<OwnedFd>,
         options: Options,
         sink: impl FnMut(LinkEvent) + Send + 'static,
     ) -> Result<Link, Error> {
-        Link::begin(socket, options, user_sink(sink), false)
+        Link::begin(socket.into(), options, user_sink(sink), false)
     }
 
     pub(crate) fn begin_node(socket: OwnedFd, options: Options, sink: Sink) -> Result<Link, Error> {

@@ -78,8 +78,8 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] and [`Error::WrongType`] when the message is not a `T`; [`Error::HandlesLost`] when it arrived
-    /// without its handles.
+    /// [`Error::Decode`] and [`Error::WrongType`] when the message is not a `T`;
+    /// [`Error::HandlesLost`] when it arrived without its handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
         let Message { payload, attachments, fingerprint, credit } = self;
         let handles = match attachments {

@@ -302,7 +302,7 @@ fn a_mio_loop_is_woken_by_messages() {
 #[test]
 fn a_descriptor_that_is_no_unix_stream_is_no_channel() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refused = Channel::<(), ()>::from_fd(udp.into(), Options::new()).unwrap_err();
+    let refused = Channel::<(), ()>::from_fd(udp, Options::new()).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));
     let refused = Channel::<(), ()>::from_env("IPC_TEST_NOT_SET", Options::new()).unwrap_err();
     assert!(matches!(refused, Error::NotAChannel(_)));

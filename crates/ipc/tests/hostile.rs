@@ -419,7 +419,7 @@ fn main_may_return_with_five_megabytes_queued_and_all_of_them_arrive() {
     for name in ["alone_return_with_much_queued_in_a_link", "alone_return_with_much_fed"] {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let options = Options::new().tag("exit");
-        let channel = Channel::<(), brood_ipc::Blob>::from_fd(ours.into(), options).unwrap();
+        let channel = Channel::<(), brood_ipc::Blob>::from_fd(ours, options).unwrap();
         let reader = std::thread::spawn(move || {
             channel.iter().map(|blob| blob.unwrap().len()).sum::<usize>()
         });

@@ -18,7 +18,7 @@ type Many = Vec<Handle<OwnedFd>>;
 fn link(socket: UnixStream) -> (Link, Receiver<LinkEvent>) {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let link = Link::start_paused(socket.into(), Options::new(), sink).unwrap();
+    let link = Link::start_paused(socket, Options::new(), sink).unwrap();
     (link, events)
 }
 
@@ -41,8 +41,7 @@ impl Other {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (link, events) = link(ours);
         link.resume();
-        let other =
-            Other { peer: Channel::from_fd(theirs.into(), Options::new()).unwrap(), link, events };
+        let other = Other { peer: Channel::from_fd(theirs, Options::new()).unwrap(), link, events };
         other.goes_on(0);
         other
     }
@@ -124,7 +123,7 @@ fn a_loop_out_of_descriptors_loses_the_handles_and_keeps_every_channel() {
 #[ignore = "changes the limit of its process; run by the test above"]
 fn alone_a_loop_out_of_descriptors() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let sender = Channel::<Many, ()>::from_fd(theirs.into(), Options::new()).unwrap();
+    let sender = Channel::<Many, ()>::from_fd(theirs, Options::new()).unwrap();
     let (link, events) = link(ours);
     let other = Other::new();
     let many =

@@ -74,8 +74,8 @@ fn native_pair() -> (Link, Events, Channel<Blob, Blob>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    let link = Link::start(ours.into(), Options::new(), sink).unwrap();
-    let peer = Channel::from_fd(theirs.into(), Options::new()).unwrap();
+    let link = Link::start(ours, Options::new(), sink).unwrap();
+    let peer = Channel::from_fd(theirs, Options::new()).unwrap();
     // Handshakes and all other work that happens once.
     link.send(&small()).unwrap();
     peer.send(&peer.recv().unwrap()).unwrap();
@@ -143,7 +143,7 @@ fn after_a_full_socket() {
 fn link(socket: UnixStream) -> (Link, Events) {
     let (sender, events) = unbounded();
     let sink = move |event| drop(sender.send(event));
-    (Link::start(socket.into(), Options::new(), sink).unwrap(), events)
+    (Link::start(socket, Options::new(), sink).unwrap(), events)
 }
 
 /// One loop serves both endpoints, and wakes for the receiving one.
@@ -169,7 +169,7 @@ fn on_the_loop() {
             link.send(&message.decode::<Blob>().unwrap()).unwrap();
         }
     };
-    own.set(Link::start(b.into(), Options::new(), sink).unwrap()).unwrap();
+    own.set(Link::start(b, Options::new(), sink).unwrap()).unwrap();
     let ask = || {
         asks.send(&small()).unwrap();
         message(&answers);
