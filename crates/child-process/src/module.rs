@@ -97,7 +97,9 @@ pub(crate) fn this_executable() -> (OsString, OsString) {
 
 /// Returns the name of the module that this process was forked to run.
 ///
-/// For programs that choose the function themselves, in place of [`run_modules`].
+/// For programs that choose the function themselves, in place of [`run_modules`]. Act on the name
+/// before the program forks: after this call, a fork of this program is no longer refused with
+/// [`Error::ModuleNotRun`].
 #[must_use]
 pub fn module() -> Option<&'static str> {
     sys::startup::take_module()

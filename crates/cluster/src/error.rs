@@ -190,7 +190,7 @@ fn advice(address: &Address, error: &io::Error) -> Option<&'static str> {
         }
         (_, sys::errno::EADDRINUSE) => {
             "another socket has the address: end its program, use another address, or, if the \
-             primary itself listens there, leave that to the workers"
+             primary or another listener of this worker has it, close that one"
         }
         (Address::Tcp { address, .. } | Address::Udp { address, .. }, sys::errno::EACCES)
             if (1..1024).contains(&address.port()) =>

@@ -353,7 +353,7 @@ impl Primary {
     /// [`Error::Channel`] when the message cannot be encoded or is over a limit. A handle has one
     /// receiver: a message that contains one reaches the first worker, and is an error for the
     /// next.
-    pub fn broadcast<T: serde::Serialize>(&self, message: &T) -> Result<usize, Error> {
+    pub fn broadcast<T: serde::Serialize + ?Sized>(&self, message: &T) -> Result<usize, Error> {
         let mut reached = 0;
         for worker in self.workers() {
             match worker.send(message) {
@@ -367,7 +367,8 @@ impl Primary {
     }
 
     /// Blocks until all workers listen, or are online where [`Builder::listens`] is off, but at most
-    /// for the time that [`Builder::ready_within`] sets.
+    /// for the time that [`Builder::ready_within`] sets. A start that fails takes longer by the time in
+    /// which its workers end.
     ///
     /// Before [`start`](Self::start) the wait includes the start.
     ///
@@ -377,7 +378,8 @@ impl Primary {
     /// start, and no worker is left behind:
     ///
     /// - [`Error::NotReady`] when the time has passed. The error names the workers that are not
-    ///   ready, and what is missing.
+    ///   ready, and what is missing. It is returned when the workers have ended, so up to
+    ///   [`Builder::disconnect_within`] and [`Builder::terminate_within`] later.
     /// - [`Error::Listen`] when an address could not be opened.
     /// - [`Error::EndedBeforeReady`], with the end of the worker's standard error, when a worker
     ///   ended for another reason.
