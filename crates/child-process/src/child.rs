@@ -336,7 +336,8 @@ impl Child {
 
     /// Returns whether there is an open channel.
     #[must_use]
-    pub fn connected(&self) -> bool {
+    #[doc(alias = "connected")]
+    pub fn is_connected(&self) -> bool {
         self.shared.link().is_some_and(Link::is_connected)
     }
 

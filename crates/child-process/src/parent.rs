@@ -144,7 +144,8 @@ impl Parent {
 
     /// Returns whether the channel is open.
     #[must_use]
-    pub fn connected(&self) -> bool {
+    #[doc(alias = "connected")]
+    pub fn is_connected(&self) -> bool {
         self.link.is_connected()
     }
 
@@ -174,6 +175,6 @@ fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
 
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parent").field("connected", &self.connected()).finish_non_exhaustive()
+        f.debug_struct("Parent").field("connected", &self.is_connected()).finish_non_exhaustive()
     }
 }

@@ -184,7 +184,7 @@ impl Worker {
     #[must_use]
     #[doc(alias = "isConnected")]
     pub fn is_connected(&self) -> bool {
-        self.0.parent().connected()
+        self.0.parent().is_connected()
     }
 
     fn runtime(&self) -> &Arc<Runtime> {

@@ -190,7 +190,7 @@ impl WorkerProcess {
     #[must_use]
     #[doc(alias = "isConnected")]
     pub fn is_connected(&self) -> bool {
-        self.child().is_some_and(|child| child.connected())
+        self.child().is_some_and(|child| child.is_connected())
     }
 
     /// Returns whether the process of the worker has ended.

@@ -249,7 +249,7 @@ impl Runtime {
     }
 
     pub(super) fn state(&self) -> WorkerState {
-        if !self.parent.connected() {
+        if !self.parent.is_connected() {
             WorkerState::Disconnected
         } else if self.drain.has_begun() {
             WorkerState::Disconnecting
