@@ -223,6 +223,12 @@ pub fn spawn<'a>(
 
 /// Runs a line with `/bin/sh -c` and collects its output.
 ///
+/// ```
+/// let running = brood_child_process::exec("echo hello | tr a-z A-Z")?;
+/// assert_eq!(running.wait()?.stdout, b"HELLO\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// As [`Command::exec`].
@@ -232,6 +238,12 @@ pub fn exec(line: impl AsRef<OsStr>) -> Result<Exec, Error> {
 
 /// Runs a program, without a shell, and collects its output. [`Command`] takes arguments that are
 /// not UTF-8.
+///
+/// ```
+/// let running = brood_child_process::exec_file("echo", ["hello", "$HOME"])?;
+/// assert_eq!(running.wait()?.stdout, b"hello $HOME\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -245,6 +257,12 @@ pub fn exec_file<'a>(
 }
 
 /// Runs a program on this thread until it ends, and collects its output. Every exit is `Ok`.
+///
+/// ```
+/// let output = brood_child_process::spawn_sync("sh", ["-c", "echo no luck >&2; exit 3"])?;
+/// assert_eq!((output.status.code(), output.stderr), (Some(3), b"no luck\n".to_vec()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -273,6 +291,12 @@ pub fn exec_sync(line: impl AsRef<OsStr>) -> Outcome {
 }
 
 /// Runs a program, without a shell, on this thread until it ends, and collects its output.
+///
+/// ```
+/// let output = brood_child_process::exec_file_sync("echo", ["hello"])?;
+/// assert_eq!(output.stdout_text(), "hello\n");
+/// # Ok::<(), brood_child_process::ExecError>(())
+/// ```
 ///
 /// # Errors
 ///
