@@ -149,18 +149,24 @@ pub(crate) fn decode<T: DeserializeOwned>(
             let (sent, read) = (fingerprint, context.fingerprint.finish());
             Err(Error::WrongType { expected: type_name::<T>(), sent, read })
         }
-        Err(why) => Err(unreadable(&why, type_name::<T>(), context.asked.get())),
+        Err(why) => Err(unreadable(&why, type_name::<T>(), context.asked.get(), positional)),
     }
 }
 
 #[cold]
-fn unreadable(why: &str, name: &str, asked: bool) -> Error {
+fn unreadable(why: &str, name: &str, asked: bool, positional: bool) -> Error {
     Error::Decode(match asked {
         true => format!(
             "`{name}` has a part that bincode cannot read, because the bytes do not say its type \
-             (`serde_json::Value`, an untagged or internally tagged enum); choose \
+             (`serde_json::Value`, an untagged enum or one with `#[serde(tag = …)]`); choose \
              `Serialization::Json` or `Advanced` on both sides"
         ),
+        // The reasons of bincode ("unexpected end of file", or none) do not name the cause.
+        false if positional => format!(
+            "it is not a `{name}` ({}); sender and receiver must use the same type",
+            why.trim_start_matches("io error: ").trim_end_matches([':', ' '])
+        )
+        .replace(" ()", ""),
         false => format!("{why}, as `{name}`"),
     })
 }

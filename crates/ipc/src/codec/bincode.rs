@@ -14,8 +14,8 @@ use std::marker::PhantomData;
 /// The codec is positional: field names do not travel, so both sides must have the same types. The
 /// frame carries a fingerprint of the value, by which a receiver notices another type (see [the
 /// crate](crate#types-that-differ)). A sender refuses `#[serde(flatten)]`, `skip_serializing_if`
-/// and sequences of unknown length. A receiver refuses `serde_json::Value`, untagged and internally
-/// tagged enums, which only a self-describing format can read.
+/// and sequences of unknown length. A receiver refuses `serde_json::Value`, untagged enums and those
+/// with `#[serde(tag = …)]`, which only a self-describing format can read.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Bincode;

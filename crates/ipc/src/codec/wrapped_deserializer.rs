@@ -234,6 +234,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for WrappedDeserializer<'_, '_
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        // The tag of an adjacently tagged enum: bincode writes no names.
+        self.ask()?;
         self.inner.deserialize_identifier(visitor)
     }
 

@@ -249,6 +249,12 @@ enum Tagged {
     Number { number: u32 },
 }
 
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(tag = "type", content = "value")]
+enum Adjacent {
+    Number(u32),
+}
+
 #[derive(Serialize)]
 struct Endless;
 
@@ -268,6 +274,7 @@ fn what_bincode_cannot_carry_fails_with_an_error_that_names_the_codec_that_can()
     at_the_receiver(serde_json::json!({"a": [1, "b"]}), "`serde_json::value::Value`");
     at_the_receiver(Untagged::Number(7), "Untagged`");
     at_the_receiver(vec![Tagged::Number { number: 7 }], "Tagged>`");
+    at_the_receiver(Adjacent::Number(7), "Adjacent`");
     #[derive(Serialize)]
     struct Unknown {
         #[serde(serialize_with = "Endless::write")]
@@ -277,6 +284,19 @@ fn what_bincode_cannot_carry_fails_with_an_error_that_names_the_codec_that_can()
     let text = error.to_string();
     assert!(text.contains("unknown length") && text.contains("Serialization::Json"), "{text}");
     encode(&Unknown { list: () }, Json, &mut Vec::new(), 100).unwrap();
+}
+
+#[test]
+fn a_payload_of_another_length_says_that_both_sides_need_one_type() {
+    let value = (7_u32, Some("text".to_owned()));
+    for error in [
+        read_as::<(u32, String)>(&value, Bincode).unwrap_err(),
+        read_as::<u32>(&value, Bincode).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Decode(_)));
+        let text = error.to_string();
+        assert!(text.contains("must use the same type") && !text.contains("()"), "{text}");
+    }
 }
 
 #[test]
