@@ -1,0 +1,114 @@
+//! Changes of user and group, by one child and by many at once.
+
+use super::*;
+
+#[test]
+fn credentials_change_and_the_parents_flag_stays() {
+    if is_root() {
+        in_a_process_of_its_own("credentials::credentials_change");
+    }
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn credentials_change() {
+    assert_eq!(dumpable(), 1);
+    let mut plan = sh("id -u; id -g; id -G");
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (Some(65_534), Some(65_533));
+    assert_eq!(stdout_of(&plan), "65534\n65533\n65533");
+    plan.attributes.to_mut().groups = Some(vec![7, 9]);
+    assert_eq!(stdout_of(&plan), "65534\n65533\n65533 7 9");
+    assert_eq!(dumpable(), 1);
+    // A program that only root may execute: it runs as root and is refused to the new user.
+    let directory = temp_dir("credentials");
+    file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
+    let mut plan = Plan::new(vec![c_path(&directory.join("mine"))], vec![c("mine")]);
+    assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+    plan.attributes.to_mut().uid = Some(65_534);
+    assert_eq!(failure(&plan), (Step::Program, "EACCES"), "counts as the new user");
+    fs::remove_dir_all(directory).unwrap();
+    // The user "nobody" may not become another user.
+    // SAFETY: integers only; the process is this test's own.
+    assert_eq!(unsafe { libc::setresuid(65_534, 65_534, 65_534) }, 0);
+    let mut plan = sh("true");
+    plan.attributes.to_mut().uid = Some(0);
+    assert_eq!(failure(&plan), (Step::Uid, "EPERM"));
+    let attributes = plan.attributes.to_mut();
+    (attributes.uid, attributes.gid) = (None, Some(1));
+    assert_eq!(failure(&plan), (Step::Gid, "EPERM"));
+    let attributes = plan.attributes.to_mut();
+    (attributes.gid, attributes.groups) = (None, Some(vec![1]));
+    assert_eq!(failure(&plan), (Step::Groups, "EPERM"));
+}
+
+#[test]
+fn many_credential_changes_at_once_never_open_our_memory() {
+    if is_root() {
+        in_a_process_of_its_own("credentials::credential_changes_at_once");
+    }
+}
+
+/// A child that is slow to find its program borrows this process's memory under its new user all
+/// the while. Another such spawn that ends meanwhile must not make that memory readable.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn credential_changes_at_once() {
+    const ROUNDS: usize = 300;
+    const SLOW_ROUNDS: usize = 20;
+    const SLOW_CANDIDATES: usize = 10_000;
+    let repeat = |rounds: usize, missing: usize| {
+        move || {
+            let mut plan = Plan::new(vec![c("/nonexistent/x"); missing], vec![c("true")]);
+            plan.candidates.push(c("/bin/true"));
+            plan.attributes.to_mut().uid = Some(65_534);
+            for _ in 0..rounds {
+                assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+            }
+        }
+    };
+    // On a busy machine a slow child may come and go between two samples: then there are more.
+    let was_seen = std::sync::atomic::AtomicBool::new(false);
+    let was_seen: &'static _ = Box::leak(Box::new(was_seen));
+    let slow = thread::spawn(move || {
+        for round in 0..SLOW_ROUNDS * 20 {
+            if round >= SLOW_ROUNDS && was_seen.load(std::sync::atomic::Ordering::Relaxed) {
+                break;
+            }
+            repeat(1, SLOW_CANDIDATES)();
+        }
+    });
+    let fast = [thread::spawn(repeat(ROUNDS, 0)), thread::spawn(repeat(ROUNDS, 0))];
+    let mut seen = 0;
+    while !slow.is_finished() {
+        // A task of this process under the other user, while it still runs this program.
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            if is_readable_by_its_new_user(&entry.path()) == Some(false) {
+                seen += 1;
+                was_seen.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+    slow.join().unwrap();
+    for fast in fast {
+        fast.join().unwrap();
+    }
+    assert!(seen > 0, "the slow child was never sampled");
+    assert_eq!(dumpable(), 1);
+}
+
+/// `None` unless the process is a child of this one under the other user that still borrows the
+/// memory. The owner of a `/proc` entry is root exactly while the process is not dumpable.
+fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let mine = format!("PPid:\t{}\n", std::process::id());
+    let borrowed = status.contains(&mine) && status.contains("Uid:\t65534\t");
+    let program = fs::read_link(process.join("exe")).ok()?;
+    let owner = fs::metadata(process.join("mem")).ok()?.uid();
+    let still = fs::read_link(process.join("exe")).ok()?;
+    let ours = std::env::current_exe().ok()?;
+    let same = borrowed && program == ours && still == ours;
+    assert!(!same || owner == 0, "our memory is open to the new user");
+    same.then_some(owner != 0)
+}
