@@ -135,7 +135,11 @@ impl fmt::Display for Error {
             Error::Closed => f.write_str("the channel is closed"),
             Error::NoChannel => f.write_str("the process was started without a channel"),
             Error::Full => f.write_str("the channel's queue is full"),
-            Error::TooLong { max } => write!(f, "message longer than {max} bytes"),
+            Error::TooLong { max } => write!(
+                f,
+                "message longer than {max} bytes; send it in pieces or as `SharedMemory`, or raise \
+                 `Options::frame_bytes_max` on both sides"
+            ),
             Error::TooManyHandles { count, max } => {
                 write!(f, "message with {count} handles, over the limit of {max}")
             }

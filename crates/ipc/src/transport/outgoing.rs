@@ -119,7 +119,10 @@ impl HandleSlots {
                 None => {
                     // A handle occurs twice in the value, or another message has taken it.
                     self.put_back(taken);
-                    return Err(Error::Encode("a handle that was already sent".into()));
+                    return Err(Error::Encode(
+                        "a handle that was already sent; `try_clone` it before the first send"
+                            .into(),
+                    ));
                 }
             }
         }
