@@ -2,6 +2,7 @@
 
 mod control_groups;
 mod exits;
+mod limits;
 pub(crate) mod modules;
 mod node_suite;
 mod options;

@@ -100,7 +100,7 @@ pub use parent::{Parent, parent, parent_with};
 pub use process::Signalled;
 pub use stdio::{ChildOutput, ChildStdin, Stdio};
 pub use sys::pidfd::ExitStatus;
-pub use sys::rlimit::{Limit, Resource};
+pub use sys::rlimit::{Limit, Resource, raise_descriptors};
 pub use sys::signal::Signal;
 pub use sys::spawn::Step;
 pub use sys::startup::inherited;

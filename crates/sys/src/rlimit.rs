@@ -3,10 +3,14 @@
 //! Limits apply to the whole process: reading them is harmless, changing them is for programs, not
 //! for libraries. The limits of a child are part of its
 //! [`Attributes`](crate::spawn::Attributes).
+//!
+//! A limit of descriptors that [`raise_descriptors`] has raised is not inherited: children get the
+//! previous soft limit, because a program that calls `select(2)` cannot handle numbers over 1,023.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 /// A resource that the kernel limits. See `getrlimit(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +132,55 @@ pub fn descriptors() -> io::Result<(u64, u64)> {
 pub fn set_descriptors(soft: u64) -> io::Result<()> {
     let (_, hard) = descriptors()?;
     set(Resource::Descriptors, Limit { soft, hard })
+}
+
+/// The soft limits before and after [`raise_descriptors`].
+#[derive(Clone, Copy)]
+struct Raised {
+    from: u64,
+    to: u64,
+}
+
+static RAISED: Mutex<Option<Raised>> = Mutex::new(None);
+
+/// Raises the soft limit of open descriptors to the smaller of `max` and the hard limit, and
+/// returns the soft limit that then holds.
+///
+/// The limit is never lowered. Children that [`spawn`](crate::spawn::spawn) starts get the previous
+/// soft limit, unless their attributes set one, or the soft limit was changed after this call.
+/// Children that other code starts inherit the raised limit. A second call keeps the limit of
+/// before the first.
+///
+/// # Errors
+///
+/// As `prlimit(2)`; the limit is then unchanged.
+///
+/// ```
+/// use brood_sys::rlimit;
+///
+/// let (soft, hard) = rlimit::descriptors()?;
+/// assert_eq!(rlimit::raise_descriptors(1 << 20)?, soft.max(hard.min(1 << 20)));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn raise_descriptors(max: u64) -> io::Result<u64> {
+    let mut raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
+    let (soft, hard) = descriptors()?;
+    let to = hard.min(max);
+    if to <= soft {
+        return Ok(soft);
+    }
+    set(Resource::Descriptors, Limit { soft: to, hard })?;
+    let from = raised.filter(|earlier| earlier.to == soft).map_or(soft, |earlier| earlier.from);
+    *raised = Some(Raised { from, to });
+    Ok(to)
+}
+
+/// Returns the limit of descriptors of a child that sets none; `None` if it inherits ours.
+pub(crate) fn descriptors_of_children() -> Option<Limit> {
+    let raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Raised { from, to } = (*raised)?;
+    let (soft, hard) = descriptors().ok()?;
+    (soft == to).then_some(Limit { soft: from, hard })
 }
 
 #[cfg(test)]

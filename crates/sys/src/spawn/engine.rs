@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::child::{self, Failure, Groups, Origin, Program, Target};
 use super::plan::{Plan, Source, Step};
 use crate::pidfd::{self, PidFd};
-use crate::rlimit::Resource;
+use crate::rlimit::{self, Limit, Resource};
 use crate::{errno, poll};
 
 /// A process that was started.
@@ -265,8 +265,12 @@ impl Memory {
         if plan.arguments.is_empty() {
             shell_argv.push(ptr::null());
         }
-        let limits = attributes.limits.iter().map(|(resource, limit)| {
-            (*resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard })
+        let sets_descriptors = attributes.limits.iter().any(|(r, _)| *r == Resource::Descriptors);
+        let restored = if sets_descriptors { None } else { rlimit::descriptors_of_children() };
+        let restored = restored.map(|limit| (Resource::Descriptors, limit));
+        let limits = attributes.limits.iter().copied().chain(restored);
+        let limits = limits.map(|(resource, Limit { soft, hard })| {
+            (resource, libc::rlimit64 { rlim_cur: soft, rlim_max: hard })
         });
         Self {
             candidates: plan.candidates.iter().map(|path| path.as_ptr()).collect(),
