@@ -1,10 +1,14 @@
 //! Children of every kind: the crate `child-process`.
 
+mod activation;
+mod closed_streams;
 mod control_groups;
 mod exits;
+mod forked;
 mod limits;
 pub(crate) mod modules;
 mod node_suite;
 mod options;
+mod parent_death;
 mod streams;
 mod timeouts;

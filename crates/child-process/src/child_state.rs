@@ -147,11 +147,13 @@ impl Shared {
 
     /// Makes the driver handle the pending input soon; adds it to the loop if it is not there.
     pub(crate) fn wake_driver(self: &Arc<Self>) -> io::Result<()> {
+        // Also for a driver that is there: after a fork without exec no loop runs it.
+        let reactor = reactor()?;
         let mut pending = self.pending();
         // The lock is held across the addition: two threads must not add two drivers.
         match &pending.driver {
             Some(driver) => driver.wake(),
-            None => pending.driver = Some(reactor()?.add(Driver::new(self.clone()))),
+            None => pending.driver = Some(reactor.add(Driver::new(self.clone()))),
         }
         Ok(())
     }
@@ -300,7 +302,8 @@ impl LoopState {
 }
 
 fn clone_io_error(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+    let other = || io::Error::new(error.kind(), error.to_string());
+    error.raw_os_error().map_or_else(other, io::Error::from_raw_os_error)
 }
 
 /// Dropped children whose process runs, and for which the loop could not be started because no

@@ -71,6 +71,11 @@ impl Command {
     /// The default of [`max_buffer`](Self::max_buffer), in bytes, as in Node.
     pub const MAX_BUFFER_BYTES: usize = 1024 * 1024;
 
+    /// The largest number of living children with a
+    /// [`parent_death_signal`](Self::parent_death_signal) that threads other than the main thread
+    /// have started. Each has a thread that waits for its end.
+    pub const PARENT_DEATH_THREADS_MAX: usize = 1024;
+
     /// Creates a command for `program`: a path, or a name that is looked up in the child's `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
@@ -267,8 +272,17 @@ impl Command {
 
     /// Sets the signal that the child gets when this process dies.
     ///
-    /// The kernel ties the signal to the thread that starts the child. Such children are therefore
-    /// started by a thread that lives as long as this process.
+    /// The kernel ties the signal to the thread that starts the child. The main thread starts the
+    /// child itself. For any other thread, a new thread does so and then waits until the child has
+    /// ended. The child has what the calling thread has: its namespaces, capabilities, filters,
+    /// processors, and the rest.
+    ///
+    /// The start fails with [`Step::ParentDeathThread`](crate::Step::ParentDeathThread) when the
+    /// thread cannot be had: `EAGAIN` when the process has too many threads, or
+    /// [`PARENT_DEATH_THREADS_MAX`](Self::PARENT_DEATH_THREADS_MAX) of these; `EINVAL` when the
+    /// calling thread has given its children another pid namespace by `unshare(2)`, because a thread
+    /// cannot be started into it. A child that executes a set-user-ID program, or one with
+    /// capabilities, loses the signal. See `PR_SET_PDEATHSIG` in `prctl(2)`.
     pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
         self.attributes.parent_death_signal = Some(signal);
         self

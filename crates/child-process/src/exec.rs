@@ -185,12 +185,13 @@ impl Command {
     /// As [`spawn`](Self::spawn). Later failures are in the result of the [`Exec`].
     #[doc(alias = "execFile")]
     pub fn exec(&mut self) -> Result<Exec, Error> {
+        // First: without the loop nothing may start.
+        let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let capture = Capture::start(self, true)?;
         let (child, callback) = (Arc::clone(&capture.child), Arc::default());
         let pidfd = child.shared().process.pidfd().try_clone();
         let pidfd = pidfd.map_err(|error| Error::Os("fcntl", error))?;
         let (outcome, receiver) = crossbeam_channel::bounded(1);
-        let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let callback_too = Arc::clone(&callback);
         let unfinished = [false; 2];
         let recheck_at = None;

@@ -74,6 +74,7 @@ pub mod internal;
 mod lifecycle;
 mod module;
 mod parent;
+mod parent_death;
 mod plan;
 mod process;
 mod start;

@@ -2,17 +2,17 @@
 //! executed, and keeps this process's ends.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use ipc::{Serialization, internal};
 use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
+use sys::startup;
 
 use crate::channel_env;
 use crate::child::{Child, Streams};
@@ -20,6 +20,7 @@ use crate::child_state::{Shared, reap_orphans};
 use crate::command::Command;
 use crate::error::{Error, SpawnError};
 use crate::module;
+use crate::parent_death;
 use crate::plan;
 use crate::process::Process;
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
@@ -45,6 +46,10 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     if command.module.is_some() || (command.is_fork && command.fallback.is_some()) {
         module::check_started()?;
     }
+    // Checked before the start: without the loop neither a timeout nor a channel works.
+    if timeout.is_some() || command.has_channel() {
+        reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
+    }
     reap_orphans();
     let mut pipes =
         Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, error))?;
@@ -53,7 +58,7 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
         None => Vec::new(),
     };
     announcement.extend(command.module.clone().map(|name| (module::MODULE, name)));
-    let plan = plan::plan(command, std::env::vars_os(), &announcement)?;
+    let plan = plan::plan(command, inherited_variables(), &announcement)?;
     let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
     let sources = sources(command);
     // The descriptors move only now: an error above leaves them in the command.
@@ -76,12 +81,21 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let spawned = if command.attributes.parent_death_signal.is_none() {
         launch(&command.attributes)
     } else {
-        // The kernel sends the signal when the thread that started the child ends.
         let attributes = command.attributes.clone();
-        on_the_spawner_thread(move || launch(&attributes))
+        parent_death::launch_until_it_ends(move || launch(&attributes))
     };
     let spawned = spawned.map_err(|error| spawn_error(command, error.step, error.into()))?;
     child(command, timeout, spawned, pipes)
+}
+
+/// Returns the variables of this process that its children inherit. Sockets of a service manager
+/// that this process has taken are no business of theirs.
+fn inherited_variables() -> impl Iterator<Item = (OsString, OsString)> {
+    let taken = startup::listen_sockets_taken();
+    let is_taken = move |name: &OsString| {
+        taken && startup::SERVICE_MANAGER_NAMES.iter().any(|known| name == known)
+    };
+    std::env::vars_os().filter(move |(name, _)| !is_taken(name))
 }
 
 fn spawn_error(command: &Command, step: Step, source: io::Error) -> Error {
@@ -183,32 +197,6 @@ fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
         Some((*number, source))
     };
     command.stdio.iter().filter_map(source).collect()
-}
-
-/// Runs `work` on the thread that never ends, and waits for the result.
-fn on_the_spawner_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (answer, result) = crossbeam_channel::bounded(1);
-    let job: Job = Box::new(move || {
-        // The receiver waits below.
-        let _ = answer.send(work());
-    });
-    spawner().send(job).expect("the thread never ends");
-    result.recv().expect("every job answers")
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Returns the queue of the thread that starts children with a parent-death signal.
-fn spawner() -> &'static Sender<Job> {
-    static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
-    SPAWNER.get_or_init(|| {
-        let (jobs, received) = crossbeam_channel::unbounded::<Job>();
-        let run = move || received.into_iter().for_each(|job| job());
-        let thread = thread::Builder::new().name("brood-spawn".to_owned()).spawn(run);
-        // The sender in the static keeps the queue, and so the thread, alive.
-        drop(thread.expect("a process that starts processes can start a thread"));
-        jobs
-    })
 }
 
 /// Creates the [`Child`] and starts the channel, the timeout and the cancellation.

@@ -344,12 +344,14 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`], [`Error::Closed`].
+    /// [`Error::Full`], [`Error::Closed`]; [`Error::Os`] in a process that was forked without exec,
+    /// where nothing writes the queue.
     pub(crate) fn open_queue(
         &self,
         length: usize,
         kind: Kind,
     ) -> Result<MutexGuard<'_, Queue>, Error> {
+        reactor::reactor().map_err(|error| Error::Os("using the loop", error))?;
         let queue = self.queue();
         let full = self.options.is_too_much(queue.waiting(self), length, kind);
         match queue.phase {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use sys::origin::Origin;
 
 type Job = Box<dyn FnOnce() + Send>;
 type Hook = Arc<dyn Fn(&(dyn Any + Send)) + Send + Sync>;
@@ -24,7 +25,8 @@ thread_local! {
 
 /// Runs `job` on the callback thread, after all jobs submitted before. Does not wait.
 ///
-/// The queue has no bound of its own. Its input, messages, is bounded by credit.
+/// The queue has no bound of its own. Its input, messages, is bounded by credit. In a process that
+/// was forked after the first use, which has no such thread, `job` is dropped.
 ///
 /// ```
 /// let (sender, receiver) = crossbeam_channel::unbounded();
@@ -33,6 +35,9 @@ thread_local! {
 /// ```
 pub fn call(job: impl FnOnce() + Send + 'static) {
     let queue = queue();
+    if !queue.home.is_here() {
+        return;
+    }
     // The send cannot fail, because the queue keeps a receiver of its own.
     let _ = queue.sender.send(Box::new(job));
     queue.start();
@@ -94,13 +99,15 @@ struct Queue {
     sender: Sender<Job>,
     receiver: Receiver<Job>,
     started: Mutex<bool>,
+    /// The process that has the thread.
+    home: Origin,
 }
 
 fn queue() -> &'static Queue {
     static QUEUE: OnceLock<Queue> = OnceLock::new();
     QUEUE.get_or_init(|| {
         let (sender, receiver) = unbounded();
-        Queue { sender, receiver, started: Mutex::new(false) }
+        Queue { sender, receiver, started: Mutex::new(false), home: Origin::here() }
     })
 }
 

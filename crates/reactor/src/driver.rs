@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sys::origin::Origin;
+
 use crate::deadlines::Deadlines;
 use crate::event::{Event, SourceId};
 use crate::poller::Readiness;
@@ -30,14 +32,20 @@ pub struct Reactor {
 /// Returns the loop of this process, and starts it on first use.
 ///
 /// The thread and its two descriptors (epoll and eventfd, close-on-exec) stay until the process
-/// ends. A child made by a bare `fork(2)` has no loop thread and must not use the loop.
+/// ends. A process that was forked by `fork(2)` after the first use, and that executes nothing, has
+/// no thread of the loop. It gets an error, and its copies of sources and handles have no effect.
 ///
 /// # Errors
 ///
 /// `EMFILE`, `ENFILE` or `EAGAIN` when the loop cannot be started; the next call tries again.
+/// [`Unsupported`](io::ErrorKind::Unsupported) in a process that was forked after the first use.
 pub fn reactor() -> io::Result<&'static Reactor> {
     static INSTANCE: OnceLock<Reactor> = OnceLock::new();
     static STARTING: Mutex<()> = Mutex::new(());
+    // Before the lock, which another thread may have held at the moment of the fork.
+    if !HOME.get_or_init(Origin::here).is_here() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, FORKED));
+    }
     if let Some(reactor) = INSTANCE.get() {
         return Ok(reactor);
     }
@@ -47,6 +55,19 @@ pub fn reactor() -> io::Result<&'static Reactor> {
     }
     let reactor = Reactor::start()?;
     Ok(INSTANCE.get_or_init(|| reactor))
+}
+
+/// The process that has used the loop first.
+static HOME: OnceLock<Origin> = OnceLock::new();
+
+/// The error of a forked process.
+const FORKED: &str = "this process was forked without exec by one that uses the event loop, which \
+    has no thread here: execute a program after the fork, or fork before the first use";
+
+/// Returns whether this process was forked by one that uses the loop, which has no thread here.
+#[must_use]
+pub fn is_forked() -> bool {
+    HOME.get().is_some_and(|home| !home.is_here())
 }
 
 impl Reactor {

@@ -42,7 +42,7 @@ mod source;
 mod turn;
 mod wake;
 
-pub use driver::{Reactor, reactor};
+pub use driver::{Reactor, is_forked, reactor};
 pub use event::{Event, Token};
 pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Source};
 pub use sys::poll::Interest;

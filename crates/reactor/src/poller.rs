@@ -44,8 +44,11 @@ struct Registration {
 
 impl Readiness {
     pub(crate) fn new() -> io::Result<(Self, Waker)> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (poll, waker) = sys::fd::with_standard_occupied(|| -> io::Result<_> {
+            let poll = Poll::new()?;
+            let waker = Waker::new(poll.registry(), WAKER)?;
+            Ok((poll, waker))
+        })?;
         let readiness = Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),

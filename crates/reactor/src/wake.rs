@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
+use sys::origin::Origin;
 
 use crate::event::SourceId;
 use crate::source::Source;
@@ -43,6 +44,8 @@ pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
     waker: Waker,
     next_id: AtomicU64,
+    /// The process that has the thread of the loop.
+    home: Origin,
     /// The number of turns of the loop so far.
     pub(crate) turns: AtomicU64,
 }
@@ -57,7 +60,7 @@ struct Queue {
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Self {
         let (queue, next_id, turns) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { queue, waker, next_id, turns }
+        Self { queue, waker, next_id, home: Origin::here(), turns }
     }
 
     pub(crate) fn handle(self: &Arc<Self>) -> Handle {
@@ -66,6 +69,10 @@ impl Mailbox {
     }
 
     pub(crate) fn send(&self, command: Command) {
+        // After a fork the eventfd is the parent's, and the lock may be held for ever.
+        if !self.home.is_here() {
+            return;
+        }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.commands.push(command);
         let wake = !queue.woken && !on_loop();
@@ -98,7 +105,8 @@ impl fmt::Debug for Queue {
 
 /// A reference to one source on the loop, usable from any thread.
 ///
-/// Dropping the handle does not remove the source.
+/// Dropping the handle does not remove the source. In a process that was forked later, the handle
+/// has no effect.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) id: SourceId,

@@ -11,6 +11,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 
+use crate::fd::above_standard;
+
 /// The longest path to which a Unix socket can be bound, in bytes.
 pub const PATH_BYTES_MAX: usize = 107;
 
@@ -54,7 +56,8 @@ pub fn unix_datagram(name: UnixName<'_>) -> io::Result<OwnedFd> {
 
 fn unix(kind: SockType, flags: SockFlag, name: UnixName<'_>) -> io::Result<OwnedFd> {
     let address = name.address()?;
-    let socket = ns::socket(AddressFamily::Unix, kind, flags | SockFlag::SOCK_CLOEXEC, None)?;
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    let socket = above_standard(ns::socket(AddressFamily::Unix, kind, flags, None)?);
     ns::bind(socket.as_raw_fd(), &address)?;
     Ok(socket)
 }
@@ -92,6 +95,7 @@ pub fn is_stale(path: &Path) -> io::Result<bool> {
 pub fn udp(address: SocketAddr, v6_only: bool, reuse: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = ns::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = above_standard(socket);
     if reuse {
         ns::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::fd;
+
 /// A counter whose descriptor is readable while the counter is above zero. See `eventfd(2)`.
 ///
 /// Close-on-exec; no call on it blocks.
@@ -19,7 +21,7 @@ impl Semaphore {
     /// `EMFILE` or `ENFILE` when no descriptor is left.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_SEMAPHORE;
-        Ok(Self(EventFd::from_flags(flags)?))
+        Ok(Self(fd::with_standard_occupied(|| EventFd::from_flags(flags))?))
     }
 
     /// Adds 1.

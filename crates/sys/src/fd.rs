@@ -203,6 +203,41 @@ pub fn number(fd: BorrowedFd<'_>) -> i32 {
     fd.as_raw_fd()
 }
 
+/// Moves a descriptor that the kernel has just made to a number above 2, if its number is lower.
+///
+/// A program that has closed its standard streams would otherwise print into it. It keeps its
+/// number if no other one is left.
+pub(crate) fn above_standard(fd: OwnedFd) -> OwnedFd {
+    if fd.as_raw_fd() > libc::STDERR_FILENO {
+        return fd;
+    }
+    // SAFETY: integers only, on a descriptor we own.
+    match cvt(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) }) {
+        // SAFETY: the kernel just made it for us.
+        Ok(copy) => unsafe { OwnedFd::from_raw_fd(copy) },
+        Err(_) => fd,
+    }
+}
+
+/// Runs `make` while the numbers 0 to 2 are occupied: for objects whose descriptor cannot be
+/// exchanged. Their numbers may be lower than 3 only if no other one is left.
+pub fn with_standard_occupied<T>(make: impl FnOnce() -> T) -> T {
+    let mut occupied: Vec<OwnedFd> = Vec::new();
+    // SAFETY: integers only; a number that is closed answers EBADF.
+    while (0..=2).any(|number| unsafe { libc::fcntl(number, libc::F_GETFD) } < 0) {
+        // SAFETY: integers only.
+        let Ok(filler) = cvt(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) }) else { break };
+        // SAFETY: the kernel just made it for us.
+        occupied.push(unsafe { OwnedFd::from_raw_fd(filler) });
+        if filler > libc::STDERR_FILENO {
+            break;
+        }
+    }
+    let made = make();
+    drop(occupied);
+    made
+}
+
 /// Turns the kernel's `-1` into the error in `errno`.
 pub(crate) fn cvt(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(answer) }

@@ -5,7 +5,8 @@
 //!
 //! | Modules | Facility |
 //! |---|---|
-//! | [`spawn`], [`pidfd`], [`signal`], [`at_exit`], [`rlimit`], [`startup`] | processes |
+//! | [`spawn`], [`pidfd`], [`signal`] | processes |
+//! | [`startup`], [`origin`], [`thread`], [`rlimit`], [`at_exit`] | this process |
 //! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
 //! | [`fd`], [`pipe`], [`memory`], [`eventfd`] | other descriptors |
 //! | [`poll`], [`nested_epoll`] | readiness |
@@ -20,6 +21,7 @@ pub mod fd;
 pub mod host;
 pub mod memory;
 pub mod nested_epoll;
+pub mod origin;
 pub mod pidfd;
 pub mod pipe;
 pub mod poll;
@@ -30,6 +32,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod startup;
+pub mod thread;
 
 /// The example of the README is compiled as a test.
 #[cfg(doctest)]

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::fd::cvt;
+use crate::fd::{above_standard, cvt};
 
 /// The seals that make contents and size final, and the set of seals as well.
 const SEALS: libc::c_int =
@@ -28,7 +28,7 @@ pub fn create(name: &str, length: u64) -> io::Result<OwnedFd> {
     // SAFETY: the name is a C string that lives through the call.
     let number = cvt(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     // SAFETY: the kernel just returned this descriptor, so it is open and nothing else owns it.
-    let file = unsafe { OwnedFd::from_raw_fd(number) };
+    let file = above_standard(unsafe { OwnedFd::from_raw_fd(number) });
     let length = libc::off_t::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the call takes integers and touches no memory of ours.
     cvt(unsafe { libc::ftruncate(file.as_raw_fd(), length) })?;

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::fd;
+
 /// A descriptor that is readable while its gate is open and the descriptor it watches is readable.
 ///
 /// An `epoll(7)` instance with a single member, which can be polled, and added to other instances,
@@ -21,7 +23,7 @@ impl GatedFd {
     ///
     /// `EMFILE` or `ENFILE` when no descriptor is left, `EPERM` when `watched` cannot be polled.
     pub fn new(watched: BorrowedFd<'_>) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let epoll = create()?;
         epoll.add(watched, event(true))?;
         Ok(Self(epoll))
     }
@@ -43,6 +45,10 @@ impl GatedFd {
         }
         Ok(self.0.modify(watched, &mut event(open))?)
     }
+}
+
+fn create() -> nix::Result<Epoll> {
+    fd::with_standard_occupied(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))
 }
 
 fn event(open: bool) -> EpollEvent {
@@ -68,7 +74,7 @@ impl AnyOf {
     ///
     /// As [`GatedFd::new`]; `EEXIST` when both are the same descriptor.
     pub fn new(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let epoll = create()?;
         epoll.add(one, event(true))?;
         epoll.add(other, event(true))?;
         Ok(Self(epoll))

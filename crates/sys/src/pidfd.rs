@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::fd::above_standard;
 use crate::signal::Signal;
 
 /// The way a process ended.
@@ -99,7 +100,7 @@ impl PidFd {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel just returned `fd`, so it is open and nothing else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+        Ok(Self(above_standard(unsafe { OwnedFd::from_raw_fd(fd as i32) })))
     }
 
     /// Wraps a descriptor that is known to be a pidfd.

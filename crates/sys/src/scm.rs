@@ -14,6 +14,8 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use crate::fd::above_standard;
+
 /// The largest number of descriptors in one message, a limit of the kernel.
 pub const FDS_MAX: usize = 253;
 
@@ -276,7 +278,7 @@ fn read_rights(control: &Control, length: usize) -> Vec<OwnedFd> {
             // SAFETY: the kernel filled this slot.
             let number = unsafe { slot.read() };
             // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
-            unsafe { OwnedFd::from_raw_fd(number) }
+            above_standard(unsafe { OwnedFd::from_raw_fd(number) })
         })
         .collect()
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{self as ns, AddressFamily, SockFlag, SockType, sockopt};
 
-use crate::fd::{cvt, int_option};
+use crate::fd::{above_standard, cvt, int_option};
 
 /// Makes a connected pair of Unix stream sockets, blocking and close-on-exec.
 ///
@@ -34,7 +34,8 @@ pub fn pair_seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn pair(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(ns::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
+    let (one, other) = ns::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((above_standard(one), above_standard(other)))
 }
 
 /// Opens a TCP listener: `SO_REUSEADDR`, non-blocking, close-on-exec. `TCP_NODELAY` is set, so that
@@ -57,7 +58,7 @@ pub fn listen_tcp(addr: SocketAddr, backlog: u32, v6_only: bool) -> io::Result<O
 pub(crate) fn stream_socket(addr: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = ns::socket(family, SockType::Stream, flags, None)?;
+    let socket = above_standard(ns::socket(family, SockType::Stream, flags, None)?);
     ns::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     ns::setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
     if addr.is_ipv6() {
@@ -96,7 +97,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
         }
     };
     // SAFETY: the kernel just returned this descriptor, so it is open and nothing else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let socket = above_standard(unsafe { OwnedFd::from_raw_fd(number) });
     // SAFETY: the storage was zeroed first, which is valid, and the kernel wrote an address over it.
     let storage = unsafe { storage.assume_init() };
     Ok((socket, to_address(&storage)))

@@ -8,6 +8,9 @@
 //!
 //! [`variable`] and [`take_descriptor`] use that copy. In a process that loads this library later
 //! the function does not run; the first call then reads the variables and leaves them in place.
+//!
+//! The variables of a service manager are not among them: another library of the program may be
+//! the one that takes its sockets. [`listen_sockets`] takes them when it is called.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::Write;
@@ -19,13 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{at_exit, fd};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 7] = [
     "BROOD_CHANNEL",
     "BROOD_MODULE",
     "BROOD_STDERR",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",
@@ -33,23 +33,18 @@ pub const NAMES: [&str; 10] = [
 ];
 
 /// [`NAMES`] again, as C strings.
-const C_NAMES: [&CStr; 10] = [
+const C_NAMES: [&CStr; 7] = [
     c"BROOD_CHANNEL",
     c"BROOD_MODULE",
     c"BROOD_STDERR",
-    c"LISTEN_FDNAMES",
-    c"LISTEN_FDS",
-    c"LISTEN_PID",
     c"NODE_CHANNEL_FD",
     c"NODE_CHANNEL_SERIALIZATION_MODE",
     c"NODE_UNIQUE_ID",
     c"NODE_UNIQUE_NO",
 ];
 
-/// The indexes of three variables in [`NAMES`].
+/// The index of a variable in [`NAMES`].
 const MODULE: usize = 1;
-const LISTEN_FDS: usize = 4;
-const LISTEN_PID: usize = 5;
 
 struct Entry {
     value: Option<OsString>,
@@ -58,7 +53,7 @@ struct Entry {
     taken: AtomicBool,
 }
 
-static ENTRIES: OnceLock<[Entry; 10]> = OnceLock::new();
+static ENTRIES: OnceLock<[Entry; 7]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -66,17 +61,12 @@ static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
     let taken = ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, true)));
-    let value = |at: usize| taken.get(at)?.value.as_ref().map(|value| value.as_bytes());
-    for number in passed(value(LISTEN_PID), value(LISTEN_FDS)) {
-        // SAFETY: integers only; a number that is closed answers EBADF.
-        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    if value(MODULE).is_some() {
+    if taken.get(MODULE).is_some_and(|module| module.value.is_some()) {
         at_exit::at_exit(report_forgotten_module);
     }
 }
 
-fn entries() -> &'static [Entry; 10] {
+fn entries() -> &'static [Entry; 7] {
     // The linker takes an object out of a library only if another object refers to a symbol in it.
     // This read refers to the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);
@@ -194,8 +184,14 @@ fn report_forgotten_module() {
     }
 }
 
+/// The variables of a service manager, see `sd_listen_fds(3)`.
+pub const SERVICE_MANAGER_NAMES: [&str; 3] = ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"];
+
 /// The largest number of sockets that are taken from a service manager.
 const LISTEN_FDS_MAX: i32 = 1024;
+
+/// Whether this process has taken the sockets of its service manager.
+static SOCKETS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Returns the descriptors of the sockets that a service manager passed to this very process.
 fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
@@ -207,26 +203,36 @@ fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
 /// Takes the sockets that a service manager passed, with their names: `LISTEN_FDS`, see
 /// `sd_listen_fds(3)`.
 ///
-/// Returns them once, and none if `LISTEN_PID` names another process. They became close-on-exec,
-/// and the variables were removed, before `main`.
+/// Returns them once, and none if `LISTEN_PID` names another process. They become close-on-exec.
+/// The variables stay in the environment of this process, where other threads may read it; see
+/// [`listen_sockets_taken`].
+///
+/// Another library must not take them as well: each socket would have two owners.
 pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    let bytes = |name| variable(name).map(OsStrExt::as_bytes);
-    let numbers = passed(bytes("LISTEN_PID"), bytes("LISTEN_FDS"));
-    if TAKEN.swap(true, Ordering::AcqRel) {
+    let variable = |name| std::env::var_os(name).map(OsString::into_vec);
+    let (pid, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
+    let numbers = passed(pid.as_deref(), count.as_deref());
+    if numbers.is_empty() || SOCKETS_TAKEN.swap(true, Ordering::AcqRel) {
         return Vec::new();
     }
-    let names = variable_text("LISTEN_FDNAMES").unwrap_or_default();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').map(Some).chain(std::iter::repeat(None));
     let named = numbers.zip(names).filter_map(|(number, name)| {
         // SAFETY: integers only; a number that is closed answers EBADF.
-        fd::cvt(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
+        fd::cvt(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).ok()?;
         let name = name.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
-        // SAFETY: the service manager opened it for us and told us its number; `TAKEN` makes us
-        // its only owner in this process.
+        // SAFETY: the service manager opened it for us and told us its number; `SOCKETS_TAKEN`
+        // makes us its only owner in this process.
         Some((name, unsafe { OwnedFd::from_raw_fd(number) }))
     });
     named.collect()
+}
+
+/// Returns whether this process has taken the sockets of its service manager. Its children get none
+/// of [`SERVICE_MANAGER_NAMES`] then.
+#[must_use]
+pub fn listen_sockets_taken() -> bool {
+    SOCKETS_TAKEN.load(Ordering::Acquire)
 }
 
 /// Duplicates descriptor `number`, which this process was started with. The copy is close-on-exec.
@@ -283,7 +289,6 @@ mod tests {
 
     #[test]
     fn sockets_are_taken_only_if_they_were_passed_to_this_process() {
-        assert_eq!((NAMES[LISTEN_FDS], NAMES[LISTEN_PID]), ("LISTEN_FDS", "LISTEN_PID"));
         let me = std::process::id().to_string();
         assert_eq!(passed(Some(me.as_bytes()), Some(b"2")), 3..5);
         assert_eq!(passed(Some(b"1"), Some(b"2")), 3..3);

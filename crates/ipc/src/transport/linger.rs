@@ -91,8 +91,9 @@ impl Drop for PendingFlush {
 
 /// Runs at a normal exit of the process, while the loop still runs.
 fn wait_for_all() {
-    // An exit on the loop cannot wait for the loop, which does the writing.
-    if reactor::on_loop() {
+    // An exit on the loop cannot wait for the loop, which does the writing. In a process that was
+    // forked without exec there is no loop.
+    if reactor::on_loop() || reactor::is_forked() {
         return;
     }
     let start = Instant::now();

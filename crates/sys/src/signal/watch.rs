@@ -18,6 +18,8 @@ use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::fd;
+
 use super::{NUMBER_MAX, Signal};
 
 /// The largest number of [`SignalWatch`]es in one process at a time.
@@ -63,7 +65,8 @@ impl SignalWatch {
         if signals.iter().any(|signal| signal.is_fault()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = fd::with_standard_occupied(|| EventFd::from_flags(flags))?;
         let mut installed = lock();
         let free = SLOTS.iter().find(|slot| slot.fd.load(Ordering::Acquire) == EMPTY);
         let slot = free.ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::child::{self, Failure, Groups, Origin, Program, Target};
 use super::plan::{Plan, Source, Step};
+use crate::fd::above_standard;
 use crate::pidfd::{self, PidFd};
 use crate::rlimit::{self, Limit, Resource};
 use crate::{errno, poll};
@@ -119,7 +120,7 @@ struct Watch {
 
 impl Watch {
     fn new(above: i32) -> io::Result<Self> {
-        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (reader, writer) = crate::pipe::pipe()?;
         // Above the numbers of the child.
         // SAFETY: integers only, on a descriptor we own.
         let copy = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
@@ -156,7 +157,7 @@ fn clone(program: &mut Program<'_>) -> Result<Spawned, SpawnError> {
         return Err(SpawnError::new(Step::Process, &error));
     }
     // SAFETY: `clone` succeeded, so the kernel has put a new descriptor there, close-on-exec.
-    let pidfd = PidFd::from_owned(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let pidfd = PidFd::from_owned(above_standard(unsafe { OwnedFd::from_raw_fd(pidfd) }));
     // SAFETY: a field of ours; volatile, because the child wrote it behind the compiler's back.
     match unsafe { (&raw const program.failure).read_volatile() } {
         None => Ok(Spawned { pid: pid as u32, pidfd }),

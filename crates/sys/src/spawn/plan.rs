@@ -145,6 +145,8 @@ pub enum Step {
     NoNewPrivileges,
     /// Setting the parent-death signal, or noticing that the parent is already dead.
     ParentDeathSignal,
+    /// Starting the thread that the parent-death signal is tied to.
+    ParentDeathThread,
     /// Executing the program.
     Program,
 }
@@ -166,6 +168,7 @@ impl fmt::Display for Step {
             Self::Uid => "uid",
             Self::NoNewPrivileges => "no new privileges",
             Self::ParentDeathSignal => "parent-death signal",
+            Self::ParentDeathThread => "thread of the parent-death signal",
             Self::Program => "program",
         })
     }
