@@ -3,6 +3,7 @@
 mod activation;
 mod closed_streams;
 mod control_groups;
+mod ending;
 mod exits;
 mod forked;
 mod limits;

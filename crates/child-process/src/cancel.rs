@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Instant;
+
+use sys::signal::Signal;
 
 use crate::child_state::Shared;
 use crate::error::Error;
@@ -41,6 +45,8 @@ impl CancelToken {
 
     /// Sends each child its kill signal and emits an [`Event::Error`](crate::Event::Error) with
     /// [`Error::Cancelled`](crate::Error::Cancelled). A second call does nothing.
+    ///
+    /// A child that still runs after [`kill_after`](crate::Command::kill_after) is sent `SIGKILL`.
     pub fn cancel(&self) {
         self.cancel_children(None);
     }
@@ -109,8 +115,30 @@ impl Shared {
         // Before the signal: a caller that sees the process end must find the reason.
         self.mark_cancelled(reason.clone());
         self.report(Error::Cancelled(reason));
-        if let Err(error) = self.process.signal(self.kill_signal) {
-            self.report(Error::Os("kill", error));
+        match self.end(self.kill.signal) {
+            Ok(_) => {}
+            Err(error @ Error::Tree(_)) => self.report(error),
+            // A second signal would fail as this one has.
+            Err(error) => return self.report(error),
+        }
+        // The driver sends the second signal.
+        if self.wake_driver().is_err() {
+            self.kill_without_the_loop();
+        }
+    }
+
+    /// Sends `SIGKILL` when its time has come, on a thread of its own.
+    fn kill_without_the_loop(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let until = Instant::now().checked_add(self.kill.after);
+        let kill = move || {
+            if matches!(shared.process.wait_until(until), Ok(None)) {
+                // Fails only when the process has ended, or as the first signal has.
+                let _ = shared.end(Signal::KILL);
+            }
+        };
+        if thread::Builder::new().name("brood-kill".to_owned()).spawn(kill).is_err() {
+            let _ = self.end(Signal::KILL);
         }
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! A command is done when its process and its outputs have ended. After a kill signal (timeout,
 //! cancellation, too much output) the end of the process is enough, because other processes may
-//! hold its pipes.
+//! hold its pipes. A process that cannot be signalled, or that its `SIGKILL` does not end, is not
+//! waited for.
 //!
 //! Limits: `max_buffer` bytes of each output, and one buffer for reading.
 
@@ -17,11 +18,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sys::poll::{self, Interest};
-use sys::signal::Signal;
+use sys::signal::{Signal, without_sigpipe};
 
 use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
+use crate::ending::{Ending, EndingStep};
 use crate::error::{Error, ExecError, InvalidOption, OutputStream};
 use crate::process::RECHECK_MIN;
 use crate::start;
@@ -64,13 +66,14 @@ pub(crate) enum Pipe {
 /// A running child whose outputs are collected.
 pub(crate) struct Capture {
     pub(crate) child: Arc<Child>,
-    pub(crate) deadline: Option<Instant>,
+    ending: Ending,
+    /// The process is not waited for, because it could not be ended.
+    abandoned: bool,
     stdin: Option<File>,
     input: Vec<u8>,
     written: usize,
     outputs: [Option<File>; 2],
     buffers: [Buffer; 2],
-    kill_signal: Signal,
     /// The first reason for the kill signal, or for not reading the pipes any more.
     stopped: Option<Error>,
     line: String,
@@ -93,7 +96,7 @@ impl Capture {
         let mut child = start::start(command, None)?;
         // Only now: a command whose start failed keeps its input for the next attempt.
         let input = command.input.take();
-        let deadline = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let timeout_at = command.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let stdin = child.take_stdin().filter(|_| input.is_some());
         let stdin = stdin.map(|stdin| unblocked(stdin.into())).transpose()?;
         let outputs = [child.take_stdout(), child.take_stderr()];
@@ -101,13 +104,13 @@ impl Capture {
             outputs.map(|output| output.map(|o| unblocked(o.into())).transpose());
         Ok(Self {
             child: Arc::new(child),
-            deadline,
+            ending: Ending::new(timeout_at, command.kill_after),
+            abandoned: false,
             stdin,
             input: input.unwrap_or_default(),
             written: 0,
             outputs: [stdout?, stderr?],
             buffers: [Buffer::new(command.max_buffer), Buffer::new(command.max_buffer)],
-            kill_signal: command.kill_signal,
             stopped: None,
             line: command.line(),
             checked,
@@ -150,7 +153,7 @@ impl Capture {
     /// Writes a part of the input. Returns true if the child may take more.
     pub(crate) fn write(&mut self) -> bool {
         let Some(pipe) = &mut self.stdin else { return false };
-        match pipe.write(&self.input[self.written..]) {
+        match without_sigpipe(|| pipe.write(&self.input[self.written..])) {
             Ok(count) => {
                 self.written += count;
                 if self.written < self.input.len() {
@@ -166,10 +169,23 @@ impl Capture {
         false
     }
 
-    /// Stops the child because `deadline` has passed.
-    pub(crate) fn expire(&mut self) {
-        self.deadline = None;
-        self.stop(Error::TimedOut);
+    /// Returns the time at which [`step`](Self::step) must be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.ending.deadline()
+    }
+
+    /// Performs the steps that are due: the kill signal at the timeout, `SIGKILL`, giving up.
+    pub(crate) fn step(&mut self, now: Instant) {
+        while let Some(step) = self.ending.step(now) {
+            match step {
+                EndingStep::Signal => self.send(self.child.shared().kill.signal, Error::TimedOut),
+                EndingStep::Kill => {
+                    let reason = self.stopped.take().unwrap_or(Error::TimedOut);
+                    self.send(Signal::KILL, reason);
+                }
+                EndingStep::GiveUp => self.abandoned = true,
+            }
+        }
     }
 
     /// Stops the child because it cannot be watched.
@@ -177,14 +193,21 @@ impl Capture {
         self.stop(Error::Os(call, error));
     }
 
-    /// Sends the kill signal, unless the child was stopped before.
+    /// Sends the kill signal, unless it was sent before.
     fn stop(&mut self, reason: Error) {
-        if self.stopped.is_some() {
-            return;
+        if self.ending.begin(Instant::now()) {
+            self.send(self.child.shared().kill.signal, reason);
         }
-        self.stopped = Some(match self.child.kill(self.kill_signal) {
+    }
+
+    fn send(&mut self, signal: Signal, reason: Error) {
+        self.stopped = Some(match self.child.end(signal) {
             Ok(_) => reason,
-            Err(error) => error,
+            Err(error) => {
+                // A descendant that was not reached does not matter to the wait for the child.
+                self.abandoned |= !matches!(error, Error::Tree(_));
+                error
+            }
         });
         self.stdin = None;
     }
@@ -195,6 +218,9 @@ impl Capture {
 
     /// Returns whether the command is done.
     pub(crate) fn is_done(&mut self) -> bool {
+        if self.abandoned {
+            return true;
+        }
         let ended = match self.child.try_wait() {
             Ok(status) => status.is_some(),
             Err(error) => {
@@ -246,7 +272,7 @@ pub(crate) fn run(command: &mut Command, checked: bool) -> Result<Output, ExecEr
         Err(error) => return Err(ExecError::before_start(error, command.line())),
     };
     if let Err(error) = wait(&mut capture) {
-        capture.stop(Error::Os("poll", error));
+        capture.stop(Error::Os("ppoll", error));
     }
     capture.finish()
 }
@@ -258,7 +284,7 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
         let child = capture.child.clone();
         let runs = matches!(child.try_wait(), Ok(None));
         let entries = capture.entries(&child, runs);
-        let left = capture.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = capture.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let [stdout, stderr, stdin, ended] = poll::wait(&entries, left)?;
         if stdout.any() {
             capture.read(OutputStream::Stdout, &mut chunk);
@@ -270,7 +296,7 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
             capture.write();
         }
         if left == Some(Duration::ZERO) {
-            capture.expire();
+            capture.step(Instant::now());
         }
         if runs && ended.any() && matches!(child.try_wait(), Ok(None)) {
             // The tracer of a process is notified of an exit before `waitid` shows it here.
@@ -308,7 +334,8 @@ impl Command {
     /// # Errors
     ///
     /// The child could not be started, or it was sent its kill signal: timeout, cancellation, too
-    /// much output. The error has the output that was collected until then.
+    /// much output. The error has the output that was collected until then. If the signal could not
+    /// be sent, the error names the call that failed; it has no status, and the child still runs.
     #[doc(alias = "spawnSync")]
     pub fn output(&mut self) -> Result<Output, ExecError> {
         run(self, false)

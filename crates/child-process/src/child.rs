@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,9 +17,10 @@ use sys::signal::Signal;
 use crate::child_state::Shared;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
-use crate::process::Signalled;
+use crate::signalled::Signalled;
 use crate::stdio::{ChildOutput, ChildStdin};
 use crate::subscribers::Subscriber;
+use crate::tree;
 
 /// A process that this process has started.
 ///
@@ -51,8 +50,6 @@ pub struct Child {
     kill_on_drop: bool,
     killed: AtomicBool,
     events_taken: AtomicBool,
-    /// The control group that holds the process and its descendants alone.
-    own_cgroup: Option<PathBuf>,
 }
 
 /// This process's ends of the child's pipes, until they are taken.
@@ -65,24 +62,14 @@ pub(crate) struct Streams {
 }
 
 impl Child {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        streams: Streams,
-        kill_on_drop: bool,
-        own_cgroup: Option<PathBuf>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, streams: Streams, kill_on_drop: bool) -> Self {
         Self {
             shared,
             streams: Mutex::new(streams),
             kill_on_drop,
             killed: AtomicBool::new(false),
             events_taken: AtomicBool::new(false),
-            own_cgroup,
         }
-    }
-
-    pub(crate) fn own_cgroup(&self) -> Option<&Path> {
-        self.own_cgroup.as_deref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -107,7 +94,44 @@ impl Child {
     ///
     /// `EPERM` when the process belongs to another user.
     pub fn kill(&self, signal: Signal) -> Result<Signalled, Error> {
-        let sent = self.shared.process.signal(signal).map_err(|error| Error::Os("kill", error))?;
+        let sent = self.shared.process.signal(signal)?;
+        self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
+        Ok(sent)
+    }
+
+    /// Sends a signal to the child, to its descendants, and to its process group if it leads one.
+    /// The result tells whether the child itself had ended before any of these signals was sent.
+    ///
+    /// Orphaned descendants are reached only through the group. Give a child whose whole tree must
+    /// end a [`process_group`](crate::Command::process_group), or make it
+    /// [`detached`](crate::Command::detached). A process can leave both by starting a session, but
+    /// it cannot leave an [`own_cgroup`](crate::Command::own_cgroup). The processes of that control
+    /// group get the signal even when the child has ended before; for `SIGKILL` the kernel's
+    /// `cgroup.kill` is used if it exists (control groups version 2, Linux 5.14).
+    ///
+    /// ```
+    /// use brood_child_process::{Command, ExitStatus, Signal, Signalled};
+    ///
+    /// let shell = Command::new("sh").args(["-c", "sleep 60 | sleep 60"]).process_group(0).spawn()?;
+    /// assert_eq!(shell.kill_tree(Signal::KILL)?, Signalled::Delivered);
+    /// assert_eq!(shell.wait()?, ExitStatus::Signal(Signal::KILL));
+    /// # Ok::<(), brood_child_process::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tree`] when the signal may not have reached every descendant: one of them belongs to
+    /// another user, or `/proc` cannot be read. The error says whether the child has the signal.
+    /// [`Error::Os`] when the child itself cannot be signalled, as for [`kill`](Self::kill).
+    pub fn kill_tree(&self, signal: Signal) -> Result<Signalled, Error> {
+        let sent = tree::signal(&self.shared.process, self.shared.kill.cgroup.as_deref(), signal)?;
+        self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
+        Ok(sent)
+    }
+
+    /// Sends a signal because of a timeout, a cancellation, or too much output.
+    pub(crate) fn end(&self, signal: Signal) -> Result<Signalled, Error> {
+        let sent = self.shared.end(signal)?;
         self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
         Ok(sent)
     }
@@ -125,10 +149,8 @@ impl Child {
     /// As `waitid(2)`.
     pub fn wait(&self) -> Result<ExitStatus, Error> {
         drop(self.streams().stdin.take());
-        match self.shared.process.wait_until(None) {
-            Ok(status) => Ok(status.expect("without a deadline the wait ends with the process")),
-            Err(error) => Err(Error::Os("waitid", error)),
-        }
+        let status = self.shared.process.wait_until(None)?;
+        Ok(status.expect("without a deadline the wait ends with the process"))
     }
 
     /// Waits as [`wait`](Self::wait) does, but at most for `timeout`. Returns `None` if the process
@@ -140,7 +162,7 @@ impl Child {
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
         drop(self.streams().stdin.take());
         let deadline = Instant::now().checked_add(timeout);
-        self.shared.process.wait_until(deadline).map_err(|error| Error::Os("waitid", error))
+        self.shared.process.wait_until(deadline)
     }
 
     /// Returns the exit status, or `None` while the process is running. Never waits.
@@ -149,7 +171,7 @@ impl Child {
     ///
     /// As `waitid(2)`.
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
-        self.shared.process.try_wait().map_err(|error| Error::Os("waitid", error))
+        self.shared.process.try_wait()
     }
 
     /// Sends a message. Never blocks; [`Queued`] says whether the sender should wait.
@@ -370,7 +392,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop {
             // Fails only when the process has ended, or belongs to another user.
-            let _: io::Result<Signalled> = self.shared.process.signal(Signal::KILL);
+            let _: Result<Signalled, Error> = self.shared.process.signal(Signal::KILL);
         }
         self.shared.child_dropped();
     }

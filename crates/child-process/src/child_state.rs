@@ -9,8 +9,9 @@ mod driver;
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipc::Link;
 use ipc::internal::{self, Event as LinkEvent};
@@ -22,14 +23,28 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::lifecycle::{Input, Lifecycle, Notice};
 use crate::process::Process;
+use crate::signalled::Signalled;
 use crate::subscribers::{Subscriber, Subscribers};
+use crate::tree;
 use driver::Driver;
+
+/// The signals that a child gets on a timeout, on cancellation, and for too much output.
+#[derive(Debug)]
+pub(crate) struct Kill {
+    pub(crate) signal: Signal,
+    /// The time between the signal and `SIGKILL`.
+    pub(crate) after: Duration,
+    /// Whether the descendants get the signals as well.
+    pub(crate) tree: bool,
+    /// The control group that holds the process and its descendants alone.
+    pub(crate) cgroup: Option<PathBuf>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) process: Process,
     link: OnceLock<Link>,
-    pub(crate) kill_signal: Signal,
+    pub(crate) kill: Kill,
     pub(crate) timeout_at: Option<Instant>,
     // Lock order: `state`, then `pending`.
     pending: Mutex<Pending>,
@@ -58,6 +73,10 @@ struct LoopState {
     exit_seen: bool,
 }
 
+/// The signals after which `SIGCONT` is useless or unwanted.
+const STOP_OR_GO: [Signal; 6] =
+    [Signal::KILL, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+
 #[derive(Debug)]
 struct OutputPipe {
     pipe: Weak<File>,
@@ -67,7 +86,7 @@ struct OutputPipe {
 impl Shared {
     pub(crate) fn new(
         process: Process,
-        kill_signal: Signal,
+        kill: Kill,
         timeout_at: Option<Instant>,
         connected: bool,
     ) -> Self {
@@ -79,12 +98,30 @@ impl Shared {
         Self {
             process,
             link: OnceLock::new(),
-            kill_signal,
+            kill,
             timeout_at,
             pending: Mutex::default(),
             state: Mutex::new(state),
             cancelled: OnceLock::new(),
         }
+    }
+
+    /// Sends a signal that is to end the process: its kill signal or `SIGKILL`. A stopped process is
+    /// continued, because it could not handle the signal otherwise.
+    pub(crate) fn end(&self, signal: Signal) -> Result<Signalled, Error> {
+        let send = |signal| {
+            if self.kill.tree {
+                tree::signal(&self.process, self.kill.cgroup.as_deref(), signal)
+            } else {
+                self.process.signal(signal)
+            }
+        };
+        let sent = send(signal);
+        if !STOP_OR_GO.contains(&signal) && matches!(sent, Ok(Signalled::Delivered)) {
+            // The answer is that of the signal before.
+            let _ = send(Signal::CONT);
+        }
+        sent
     }
 
     /// Records the cancellation, before the kill signal is sent: a caller that sees the process end
@@ -340,7 +377,9 @@ mod tests {
         let plan = sys::spawn::Plan::new(vec![c"/bin/true".into()], vec![c"true".into()]);
         let spawned = sys::spawn::spawn(&plan).unwrap();
         let process = Process::new(spawned.pid, spawned.pidfd);
-        let shared = Arc::new(Shared::new(process, Signal::TERM, None, true));
+        let after = Duration::from_secs(1);
+        let kill = Kill { signal: Signal::TERM, after, tree: false, cgroup: None };
+        let shared = Arc::new(Shared::new(process, kill, None, true));
         shared.channel_event(LinkEvent::Disconnect { undelivered: 0, error: None });
         let (socket, _peer) = sys::socket::pair_stream().unwrap();
         shared.set_link(Link::start_paused(socket, ipc::Options::default(), |_| {}).unwrap());

@@ -55,6 +55,8 @@ pub struct Command {
     pub(crate) cgroup_is_own: bool,
     pub(crate) timeout: Option<Duration>,
     pub(crate) kill_signal: Signal,
+    pub(crate) kill_after: Duration,
+    pub(crate) kill_tree: bool,
     pub(crate) max_buffer: Option<usize>,
     pub(crate) input: Option<Vec<u8>>,
     pub(crate) cancel: Option<CancelToken>,
@@ -76,6 +78,9 @@ impl Command {
     /// have started. Each has a thread that waits for its end.
     pub const PARENT_DEATH_THREADS_MAX: usize = 1024;
 
+    /// The default of [`kill_after`](Self::kill_after).
+    pub const KILL_AFTER: Duration = Duration::from_secs(5);
+
     /// Creates a command for `program`: a path, or a name that is looked up in the child's `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
@@ -93,6 +98,8 @@ impl Command {
             cgroup_is_own: false,
             timeout: None,
             kill_signal: Signal::TERM,
+            kill_after: Self::KILL_AFTER,
+            kill_tree: false,
             max_buffer: Some(Self::MAX_BUFFER_BYTES),
             input: None,
             cancel: None,
@@ -331,6 +338,10 @@ impl Command {
     }
 
     /// Sets the time after which the child is sent its kill signal. Zero means never, as in Node.
+    ///
+    /// A stopped child is continued, so that it can handle the signal. A child that still runs after
+    /// [`kill_after`](Self::kill_after) is sent `SIGKILL`. Collected output is therefore returned at
+    /// the latest two seconds after that, even if the child does not end at all.
     pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
         self.timeout = (!timeout.is_zero()).then_some(timeout);
         self
@@ -340,6 +351,40 @@ impl Command {
     /// [`max_buffer`](Self::max_buffer). The default is `SIGTERM`.
     pub fn kill_signal(&mut self, signal: Signal) -> &mut Self {
         self.kill_signal = signal;
+        self
+    }
+
+    /// Sets the time between the kill signal and `SIGKILL`, which a child gets if it still runs. The
+    /// default is [`KILL_AFTER`](Self::KILL_AFTER), 5 s.
+    ///
+    /// With zero, `SIGKILL` follows at once. With `Duration::MAX`, it is never sent: a call that
+    /// collects output then waits as long as the child ignores its kill signal. Node has no second
+    /// signal.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use brood_child_process::{Command, ExitStatus, Signal};
+    ///
+    /// let mut deaf = Command::shell_line("trap '' TERM; while :; do sleep 1; done");
+    /// let (timeout, kill_after) = (Duration::from_millis(100), Duration::from_millis(100));
+    /// let failed = deaf.timeout(timeout).kill_after(kill_after).output().unwrap_err();
+    /// assert_eq!(failed.code(), "ETIMEDOUT");
+    /// assert_eq!(failed.status, Some(ExitStatus::Signal(Signal::KILL)));
+    /// ```
+    #[doc(alias = "forceKillAfterDelay")]
+    pub fn kill_after(&mut self, grace: Duration) -> &mut Self {
+        self.kill_after = grace;
+        self
+    }
+
+    /// Sends the kill signal, and the `SIGKILL` after it, to the child's descendants as well, as
+    /// [`Child::kill_tree`](crate::Child::kill_tree) does. The default is the child alone, as in
+    /// Node.
+    ///
+    /// If a descendant may not have been reached, the failure of the command is
+    /// [`Error::Tree`](crate::Error::Tree) in place of the timeout.
+    pub fn kill_tree(&mut self, tree: bool) -> &mut Self {
+        self.kill_tree = tree;
         self
     }
 

@@ -13,6 +13,8 @@ use sys::errno::write_with_causes;
 use sys::pidfd::ExitStatus;
 use sys::spawn::Step;
 
+use crate::signalled::TreeError;
+
 /// An error about a child, its channel, or the channel to the parent.
 ///
 /// `Display` is one sentence without the cause, which is the [`source`](StdError::source). `{:?}` is
@@ -47,6 +49,8 @@ pub enum Error {
     MaxBuffer(OutputStream),
     /// The child was cancelled, with an optional reason, and was sent its kill signal.
     Cancelled(Option<String>),
+    /// A signal for a child and its descendants may not have reached all of them.
+    Tree(Box<TreeError>),
     /// There is no channel, or the channel is already closed.
     NoChannel,
     /// The channel reported an error.
@@ -122,6 +126,7 @@ impl Error {
             Self::TimedOut => "ETIMEDOUT",
             Self::MaxBuffer(_) => "ERR_CHILD_PROCESS_STDIO_MAXBUFFER",
             Self::Cancelled(_) => "ABORT_ERR",
+            Self::Tree(failure) => sys::errno::name_of(&failure.source),
             Self::NoChannel => "ERR_IPC_DISCONNECTED",
             Self::Channel(error) => error.code(),
             Self::Os(_, error) => sys::errno::name_of(error),
@@ -133,6 +138,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Spawn(failure) => failure.source.raw_os_error(),
+            Self::Tree(failure) => failure.source.raw_os_error(),
             Self::Os(_, error) | Self::Channel(ipc::Error::Os(_, error)) => error.raw_os_error(),
             Self::Invalid(_)
             | Self::ModuleNotRun(_)
@@ -186,6 +192,7 @@ impl fmt::Display for Error {
             }
             Self::Cancelled(None) => f.write_str("cancelled"),
             Self::Cancelled(Some(reason)) => write!(f, "cancelled: {reason}"),
+            Self::Tree(failure) => failure.fmt(f),
             Self::NoChannel => f.write_str("there is no open channel"),
             Self::Channel(_) => f.write_str("the channel failed"),
             Self::Os(call, _) => write!(f, "{call} failed"),
@@ -206,6 +213,7 @@ impl fmt::Debug for Error {
             Self::TimedOut => f.write_str("TimedOut"),
             Self::MaxBuffer(stream) => f.debug_tuple("MaxBuffer").field(stream).finish(),
             Self::Cancelled(reason) => f.debug_tuple("Cancelled").field(reason).finish(),
+            Self::Tree(failure) => f.debug_tuple("Tree").field(failure).finish(),
             Self::NoChannel => f.write_str("NoChannel"),
             Self::Channel(error) => f.debug_tuple("Channel").field(error).finish(),
             Self::Os(call, error) => f.debug_tuple("Os").field(call).field(error).finish(),
@@ -218,6 +226,7 @@ impl StdError for Error {
         match self {
             // The sentence is that of the inner error, so the cause is the cause of that error.
             Self::Spawn(failure) => Some(&failure.source),
+            Self::Tree(failure) => Some(&failure.source),
             Self::Channel(error) => Some(error),
             Self::Os(_, error) => Some(error),
             Self::Invalid(_)
@@ -328,7 +337,10 @@ impl ExecError {
     /// too much output.
     #[must_use]
     pub fn killed(&self) -> bool {
-        matches!(self.error, Error::TimedOut | Error::MaxBuffer(_) | Error::Cancelled(_))
+        matches!(
+            self.error,
+            Error::TimedOut | Error::MaxBuffer(_) | Error::Cancelled(_) | Error::Tree(_)
+        )
     }
 }
 
@@ -391,6 +403,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Spawn(failure) => failure.source.kind(),
+            Error::Tree(failure) => failure.source.kind(),
             Error::Os(_, source) => source.kind(),
             Error::Invalid(_) => io::ErrorKind::InvalidInput,
             Error::TimedOut => io::ErrorKind::TimedOut,

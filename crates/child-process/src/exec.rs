@@ -159,9 +159,7 @@ impl Source for Collector {
             }
             Event::Deadline | Event::Wake => {}
         }
-        if self.capture.deadline.is_some_and(|at| at <= now) {
-            self.capture.expire();
-        }
+        self.capture.step(now);
         if self.capture.is_done() {
             self.answer();
             return turn.remove();
@@ -173,7 +171,7 @@ impl Source for Collector {
             Ok(None) => {}
             _ => self.recheck_at = None,
         }
-        turn.set_deadline([self.capture.deadline, self.recheck_at].into_iter().flatten().min());
+        turn.set_deadline([self.capture.deadline(), self.recheck_at].into_iter().flatten().min());
     }
 }
 

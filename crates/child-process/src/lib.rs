@@ -50,7 +50,8 @@
 //! # Differences from Node
 //!
 //! - `close` is also emitted after this side has disconnected.
-//! - A timeout is an error, even if the child then exits with 0.
+//! - A timeout is an error, even if the child then exits with 0. A child that ignores its kill signal
+//!   is sent `SIGKILL` after [`Command::kill_after`]; a stopped child is continued.
 //! - `max_buffer` keeps exactly the allowed number of bytes of each stream, in the synchronous
 //!   forms as well.
 //! - The output that a killed child leaves in its pipes is still collected.
@@ -65,6 +66,7 @@ mod channel_env;
 mod child;
 mod child_state;
 mod command;
+mod ending;
 mod error;
 mod event;
 mod exec;
@@ -77,6 +79,7 @@ mod parent;
 mod parent_death;
 mod plan;
 mod process;
+mod signalled;
 mod start;
 mod stdio;
 mod subscribers;
@@ -98,7 +101,7 @@ pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sy
 pub use fork::{Fork, fork};
 pub use module::{Module, module, run_modules};
 pub use parent::{Parent, parent, parent_with};
-pub use process::Signalled;
+pub use signalled::{Signalled, TreeError};
 pub use stdio::{ChildOutput, ChildStdin, Stdio};
 pub use sys::pidfd::ExitStatus;
 pub use sys::rlimit::{Limit, Resource, raise_descriptors};

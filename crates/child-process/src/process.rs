@@ -3,7 +3,6 @@
 //! The kernel gives the status once. Every caller that sees the pidfd readable reaps under the lock
 //! and stores the status, so a blocking wait and the loop never take it from each other.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use sys::pidfd::{ExitStatus, PidFd};
 use sys::poll;
-use sys::signal::Signal;
+use sys::signal::{Signal, group_of, kill, kill_group};
+
+use crate::error::Error;
+use crate::signalled::Signalled;
 
 /// The first pause before an exit is checked again. The pidfd of a traced process can be readable
 /// before `waitid` shows the exit, because the tracer is notified first. Each pause is twice as
@@ -19,16 +21,6 @@ use sys::signal::Signal;
 pub(crate) const RECHECK_MIN: Duration = Duration::from_millis(1);
 /// The longest pause before an exit is checked again.
 pub(crate) const RECHECK_MAX: Duration = Duration::from_millis(64);
-
-/// The effect of a signal that was sent to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Signalled {
-    /// The kernel has taken the signal for the process. The process may still be running, and a
-    /// handler or a mask may keep the signal from having an effect.
-    Delivered,
-    /// The process had ended before, so that nothing was sent.
-    AlreadyExited,
-}
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -56,23 +48,32 @@ impl Process {
     }
 
     /// Reaps the process if it has ended, and returns its status.
-    pub(crate) fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
-        let mut status = self.status();
+    pub(crate) fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.reap(&mut self.status())
+    }
+
+    /// Reaps the process under the lock: its id means this process until then.
+    fn reap(&self, status: &mut Option<ExitStatus>) -> Result<Option<ExitStatus>, Error> {
         if status.is_none() {
-            *status = self.pidfd.try_wait()?;
+            let answer = self.pidfd.try_wait_child(self.pid);
+            *status = answer.map_err(|error| Error::Os("waitid", error))?;
         }
         Ok(*status)
     }
 
     /// Waits until the process has ended, or until `deadline`.
-    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn wait_until(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<ExitStatus>, Error> {
         let mut pause = RECHECK_MIN;
         loop {
             if let Some(status) = self.known_status() {
                 return Ok(Some(status));
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if !poll::readable(self.pidfd.as_fd(), left)? {
+            let ready = poll::readable(self.pidfd.as_fd(), left);
+            if !ready.map_err(|error| Error::Os("ppoll", error))? {
                 return self.try_wait();
             }
             if let Some(status) = self.try_wait()? {
@@ -87,28 +88,71 @@ impl Process {
         }
     }
 
-    /// Runs `act` while the process is certainly not reaped, so that its process id cannot mean
-    /// another process; returns `None` if it is reaped already.
-    pub(crate) fn while_unreaped<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
-        let status = self.status();
-        let answer = status.is_none().then(act);
-        drop(status);
-        answer
-    }
-
     /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<Signalled> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<Signalled, Error> {
+        let mut status = self.status();
         // A zombie accepts signals, so it is reaped first.
-        if self.try_wait()?.is_some() {
+        if self.reap(&mut status)?.is_some() {
             return Ok(Signalled::AlreadyExited);
         }
-        match self.pidfd.send_signal(signal) {
+        self.send(signal)
+    }
+
+    /// Sends a signal to the process group that the process leads, if it leads one, and then to the
+    /// process. The second part of the result is the failure of the group's signal.
+    ///
+    /// The first part says whether the process ran before either signal was sent. The group of a
+    /// process that has ended gets the signal as well, unless the process was reaped before.
+    pub(crate) fn signal_group(
+        &self,
+        signal: Signal,
+    ) -> Result<(Signalled, Result<(), Error>), Error> {
+        let mut status = self.status();
+        if status.is_some() {
+            return Ok((Signalled::AlreadyExited, Ok(())));
+        }
+        let ended = self.has_ended();
+        // The id means this process, because it is not reaped.
+        let leads = group_of(self.pid).is_ok_and(|group| group == self.pid);
+        let group = if leads { kill_group(self.pid, signal) } else { Ok(()) };
+        let group = match group {
+            // Another thread has ended the last process of the group.
+            Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => Ok(()),
+            answer => answer.map_err(|error| Error::Os("kill", error)),
+        };
+        if ended && self.reap(&mut status)?.is_some() {
+            return Ok((Signalled::AlreadyExited, group));
+        }
+        Ok((self.send(signal)?, group))
+    }
+
+    /// Sends a signal without reaping the process. A process that has ended takes the signal and
+    /// ignores it; one that is reaped gets none.
+    pub(crate) fn signal_unreaped(&self, signal: Signal) -> Result<(), Error> {
+        let status = self.status();
+        if status.is_some() { Ok(()) } else { self.send(signal).map(drop) }
+    }
+
+    /// Returns whether the process has ended, and does not reap it.
+    pub(crate) fn has_ended(&self) -> bool {
+        // Fails only without memory.
+        poll::readable(self.pidfd.as_fd(), Some(Duration::ZERO)).unwrap_or(false)
+    }
+
+    /// Sends a signal to the process, which no thread reaps meanwhile: the caller holds the lock.
+    fn send(&self, signal: Signal) -> Result<Signalled, Error> {
+        let (call, sent) = match self.pidfd.send_signal(signal) {
+            // The answer of a process of another user, or that of a sandbox.
+            Err(error) if sys::errno::is_refusal(&error) => ("kill", kill(self.pid, signal)),
+            answer => ("pidfd_send_signal", answer),
+        };
+        match sent {
             Ok(()) => Ok(Signalled::Delivered),
-            // The process was reaped between the two calls.
+            // Reaped by a caller that does not use this crate.
             Err(error) if error.raw_os_error() == Some(sys::errno::ESRCH) => {
                 Ok(Signalled::AlreadyExited)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(Error::Os(call, error)),
         }
     }
 

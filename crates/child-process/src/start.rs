@@ -16,7 +16,7 @@ use sys::startup;
 
 use crate::channel_env;
 use crate::child::{Child, Streams};
-use crate::child_state::{Shared, reap_orphans};
+use crate::child_state::{Kill, Shared, reap_orphans};
 use crate::command::Command;
 use crate::error::{Error, SpawnError};
 use crate::module;
@@ -209,7 +209,13 @@ fn child(
     let process = Process::new(spawned.pid, spawned.pidfd);
     let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let connected = pipes.channel.is_some();
-    let shared = Arc::new(Shared::new(process, command.kill_signal, timeout_at, connected));
+    let kill = Kill {
+        signal: command.kill_signal,
+        after: command.kill_after,
+        tree: command.kill_tree,
+        cgroup: command.cgroup.clone().filter(|_| command.cgroup_is_own),
+    };
+    let shared = Arc::new(Shared::new(process, kill, timeout_at, connected));
     let mut streams = Streams { stdin: pipes.stdin.map(ChildStdin::new), ..Streams::default() };
     for (number, pipe) in pipes.outputs {
         let pipe = Arc::new(File::from(pipe));
@@ -219,9 +225,8 @@ fn child(
     }
     let extra = pipes.extra.into_iter();
     streams.extra = extra.map(|(number, pipe)| (number, UnixStream::from(pipe))).collect();
-    let own_cgroup = command.cgroup.clone().filter(|_| command.cgroup_is_own);
     // A failure from here on drops `child`: the process is reaped and finds its channel closed.
-    let child = Child::new(Arc::clone(&shared), streams, command.kill_on_drop, own_cgroup);
+    let child = Child::new(Arc::clone(&shared), streams, command.kill_on_drop);
     if let Some(socket) = pipes.channel {
         connect(&shared, socket, command)?;
     }

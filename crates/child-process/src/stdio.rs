@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::thread;
 
+use sys::signal::without_sigpipe;
+
 use crate::child_state::Shared;
 
 /// The source of one descriptor of a child.
@@ -104,6 +106,10 @@ impl<T: Into<OwnedFd>> From<T> for Stdio {
 }
 
 /// This process's end of a child's standard input. Dropping it ends the child's input.
+///
+/// A write to a child that does not read is an error of kind
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), even in a process in which `SIGPIPE` has its default
+/// disposition. That does not hold for the descriptor that is taken out of the value.
 #[derive(Debug)]
 pub struct ChildStdin(File);
 
@@ -115,11 +121,11 @@ impl ChildStdin {
 
 impl Write for ChildStdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        without_sigpipe(|| self.0.write(bytes))
     }
 
     fn write_vectored(&mut self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_vectored(bytes)
+        without_sigpipe(|| self.0.write_vectored(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

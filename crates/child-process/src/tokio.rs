@@ -48,7 +48,7 @@ impl Child {
         match waited {
             Ok(Ok(Some(status))) => Ok(status),
             Ok(Ok(None)) => Ok(ExitStatus::Unknown),
-            Ok(Err(error)) => Err(failed(error)),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(failed(io::ErrorKind::Interrupted.into())),
         }
     }

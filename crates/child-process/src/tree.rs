@@ -4,151 +4,264 @@
 //! signalled, and its parent is checked afterwards: a process id that has come to mean another
 //! process is noticed, because the parent of that process is not in the tree.
 //!
+//! A process that cannot be seen or signalled is a [`TreeError`], after all others have the signal.
+//!
 //! Limits: a process that has left the tree (its parent ended, and another process adopted it) is
 //! reached only through a control group of the child's own, or through the process group if the
 //! child leads one. The tree is searched [`ROUNDS_MAX`] times.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use sys::errno::ESRCH;
 use sys::pidfd::PidFd;
-use sys::signal::{Signal, kill_group};
+use sys::signal::Signal;
 
-use crate::child::Child;
 use crate::error::Error;
-use crate::process::Signalled;
+use crate::process::Process;
+use crate::signalled::{Signalled, TreeError};
 
 /// The number of searches of the tree for processes that were started meanwhile.
 const ROUNDS_MAX: usize = 8;
 
-impl Child {
-    /// Sends a signal to the child, to its descendants, and to its process group if it leads one.
-    /// The result tells whether the child itself had ended before.
-    ///
-    /// Orphaned descendants are reached only through the group. Give a child whose whole tree must
-    /// end a [`process_group`](crate::Command::process_group), or make it
-    /// [`detached`](crate::Command::detached). A process can leave both by starting a session, but
-    /// it cannot leave an [`own_cgroup`](crate::Command::own_cgroup). The processes of that control
-    /// group get the signal even when the child has ended before; for `SIGKILL` the kernel's
-    /// `cgroup.kill` is used if it exists (control groups version 2, Linux 5.14).
-    ///
-    /// ```
-    /// use brood_child_process::{Command, ExitStatus, Signal, Signalled};
-    ///
-    /// let shell = Command::new("sh").args(["-c", "sleep 60 | sleep 60"]).process_group(0).spawn()?;
-    /// assert_eq!(shell.kill_tree(Signal::KILL)?, Signalled::Delivered);
-    /// assert_eq!(shell.wait()?, ExitStatus::Signal(Signal::KILL));
-    /// # Ok::<(), brood_child_process::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` when the child belongs to another user.
-    pub fn kill_tree(&self, signal: Signal) -> Result<Signalled, Error> {
-        let sent = self.kill_descendants(signal);
-        if let Some(group) = self.own_cgroup() {
-            kill_cgroup(group, signal, self.pid());
-        }
-        sent
-    }
+/// The call that a search of `/proc` is named by.
+const READING_PROC: &str = "reading /proc";
 
-    fn kill_descendants(&self, signal: Signal) -> Result<Signalled, Error> {
-        let mut held = BTreeMap::new();
-        // Processes that will be killed are stopped first: a stopped process cannot fork, so no new
-        // process appears between the search for its children and its end.
-        let freeze = signal == Signal::KILL;
-        if freeze && self.kill(Signal::STOP)? == Signalled::AlreadyExited {
-            return Ok(Signalled::AlreadyExited);
+/// Sends `signal` to the process, to its descendants, to its process group if it leads one, and to
+/// the processes in `cgroup`. The result says whether the process ran before.
+pub(crate) fn signal(
+    process: &Process,
+    cgroup: Option<&Path>,
+    signal: Signal,
+) -> Result<Signalled, Error> {
+    let mut tree =
+        Tree { process, signal, held: BTreeMap::new(), unreached: Vec::new(), failure: None };
+    // Processes that will be killed are stopped first: a stopped process cannot fork, so no new
+    // process appears between the search for its children and its end.
+    if signal == Signal::KILL {
+        // A failure is that of the signal below, too, which reports it.
+        let _ = process.signal_unreaped(Signal::STOP);
+    }
+    // The descendants are found before the child gets the signal, because they lose their parent,
+    // and so the tree, when it ends. They get the signal after the child, because a child may end
+    // when its own children do, and would then count as ended before.
+    tree.rounds(Tree::hold_descendants);
+    let child = process.signal_group(signal);
+    tree.rounds(|tree| {
+        tree.signal_held();
+        tree.hold_descendants();
+    });
+    if let Some(cgroup) = cgroup {
+        tree.signal_cgroup(cgroup);
+    }
+    let (child, group) = child?;
+    if let Err(Error::Os(call, error)) = group {
+        tree.fail(call, error);
+    }
+    match tree.failure {
+        None => Ok(child),
+        Some((call, source)) => {
+            let unreached = tree.unreached;
+            Err(Error::Tree(Box::new(TreeError { child, unreached, call, source })))
         }
-        // Descendants before the child: they lose their parent, and so the tree, when it ends.
+    }
+}
+
+/// A search for the processes of a tree.
+struct Tree<'a> {
+    process: &'a Process,
+    signal: Signal,
+    /// The descendants that were found, each with whether it was signalled.
+    held: BTreeMap<u32, (bool, PidFd)>,
+    /// The processes that were found and could not be signalled.
+    unreached: Vec<u32>,
+    /// The first failure, and the call that failed.
+    failure: Option<(&'static str, io::Error)>,
+}
+
+impl Tree<'_> {
+    /// Repeats `search` until it finds no further process.
+    fn rounds(&mut self, search: impl Fn(&mut Self)) {
         for _ in 0..ROUNDS_MAX {
-            let before = held.len();
-            hold_descendants(self.pid(), &mut held, freeze);
-            for (signalled, pidfd) in held.values_mut().filter(|(signalled, _)| !signalled) {
-                // Fails when the process is gone or belongs to another user.
-                let _ = pidfd.send_signal(signal);
-                *signalled = true;
-            }
-            if held.len() == before {
-                break;
+            let before = self.held.len();
+            search(self);
+            if self.held.len() == before {
+                return;
             }
         }
-        let pid = self.pid();
-        self.shared().process.while_unreaped(|| {
-            if stat_field(pid, GROUP_FIELD) == Some(pid) {
-                // Fails when the group is empty or belongs to another user.
-                let _ = kill_group(pid, signal);
-            }
-        });
-        self.kill(signal)
+        self.fail(READING_PROC, too_fast());
     }
-}
 
-/// Signals the processes in this control group, except `child`, which has the signal already.
-fn kill_cgroup(group: &Path, signal: Signal, child: u32) {
-    if signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
-        return;
-    }
-    let mut signalled = vec![child];
-    for _ in 0..ROUNDS_MAX {
-        let before = signalled.len();
-        for pid in processes_in(group) {
-            let Ok(pidfd) = PidFd::open(pid) else { continue };
-            // Checked again while the pidfd is held: now the id means a process of this group.
-            if !signalled.contains(&pid) && processes_in(group).contains(&pid) {
-                // Fails when the process is gone or belongs to another user.
-                let _ = pidfd.send_signal(signal);
-                signalled.push(pid);
-            }
+    fn signal_held(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        for (pid, (signalled, pidfd)) in held.iter_mut().filter(|(_, (signalled, _))| !signalled) {
+            self.send(*pid, pidfd, self.signal);
+            *signalled = true;
         }
-        if signalled.len() == before {
-            break;
-        }
+        self.held = held;
     }
-}
 
-fn processes_in(group: &Path) -> Vec<u32> {
-    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    list.split_whitespace().flat_map(str::parse).collect()
-}
-
-/// Adds the living descendants of `pid`, each with whether it was signalled. `freeze` stops each
-/// one before its own children are searched.
-fn hold_descendants(pid: u32, held: &mut BTreeMap<u32, (bool, PidFd)>, freeze: bool) {
-    let mut parents = vec![pid];
-    while let Some(parent) = parents.pop() {
-        for child in children(parent) {
-            if held.contains_key(&child) {
-                parents.push(child);
-                continue;
-            }
-            let Ok(pidfd) = PidFd::open(child) else { continue };
-            // Checked while the pidfd is held: now the id means this child.
-            if stat_field(child, PARENT_FIELD) == Some(parent) {
-                if freeze {
-                    // Fails when the process is gone or belongs to another user.
-                    let _ = pidfd.send_signal(Signal::STOP);
+    /// Adds the living descendants of the process. Those that will be killed are stopped before
+    /// their own children are searched.
+    fn hold_descendants(&mut self) {
+        let mut parents: Vec<u32> = self.held.keys().copied().collect();
+        parents.push(self.process.pid());
+        while let Some(parent) = parents.pop() {
+            let children = match children(parent) {
+                Ok(children) => children,
+                // A process that has ended has no children.
+                Err(_) if !self.runs(parent) => continue,
+                Err(error) => {
+                    self.fail(READING_PROC, error);
+                    continue;
                 }
-                held.insert(child, (false, pidfd));
-                parents.push(child);
+            };
+            for child in children {
+                if self.held.contains_key(&child) {
+                    continue;
+                }
+                let Some(pidfd) = self.open(child) else { continue };
+                // Checked while the pidfd is held: now the id means this child. A process of
+                // another user may be hidden, but its parent lists it.
+                let is_child = match stat_field(child, PARENT_FIELD) {
+                    Some(found) => found == parent,
+                    None => self::children(parent).is_ok_and(|list| list.contains(&child)),
+                };
+                // Checked afterwards: until now the id of the parent meant the parent.
+                if is_child && self.is_unreaped(parent) {
+                    if self.signal == Signal::KILL {
+                        // A process that cannot be stopped cannot be killed, which is reported.
+                        let _ = pidfd.send_signal(Signal::STOP);
+                    }
+                    self.held.insert(child, (false, pidfd));
+                    parents.push(child);
+                }
             }
         }
     }
+
+    /// Returns whether this process of the tree has not ended.
+    fn runs(&self, pid: u32) -> bool {
+        match self.held.get(&pid) {
+            Some((_, pidfd)) => !matches!(pidfd.is_alive(), Ok(false)),
+            None => self.process.known_status().is_none() && !self.process.has_ended(),
+        }
+    }
+
+    /// Returns whether the id of this process of the tree cannot mean another process.
+    fn is_unreaped(&self, pid: u32) -> bool {
+        match self.held.get(&pid) {
+            Some((_, pidfd)) => matches!(pidfd.is_alive(), Ok(true)),
+            None => self.process.known_status().is_none(),
+        }
+    }
+
+    /// Signals the processes in this control group, except the child, which has the signal already.
+    fn signal_cgroup(&mut self, group: &Path) {
+        if self.signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        let mut signalled = vec![self.process.pid()];
+        for _ in 0..ROUNDS_MAX {
+            let before = signalled.len();
+            for pid in self.processes_in(group) {
+                if signalled.contains(&pid) {
+                    continue;
+                }
+                let Some(pidfd) = self.open(pid) else { continue };
+                // Checked again while the pidfd is held: now the id means a process of this group.
+                if self.processes_in(group).contains(&pid) {
+                    self.send(pid, &pidfd, self.signal);
+                    signalled.push(pid);
+                }
+            }
+            if signalled.len() == before {
+                return;
+            }
+        }
+        self.fail("reading cgroup.procs", too_fast());
+    }
+
+    fn processes_in(&mut self, group: &Path) -> Vec<u32> {
+        match fs::read_to_string(group.join("cgroup.procs")) {
+            Ok(list) => numbers(&list),
+            // A group can be removed only when it is empty.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                self.fail("reading cgroup.procs", error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn open(&mut self, pid: u32) -> Option<PidFd> {
+        match PidFd::open(pid) {
+            Ok(pidfd) => Some(pidfd),
+            Err(error) => {
+                self.not_reached(pid, "pidfd_open", error);
+                None
+            }
+        }
+    }
+
+    fn send(&mut self, pid: u32, pidfd: &PidFd, signal: Signal) {
+        if let Err(error) = pidfd.send_signal(signal) {
+            self.not_reached(pid, "pidfd_send_signal", error);
+        }
+    }
+
+    fn not_reached(&mut self, pid: u32, call: &'static str, error: io::Error) {
+        // A process that is gone needs no signal.
+        if error.raw_os_error() != Some(ESRCH) {
+            if !self.unreached.contains(&pid) {
+                self.unreached.push(pid);
+            }
+            self.fail(call, error);
+        }
+    }
+
+    /// Records a failure. The first one stays.
+    fn fail(&mut self, call: &'static str, error: io::Error) {
+        self.failure.get_or_insert((call, error));
+    }
+}
+
+fn too_fast() -> io::Error {
+    io::Error::other("processes are started faster than they are found")
 }
 
 /// Returns the children of every thread of `pid`.
-fn children(pid: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists =
-        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let numbers = |list: String| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>();
-    lists.flat_map(numbers).collect()
+fn children(pid: u32) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        match fs::read_to_string(thread.join("children")) {
+            Ok(list) => found.extend(numbers(&list)),
+            // The thread has ended.
+            Err(_) if !thread.join("stat").exists() => {}
+            // A kernel without these lists: `CONFIG_PROC_CHILDREN` is an option.
+            Err(error) if error.kind() == ErrorKind::NotFound => return children_by_parent(pid),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
-/// Fields of `/proc/PID/stat`, counted from the one behind the name.
+/// Returns the children of `pid` among all processes.
+fn children_by_parent(pid: u32) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?.filter_map(Result::ok);
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(processes.filter(|child| stat_field(*child, PARENT_FIELD) == Some(pid)).collect())
+}
+
+fn numbers(list: &str) -> Vec<u32> {
+    list.split_whitespace().flat_map(str::parse).collect()
+}
+
+/// A field of `/proc/PID/stat`, counted from the one behind the name.
 const PARENT_FIELD: usize = 1;
-const GROUP_FIELD: usize = 2;
 
 fn stat_field(pid: u32, field: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -180,6 +293,15 @@ mod tests {
     fn our_own_entry_in_proc_is_read() {
         let me = std::process::id();
         assert_eq!(stat_field(me, PARENT_FIELD), Some(std::os::unix::process::parent_id()));
-        assert!(stat_field(me, GROUP_FIELD).is_some());
+    }
+
+    #[test]
+    fn both_ways_of_finding_children_find_the_same() {
+        let child = crate::Command::new("sleep").arg("60").spawn().unwrap();
+        let me = std::process::id();
+        assert!(children(me).unwrap().contains(&child.pid()));
+        assert!(children_by_parent(me).unwrap().contains(&child.pid()));
+        child.kill(Signal::KILL).unwrap();
+        child.wait().unwrap();
     }
 }

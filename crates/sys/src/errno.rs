@@ -51,6 +51,13 @@ pub fn text(errno: i32) -> String {
     text
 }
 
+/// Returns whether a sandbox or an emulator may have refused a call that the kernel itself would
+/// have taken: `EPERM` and `ENOSYS` of a seccomp filter, `EINVAL` of an emulator.
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EINVAL))
+}
+
 /// Returns the name and the meaning of an error, for messages.
 #[must_use]
 pub fn describe(error: &io::Error) -> (&'static str, String) {

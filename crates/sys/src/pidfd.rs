@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::errno;
 use crate::fd::above_standard;
 use crate::signal::Signal;
 
@@ -178,6 +179,64 @@ impl PidFd {
         }
     }
 
+    /// Reaps the child `pid` of this process, which the descriptor refers to, as
+    /// [`try_wait`](Self::try_wait) does. Where a sandbox refuses `waitid(P_PIDFD)`, the child is
+    /// awaited by its process id.
+    ///
+    /// The caller must not have reaped the child, because `pid` may mean another process then.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_wait`](Self::try_wait).
+    pub fn try_wait_child(&self, pid: u32) -> io::Result<Option<ExitStatus>> {
+        match self.try_wait() {
+            Err(error) if errno::is_refusal(&error) => self.wait4(pid, libc::WNOHANG),
+            answer => answer,
+        }
+    }
+
+    /// Waits until the child `pid` of this process has exited, reaps it and returns its status. See
+    /// [`try_wait_child`](Self::try_wait_child).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_wait`](Self::try_wait).
+    pub fn wait_child(&self, pid: u32) -> io::Result<ExitStatus> {
+        match self.wait() {
+            Err(error) if errno::is_refusal(&error) => loop {
+                if let Some(status) = self.wait4(pid, 0)? {
+                    return Ok(status);
+                }
+            },
+            answer => answer,
+        }
+    }
+
+    fn wait4(&self, pid: u32, options: i32) -> io::Result<Option<ExitStatus>> {
+        let Ok(id) = libc::pid_t::try_from(pid) else {
+            return Err(io::Error::from_raw_os_error(libc::ECHILD));
+        };
+        // Another caller may have reaped the child, and `id` may mean a younger child.
+        if matches!(self.is_alive(), Ok(false)) {
+            return Ok(self.status_of_the_reaped());
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable; the call takes integers otherwise, and no usage is asked.
+        let answer = unsafe { libc::wait4(id, &raw mut status, options, ptr::null_mut()) };
+        if answer == 0 {
+            return Ok(None);
+        }
+        if answer > 0 {
+            return Ok(Some(ExitStatus::from_wait_status(status)));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => Ok(None),
+            Some(libc::ECHILD) => Ok(self.status_of_the_reaped()),
+            _ => Err(error),
+        }
+    }
+
     fn waitid(&self, options: i32) -> io::Result<Option<ExitStatus>> {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         let id = self.0.as_raw_fd() as libc::id_t;
@@ -305,6 +364,21 @@ mod tests {
     fn a_pid_without_a_process_is_not_opened() {
         assert_eq!(PidFd::open(u32::MAX).unwrap_err().raw_os_error(), Some(libc::ESRCH));
         assert!(PidFd::open(0).is_err());
+    }
+
+    #[test]
+    fn a_child_is_reaped_by_its_process_id_where_the_pidfd_is_refused() {
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell.args(["-c", "read line; exit 7"]).stdin(std::process::Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        let (pid, pidfd) = (child.id(), PidFd::open(child.id()).unwrap());
+        assert_eq!(pidfd.wait4(pid, libc::WNOHANG).unwrap(), None);
+        drop(child.stdin.take());
+        assert_eq!(pidfd.wait4(pid, 0).unwrap(), Some(ExitStatus::Code(7)));
+        let known = if remembers_exit() { ExitStatus::Code(7) } else { ExitStatus::Unknown };
+        assert_eq!(pidfd.wait4(pid, 0).unwrap(), Some(known), "it is reaped");
+        // Fails, because it is reaped.
+        let _ = child.wait();
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Signals: their names, sending them, and watching for them.
 //!
 //! [`Signal`] is a number with Node's name. [`SignalWatch`] reports signals through a descriptor.
+//! [`without_sigpipe`] keeps a write to a pipe from ending this process.
 
+mod sigpipe;
 mod watch;
 
 use std::fmt;
 use std::io;
 
+pub use sigpipe::without_sigpipe;
 pub use watch::{REPEATS_MAX, SignalWatch, WATCHES_MAX};
 
 /// The highest signal number of Linux on x86-64 and aarch64.
@@ -196,6 +199,16 @@ pub fn kill_group(group: u32, signal: Signal) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     kill_number(-group, signal)
+}
+
+/// Returns the process group of process `pid`, which may be a zombie.
+///
+/// # Errors
+///
+/// `ESRCH` when there is no such process, `EINVAL` for pid 0.
+pub fn group_of(pid: u32) -> io::Result<u32> {
+    let pid = nix::unistd::Pid::from_raw(positive(pid)?);
+    Ok(nix::unistd::getpgid(Some(pid))?.as_raw() as u32)
 }
 
 /// Sends `signal` to the calling thread. A handler has run when the call returns.

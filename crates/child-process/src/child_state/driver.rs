@@ -1,4 +1,5 @@
-//! The driver of one child on the event loop: its exit, the end of its outputs, its timeout.
+//! The driver of one child on the event loop: its exit, the end of its outputs, its timeout and the
+//! second signal after it.
 //!
 //! The driver observes; [`Shared`] decides which events follow. The driver leaves the loop when it
 //! has nothing left to do, and is added again when a late subscriber comes.
@@ -9,9 +10,13 @@ use std::time::{Duration, Instant};
 
 use reactor::{Event, Interest, Source, Token, Turn};
 
+use sys::signal::Signal;
+
 use crate::child_state::Shared;
+use crate::ending::{Ending, EndingStep};
 use crate::error::Error;
-use crate::process::{RECHECK_MAX, RECHECK_MIN, Signalled};
+use crate::process::{RECHECK_MAX, RECHECK_MIN};
+use crate::signalled::Signalled;
 
 /// The token of the pidfd. An output's token is its index.
 const PIDFD: Token = Token(u32::MAX);
@@ -20,7 +25,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     /// The indexes of the registered outputs.
     watched: Vec<usize>,
-    timeout_at: Option<Instant>,
+    ending: Ending,
     /// The time of the next check for an exit that the pidfd has announced but `waitid` did not
     /// show.
     recheck_at: Option<Instant>,
@@ -29,8 +34,8 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let timeout_at = shared.timeout_at;
-        Self { shared, watched: Vec::new(), timeout_at, recheck_at: None, recheck: RECHECK_MIN }
+        let ending = Ending::new(shared.timeout_at, shared.kill.after);
+        Self { shared, watched: Vec::new(), ending, recheck_at: None, recheck: RECHECK_MIN }
     }
 
     /// Reaps the process if it has ended. `announced` says that the pidfd was readable.
@@ -38,7 +43,7 @@ impl Driver {
         match self.shared.process.try_wait() {
             Ok(Some(_)) => {
                 self.recheck_at = None;
-                self.timeout_at = None;
+                self.ending.finish();
                 self.shared.exited();
             }
             Ok(None) if announced => {
@@ -46,7 +51,7 @@ impl Driver {
                 self.recheck = (self.recheck * 2).min(RECHECK_MAX);
             }
             Ok(None) => {}
-            Err(error) => self.shared.report(Error::Os("waitid", error)),
+            Err(error) => self.shared.report(error),
         }
     }
 
@@ -55,13 +60,32 @@ impl Driver {
             self.recheck_at = None;
             self.reap(true, now);
         }
-        if self.timeout_at.is_some_and(|at| at <= now) {
-            self.timeout_at = None;
-            match self.shared.process.signal(self.shared.kill_signal) {
-                Ok(Signalled::Delivered) => self.shared.report(Error::TimedOut),
-                // The process ended just before the signal.
-                Ok(Signalled::AlreadyExited) => self.reap(true, now),
-                Err(error) => self.shared.report(Error::Os("kill", error)),
+        while let Some(step) = self.ending.step(now) {
+            match step {
+                EndingStep::Signal => self.time_out(now),
+                EndingStep::Kill => {
+                    if let Err(error) = self.shared.end(Signal::KILL) {
+                        self.shared.report(error);
+                    }
+                }
+                // The driver waits for the end all the same, because it must reap the process.
+                EndingStep::GiveUp => {}
+            }
+        }
+    }
+
+    fn time_out(&mut self, now: Instant) {
+        match self.shared.end(self.shared.kill.signal) {
+            Ok(Signalled::Delivered) => self.shared.report(Error::TimedOut),
+            // The process ended just before the signal.
+            Ok(Signalled::AlreadyExited) => self.reap(true, now),
+            Err(error) => {
+                match &error {
+                    Error::Tree(_) => self.shared.report(Error::TimedOut),
+                    // A second signal would fail as the first one has.
+                    _ => self.ending.finish(),
+                }
+                self.shared.report(error);
             }
         }
     }
@@ -110,12 +134,15 @@ impl Source for Driver {
             Event::Deadline => self.deadline(now),
             Event::Wake | Event::Again => {}
         }
+        if self.shared.cancelled().is_some() && self.ending.begin(now) {
+            self.deadline(now);
+        }
         self.shared.take_pending();
         self.watch_outputs(turn);
         if self.shared.retire_if_idle() {
             turn.remove();
         } else {
-            let next = [self.timeout_at, self.recheck_at].into_iter().flatten().min();
+            let next = [self.ending.deadline(), self.recheck_at].into_iter().flatten().min();
             turn.set_deadline(next);
         }
     }
