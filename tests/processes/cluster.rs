@@ -3,6 +3,7 @@
 mod accepting;
 mod addresses;
 mod connection_limit;
+mod descriptors;
 mod disconnect;
 mod dispatch;
 mod errors;

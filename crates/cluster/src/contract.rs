@@ -29,13 +29,16 @@ pub(crate) type Key = u32;
 /// The greatest number of workers of one primary.
 pub(crate) const WORKERS_MAX: u32 = 4096;
 
-/// The counter of connections that a worker has closed.
-pub(crate) trait ClosedCounter: std::fmt::Debug + Send + Sync {
-    /// Returns the number of connections closed since the queue was granted.
-    fn closed(&self) -> u64;
+/// The page that a worker shares with the primary, for one queue.
+pub(crate) trait SharedPage: std::fmt::Debug + Send + Sync {
+    /// Returns the number of connections that the worker has closed since the queue was granted;
+    /// `None` if the worker does not count them.
+    fn closed(&self) -> Option<u64>;
     /// Asks the worker to send `HasRoom` when it closes the next connection. Connections closed
     /// before this call cause no notification, so read [`closed`](Self::closed) after it.
     fn notify_next(&self);
+    /// Whether the worker had no descriptor left for a connection when it last read its queue.
+    fn is_short_of_descriptors(&self) -> bool;
 }
 
 /// The client of a connection, as far as dispatch needs it.
@@ -133,7 +136,7 @@ pub(crate) enum Input<H> {
     /// refuses it with this errno.
     GrantFailed { worker: WorkerId, request: u32, key: Key, errno: i32 },
     /// The queue was granted with this counter of closed connections.
-    Counts { worker: WorkerId, key: Key, closed_counter: Arc<dyn ClosedCounter> },
+    Counts { worker: WorkerId, key: Key, page: Arc<dyn SharedPage> },
     /// The worker has received its listener.
     Listening { worker: WorkerId, key: Key },
     /// The worker closed its listener.

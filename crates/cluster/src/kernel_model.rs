@@ -1,12 +1,12 @@
 //! A model of the kernel's side of a cluster, for all tests of the pure parts.
 //!
 //! [`KernelQueue`] stands for one worker's hand-off queue, or for the channel of a Node worker.
-//! [`ModelClosedCounter`] stands for the page on which a worker counts its closed connections.
+//! [`ModelPage`] stands for the page that a worker shares with the primary.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::contract::{ClosedCounter, Refusal, WorkerKind};
+use crate::contract::{Refusal, SharedPage, WorkerKind};
 
 /// A record in a [`KernelQueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,18 +156,30 @@ impl<H: Copy> KernelRecord<H> {
     }
 }
 
-/// A worker's closed counter, and the connections that the worker has open.
+/// The page of one queue, and the connections that the worker has open.
 #[derive(Debug, Default)]
-pub(crate) struct ModelClosedCounter {
+pub(crate) struct ModelPage {
     closed: AtomicU64,
     is_next_awaited: AtomicBool,
     open: AtomicU64,
+    counts_closed: bool,
+    is_short: AtomicBool,
 }
 
-impl ModelClosedCounter {
-    /// A counter on which the worker has counted this many closed connections.
+impl ModelPage {
+    /// A page on which the worker counts its closed connections.
+    pub(crate) fn counting() -> Self {
+        Self::with_closed(0)
+    }
+
+    /// A page on which the worker has counted this many closed connections.
     pub(crate) fn with_closed(closed: u64) -> Self {
-        Self { closed: closed.into(), ..Self::default() }
+        Self { closed: closed.into(), counts_closed: true, ..Self::default() }
+    }
+
+    /// The worker found that it has no descriptor left, or has one again.
+    pub(crate) fn set_short_of_descriptors(&self, is_short: bool) {
+        self.is_short.store(is_short, Ordering::Relaxed);
     }
 
     /// The worker accepts a connection.
@@ -188,12 +200,16 @@ impl ModelClosedCounter {
     }
 }
 
-impl ClosedCounter for ModelClosedCounter {
-    fn closed(&self) -> u64 {
-        self.closed.load(Ordering::Relaxed)
+impl SharedPage for ModelPage {
+    fn closed(&self) -> Option<u64> {
+        self.counts_closed.then(|| self.closed.load(Ordering::Relaxed))
     }
 
     fn notify_next(&self) {
         self.is_next_awaited.store(true, Ordering::Relaxed);
+    }
+
+    fn is_short_of_descriptors(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
     }
 }

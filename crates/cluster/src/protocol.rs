@@ -2,8 +2,8 @@
 
 pub(crate) mod address;
 pub(crate) mod client_hash;
-pub(crate) mod closed_count;
 pub(crate) mod hand_off_queue;
 pub(crate) mod listen_options;
 pub(crate) mod message;
+pub(crate) mod queue_page;
 pub(crate) mod record;

@@ -28,7 +28,7 @@ use crate::contract::{
     SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, WorkerCounters};
-use crate::kernel_model::{KernelQueue, KernelRecord, ModelClosedCounter};
+use crate::kernel_model::{KernelQueue, KernelRecord, ModelPage};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -123,7 +123,7 @@ struct World {
     keys: BTreeSet<Key>,
     next_port: u16,
     queues: BTreeMap<(WorkerId, Key), KernelQueue<usize>>,
-    closed_counters: BTreeMap<(WorkerId, Key), Arc<ModelClosedCounter>>,
+    pages: BTreeMap<(WorkerId, Key), Arc<ModelPage>>,
     /// The number of connections that a worker may have open for each key.
     open_max: Option<u32>,
     workers: BTreeMap<WorkerId, SimulatedWorker>,

@@ -244,9 +244,9 @@ impl<H: ClientAffinity> Supervisor<H> {
                 self.grant_failed((worker, request, key), errno, out);
             }
             Input::Unbound { key } => self.unbound(key, out),
-            Input::Counts { worker, key, closed_counter } => {
+            Input::Counts { worker, key, page } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
-                    scheduler.set_closed_counter(worker, closed_counter);
+                    scheduler.set_page(worker, page);
                 }
             }
             Input::Listening { worker, key } => self.listening(worker, key, now, out),

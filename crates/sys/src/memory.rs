@@ -244,6 +244,13 @@ impl Counters {
         self.at(counter).swap(number, Ordering::SeqCst)
     }
 
+    /// Sets a counter that has the value `from`. Returns whether it had.
+    #[must_use]
+    pub fn compare_exchange(&self, counter: usize, from: u64, to: u64) -> bool {
+        let place = self.at(counter);
+        place.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
     fn at(&self, counter: usize) -> &AtomicU64 {
         assert!(counter < Self::COUNT, "a page has {} counters", Self::COUNT);
         let start = self.0.start.expect("a page of counters is not empty").cast::<AtomicU64>();

@@ -17,7 +17,7 @@ use crate::contract::{Key, WorkerId, WorkerKind};
 use crate::node::session_with_worker::SessionWithWorker;
 use crate::primary::primary_state::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
-use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
+use crate::protocol::hand_off_queue::{Connection, HandOffQueue, Reclaimed};
 use crate::protocol::message::ToWorker;
 
 /// Number of bytes kept of the standard error of a worker whose runtime is not up.
@@ -106,6 +106,13 @@ impl Workers {
 
     pub(crate) fn get_mut(&mut self, worker: WorkerId) -> Option<&mut WorkerIo> {
         self.0.get_mut(&worker)
+    }
+
+    /// Reads the unread connections of a queue back, with the number of probes among them.
+    pub(crate) fn reclaim(&self, worker: WorkerId, key: Key) -> Reclaimed {
+        let worker_io = self.0.get(&worker);
+        let queue = worker_io.and_then(|worker_io| Some((worker_io, worker_io.queues.get(&key)?)));
+        queue.map_or_else(Reclaimed::default, |(it, queue)| queue.reclaim(it.process.has_ended()))
     }
 
     pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&HandOffQueue> {

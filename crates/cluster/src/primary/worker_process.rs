@@ -289,6 +289,11 @@ impl WorkerProcess {
         self.history().contains(&Notice::Online)
     }
 
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.history().contains(&Notice::Exit)
+    }
+
     /// Whether no further notice follows.
     pub(crate) fn is_over(&self) -> bool {
         let history = self.history();

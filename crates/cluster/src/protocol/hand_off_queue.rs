@@ -2,8 +2,13 @@
 //!
 //! The primary writes to a [`HandOffQueue`] and keeps a copy of the reading end. The queue
 //! therefore outlives the worker, and the primary reclaims the connections that the worker did not
-//! accept, for another worker. Each record is read once; if both sides read at the same time, the
-//! kernel decides which of them gets it.
+//! accept, for another worker. Each record is read once.
+//!
+//! A plain `recvmsg(2)` removes the record also where no descriptor is left, and the kernel then
+//! closes the connection. Each record is therefore read in two steps: the first peeks at it, which
+//! duplicates the descriptor and fails without harm; the second removes the record without its
+//! descriptor. Files that other threads open meanwhile change nothing. No other reader may come
+//! between the two steps, which is what the lock in the [`QueuePage`] is for.
 //!
 //! While the primary's copy is open, the writing end never sees a hang-up. The end of a worker is
 //! observed on its pidfd or channel, never here. A live worker that closes its listener shuts its
@@ -12,14 +17,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use sys::poll::{self, Interest};
 use sys::scm::{self, RecvFlags};
 
+use crate::protocol::queue_page::{QueuePage, ReadLock};
 use crate::protocol::record::{RECORD_BYTES, Record};
 
-/// The number of spare descriptors below which a worker peeks at a record before it reads it.
-const DESCRIPTORS_SPARE: u64 = 64;
+/// The number of times for which a worker tries to lock its queue before it sleeps. The primary
+/// holds the lock while it reads the queue back.
+const WORKER_TRIES: u32 = 100;
+/// The time for which a worker sleeps between two further tries.
+const WORKER_PAUSE: Duration = Duration::from_micros(100);
 
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
@@ -33,7 +44,11 @@ pub(crate) struct Connection {
 pub(crate) struct HandOffQueue {
     write: OwnedFd,
     read_copy: OwnedFd,
+    page: Arc<QueuePage>,
 }
+
+/// The connections and the number of probes that a reclaim read back, oldest first.
+pub(crate) type Reclaimed = (Vec<Connection>, u32);
 
 impl HandOffQueue {
     /// Creates a queue. The second value is the reading end of the worker.
@@ -41,10 +56,10 @@ impl HandOffQueue {
     /// # Errors
     ///
     /// `EMFILE` or `ENFILE` when no descriptor is left.
-    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn new(page: Arc<QueuePage>) -> io::Result<(Self, OwnedFd)> {
         let (write, read) = sys::socket::pair_seqpacket()?;
         let read_copy = read.try_clone()?;
-        Ok((Self { write, read_copy }, read))
+        Ok((Self { write, read_copy, page }, read))
     }
 
     /// Sends a connection. Its descriptor may be closed afterwards.
@@ -70,14 +85,16 @@ impl HandOffQueue {
         Ok(sys::socket::unread_bytes(self.read_copy.as_fd())? / RECORD_BYTES)
     }
 
-    /// Reads all unread records. Returns the connections, oldest first, and the number of probes.
+    /// Reads all unread records back.
     ///
     /// Stops early when this process has no descriptor left for the next connection, which stays
-    /// in the queue.
-    pub(crate) fn reclaim(&self) -> (Vec<Connection>, u32) {
-        let mut connections = Vec::new();
-        let mut probes = 0;
-        while let Ok(Some(record)) = read_record(self.read_copy.as_fd(), true) {
+    /// in the queue. Reads nothing while a worker that has not ended is in the middle of a read.
+    pub(crate) fn reclaim(&self, worker_ended: bool) -> Reclaimed {
+        let (mut connections, mut probes) = (Vec::new(), 0);
+        let Some(_lock) = self.page.try_lock_for_primary(worker_ended) else {
+            return (connections, probes);
+        };
+        while let Ok(Some(record)) = read_record(self.read_copy.as_fd()) {
             match record {
                 ReadRecord::Connection(connection) => connections.push(connection),
                 ReadRecord::Probe => probes += 1,
@@ -103,18 +120,15 @@ impl HandOffQueue {
 #[derive(Debug)]
 pub(crate) struct QueueReader {
     read: OwnedFd,
-    /// The descriptor number from which on the next record is peeked at before it is read.
-    peek_from: u64,
-    /// The descriptor number of the last connection.
-    last_number: AtomicU64,
+    page: Arc<QueuePage>,
+    /// Locked by the thread of this process that reads.
+    reading: Mutex<()>,
 }
 
 impl QueueReader {
     /// Creates the reader of this end.
-    pub(crate) fn new(read: OwnedFd) -> Self {
-        let limit = sys::rlimit::descriptors().map_or(0, |(soft, _)| soft);
-        let peek_from = limit.saturating_sub(DESCRIPTORS_SPARE);
-        Self { read, peek_from, last_number: AtomicU64::new(0) }
+    pub(crate) fn new(read: OwnedFd, page: Arc<QueuePage>) -> Self {
+        Self { read, page, reading: Mutex::default() }
     }
 
     /// Reads the next connection; `None` when none waits.
@@ -123,29 +137,60 @@ impl QueueReader {
     ///
     /// An error of the kind `UnexpectedEof` when the queue has ended. `EMFILE` when this process
     /// has no descriptor left. The record then stays in the queue, from where the primary reclaims
-    /// it: `recvmsg(2)` would lose the connection.
+    /// it.
     pub(crate) fn accept(&self) -> io::Result<Option<Connection>> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.lock();
         loop {
-            let peek_first = self.last_number.load(Ordering::Relaxed) >= self.peek_from;
-            match read_record(self.read.as_fd(), peek_first)? {
-                None => return Ok(None),
-                Some(ReadRecord::Probe) => {}
-                Some(ReadRecord::End) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(ReadRecord::Connection(connection)) => {
-                    self.note(&connection);
+            match read_record(self.read.as_fd()) {
+                Ok(None) => return Ok(None),
+                Ok(Some(ReadRecord::Probe)) => self.check_for_descriptor(),
+                Ok(Some(ReadRecord::End)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Some(ReadRecord::Connection(connection))) => {
+                    self.set_short_of_descriptors(false);
                     return Ok(Some(connection));
+                }
+                Err(error) => {
+                    self.set_short_of_descriptors(true);
+                    return Err(error);
                 }
             }
         }
     }
 
-    /// Records the number of a descriptor: the kernel gives the lowest free number, so a high one
-    /// means that the limit is near.
-    pub(crate) fn note(&self, connection: &Connection) {
-        let number = sys::fd::number(connection.socket.as_fd());
-        // Never negative for an open descriptor.
-        let number = u64::try_from(number).unwrap_or(0);
-        self.last_number.store(number, Ordering::Relaxed);
+    /// Reports to the primary whether a descriptor is missing for the next connection.
+    pub(crate) fn set_short_of_descriptors(&self, is_short: bool) {
+        self.page.set_short_of_descriptors(is_short);
+    }
+
+    /// Locks the queue for a read. `None` when the primary has closed its ends: no other process
+    /// reads then, and a lock that the primary held is void.
+    fn lock(&self) -> Option<ReadLock<'_>> {
+        for tries in 0.. {
+            let lock = self.page.try_lock_for_worker();
+            if lock.is_some() {
+                return lock;
+            }
+            if tries < WORKER_TRIES {
+                std::hint::spin_loop();
+                continue;
+            }
+            let hung_up =
+                poll::wait(&[(self.read.as_fd(), Interest::HANGUP)], Some(Duration::ZERO));
+            if hung_up.is_ok_and(|ready| ready[0].any()) {
+                return None;
+            }
+            std::thread::sleep(WORKER_PAUSE);
+        }
+        None
+    }
+
+    /// Finds out whether a descriptor is free again, after one was missing: the probe asks whether
+    /// this worker can take connections.
+    fn check_for_descriptor(&self) {
+        if self.page.is_short_of_descriptors() {
+            self.page.set_short_of_descriptors(self.read.try_clone().is_err());
+        }
     }
 }
 
@@ -174,31 +219,29 @@ enum ReadRecord {
 
 /// Reads one record without blocking. Packets that are no records are dropped with their
 /// descriptors: only the primary writes here, so there are none unless it is broken.
-fn read_record(read: BorrowedFd<'_>, peek_first: bool) -> io::Result<Option<ReadRecord>> {
+///
+/// The caller holds the lock of the queue, or is its only reader.
+fn read_record(read: BorrowedFd<'_>) -> io::Result<Option<ReadRecord>> {
     let mut bytes = [0; RECORD_BYTES];
     loop {
-        if peek_first {
-            let flags = RecvFlags { dont_wait: true, peek: true };
-            match scm::recv(read, &mut bytes, 1, flags) {
-                Ok(seen) if seen.truncated => {
-                    return Err(io::Error::from_raw_os_error(sys::errno::EMFILE));
-                }
-                Ok(_) => {}
-                Err(error) => return none_if_would_block(error),
+        let peek = RecvFlags { dont_wait: true, peek: true };
+        let mut seen = match scm::recv(read, &mut bytes, 1, peek) {
+            Ok(seen) if seen.truncated => {
+                return Err(io::Error::from_raw_os_error(sys::errno::EMFILE));
             }
-        }
-        let flags = RecvFlags { dont_wait: true, peek: false };
-        let mut received = match scm::recv(read, &mut bytes, 1, flags) {
-            Ok(received) => received,
+            Ok(seen) => seen,
             Err(error) => return none_if_would_block(error),
         };
-        if received.bytes == 0 {
+        if seen.bytes == 0 {
             return Ok(Some(ReadRecord::End));
         }
-        match Record::decode(&bytes[..received.bytes]) {
+        // The kernel drops the descriptor of the record; the one that was peeked at stays open.
+        let remove = RecvFlags { dont_wait: true, peek: false };
+        scm::recv(read, &mut [0; RECORD_BYTES], 0, remove)?;
+        match Record::decode(&bytes[..seen.bytes]) {
             Some(Record::Probe) => return Ok(Some(ReadRecord::Probe)),
             Some(Record::Connection(peer)) => {
-                if let Some(socket) = received.fds.pop() {
+                if let Some(socket) = seen.fds.pop() {
                     return Ok(Some(ReadRecord::Connection(Connection { socket, peer })));
                 }
             }
@@ -220,10 +263,16 @@ mod tests {
         Connection { socket, peer: peer.map(|peer| peer.parse().unwrap()) }
     }
 
+    fn queue() -> (HandOffQueue, QueueReader) {
+        let (page, page_of_worker) = QueuePage::new(false).unwrap();
+        let (queue, worker_end) = HandOffQueue::new(Arc::new(page)).unwrap();
+        let page = QueuePage::map(page_of_worker.as_fd(), false).unwrap();
+        (queue, QueueReader::new(worker_end, Arc::new(page)))
+    }
+
     #[test]
     fn a_queue_that_its_reader_closed_takes_no_more_and_keeps_its_records() {
-        let (queue, worker_end) = HandOffQueue::new().unwrap();
-        let reader = QueueReader::new(worker_end);
+        let (queue, reader) = queue();
         for peer in ["192.0.2.7:1", "192.0.2.7:2"] {
             queue.send(&from(Some(peer))).unwrap();
         }
@@ -233,7 +282,76 @@ mod tests {
         assert_eq!(refused.raw_os_error(), Some(sys::errno::EPIPE));
         assert!(queue.send_probe().is_err());
         assert_eq!(queue.depth().unwrap(), 1);
-        let (left, probes) = queue.reclaim();
+        let (left, probes) = queue.reclaim(false);
         assert_eq!((left.len(), left[0].peer, probes), (1, from(Some("192.0.2.7:2")).peer, 0));
+    }
+
+    #[test]
+    fn readers_in_both_processes_and_several_threads_get_each_connection_once_and_open() {
+        const COUNT: usize = 2000;
+        let (queue, reader) = queue();
+        let got = Mutex::new(Vec::new());
+        let take = |connection: Connection| {
+            let Connection { socket, peer } = connection;
+            // The descriptor is that of the record: its number was written into the other end.
+            let mut bytes = [0; 2];
+            let read = scm::recv(socket.as_fd(), &mut bytes, 0, RecvFlags::default()).unwrap();
+            assert_eq!((read.bytes, u16::from_be_bytes(bytes)), (2, peer.unwrap().port()));
+            got.lock().unwrap().push(peer.unwrap().port());
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        match reader.accept() {
+                            Ok(Some(connection)) => take(connection),
+                            Ok(None) => std::thread::yield_now(),
+                            Err(error) => {
+                                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                                break;
+                            }
+                        }
+                    }
+                });
+            }
+            for number in 0..COUNT {
+                let (socket, other) = sys::socket::pair_stream().unwrap();
+                let number = u16::try_from(number).unwrap();
+                let bytes = number.to_be_bytes();
+                scm::send(other.as_fd(), &[io::IoSlice::new(&bytes)], &[]).unwrap();
+                let peer = Some(SocketAddr::from(([192, 0, 2, 7], number)));
+                let connection = Connection { socket, peer };
+                while queue.send(&connection).is_err() {
+                    std::thread::yield_now();
+                }
+                if usize::from(number) % 7 == 0 {
+                    queue.reclaim(false).0.into_iter().for_each(take);
+                }
+            }
+            queue.end().unwrap();
+        });
+        let mut got = got.into_inner().unwrap();
+        got.sort_unstable();
+        assert_eq!(got, (0..u16::try_from(COUNT).unwrap()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_goes_on_when_the_primary_ended_in_the_middle_of_a_reclaim() {
+        let (queue, reader) = queue();
+        queue.send(&from(Some("192.0.2.7:1"))).unwrap();
+        std::mem::forget(queue.page.try_lock_for_primary(false).unwrap());
+        drop(queue);
+        assert_eq!(reader.accept().unwrap().unwrap().peer, from(Some("192.0.2.7:1")).peer);
+        assert_eq!(reader.accept().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_worker_that_ended_in_the_middle_of_a_read_keeps_no_record() {
+        let (queue, reader) = queue();
+        queue.send(&from(Some("192.0.2.7:1"))).unwrap();
+        std::mem::forget(reader.page.try_lock_for_worker().unwrap());
+        assert_eq!(queue.reclaim(false).0.len(), 0);
+        assert_eq!(queue.depth().unwrap(), 1);
+        assert_eq!(queue.reclaim(true).0.len(), 1);
     }
 }

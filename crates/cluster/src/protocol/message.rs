@@ -55,12 +55,13 @@ pub(crate) struct ListenGrant {
     pub(crate) address: Address,
     /// The reading end of a hand-off queue, or the listening socket itself.
     pub(crate) descriptor: Handle<OwnedFd>,
-    /// The descriptor is the listening socket, which all workers share.
-    pub(crate) shared: bool,
     /// The listening socket of the worker's slot, from which it accepts as well as from the queue.
     pub(crate) own_socket: Option<Handle<OwnedFd>>,
     /// The data of the first request for the address.
     pub(crate) data: Option<Vec<u8>>,
-    /// The page in which the worker counts its closed connections.
-    pub(crate) closed_count: Option<Handle<OwnedFd>>,
+    /// The page that the primary and the worker share beside a hand-off queue; `None` if the
+    /// descriptor is the listening socket, which all workers share.
+    pub(crate) page: Option<Handle<OwnedFd>>,
+    /// Whether the worker counts its closed connections in the page.
+    pub(crate) counts_closed: bool,
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::contract::{ClosedCounter, SlotId, WorkerId, WorkerKind};
+use crate::contract::{SharedPage, SlotId, WorkerId, WorkerKind};
 use crate::counters::WorkerCounters;
 
 use super::SLOW;
@@ -38,8 +38,8 @@ pub(super) struct Backend {
     pub(super) is_paused: bool,
     /// The end and the length of the current back-off, for a Node worker that took nothing.
     pub(super) backoff: Option<(Instant, Duration)>,
-    /// The counter of the connections that the worker has closed.
-    pub(super) closed_counter: Option<Arc<dyn ClosedCounter>>,
+    /// The page that the worker shares with the primary; `None` for Node workers.
+    pub(super) page: Option<Arc<dyn SharedPage>>,
     /// Whether the worker also accepts, from its slot's own socket.
     pub(super) has_own_socket: bool,
     /// Whether the worker accepted from its own socket when that was last determined.
@@ -120,7 +120,7 @@ impl Backend {
             stalled_since: None,
             is_paused: false,
             backoff: None,
-            closed_counter: None,
+            page: None,
             has_own_socket: false,
             was_accepting: false,
             open_max,
@@ -167,6 +167,11 @@ impl Backend {
         self.records.front().is_some_and(|oldest| oldest.sent_at + time <= now)
     }
 
+    /// Whether the worker had no descriptor left for a connection when it last read.
+    pub(super) fn is_short_of_descriptors(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.is_short_of_descriptors())
+    }
+
     /// Whether the backend can take a connection in its turn.
     pub(super) fn is_free(&self, window: usize) -> bool {
         self.is_free_but_for_its_limit(window) && !self.is_at_its_limit()
@@ -189,12 +194,12 @@ impl Backend {
     }
 
     /// Returns the number of connections that the worker has, open or in its queue. Without a
-    /// closed counter these are the unread or unanswered ones.
+    /// count of the closed ones these are the unread or unanswered ones.
     pub(super) fn load(&self) -> u64 {
         let unread = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
-        self.closed_counter.as_ref().map_or(unread, |closed_counter| {
+        self.page.as_ref().and_then(|page| page.closed()).map_or(unread, |closed| {
             let kept = self.counters.dispatched.saturating_sub(self.counters.reclaimed);
-            kept.saturating_sub(closed_counter.closed())
+            kept.saturating_sub(closed)
         })
     }
 

@@ -71,7 +71,9 @@ impl<H: ClientAffinity> Scheduler<H> {
             self.dispatch_waiting(now, out);
             return WorkerHealth::Unresponsive;
         }
-        if backend.state == BackendState::Suspect && backend.records.is_empty() {
+        // A worker without a descriptor reads probes, but could not take a connection.
+        let is_short = backend.is_short_of_descriptors();
+        if backend.state == BackendState::Suspect && backend.records.is_empty() && !is_short {
             backend.state = BackendState::Open;
         }
         let stalled = match backend.state {
@@ -83,7 +85,10 @@ impl<H: ClientAffinity> Scheduler<H> {
             | BackendState::Verifying(_)
             | BackendState::RetryingReclaim(_)
             | BackendState::Draining
-            | BackendState::AwaitingAnswers => backend.is_unread_for(stalled_after, now),
+            | BackendState::AwaitingAnswers => {
+                let is_short = is_short && !backend.records.is_empty();
+                is_short || backend.is_unread_for(stalled_after, now)
+            }
         };
         if stalled && self.is_another_free(at) {
             self.reclaim(at, AfterReclaim::Suspect, out);

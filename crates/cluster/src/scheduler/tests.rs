@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::*;
 use crate::contract::{Answer, Refusal};
 use crate::counters::CloseReason;
-use crate::kernel_model::{KernelQueue, KernelRecord, ModelClosedCounter};
+use crate::kernel_model::{KernelQueue, KernelRecord, ModelPage};
 
 const MS: Duration = Duration::from_millis(1);
 /// The number of a probe among the connections of a queue.
@@ -68,13 +68,13 @@ impl SchedulerHarness {
     }
 
     /// Adds a worker that may have at most `max` connections; returns its closed counter.
-    fn add_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<ModelClosedCounter> {
-        let closed_counter = Arc::new(ModelClosedCounter::default());
+    fn add_with_limit(&mut self, worker: WorkerId, max: u32) -> Arc<ModelPage> {
+        let page = Arc::new(ModelPage::counting());
         self.queues.insert(worker, KernelQueue::new(WorkerKind::Native));
         self.scheduler.add_backend(worker, worker.0, WorkerKind::Native, Some(max));
-        self.scheduler.set_closed_counter(worker, closed_counter.clone());
+        self.scheduler.set_page(worker, page.clone());
         self.open(worker);
-        closed_counter
+        page
     }
 
     fn open(&mut self, worker: WorkerId) {
@@ -83,8 +83,8 @@ impl SchedulerHarness {
     }
 
     /// Closes a connection in its worker. Returns whether the worker reported `HasRoom`.
-    fn close_one(&mut self, closed_counter: &ModelClosedCounter) -> bool {
-        let reported = closed_counter.close();
+    fn close_one(&mut self, page: &ModelPage) -> bool {
+        let reported = page.close();
         if reported {
             self.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
         }

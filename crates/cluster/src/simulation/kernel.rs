@@ -199,7 +199,7 @@ impl World {
             self.fates[connection] = Fate::Queue;
             queue.send(connection);
             let unread = queue.records().filter(|it| matches!(it, KernelRecord::Connection(_)));
-            let open = self.closed_counters.get(&(worker, key)).map(|count| count.open_count());
+            let open = self.pages.get(&(worker, key)).map(|count| count.open_count());
             let has = unread.count() as u64 + open.unwrap_or(0);
             let max = self.open_max.filter(|_| !self.workers[&worker].node);
             let closed_at = self.shutdown.closed_at.contains_key(&key);

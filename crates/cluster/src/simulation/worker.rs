@@ -169,7 +169,7 @@ impl World {
                 assert_eq!(self.fates[connection], Fate::Queue);
                 self.fates[connection] = Fate::Delivered;
                 self.mark("delivered");
-                if let Some(count) = self.closed_counters.get(&(id, key)) {
+                if let Some(count) = self.pages.get(&(id, key)) {
                     count.open();
                     if self.chance(60) {
                         self.close_one(id, key);
@@ -200,16 +200,15 @@ impl World {
     /// Lets a worker close a connection. Returns `false` when none has one open.
     pub(super) fn close_any(&mut self) -> bool {
         let lives = |id| self.workers[&id].running && !self.workers[&id].frozen;
-        let open = |count: &ModelClosedCounter| count.open_count() > 0;
-        let mut all =
-            self.closed_counters.iter().filter(|((id, _), count)| open(count) && lives(*id));
+        let open = |count: &ModelPage| count.open_count() > 0;
+        let mut all = self.pages.iter().filter(|((id, _), count)| open(count) && lives(*id));
         let found = all.next().map(|(of, _)| *of);
         found.inspect(|(id, key)| self.close_one(*id, *key)).is_some()
     }
 
     /// Lets the worker close one of its open connections.
     fn close_one(&mut self, id: WorkerId, key: Key) {
-        let count = &self.closed_counters[&(id, key)];
+        let count = &self.pages[&(id, key)];
         if count.close() {
             self.mark("room reported");
             self.send_to_primary(id, Input::HasRoom { key });
@@ -323,9 +322,9 @@ impl World {
             let old = self.queues.insert((id, key), queue);
             assert!(old.is_none(), "a queue has one life");
             if counts_closed {
-                let closed_counter = Arc::new(ModelClosedCounter::default());
-                self.closed_counters.insert((id, key), closed_counter.clone());
-                self.answers.push_back(Input::Counts { worker: id, key, closed_counter });
+                let page = Arc::new(ModelPage::counting());
+                self.pages.insert((id, key), page.clone());
+                self.answers.push_back(Input::Counts { worker: id, key, page });
             }
         }
         let worker = self.workers.get_mut(&id).unwrap();

@@ -43,7 +43,7 @@ impl World {
             keys: BTreeSet::new(),
             next_port: 4000,
             queues: BTreeMap::new(),
-            closed_counters: BTreeMap::new(),
+            pages: BTreeMap::new(),
             open_max: [None, None, Some(1), Some(3)][seed as usize % 4],
             workers: BTreeMap::new(),
             fates: Vec::new(),

@@ -270,7 +270,7 @@ pub(super) fn refuse<H>(
 mod tests {
     use super::*;
     use crate::contract::{ExitKind, Input, SupervisorOptions};
-    use crate::kernel_model::ModelClosedCounter;
+    use crate::kernel_model::ModelPage;
     use crate::scheduler::TICK;
     use std::time::Duration;
 
@@ -350,13 +350,13 @@ mod tests {
     fn while_has_room_is_delayed_room_is_polled_for_at_once_and_at_every_tick() {
         let (mut supervisor, now, mut out) =
             granted(Policy::RoundRobin, WorkerKind::Native, Some(1));
-        let closed_counter = std::sync::Arc::new(ModelClosedCounter::default());
+        let page = std::sync::Arc::new(ModelPage::counting());
         let mut step = |input, now| {
             out.clear();
             supervisor.step(input, now, &mut out);
             (supervisor.awaits_room(), supervisor.deadline())
         };
-        step(Input::Counts { worker: WorkerId(1), key: 1, closed_counter }, now);
+        step(Input::Counts { worker: WorkerId(1), key: 1, page }, now);
         step(Input::Listening { worker: WorkerId(1), key: 1 }, now);
         step(Input::Accepted { key: 1, connection: 1 }, now);
         step(Input::Depth { worker: WorkerId(1), key: 1, records: 0 }, now);

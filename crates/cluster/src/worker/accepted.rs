@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::message::ToPrimary;
+use crate::protocol::queue_page::QueuePage;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
 use crate::worker::runtime::Runtime;
@@ -35,19 +35,19 @@ impl Drop for ConnectionGuard {
 /// Reports the closed connections of one listener to the primary.
 #[derive(Debug)]
 pub(crate) struct ClosedReporter {
-    count: ClosedCount,
+    page: Arc<QueuePage>,
     key: u32,
     runtime: Arc<Runtime>,
 }
 
 impl ClosedReporter {
-    pub(crate) fn new(count: ClosedCount, key: u32, runtime: Arc<Runtime>) -> Self {
-        Self { count, key, runtime }
+    pub(crate) fn new(page: Arc<QueuePage>, key: u32, runtime: Arc<Runtime>) -> Self {
+        Self { page, key, runtime }
     }
 
     /// Counts one more closed connection, and sends a message if the primary waits for it.
     fn connection_closed(&self) {
-        if self.count.count_closed() {
+        if self.page.count_closed() {
             self.runtime.send_to_primary(ToPrimary::HasRoom { key: self.key });
         }
     }

@@ -12,10 +12,10 @@ use sys::poll::{self, Interest};
 use crate::bind::is_of_the_connection;
 use crate::error::Error;
 use crate::protocol::address::Address;
-use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::hand_off_queue::{Connection, QueueReader};
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::ListenGrant;
+use crate::protocol::queue_page::QueuePage;
 use crate::worker::accepted::{Accepted, ClosedReporter, ConnectionGuard};
 #[cfg(feature = "tokio")]
 use crate::worker::draining::DrainBegun;
@@ -86,15 +86,17 @@ impl ConnectionSource {
         Ok(Self::LimitedSocket(limited_socket))
     }
 
-    fn granted(grant: ListenGrant, options: &ListenOptions) -> Result<Self, Error> {
+    fn granted(
+        grant: ListenGrant,
+        page: Option<Arc<QueuePage>>,
+        options: &ListenOptions,
+    ) -> Result<Self, Error> {
         let descriptor = grant.descriptor.into_inner();
-        if grant.shared {
-            return Self::socket(descriptor, options);
-        }
-        let Some(own) = grant.own_socket else {
-            return Ok(Self::Queue(QueueReader::new(descriptor)));
-        };
-        let own = OwnSocket::new(own.into_inner(), descriptor);
+        // Only a shared socket comes without a page.
+        let Some(page) = page else { return Self::socket(descriptor, options) };
+        let queue = QueueReader::new(descriptor, page);
+        let Some(own) = grant.own_socket else { return Ok(Self::Queue(queue)) };
+        let own = OwnSocket::new(own.into_inner(), queue);
         Ok(Self::OwnSocket(own.map_err(|source| Error::Os("epoll_create1", source))?))
     }
 
@@ -136,15 +138,16 @@ impl<S: Stream> Listener<S> {
         let mut reporter = None;
         let source = match source {
             GrantedSource::Descriptor(mut grant) => {
+                let page = grant.page.take().map(|page| {
+                    QueuePage::map(page.into_inner().as_fd(), grant.counts_closed).map(Arc::new)
+                });
+                let page = page.transpose().map_err(|source| Error::Os("mmap", source))?;
                 if let (Some(page), Some(worker)) =
-                    (grant.closed_count.take(), registration.worker())
+                    (page.clone().filter(|page| page.counts_closed()), registration.worker())
                 {
-                    let count = ClosedCount::map(page.into_inner().as_fd());
-                    let count = count.map_err(|source| Error::Os("mmap", source))?;
-                    reporter =
-                        Some(Arc::new(ClosedReporter::new(count, grant.key, worker.clone())));
+                    reporter = Some(Arc::new(ClosedReporter::new(page, grant.key, worker.clone())));
                 }
-                ConnectionSource::granted(grant, options)?
+                ConnectionSource::granted(grant, page, options)?
             }
             GrantedSource::NodeQueue { node_queue, .. } => ConnectionSource::NodeQueue(node_queue),
         };

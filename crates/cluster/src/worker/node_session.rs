@@ -193,10 +193,10 @@ impl Runtime {
             key,
             address,
             descriptor,
-            shared: true,
             own_socket: None,
             data: None,
-            closed_count: None,
+            page: None,
+            counts_closed: false,
         }))
     }
 

@@ -35,8 +35,7 @@ pub(crate) struct OwnSocket {
 }
 
 impl OwnSocket {
-    pub(crate) fn new(socket: OwnedFd, queue: OwnedFd) -> io::Result<Self> {
-        let queue = QueueReader::new(queue);
+    pub(crate) fn new(socket: OwnedFd, queue: QueueReader) -> io::Result<Self> {
         let readiness = AnyOf::new(socket.as_fd(), queue.as_fd())?;
         let (socket_first, socket_ended) = (AtomicBool::new(false), AtomicBool::new(false));
         let primary_pid = parent_id();
@@ -102,9 +101,8 @@ impl OwnSocket {
         loop {
             let error = match sys::socket::accept(self.socket.as_fd()) {
                 Ok((socket, peer)) => {
-                    let connection = Connection { socket, peer };
-                    self.queue.note(&connection);
-                    return Ok(Some(connection));
+                    self.queue.set_short_of_descriptors(false);
+                    return Ok(Some(Connection { socket, peer }));
                 }
                 Err(error) => error,
             };
@@ -120,6 +118,7 @@ impl OwnSocket {
                 Some(errno) if is_of_the_connection(errno) => {}
                 _ => {
                     self.socket_first.store(true, Ordering::Relaxed);
+                    self.queue.set_short_of_descriptors(true);
                     return Err(Error::Os("accept4", error));
                 }
             }
@@ -137,7 +136,16 @@ impl AsFd for OwnSocket {
 mod tests {
     use super::*;
     use crate::protocol::hand_off_queue::HandOffQueue;
+    use crate::protocol::queue_page::QueuePage;
     use std::net::TcpStream;
+    use std::sync::Arc;
+
+    fn queue() -> (HandOffQueue, QueueReader) {
+        let (page, page_of_worker) = QueuePage::new(false).unwrap();
+        let (queue, worker_end) = HandOffQueue::new(Arc::new(page)).unwrap();
+        let page = QueuePage::map(page_of_worker.as_fd(), false).unwrap();
+        (queue, QueueReader::new(worker_end, Arc::new(page)))
+    }
 
     #[test]
     fn queue_and_socket_take_turns_and_the_queue_goes_on_after_the_socket_has_ended() {
@@ -145,8 +153,8 @@ mod tests {
             sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
         let shared = socket.try_clone().unwrap();
-        let (queue, worker_end) = HandOffQueue::new().unwrap();
-        let own = OwnSocket::new(socket, worker_end).unwrap();
+        let (queue, reader) = queue();
+        let own = OwnSocket::new(socket, reader).unwrap();
         let readable = || poll::readable(own.as_fd(), Some(Duration::ZERO)).unwrap();
         assert!(own.accept().unwrap().is_none() && !readable());
 
@@ -180,8 +188,8 @@ mod tests {
         let socket =
             sys::reuse_port::bind_first("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let address = sys::socket::local_address(socket.as_fd()).unwrap();
-        let (queue, worker_end) = HandOffQueue::new().unwrap();
-        let own = OwnSocket::new(socket, worker_end).unwrap();
+        let (queue, reader) = queue();
+        let own = OwnSocket::new(socket, reader).unwrap();
         let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
         drop(queue);
         assert!(own.accept().unwrap().is_some() && own.accept().unwrap().is_some());

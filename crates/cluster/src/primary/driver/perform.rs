@@ -8,14 +8,14 @@ use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
 use super::{Driver, WatchedFd, belongs};
-use crate::contract::{Access, ClosedCounter, Grant, Input, Key, Output, Refusal, WorkerId};
+use crate::contract::{Access, Grant, Input, Key, Output, Refusal, SharedPage, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::spawner::SpawnOrder;
 use crate::protocol::address::Address;
-use crate::protocol::closed_count::ClosedCount;
 use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::{ListenGrant, ToWorker};
+use crate::protocol::queue_page::QueuePage;
 
 impl Driver {
     /// Performs one output. Answers go into the queue of inputs.
@@ -66,8 +66,7 @@ impl Driver {
                 self.reclaim_from_node(worker, key);
             }
             Output::Reclaim { worker, key } => {
-                let queue = self.workers.queue(worker, key);
-                let (connections, probes) = queue.map(HandOffQueue::reclaim).unwrap_or_default();
+                let (connections, probes) = self.workers.reclaim(worker, key);
                 self.inputs.push_back(Input::Reclaimed { worker, key, connections, probes });
             }
             Output::EndQueue { worker, key } => {
@@ -224,29 +223,24 @@ impl Driver {
         let canceled = || io::Error::from_raw_os_error(sys::errno::ECANCELED);
         let socket = self.listen_sockets.get(&(key, 0)).ok_or_else(canceled)?;
         let address = socket.address().clone();
-        let descriptor = match access {
-            Access::Shared => socket.listener().try_clone_to_owned()?,
+        let (descriptor, page) = match access {
+            Access::Shared => (socket.listener().try_clone_to_owned()?, None),
             Access::HandOff | Access::OwnSocket(_) => {
-                let (queue, worker_end) = HandOffQueue::new()?;
+                let (page, page_for_worker) = QueuePage::new(counts_closed)?;
+                let page = Arc::new(page);
+                let (queue, worker_end) = HandOffQueue::new(page.clone())?;
                 let worker_io = self.workers.get_mut(worker).ok_or_else(canceled)?;
                 worker_io.queues.insert(key, queue);
-                worker_end
+                self.inputs.push_back(Input::Counts { worker, key, page });
+                (worker_end, Some(ipc::Handle::new(page_for_worker)))
             }
         };
-        let shared = access == Access::Shared;
         let descriptor = ipc::Handle::new(descriptor);
-        let mut closed_count = None;
-        if counts_closed {
-            let (closed_counter, page) = ClosedCount::new()?;
-            closed_count = Some(ipc::Handle::new(page));
-            let closed_counter = Arc::new(closed_counter);
-            self.inputs.push_back(Input::Counts { worker, key, closed_counter });
-        }
         if matches!(access, Access::OwnSocket(_)) && own_socket.is_none() {
             self.inputs.push_back(Input::NoOwnSocket { worker, key });
         }
         let own_socket = own_socket.map(ipc::Handle::new);
-        Ok(ListenGrant { key, address, descriptor, shared, own_socket, data, closed_count })
+        Ok(ListenGrant { key, address, descriptor, own_socket, data, page, counts_closed })
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
@@ -286,13 +280,17 @@ impl Driver {
     }
 }
 
-impl ClosedCounter for ClosedCount {
-    fn closed(&self) -> u64 {
-        Self::closed(self)
+impl SharedPage for QueuePage {
+    fn closed(&self) -> Option<u64> {
+        self.counts_closed().then(|| Self::closed(self))
     }
 
     fn notify_next(&self) {
         Self::notify_next(self);
+    }
+
+    fn is_short_of_descriptors(&self) -> bool {
+        Self::is_short_of_descriptors(self)
     }
 }
 

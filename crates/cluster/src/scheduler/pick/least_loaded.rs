@@ -8,18 +8,14 @@
 
 use std::sync::Arc;
 
-use crate::contract::{ClientAffinity, ClosedCounter, WorkerId};
+use crate::contract::{ClientAffinity, SharedPage, WorkerId};
 use crate::scheduler::Scheduler;
 
 impl<H: ClientAffinity> Scheduler<H> {
-    /// Sets the counter on which the worker counts its closed connections.
-    pub(crate) fn set_closed_counter(
-        &mut self,
-        worker: WorkerId,
-        closed_counter: Arc<dyn ClosedCounter>,
-    ) {
+    /// Sets the page that the worker shares with the primary.
+    pub(crate) fn set_page(&mut self, worker: WorkerId, page: Arc<dyn SharedPage>) {
         if let Ok(at) = self.find(worker) {
-            self.backends[at].closed_counter = Some(closed_counter);
+            self.backends[at].page = Some(page);
         }
     }
 

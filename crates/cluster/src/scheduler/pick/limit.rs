@@ -50,8 +50,8 @@ impl Backend {
     fn await_closed(&self) -> bool {
         // A connection that is closed before the request is not reported. Therefore the load is
         // read after it.
-        if let (Some(_), Some(closed_counter)) = (self.open_max, &self.closed_counter) {
-            closed_counter.notify_next();
+        if let (Some(_), Some(page)) = (self.open_max, &self.page) {
+            page.notify_next();
         }
         !self.is_at_its_limit()
     }

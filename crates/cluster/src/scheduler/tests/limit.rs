@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::contract::ClosedCounter;
+use crate::contract::SharedPage;
 
 #[test]
 fn a_worker_at_its_limit_is_skipped_and_the_first_with_room_gets_the_oldest_connection() {
@@ -37,12 +37,12 @@ fn a_worker_at_its_limit_is_skipped_and_the_first_with_room_gets_the_oldest_conn
 #[test]
 fn room_is_found_by_a_dispatch_when_its_report_is_lost() {
     let mut harness = SchedulerHarness::new(0, |_| {});
-    let closed_counter = harness.add_with_limit(WorkerId(1), 1);
+    let page = harness.add_with_limit(WorkerId(1), 1);
     assert!(!harness.scheduler.awaits_room(), "the worker has room");
     harness.accept(1..=2);
     harness.read(&[WorkerId(1)]);
     assert!(harness.scheduler.awaits_room());
-    assert!(closed_counter.close(), "the report is lost");
+    assert!(page.close(), "the report is lost");
     assert!(harness.scheduler.awaits_room());
     harness.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
     assert_eq!(harness.queue(WorkerId(1)), [2]);
@@ -55,9 +55,13 @@ fn room_is_found_by_a_dispatch_when_its_report_is_lost() {
 #[derive(Debug, Default)]
 struct ClosesWhenAwaited(AtomicU64);
 
-impl ClosedCounter for ClosesWhenAwaited {
-    fn closed(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl SharedPage for ClosesWhenAwaited {
+    fn closed(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed))
+    }
+
+    fn is_short_of_descriptors(&self) -> bool {
+        false
     }
 
     fn notify_next(&self) {
@@ -69,7 +73,7 @@ impl ClosedCounter for ClosesWhenAwaited {
 fn a_connection_that_closes_while_the_primary_begins_to_await_a_close_is_counted() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     harness.add_with_limit(WorkerId(1), 2);
-    harness.scheduler.set_closed_counter(WorkerId(1), Arc::new(ClosesWhenAwaited::default()));
+    harness.scheduler.set_page(WorkerId(1), Arc::new(ClosesWhenAwaited::default()));
     harness.accept(1..=2);
     assert!(harness.accepting, "the load is read after the request");
     harness.accept(3..=4);

@@ -32,10 +32,8 @@ fn a_slow_backend_is_polled_once_however_many_connections_come_at_once() {
         let others: Vec<WorkerId> = (191..=200).map(WorkerId).collect();
         harness.advance(SLOW, &others);
         // The slow workers may have closed their connections: by the counter they have the least.
-        let closed_counter = Arc::new(ModelClosedCounter::with_closed(9));
-        (1..=190).for_each(|worker| {
-            harness.scheduler.set_closed_counter(WorkerId(worker), closed_counter.clone())
-        });
+        let page = Arc::new(ModelPage::with_closed(9));
+        (1..=190).for_each(|worker| harness.scheduler.set_page(WorkerId(worker), page.clone()));
         let polls = harness.polls;
         harness.accept(201..=220);
         assert_eq!(harness.polls - polls, polls_left, "{policy:?}");
@@ -105,7 +103,7 @@ fn a_slow_backend_with_less_load_is_polled_before_another_is_picked() {
     let _ends = [harness.add_with_limit(WorkerId(1), 9), harness.add_with_limit(WorkerId(2), 9)];
     harness.accept(1..=6);
     harness.read(&[WorkerId(2)]);
-    let closed_counter = harness.add_with_limit(WorkerId(3), 9);
+    let page = harness.add_with_limit(WorkerId(3), 9);
     harness.accept([7]);
     assert_eq!((harness.queue(WorkerId(1)), harness.queue(WorkerId(3))), (vec![1, 3, 5], vec![7]));
     // Worker 3 has the least load, and worker 1 no more than worker 2, but both are slow.
@@ -117,5 +115,5 @@ fn a_slow_backend_with_less_load_is_polled_before_another_is_picked() {
     harness.read(&[WorkerId(3)]);
     harness.accept([9]);
     assert_eq!((harness.queue(WorkerId(3)), harness.polls), (vec![9], polls + 4));
-    assert!(!harness.close_one(&closed_counter), "the primary does not await it");
+    assert!(!harness.close_one(&page), "the primary does not await it");
 }

@@ -88,3 +88,28 @@ fn the_time_in_which_this_process_was_suspended_does_not_count() {
     harness.advance(200 * MS, &[WorkerId(2)]);
     assert_eq!(harness.queue(WorkerId(1)), [0]);
 }
+
+#[test]
+fn a_worker_short_of_descriptors_loses_its_records_at_once_and_is_back_when_it_has_some() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    let page = Arc::new(ModelPage::default());
+    harness.scheduler.set_page(WorkerId(1), page.clone());
+    harness.accept([1, 2]);
+    page.set_short_of_descriptors(true);
+    // The worker cannot read its connection; the first tick reclaims it.
+    harness.advance(TICK, &[WorkerId(2)]);
+    assert_eq!(
+        (harness.queue(WorkerId(1)), harness.scheduler.counters().reclaimed),
+        (vec![PROBE], 1)
+    );
+    // It reads probes, and gets no connection for that, nor is it taken for unresponsive.
+    harness.advance(40_000 * MS, &[WorkerId(1), WorkerId(2)]);
+    harness.accept([3, 4]);
+    assert_eq!(harness.queue(WorkerId(2)), [3, 4]);
+    assert!(harness.unresponsive.is_empty());
+    page.set_short_of_descriptors(false);
+    harness.advance(TICK, &[WorkerId(1), WorkerId(2)]);
+    harness.accept([5, 6]);
+    assert_eq!(harness.queue(WorkerId(1)).len() + harness.queue(WorkerId(2)).len(), 2);
+    assert_eq!(harness.queue(WorkerId(1)).len(), 1);
+}
