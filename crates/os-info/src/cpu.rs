@@ -1,10 +1,9 @@
 //! The CPUs: models, speeds and times.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 use crate::Error;
-use crate::files::{Root, read_record, read_short};
+use crate::files::{Root, open, read_record, read_short, read_start};
 use crate::parse::{cpuinfo, stat};
 
 /// One CPU that is online.
@@ -68,7 +67,7 @@ pub fn cpus() -> Result<Vec<Cpu>, Error> {
     let root = Root::default();
     let mut cpus = Vec::new();
     let mut stat = Vec::new();
-    let file = File::open(root.at(STAT)).map_err(|error| Error::os(STAT, error))?;
+    let file = root.open(STAT)?;
     read_record(&file, &mut stat).map_err(|error| Error::os(STAT, error))?;
     update(&mut cpus, &stat)?;
     Models::read(&root, &cpus).apply(&mut cpus);
@@ -143,11 +142,11 @@ impl Models {
         let scaled = cpus.first().is_some_and(|cpu| {
             root.at(format!("/sys/devices/system/cpu/cpu{}/cpufreq", cpu.id)).exists()
         });
-        let open = |cpu: &Cpu| {
+        let open_speed = |cpu: &Cpu| {
             let name = format!("/sys/devices/system/cpu/cpu{}/cpufreq/scaling_cur_freq", cpu.id);
-            File::open(root.at(name)).ok()
+            open(&root.at(name)).ok()
         };
-        let speeds = cpus.iter().map(|cpu| scaled.then(|| open(cpu)).flatten()).collect();
+        let speeds = cpus.iter().map(|cpu| scaled.then(|| open_speed(cpu)).flatten()).collect();
         Self { models: models(root, cpus), speeds }
     }
 
@@ -174,9 +173,8 @@ impl Models {
         for (cpu, file) in cpus.iter_mut().zip(&self.speeds) {
             let Some(file) = file else { continue };
             let mut buffer = [0; 32];
-            let length = file.read_at(&mut buffer, 0).unwrap_or(0);
-            let khz = crate::parse::cgroup::limit(&buffer[..length]);
-            if let Some(khz) = khz {
+            let text = read_start(file, &mut buffer).unwrap_or_default();
+            if let Some(khz) = crate::parse::cgroup::limit(text) {
                 cpu.speed_mhz = u32::try_from(khz / 1000).unwrap_or(u32::MAX);
             }
         }

@@ -27,7 +27,7 @@ pub enum Error {
         /// The error that the kernel returned.
         error: io::Error,
     },
-    /// A file of the kernel does not have the expected content.
+    /// A file of the kernel does not have the expected content, or is no regular file.
     Malformed {
         /// The file: `/proc/stat`.
         file: &'static str,
@@ -56,6 +56,14 @@ pub enum Error {
 impl Error {
     pub(crate) fn os(call: &'static str, error: io::Error) -> Self {
         Self::Os { call, error }
+    }
+
+    /// Creates the error for a file that could not be opened or read.
+    pub(crate) fn of_file(file: &'static str, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Malformed { file },
+            _ => Self::os(file, error),
+        }
     }
 
     /// Returns Node's name for this error: `ENOENT`, `EPERM`, `ERR_OUT_OF_RANGE`, …

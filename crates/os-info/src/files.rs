@@ -1,7 +1,7 @@
 //! Reading of the kernel's files, below `/` or below another directory with `proc` and `sys`.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,12 @@ impl Root {
 
     /// Reads the whole file `path`.
     pub(crate) fn read(&self, path: &'static str) -> Result<Vec<u8>, Error> {
-        read_whole(&self.at(path)).map_err(|error| Error::os(path, error))
+        read_whole(&self.at(path)).map_err(|error| Error::of_file(path, error))
+    }
+
+    /// Opens the file `path`.
+    pub(crate) fn open(&self, path: &'static str) -> Result<File, Error> {
+        open(&self.at(path)).map_err(|error| Error::of_file(path, error))
     }
 }
 
@@ -37,13 +42,29 @@ impl Default for Root {
     }
 }
 
+/// Opens a file for reading, and never waits for another process. All files of this crate are opened
+/// here.
+///
+/// # Errors
+///
+/// Those of `open(2)`; [`InvalidData`](io::ErrorKind::InvalidData) for a pipe, a device or anything
+/// else that is no regular file. The kernel's files are regular; a read of another kind may have no
+/// end.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    sys::fd::open_regular(path)
+}
+
 /// Reads the start of the file at `path`, as far as `buffer` has room.
+pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    read_start(&open(path)?, buffer)
+}
+
+/// Reads the start of an open file, as far as `buffer` has room.
 ///
 /// One read suffices, because the kernel writes these short files in one piece.
-pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let mut file = File::open(path)?;
+pub(crate) fn read_start<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     loop {
-        match file.read(buffer) {
+        match file.read_at(buffer, 0) {
             Ok(length) => return Ok(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -58,7 +79,7 @@ pub(crate) fn read_short<'a>(path: &Path, buffer: &'a mut [u8]) -> io::Result<&'
 /// `EFBIG` for a file over [`FILE_BYTES_MAX`].
 pub(crate) fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    read_from_start(&File::open(path)?, &mut bytes)?;
+    read_from_start(&open(path)?, &mut bytes)?;
     Ok(bytes)
 }
 

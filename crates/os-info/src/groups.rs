@@ -1,12 +1,11 @@
 //! Control groups: the directories of this process's groups, and the values in their files.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::files::{Root, read_short};
-use crate::parse::cgroup::{self, CpuQuota, Group, Mount, Version};
+use crate::files::{Root, open, read_short, read_start};
+use crate::parse::cgroup::{self, CpuQuota, Group, Levels, Mount, Version};
 
 /// The group of this process for one controller, with its visible parents.
 #[derive(Debug)]
@@ -14,6 +13,16 @@ pub(crate) struct GroupPath {
     pub(crate) version: Version,
     /// The directories of the group and of all its visible parents, from the group outwards.
     pub(crate) levels: Vec<PathBuf>,
+    /// Whether the first level is the group itself. In a cgroup namespace with the mounts of its
+    /// parent only the levels outside of the namespace can be read.
+    shows_group: bool,
+}
+
+impl GroupPath {
+    /// Returns the directory of the group itself, if the mount shows it.
+    pub(crate) fn own(&self) -> Option<&Path> {
+        self.levels.first().filter(|_| self.shows_group).map(PathBuf::as_path)
+    }
 }
 
 /// Finds the group for `controller`; `membership` has the bytes of `/proc/self/cgroup`.
@@ -26,14 +35,20 @@ pub(crate) fn find(root: &Root, membership: &[u8], controller: &str) -> Option<G
         let mount = cgroup::mount(&mountinfo, &group, controller)?;
         Some(Mount { point: root.at(&mount.point), ..mount })
     })?;
-    Some(GroupPath { version: group.version, levels: cgroup::levels(group.path, &mount) })
+    let Levels { directories, shows_group } = cgroup::levels(group.path, &mount);
+    Some(GroupPath { version: group.version, levels: directories, shows_group })
 }
 
 /// Returns the mount at the usual location, if the group is there.
 ///
 /// This check saves reading mountinfo, which can be long and is then the most expensive part of a
-/// call.
+/// call. In a cgroup namespace the check would not suffice: where the namespace has no mounts of
+/// its own, the path of the group leads to a group of the same name outside of the namespace.
 fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount> {
+    let namespace = fs::read_link(root.at("/proc/self/ns/cgroup"));
+    if namespace.is_ok_and(|namespace| namespace.as_os_str() != INITIAL_NAMESPACE) {
+        return None;
+    }
     let base = root.at("/sys/fs/cgroup");
     let points = match group.version {
         Version::V2 => [Some(base), None],
@@ -44,10 +59,14 @@ fn usual_mount(root: &Root, group: &Group<'_>, controller: &str) -> Option<Mount
     };
     points.into_iter().flatten().find_map(|point| {
         let mount = Mount { root: "/".into(), point };
-        let own = cgroup::levels(group.path, &mount).into_iter().next()?;
+        let own = cgroup::levels(group.path, &mount).directories.into_iter().next()?;
         own.join("cgroup.procs").exists().then_some(mount)
     })
 }
+
+/// The link of `/proc/self/ns/cgroup` in the namespace that the kernel started with. The number is
+/// part of the kernel's interface.
+const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
 
 /// Returns the strictest CPU quota on the path of the group in `membership`.
 pub(crate) fn cpu_quota(root: &Root, membership: &[u8]) -> Option<CpuQuota> {
@@ -91,17 +110,17 @@ impl QuotaFiles {
             Version::V1 => CFS_QUOTA,
             Version::V2 => CPU_MAX,
         };
-        let open = |level: &PathBuf| {
-            let quota = File::open(level.join(name)).ok()?;
+        let open_level = |level: &PathBuf| {
+            let quota = open(&level.join(name)).ok()?;
             Some(match path.version {
-                Version::V1 => (quota, Some(File::open(level.join("cpu.cfs_period_us")).ok()?)),
+                Version::V1 => (quota, Some(open(&level.join("cpu.cfs_period_us")).ok()?)),
                 Version::V2 => (quota, None),
             })
         };
         // Controllers are enabled from the outermost group inwards. A group without the file that
         // encloses a group with the file is therefore the root, which never gets the file.
         for level in path.levels.iter().rev() {
-            match open(level) {
+            match open_level(level) {
                 Some(opened) => {
                     files.absent.clear();
                     files.levels.push(opened);
@@ -120,7 +139,7 @@ impl QuotaFiles {
     /// The answer is no when the process was moved to another group, or when the controller was
     /// enabled and a file was added.
     pub(crate) fn are_current_for(&self, membership: &[u8]) -> bool {
-        self.membership == membership && !self.absent.iter().any(|file| File::open(file).is_ok())
+        self.membership == membership && !self.absent.iter().any(|file| open(file).is_ok())
     }
 
     /// Reads the strictest quota.
@@ -147,10 +166,4 @@ impl QuotaFiles {
         }
         Ok(strictest)
     }
-}
-
-/// Reads a short file with one call, because the kernel returns these files whole or not at all.
-fn read_start<'a>(file: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-    let length = file.read_at(buffer, 0)?;
-    Ok(&buffer[..length])
 }

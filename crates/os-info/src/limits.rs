@@ -108,7 +108,6 @@ pub(crate) fn limits_below(root: &Root) -> Result<Limits, Error> {
     let group = |controller| find(root, &membership, controller);
     let pids_group = group("pids");
     let pids = pids_group.as_ref().and_then(|path| strictest(path, "pids.max", cgroup::limit));
-    let own = |path: GroupPath| path.levels.into_iter().next();
     Ok(Limits {
         cpu_quota: cpu_quota(root, &membership),
         cpu_set: group("cpuset").and_then(|path| cpu_set(&path)),
@@ -118,9 +117,12 @@ pub(crate) fn limits_below(root: &Root) -> Result<Limits, Error> {
             .and_then(|(_, level)| cgroup::limit(&read_value(level, "pids.current")?)),
         // No hierarchy of v1 has a controller of this name, so that the lookup finds the group of
         // v2, the only version with pressure files.
-        pressure: group("pressure").and_then(own).map_or_else(Pressure::default, |level| {
-            pressure_of(|name| level.join(format!("{name}.pressure")))
-        }),
+        pressure: group("pressure")
+            .as_ref()
+            .and_then(GroupPath::own)
+            .map_or_else(Pressure::default, |own| {
+                pressure_of(|name| own.join(format!("{name}.pressure")))
+            }),
     })
 }
 
@@ -158,7 +160,7 @@ fn memory(path: &GroupPath) -> MemoryLimit {
         current_bytes: match max {
             Some((_, level)) => used(level),
             // A group may leave the accounting to its parent: the nearest group with a count wins.
-            None => path.levels.iter().find_map(|level| used(level)),
+            None => path.own().and_then(|_| path.levels.iter().find_map(|level| used(level))),
         },
     }
 }
@@ -177,6 +179,7 @@ fn hierarchical(path: &GroupPath) -> Option<u64> {
 fn cpu_set(path: &GroupPath) -> Option<Vec<u32>> {
     // A group without a CPU set of its own has an empty file. The set of its nearest parent then
     // applies.
+    path.own()?;
     let names = ["cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"];
     path.levels.iter().find_map(|level| {
         names.iter().find_map(|name| {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::cpu::{self, Cpu, Models, STAT, TickRate};
-use crate::files::{Root, read_record};
+use crate::files::{Root, read_record, read_start};
 use crate::groups::QuotaFiles;
 use crate::limits::{self, Limits, Pressure};
 use crate::memory::{self, Memory};
@@ -51,8 +51,7 @@ struct OpenFile(Option<File>);
 impl OpenFile {
     fn get(&mut self, root: &Root, path: &'static str) -> Result<&File, Error> {
         if self.0.is_none() {
-            let file = File::open(root.at(path)).map_err(|error| Error::os(path, error))?;
-            self.0 = Some(file);
+            self.0 = Some(root.open(path)?);
         }
         Ok(self.0.as_ref().expect("it was opened above"))
     }
@@ -104,10 +103,7 @@ impl System {
     pub fn freemem(&mut self) -> Result<u64, Error> {
         let mut buffer = [0; 256];
         let file = self.meminfo.get(&self.root, MEMINFO).ok();
-        let read = file.and_then(|file| {
-            let length = std::os::unix::fs::FileExt::read_at(file, &mut buffer, 0).ok()?;
-            meminfo::available(&buffer[..length])
-        });
+        let read = file.and_then(|file| meminfo::available(read_start(file, &mut buffer).ok()?));
         memory::available_or_free(read)
     }
 

@@ -4,44 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
-use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use brood_os_info::System;
+use brood_os_info::{MemoryLimit, Pressure};
 
-/// A directory with a `proc` and a `sys`, removed on drop.
-struct Tree(PathBuf);
-
-impl Tree {
-    fn new(files: &[(&str, &str)]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("os-info-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let tree = Self(std::env::temp_dir().join(name));
-        fs::create_dir_all(&tree.0).unwrap();
-        for (path, content) in files {
-            tree.write(path, content);
-        }
-        tree
-    }
-
-    fn write(&self, path: &str, content: &str) {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn system(&self) -> System {
-        System::at(&self.0)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+mod tree;
+use tree::Tree;
 
 const STAT: &str = include_str!("../recorded/stat/two-cpus");
 const V2_MOUNT: &str = "31 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -330,4 +299,86 @@ fn five_hundred_and_twelve_cpus_are_read_whole() {
         assert_eq!(cpus[511].times.idle_ms, 5110);
     }
     assert_eq!(system.snapshot().unwrap().cpus[511].steal_ms, 80);
+}
+
+/// Returns the system of a process in a cgroup namespace, whose group is the root of it, with the
+/// mounts of the namespace's parent: `root` is shown at the usual location.
+fn namespace(version: u32, root: &str) -> Tree {
+    let (group, mount) = match version {
+        2 => ("0::/\n", format!("31 22 0:26 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")),
+        _ => (
+            "3:cpuset:/\n2:memory:/\n1:cpu:/\n",
+            ["cpuset", "memory", "cpu"]
+                .map(|name| {
+                    format!("31 22 0:26 {root} /sys/fs/cgroup/{name} rw - cgroup x rw,{name}\n")
+                })
+                .concat(),
+        ),
+    };
+    let tree = Tree::new(&[
+        ("proc/self/cgroup", group),
+        ("proc/self/mountinfo", &mount),
+        ("sys/fs/cgroup/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpu.max", "50000 100000\n"),
+        ("sys/fs/cgroup/cpuset.cpus.effective", "0-7\n"),
+        ("sys/fs/cgroup/memory.max", "max\n"),
+        ("sys/fs/cgroup/memory.current", "4700000000\n"),
+        ("sys/fs/cgroup/pids.max", "max\n"),
+        ("sys/fs/cgroup/pids.current", "4000\n"),
+        ("sys/fs/cgroup/cpu.pressure", "some avg10=1.00 avg60=0 avg300=0 total=1\n"),
+        ("sys/fs/cgroup/cpu/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n"),
+        ("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n"),
+        ("sys/fs/cgroup/memory/cgroup.procs", ""),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("sys/fs/cgroup/memory/memory.usage_in_bytes", "4700000000\n"),
+        ("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n"),
+        ("sys/fs/cgroup/cpuset/cgroup.procs", ""),
+        ("sys/fs/cgroup/cpuset/cpuset.effective_cpus", "0-7\n"),
+    ]);
+    fs::create_dir_all(tree.0.join("proc/self/ns")).unwrap();
+    symlink("cgroup:[4026532177]", tree.0.join("proc/self/ns/cgroup")).unwrap();
+    tree
+}
+
+#[test]
+fn a_namespace_with_mounts_of_its_own_has_its_own_values() {
+    for version in [1, 2] {
+        let limits = namespace(version, "/").system().limits().unwrap();
+        assert_eq!(limits.memory.current_bytes, Some(4_700_000_000), "v{version}");
+        assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.5);
+        assert_eq!(limits.cpu_set.unwrap().len(), 8);
+    }
+}
+
+#[test]
+fn a_namespace_with_the_mounts_of_its_parent_has_no_values_of_others() {
+    for version in [1, 2] {
+        for root in ["/..", "/../.."] {
+            let tree = namespace(version, root);
+            let limits = tree.system().limits().unwrap();
+            assert_eq!(limits.memory, MemoryLimit::default(), "v{version} {root}");
+            assert_eq!((&limits.cpu_set, limits.pids_current), (&None, None));
+            assert_eq!(limits.pressure, Pressure::default());
+            // The quota of a parent holds for all groups below it.
+            assert_eq!(limits.cpu_quota.unwrap().cpus(), 0.5);
+            assert_eq!(tree.system().available_parallelism().get(), 1);
+        }
+        for root in ["/../other", "/../../other/one"] {
+            let tree = namespace(version, root);
+            let cpus = std::thread::available_parallelism().unwrap();
+            assert_eq!(tree.system().limits().unwrap(), brood_os_info::Limits::default());
+            assert_eq!(tree.system().available_parallelism(), cpus);
+        }
+    }
+}
+
+#[test]
+fn a_group_of_the_same_name_outside_of_the_namespace_is_not_taken() {
+    let tree = namespace(2, "/../..");
+    tree.write("proc/self/cgroup", "0::/init.scope\n");
+    tree.write("sys/fs/cgroup/init.scope/cgroup.procs", "");
+    tree.write("sys/fs/cgroup/init.scope/memory.max", "1000\n");
+    tree.write("sys/fs/cgroup/init.scope/memory.current", "500\n");
+    assert_eq!(tree.system().limits().unwrap().memory, MemoryLimit::default());
 }

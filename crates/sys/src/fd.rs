@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::stat::{FileStat, SFlag};
@@ -38,6 +40,23 @@ pub enum Kind {
     CharDevice,
     /// Anything else: epoll, eventfd, pidfd, a block device, …
     Other,
+}
+
+/// Opens the regular file at `path` for reading. The call never waits for another process, and the
+/// file never becomes the controlling terminal.
+///
+/// # Errors
+///
+/// As `open(2)`; [`InvalidData`](io::ErrorKind::InvalidData) for a directory, a pipe, a device and
+/// everything else that is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<fs::File> {
+    // Without O_NONBLOCK the kernel would wait for a process that writes into a pipe.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(file)
 }
 
 /// Returns the kind of object that `fd` refers to.

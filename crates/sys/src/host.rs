@@ -129,11 +129,26 @@ pub fn load() -> io::Result<Load> {
 ///
 /// As `clock_gettime(2)`.
 pub fn uptime() -> io::Result<Duration> {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+fn clock(id: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec` into memory of ours.
-    crate::fd::cvt(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) })?;
+    crate::fd::cvt(unsafe { libc::clock_gettime(id, &raw mut time) })?;
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Ok(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// Returns the processor time that the calling thread has used, in the kernel and outside of it.
+///
+/// Time in which the thread waited, for a lock as well as for a processor, does not count.
+///
+/// # Errors
+///
+/// As `clock_gettime(2)`.
+pub fn thread_cpu_time() -> io::Result<Duration> {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// Returns the number of ticks of `/proc/stat` in a second.
@@ -152,5 +167,20 @@ mod tests {
     fn the_affinity_has_at_least_one_cpu_and_at_most_those_online() {
         let cpus = affinity_count().unwrap();
         assert!((1..=cpus_online().unwrap()).contains(&cpus));
+    }
+
+    #[test]
+    fn a_thread_that_waits_uses_no_processor_time_and_one_that_counts_does() {
+        let (begin, before) = (std::time::Instant::now(), thread_cpu_time().unwrap());
+        let (_open, nothing) = std::sync::mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(Duration::from_millis(50));
+        let waited = thread_cpu_time().unwrap() - before;
+        assert!(waited < begin.elapsed() / 2, "{waited:?}");
+        while thread_cpu_time().unwrap() == before + waited {
+            std::hint::spin_loop();
+        }
+        // Another thread's time is another time.
+        let theirs = std::thread::spawn(|| thread_cpu_time().unwrap()).join().unwrap();
+        assert!(theirs < begin.elapsed());
     }
 }

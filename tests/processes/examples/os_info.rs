@@ -236,6 +236,44 @@ fn a_system_without_proc_is_a_clear_error() {
     assert!(stderr.starts_with("os_info: /proc/stat failed: No such file"), "{stderr}");
 }
 
+#[apply(case)]
+fn a_limit_file_that_is_a_pipe_blocks_nothing() {
+    let script = "
+        mount -t tmpfs none /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/memory && cd /sys/fs/cgroup &&
+        mkfifo cgroup.procs memory.max memory/memory.limit_in_bytes memory/cgroup.procs cpu.max &&
+        exec timeout 20 \"$0\" --json";
+    let Some((code, stdout, stderr)) = unshared(&["--mount"], script) else { return };
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(json["limits"]["memory"]["max_bytes"].is_null(), "{json}");
+    assert!(json["limits"]["cpu_quota"].is_null(), "{json}");
+}
+
+#[apply(case)]
+fn a_cgroup_namespace_without_mounts_of_its_own_has_no_values_of_the_host() {
+    let Some(group) = RealGroup::make("memory", &[]) else { return };
+    let script = "echo $$ > \"$1/inner/cgroup.procs\" && exec unshare --cgroup \"$0\" --json";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(support::example("os_info")).arg(&group.0);
+    if unshared(&["--cgroup"], "true").is_none() {
+        return;
+    }
+    let memory = &json_of(&mut shell)["limits"]["memory"];
+    assert!(memory["current_bytes"].is_null(), "{memory}");
+    // With a mount of its own the namespace has its own value.
+    let version = if is_v1("memory") { "cgroup -o memory" } else { "cgroup2" };
+    let mounted = format!(
+        "echo $$ > \"$1/inner/cgroup.procs\" && exec unshare --cgroup --mount sh -c \
+         'umount \"$1\" && mount -t {version} none \"$1\" && exec \"$0\" --json' \"$0\" \"$2\""
+    );
+    let place = if is_v1("memory") { "/sys/fs/cgroup/memory" } else { "/sys/fs/cgroup" };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &mounted]).arg(support::example("os_info")).arg(&group.0).arg(place);
+    let memory = &json_of(&mut shell)["limits"]["memory"];
+    assert!(memory["current_bytes"].as_u64() < Some(1 << 30), "{memory}");
+    assert!(memory["current_bytes"].as_u64() > Some(0), "{memory}");
+}
+
 /// A control group made for a test; removed when dropped.
 struct RealGroup(PathBuf);
 

@@ -62,15 +62,17 @@ pub(crate) struct Mount {
 
 /// Finds a mount of the hierarchy of `group` in the bytes of `/proc/self/mountinfo`.
 ///
-/// The result is the mount that shows the group itself, or else the first mount.
+/// The result is the mount that shows the group itself, or else the first mount that shows some
+/// group whose limits apply.
 pub(crate) fn mount(mountinfo: &[u8], group: &Group<'_>, controller: &str) -> Option<Mount> {
     let mut first = None;
     for line in mountinfo.split(|byte| *byte == b'\n') {
         let Some(found) = mount_of_line(line, group.version, controller) else { continue };
-        if path(group.path).starts_with(&found.root) {
-            return Some(found);
+        match view(group.path, &found) {
+            View::Group(_) => return Some(found),
+            View::Elsewhere | View::Parent => first = first.or(Some(found)),
+            View::Nothing => {}
         }
-        first = first.or(Some(found));
     }
     first
 }
@@ -109,16 +111,67 @@ fn unescape(mut field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Returns the directories of `group` and of all its parents that `mount` shows, from the group
-/// outwards.
+/// The directories in which a mount shows a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Levels {
+    /// The directories of the group and of all its parents that the mount shows, from the group
+    /// outwards.
+    pub(crate) directories: Vec<PathBuf>,
+    /// Whether the first directory is that of the group itself.
+    pub(crate) shows_group: bool,
+}
+
+/// The part of a hierarchy that a mount shows, from the view of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View<'a> {
+    /// The group, at this path below the mount.
+    Group(&'a Path),
+    /// A parent of the group. The path from there to the group is not known.
+    Parent,
+    /// A group with another path, in a container that sees the paths of its host.
+    Elsewhere,
+    /// Groups that do not contain the group.
+    Nothing,
+}
+
+/// Compares the paths of a group and of the root of a mount.
 ///
-/// For a group outside of the mount (a container that sees its parent's paths) the result is the
-/// root of the mount, the nearest directory that can be read.
-pub(crate) fn levels(group: &[u8], mount: &Mount) -> Vec<PathBuf> {
-    let below = path(group).strip_prefix(&mount.root).unwrap_or(Path::new(""));
-    let climbs = below.components().any(|part| !matches!(part, Component::Normal(_)));
-    let below = if climbs { Path::new("") } else { below };
-    below.ancestors().map(|level| mount.point.join(level)).collect()
+/// Both begin at the root of the cgroup namespace. The kernel writes `/..` for each step from
+/// there outwards, and then no names that could tell the way back.
+fn view<'a>(group: &'a [u8], mount: &Mount) -> View<'a> {
+    let is_normal = |part: Component<'_>| matches!(part, Component::Normal(_));
+    let (group, root) = (path(group), mount.root.as_path());
+    if let Ok(below) = group.strip_prefix(root) {
+        if below.components().all(is_normal) {
+            return View::Group(below);
+        }
+        return View::Nothing;
+    }
+    let steps_out =
+        |path: &Path| path.components().filter(|part| *part == Component::ParentDir).count();
+    let (of_group, of_root) = (steps_out(group), steps_out(root));
+    if of_group == 0 && of_root == 0 {
+        View::Elsewhere
+    } else if of_root > of_group && !root.components().any(is_normal) {
+        View::Parent
+    } else {
+        View::Nothing
+    }
+}
+
+/// Returns the directories of `group` and of its parents that `mount` shows.
+///
+/// For a group with another path than the mount (a container that sees its host's paths) the
+/// result is the root of the mount, which is what such a container has of its group.
+pub(crate) fn levels(group: &[u8], mount: &Mount) -> Levels {
+    let (below, shows_group) = match view(group, mount) {
+        View::Group(below) => (below, true),
+        View::Elsewhere => (Path::new(""), true),
+        View::Parent => (Path::new(""), false),
+        View::Nothing => return Levels::default(),
+    };
+    let directories = below.ancestors().map(|level| mount.point.join(level)).collect();
+    Levels { directories, shows_group }
 }
 
 fn path(bytes: &[u8]) -> &Path {

@@ -14,7 +14,7 @@ const V1_MOUNTS: &[u8] = include_bytes!("../../../recorded/cgroup/v1-docker.moun
 fn directories(membership: &[u8], mountinfo: &[u8], controller: &str) -> Vec<String> {
     let group = group(membership, controller).unwrap();
     let mount = mount(mountinfo, &group, controller).unwrap();
-    levels(group.path, &mount).iter().map(|level| level.display().to_string()).collect()
+    levels(group.path, &mount).directories.iter().map(|level| level.display().to_string()).collect()
 }
 
 #[test]
@@ -52,10 +52,48 @@ fn a_container_that_sees_only_its_own_group_finds_it_at_the_mount() {
 #[test]
 fn a_group_outside_of_the_mount_has_the_root_of_the_mount() {
     let mount = Mount { root: "/a".into(), point: "/m".into() };
-    for outside in ["/b/c", "/", "", "/a/../../etc", "/../x", "relative"] {
-        assert_eq!(levels(outside.as_bytes(), &mount), [PathBuf::from("/m/")], "{outside}");
+    for outside in ["/b/c", "/", "", "relative"] {
+        check(outside, "/a", &["/m/"], true);
     }
-    assert_eq!(levels(b"/a/x", &mount), [PathBuf::from("/m/x"), PathBuf::from("/m/")]);
+    check("/a/x", "/a", &["/m/x", "/m/"], true);
+    assert_eq!(levels(b"/a", &mount).directories, [PathBuf::from("/m/")]);
+}
+
+/// Checks the levels of `group` below `/m`, where the group `root` is mounted.
+#[track_caller]
+fn check(group: &str, root: &str, directories: &[&str], shows_group: bool) {
+    let found = levels(group.as_bytes(), &Mount { root: root.into(), point: "/m".into() });
+    let directories = directories.iter().map(PathBuf::from).collect();
+    assert_eq!(found, Levels { directories, shows_group }, "{group} in {root}");
+}
+
+#[test]
+fn a_namespace_without_mounts_of_its_own_has_the_parents_that_it_sees() {
+    // The mount shows a parent of the namespace, which may limit the group, but is not the group.
+    check("/", "/..", &["/m/"], false);
+    check("/", "/../..", &["/m/"], false);
+    check("/c", "/../..", &["/m/"], false);
+    check("/../x", "/../..", &["/m/"], false);
+    // The kernel names the way back once the group has left the namespace.
+    check("/../x/y", "/..", &["/m/x/y", "/m/x", "/m/"], true);
+    check("/../x", "/../x", &["/m/"], true);
+    check("/../../x", "/../..", &["/m/x", "/m/"], true);
+}
+
+#[test]
+fn groups_that_do_not_contain_the_process_are_nothing() {
+    for (group, root) in [
+        ("/../x", "/"),
+        ("/..", "/"),
+        ("/../x", "/../y"),
+        ("/", "/../y"),
+        ("/c", "/../y/z"),
+        ("/../../x", "/.."),
+        ("/a/../../etc", "/a"),
+        ("/a/../../etc", "/"),
+    ] {
+        check(group, root, &[], false);
+    }
 }
 
 #[test]
@@ -67,6 +105,21 @@ fn a_mount_that_shows_the_group_is_preferred() {
     assert_eq!(found, Mount { root: "/mine".into(), point: "/second place".into() });
     let elsewhere = Group { path: b"/x", ..group };
     assert_eq!(mount(mounts, &elsewhere, "cpu").unwrap().point, Path::new("/first"));
+}
+
+#[test]
+fn a_mount_of_groups_that_do_not_contain_the_process_is_passed_over() {
+    let mounts = b"1 2 0:9 /../y /sibling rw - cgroup2 cgroup2 rw\n\
+        3 2 0:9 /.. /parent rw - cgroup2 cgroup2 rw\n\
+        4 2 0:9 / /own rw - cgroup2 cgroup2 rw\n";
+    let group = Group { version: Version::V2, controllers: b"", path: b"/" };
+    let without = |lines: usize| {
+        let kept: Vec<_> = mounts.split_inclusive(|byte| *byte == b'\n').take(lines).collect();
+        mount(&kept.concat(), &group, "cpu").map(|mount| mount.point)
+    };
+    assert_eq!(without(3), Some("/own".into()));
+    assert_eq!(without(2), Some("/parent".into()));
+    assert_eq!(without(1), None);
 }
 
 #[test]
@@ -142,8 +195,9 @@ proptest! {
             if let Some(mount) = mount(&mounts, &group, "cpu") {
                 for path in [group.path, &group_path] {
                     let levels = levels(path, &mount);
-                    prop_assert!(!levels.is_empty());
-                    prop_assert!(levels.iter().all(|level| level.starts_with(&mount.point)));
+                    let directories = levels.directories;
+                    prop_assert_eq!(directories.is_empty(), view(path, &mount) == View::Nothing);
+                    prop_assert!(directories.iter().all(|level| level.starts_with(&mount.point)));
                 }
             }
         }
