@@ -4,9 +4,10 @@
 //! cargo run --release --example pool -- [--below N] [--workers N] [--kill]
 //! ```
 //!
-//! You will see the bar, the number of primes, and the speed-up over one process. With `--kill` the
-//! program kills one worker in the middle. Only the range of that worker is lost, and another
-//! worker counts it again.
+//! You will see the bar, the number of primes, and the speed-up over one process: the processor time
+//! of all ranges, divided by the time that passed. More workers than processors do not raise it.
+//! With `--kill` the program kills one worker in the middle. Only the range of that worker is lost,
+//! and another worker counts it again.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::collections::{HashMap, VecDeque};
@@ -16,21 +17,29 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use child_process::{Child, Event, Fork, Module};
+use child_process::{Child, Event, Fork, Module, Signal};
 use crossbeam_channel::{Receiver, Select};
 use serde::{Deserialize, Serialize};
-use sys::signal::Signal;
+use sys::host::thread_cpu_time;
 
 const USAGE: &str = "usage: pool [--below N] [--workers N] [--kill]";
 
 /// The size of a range.
 const RANGE: u64 = 50_000;
 
+/// The largest number of `--below`: a million ranges.
+const BELOW_MAX: u64 = RANGE * 1_000_000;
+
+/// The largest number of workers.
+const WORKERS_MAX: u64 = 4096;
+
 /// The answer of a worker for one range.
 #[derive(Serialize, Deserialize)]
 struct Counted {
     primes: u64,
-    took: Duration,
+    /// The processor time that the worker used. The time that passed would be longer on a busy
+    /// machine, because it contains the wait for a processor.
+    cpu: Duration,
 }
 
 fn main() -> ExitCode {
@@ -65,13 +74,16 @@ impl Options {
             kill: false,
         };
         while let Some(arg) = args.next() {
-            let mut number = || {
+            let mut number = |max: u64| {
                 let text = args.next().ok_or_else(|| format!("{arg} needs a number"))?;
-                text.parse::<u64>().map_err(|_| format!("{arg} needs a number, not {text}"))
+                let number: Option<u64> = text.parse().ok();
+                number
+                    .filter(|number| *number <= max)
+                    .ok_or_else(|| format!("{arg} needs a number up to {max}, not {text}"))
             };
             match arg.as_str() {
-                "--below" => options.below = number()?,
-                "--workers" => options.workers = number()? as usize,
+                "--below" => options.below = number(BELOW_MAX)?,
+                "--workers" => options.workers = number(WORKERS_MAX)? as usize,
                 "--kill" => options.kill = true,
                 _ => return Err(format!("unknown flag {arg}")),
             }
@@ -104,7 +116,7 @@ struct Pool {
     total: usize,
     done: usize,
     primes: u64,
-    /// The sum of the times of all ranges, which one process would have needed.
+    /// The processor time of all ranges, which one process would have needed.
     work: Duration,
 }
 
@@ -171,7 +183,7 @@ impl Pool {
             Event::Message(message) => {
                 let counted: Counted = message.decode()?;
                 self.primes += counted.primes;
-                self.work += counted.took;
+                self.work += counted.cpu;
                 self.done += 1;
                 self.show();
                 if let Some(worker) = self.workers.get_mut(&pid) {
@@ -211,9 +223,10 @@ fn count_ranges() {
     for event in parent.take_events().expect("taken once") {
         let Event::Message(message) = event else { continue };
         let Ok((start, end)) = message.decode::<(u64, u64)>() else { continue };
-        let begin = Instant::now();
+        let before = thread_cpu_time().expect("every thread has this clock");
         let primes = (start..end).filter(|number| is_prime(*number)).count() as u64;
-        if parent.send(&Counted { primes, took: begin.elapsed() }).is_err() {
+        let cpu = thread_cpu_time().expect("every thread has this clock") - before;
+        if parent.send(&Counted { primes, cpu }).is_err() {
             break;
         }
     }

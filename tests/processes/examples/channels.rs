@@ -36,6 +36,21 @@ fn the_pool_counts_right_and_prints_its_speed_up() {
 }
 
 #[apply(case)]
+fn more_workers_than_processors_make_the_pool_no_faster_than_its_processors() {
+    for workers in ["1", "24"] {
+        let (stdout, _) = run("pool", &["--below", "600000", "--workers", workers]);
+        counts_right(&stdout);
+        let words: Vec<&str> = stdout.split_whitespace().collect();
+        let times = words.iter().position(|word| *word == "times").unwrap();
+        let speed_up: f64 = words[times - 1].parse().unwrap();
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let most = processors.min(workers.parse().unwrap()) as f64;
+        // The figure has two decimals.
+        assert!(speed_up > 0.0 && speed_up <= most + 0.01, "{workers} workers: {stdout}");
+    }
+}
+
+#[apply(case)]
 fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
     let (stdout, stderr) = run("pool", &["--below", "600000", "--workers", "3", "--kill"]);
     counts_right(&stdout);
@@ -47,7 +62,16 @@ fn a_worker_of_the_pool_killed_in_the_middle_costs_its_own_range_only() {
 
 #[apply(case)]
 fn a_pool_says_what_is_wrong_with_its_arguments() {
-    for args in [&["--below"][..], &["--workers", "0"], &["--workers", "x"], &["--faster"]] {
+    for args in [
+        &["--below"][..],
+        &["--workers", "0"],
+        &["--workers", "x"],
+        &["--faster"],
+        &["--workers", "4097"],
+        &["--workers", "18446744073709551615"],
+        &["--below", "-1"],
+        &["--below", "18446744073709551615"],
+    ] {
         let done = Command::new(example("pool")).args(args).output().unwrap();
         assert_eq!(done.status.code(), Some(2), "{args:?}");
         let said = String::from_utf8(done.stderr).unwrap();
