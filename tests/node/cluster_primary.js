@@ -35,8 +35,15 @@ process.on('message', ({ order, id, message, script }) => {
       cluster.setupPrimary({ exec, args });
       break;
     case 'disconnect': worker.disconnect(); break;
+    // The worker may have left by itself.
+    case 'disconnect-if-there': if (worker) worker.disconnect(); break;
     case 'disconnect-all': cluster.disconnect(); break;
     case 'send': worker.send(message); break;
+    // Sends, and is stopped before it can read an answer.
+    case 'send-and-stop':
+      worker.send(message);
+      process.kill(process.pid, 'SIGSTOP');
+      break;
     case 'pid': report('pid', worker, { pid: worker.process.pid }); break;
     case 'kill': worker.process.kill(message); break;
     case 'cut': worker.process.disconnect(); break;

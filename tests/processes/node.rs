@@ -3,6 +3,7 @@
 mod child;
 mod handles;
 mod hostile;
+mod leaving;
 mod mixed_workers;
 mod parent;
 mod primary;

@@ -77,6 +77,7 @@ mod lifecycle;
 mod module;
 mod parent;
 mod parent_death;
+mod parent_exit;
 mod plan;
 mod process;
 mod signalled;

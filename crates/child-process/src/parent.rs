@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::channel_env::Announcement;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
+use crate::parent_exit;
 use crate::subscribers::{Subscriber, Subscribers};
 
 /// The process that forked this one, as seen through the channel.
@@ -21,13 +22,17 @@ use crate::subscribers::{Subscriber, Subscribers};
 /// the parent is gone, [`Event::Disconnect`] is emitted; the program decides whether to exit then.
 ///
 /// The parent can also be a Node program that started this one with `child_process.fork` (and
-/// `execPath`), or with `spawn` and an `'ipc'` slot.
+/// `execPath`), or with `spawn` and an `'ipc'` slot. A Node program ends when it writes to a channel
+/// whose other end is closed. A normal exit of this process therefore disconnects first, and waits
+/// until Node has closed its end, for five seconds at most.
 pub struct Parent {
     link: Link,
     subscribers: Arc<Mutex<Subscribers>>,
     is_node: bool,
     events_taken: AtomicBool,
 }
+
+static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
 
 /// Returns the parent, if this process was started with a channel.
 ///
@@ -46,7 +51,6 @@ pub fn parent() -> Option<&'static Parent> {
 /// channel. The first call decides, of this function or of `parent`. The parent chooses the codec.
 #[must_use]
 pub fn parent_with(options: Options) -> Option<&'static Parent> {
-    static PARENT: OnceLock<Option<Parent>> = OnceLock::new();
     PARENT.get_or_init(|| Parent::find(options)).as_ref()
 }
 
@@ -57,7 +61,16 @@ impl Parent {
         let subscribers = Arc::new(Mutex::new(Subscribers::default()));
         let on_loop = subscribers.clone();
         let start = if is_node { internal::start_node } else { internal::start_paused };
-        let link = start(socket, options, move |event| on_channel_event(&on_loop, event)).ok()?;
+        if is_node {
+            // Before the first event, which may be the end of the channel.
+            parent_exit::open();
+            sys::at_exit::at_exit(|| parent_exit::close(disconnect_parent));
+        }
+        let link = start(socket, options, move |event| on_channel_event(&on_loop, event));
+        let Ok(link) = link else {
+            parent_exit::closed();
+            return None;
+        };
         Some(Self { link, subscribers, is_node, events_taken: AtomicBool::new(false) })
     }
 
@@ -160,8 +173,17 @@ impl Parent {
     }
 }
 
+fn disconnect_parent() {
+    if let Some(parent) = PARENT.get().and_then(Option::as_ref) {
+        parent.link.disconnect();
+    }
+}
+
 /// Emits an event of the channel. Runs on the loop.
 fn on_channel_event(subscribers: &Mutex<Subscribers>, event: LinkEvent) {
+    if matches!(event, LinkEvent::Disconnect { .. }) && !parent_exit::closed() {
+        return;
+    }
     let mut subscribers = lock(subscribers);
     if subscribers.emit_from_channel(event) {
         subscribers.emit(Event::Disconnect);

@@ -102,7 +102,7 @@ pub use protocol::listen_options::ListenOptions;
 pub use worker::Worker;
 pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};
-pub use worker::draining::Draining;
+pub use worker::drain_waits::{AllClosed, Draining};
 pub use worker::listen::listen;
 pub use worker::listener::Listener;
 #[doc(hidden)]

@@ -11,12 +11,14 @@ pub(crate) mod accepted;
 pub(crate) mod address_kind;
 pub(crate) mod datagram;
 pub(crate) mod deadlines;
+pub(crate) mod drain_waits;
 pub(crate) mod draining;
 mod limited_socket;
 pub(crate) mod listen;
 pub(crate) mod listener;
 mod node_queue;
 mod node_session;
+mod open_connections;
 mod opening;
 mod own_socket;
 mod pending_grants;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::protocol::message::ToPrimary;
-use crate::worker::draining::Draining;
+use crate::worker::drain_waits::{AllClosed, Draining};
 use crate::worker::runtime::Runtime;
 use crate::worker_id::WorkerId;
 use crate::worker_state::WorkerState;
@@ -83,10 +85,16 @@ impl Worker {
 
     /// Asks the primary to disconnect this worker. Returns at once.
     ///
-    /// The primary stops dispatching connections to this worker, and [`draining`](Self::draining)
-    /// resolves when the connections that were already dispatched have been accepted or given to
-    /// other workers. The worker is not replaced. The process runs until its `main` returns or a
-    /// deadline of the primary ends it.
+    /// The primary stops dispatching connections to this worker and answers; the drain begins with
+    /// the answer. [`draining`](Self::draining) resolves when the connections that were already
+    /// dispatched have been accepted or given to other workers. Once all listeners have ended and
+    /// all accepted connections are closed, the channel closes, 100 ms later at the latest, and
+    /// [`on_disconnect`](Self::on_disconnect) calls back. Messages to the primary must be sent
+    /// before.
+    ///
+    /// The process runs until its `main` returns or a deadline of the primary ends it. A primary
+    /// that is a Node program has no such deadline; if it does not answer within one second, the
+    /// drain begins without the answer.
     pub fn disconnect(&self) {
         self.0.set_exited_after_disconnect();
         self.0.send_to_primary(ToPrimary::Disconnect);
@@ -140,7 +148,9 @@ impl Worker {
         self
     }
 
-    /// Calls `call` on the callback thread when the channel to the primary closes.
+    /// Calls `call` on the callback thread when the channel to the primary closes: at the end of a
+    /// drain, as [`disconnect`](Self::disconnect) describes, or when the primary is gone. The
+    /// [`state`](Self::state) is [`Disconnected`](WorkerState::Disconnected) by then.
     ///
     /// If the channel is already closed, `call` runs soon after this function returns.
     pub fn on_disconnect(&self, call: impl FnOnce() + Send + 'static) -> &Self {
@@ -164,6 +174,26 @@ impl Worker {
     /// Returns a wait for the end of this worker: a future, a flag and a blocking call in one.
     pub fn draining(&self) -> Draining {
         Draining::new(self.0.drain().clone())
+    }
+
+    /// Returns the number of connections that this worker has accepted and not closed.
+    ///
+    /// An [`Accepted`](crate::Accepted) is open until it is dropped or
+    /// [`into_inner`](crate::Accepted::into_inner) takes its stream. WebSockets and other upgraded
+    /// connections count like all others.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.drain().connections().open()
+    }
+
+    /// Returns a wait until no connection is [`open`](Self::open): a future and a blocking call in
+    /// one.
+    ///
+    /// Graceful shutdown of an HTTP server does not wait for upgraded connections. A program that
+    /// has some waits for them after the drain; the primary's
+    /// [`disconnect_within`](crate::Builder::disconnect_within) is the limit of that wait.
+    pub fn all_closed(&self) -> AllClosed {
+        AllClosed::new(self.0.drain().clone())
     }
 
     /// Returns the stage that this worker has reached.

@@ -10,9 +10,6 @@ use crate::worker::accepted::Accepted;
 
 /// The pause after a failed accept, which most often lacked a descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// The time that the last accepted connections have for their first bytes to be read before the
-/// drain is reached.
-const FIRST_READ_MAX: Duration = Duration::from_millis(50);
 
 impl<S: AsyncStream> Serve for AsyncListener<S> {
     type Io = Accepted<S::Async>;
@@ -24,15 +21,10 @@ impl<S: AsyncStream> Serve for AsyncListener<S> {
     /// the task of `with_graceful_shutdown(worker.draining())`.
     async fn accept(&mut self) -> (Accepted<S::Async>, S::Peer) {
         loop {
-            match self.accept_connection().await {
+            match AsyncListener::accept(self).await {
                 Ok(accepted) => return accepted,
                 Err(Error::Closed) => {
-                    // A graceful shutdown drops connections from which nothing has been read. The
-                    // last connections were accepted a moment ago, so the hold delays the shutdown
-                    // until their first bytes can be read.
-                    let hold = self.close();
-                    ::tokio::time::sleep(FIRST_READ_MAX).await;
-                    drop(hold);
+                    self.close();
                     std::future::pending::<()>().await;
                 }
                 Err(_) => ::tokio::time::sleep(ACCEPT_RETRY).await,

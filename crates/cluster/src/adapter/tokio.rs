@@ -15,8 +15,6 @@ use ::tokio::net::{TcpStream, UnixStream};
 use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::worker::accepted::Accepted;
-#[cfg(feature = "axum")]
-use crate::worker::draining::DrainHold;
 use crate::worker::listener::{CountedConnection, Listener};
 use crate::worker::stream_types::Stream;
 
@@ -114,14 +112,18 @@ impl<S: AsyncStream> AsyncListener<S> {
     pub async fn accept(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
         let accepted = self.accept_connection().await;
         if let (Err(Error::Closed), Some(watched)) = (&accepted, &self.watched) {
-            drop(watched.get_ref().0.stop());
+            let listener = &watched.get_ref().0;
+            drop(listener.stop());
+            if let Some(quiet) = listener.quiet() {
+                quiet.await;
+            }
         }
         accepted
     }
 
     /// As [`accept`](Self::accept), but after [`Error::Closed`] the caller has to stop the
     /// listener.
-    pub(crate) async fn accept_connection(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
+    async fn accept_connection(&self) -> Result<(Accepted<S::Async>, S::Peer), Error> {
         let watched = self.watched.as_ref().ok_or(Error::Closed)?;
         loop {
             let Some(ready) = readable(watched).await else {
@@ -139,10 +141,10 @@ impl<S: AsyncStream> AsyncListener<S> {
         }
     }
 
-    /// Closes the descriptor. The worker's drain waits until the returned hold is dropped.
+    /// Closes the descriptor.
     #[cfg(feature = "axum")]
-    pub(crate) fn close(&mut self) -> Option<DrainHold> {
-        self.watched.take().and_then(|watched| watched.get_ref().0.stop())
+    pub(crate) fn close(&mut self) {
+        self.watched = None;
     }
 
     /// Returns the address of the listener. If the request was for port 0, this is the actual
@@ -191,6 +193,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Accepted<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.begin_read();
         Pin::new(&mut **self).poll_read(context, buffer)
     }
 }

@@ -33,8 +33,12 @@ impl Callback {
     pub(crate) fn new(
         worker: Option<WorkerId>,
         kind: Kind,
-        call: impl FnMut(Event) + Send + 'static,
+        mut call: impl FnMut(Event) + Send + 'static,
     ) -> Self {
+        let call = move |event: Event| match event.worker().cloned() {
+            Some(worker) => worker.with_reported_state(|| call(event)),
+            None => call(event),
+        };
         Self { worker, kind, call: Box::new(reactor::callback::each(call)) }
     }
 

@@ -1,5 +1,6 @@
 //! The handle of a worker in its primary.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -56,15 +57,19 @@ impl History {
 
     /// Returns the furthest state: notices may arrive late and never lead back.
     fn state(&self) -> WorkerState {
-        let reached = |notice: &Notice| match notice {
-            Notice::Fork | Notice::Unresponsive => WorkerState::Started,
-            Notice::Online => WorkerState::Online,
-            Notice::Listening(_) => WorkerState::Listening,
-            Notice::Disconnect => WorkerState::Disconnected,
-            Notice::Exit => WorkerState::Dead,
-        };
         let states = self.notices.iter().map(reached);
         states.max_by_key(|state| *state as u8).unwrap_or(WorkerState::Started)
+    }
+}
+
+/// Returns the state that a notice reports.
+fn reached(notice: &Notice) -> WorkerState {
+    match notice {
+        Notice::Fork | Notice::Unresponsive => WorkerState::Started,
+        Notice::Online => WorkerState::Online,
+        Notice::Listening(_) => WorkerState::Listening,
+        Notice::Disconnect => WorkerState::Disconnected,
+        Notice::Exit => WorkerState::Dead,
     }
 }
 
@@ -75,10 +80,23 @@ impl History {
 /// than 4 MiB of messages unread keeps two descriptors, its channel and its pidfd, until the
 /// messages are read.
 ///
+/// A handle that came with an [`Event`] keeps the state that the event reported, and during a
+/// callback for an event of the worker all its handles report that state: see
+/// [`state`](Self::state).
+///
 /// Node: the class `Worker` of a primary. [`Worker`](crate::Worker) is the worker's own side.
 #[derive(Clone)]
 #[doc(alias = "Worker")]
-pub struct WorkerProcess(Arc<Inner>);
+pub struct WorkerProcess {
+    inner: Arc<Inner>,
+    /// The state that an event reported; `None` in a handle that came with no such event.
+    reported: Option<WorkerState>,
+}
+
+thread_local! {
+    /// The worker whose event a callback on this thread handles, and the state that it reported.
+    static REPORTED: Cell<Option<(usize, WorkerState)>> = const { Cell::new(None) };
+}
 
 impl fmt::Debug for WorkerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +125,8 @@ impl WorkerProcess {
         let (pipes, history) = (Mutex::new(pipes), Mutex::default());
         let is_node = kind == WorkerKind::Node;
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));
-        Self(Arc::new(Inner { id, pid, exec, is_node, child, shared, pipes, history }))
+        let inner = Inner { id, pid, exec, is_node, child, shared, pipes, history };
+        Self { inner: Arc::new(inner), reported: None }
     }
 
     /// Sends a message to the worker, which receives it from
@@ -165,25 +184,56 @@ impl WorkerProcess {
     /// At the limits of the primary's [`Builder`](crate::Builder) the worker gets `SIGTERM`, then
     /// `SIGKILL`.
     pub fn disconnect(&self) {
-        self.0.shared.input(Input::Disconnect { worker: self.0.id });
+        self.inner.shared.input(Input::Disconnect { worker: self.inner.id });
     }
 
     /// Returns the number of the worker.
     #[must_use]
     pub fn id(&self) -> WorkerId {
-        self.0.id
+        self.inner.id
     }
 
     /// Returns the process id of the worker.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.0.pid
+        self.inner.pid
     }
 
     /// Returns the state of the worker.
+    ///
+    /// In a handle that came with an event, and in a callback for an event of the worker, this is the
+    /// state that the event reported, however late the event is handled: `Disconnected` with
+    /// [`Event::Disconnect`], as in Node, although the worker may be dead by then. [`is_dead`](Self::is_dead) and
+    /// [`is_connected`](Self::is_connected) always report the present, and so does the state in a
+    /// handle of [`Primary::workers`](crate::Primary::workers) or
+    /// [`Primary::fork`](crate::Primary::fork).
     #[must_use]
     pub fn state(&self) -> WorkerState {
-        self.history().state()
+        let reported = self.reported.or_else(|| {
+            let (worker, state) = REPORTED.get()?;
+            (worker == self.address()).then_some(state)
+        });
+        reported.unwrap_or_else(|| self.history().state())
+    }
+
+    /// Calls `call`, in which all handles of the worker report the state of the event that this
+    /// handle came with.
+    pub(crate) fn with_reported_state<T>(&self, call: impl FnOnce() -> T) -> T {
+        /// Restores the former value also when the callback panics.
+        struct Restore(Option<(usize, WorkerState)>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                REPORTED.set(self.0);
+            }
+        }
+        let state = self.reported.map(|state| (self.address(), state));
+        let _restore = Restore(REPORTED.replace(state));
+        call()
+    }
+
+    /// Identifies the worker among those of all primaries of this process.
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.inner) as usize
     }
 
     /// Returns whether the channel to the worker is open.
@@ -197,7 +247,7 @@ impl WorkerProcess {
     #[must_use]
     #[doc(alias = "isDead")]
     pub fn is_dead(&self) -> bool {
-        self.state() == WorkerState::Dead
+        self.history().state() == WorkerState::Dead
     }
 
     /// Returns whether the exit of the worker was requested; `None` until the worker ends or its
@@ -212,7 +262,7 @@ impl WorkerProcess {
     /// `None` when the worker or its primary has ended.
     #[must_use]
     pub fn counters(&self) -> Option<WorkerCounters> {
-        self.0.shared.query(|reply| Job::CountWorker(self.0.id, reply))
+        self.inner.shared.query(|reply| Job::CountWorker(self.inner.id, reply))
     }
 
     /// Takes the pipe to the worker's standard input; `None` after the first call, and where it is
@@ -249,11 +299,11 @@ impl WorkerProcess {
     }
 
     fn pipes(&self) -> MutexGuard<'_, Pipes> {
-        self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
-        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a notice to the history.
@@ -280,8 +330,8 @@ impl WorkerProcess {
 
     /// Describes the worker for an error that says that it is not ready.
     pub(crate) fn unready(&self) -> UnreadyWorker {
-        let (exec, is_node) = (self.0.exec.clone(), self.0.is_node);
-        UnreadyWorker { worker: self.id(), state: self.state(), exec, is_node }
+        let (exec, is_node) = (self.inner.exec.clone(), self.inner.is_node);
+        UnreadyWorker { worker: self.id(), state: self.history().state(), exec, is_node }
     }
 
     /// Whether the user has been notified that the runtime is up.
@@ -302,7 +352,15 @@ impl WorkerProcess {
 
     /// Returns the event that reports a notice.
     pub(crate) fn event(&self, notice: &Notice) -> Event {
-        let worker = self.clone();
+        let reported = match notice {
+            Notice::Unresponsive => self.history().state(),
+            Notice::Fork
+            | Notice::Online
+            | Notice::Listening(_)
+            | Notice::Disconnect
+            | Notice::Exit => reached(notice),
+        };
+        let worker = Self { inner: self.inner.clone(), reported: Some(reported) };
         match notice {
             Notice::Fork => Event::Fork { worker },
             Notice::Online => Event::Online { worker },
@@ -320,16 +378,16 @@ impl WorkerProcess {
     }
 
     pub(crate) fn shared(&self) -> &Shared {
-        &self.0.shared
+        &self.inner.shared
     }
 
     fn child(&self) -> Option<Arc<Child>> {
-        self.0.child.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.child.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Releases the child: no further event follows.
     pub(crate) fn release(&self) {
-        let child = self.0.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let child = self.inner.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Dropped after the lock is free: `drop` of the child closes its descriptors.
         drop(child);
     }

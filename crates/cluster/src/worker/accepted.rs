@@ -9,6 +9,7 @@ use crate::protocol::message::ToPrimary;
 use crate::protocol::queue_page::QueuePage;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
+use crate::worker::open_connections::OpenConnection;
 use crate::worker::runtime::Runtime;
 
 /// The part of an open connection in a count; `drop` counts the connection as closed.
@@ -55,11 +56,14 @@ impl ClosedReporter {
 
 /// An accepted connection: a stream, and a guard that counts the connection as open.
 ///
-/// An `Accepted` dereferences to the stream, and reads and writes as the stream does. Open
-/// connections are counted under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
+/// An `Accepted` dereferences to the stream, and reads and writes as the stream does. A worker's
+/// open connections are counted in [`Worker::open`](crate::Worker::open), and for the primary under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
 /// [`max_connections`](crate::ListenOptions::max_connections). There a connection counts until the
 /// `Accepted` is dropped, which also closes the stream, or until [`into_inner`](Self::into_inner).
-/// Elsewhere the guard does nothing.
+///
+/// A worker's drain waits, for at most 250 ms after the last accept, until the program begins to
+/// read its newest connections. It notices the reading through the `Accepted`, not through the
+/// stream inside.
 ///
 /// ```
 /// use std::io::Write;
@@ -77,11 +81,25 @@ pub struct Accepted<S> {
     /// connection counted as closed.
     guard: Option<ConnectionGuard>,
     stream: S,
+    /// Dropped after the stream: a worker without open connections may end its process. `None` in a
+    /// process that is no worker.
+    open: Option<OpenConnection>,
 }
 
 impl<S> Accepted<S> {
-    pub(crate) fn new(stream: S, guard: Option<ConnectionGuard>) -> Self {
-        Self { guard, stream }
+    pub(crate) fn new(
+        stream: S,
+        guard: Option<ConnectionGuard>,
+        open: Option<OpenConnection>,
+    ) -> Self {
+        Self { guard, stream, open }
+    }
+
+    /// Notes that the program begins to read the connection.
+    pub(crate) fn begin_read(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.begin_read();
+        }
     }
 
     /// Returns the stream, and counts the connection as closed from now on.
@@ -97,7 +115,7 @@ impl<S> Accepted<S> {
     ///
     /// The error of `change`. The connection counts as closed then.
     pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Accepted<T>, E> {
-        Ok(Accepted { stream: change(self.stream)?, guard: self.guard })
+        Ok(Accepted { stream: change(self.stream)?, guard: self.guard, open: self.open })
     }
 }
 
@@ -123,10 +141,12 @@ impl<S: AsFd> AsFd for Accepted<S> {
 
 impl<S: Read> Read for Accepted<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.begin_read();
         self.stream.read(buffer)
     }
 
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.begin_read();
         self.stream.read_vectored(buffers)
     }
 }

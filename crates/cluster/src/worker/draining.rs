@@ -1,38 +1,73 @@
 //! The end of a worker: first the connections that were dispatched to it, then its exit.
 //!
 //! A disconnect from either side or the loss of the primary *begins* the drain. The drain is
-//! *reached* when every source of connections of the worker has been read to its end: a server
-//! that stops accepting then leaves no client behind. A program that does not accept delays the
-//! drain by at most [`Draining::READ_MAX`].
+//! *reached* when every source of connections of the worker has been read to its end, and the last
+//! connections have had time for their first bytes to be read: a server that stops accepting then
+//! leaves no client behind. A program that does not accept delays the drain by at most
+//! [`Draining::READ_MAX`](crate::Draining::READ_MAX).
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
-/// The state of a worker's drain, shared by the runtime, the listeners and the waiting tasks.
+use crate::worker::open_connections::OpenConnections;
+
+/// The state of a worker's drain, shared by the runtime, the listeners, the accepted connections
+/// and the waiting tasks.
 #[derive(Debug)]
 pub(crate) struct Drain {
     state: Mutex<DrainState>,
     changed: Condvar,
     /// One end of a socket pair: hangs up, and so is readable, once the drain has begun.
     begun: OwnedFd,
+    connections: OpenConnections,
+    /// Set when the drain has begun, or a listener waits for its last connections to be read: the
+    /// timer follows the open connections from then on.
+    is_followed: AtomicBool,
+    /// The timer that calls [`settle`](Self::settle).
+    timer: OnceLock<reactor::Handle>,
 }
 
 #[derive(Debug)]
-struct DrainState {
+pub(super) struct DrainState {
     /// The other end of the pair, closed when the drain begins.
     not_begun: Option<OwnedFd>,
     /// The number of hand-off queues and sockets that have not been read to their end.
     sources: usize,
     reached: bool,
     /// The wakers of the waiting futures, by the number of the wait.
-    wakers: BTreeMap<u64, Waker>,
-    last_wait: u64,
+    pub(super) wakers: BTreeMap<u64, Waker>,
+    pub(super) last_wait: u64,
+    /// The number of threads that wait.
+    threads: usize,
+}
+
+/// A condition on which a task or thread waits.
+pub(super) type Condition = fn(&Drain, &DrainState) -> bool;
+
+/// Whether the drain has begun.
+#[cfg(feature = "tokio")]
+pub(super) fn has_begun(_: &Drain, state: &DrainState) -> bool {
+    state.not_begun.is_none()
+}
+
+/// Whether the drain is reached.
+pub(super) fn is_reached(_: &Drain, state: &DrainState) -> bool {
+    state.reached
+}
+
+/// Whether the last accepted connections have had time for their first bytes to be read.
+pub(super) fn is_quiet(drain: &Drain, state: &DrainState) -> bool {
+    state.reached || drain.connections.quiet_at().is_none_or(|at| at <= Instant::now())
+}
+
+/// Whether no accepted connection is open.
+pub(super) fn is_without_connections(drain: &Drain, _: &DrainState) -> bool {
+    drain.connections.open() == 0
 }
 
 impl Drain {
@@ -44,16 +79,39 @@ impl Drain {
             reached: false,
             wakers: BTreeMap::new(),
             last_wait: 0,
+            threads: 0,
         };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new(), begun })
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            begun,
+            connections: OpenConnections::new(),
+            is_followed: AtomicBool::new(false),
+            timer: OnceLock::new(),
+        })
+    }
+
+    /// Sets the timer, which calls [`settle`](Self::settle) when it is woken and when the returned
+    /// time has come.
+    pub(super) fn set_timer(&self, timer: reactor::Handle) {
+        self.timer.get_or_init(|| timer);
+    }
+
+    /// Has the timer compute its next deadline again.
+    pub(super) fn wake_timer(&self) {
+        if let Some(timer) = self.timer.get() {
+            timer.wake();
+        }
     }
 
     /// Begins the drain and returns `true`; later calls change nothing and return `false`.
     pub(crate) fn begin(&self) -> bool {
+        self.is_followed.store(true, Ordering::SeqCst);
         let mut state = self.lock();
         let first = state.not_begun.take().is_some();
-        state.reached |= state.sources == 0;
+        self.update(&mut state);
         self.wake(state);
+        self.wake_timer();
         first
     }
 
@@ -62,6 +120,26 @@ impl Drain {
         let mut state = self.lock();
         state.reached = true;
         self.wake(state);
+    }
+
+    /// Wakes all whose wait is over, and returns the time at which to call again: when the last
+    /// connections have had their time.
+    pub(super) fn settle(&self, now: Instant) -> Option<Instant> {
+        if !self.is_followed.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut state = self.lock();
+        let wait = self.connections.quiet_at().filter(|at| *at > now && !state.reached);
+        self.update(&mut state);
+        self.wake(state);
+        wait
+    }
+
+    /// Marks the drain as reached if all sources have ended and their last connections have had
+    /// their time.
+    fn update(&self, state: &mut DrainState) {
+        let has_ended = state.not_begun.is_none() && state.sources == 0;
+        state.reached |= has_ended && is_quiet(self, state);
     }
 
     /// Adds a source of connections, which has been read to its end when the hold is dropped.
@@ -74,23 +152,77 @@ impl Drain {
         let mut state = self.lock();
         state.sources = state.sources.saturating_sub(1);
         if state.sources == 0 && state.not_begun.is_none() {
-            state.reached = true;
+            self.update(&mut state);
             self.wake(state);
+            self.wake_timer();
         }
+    }
+
+    /// The program reads all of its connections.
+    pub(super) fn all_read(&self) {
+        if self.is_followed.load(Ordering::SeqCst) {
+            self.wake_timer();
+        }
+    }
+
+    /// The last open connection was closed.
+    pub(super) fn all_closed(&self) {
+        // Locked after the count has changed. A task that saw an open connection under the lock has
+        // left its waker there.
+        self.wake(self.lock());
+        if self.is_followed.load(Ordering::SeqCst) {
+            self.wake_timer();
+        }
+    }
+
+    pub(super) fn connections(&self) -> &OpenConnections {
+        &self.connections
+    }
+
+    /// Returns whether the drain is reached, every source has ended, and no connection is open.
+    pub(super) fn is_complete(&self) -> bool {
+        let state = self.lock();
+        state.reached && state.sources == 0 && self.connections.open() == 0
     }
 
     /// Blocks until the drain has begun or `limit` has passed.
     pub(crate) fn wait_begun(&self, limit: Duration) {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.threads += 1;
         // The caller ends the process in both cases.
         let _ = self.changed.wait_timeout_while(state, limit, |state| state.not_begun.is_some());
     }
 
-    /// Blocks until the drain is reached.
-    fn wait_reached(&self) {
+    /// Blocks until the last accepted connections have had time for their first bytes to be read.
+    pub(crate) fn wait_quiet(&self) {
+        self.follow();
+        self.wait(is_quiet, None);
+    }
+
+    /// Blocks until the condition holds or the time has come; returns whether it holds.
+    pub(super) fn wait(&self, is_over: Condition, until: Option<Instant>) -> bool {
         let mut state = self.lock();
-        while !state.reached {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.threads += 1;
+        loop {
+            let over = is_over(self, &state);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if over || left.is_some_and(|left| left.is_zero()) {
+                state.threads -= 1;
+                return over;
+            }
+            state = match left {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Has the timer report when the last connections have had their time.
+    pub(super) fn follow(&self) {
+        if !self.is_followed.swap(true, Ordering::SeqCst) {
+            self.wake_timer();
         }
     }
 
@@ -109,12 +241,15 @@ impl Drain {
 
     fn wake(&self, mut state: MutexGuard<'_, DrainState>) {
         let wakers = std::mem::take(&mut state.wakers);
+        let has_threads = state.threads > 0;
         drop(state);
-        self.changed.notify_all();
+        if has_threads {
+            self.changed.notify_all();
+        }
         wakers.into_values().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, DrainState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, DrainState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,207 +261,5 @@ pub(crate) struct DrainHold(Arc<Drain>);
 impl Drop for DrainHold {
     fn drop(&mut self) {
         self.0.release();
-    }
-}
-
-/// The place of one future among the waiting tasks; `drop` removes its waker.
-///
-/// The number identifies the wait. The waker cannot: `will_wake` may answer `false` for two equal
-/// wakers, and each poll would then leave one more waker behind.
-#[derive(Debug)]
-struct DrainWait {
-    drain: Arc<Drain>,
-    number: Option<u64>,
-}
-
-impl DrainWait {
-    fn new(drain: Arc<Drain>) -> Self {
-        Self { drain, number: None }
-    }
-
-    fn poll(&mut self, context: &Context<'_>, is_over: fn(&DrainState) -> bool) -> Poll<()> {
-        // Cloned before the lock is taken, and so dropped after the lock is free: a waker may own the
-        // last reference to a task, and the task a future that locks here in its own `drop`.
-        let waker = context.waker().clone();
-        let mut state = self.drain.lock();
-        if is_over(&state) {
-            return Poll::Ready(());
-        }
-        let number = *self.number.get_or_insert_with(|| {
-            state.last_wait += 1;
-            state.last_wait
-        });
-        let before = state.wakers.insert(number, waker);
-        drop(state);
-        // For the same reason the earlier waker is dropped last.
-        drop(before);
-        Poll::Pending
-    }
-}
-
-impl Drop for DrainWait {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            // The lock is free again before the waker is dropped, as in `poll`.
-            let waker = self.drain.lock().wakers.remove(&number);
-            drop(waker);
-        }
-    }
-}
-
-impl Clone for DrainWait {
-    fn clone(&self) -> Self {
-        Self::new(self.drain.clone())
-    }
-}
-
-/// A wait for the end of this worker: a future, a flag and a blocking call in one.
-///
-/// The future resolves when the drain is reached: either side has asked for a disconnect or the
-/// primary is gone, *and* the connections that were dispatched to this worker have been accepted.
-/// The program has at most [`READ_MAX`](Self::READ_MAX) for the second part. The future needs no
-/// particular runtime, and fits `axum::serve(…).with_graceful_shutdown(worker.draining())`.
-///
-/// Dropping or cloning it does not affect the drain; [`Worker::draining`](crate::Worker::draining)
-/// returns as many of them as a program needs.
-///
-/// ```no_run
-/// let worker = brood_cluster::Worker::current().expect("a primary started this process");
-/// worker.draining().wait();
-/// println!("all connections are accepted");
-/// ```
-#[derive(Clone, Debug)]
-#[must_use = "a future does nothing unless it is awaited"]
-pub struct Draining(DrainWait);
-
-impl Draining {
-    /// The longest time that a drain waits for the program to accept the connections that were
-    /// dispatched to it: 1 s.
-    pub const READ_MAX: Duration = Duration::from_secs(1);
-
-    pub(crate) fn new(drain: Arc<Drain>) -> Self {
-        Self(DrainWait::new(drain))
-    }
-
-    /// Blocks until the drain is reached.
-    pub fn wait(&self) {
-        self.0.drain.wait_reached();
-    }
-
-    /// Returns whether the drain has begun. Connections may still wait to be accepted.
-    #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.0.drain.has_begun()
-    }
-}
-
-/// A descriptor that becomes readable when the drain *begins*, for a program's own poll or epoll
-/// loop. Listeners that share a socket with other processes never end by themselves; a loop over
-/// such listeners polls this descriptor beside them.
-impl AsFd for Draining {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.drain.begun()
-    }
-}
-
-impl Future for Draining {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(context, |state| state.reached)
-    }
-}
-
-/// A future that resolves when the drain begins, for listeners that have to reach its end.
-#[cfg(feature = "tokio")]
-#[derive(Debug)]
-pub(crate) struct DrainBegun(DrainWait);
-
-#[cfg(feature = "tokio")]
-impl DrainBegun {
-    pub(crate) fn new(drain: Arc<Drain>) -> Self {
-        Self(DrainWait::new(drain))
-    }
-}
-
-#[cfg(feature = "tokio")]
-impl Future for DrainBegun {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(context, |state| state.not_begun.is_none())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Wake;
-
-    use super::*;
-
-    fn is_reached(drain: &Arc<Drain>) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        Pin::new(&mut Draining::new(drain.clone())).poll(&mut context).is_ready()
-    }
-
-    #[test]
-    fn without_queues_the_drain_is_reached_when_it_begins() {
-        let drain = Arc::new(Drain::new().unwrap());
-        assert!(!is_reached(&drain) && !drain.has_begun());
-        assert!(drain.begin(), "the first call begins the drain");
-        assert!(!drain.begin(), "the second does not");
-        assert!(is_reached(&drain) && drain.has_begun());
-        Draining::new(drain).wait();
-    }
-
-    #[test]
-    fn an_unread_queue_keeps_the_drain_from_being_reached_until_it_ends_or_time_is_up() {
-        let drain = Arc::new(Drain::new().unwrap());
-        let (first, second) = (drain.hold(), drain.hold());
-        drain.begin();
-        drop(first);
-        assert!(!is_reached(&drain), "one queue is unread");
-        drop(second);
-        assert!(is_reached(&drain));
-
-        let overdue = Arc::new(Drain::new().unwrap());
-        let _never = overdue.hold();
-        overdue.begin();
-        assert!(!is_reached(&overdue));
-        overdue.set_reached();
-        assert!(is_reached(&overdue));
-    }
-
-    #[test]
-    fn a_queue_that_ends_before_the_drain_begins_does_not_begin_the_drain() {
-        let drain = Arc::new(Drain::new().unwrap());
-        drop(drain.hold());
-        assert!(!is_reached(&drain));
-    }
-
-    /// A waker that `will_wake` never considers equal to another.
-    struct UniqueWaker;
-
-    impl Wake for UniqueWaker {
-        fn wake(self: Arc<Self>) {}
-    }
-
-    #[test]
-    fn a_future_has_one_waker_however_often_it_is_polled_and_none_after_its_drop() {
-        let drain = Arc::new(Drain::new().unwrap());
-        let (mut one, mut other) = (Draining::new(drain.clone()), Draining::new(drain.clone()));
-        for _ in 0..10 {
-            let waker = Waker::from(Arc::new(UniqueWaker));
-            let mut context = Context::from_waker(&waker);
-            assert!(Pin::new(&mut one).poll(&mut context).is_pending());
-            assert!(Pin::new(&mut other).poll(&mut context).is_pending());
-            assert!(Pin::new(&mut one.clone()).poll(&mut context).is_pending());
-        }
-        assert_eq!(drain.lock().wakers.len(), 2);
-        drop(other);
-        assert_eq!(drain.lock().wakers.len(), 1);
-        drain.begin();
-        assert!(drain.lock().wakers.is_empty(), "the waker was called");
-        drop(one);
     }
 }

@@ -18,10 +18,11 @@ use crate::protocol::message::ListenGrant;
 use crate::protocol::queue_page::QueuePage;
 use crate::worker::accepted::{Accepted, ClosedReporter, ConnectionGuard};
 #[cfg(feature = "tokio")]
-use crate::worker::draining::DrainBegun;
+use crate::worker::drain_waits::{DrainBegun, Quiet};
 use crate::worker::draining::DrainHold;
 use crate::worker::limited_socket::LimitedSocket;
 use crate::worker::node_queue::NodeQueue;
+use crate::worker::open_connections::OpenConnection;
 use crate::worker::own_socket::OwnSocket;
 use crate::worker::pending_grants::GrantedSource;
 use crate::worker::registration::Registration;
@@ -126,6 +127,13 @@ impl AsFd for ConnectionSource {
 pub(crate) struct CountedConnection {
     connection: Connection,
     guard: Option<ConnectionGuard>,
+    open: Option<OpenConnection>,
+}
+
+impl CountedConnection {
+    fn new(connection: Connection, guard: Option<ConnectionGuard>) -> Self {
+        Self { connection, guard, open: None }
+    }
 }
 
 impl<S: Stream> Listener<S> {
@@ -186,6 +194,11 @@ impl<S: Stream> Listener<S> {
     ///
     /// The stream blocks, as one from std does.
     ///
+    /// The end is reported when the last accepted connections have had time for their first bytes
+    /// to be read: 50 ms after the program began to read them, and 250 ms after the last accept at
+    /// the latest. A server that is shut down gracefully then drops no connection whose request
+    /// is on its way.
+    ///
     /// # Errors
     ///
     /// [`Error::Closed`] when no further connection will arrive: the worker drains, or the primary
@@ -194,14 +207,23 @@ impl<S: Stream> Listener<S> {
     /// worker.
     pub fn accept(&self) -> Result<(Accepted<S>, S::Peer), Error> {
         loop {
-            if let Some(accepted) = self.try_accept()? {
-                return Ok(accepted);
+            match self.try_accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => self.wait()?,
+                Err(error) => {
+                    if let (Error::Closed, Some(worker)) = (&error, self.registration.worker()) {
+                        worker.drain().wait_quiet();
+                    }
+                    return Err(error);
+                }
             }
-            self.wait()?;
         }
     }
 
     /// Returns a connection if one waits, and `None` otherwise. Never blocks.
+    ///
+    /// The end is reported at once: a server that drops connections of which it has read nothing
+    /// should wait for [`Worker::draining`](crate::Worker::draining) before it shuts down.
     ///
     /// # Errors
     ///
@@ -246,11 +268,11 @@ impl<S: Stream> Listener<S> {
 
     /// Converts a connection to a stream. Its `O_NONBLOCK` stays as it is.
     pub(crate) fn into_stream(counted: CountedConnection) -> Result<(Accepted<S>, S::Peer), Error> {
-        let CountedConnection { connection, guard } = counted;
+        let CountedConnection { connection, guard, open } = counted;
         let stream = S::from(connection.socket);
         let peer =
             stream.peer(connection.peer).map_err(|source| Error::Os("getpeername", source))?;
-        Ok((Accepted::new(stream, guard), peer))
+        Ok((Accepted::new(stream, guard, open), peer))
     }
 
     /// Accepts a connection without waiting; the connection is non-blocking.
@@ -258,22 +280,30 @@ impl<S: Stream> Listener<S> {
     /// After [`Error::Closed`] the caller has to [`stop`](Self::stop) the listener, for the drain
     /// to be reached. Once the drain has begun, a shared socket is read until it is empty.
     pub(crate) fn accept_connection(&self) -> Result<Option<CountedConnection>, Error> {
-        use ConnectionSource as C;
         if self.stopped.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
+        let mut counted = self.accept_from_source()?;
+        if let (Some(counted), Some(worker)) = (&mut counted, self.registration.worker()) {
+            counted.open = Some(OpenConnection::new(worker.drain().clone()));
+        }
+        Ok(counted)
+    }
+
+    fn accept_from_source(&self) -> Result<Option<CountedConnection>, Error> {
+        use ConnectionSource as C;
         match &self.source {
             C::Queue(reader) => match reader.accept() {
                 Ok(connection) => Ok(connection.map(|connection| {
                     let guard = self.reporter.clone().map(ConnectionGuard::Primary);
-                    CountedConnection { connection, guard }
+                    CountedConnection::new(connection, guard)
                 })),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
                 Err(source) => Err(Error::Os("recvmsg", source)),
             },
             C::OwnSocket(own) => {
                 let connection = own.accept()?;
-                Ok(connection.map(|connection| CountedConnection { connection, guard: None }))
+                Ok(connection.map(|connection| CountedConnection::new(connection, None)))
             }
             C::NodeQueue(node_queue) => match node_queue.accept() {
                 Ok(Some((number, connection))) => {
@@ -281,21 +311,21 @@ impl<S: Stream> Listener<S> {
                         runtime.report_accepted(number);
                     }
                     let guard = Some(ConnectionGuard::NodeQueue(node_queue.clone()));
-                    Ok(Some(CountedConnection { connection, guard }))
+                    Ok(Some(CountedConnection::new(connection, guard)))
                 }
                 Ok(None) => Ok(None),
                 Err(_) => Err(Error::Closed),
             },
             C::Socket(socket) => self.accept_from_socket(socket.as_fd(), |_| {
                 let (socket, peer) = sys::socket::accept_waiting(socket.as_fd())?;
-                Ok(CountedConnection { connection: Connection { socket, peer }, guard: None })
+                Ok(CountedConnection::new(Connection { socket, peer }, None))
             }),
             C::LimitedSocket(limited_socket) => {
                 self.accept_from_socket(limited_socket.socket(), |draining| {
                     let (socket, peer) =
                         limited_socket.accept(draining, sys::socket::accept_waiting)?;
                     let guard = Some(ConnectionGuard::LimitedSocket(limited_socket.clone()));
-                    Ok(CountedConnection { connection: Connection { socket, peer }, guard })
+                    Ok(CountedConnection::new(Connection { socket, peer }, guard))
                 })
             }
         }
@@ -354,6 +384,12 @@ impl<S: Stream> Listener<S> {
     pub(crate) fn drain_begun(&self) -> Option<DrainBegun> {
         let drain = self.endless_in()?.drain();
         (!drain.has_begun()).then(|| DrainBegun::new(drain.clone()))
+    }
+
+    /// Returns a future for the moment at which the end of this listener may be reported.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn quiet(&self) -> Option<Quiet> {
+        self.registration.worker().map(|worker| Quiet::new(worker.drain().clone()))
     }
 
     /// Returns whether the source is a socket in a worker that drains: the listener has to be read

@@ -66,7 +66,11 @@ impl Runtime {
                     self.send_node_message(disconnect);
                 }
                 drop(state);
-                self.begin_drain();
+                // The drain begins with the answer. A worker that ended earlier would close the
+                // channel on which the primary is about to answer, and a Node program ends by the
+                // error of that write.
+                self.deadlines().set_disconnect_requested();
+                self.wake_timer();
             }
         }
     }
@@ -83,10 +87,12 @@ impl Runtime {
                 let limit = state.limits.remove(&request);
                 let source =
                     self.granted_source(&mut state, (key, limit), (address, backlog), handle);
-                if source.is_err() {
+                let failed = source.is_err();
+                let result = source.map_err(|error| errno_of(&error));
+                let taken = self.pending_grants().try_complete(request, result);
+                if failed || !taken {
                     self.close_node_listener(&mut state, key);
                 }
-                self.pending_grants().complete(request, source.map_err(|error| errno_of(&error)));
             }
             FromPrimary::Refused { request, errno } => {
                 state.limits.remove(&request);
@@ -114,14 +120,20 @@ impl Runtime {
                 self.set_exited_after_disconnect();
                 // `finish_queues` takes the same lock.
                 drop(state);
-                node_primary.finish_queues();
-                self.begin_drain();
+                self.end_by_node(node_primary);
             }
             FromPrimary::DisconnectAcknowledged => {
                 drop(state);
-                node_primary.finish_queues();
+                self.end_by_node(node_primary);
             }
         }
+    }
+
+    /// Begins the drain: the primary sends no further connection, and answers no listen request.
+    fn end_by_node(&self, node_primary: &NodePrimary) {
+        node_primary.finish_queues();
+        self.pending_grants().cancel();
+        self.begin_drain();
     }
 
     /// Reports to a Node primary that the program has accepted the connection with this number.

@@ -50,9 +50,21 @@ impl PendingGrants {
 
     /// Passes the answer to the caller of `request`. An unknown number is ignored.
     pub(super) fn complete(&self, request: u32, result: GrantResult) {
+        self.try_complete(request, result);
+    }
+
+    /// As [`complete`](Self::complete), and returns whether a caller waited for the answer.
+    pub(super) fn try_complete(&self, request: u32, result: GrantResult) -> bool {
         let reply = self.replies().as_mut().and_then(|replies| replies.remove(&request));
-        if let Some(reply) = reply {
-            let _ = reply.send(result);
+        reply.is_some_and(|reply| reply.send(result).is_ok())
+    }
+
+    /// Refuses all requests that wait: their answers will not come.
+    pub(super) fn cancel(&self) {
+        let replies = self.replies().as_mut().map(std::mem::take).unwrap_or_default();
+        for reply in replies.into_values() {
+            // Fails only if the caller has stopped waiting.
+            let _ = reply.send(Err(sys::errno::ECANCELED));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use child_process::Parent;
@@ -44,8 +44,8 @@ pub(crate) struct Runtime {
     listened: AtomicBool,
     /// Set when either side has asked for the worker's end.
     exited_after_disconnect: AtomicBool,
-    /// The handle of the [`DeadlineTimer`], set when it is on the reactor.
-    timer: OnceLock<reactor::Handle>,
+    /// Set when this side has closed the channel at the end of its drain.
+    closed_channel: AtomicBool,
 }
 
 impl fmt::Debug for Runtime {
@@ -73,12 +73,12 @@ impl Runtime {
             deadlines: Deadlines::new(),
             listened: AtomicBool::new(false),
             exited_after_disconnect: AtomicBool::new(false),
-            timer: OnceLock::new(),
+            closed_channel: AtomicBool::new(false),
         });
         let reactor = reactor::reactor().expect("a worker starts with a thread to spare");
         // Before the first event can arrive: a drain that begins wakes the timer.
         let timer = reactor.add(DeadlineTimer(runtime.clone()));
-        runtime.timer.get_or_init(|| timer);
+        runtime.drain.set_timer(timer);
         let receiving = runtime.clone();
         parent.subscribe(move |event| receiving.receive(event));
         runtime.send_to_primary(ToPrimary::Online);
@@ -96,10 +96,15 @@ impl Runtime {
         address: &Address,
         options: &ListenOptions,
     ) -> Result<GrantedSource, Error> {
-        if self.drain.has_begun() {
+        // A Node primary does not answer a worker that has asked to be disconnected.
+        if self.drain.has_begun() || self.exited_after_disconnect() {
             return Err(Error::Closed);
         }
         let (request, reply) = self.pending_grants.add().ok_or(Error::Closed)?;
+        if self.node_primary.is_some() && self.exited_after_disconnect() {
+            // The request to disconnect overtook this one.
+            self.pending_grants.cancel();
+        }
         self.send_to_primary(ToPrimary::Listen {
             request,
             address: address.clone(),
@@ -154,7 +159,9 @@ impl Runtime {
                 self.finish_node_queues();
                 self.pending_grants.close();
                 self.messages.close();
-                self.deadlines.set_orphaned();
+                if !self.closed_channel.load(Ordering::Acquire) {
+                    self.deadlines.set_orphaned();
+                }
                 self.begin_drain();
                 let calls = self.disconnect_callbacks().take();
                 calls.into_iter().flatten().for_each(reactor::callback::call);
@@ -197,16 +204,29 @@ impl Runtime {
     }
 
     pub(super) fn begin_drain(&self) {
-        self.drain.begin();
         self.deadlines.set_drain_begun();
-        self.wake_timer();
+        self.drain.begin();
     }
 
     /// Has the [`DeadlineTimer`] compute its next deadline again.
     pub(super) fn wake_timer(&self) {
-        if let Some(timer) = self.timer.get() {
-            timer.wake();
+        self.drain.wake_timer();
+    }
+
+    /// Closes the channel once the drain is complete and the program had time for its last
+    /// messages. Returns the time at which to call again.
+    fn close_channel(&self, now: Instant) -> Option<Instant> {
+        if !self.drain.is_complete() || !self.parent.is_connected() {
+            return None;
         }
+        let at = self.deadlines.channel_close(now)?;
+        if now < at {
+            return Some(at);
+        }
+        self.closed_channel.store(true, Ordering::Release);
+        // Fails only if the channel is closed.
+        let _ = self.parent.disconnect();
+        None
     }
 
     /// Marks the queues of a Node primary as complete: no further connection will arrive.
@@ -251,7 +271,7 @@ impl Runtime {
     pub(super) fn state(&self) -> WorkerState {
         if !self.parent.is_connected() {
             WorkerState::Disconnected
-        } else if self.drain.has_begun() {
+        } else if self.drain.has_begun() || self.exited_after_disconnect() {
             WorkerState::Disconnecting
         } else if self.listened.load(Ordering::Acquire) {
             WorkerState::Listening
@@ -269,6 +289,19 @@ impl Runtime {
 struct DeadlineTimer(Arc<Runtime>);
 
 impl DeadlineTimer {
+    /// Begins the drain of a worker whose Node primary has not answered in time. Returns the time at
+    /// which to call again.
+    fn begin_overdue_drain(&self, now: Instant) -> Option<Instant> {
+        let runtime = &self.0;
+        let answer = runtime.deadlines.answer().filter(|_| !runtime.drain.has_begun())?;
+        if now < answer {
+            return Some(answer);
+        }
+        runtime.finish_node_queues();
+        runtime.begin_drain();
+        None
+    }
+
     /// Ends a drain that has waited long enough for unread queues.
     fn end_overdue_drain(&self, now: Instant) {
         let runtime = &self.0;
@@ -290,7 +323,10 @@ impl DeadlineTimer {
 impl Source for DeadlineTimer {
     fn event(&mut self, _event: reactor::Event, turn: &mut Turn<'_>) {
         let now = turn.now();
+        let answer = self.begin_overdue_drain(now);
         self.end_overdue_drain(now);
+        let quiet = self.0.drain.settle(now);
+        let close = self.0.close_channel(now);
         let orphan_exit = self.0.deadlines.orphan_exit();
         if orphan_exit.is_some_and(|at| at <= now) {
             // Exit handlers may wait for the reactor, so they must not run on its thread.
@@ -302,6 +338,7 @@ impl Source for DeadlineTimer {
         }
         let drain_read = self.0.deadlines.drain_read().filter(|at| *at > now);
         let declining = self.decline_overdue(now);
-        turn.set_deadline(drain_read.into_iter().chain(orphan_exit).chain(declining).min());
+        let ends = answer.into_iter().chain(drain_read).chain(quiet).chain(close);
+        turn.set_deadline(ends.chain(orphan_exit).chain(declining).min());
     }
 }
