@@ -60,7 +60,10 @@ impl ListenOptions {
     }
 
     /// Sets the backlog: the most connections that the kernel keeps until they are accepted. By
-    /// default 511.
+    /// default 511, as in Node.
+    ///
+    /// The kernel drops the handshakes of further clients, who then wait a second or more until their
+    /// system repeats them. `net.core.somaxconn` bounds the number without an error.
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
