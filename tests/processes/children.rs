@@ -1,6 +1,7 @@
 //! Children of every kind: the crate `child-process`.
 
 mod activation;
+mod channel_ends;
 mod closed_streams;
 mod control_groups;
 mod ending;

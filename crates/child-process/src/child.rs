@@ -195,7 +195,7 @@ impl Child {
     /// There is no open channel, the message exceeds a limit, or it cannot be encoded. The handles
     /// of the value stay in it, usable.
     pub fn send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Queued, ipc::Error> {
-        channel(self.shared.link())?.send(value)
+        channel(self.shared.current_link())?.send(value)
     }
 
     /// Sends a message with a socket to a Node child, which receives a `net.Socket`, a `net.Server`
@@ -225,7 +225,7 @@ impl Child {
         value: &T,
         handle: impl Into<OwnedFd>,
     ) -> Result<Queued, SendHandleError> {
-        match channel(self.shared.link()) {
+        match channel(self.shared.current_link()) {
             Ok(link) => link.send_with_handle(value, handle),
             Err(error) => Err(internal::send_handle_error(handle.into(), error)),
         }
@@ -238,7 +238,7 @@ impl Child {
     ///
     /// [`Error::NoChannel`] when there is no channel, or it is already closed.
     pub fn disconnect(&self) -> Result<(), Error> {
-        match self.shared.link() {
+        match self.shared.current_link() {
             Some(link) if link.is_connected() => {
                 link.disconnect();
                 Ok(())
@@ -360,7 +360,7 @@ impl Child {
     #[must_use]
     #[doc(alias = "connected")]
     pub fn is_connected(&self) -> bool {
-        self.shared.link().is_some_and(Link::is_connected)
+        self.shared.current_link().is_some_and(Link::is_connected)
     }
 
     pub(crate) fn streams(&self) -> MutexGuard<'_, Streams> {

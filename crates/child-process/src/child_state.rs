@@ -61,6 +61,8 @@ struct Pending {
     driver: Option<reactor::Handle>,
     /// Whether there has ever been a subscriber.
     subscribed: bool,
+    /// Whether the `Child` was dropped without a subscriber, so that none can come.
+    abandoned: bool,
 }
 
 /// The state that is used on the loop only, once there is a driver.
@@ -153,6 +155,15 @@ impl Shared {
         self.link.get()
     }
 
+    /// Returns the channel, after it has noticed the end of a process that is known to have ended.
+    pub(crate) fn current_link(&self) -> Option<&Link> {
+        let link = self.link()?;
+        if self.process.known_status().is_some() {
+            internal::notice_hang_up(link);
+        }
+        Some(link)
+    }
+
     /// Adds a subscriber, which gets the events so far and then all further events, on the loop.
     pub(crate) fn subscribe(self: &Arc<Self>, subscriber: Subscriber) {
         let mut pending = self.pending();
@@ -164,8 +175,8 @@ impl Shared {
             // Without a loop no other thread emits events at the same time.
             let pending = std::mem::take(&mut self.pending().subscribers);
             for mut subscriber in pending {
-                subscriber
-                    .emit(Event::Error(Error::Os("starting the loop", clone_io_error(&error))));
+                let error = internal::copy_io_error(&error);
+                subscriber.emit(Event::Error(Error::Os("starting the loop", error)));
             }
         }
     }
@@ -205,17 +216,26 @@ impl Shared {
     /// Notes that the `Child` was dropped. Without subscribers the channel is closed; the process
     /// is reaped on the loop when it ends.
     pub(crate) fn child_dropped(self: &Arc<Self>) {
-        let subscribed = self.pending().subscribed;
-        if let (false, Some(link)) = (subscribed, self.link()) {
-            link.disconnect();
-            // A link that does not read keeps its socket if the process has ended before it took
-            // the handshake. Messages that are read now have no subscriber and are dropped.
-            link.resume();
-        }
+        let abandoned = self.abandon();
         // The call reaps a process that has ended; only a running one needs the loop.
-        if matches!(self.process.try_wait(), Ok(None)) && self.wake_driver().is_err() {
-            orphans().push(self.clone());
+        match self.process.try_wait() {
+            Ok(None) if self.wake_driver().is_err() => orphans().push(self.clone()),
+            Ok(Some(_)) => {
+                // The queue has no reader any more, even where another process holds the socket.
+                abandoned.into_iter().for_each(internal::peer_is_gone);
+            }
+            Ok(None) | Err(_) => {}
         }
+    }
+
+    /// Closes the channel that nobody has subscribed to and nobody can any more; returns it.
+    fn abandon(&self) -> Option<&Link> {
+        let mut pending = self.pending();
+        pending.abandoned = !pending.subscribed;
+        let link = self.link().filter(|_| pending.abandoned)?;
+        drop(pending);
+        link.disconnect();
+        Some(link)
     }
 
     /// Handles an event of the channel. Runs on the loop.
@@ -257,20 +277,27 @@ impl Shared {
         // The channel is read only now: a message without a subscriber would be lost.
         if let (true, Some(link)) = (resume, self.link()) {
             link.resume();
+            if self.state().exit_seen {
+                internal::peer_is_gone(link);
+            }
         }
     }
 
     /// Handles the end of the process. Runs on the loop.
     ///
     /// While the channel is open, it is read first, as far as subscribers take the messages: those
-    /// messages and `Disconnect` are emitted before `Exit`.
+    /// messages and `Disconnect` are emitted before `Exit`. All of them wait for the first
+    /// subscriber.
     pub(crate) fn exited(&self) {
         let mut state = self.state();
         match self.link().filter(|_| state.lifecycle.is_connected()) {
             Some(link) => {
                 state.exit_seen = true;
-                // The link reads what the process has sent and then reports `PeerGone`.
-                internal::peer_is_gone(link);
+                let pending = self.pending();
+                if pending.subscribed || pending.abandoned {
+                    // The link reads what the process has sent and then reports `PeerGone`.
+                    internal::peer_is_gone(link);
+                }
             }
             None => state.step(Input::Exited, &self.process),
         }
@@ -336,11 +363,6 @@ impl LoopState {
             self.subscribers.close();
         }
     }
-}
-
-fn clone_io_error(error: &io::Error) -> io::Error {
-    let other = || io::Error::new(error.kind(), error.to_string());
-    error.raw_os_error().map_or_else(other, io::Error::from_raw_os_error)
 }
 
 /// Dropped children whose process runs, and for which the loop could not be started because no

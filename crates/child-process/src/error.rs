@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use ipc::internal::{copy_error, copy_io_error};
 use sys::errno::write_with_causes;
 use sys::pidfd::ExitStatus;
 use sys::spawn::Step;
@@ -151,13 +152,31 @@ impl Error {
         }
     }
 
-    /// Copies the errors that are emitted as events; `None` for all others.
-    pub(crate) fn try_clone(&self) -> Option<Self> {
+    /// Copies the error, for one more subscriber.
+    pub(crate) fn copy(&self) -> Self {
         match self {
-            Self::TimedOut => Some(Self::TimedOut),
-            Self::MaxBuffer(stream) => Some(Self::MaxBuffer(*stream)),
-            Self::Cancelled(reason) => Some(Self::Cancelled(reason.clone())),
-            _ => None,
+            Self::Invalid(invalid) => Self::Invalid(invalid.clone()),
+            Self::Spawn(failure) => Self::Spawn(Box::new(SpawnError {
+                program: failure.program.clone(),
+                arguments: failure.arguments.clone(),
+                current_dir: failure.current_dir.clone(),
+                step: failure.step,
+                source: copy_io_error(&failure.source),
+            })),
+            Self::ModuleNotRun(name) => Self::ModuleNotRun(name.clone()),
+            Self::Exited(status) => Self::Exited(*status),
+            Self::TimedOut => Self::TimedOut,
+            Self::MaxBuffer(stream) => Self::MaxBuffer(*stream),
+            Self::Cancelled(reason) => Self::Cancelled(reason.clone()),
+            Self::Tree(error) => Self::Tree(Box::new(TreeError {
+                child: error.child,
+                unreached: error.unreached.clone(),
+                call: error.call,
+                source: copy_io_error(&error.source),
+            })),
+            Self::NoChannel => Self::NoChannel,
+            Self::Channel(error) => Self::Channel(copy_error(error)),
+            Self::Os(call, error) => Self::Os(call, copy_io_error(error)),
         }
     }
 

@@ -101,15 +101,14 @@ impl Event {
         }
     }
 
-    /// Copies the event, or returns `None` if the event owns a value: such an event goes to one
-    /// subscriber only.
+    /// Copies the event, or returns `None` for a message, which goes to one subscriber only.
     pub(crate) fn try_clone(&self) -> Option<Self> {
         match self {
             Self::Spawn => Some(Self::Spawn),
             Self::Disconnect => Some(Self::Disconnect),
             Self::Exit(status) => Some(Self::Exit(*status)),
             Self::Close(status) => Some(Self::Close(*status)),
-            Self::Error(error) => error.try_clone().map(Self::Error),
+            Self::Error(error) => Some(Self::Error(error.copy())),
             Self::Message(_) => None,
         }
     }

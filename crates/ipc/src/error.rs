@@ -105,6 +105,33 @@ impl Error {
         }
     }
 
+    pub(crate) fn copy(&self) -> Error {
+        match self {
+            Error::Closed => Error::Closed,
+            Error::NoChannel => Error::NoChannel,
+            Error::Full => Error::Full,
+            Error::TooLong { max } => Error::TooLong { max: *max },
+            Error::TooManyHandles { count, max } => {
+                Error::TooManyHandles { count: *count, max: *max }
+            }
+            Error::Encode(why) => Error::Encode(why.clone()),
+            Error::Decode(why) => Error::Decode(why.clone()),
+            Error::WrongType { expected, sent, read } => {
+                Error::WrongType { expected, sent: *sent, read: *read }
+            }
+            Error::HandlesLost => Error::HandlesLost,
+            Error::Protocol(error) => Error::Protocol(error.clone()),
+            Error::Mismatch { ours, theirs } => {
+                Error::Mismatch { ours: ours.clone(), theirs: theirs.clone() }
+            }
+            Error::Undelivered(count) => Error::Undelivered(*count),
+            Error::InvalidHandle(why) => Error::InvalidHandle(why),
+            Error::HandleNotReceived => Error::HandleNotReceived,
+            Error::NotAChannel(why) => Error::NotAChannel(why),
+            Error::Os(call, source) => Error::Os(call, copy_io_error(source)),
+        }
+    }
+
     /// Returns whether the channel cannot be used after this error.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -225,6 +252,15 @@ impl StdError for Error {
             | Error::HandleNotReceived
             | Error::NotAChannel(_) => None,
         }
+    }
+}
+
+/// Copies an error of the kernel, for one more listener.
+#[must_use]
+pub fn copy_io_error(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

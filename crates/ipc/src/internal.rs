@@ -2,6 +2,7 @@
 //!
 //! The module is hidden from the documentation, and may change in any release.
 
+pub use crate::error::copy_io_error;
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
 pub use crate::link::InternalEvent as Event;
@@ -74,6 +75,18 @@ pub fn send_internal_with_handle<T: Serialize + ?Sized>(
 /// peer's socket. [`Event::PeerGone`] or [`Event::Disconnect`] follows.
 pub fn peer_is_gone(link: &Link) {
     link.report_peer_gone();
+}
+
+/// Notes at once whether the peer has closed its end: sends then fail, and what is queued is dropped.
+/// Otherwise the loop notices it soon.
+pub fn notice_hang_up(link: &Link) {
+    link.notice_hang_up();
+}
+
+/// Copies an error, for one more listener.
+#[must_use]
+pub fn copy_error(error: &Error) -> Error {
+    error.copy()
 }
 
 /// Returns the codec of a channel with these options.

@@ -7,6 +7,9 @@
 //! Order of events: messages in the order in which they were sent, and then always one
 //! [`LinkEvent::Disconnect`].
 //!
+//! A peer that has closed its end takes nothing more, though its last messages may be unread. From
+//! then on, sends fail, and the queue is dropped with its handles, whether the link reads or not.
+//!
 //! Limits: [`Options`]. An idle link keeps no buffer.
 
 pub(crate) mod driver;
@@ -98,9 +101,24 @@ pub(crate) struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
+    /// The peer has closed its end: nothing can be sent, but messages may be left to read.
+    HungUp,
     /// `disconnect` was called. The queue is written, and then the channel closes.
     Closing,
     Closed,
+}
+
+/// The result of a sender's attempt to write its message itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Everything is written.
+    Whole,
+    /// The loop writes already.
+    ByLoop,
+    /// The loop must be woken for the rest.
+    WakeLoop,
+    /// The peer takes nothing more. The message is still in the queue.
+    PeerGone,
 }
 
 impl Link {
@@ -122,7 +140,8 @@ impl Link {
 
     /// Starts a link that sends but does not read before [`resume`](Link::resume).
     ///
-    /// Until then, the link does not notice either that the peer has closed.
+    /// Until then, the messages of the peer and its end are held back. A send notices that the peer
+    /// has closed, and [`is_connected`](Link::is_connected) does.
     ///
     /// # Errors
     ///
@@ -206,6 +225,10 @@ impl Link {
                 retry_at: None,
                 linger_until: None,
                 peer_exit: PeerExit::Unknown,
+                resumed: reads,
+                hung_up: false,
+                undelivered: 0,
+                failed: None,
             }
         });
         Ok(Link { owner: Arc::new(Owner { shared }) })
@@ -276,10 +299,17 @@ impl Link {
         self.owner.shared.wake();
     }
 
+    /// Notes at once whether the peer has closed its end, which the loop otherwise notices soon.
+    pub(crate) fn notice_hang_up(&self) {
+        self.owner.shared.notice_hang_up();
+    }
+
     /// Returns whether messages are accepted.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.owner.shared.queue().phase == Phase::Open
+        let queue = self.owner.shared.queue();
+        // A link that reads has events, which tell the end of the channel in order.
+        queue.phase == Phase::Open && (queue.reads || !queue.is_hung_up())
     }
 
     /// Returns whether reading is paused because too many of the peer's messages are unread
@@ -307,6 +337,11 @@ impl Queue {
     pub(crate) fn waiting(&self, shared: &Shared) -> usize {
         self.outbox.bytes() + self.ack_window.bytes() + shared.writing.load(Ordering::Relaxed)
     }
+
+    /// Returns whether the peer has closed its end.
+    fn is_hung_up(&self) -> bool {
+        self.socket.as_deref().is_some_and(|socket| socket_io::is_hung_up(socket.as_fd()))
+    }
 }
 
 impl Shared {
@@ -330,13 +365,13 @@ impl Shared {
         let mut frame = OutgoingFrame::encode(value, kind, &self.options)?;
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
-        // The frame is accepted, written or not: the loop reports a broken channel.
         frame.queue(&mut queue.outbox)?;
-        let wake = self.write_or_wake(&mut queue);
-        drop(queue);
-        if wake {
-            self.wake();
+        let written = self.write_or_wake(&mut queue);
+        if written == Written::PeerGone {
+            frame.slots.reclaim(&mut queue.outbox);
         }
+        drop(queue);
+        self.after(written)?;
         Ok(Queued::new(waiting <= self.options.high_water_bytes))
     }
 
@@ -357,15 +392,15 @@ impl Shared {
         match queue.phase {
             Phase::Open if full => Err(Error::Full),
             Phase::Open => Ok(queue),
-            Phase::Closing | Phase::Closed => Err(Error::Closed),
+            Phase::HungUp | Phase::Closing | Phase::Closed => Err(Error::Closed),
         }
     }
 
-    /// Writes the queue at once, or leaves it to the loop. Returns whether the loop must be woken.
-    pub(crate) fn write_or_wake(&self, queue: &mut Queue) -> bool {
+    /// Writes the queue at once, or leaves it to the loop.
+    pub(crate) fn write_or_wake(&self, queue: &mut Queue) -> Written {
         if queue.loop_writes {
             self.flush_at_exit(queue);
-            return false;
+            return Written::ByLoop;
         }
         // The write happens under the lock: another sender could otherwise overtake this frame.
         let now = Instant::now();
@@ -373,18 +408,45 @@ impl Shared {
             queue.written_at.is_some_and(|last| now.duration_since(last) < COALESCE_WITHIN);
         if let (false, Some(socket)) = (coalesce, queue.socket.as_deref()) {
             queue.written_at = Some(now);
-            // An error needs no handling: the loop runs into the same error and reports it in
-            // order.
-            let _ = socket_io::write(socket.as_fd(), &mut queue.outbox, false);
+            match socket_io::write(socket.as_fd(), &mut queue.outbox, false) {
+                Err(error) if socket_io::is_gone(&error) => {
+                    queue.phase = Phase::HungUp;
+                    return Written::PeerGone;
+                }
+                // The loop runs into any other error, too, and reports it in order.
+                Ok(_) | Err(_) => {}
+            }
             if queue.outbox.is_empty() {
                 // The loop does not poll this queue now, so this thread must recycle the memory.
                 queue.outbox.recycle_memory();
-                return false;
+                return Written::Whole;
             }
         }
         queue.loop_writes = true;
         self.flush_at_exit(queue);
-        true
+        Written::WakeLoop
+    }
+
+    /// Finishes a send after the lock is free: wakes the loop where it has work now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] when the peer was gone.
+    pub(crate) fn after(&self, written: Written) -> Result<(), Error> {
+        if matches!(written, Written::WakeLoop | Written::PeerGone) {
+            self.wake();
+        }
+        if written == Written::PeerGone { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn notice_hang_up(&self) {
+        let mut queue = self.queue();
+        if queue.phase == Phase::Open && queue.is_hung_up() {
+            queue.phase = Phase::HungUp;
+            drop(queue);
+            // The loop drops what is queued.
+            self.wake();
+        }
     }
 
     /// Makes a normal exit of the process wait until the queue is written.
@@ -397,10 +459,13 @@ impl Shared {
 
     fn disconnect(&self) {
         let mut queue = self.queue();
-        if queue.phase == Phase::Open {
-            queue.phase = Phase::Closing;
-            drop(queue);
-            self.wake();
+        match queue.phase {
+            Phase::Open | Phase::HungUp => {
+                queue.phase = Phase::Closing;
+                drop(queue);
+                self.wake();
+            }
+            Phase::Closing | Phase::Closed => {}
         }
     }
 }

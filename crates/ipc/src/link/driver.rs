@@ -38,8 +38,9 @@ pub(crate) trait Protocol: Send + 'static {
     /// Reads once.
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error>;
 
-    /// Passes every whole message to the sink.
-    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error>;
+    /// Passes every whole message to the sink. Before the owner reads, a protocol that replies holds
+    /// them.
+    fn deliver(&mut self, shared: &Shared, resumed: bool, sink: &mut Sink) -> Result<(), Error>;
 
     /// Performs the work that is due at `now`.
     fn tick(&mut self, shared: &Shared, now: Instant);
@@ -68,6 +69,15 @@ pub(crate) struct Driver<I> {
     /// The end of the time in which the peer's messages are read after a disconnect.
     pub(crate) linger_until: Option<Instant>,
     pub(crate) peer_exit: PeerExit,
+    /// Whether the owner reads. Updated once for each event, so that messages and the end of the
+    /// channel are either all emitted or all held.
+    pub(crate) resumed: bool,
+    /// Whether the peer takes nothing more: it has closed its end, or has exited after a disconnect.
+    pub(crate) hung_up: bool,
+    /// The number of messages that were dropped because the peer takes nothing more.
+    pub(crate) undelivered: usize,
+    /// The error that ended the channel while its end was held back.
+    pub(crate) failed: Option<Error>,
 }
 
 /// Whether the peer's process is known to have exited.
@@ -91,11 +101,20 @@ impl<I: Protocol> Source for Driver<I> {
             Event::Ready { readable, writable, .. } => {
                 self.readable |= readable;
                 self.writable |= writable;
+                // Only a hang-up or an error is reported where room is not watched.
+                if writable && !self.watches_writable {
+                    self.hung_up |= socket_io::is_hung_up(self.socket.as_fd());
+                }
             }
             Event::Deadline => self.writable |= self.is_retry(turn.now()),
             Event::Wake | Event::Again => {}
         }
-        if self.peer_exit == PeerExit::Unknown && self.shared.queue().peer_gone {
+        let peer_gone = {
+            let queue = self.shared.queue();
+            self.resumed = queue.reads;
+            queue.peer_gone
+        };
+        if self.peer_exit == PeerExit::Unknown && peer_gone {
             self.peer_exit = PeerExit::Known;
             // Everything that the peer sent has arrived, though the loop may not have reported it
             // yet.
@@ -108,8 +127,8 @@ impl<I: Protocol> Source for Driver<I> {
         match open {
             Ok(true) if I::REPLIES => turn.set_deadline(self.next_deadline()),
             Ok(true) => {}
-            Ok(false) => self.close(None, turn),
-            Err(error) => self.close(Some(error), turn),
+            ended if self.is_before_resume() => self.hold_end(ended.err()),
+            ended => self.close(ended.err(), turn),
         }
     }
 }
@@ -117,7 +136,7 @@ impl<I: Protocol> Source for Driver<I> {
 impl<I: Protocol> Driver<I> {
     /// Emits that the peer has exited, after everything is read that may be read.
     fn notify_peer_exit(&mut self) {
-        let rests = !self.readable || !self.shared.credit.may_read() || !self.shared.queue().reads;
+        let rests = !self.readable || !self.shared.credit.may_read() || !self.resumed;
         if self.peer_exit == PeerExit::Known && rests {
             self.peer_exit = PeerExit::Notified;
             (self.sink)(InternalEvent::PeerGone);
@@ -157,6 +176,8 @@ impl<I: Protocol> Driver<I> {
     /// it closes, too, for at most [`LINGER_MAX`].
     fn lingers(&mut self, now: Instant) -> bool {
         match self.linger_until {
+            // Nothing is read while too much is unread, and the peer waits for nothing.
+            _ if self.hung_up && !self.shared.credit.may_read() => false,
             // A process that has exited has sent everything before, so nothing more will arrive.
             Some(_) if !self.readable && self.shared.queue().peer_gone => false,
             Some(until) => now < until,
@@ -171,6 +192,7 @@ impl<I: Protocol> Driver<I> {
     /// written and nothing more will come.
     fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
+        self.drop_what_nobody_takes();
         loop {
             if self.writing.is_empty() {
                 if let Some(open) = self.take_queue() {
@@ -201,13 +223,36 @@ impl<I: Protocol> Driver<I> {
                 }
                 // The end of the stream reports it, behind the last message.
                 Err(error) if socket_io::is_gone(&error) => {
-                    self.writable = false;
+                    self.hung_up = true;
                     self.readable = true;
-                    return Ok(true);
+                    self.drop_what_nobody_takes();
                 }
                 Err(error) => return Err(Error::Os("sendmsg", error)),
             }
         }
+    }
+
+    /// Drops the queue and its handles once the peer takes nothing more.
+    fn drop_what_nobody_takes(&mut self) {
+        let mut queue = self.shared.queue();
+        match queue.phase {
+            Phase::HungUp => self.hung_up = true,
+            // Other processes may hold the peer's socket, but none of them is the peer.
+            Phase::Closing => self.hung_up |= queue.peer_gone,
+            Phase::Open if self.hung_up => queue.phase = Phase::HungUp,
+            Phase::Open | Phase::Closed => {}
+        }
+        let idle = self.writing.is_empty() && queue.outbox.is_empty() && queue.ack_window.is_idle();
+        if !self.hung_up || idle {
+            return;
+        }
+        let handles = queue.ack_window.take();
+        let queued = std::mem::replace(&mut queue.outbox, Outbox::new());
+        queue.pending = None;
+        drop(queue);
+        let writing = std::mem::replace(&mut self.writing, Outbox::new());
+        self.undelivered += handles.unwritten() + queued.frames() + writing.frames();
+        self.shared.writing.store(0, Ordering::Relaxed);
     }
 
     fn retry_soon(&mut self, turn: &mut Turn<'_>) {
@@ -242,7 +287,8 @@ impl<I: Protocol> Driver<I> {
             }
             queue.outbox.shrink();
             self.writing.shrink();
-            return Some(queue.phase == Phase::Open || !queue.ack_window.is_idle());
+            let may_send = matches!(queue.phase, Phase::Open | Phase::HungUp);
+            return Some(may_send || !queue.ack_window.is_idle());
         }
         queue.loop_writes = true;
         // The empty queue moves the other way, so its memory is used again.
@@ -255,7 +301,7 @@ impl<I: Protocol> Driver<I> {
     /// `false` at the end of the stream.
     fn read(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         // A protocol that replies may hold events that the owner wants now.
-        let wanted = I::REPLIES || (self.readable && self.shared.queue().reads);
+        let wanted = I::REPLIES || (self.readable && self.resumed);
         if !wanted {
             return Ok(true);
         }
@@ -269,7 +315,7 @@ impl<I: Protocol> Driver<I> {
         let mut budget = BYTES_PER_TURN;
         loop {
             // Before the first read: a pause may have left whole messages in the buffer.
-            self.protocol.deliver(&self.shared, &mut self.sink)?;
+            self.protocol.deliver(&self.shared, self.resumed, &mut self.sink)?;
             // The credit wakes the loop when messages have been taken.
             if !self.shared.credit.may_read() {
                 return Ok(true);
@@ -284,33 +330,40 @@ impl<I: Protocol> Driver<I> {
             match self.protocol.read(self.socket.as_fd())? {
                 Read::Bytes(count) => budget = budget.saturating_sub(count),
                 Read::WouldBlock => self.readable = false,
-                Read::EndOfStream if I::REPLIES && self.is_before_resume() => return Ok(true),
                 Read::EndOfStream => return Ok(false),
             }
         }
     }
 
-    /// Returns whether the owner of the link has not started reading yet.
-    ///
-    /// The end of the stream is not reported then, and is read once more later. A normal exit no
-    /// longer waits, because the peer takes nothing more.
+    /// Returns whether the owner of the link may still start to read.
     fn is_before_resume(&self) -> bool {
-        let mut queue = self.shared.queue();
-        if !queue.reads {
-            queue.pending = None;
+        !self.resumed && matches!(self.shared.queue().phase, Phase::Open | Phase::HungUp)
+    }
+
+    /// Holds the end of the channel back until the owner reads: the messages before it come first.
+    ///
+    /// A read then finds the same end once more.
+    fn hold_end(&mut self, error: Option<Error>) {
+        self.hung_up = true;
+        self.drop_what_nobody_takes();
+        if let Some(error) = error {
+            // The peer sees the end of the stream at once.
+            let _ = sys::socket::shutdown_both(self.socket.as_fd());
+            self.failed.get_or_insert(error);
         }
-        !queue.reads && queue.phase == Phase::Open
     }
 
     fn close(&mut self, error: Option<Error>, turn: &mut Turn<'_>) {
+        self.hung_up = true;
+        self.drop_what_nobody_takes();
+        let undelivered = self.undelivered;
+        let error = self.failed.take().or(error);
         let mut queue = self.shared.queue();
-        let undelivered = self.writing.clear() + queue.outbox.clear() + queue.ack_window.clear();
         queue.phase = Phase::Closed;
         // Clones of the link outlive the channel, and must not keep its descriptor open.
         queue.socket = None;
         queue.pending = None;
         drop(queue);
-        self.shared.writing.store(0, Ordering::Relaxed);
         let _ = turn.deregister(self.socket.as_fd());
         // The peer sees the end of the stream even when another process has inherited the socket.
         let _ = sys::socket::shutdown_both(self.socket.as_fd());
@@ -331,7 +384,7 @@ impl Protocol for Inbox<OwnedFd> {
         socket_io::read(socket, self, false)
     }
 
-    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
+    fn deliver(&mut self, shared: &Shared, _: bool, sink: &mut Sink) -> Result<(), Error> {
         while let Some(frame) = self.next_message()? {
             let kind = frame.kind;
             let message = Message::from_frame(frame, &shared.credit);

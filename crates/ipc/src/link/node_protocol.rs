@@ -190,9 +190,7 @@ impl driver::Protocol for NodeProtocol {
         }
     }
 
-    fn deliver(&mut self, shared: &Shared, sink: &mut Sink) -> Result<(), Error> {
-        // The state is read once, so that events of one call are either all emitted or all held.
-        let resumed = shared.queue().reads;
+    fn deliver(&mut self, shared: &Shared, resumed: bool, sink: &mut Sink) -> Result<(), Error> {
         if resumed {
             self.held_events.drain(..).for_each(&mut *sink);
         }
@@ -259,11 +257,12 @@ fn handle_acknowledgement(shared: &Shared, taken: bool) -> Option<InternalEvent>
     }
 }
 
-/// Queues a frame, or holds it until a handle is acknowledged.
-pub(super) fn submit(queue: &mut Queue, frame: NodeFrame<OwnedFd>) {
-    if let Some(ready) = queue.ack_window.submit(frame) {
-        enqueue(queue, ready);
-    }
+/// Queues a frame, or holds it until a handle is acknowledged. Returns whether it is queued.
+pub(super) fn submit(queue: &mut Queue, frame: NodeFrame<OwnedFd>) -> bool {
+    let ready = queue.ack_window.submit(frame);
+    let queued = ready.is_some();
+    ready.into_iter().for_each(|ready| enqueue(queue, ready));
+    queued
 }
 
 /// Queues a frame for writing.

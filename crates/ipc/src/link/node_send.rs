@@ -4,7 +4,7 @@ use super::node_protocol::{framing, submit};
 use crate::buffer_pool::FrameBuffer;
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
-use crate::link::{Queue, Queued, Shared};
+use crate::link::{Queue, Queued, Shared, Written};
 use crate::node::ack_window::{AttachedHandle, NodeFrame};
 use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
@@ -23,7 +23,7 @@ pub(crate) fn send<T: Serialize + ?Sized>(
     let frame = encode(shared, value, None, origin)?;
     // Encoding comes before the lock, so that a long value delays neither senders nor the loop.
     let queue = shared.open_queue(frame.len(), kind)?;
-    Ok(enqueue(shared, queue, NodeFrame { frame, attached: None }))
+    enqueue(shared, queue, NodeFrame { frame, attached: None }).map_err(|(error, _)| error)
 }
 
 /// Sends a message with an attached handle; with a ticket, as an internal message.
@@ -39,7 +39,10 @@ pub(crate) fn send_with_handle<T: Serialize + ?Sized>(
         Err(error) => return Err(SendHandleError { handle, error }),
     };
     let attached = Some(AttachedHandle { handle, retry_copy, ticket });
-    Ok(enqueue(shared, queue, NodeFrame { frame, attached }))
+    enqueue(shared, queue, NodeFrame { frame, attached }).map_err(|(error, handle)| {
+        let handle = handle.expect("the queue has given back the handle of its last frame");
+        SendHandleError { handle, error }
+    })
 }
 
 type Prepared<'a> = (FrameBuffer, MutexGuard<'a, Queue>, Option<OwnedFd>);
@@ -84,20 +87,33 @@ fn encode<T: Serialize + ?Sized>(
 ///
 /// Advises the sender to wait above the high-water mark, and from the second frame on that waits
 /// for an acknowledgement, as Node does.
-fn enqueue(shared: &Shared, mut queue: MutexGuard<'_, Queue>, frame: NodeFrame<OwnedFd>) -> Queued {
-    submit(&mut queue, frame);
+///
+/// # Errors
+///
+/// [`Error::Closed`] when the peer is gone, with the handle of the frame.
+fn enqueue(
+    shared: &Shared,
+    mut queue: MutexGuard<'_, Queue>,
+    frame: NodeFrame<OwnedFd>,
+) -> Result<Queued, (Error, Option<OwnedFd>)> {
+    let handles = usize::from(frame.attached.is_some());
+    let queued = submit(&mut queue, frame);
     let few =
         queue.waiting(shared) <= shared.options.high_water_bytes && queue.ack_window.held() < 2;
-    let wake = if queue.outbox.is_empty() {
-        // The frame is held. The loop sends it when the acknowledgement arrives.
-        shared.flush_at_exit(&mut queue);
-        false
-    } else {
+    let written = if queued {
         shared.write_or_wake(&mut queue)
+    } else {
+        // The loop sends the frame when the acknowledgement arrives.
+        shared.flush_at_exit(&mut queue);
+        Written::ByLoop
     };
-    drop(queue);
-    if wake {
-        shared.wake();
+    let mut handle = None;
+    if written == Written::PeerGone {
+        handle = queue.outbox.reclaim_last(handles).pop();
     }
-    Queued::new(few)
+    drop(queue);
+    match shared.after(written) {
+        Ok(()) => Ok(Queued::new(few)),
+        Err(error) => Err((error, handle)),
+    }
 }

@@ -6,6 +6,8 @@ use crate::internal::send_internal;
 use crate::{Blob, Handle};
 use crossbeam_channel::{Receiver, unbounded};
 
+mod hang_up;
+
 const LONG: Duration = Duration::from_secs(20);
 
 fn pair<S, R>(options: &Options) -> (Link, Receiver<LinkEvent>, Channel<S, R>) {

@@ -162,11 +162,15 @@ impl<H> AckWindow<H> {
         self.held_bytes
     }
 
-    /// Drops everything, and returns how many frames were never written.
-    pub(crate) fn clear(&mut self) -> usize {
-        let count = self.held.len() + usize::from(self.retry.is_some());
-        *self = AckWindow::new(self.window);
-        count
+    /// Takes everything out, once nothing more can be sent.
+    pub(crate) fn take(&mut self) -> AckWindow<H> {
+        let window = self.window;
+        std::mem::replace(self, AckWindow::new(window))
+    }
+
+    /// Returns the number of frames that were not written, or are to be written again.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.held.len() + usize::from(self.retry.is_some())
     }
 
     fn is_full(&self) -> bool {

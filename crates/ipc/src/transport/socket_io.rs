@@ -5,6 +5,8 @@ use crate::transport::inbox::Inbox;
 use crate::transport::outbox::{Outbox, SLICES_MAX};
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+use sys::poll::{self, Interest};
 use sys::scm::{self, Received, RecvFlags};
 
 /// Writes as much as one `sendmsg(2)` takes, and returns the number of bytes.
@@ -91,6 +93,13 @@ pub(crate) fn read_into(
 fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
     inbox.decoder().end().map_err(Error::Protocol)?;
     Ok(Read::EndOfStream)
+}
+
+/// Returns whether the peer has closed its end, so that no write can succeed. Bytes may be left to
+/// read.
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let ready = poll::wait(&[(socket, Interest::HANGUP)], Some(Duration::ZERO));
+    ready.is_ok_and(|[socket]| socket.any())
 }
 
 /// Returns whether a failed write means only that the peer is gone.

@@ -131,6 +131,7 @@ fn frames_that_were_never_written_are_counted() {
     window.submit(plain(2));
     window.submit(plain(3));
     window.acknowledged(false, Instant::now());
-    assert_eq!(window.clear(), 3);
+    assert_eq!(window.unwritten(), 3);
+    assert_eq!(window.take().unwritten(), 3);
     assert!(window.is_idle() && window.deadline().is_none());
 }
