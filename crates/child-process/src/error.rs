@@ -111,6 +111,8 @@ pub struct SpawnError {
     pub current_dir: Option<PathBuf>,
     /// The step that failed. A missing directory and a missing program are different steps.
     pub step: Step,
+    /// The system call that failed, if the step has several: `"clone"`, `"pidfd_open"`, …
+    pub call: Option<&'static str>,
     /// The error of the kernel.
     pub source: io::Error,
 }
@@ -287,6 +289,10 @@ impl fmt::Display for SpawnError {
             (Step::Program, _) => Ok(()),
             (Step::CurrentDir, Some(path)) => write!(f, ": working directory {}", path.display()),
             (step, _) => write!(f, ": {step}"),
+        }?;
+        match self.call {
+            Some(call) => write!(f, ": {call}"),
+            None => Ok(()),
         }
     }
 }
@@ -301,6 +307,7 @@ impl fmt::Debug for SpawnError {
             .field("arguments", &self.arguments)
             .field("current_dir", &self.current_dir)
             .field("step", &self.step)
+            .field("call", &self.call)
             .field("source", &self.source)
             .finish()
     }
@@ -444,8 +451,8 @@ mod tests {
     fn missing_program() -> Error {
         let source = io::Error::from_raw_os_error(sys::errno::ENOENT);
         let (program, step) = (OsString::from("nope"), Step::Program);
-        let (arguments, current_dir) = (Vec::new(), None);
-        Error::Spawn(Box::new(SpawnError { program, arguments, current_dir, step, source }))
+        let (arguments, current_dir, call) = (Vec::new(), None, None);
+        Error::Spawn(Box::new(SpawnError { program, arguments, current_dir, step, call, source }))
     }
 
     #[test]

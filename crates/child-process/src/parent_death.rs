@@ -72,5 +72,5 @@ pub(crate) fn launch_until_it_ends(
 }
 
 const fn refused(errno: i32) -> SpawnError {
-    SpawnError { step: Step::ParentDeathThread, errno }
+    SpawnError { step: Step::ParentDeathThread, call: None, errno }
 }

@@ -52,14 +52,15 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     }
     reap_orphans();
     let mut pipes =
-        Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, error))?;
+        Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, None, error))?;
     let mut announcement = match &pipes.child_channel {
         Some((number, end)) => announcement(command, *number, end)?,
         None => Vec::new(),
     };
     announcement.extend(command.module.clone().map(|name| (module::MODULE, name)));
     let plan = plan::plan(command, inherited_variables(), &announcement)?;
-    let cgroup = open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, error))?;
+    let cgroup =
+        open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, None, error))?;
     let sources = sources(command);
     // The descriptors move only now: an error above leaves them in the command.
     let slots = command.stdio.iter_mut();
@@ -84,7 +85,8 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
         let attributes = command.attributes.clone();
         parent_death::launch_until_it_ends(move || launch(&attributes))
     };
-    let spawned = spawned.map_err(|error| spawn_error(command, error.step, error.into()))?;
+    let spawned =
+        spawned.map_err(|error| spawn_error(command, error.step, error.call, error.into()))?;
     child(command, timeout, spawned, pipes)
 }
 
@@ -98,12 +100,18 @@ fn inherited_variables() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(move |(name, _)| !is_taken(name))
 }
 
-fn spawn_error(command: &Command, step: Step, source: io::Error) -> Error {
+fn spawn_error(
+    command: &Command,
+    step: Step,
+    call: Option<&'static str>,
+    source: io::Error,
+) -> Error {
     Error::Spawn(Box::new(SpawnError {
         program: command.shell.as_ref().unwrap_or(&command.program).clone(),
         arguments: command.args.clone(),
         current_dir: command.current_dir.clone(),
         step,
+        call,
         source,
     }))
 }

@@ -2,12 +2,14 @@
 //!
 //! [`Plan`] describes the child, and [`spawn`] starts it. The child borrows the memory of this
 //! process until it has executed its program, so the cost does not depend on the size of that
-//! memory, and an error comes back without a pipe, together with the [`Step`] that failed.
+//! memory, and an error comes back without a pipe, together with the [`Step`] that failed. Sandboxes
+//! that refuse `CLONE_PIDFD`, and emulators that copy the memory, are noticed: see `clone`.
 //!
-//! Files: `plan` is the data, `engine` the parent's side, `child` the program that runs between
-//! `clone` and `execve`.
+//! Files: `plan` is the data, `engine` the parent's side, `clone` the call itself, `child` the
+//! program that runs between `clone` and `execve`.
 
 mod child;
+mod clone;
 mod engine;
 mod plan;
 

@@ -63,6 +63,10 @@ pub(super) struct Program<'a> {
     pub(super) cgroup: RawFd,
     pub(super) no_new_privileges: bool,
     pub(super) mask: u64,
+    /// The pipe through which a failure is reported where this memory is a copy; −1 for none.
+    pub(super) report: RawFd,
+    /// Whether the child has begun, which the parent sees only in memory that both share.
+    pub(super) entered: bool,
     pub(super) failure: Option<Failure>,
 }
 
@@ -86,6 +90,11 @@ type Done = Result<(), Failure>;
 pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     let program = program.cast::<Program<'_>>();
     // SAFETY: the engine gave a pointer to its own `Program`, and stands still until we are done.
+    let entered = unsafe { &raw mut (*program).entered };
+    // SAFETY: nobody else touches the field; volatile, because the reader is another process in the
+    // compiler's eyes.
+    unsafe { entered.write_volatile(true) };
+    // SAFETY: as above.
     let plan = unsafe { &*program };
     let failure = match prepare(plan) {
         Ok(()) => execute(plan),
@@ -95,6 +104,11 @@ pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     let slot = unsafe { &raw mut (*program).failure };
     // SAFETY: volatile, because the reader is another process in the compiler's eyes.
     unsafe { slot.write_volatile(Some(failure)) };
+    if plan.report >= 0 {
+        let bytes = ptr::from_ref(&failure).cast::<c_void>();
+        // SAFETY: readable memory of this size. A failure could not be reported either.
+        unsafe { libc::write(plan.report, bytes, size_of::<Failure>()) };
+    }
     127
 }
 

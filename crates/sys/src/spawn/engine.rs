@@ -5,14 +5,15 @@ use std::error;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::child::{self, Failure, Groups, Origin, Program, Target};
+use super::child::{Failure, Groups, Origin, Program, Target};
+use super::clone::clone;
 use super::plan::{Plan, Source, Step};
-use crate::fd::above_standard;
 use crate::pidfd::{self, PidFd};
 use crate::rlimit::{self, Limit, Resource};
 use crate::{errno, poll};
@@ -31,19 +32,23 @@ pub struct Spawned {
 pub struct SpawnError {
     /// The step that failed.
     pub step: Step,
+    /// The system call that failed, if the step has several.
+    pub call: Option<&'static str>,
     /// The error number of the kernel, see [`crate::errno`].
     pub errno: i32,
 }
 
-impl SpawnError {
-    fn new(step: Step, error: &io::Error) -> Self {
-        Self { step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
-    }
+pub(super) fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.step, errno::text(self.errno))
+        write!(f, "{}: ", self.step)?;
+        if let Some(call) = self.call {
+            write!(f, "{call}: ")?;
+        }
+        f.write_str(&errno::text(self.errno))
     }
 }
 
@@ -88,8 +93,11 @@ pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     // time.
     let _alone = CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = dumpable();
-    let watch =
-        Watch::new(program.above).map_err(|error| SpawnError::new(Step::Process, &error))?;
+    let watch = Watch::new(program.above).map_err(|error| SpawnError {
+        step: Step::Process,
+        call: Some("pipe2"),
+        errno: errno_of(&error),
+    })?;
     let spawned = clone(&mut program);
     watch.wait();
     if dumpable() != before {
@@ -113,13 +121,13 @@ fn set_dumpable(flag: c_int) {
 /// Reports when a child has left the borrowed memory. `clone` returns a moment earlier, while the
 /// kernel still counts the child as a user of the memory; close-on-exec descriptors are closed only
 /// after that moment.
-struct Watch {
+pub(super) struct Watch {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
 impl Watch {
-    fn new(above: i32) -> io::Result<Self> {
+    pub(super) fn new(above: i32) -> io::Result<Self> {
         let (reader, writer) = crate::pipe::pipe()?;
         // Above the numbers of the child.
         // SAFETY: integers only, on a descriptor we own.
@@ -132,6 +140,28 @@ impl Watch {
         Ok(Self { reader, writer })
     }
 
+    /// Returns the number of the writing end, which the child of an emulator reports a failure to.
+    pub(super) fn writer(&self) -> RawFd {
+        self.writer.as_raw_fd()
+    }
+
+    /// Reads the failure of a child that has a copy of this memory; `None` once the child has
+    /// executed its program.
+    pub(super) fn read(self) -> Option<Failure> {
+        drop(self.writer);
+        let mut failure = MaybeUninit::<Failure>::uninit();
+        let (buffer, bytes) = (failure.as_mut_ptr().cast::<c_void>(), size_of::<Failure>());
+        // A child of another thread may hold a copy of the writing end until it executes.
+        let ready = poll::readable(self.reader.as_fd(), Some(Duration::from_secs(10)));
+        if !ready.unwrap_or(false) {
+            return None;
+        }
+        // SAFETY: the buffer is ours and of that size. The pipe takes a few bytes at once.
+        let count = unsafe { libc::read(self.reader.as_raw_fd(), buffer, bytes) };
+        // SAFETY: the child runs this program and has written the bytes of a `Failure`.
+        (count == bytes as isize).then(|| unsafe { failure.assume_init() })
+    }
+
     fn wait(self) {
         drop(self.writer);
         // The end of the pipe comes within a moment, unless another thread forked meanwhile and its
@@ -141,42 +171,14 @@ impl Watch {
     }
 }
 
-fn clone(program: &mut Program<'_>) -> Result<Spawned, SpawnError> {
-    let stack = Stack::new().map_err(|error| SpawnError::new(Step::Process, &error))?;
-    let blocked = block_signals();
-    let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let argument = ptr::from_mut(program).cast::<c_void>();
-    // SAFETY: the stack is ours and large enough for the child's program, which touches only what
-    // `program` leads to. This thread stands still until the child has left our memory, so all of
-    // it stays alive; signals are blocked, so no handler of ours runs in the child.
-    let pid = unsafe { libc::clone(child::main, stack.top(), flags, argument, &raw mut pidfd) };
-    let error = io::Error::last_os_error();
-    restore_signals(blocked);
-    if pid < 0 {
-        return Err(SpawnError::new(Step::Process, &error));
-    }
-    // SAFETY: `clone` succeeded, so the kernel has put a new descriptor there, close-on-exec.
-    let pidfd = PidFd::from_owned(above_standard(unsafe { OwnedFd::from_raw_fd(pidfd) }));
-    // SAFETY: a field of ours; volatile, because the child wrote it behind the compiler's back.
-    match unsafe { (&raw const program.failure).read_volatile() } {
-        None => Ok(Spawned { pid: pid as u32, pidfd }),
-        Some(Failure { step, errno }) => {
-            // Reaped before the call returns. An error here means that it is reaped already.
-            let _ = pidfd.wait();
-            Err(SpawnError { step, errno })
-        }
-    }
-}
-
 /// Blocks every signal, libc's own two included, and returns the previous mask.
-fn block_signals() -> u64 {
+pub(super) fn block_signals() -> u64 {
     let (all, mut before) = (u64::MAX, 0u64);
     set_mask(&all, &mut before);
     before
 }
 
-fn restore_signals(before: u64) {
+pub(super) fn restore_signals(before: u64) {
     set_mask(&before, ptr::null_mut());
 }
 
@@ -191,7 +193,7 @@ fn stop_ignoring_exits() {
     if pidfd::remembers_exit() {
         return;
     }
-    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: asks only; the structure has the right size.
     unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), now.as_mut_ptr()) };
     // SAFETY: zeroes are a valid `sigaction`, and the kernel wrote over them.
@@ -207,7 +209,7 @@ fn stop_ignoring_exits() {
 }
 
 /// The child's stack, above a guard page that cannot be accessed.
-struct Stack {
+pub(super) struct Stack {
     base: *mut c_void,
 }
 
@@ -218,7 +220,7 @@ impl Stack {
     const GUARD_BYTES: usize = 64 * 1024;
     const ALL_BYTES: usize = Self::BYTES + Self::GUARD_BYTES;
 
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a fresh mapping at a place the kernel chooses.
         let base =
@@ -235,7 +237,7 @@ impl Stack {
     }
 
     /// Stacks grow down. The top is aligned to a page, more than any supported platform needs.
-    const fn top(&self) -> *mut c_void {
+    pub(super) const fn top(&self) -> *mut c_void {
         self.base.wrapping_byte_add(Self::ALL_BYTES)
     }
 }
@@ -316,6 +318,8 @@ impl Memory {
             cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
             no_new_privileges: attributes.no_new_privileges,
             mask: attributes.blocked_signals.iter().fold(0, bit),
+            report: -1,
+            entered: false,
             failure: None,
         }
     }

@@ -88,6 +88,20 @@ fn is_root() -> bool {
     root
 }
 
+/// An emulator copies the memory of the parent, as `fork` does, and does not wait for the child.
+#[test]
+fn failures_come_through_a_pipe_where_the_memory_is_copied() {
+    for (program, failure) in [(c"/nonexistent", Some(libc::ENOENT)), (c"/bin/true", None)] {
+        let plan = Plan::new(vec![program.into()], vec![c"name".into()]);
+        let memory = Memory::new(&plan);
+        let started = crate::spawn::clone::clone_with(&mut memory.program(&plan), 0);
+        assert_eq!(started.as_ref().err().map(|error| error.errno), failure);
+        if let Ok(child) = started {
+            assert!(child.pidfd.wait_child(child.pid).unwrap().success());
+        }
+    }
+}
+
 #[test]
 fn a_child_runs_and_its_exit_code_comes_back() {
     let child = spawn(&sh("exit 23")).unwrap();
@@ -302,7 +316,7 @@ fn descriptors_are_marked_without_close_range() {
     let number = unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD, 900) };
     // SAFETY: the kernel just made it for us.
     let high = unsafe { OwnedFd::from_raw_fd(number) };
-    child::close_on_exec_by_walk(900, 999);
+    crate::spawn::child::close_on_exec_by_walk(900, 999);
     assert!(crate::fd::is_close_on_exec(high.as_fd()).unwrap());
 }
 
