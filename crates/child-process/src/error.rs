@@ -163,6 +163,7 @@ impl Error {
                 arguments: failure.arguments.clone(),
                 current_dir: failure.current_dir.clone(),
                 step: failure.step,
+                call: failure.call,
                 source: copy_io_error(&failure.source),
             })),
             Self::ModuleNotRun(name) => Self::ModuleNotRun(name.clone()),
