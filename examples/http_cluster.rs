@@ -41,6 +41,7 @@ const USAGE: &str = "usage: http_cluster [--port PORT | --unix PATH|@NAME] [--wo
                      [--no-restart]";
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {

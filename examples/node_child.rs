@@ -34,6 +34,7 @@ use serde_json::Value as Json;
 const HELLO: &[u8] = b"hello from rust\n";
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let Some(parent) = parent() else {
         eprintln!(
             "node_child: this program is forked by a Node program; see the head of its source"

@@ -26,6 +26,7 @@ use cluster::{Error, Event, Policy, Primary, WorkerOptions};
 const USAGE: &str = "usage: node_cluster APP.js [--workers N] [--policy rr|none] [-- ARGS…]";
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {

@@ -40,6 +40,7 @@ const GAPS_MAX: u32 = 65_536;
 const USAGE: &str = "usage: node_parent SCRIPT [--serialization json|advanced]";
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let (script, serialization) = match args[..] {

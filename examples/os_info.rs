@@ -33,6 +33,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BAR: usize = 32;
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let mut report: fn() -> Result<String, Error> = table;
     for arg in std::env::args_os().skip(1) {
         match arg.to_str() {

@@ -35,6 +35,7 @@ struct Served {
 }
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     child_process::run_modules(&[("greeter", greeter)]);
     let count = match std::env::args().nth(1).map(|text| text.parse()) {
         None => 3,

@@ -43,6 +43,7 @@ struct Counted {
 }
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     child_process::run_modules(&[("count", count_ranges)]);
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,

@@ -26,6 +26,7 @@ use axum::routing::get;
 use cluster::{AsyncListener, Error, Worker};
 
 fn main() -> ExitCode {
+    brood::init().expect("process 1 has one thread at this point");
     let port = match std::env::args().nth(1).map(|text| text.parse::<u16>()) {
         None => 8000,
         Some(Ok(port)) => port,

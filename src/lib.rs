@@ -29,6 +29,7 @@
 //! [`os`]).
 
 pub use ::child_process;
+pub use ::child_process::init;
 #[cfg(feature = "cluster")]
 pub use ::cluster;
 pub use ::ipc;

@@ -7,6 +7,7 @@ mod control_groups;
 mod ending;
 mod exits;
 mod forked;
+mod init;
 mod limits;
 pub(crate) mod modules;
 mod node_suite;

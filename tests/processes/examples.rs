@@ -6,3 +6,4 @@ mod http_reload;
 mod node_channels;
 mod node_clusters;
 mod os_info;
+mod process_1;

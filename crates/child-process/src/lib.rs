@@ -25,6 +25,7 @@
 //! - **A child has only the descriptors that its command names**, even where a library leaves
 //!   descriptors open across `execve`. Descriptors given to a [`Command`] move into the child.
 //! - **No child becomes a zombie.** A [`Child`] that is dropped is reaped when its process ends.
+//!   As process 1 of a container, a program that calls [`init()`] first has no zombies either.
 //!   The crate does not use `SIGCHLD`, and signals go through a pidfd, so they cannot reach another
 //!   process that has got the same process id.
 //! - **An exit is reported at once**, even while other processes hold the child's pipes, and unread
@@ -71,10 +72,12 @@ mod error;
 mod event;
 mod exec;
 mod fork;
+mod init;
 #[doc(hidden)]
 pub mod internal;
 mod lifecycle;
 mod module;
+mod orphans;
 mod parent;
 mod parent_death;
 mod parent_exit;
@@ -100,7 +103,9 @@ pub use error::{Error, ExecError, InvalidOption, OutputStream, SpawnError};
 pub use event::Event;
 pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
 pub use fork::{Fork, fork};
+pub use init::init;
 pub use module::{Module, module, run_modules};
+pub use orphans::reap_orphans;
 pub use parent::{Parent, parent, parent_with};
 pub use signalled::{Signalled, TreeError};
 pub use stdio::{ChildOutput, ChildStdin, Stdio};

@@ -29,8 +29,37 @@ pub(crate) struct Process {
     status: Mutex<Option<ExitStatus>>,
 }
 
+/// The processes that are held and not reaped. A list, because a number can return before the
+/// process that had it is taken out.
+static HELD: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn held() -> MutexGuard<'static, Vec<u32>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns whether a process is held and not reaped.
+pub(crate) fn is_held(pid: u32) -> bool {
+    held().contains(&pid)
+}
+
+fn release(pid: u32) {
+    let mut held = held();
+    if let Some(place) = held.iter().position(|known| *known == pid) {
+        held.swap_remove(place);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.known_status().is_none() {
+            release(self.pid);
+        }
+    }
+}
+
 impl Process {
     pub(crate) fn new(pid: u32, pidfd: PidFd) -> Self {
+        held().push(pid);
         Self { pid, pidfd, status: Mutex::new(None) }
     }
 
@@ -57,6 +86,9 @@ impl Process {
         if status.is_none() {
             let answer = self.pidfd.try_wait_child(self.pid);
             *status = answer.map_err(|error| Error::Os("waitid", error))?;
+            if status.is_some() {
+                release(self.pid);
+            }
         }
         Ok(*status)
     }

@@ -6,7 +6,7 @@
 //! | Modules | Facility |
 //! |---|---|
 //! | [`spawn`], [`pidfd`], [`signal`] | processes |
-//! | [`startup`], [`origin`], [`thread`], [`rlimit`], [`at_exit`] | this process |
+//! | [`init`], [`startup`], [`origin`], [`thread`], [`rlimit`], [`at_exit`] | this process |
 //! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
 //! | [`fd`], [`pipe`], [`memory`], [`eventfd`] | other descriptors |
 //! | [`poll`], [`nested_epoll`] | readiness |
@@ -19,6 +19,7 @@ pub mod errno;
 pub mod eventfd;
 pub mod fd;
 pub mod host;
+pub mod init;
 pub mod memory;
 pub mod nested_epoll;
 pub mod origin;

@@ -308,6 +308,13 @@ const GET_INFO: u32 = 0xC040_FF0B;
 /// `PIDFD_INFO_EXIT`.
 const INFO_EXIT: u64 = 1 << 3;
 
+/// Reaps the child `pid` if it has ended, and forgets its status. Does nothing otherwise.
+pub fn reap(pid: u32) {
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: no information is asked for.
+    unsafe { libc::waitid(libc::P_PID, pid, ptr::null_mut(), options) };
+}
+
 /// Returns whether a pidfd keeps the status of a process that another caller has reaped.
 pub(crate) fn remembers_exit() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
