@@ -40,6 +40,7 @@ use crate::primary::settings::Settings;
 use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
+use crate::protocol::message::DESCRIPTORS_MAX;
 use crate::worker_options::WorkerOptions;
 
 /// A set of worker processes that share ports, and that are replaced when they end.
@@ -105,6 +106,10 @@ impl Primary {
     pub(crate) fn set_up(builder: Builder) -> Result<Self, Error> {
         if is_worker() {
             return Err(Error::IsWorker);
+        }
+        if builder.settings.raises_descriptors {
+            // A primary that keeps a low limit works all the same.
+            let _ = sys::rlimit::raise_descriptors(DESCRIPTORS_MAX);
         }
         let SupervisorOptions { listens, ready: within, .. } = builder.supervisor;
         let readiness = Readiness { listens, within };

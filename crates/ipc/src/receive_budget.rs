@@ -109,12 +109,16 @@ impl CreditAccount {
     }
 }
 
+/// The most handles that unread messages of a process hold, whatever its limit of descriptors.
+const PROCESS_HANDLES_MAX: u64 = 4096;
+
 /// Returns whether unread messages hold less than a quarter of the descriptors that this process
-/// may have.
+/// may have, and less than [`PROCESS_HANDLES_MAX`].
 fn has_process_room() -> bool {
     let held = HANDLES.load(Ordering::SeqCst);
     // The limit is read only where it could matter.
-    held < 64 || (held as u64) < sys::rlimit::descriptors().map_or(256, |(soft, _)| soft / 4)
+    let max = || sys::rlimit::descriptors().map_or(256, |(soft, _)| soft / 4);
+    held < 64 || (held as u64) < max().min(PROCESS_HANDLES_MAX)
 }
 
 /// The share of one message. The drop gives it back.

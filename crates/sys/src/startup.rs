@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{at_exit, fd};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "BROOD_CHANNEL",
+    "BROOD_DESCRIPTORS",
     "BROOD_MODULE",
     "BROOD_STDERR",
     "NODE_CHANNEL_FD",
@@ -33,8 +34,9 @@ pub const NAMES: [&str; 7] = [
 ];
 
 /// [`NAMES`] again, as C strings.
-const C_NAMES: [&CStr; 7] = [
+const C_NAMES: [&CStr; 8] = [
     c"BROOD_CHANNEL",
+    c"BROOD_DESCRIPTORS",
     c"BROOD_MODULE",
     c"BROOD_STDERR",
     c"NODE_CHANNEL_FD",
@@ -44,7 +46,7 @@ const C_NAMES: [&CStr; 7] = [
 ];
 
 /// The index of a variable in [`NAMES`].
-const MODULE: usize = 1;
+const MODULE: usize = 2;
 
 struct Entry {
     value: Option<OsString>,
@@ -53,7 +55,7 @@ struct Entry {
     taken: AtomicBool,
 }
 
-static ENTRIES: OnceLock<[Entry; 7]> = OnceLock::new();
+static ENTRIES: OnceLock<[Entry; 8]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -66,7 +68,7 @@ extern "C" fn before_main() {
     }
 }
 
-fn entries() -> &'static [Entry; 7] {
+fn entries() -> &'static [Entry; 8] {
     // The linker takes an object out of a library only if another object refers to a symbol in it.
     // This read refers to the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cluster::{Listener, Policy, Primary, Worker};
+use cluster::{Listener, Policy, Primary, Restart, Worker};
 use sys::rlimit;
 
 use crate::harness::{apply, case, role, storm};
@@ -205,5 +205,31 @@ fn a_storm_over_workers_out_of_descriptors_costs_no_client() {
         pool.primary.shutdown();
         pool.primary.wait().expect("ended without a failure");
         each_connection_was_given_to_a_worker(&pool.primary);
+    }
+}
+
+/// `say_limits`: sends its soft limit, the hard limit, and the soft limit of a child of its own.
+#[apply(role)]
+fn say_limits(_args: &[String]) {
+    let worker = Worker::current().expect("started by a primary");
+    let (soft, hard) = rlimit::descriptors().expect("a limit");
+    let child = child_process::Command::new("sh").args(["-c", "ulimit -Sn"]).output();
+    let child: u64 = child.expect("a shell").stdout_text().trim().parse().expect("a number");
+    worker.send(&(soft, hard, child)).expect("send");
+}
+
+/// The primary and its workers raise their soft limits, unless they are not to; their children get
+/// the limit that the primary had.
+#[apply(case)]
+fn the_limit_of_descriptors_is_raised_for_primary_and_workers_but_not_for_their_children() {
+    let (_, hard) = rlimit::descriptors().expect("a limit");
+    let low = 128.min(hard);
+    rlimit::set_descriptors(low).expect("lower");
+    for (raises, soft) in [(false, low), (true, hard.min(1 << 20))] {
+        let builder = Primary::builder().workers(1).listens(false).restart(Restart::Never);
+        let pool = Pool::of(builder.raise_descriptors(raises), &["say_limits"]);
+        assert_eq!(rlimit::descriptors().expect("a limit"), (soft, hard));
+        assert_eq!(pool.said::<(u64, u64, u64)>().1, (soft, hard, low), "{raises}");
+        pool.primary.wait().expect("ended");
     }
 }

@@ -157,6 +157,18 @@ impl Builder {
         self
     }
 
+    /// Sets whether the primary and its Rust workers raise their soft limits of open descriptors;
+    /// by default they do, as Node does for itself.
+    ///
+    /// [`build`](Self::build) raises the limit of the primary, and
+    /// [`Worker::current`](crate::Worker::current) that of a worker: to the hard limit, at most to
+    /// 1,048,576. A limit is never lowered. Other children of these processes get the previous soft
+    /// limit, because a program that calls `select(2)` cannot use numbers over 1,023.
+    pub fn raise_descriptors(mut self, raise: bool) -> Self {
+        self.settings.raises_descriptors = raise;
+        self
+    }
+
     /// Drains and ends the cluster on the first `SIGTERM` or `SIGINT`, and kills it on the second.
     ///
     /// [`build`](Self::build) installs the handlers. The earlier handlers return when the cluster

@@ -49,6 +49,8 @@ pub struct Settings {
     program: Option<PathBuf>,
     /// The arguments are those of this process, because no options have named any.
     inherits_args: bool,
+    /// Whether the primary and its workers raise their soft limits of descriptors.
+    pub(crate) raises_descriptors: bool,
 }
 
 impl Settings {
@@ -68,6 +70,7 @@ impl Settings {
             serialization: None,
             program: std::env::current_exe().ok(),
             inherits_args: true,
+            raises_descriptors: true,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::node;
 use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::settings::Settings;
 use crate::primary::worker_process::Pipes;
-use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
+use crate::protocol::message::{KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
 
 /// The descriptor number at which a worker finds its real standard error until its runtime restores
 /// it, unless the user has that number.
@@ -113,6 +113,9 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     match kind {
         WorkerKind::Native => {
             fork.env(UNIQUE_NO, worker.to_string());
+            if !settings.raises_descriptors {
+                fork.env(KEEP_DESCRIPTORS, "keep");
+            }
         }
         // Node does not remove the second name from the environment of its own children.
         WorkerKind::Node => {

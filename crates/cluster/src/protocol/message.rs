@@ -16,6 +16,10 @@ pub(crate) const UNIQUE_ID: &str = "NODE_UNIQUE_ID";
 pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
 /// The environment variable with the descriptor number of the worker's real standard error.
 pub(crate) const STDERR: &str = "BROOD_STDERR";
+/// The environment variable of a worker that is to keep its soft limit of descriptors.
+pub(crate) const KEEP_DESCRIPTORS: &str = "BROOD_DESCRIPTORS";
+/// The greatest soft limit of descriptors that a primary or a worker gives itself, as in Node.
+pub(crate) const DESCRIPTORS_MAX: u64 = 1 << 20;
 
 /// A message of a worker to its primary.
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::protocol::message::{STDERR, UNIQUE_ID, UNIQUE_NO};
+use crate::protocol::message::{DESCRIPTORS_MAX, KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
 use crate::worker::Worker;
 use crate::worker::runtime::Runtime;
 use crate::worker_id::WorkerId;
@@ -14,6 +14,11 @@ impl Worker {
     /// `online`; a worker should call it early in `main`. The environment variable
     /// `NODE_UNIQUE_ID` decides. The library removes the variable before `main` runs, so processes
     /// that this process starts are no workers.
+    ///
+    /// The first call also raises the soft limit of open descriptors to the hard limit, at most to
+    /// 1,048,576, unless the primary was built with
+    /// [`raise_descriptors(false)`](crate::Builder::raise_descriptors). Processes that this process
+    /// starts get the previous limit.
     ///
     /// ```
     /// match brood_cluster::Worker::current() {
@@ -49,6 +54,10 @@ fn from_environment() -> Option<Worker> {
         // Until here descriptor 2 was a pipe to the primary. A worker that kept the pipe would die
         // of a message to its standard error once the primary is gone.
         let _ = sys::fd::replace_stderr(stderr);
+    }
+    if sys::startup::variable(KEEP_DESCRIPTORS).is_none() {
+        // A worker that keeps a low limit works all the same.
+        let _ = sys::rlimit::raise_descriptors(DESCRIPTORS_MAX);
     }
     Some(Worker(Runtime::start(id, parent)))
 }
