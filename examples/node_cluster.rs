@@ -5,13 +5,30 @@
 //! workers that die, and dispatches the connections that they had not accepted to the others.
 //!
 //! ```text
-//! cargo run --release --example node_cluster -- APP.js [--workers N] [--policy rr|none] [-- ARGS…]
+//! cargo run --release --example node_cluster -- APP.js [FLAGS] [-- ARGS…]
 //! ```
+//!
+//! | flag | |
+//! |---|---|
+//! | `--workers N` | number of workers; by default one for each processor, and at least 2 |
+//! | `--policy NAME` | `rr`, `none`, `least-loaded`, `sticky` or `reuse-port` |
+//! | `--listens no` | the workers open no port: they are ready as soon as they run |
+//! | `--reload-on-hangup` | SIGHUP replaces all workers, one after the other |
+//! | `--relay` | sends every message of a worker to all other workers |
+//! | `--ready-ms N` | time for the start of a worker: 30,000 |
+//! | `--disconnect-ms N` | time for the requests of a worker that ends, before SIGTERM: 9,000 |
+//! | `--terminate-ms N` | time after SIGTERM, before SIGKILL: 18,000 |
+//! | `--sigterm-ms N` | SIGTERM already after this time, for an application that handles it |
+//! | `--inspect[=[HOST:]PORT]` | an inspector in each worker: from port 9230 or PORT + 1 on |
 //!
 //! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)` for an
 //! application on port 8000, and on standard error a line for each event of a worker: `fork 1`,
 //! `online 1`, `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`. Arguments after `--` are for the
 //! application. The environment variable `NODE=PATH` selects another Node than the one in `PATH`.
+//!
+//! An application that passes messages between its workers in the branch of its own primary needs
+//! `--relay`, because that branch does not run. An application with WebSockets or other long
+//! connections should close them on SIGTERM, and then be run with `--sigterm-ms 0`.
 //!
 //! SIGTERM or Ctrl-C ends the program after the requests in progress have been answered. A second
 //! signal ends it at once.
@@ -20,10 +37,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use cluster::{Error, Event, Policy, Primary, WorkerOptions};
+use cluster::{Builder, Error, Event, Policy, Primary, WorkerOptions};
 
-const USAGE: &str = "usage: node_cluster APP.js [--workers N] [--policy rr|none] [-- ARGS…]";
+const USAGE: &str = "usage: node_cluster APP.js [--workers N] \
+                     [--policy rr|none|least-loaded|sticky|reuse-port] [--listens yes|no] \
+                     [--reload-on-hangup] [--relay] [--ready-ms N] [--disconnect-ms N] \
+                     [--terminate-ms N] [--sigterm-ms N] [--inspect[=[HOST:]PORT]] [-- ARGS…]";
 
 fn main() -> ExitCode {
     brood::init().expect("process 1 has one thread at this point");
@@ -59,25 +80,17 @@ fn write_line(mut to: impl Write, line: &str) {
 
 fn supervise(options: Options) -> Result<(), Error> {
     let workers = options.workers;
-    let mut worker = WorkerOptions::new().exec(options.app).args(options.args);
-    if let Some(node) = std::env::var_os("NODE") {
-        worker = worker.exec_path(node);
-    }
-    let primary = Primary::builder()
-        .worker(worker)
-        .workers(workers)
-        .policy(options.policy)
-        .shutdown_on_signals()
-        .build()?;
+    let primary = options.builder().build()?;
     let events = primary.take_events().expect("the first call");
     primary.start();
     std::thread::scope(|scope| {
         let ready = scope.spawn(|| {
             primary.ready()?;
-            let address = primary.address().map_or_else(String::new, |at| at.to_string());
+            let address = primary.address();
+            let state =
+                address.map_or("running".to_owned(), |at| format!("listening on http://{at}"));
             let pid = std::process::id();
-            let line =
-                format!("listening on http://{address} with {workers} workers (primary pid {pid})");
+            let line = format!("{state} with {workers} workers (primary pid {pid})");
             write_line(std::io::stdout(), &line);
             Ok(())
         });
@@ -95,7 +108,15 @@ fn supervise(options: Options) -> Result<(), Error> {
 struct Options {
     app: String,
     workers: u32,
-    policy: Policy,
+    policy: Option<Policy>,
+    listens: bool,
+    reload_on_hangup: bool,
+    relay: bool,
+    ready: Option<Duration>,
+    disconnect: Option<Duration>,
+    terminate: Option<Duration>,
+    sigterm: Option<Duration>,
+    inspect: Option<String>,
     args: Vec<String>,
 }
 
@@ -106,7 +127,15 @@ impl Options {
         let mut options = Self {
             app: String::new(),
             workers: cpus.clamp(2, cluster::Builder::WORKERS_MAX),
-            policy: Policy::RoundRobin,
+            policy: None,
+            listens: true,
+            reload_on_hangup: false,
+            relay: false,
+            ready: None,
+            disconnect: None,
+            terminate: None,
+            sigterm: None,
+            inspect: None,
             args: Vec::new(),
         };
         let mut args = args;
@@ -129,16 +158,30 @@ impl Options {
             };
             match flag.as_str() {
                 "--workers" => {
-                    let text = value()?;
-                    let number = text.parse().ok();
-                    let fits = number.filter(|it| (1..=cluster::Builder::WORKERS_MAX).contains(it));
-                    let most = cluster::Builder::WORKERS_MAX;
-                    options.workers = fits.ok_or_else(|| {
-                        format!("{flag} must be a number from 1 to {most}, not '{text}'")
-                    })?;
+                    options.workers = number(&flag, &value()?, 1, Builder::WORKERS_MAX)?;
                 }
                 "--policy" => {
-                    options.policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;
+                    let policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;
+                    options.policy = Some(policy);
+                }
+                "--listens" => {
+                    options.listens = match value()?.as_str() {
+                        "yes" => true,
+                        "no" => false,
+                        other => return Err(format!("{flag} must be yes or no, not '{other}'")),
+                    }
+                }
+                "--reload-on-hangup" if inline.is_none() => options.reload_on_hangup = true,
+                "--relay" if inline.is_none() => options.relay = true,
+                "--ready-ms" => options.ready = Some(milliseconds(&flag, &value()?)?),
+                "--disconnect-ms" => options.disconnect = Some(milliseconds(&flag, &value()?)?),
+                "--terminate-ms" => options.terminate = Some(milliseconds(&flag, &value()?)?),
+                "--sigterm-ms" => options.sigterm = Some(milliseconds(&flag, &value()?)?),
+                "--inspect" => {
+                    options.inspect = Some(match inline {
+                        Some(at) => format!("{flag}={at}"),
+                        None => flag,
+                    });
                 }
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(format!("unknown argument '{flag}'")),
@@ -149,4 +192,51 @@ impl Options {
         }
         Ok(Some(options))
     }
+
+    /// Returns the options of the primary. A limit that no flag names has its default.
+    fn builder(self) -> Builder {
+        let mut worker = WorkerOptions::new().exec(self.app).args(self.args);
+        if let Some(node) = std::env::var_os("NODE") {
+            worker = worker.exec_path(node);
+        }
+        if let Some(inspect) = self.inspect {
+            worker = worker.exec_argv([inspect]);
+        }
+        let mut builder = Primary::builder()
+            .worker(worker)
+            .workers(self.workers)
+            .listens(self.listens)
+            .shutdown_on_signals();
+        if let Some(policy) = self.policy {
+            builder = builder.policy(policy);
+        }
+        if self.reload_on_hangup {
+            builder = builder.reload_on_hangup();
+        }
+        if self.relay {
+            builder = builder.relay();
+        }
+        if let Some(limit) = self.ready {
+            builder = builder.ready_within(limit);
+        }
+        if let Some(limit) = self.disconnect {
+            builder = builder.disconnect_within(limit);
+        }
+        if let Some(limit) = self.terminate {
+            builder = builder.terminate_within(limit);
+        }
+        if let Some(delay) = self.sigterm {
+            builder = builder.sigterm_after(delay);
+        }
+        builder
+    }
+}
+
+fn number(flag: &str, text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("{flag} must be a number from {least} to {most}, not '{text}'"))
+}
+
+fn milliseconds(flag: &str, text: &str) -> Result<Duration, String> {
+    number(flag, text, 0, u32::MAX).map(|number| Duration::from_millis(number.into()))
 }

@@ -35,6 +35,16 @@ pub trait InternalChannel {
         ipc::internal::send_internal(channel(self.link())?, value)
     }
 
+    /// Sends a received message on, as it arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`Child::send`]; [`ipc::Error::Encode`] when the peer has another codec, or when handles
+    /// came with the message.
+    fn forward(&self, message: &ipc::Message) -> Result<Queued, ipc::Error> {
+        ipc::internal::forward(channel(self.link())?, message)
+    }
+
     /// Sends an internal message with a raw handle to a Node peer. The answer comes as
     /// [`Event::Acknowledged`].
     ///

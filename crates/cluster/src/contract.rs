@@ -371,6 +371,13 @@ pub(crate) struct SupervisorOptions {
     pub(crate) disconnect: Duration,
     /// Time from `SIGTERM` to `SIGKILL`.
     pub(crate) term: Duration,
+    /// `disconnect` for Node workers, for which `SIGTERM` is the first notification.
+    pub(crate) disconnect_node: Duration,
+    /// `term` for Node workers.
+    pub(crate) term_node: Duration,
+    /// Time after which a Node worker gets `SIGTERM` if that is earlier than `disconnect_node`; the
+    /// time of `SIGKILL` stays.
+    pub(crate) sigterm_node: Option<Duration>,
     /// Whether a worker becomes ready when it listens; otherwise as soon as it is online.
     pub(crate) listens: bool,
     /// Time that workers may take to become ready. The supervisor applies the limit to the new
@@ -391,6 +398,9 @@ impl Default for SupervisorOptions {
             unresponsive_node: Duration::from_secs(5),
             disconnect: Duration::from_secs(5),
             term: Duration::from_secs(2),
+            disconnect_node: Duration::from_secs(9),
+            term_node: Duration::from_secs(18),
+            sigterm_node: None,
             listens: true,
             ready: Duration::from_secs(30),
             listen_grace: Duration::from_secs(1),

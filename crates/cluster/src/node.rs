@@ -3,6 +3,7 @@
 /// The most connections on their way to one worker that its system has not taken yet.
 const HANDLES_IN_FLIGHT_MAX: usize = 16;
 
+pub(crate) mod inspector;
 pub(crate) mod query;
 pub(crate) mod session_with_primary;
 pub(crate) mod session_with_worker;

@@ -120,7 +120,8 @@ impl Primary {
         let inherited = InheritedSockets::collect(&builder.sockets)?;
         let signals = builder.signals;
         let driver =
-            Driver::new(builder.supervisor, signals, inherited, shared.clone(), jobs, spawner)?;
+            Driver::new(builder.supervisor, signals, inherited, shared.clone(), jobs, spawner)?
+                .relay_messages(builder.relays);
         let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
         shared.connect(reactor.add(driver));
         Ok(Self { shared, workers, policy })

@@ -23,7 +23,7 @@ mod slots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::contract::{
     Access, Answer, ClientAffinity, ExitKind, Grant, Input, Key, Notice, Output, Refusal,
@@ -35,7 +35,7 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::scheduler::{Scheduler, TICK, WorkerHealth};
 use crate::worker_options::WorkerOptions;
 use addresses::AddressTable;
-use lifecycle::{Event, Lifecycle, Times};
+use lifecycle::{Event, Lifecycle};
 use restart::{Backoff, Rng};
 
 use listen_requests::refuse;
@@ -47,7 +47,6 @@ use slots::Cause;
 #[derive(Debug)]
 pub(crate) struct Supervisor<H> {
     options: SupervisorOptions,
-    times: Times,
     rng: Rng,
     mode: Mode,
     last_worker: WorkerId,
@@ -133,11 +132,8 @@ impl Slot {
 impl<H: ClientAffinity> Supervisor<H> {
     /// Creates the supervisor of a primary without workers; `seed` is for the jitter of restarts.
     pub(crate) fn new(options: SupervisorOptions, seed: u64) -> Self {
-        let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
-        let times = Times { disconnect: options.disconnect, term: options.term, ready_after };
         Self {
             options,
-            times,
             rng: Rng::new(seed),
             mode: Mode::Running,
             last_worker: WorkerId(0),

@@ -63,6 +63,7 @@ pub struct WorkerOptions {
     pub(crate) exec: Option<PathBuf>,
     pub(crate) exec_path: Option<OsString>,
     pub(crate) exec_argv: Option<Vec<OsString>>,
+    pub(crate) inspect_port: Option<u16>,
     pub(crate) args: Option<Vec<OsString>>,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) current_dir: Option<PathBuf>,
@@ -102,9 +103,24 @@ impl WorkerOptions {
     }
 
     /// Sets options for the Node executable, in front of the script.
+    ///
+    /// With `--inspect` or a related option, here or in `NODE_OPTIONS`, each worker has an
+    /// inspector of its own. The ports count up from worker to worker as under a Node primary:
+    /// worker 1 has the named port plus 1, by default 9230. See
+    /// [`inspect_port`](Self::inspect_port).
     #[doc(alias = "execArgv")]
     pub fn exec_argv<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.exec_argv = Some(owned(args));
+        self
+    }
+
+    /// Sets the port of the inspector, if Node is started with one; 0 for any free port. By default
+    /// the ports count up from worker to worker.
+    ///
+    /// Other programs than Node itself, such as Bun and Deno, ignore the option.
+    #[doc(alias = "inspectPort")]
+    pub fn inspect_port(mut self, port: u16) -> Self {
+        self.inspect_port = Some(port);
         self
     }
 

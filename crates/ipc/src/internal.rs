@@ -8,6 +8,7 @@ use crate::frame::Kind;
 pub use crate::link::InternalEvent as Event;
 use crate::link::{Link, Queued};
 use crate::options::Options;
+use crate::received_message::Message;
 use crate::serialization::Serialization;
 use serde::Serialize;
 use std::os::fd::OwnedFd;
@@ -51,6 +52,15 @@ pub fn start_node(
 /// As [`Link::send`].
 pub fn send_internal<T: Serialize + ?Sized>(link: &Link, value: &T) -> Result<Queued, Error> {
     link.send_kind(value, Kind::Internal)
+}
+
+/// Sends a received message on, as it arrived, to a peer with the same codec.
+///
+/// # Errors
+///
+/// As [`Link::send`]; [`Error::Encode`] for a message of another codec, and for one with handles.
+pub fn forward(link: &Link, message: &Message) -> Result<Queued, Error> {
+    link.forward(message)
 }
 
 /// Sends an internal message with one attached handle, as a raw handle of Node's cluster.

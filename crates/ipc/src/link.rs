@@ -27,6 +27,7 @@ use crate::hello::Hello;
 use crate::node::ack_window::AckWindow;
 use crate::options::Options;
 use crate::receive_budget::CreditAccount;
+use crate::received_message::Message;
 use crate::transport::inbox::Inbox;
 use crate::transport::linger::PendingFlush;
 use crate::transport::outbox::Outbox;
@@ -285,6 +286,10 @@ impl Link {
         self.owner.shared.send(value, kind)
     }
 
+    pub(crate) fn forward(&self, message: &Message) -> Result<Queued, Error> {
+        self.owner.shared.forward(message)
+    }
+
     pub(crate) fn send_attached<T: Serialize + ?Sized>(
         &self,
         value: &T,
@@ -362,7 +367,25 @@ impl Shared {
         }
         // Encoding comes before the lock, so that a long value delays neither other senders nor the
         // loop.
-        let mut frame = OutgoingFrame::encode(value, kind, &self.options)?;
+        self.send_frame(OutgoingFrame::encode(value, kind, &self.options)?, kind)
+    }
+
+    fn forward(&self, message: &Message) -> Result<Queued, Error> {
+        let (ours, theirs) = (self.options.serialization, message.serialization());
+        if ours != theirs || message.has_handles() {
+            let why = "only a message without handles goes on, to a peer with the same codec";
+            return Err(Error::Encode(why.into()));
+        }
+        if self.is_node {
+            return node_send::forward(self, message.bytes());
+        }
+        let repaired = message.repaired_text();
+        let payload = repaired.as_deref().unwrap_or(message.bytes());
+        let frame = OutgoingFrame::copy(payload, message.fingerprint(), &self.options)?;
+        self.send_frame(frame, Kind::Message)
+    }
+
+    fn send_frame(&self, mut frame: OutgoingFrame, kind: Kind) -> Result<Queued, Error> {
         let mut queue = self.open_queue(frame.length(), kind)?;
         let waiting = queue.waiting(self) + frame.length();
         frame.queue(&mut queue.outbox)?;

@@ -129,6 +129,23 @@ impl Message {
         &self.payload
     }
 
+    /// Returns the payload with text that a Rust string can hold, if it is from Node and has other
+    /// text.
+    pub(crate) fn repaired_text(&self) -> Option<Vec<u8>> {
+        let CreditAccount { serialization, is_node, .. } = *self.credit.account();
+        let may_differ = is_node && serialization == Serialization::Json;
+        if may_differ { node::repaired_utf16(&self.payload) } else { None }
+    }
+
+    /// Whether handles came with the message, or were lost on their way.
+    pub(crate) fn has_handles(&self) -> bool {
+        self.attachments.is_some()
+    }
+
+    pub(crate) fn fingerprint(&self) -> u32 {
+        self.fingerprint
+    }
+
     /// Returns the codec that wrote the message.
     #[must_use]
     pub fn serialization(&self) -> Serialization {

@@ -131,7 +131,19 @@ fn node_cluster_says_what_is_wrong() {
     let run = |args: &[&str]| -> Output {
         Command::new(example("node_cluster")).args(args).output().unwrap()
     };
-    for args in [&[][..], &["--workers", "2"], &["a.js", "--workers", "0"], &["a.js", "b.js"]] {
+    for args in [
+        &[][..],
+        &["--workers", "2"],
+        &["a.js", "--workers", "0"],
+        &["a.js", "b.js"],
+        &["a.js", "--policy", "fair"],
+        &["a.js", "--listens", "maybe"],
+        &["a.js", "--relay=all"],
+        &["a.js", "--reload-on-hangup=1"],
+        &["a.js", "--sigterm-ms", "-1"],
+        &["a.js", "--disconnect-ms"],
+        &["a.js", "--terminate-ms", "soon"],
+    ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("usage: "), "{args:?}");
@@ -146,6 +158,51 @@ fn node_cluster_says_what_is_wrong() {
             "{log}"
         );
     }
+}
+
+/// Workers that open no port run as well: they are replaced on SIGHUP, have inspectors at ports
+/// that count up, and get each other's messages.
+#[apply(case)]
+fn node_cluster_runs_workers_that_do_not_listen() {
+    if node().is_none() {
+        return;
+    }
+    let app = script("cluster_jobs.js");
+    let flags = "--workers 2 --listens no --reload-on-hangup --relay --inspect=0 --ready-ms 20000 \
+                 --disconnect-ms 20000 --terminate-ms 20000 --sigterm-ms 0";
+    let mut command = node_cluster(&app, &flags.split_whitespace().collect::<Vec<_>>());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let pid = child.id();
+    let mut log = BufReader::new(stderr).lines().map(|line| line.unwrap());
+    let mut lines = BufReader::new(stdout).lines().map(|line| line.unwrap());
+    let mut guard = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    // The workers write to the same standard output.
+    let mut seen = Vec::new();
+    let mut await_line = |wanted: &str| {
+        while !seen.iter().any(|line: &String| line.starts_with(wanted)) {
+            seen.push(lines.next().unwrap_or_else(|| panic!("no {wanted:?} in {seen:?}")));
+        }
+    };
+    await_line(&format!("running with 2 workers (primary pid {pid})"));
+    await_line("worker 1 has received worker 2");
+    await_line("worker 2 has received worker 1");
+    kill(pid, Signal::HUP).unwrap();
+    let mut log_seen = Vec::new();
+    let mut await_log = |wanted: &str| {
+        while !log_seen.iter().any(|line: &String| line.starts_with(wanted)) {
+            log_seen.push(log.next().unwrap_or_else(|| panic!("no {wanted:?} in {log_seen:?}")));
+        }
+    };
+    for line in ["Debugger listening on ws://127.0.0.1:", "exit 1 0", "exit 2 0", "reloaded"] {
+        await_log(line);
+    }
+    kill(pid, Signal::TERM).unwrap();
+    await_log("exit 4 0");
+    assert!(guard.child.wait().unwrap().success());
+    // Before the check of the ledger, which counts descriptors.
+    drop((lines, log));
 }
 
 #[apply(case)]

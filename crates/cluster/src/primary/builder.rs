@@ -40,6 +40,7 @@ pub struct Builder {
     pub(crate) workers: u32,
     pub(crate) signals: Signals,
     pub(crate) sockets: Vec<(String, Arc<OwnedFd>)>,
+    pub(crate) relays: bool,
 }
 
 impl Builder {
@@ -54,7 +55,7 @@ impl Builder {
         let policy = Policy::from_environment(variable.as_deref());
         let supervisor = SupervisorOptions { policy, ..SupervisorOptions::default() };
         let signals = Signals::default();
-        Self { settings, supervisor, workers, signals, sockets: Vec::new() }
+        Self { settings, supervisor, workers, signals, sockets: Vec::new(), relays: false }
     }
 
     /// Sets the number of workers, 1 to [`WORKERS_MAX`](Self::WORKERS_MAX); by default one for each processor.
@@ -130,7 +131,11 @@ impl Builder {
     }
 
     /// Sets how long a disconnected worker may finish its connections before it gets `SIGTERM`; by
-    /// default 5 s.
+    /// default 5 s, and 9 s for a Node worker.
+    ///
+    /// A Node program is not notified of its disconnect before its last connection has ended.
+    /// `SIGTERM` is its first notification, and ends a program without a handler. See
+    /// [`sigterm_after`](Self::sigterm_after).
     ///
     /// Where no worker goes on serving, up to half of this time is for connections that no worker
     /// has accepted: they go to any worker that is alive, even when another one dies or hangs. In
@@ -138,13 +143,40 @@ impl Builder {
     /// worker has not accepted when it dies then are closed and counted.
     pub fn disconnect_within(mut self, limit: Duration) -> Self {
         self.supervisor.disconnect = limit;
+        self.supervisor.disconnect_node = limit;
         self
     }
 
     /// Sets how long a worker may take to end after `SIGTERM` before it gets `SIGKILL`; by default
-    /// 2 s.
+    /// 2 s, and 18 s for a Node worker, which may begin to close its connections only then.
     pub fn terminate_within(mut self, limit: Duration) -> Self {
         self.supervisor.term = limit;
+        self.supervisor.term_node = limit;
+        self
+    }
+
+    /// Sends `SIGTERM` to a Node worker this long after it was disconnected, and not only after
+    /// [`disconnect_within`](Self::disconnect_within). The time of `SIGKILL` stays the same.
+    ///
+    /// The option is for programs that handle the signal: that close WebSockets and streams, and
+    /// exit after their last answer. They have nearly all of the time for it with
+    /// `Duration::ZERO`, which means 200 ms, because a program without connections needs a moment
+    /// to exit by itself. A program without a handler is ended by the signal in the middle of its
+    /// requests. The primary cannot find out whether there is a handler, because Node itself
+    /// always has one.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use brood_cluster::{Primary, WorkerOptions};
+    ///
+    /// // process.on('SIGTERM', () => { for (const socket of wss.clients) socket.close(1001); });
+    /// let app = WorkerOptions::new().exec("websockets.js");
+    /// let primary = Primary::builder().worker(app).sigterm_after(Duration::ZERO).build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn sigterm_after(mut self, delay: Duration) -> Self {
+        self.supervisor.sigterm_node = Some(delay);
         self
     }
 
@@ -166,6 +198,32 @@ impl Builder {
     /// limit, because a program that calls `select(2)` cannot use numbers over 1,023.
     pub fn raise_descriptors(mut self, raise: bool) -> Self {
         self.settings.raises_descriptors = raise;
+        self
+    }
+
+    /// Sends every message of a worker on to all other workers.
+    ///
+    /// Node applications often do this in the branch that runs in their own primary, as with
+    /// `setupPrimary()` of `@socket.io/cluster-adapter`. Under this primary that branch does not
+    /// run. Order is kept: each worker gets the messages of another in the order in which they were
+    /// sent. The events of this primary report the messages as well.
+    ///
+    /// A message goes to the workers that have the same codec as its sender, see
+    /// [`WorkerOptions::serialization`]: a Rust worker that shares messages with Node workers has
+    /// JSON, and must know all types that they send. Messages with handles are not sent on.
+    /// [`Event::Error`](crate::Event::Error) names a worker that missed messages for one of these
+    /// reasons, or because it has left too many unread; a worker whose channel is closed gets none
+    /// without a report.
+    ///
+    /// ```no_run
+    /// use brood_cluster::{Policy, Primary, WorkerOptions};
+    ///
+    /// let app = WorkerOptions::new().exec("chat.js");
+    /// let primary = Primary::builder().worker(app).policy(Policy::Sticky).relay().build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn relay(mut self) -> Self {
+        self.relays = true;
         self
     }
 

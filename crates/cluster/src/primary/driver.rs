@@ -7,6 +7,7 @@
 mod listen_sockets;
 mod node_workers;
 mod perform;
+mod relay;
 mod waiting_callers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +88,8 @@ pub(crate) struct Driver {
     node_data: BTreeMap<Key, Option<serde_json::Value>>,
     /// The sockets that were bound before the primary started.
     inherited: InheritedSockets,
+    /// Whether the message of a worker goes to all other workers.
+    relays: bool,
     finished: bool,
 }
 
@@ -131,8 +134,15 @@ impl Driver {
             failures: BTreeMap::new(),
             node_data: BTreeMap::new(),
             inherited,
+            relays: false,
             finished: false,
         })
+    }
+
+    /// Sets whether the message of a worker goes to all other workers.
+    pub(crate) fn relay_messages(mut self, relays: bool) -> Self {
+        self.relays = relays;
+        self
     }
 
     /// Steps the supervisor until all inputs are handled and all outputs performed.
@@ -234,6 +244,7 @@ impl Driver {
                 }
             },
             User(E::Message(message)) => {
+                self.relay(worker, &message);
                 if let Some(worker_io) = self.workers.get_mut(worker) {
                     let worker = worker_io.process.clone();
                     self.shared.emit(Event::Message { worker, message });

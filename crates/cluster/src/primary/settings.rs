@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use child_process::{Fork, Module, Stdio};
 use ipc::Serialization;
 
 use crate::error::Error;
+use crate::node::inspector;
 use crate::worker_options::{WorkerOptions, WorkerStdio};
 
 /// The settings that every new worker of a primary is started with.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub exec_path: Option<OsString>,
     /// Options for the Node executable, in front of the script.
     pub exec_argv: Vec<OsString>,
+    /// The port of every worker's inspector; `None` when each worker gets a port of its own.
+    pub inspect_port: Option<u16>,
     /// The arguments, without the program's name; by default those of this process, and none for
     /// another program.
     pub args: Vec<OsString>,
@@ -60,6 +63,7 @@ impl Settings {
             exec: None,
             exec_path: None,
             exec_argv: Vec::new(),
+            inspect_port: None,
             args: std::env::args_os().skip(1).collect(),
             env: Vec::new(),
             current_dir: None,
@@ -89,6 +93,7 @@ impl Settings {
         put(&mut self.exec, exec.map(Some));
         put(&mut self.exec_path, exec_path.map(Some));
         put(&mut self.exec_argv, exec_argv);
+        put(&mut self.inspect_port, options.inspect_port.map(Some));
         put(&mut self.args, args);
         for (name, value) in env {
             self.env.retain(|(known, _)| *known != name);
@@ -102,8 +107,8 @@ impl Settings {
         self.stdio.extend(options.stdio);
     }
 
-    /// Returns the command for one worker, without the parts that differ from worker to worker.
-    pub(crate) fn fork(&self) -> Result<Fork, child_process::Error> {
+    /// Returns the command for the worker `number`, without its variables in the environment.
+    pub(crate) fn fork(&self, number: u32) -> Result<Fork, child_process::Error> {
         let module = match (&self.exec, &self.program) {
             (Some(exec), _) => Module::from_path(exec),
             (None, Some(program)) => Module::this_program_at(program),
@@ -113,7 +118,9 @@ impl Settings {
         if let Some(path) = &self.exec_path {
             fork.exec_path(path);
         }
-        fork.exec_argv(&self.exec_argv).silent(self.silent);
+        let inspect_port = if fork.speaks_node() { self.inspect_port_option(number) } else { None };
+        let exec_argv = self.exec_argv.iter().cloned();
+        fork.exec_argv(exec_argv.chain(inspect_port.map(OsString::from))).silent(self.silent);
         fork.args(&self.args);
         for (name, value) in &self.env {
             fork.env(name, value);
@@ -143,6 +150,23 @@ impl Settings {
             fork.serialization(serialization);
         }
         Ok(fork)
+    }
+
+    fn inspect_port_option(&self, number: u32) -> Option<String> {
+        let runs_node = |path: &OsString| {
+            let name = Path::new(path).file_name();
+            name.is_none_or(|name| name != "bun" && name != "deno")
+        };
+        if !self.exec_path.as_ref().is_none_or(runs_node) {
+            return None;
+        }
+        let variable = self.env.iter().rev().find(|(name, _)| name == "NODE_OPTIONS");
+        let variable = variable.map(|(_, value)| value.clone());
+        let node_options = variable.or_else(|| std::env::var_os("NODE_OPTIONS"));
+        let node_options = node_options.unwrap_or_default();
+        let exec_argv = self.exec_argv.iter().filter_map(|word| word.to_str());
+        let node_options = node_options.to_string_lossy();
+        inspector::port_option(exec_argv, &node_options, self.inspect_port, number)
     }
 
     /// Whether workers inherit the standard error of this process.

@@ -104,7 +104,7 @@ fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
 /// Starts the worker of an order.
 fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let SpawnOrder { worker, settings, capture_stderr } = order;
-    let mut fork = settings.fork()?;
+    let mut fork = settings.fork(worker.get())?;
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
         .process_group(0);

@@ -35,6 +35,8 @@ pub(crate) struct WorkerIo {
     pub(crate) queues: BTreeMap<Key, HandOffQueue>,
     /// The session of a Node worker, which has no queues.
     pub(crate) session: Option<SessionWithWorker<Connection>>,
+    /// The last message of another worker could not be sent to this one.
+    pub(crate) misses_messages: bool,
     stderr: Option<std::fs::File>,
     stderr_tail: VecDeque<u8>,
     /// The tail has become part of an error, so it is not written out as well.
@@ -115,6 +117,10 @@ impl Workers {
         queue.map_or_else(Reclaimed::default, |(it, queue)| queue.reclaim(it.process.has_ended()))
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerIo> {
+        self.0.values_mut()
+    }
+
     pub(crate) fn queue(&self, worker: WorkerId, key: Key) -> Option<&HandOffQueue> {
         self.0.get(&worker)?.queues.get(&key)
     }
@@ -132,6 +138,7 @@ impl WorkerIo {
             child,
             queues: BTreeMap::new(),
             session: (kind == WorkerKind::Node).then(SessionWithWorker::new),
+            misses_messages: false,
             stderr: None,
             stderr_tail: VecDeque::new(),
             stderr_reported: false,

@@ -132,7 +132,8 @@ impl World {
         self.faults = false;
         self.run_until_idle();
         assert!(self.finished, "the shutdown ended");
-        let times = self.options.disconnect + self.options.term + 3000 * MS;
+        let SupervisorOptions { disconnect, term, disconnect_node, term_node, .. } = self.options;
+        let times = disconnect.max(disconnect_node) + term.max(term_node) + 3000 * MS;
         assert!(jumps || self.now - begun <= times, "the shutdown took {:?}", self.now - begun);
         assert_eq!(self.supervisor.deadline(), None);
         assert!(
@@ -270,13 +271,17 @@ impl World {
 
 fn random_options(rng: &mut Rng) -> SupervisorOptions {
     let mut pick = |choices: &[u64]| choices[below(rng, choices.len())];
+    let disconnect = pick(&[0, 200, 5000]);
     let mut options = SupervisorOptions {
         window: u32::try_from(pick(&[1, 2, 3, 8, 64])).unwrap(),
         waiting: usize::try_from(pick(&[1, 3, 1024])).unwrap(),
         unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
         unresponsive_node: pick(&[200, 5000]) as u32 * MS,
-        disconnect: pick(&[0, 200, 5000]) as u32 * MS,
+        disconnect: disconnect as u32 * MS,
         term: pick(&[0, 100, 2000]) as u32 * MS,
+        disconnect_node: (disconnect + pick(&[0, 200, 5000])) as u32 * MS,
+        term_node: pick(&[0, 100, 2000]) as u32 * MS,
+        sigterm_node: [None, Some(50 * MS)][pick(&[0, 1]) as usize],
         ..SupervisorOptions::default()
     };
     options.policy = POLICIES[pick(&[0, 1, 2, 3, 4]) as usize];

@@ -10,10 +10,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contract::Notice;
+use crate::contract::{Notice, SupervisorOptions, WorkerKind};
 
 /// A dead worker whose channel has not closed is forgotten after this time.
 const CHANNEL_CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// A program without connections exits by itself in this time after its order to finish; `SIGTERM`
+/// in the middle of that exit would look as if the program had been interrupted.
+const SIGTERM_DELAY_MIN: Duration = Duration::from_millis(200);
 
 /// A stage in the life of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +90,25 @@ pub(crate) enum Action {
 pub(crate) struct Times {
     pub(crate) disconnect: Duration,
     pub(crate) term: Duration,
+    /// The time from the order to finish to `SIGTERM`, if that is before the end of `disconnect`.
+    pub(crate) sigterm_after: Option<Duration>,
     /// The time from online to ready for a worker that does not listen; `None` when only a
     /// listener makes a worker ready.
     pub(crate) ready_after: Option<Duration>,
+}
+
+impl Times {
+    /// Returns the limits of workers of this kind.
+    pub(crate) fn new(options: &SupervisorOptions, kind: WorkerKind) -> Self {
+        let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
+        let (disconnect, term) = match kind {
+            WorkerKind::Native => (options.disconnect, options.term),
+            WorkerKind::Node => (options.disconnect_node, options.term_node),
+        };
+        let early = options.sigterm_node.filter(|_| kind == WorkerKind::Node);
+        let sigterm_after = early.map(|delay| delay.max(SIGTERM_DELAY_MIN));
+        Self { disconnect, term, sigterm_after, ready_after }
+    }
 }
 
 /// The life of one worker.
@@ -96,6 +116,8 @@ pub(crate) struct Times {
 pub(crate) struct Lifecycle {
     stage: Stage,
     deadline: Option<Instant>,
+    /// The end of the time for its connections, if `SIGTERM` comes before that.
+    drain_until: Option<Instant>,
     exit_requested: bool,
     /// The channel has not closed.
     connected: bool,
@@ -113,6 +135,7 @@ impl Lifecycle {
         Self {
             stage: Stage::Starting(Intent::Run),
             deadline: None,
+            drain_until: None,
             exit_requested: false,
             connected: true,
             ready: false,
@@ -143,7 +166,15 @@ impl Lifecycle {
         let entered = next != self.stage;
         self.stage = next;
         if entered || event == Event::Due {
-            self.deadline = self.timeout(times).and_then(|timeout| now.checked_add(timeout));
+            // An early `SIGTERM` does not shorten the time until `SIGKILL`.
+            let early = self.drain_until.filter(|_| next == Stage::Terminated);
+            let from = early.map_or(now, |until| until.max(now));
+            self.deadline = self.timeout(times).and_then(|timeout| from.checked_add(timeout));
+        }
+        let early = times.sigterm_after.and_then(|delay| now.checked_add(delay));
+        if early.is_some() && actions.contains(&Action::SendDisconnect) {
+            self.drain_until = self.deadline;
+            self.deadline = early.into_iter().chain(self.deadline).min();
         }
         actions
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::contract::{ForkRefusal, Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
-use crate::supervisor::lifecycle::{Action, Event, Lifecycle};
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Times};
 use crate::supervisor::restart::Backoff;
 use crate::worker_options::WorkerOptions;
 
@@ -150,7 +150,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
-        let actions = entry.life.step(event, now, &self.times);
+        let actions = entry.life.step(event, now, &Times::new(&self.options, entry.kind));
         for action in actions {
             match action {
                 Action::Emit(notice) => self.emit(worker, notice.clone(), out),

@@ -2,14 +2,17 @@
 
 use super::node_protocol::{framing, submit};
 use crate::buffer_pool::FrameBuffer;
+use crate::codec::advanced::Value;
 use crate::error::{Error, SendHandleError};
 use crate::frame::Kind;
 use crate::link::{Queue, Queued, Shared, Written};
 use crate::node::ack_window::{AttachedHandle, NodeFrame};
+use crate::node::decoder::Framing;
 use crate::node::encode::{self, Origin};
 use crate::node::handle_type::HandleType;
 use crate::node::received_handle::handle_type;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::MutexGuard;
 
@@ -24,6 +27,23 @@ pub(crate) fn send<T: Serialize + ?Sized>(
     // Encoding comes before the lock, so that a long value delays neither senders nor the loop.
     let queue = shared.open_queue(frame.len(), kind)?;
     enqueue(shared, queue, NodeFrame { frame, attached: None }).map_err(|(error, _)| error)
+}
+
+/// Sends a payload on that another peer has encoded with the same codec.
+///
+/// The payload is parsed: a Node process would not survive an invalid one.
+pub(crate) fn forward(shared: &Shared, payload: &[u8]) -> Result<Queued, Error> {
+    let invalid = |why: &dyn std::fmt::Display| Error::Decode(why.to_string());
+    match framing(shared.options.serialization)? {
+        Framing::Lines => {
+            let value: &RawValue = serde_json::from_slice(payload).map_err(|why| invalid(&why))?;
+            send(shared, value, Kind::Message)
+        }
+        Framing::Lengths => {
+            let value = Value::from_bytes(payload).map_err(|why| invalid(&why))?;
+            send(shared, &value, Kind::Message)
+        }
+    }
 }
 
 /// Sends a message with an attached handle; with a ticket, as an internal message.

@@ -55,6 +55,26 @@ impl OutgoingFrame {
         Ok(OutgoingFrame { encoded, slots: HandleSlots(slots) })
     }
 
+    /// Makes a frame of a payload that another peer has encoded, without handles.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`].
+    pub(crate) fn copy(
+        payload: &[u8],
+        fingerprint: u32,
+        options: &Options,
+    ) -> Result<OutgoingFrame, Error> {
+        let max = options.limits().frame_bytes_max;
+        if payload.len() > max {
+            return Err(Error::TooLong { max });
+        }
+        let mut encoded = Encoded::begin(Kind::Message);
+        encoded.inline.extend_from_slice(payload);
+        encoded.finish(0, fingerprint);
+        Ok(OutgoingFrame { encoded, slots: HandleSlots(Vec::new()) })
+    }
+
     /// Returns the length of the whole frame, in bytes.
     #[inline]
     pub(crate) fn length(&self) -> usize {

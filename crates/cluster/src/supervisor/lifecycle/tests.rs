@@ -16,6 +16,7 @@ const EXIT: Action = Action::Emit(Notice::Exit);
 const TIMES: Times = Times {
     disconnect: Duration::from_secs(5),
     term: Duration::from_secs(2),
+    sigterm_after: None,
     ready_after: Some(Duration::from_secs(1)),
 };
 
@@ -347,4 +348,40 @@ fn in_every_order_of_events_each_action_is_returned_once() {
             assert!(!actions.contains(&EXIT) || actions.contains(&DISCONNECT), "{seed}");
         }
     }
+}
+
+/// `SIGTERM` is the first notification of a Node program, so its limits are longer. The signal may come earlier, but
+/// not before the order to finish, and `SIGKILL` does not come earlier for that.
+#[test]
+fn a_node_worker_has_limits_of_its_own() {
+    let seconds = Duration::from_secs;
+    let started = Instant::now();
+    // Returns the times of both signals of a worker whose order to finish takes one second.
+    let signals = |options: &SupervisorOptions, kind| {
+        let times = Times::new(options, kind);
+        let mut life = after(&[E::Spawned, E::Online, E::Listening]);
+        life.step(E::Finish, started, &times);
+        let ordered = started + seconds(1);
+        assert_eq!(life.step(E::QueuesEnded, ordered, &times), [SendDisconnect]);
+        let mut at = [None; 2];
+        for (at, action) in at.iter_mut().zip([Terminate, Kill]) {
+            let Some(deadline) = life.deadline() else { break };
+            assert_eq!(life.step(E::Due, deadline, &times), [action]);
+            *at = Some(deadline.duration_since(started).as_millis());
+        }
+        at
+    };
+    let mut options = SupervisorOptions::default();
+    assert_eq!(signals(&options, WorkerKind::Native), [Some(5000), Some(7000)]);
+    assert_eq!(signals(&options, WorkerKind::Node), [Some(9000), Some(27_000)]);
+    for (early, sigterm) in [(0, 1200), (2, 3000), (8, 9000), (20, 9000), (u64::MAX, 9000)] {
+        options.sigterm_node = Some(seconds(early));
+        assert_eq!(signals(&options, WorkerKind::Node), [Some(sigterm), Some(27_000)], "{early} s");
+        assert_eq!(signals(&options, WorkerKind::Native), [Some(5000), Some(7000)]);
+    }
+    options.disconnect_node = Duration::MAX;
+    options.sigterm_node = Some(Duration::ZERO);
+    assert_eq!(signals(&options, WorkerKind::Node), [Some(1200), Some(19_200)]);
+    options.sigterm_node = None;
+    assert_eq!(signals(&options, WorkerKind::Node), [None, None]);
 }
