@@ -9,7 +9,9 @@ use crate::link::{InternalEvent, Queue, Shared, Sink};
 use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
 use crate::node::decoder::{Decoded, Framing, NodeDecoder};
 use crate::node::encode::{self, Origin};
-use crate::node::envelope::{InnerMessage, PayloadKind, begins_with_handle, classify};
+use crate::node::envelope::{
+    InnerMessage, PayloadKind, begins_with_handle, bun_internal, classify,
+};
 use crate::node::server_connections::ServerConnections;
 use crate::options::Options;
 use crate::received_message::Message;
@@ -86,6 +88,10 @@ impl NodeProtocol {
 
     /// Handles one payload: replies to it, and returns the event to emit.
     fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<InternalEvent> {
+        if let Some(json) = bun_internal(self.framing, &payload) {
+            let json = payload.slice_ref(json);
+            return Some(InternalEvent::Internal(message(json, None, shared)));
+        }
         match classify(self.framing, &payload) {
             PayloadKind::User => Some(InternalEvent::Message(message(payload, None, shared))),
             PayloadKind::Internal => Some(InternalEvent::Internal(message(payload, None, shared))),

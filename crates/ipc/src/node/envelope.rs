@@ -5,6 +5,10 @@
 //! for nearly every payload. Only a payload that contains them is parsed, without recursion and
 //! without building the values inside.
 //!
+//! Bun writes the byte 0x02 before the JSON of an internal message, with which no JSON begins. The
+//! message is internal whatever its `cmd` is, and says nothing about handles: Bun writes those
+//! messages as Node does, and ignores an acknowledgement behind that byte.
+//!
 //! Pure.
 
 use super::decoder::Framing;
@@ -16,6 +20,9 @@ use std::borrow::Cow;
 
 /// The beginning of every internal command. A command is longer than the prefix.
 const PREFIX: &str = "NODE_";
+
+/// The byte before an internal message of Bun.
+const BUN_INTERNAL: u8 = 2;
 
 /// The number of envelopes around a message at most: Node wraps a message that it sends again.
 const WRAPPED_MAX: usize = 8;
@@ -52,6 +59,11 @@ struct Envelope<'a> {
     cmd: String,
     inside: Option<Cow<'a, [u8]>>,
     key: Option<String>,
+}
+
+/// Returns the JSON of an internal message of Bun.
+pub(crate) fn bun_internal(framing: Framing, payload: &[u8]) -> Option<&[u8]> {
+    if framing == Framing::Lines { payload.strip_prefix(&[BUN_INTERNAL]) } else { None }
 }
 
 /// Returns the kind of a payload.

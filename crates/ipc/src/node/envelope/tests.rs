@@ -52,6 +52,17 @@ fn commands_are_distinguished_from_messages() {
 }
 
 #[test]
+fn the_byte_before_an_internal_message_of_bun_is_removed() {
+    let json = br#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#;
+    let line = [b"\x02", &json[..]].concat();
+    assert_eq!(bun_internal(Framing::Lines, &line), Some(&json[..]));
+    assert_eq!(bun_internal(Framing::Lines, b"\x02"), Some(&b""[..]));
+    assert_eq!(bun_internal(Framing::Lines, json), None);
+    assert_eq!(bun_internal(Framing::Lines, b""), None);
+    assert_eq!(bun_internal(Framing::Lengths, &line), None);
+}
+
+#[test]
 fn the_message_with_a_handle_is_extracted_unchanged() {
     let text = r#"{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"a":"\ud800"},"key":"k"}"#;
     assert_eq!(json(text), inside(r#"{"a":"\ud800"}"#, false, Some("k")));

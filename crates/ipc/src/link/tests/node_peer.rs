@@ -1,0 +1,38 @@
+//! Internal messages of Bun, which differ from those of Node by one byte.
+
+use super::*;
+use crate::internal::start_node;
+use crate::serialization::Serialization;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+#[test]
+fn internal_messages_of_bun_are_internal_and_get_no_acknowledgement() {
+    let (a, b) = sys::socket::pair_stream().unwrap();
+    let (sender, events) = unbounded();
+    let options = Options::new().serialization(Serialization::Json);
+    let link = start_node(a, options, move |event| drop(sender.send(event))).unwrap();
+    link.resume();
+    let mut peer = UnixStream::from(b);
+    for line in [
+        "\u{2}{\"cmd\":\"NODE_CLUSTER\",\"act\":\"online\",\"seq\":0}\n",
+        // Bun reads both of them as messages for its cluster, not as messages about handles.
+        "\u{2}{\"cmd\":\"NODE_HANDLE_ACK\"}\n",
+        "\u{2}{\"cmd\":\"NODE_HANDLE\",\"msg\":1,\"type\":\"net.Server\"}\n",
+        "\u{2}\n",
+    ] {
+        peer.write_all(line.as_bytes()).unwrap();
+        match events.recv_timeout(LONG).unwrap() {
+            InternalEvent::Internal(message) => {
+                assert_eq!(message.bytes(), &line.as_bytes()[1..line.len() - 1]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    peer.write_all(b"{\"cmd\":\"online\"}\n").unwrap();
+    assert!(matches!(events.recv_timeout(LONG).unwrap(), InternalEvent::Message(_)));
+    link.send("end").unwrap();
+    let mut line = String::new();
+    BufReader::new(&peer).read_line(&mut line).unwrap();
+    assert_eq!(line, "\"end\"\n");
+}
