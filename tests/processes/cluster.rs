@@ -20,6 +20,7 @@ mod reuse_port;
 mod setup;
 mod shortage;
 mod shutdown;
+mod signals;
 mod sockets;
 mod unread_messages;
 mod workers;

@@ -99,6 +99,12 @@ impl Child {
         Ok(sent)
     }
 
+    pub(crate) fn queue_signal(&self, signal: Signal) -> Result<Signalled, Error> {
+        let sent = self.shared.process.queue_signal(signal)?;
+        self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
+        Ok(sent)
+    }
+
     /// Sends a signal to the child, to its descendants, and to its process group if it leads one.
     /// The result tells whether the child itself had ended before any of these signals was sent.
     ///

@@ -8,9 +8,20 @@ use ipc::{Link, Queued, SendHandleError};
 use serde::Serialize;
 
 use crate::child::{Child, channel};
+use crate::error::Error;
 pub use crate::event::InternalEvent as Event;
 use crate::parent::Parent;
 use crate::subscribers::Subscriber;
+use crate::{Signal, Signalled};
+
+/// Sends a signal as `sigqueue(3)` does, by which the child can tell it from one of `kill(2)`.
+///
+/// # Errors
+///
+/// As [`Child::kill`].
+pub fn queue_signal(child: &Child, signal: Signal) -> Result<Signalled, Error> {
+    child.queue_signal(signal)
+}
 
 /// A [`Child`] or the [`Parent`], with the operations that only the crates above use.
 pub trait InternalChannel {

@@ -130,6 +130,19 @@ impl Process {
         self.send(signal)
     }
 
+    /// As [`signal`](Self::signal), but as `sigqueue(3)` does, by which the process can tell the signal
+    /// from others; as `kill(2)` does where a sandbox refuses that.
+    pub(crate) fn queue_signal(&self, signal: Signal) -> Result<Signalled, Error> {
+        let mut status = self.status();
+        if self.reap(&mut status)?.is_some() {
+            return Ok(Signalled::AlreadyExited);
+        }
+        match self.pidfd.queue_signal(signal) {
+            Ok(()) => Ok(Signalled::Delivered),
+            Err(_) => self.send(signal),
+        }
+    }
+
     /// Sends a signal to the process group that the process leads, if it leads one, and then to the
     /// process. The second part of the result is the failure of the group's signal.
     ///

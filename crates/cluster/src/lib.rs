@@ -108,6 +108,7 @@ pub use worker::listener::Listener;
 #[doc(hidden)]
 pub use worker::process_role::is_master;
 pub use worker::process_role::{is_primary, is_worker};
+pub use worker::signals::WorkerSignals;
 pub use worker::stream_types::Stream;
 pub use worker_id::WorkerId;
 pub use worker_options::{WorkerOptions, WorkerStdio};

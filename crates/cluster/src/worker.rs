@@ -25,6 +25,7 @@ mod pending_grants;
 pub(crate) mod process_role;
 mod registration;
 mod runtime;
+pub(crate) mod signals;
 pub(crate) mod stream_types;
 mod user_messages;
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 
 pub use sigpipe::without_sigpipe;
-pub use watch::{REPEATS_MAX, SignalWatch, WATCHES_MAX};
+pub use watch::{Arrivals, REPEATS_MAX, SignalWatch, WATCHES_MAX};
 
 /// The highest signal number of Linux on x86-64 and aarch64.
 const NUMBER_MAX: usize = 64;

@@ -238,6 +238,9 @@ impl Builder {
 
     /// Reloads on `SIGHUP`, as [`Primary::reload`](crate::Primary::reload) does.
     ///
+    /// The kernel sends the same signal when the controlling terminal ends. The cluster then drains
+    /// and ends, because a server that nobody sees any more would hold its ports.
+    ///
     /// [`Event::Error`](crate::Event::Error) reports a reload that fails. The handler is installed
     /// and removed together with those of [`shutdown_on_signals`](Self::shutdown_on_signals).
     pub fn reload_on_hangup(mut self) -> Self {

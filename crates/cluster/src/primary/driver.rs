@@ -19,7 +19,7 @@ use child_process::ExitStatus;
 use child_process::internal;
 use crossbeam_channel::Receiver;
 use reactor::{Interest, Source, Token, Turn};
-use sys::signal::{Signal, SignalWatch};
+use sys::signal::{Arrivals, Signal, SignalWatch};
 
 use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
@@ -74,6 +74,8 @@ pub(crate) struct Driver {
     watched: BTreeMap<u32, WatchedFd>,
     next_token: u32,
     signals: Option<SignalWatch>,
+    /// Whether this process had a controlling terminal when the primary was created.
+    had_terminal: bool,
     /// The number of signals to end that have arrived.
     signals_seen: u32,
     /// The settings with which workers are started.
@@ -126,6 +128,7 @@ impl Driver {
             watched: BTreeMap::new(),
             next_token: 0,
             signals,
+            had_terminal: has_controlling_terminal(),
             signals_seen: 0,
             settings,
             replies: PendingReplies::default(),
@@ -285,19 +288,32 @@ impl Driver {
 
     fn take_signals(&mut self) {
         let Some(signals) = &mut self.signals else { return };
-        for signal in signals.take() {
+        for arrivals in signals.arrivals() {
+            let signal = arrivals.signal;
             if signal == Signal::HUP {
-                self.reload(None);
+                self.hung_up(arrivals);
                 continue;
             }
-            self.signals_seen += 1;
-            if self.signals_seen == 1 {
-                self.inputs.push_back(Input::Shutdown);
-            } else {
-                self.shared.change(|state| state.interrupted = Some(signal));
-                self.inputs.push_back(Input::Abort);
+            for _ in 0..arrivals.times {
+                self.signals_seen += 1;
+                if self.signals_seen == 1 {
+                    self.inputs.push_back(Input::Shutdown);
+                } else {
+                    self.shared.change(|state| state.interrupted = Some(signal));
+                    self.inputs.push_back(Input::Abort);
+                }
             }
         }
+    }
+
+    /// Handles `SIGHUP`: a request to reload, or the end of the terminal. A shell passes the signal on
+    /// when its terminal ends, so the sender alone does not tell.
+    fn hung_up(&mut self, arrivals: Arrivals) {
+        let lost_terminal = self.had_terminal && !has_controlling_terminal();
+        if arrivals.by_kernel || lost_terminal {
+            return self.inputs.push_back(Input::Shutdown);
+        }
+        (0..arrivals.times).for_each(|_| self.reload(None));
     }
 
     fn drain_jobs(&mut self, turn: &mut Turn<'_>) {
@@ -436,6 +452,11 @@ impl Driver {
             self.shared.emit(Event::error(None, Error::Os("epoll_ctl", source)));
         }
     }
+}
+
+/// Returns whether this process has a controlling terminal.
+fn has_controlling_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Returns whether a watched descriptor belongs to this worker.

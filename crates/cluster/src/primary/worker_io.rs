@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use child_process::internal::InternalChannel;
+use child_process::internal::{self, InternalChannel};
 use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Token, Turn};
 
@@ -74,10 +74,12 @@ impl Workers {
         }
     }
 
+    /// Ends a worker whose time is up. A worker of this crate drains on any other `SIGTERM`, and
+    /// knows this one by its origin.
     pub(crate) fn kill(&mut self, worker: WorkerId, signal: Signal) {
         if let Some(worker_io) = self.0.get(&worker) {
             // Fails only when the process has ended, which an event reports.
-            let _ = worker_io.process.kill(signal);
+            let _ = internal::queue_signal(&worker_io.child, signal);
         }
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use child_process::internal;
 use child_process::{Child, ChildOutput, ChildStdin, ExitStatus, Signal, Signalled};
 use ipc::{Queued, SendHandleError};
 use serde::Serialize;
@@ -170,12 +171,17 @@ impl WorkerProcess {
     /// An exit by the signal counts as a crash, and the worker is replaced. To end a worker for
     /// good use [`disconnect`](Self::disconnect).
     ///
+    /// The signal has its usual effect, unless the worker's program handles it. A `SIGTERM` that
+    /// another program sends to a worker begins a drain instead, see
+    /// [`WorkerSignals`](crate::WorkerSignals). The worker tells the two apart because this method
+    /// sends the signal as `sigqueue(3)` does.
+    ///
     /// # Errors
     ///
     /// The errors of `pidfd_send_signal(2)`.
     pub fn kill(&self, signal: Signal) -> Result<Signalled, Error> {
         let Some(child) = self.child() else { return Ok(Signalled::AlreadyExited) };
-        child.kill(signal).map_err(Error::Worker)
+        internal::queue_signal(&child, signal).map_err(Error::Worker)
     }
 
     /// Ends the worker for good: it gets no new connections, finishes those it has, and is not

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use crate::protocol::message::{DESCRIPTORS_MAX, KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
 use crate::worker::Worker;
 use crate::worker::runtime::Runtime;
+use crate::worker::signals::WorkerSignals;
 use crate::worker_id::WorkerId;
 
 impl Worker {
@@ -20,6 +21,9 @@ impl Worker {
     /// [`raise_descriptors(false)`](crate::Builder::raise_descriptors). Processes that this process
     /// starts get the previous limit.
     ///
+    /// The runtime handles `SIGTERM`, `SIGINT` and `SIGHUP` as [`WorkerSignals::Drain`] describes;
+    /// [`current_with`](Self::current_with) turns that off.
+    ///
     /// ```
     /// match brood_cluster::Worker::current() {
     ///     Some(worker) => println!("worker {}", worker.id()),
@@ -34,12 +38,31 @@ impl Worker {
     #[must_use]
     #[doc(alias = "isWorker")]
     pub fn current() -> Option<Self> {
+        Self::current_with(WorkerSignals::default())
+    }
+
+    /// Returns this process's worker, as [`current`](Self::current) does, with a choice about
+    /// signals. The first call decides, of this function or of any that starts the runtime.
+    ///
+    /// ```
+    /// use brood_cluster::{Worker, WorkerSignals};
+    ///
+    /// // The program handles SIGTERM itself.
+    /// let worker = Worker::current_with(WorkerSignals::Untouched);
+    /// assert!(worker.is_none(), "no primary started this example");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// See [`current`](Self::current).
+    #[must_use]
+    pub fn current_with(worker_signals: WorkerSignals) -> Option<Self> {
         static CURRENT: OnceLock<Option<Worker>> = OnceLock::new();
-        CURRENT.get_or_init(from_environment).clone()
+        CURRENT.get_or_init(|| from_environment(worker_signals)).clone()
     }
 }
 
-fn from_environment() -> Option<Worker> {
+fn from_environment(worker_signals: WorkerSignals) -> Option<Worker> {
     let number = |name| sys::startup::variable(name)?.to_str()?.parse().ok();
     let id = WorkerId(number(UNIQUE_ID).or_else(|| number(UNIQUE_NO))?);
     let Some(parent) = child_process::parent() else {
@@ -59,7 +82,7 @@ fn from_environment() -> Option<Worker> {
         // A worker that keeps a low limit works all the same.
         let _ = sys::rlimit::raise_descriptors(DESCRIPTORS_MAX);
     }
-    Some(Worker(Runtime::start(id, parent)))
+    Some(Worker(Runtime::start(id, parent, worker_signals)))
 }
 
 /// Returns whether this process is a primary or can become one: no primary started it as a

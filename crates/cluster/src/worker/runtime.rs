@@ -20,6 +20,7 @@ use crate::worker::deadlines::Deadlines;
 use crate::worker::draining::Drain;
 use crate::worker::node_session::NodePrimary;
 use crate::worker::pending_grants::{GrantedSource, PendingGrants};
+use crate::worker::signals::{self, WorkerSignals};
 use crate::worker::user_messages::UserMessages;
 use crate::worker_id::WorkerId;
 use crate::worker_state::WorkerState;
@@ -60,7 +61,11 @@ impl Runtime {
     /// # Panics
     ///
     /// No descriptor is left for the drain, or no thread for the reactor.
-    pub(super) fn start(id: WorkerId, parent: &'static Parent) -> Arc<Self> {
+    pub(super) fn start(
+        id: WorkerId,
+        parent: &'static Parent,
+        worker_signals: WorkerSignals,
+    ) -> Arc<Self> {
         let runtime = Arc::new(Self {
             id,
             parent,
@@ -79,6 +84,10 @@ impl Runtime {
         // Before the first event can arrive: a drain that begins wakes the timer.
         let timer = reactor.add(DeadlineTimer(runtime.clone()));
         runtime.drain.set_timer(timer);
+        if worker_signals == WorkerSignals::Drain {
+            // Without a descriptor the signals keep their usual effect.
+            let _ = signals::watch(runtime.clone(), reactor);
+        }
         let receiving = runtime.clone();
         parent.subscribe(move |event| receiving.receive(event));
         runtime.send_to_primary(ToPrimary::Online);

@@ -53,7 +53,35 @@ pub struct SignalWatch {
     active: AtomicBool,
 }
 
+/// The arrivals of one signal since the last look, and where they came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrivals {
+    /// The signal.
+    pub signal: Signal,
+    /// The number of arrivals, at most [`REPEATS_MAX`].
+    pub times: u32,
+    /// Whether the kernel sent one of them, as it does with `SIGHUP` when a terminal hangs up.
+    pub by_kernel: bool,
+    /// The process that last sent the signal with `sigqueue(3)` or its relatives, such as
+    /// [`PidFd::queue_signal`](crate::pidfd::PidFd::queue_signal). Plain `kill(2)` does not count.
+    pub queued_by: Option<u32>,
+}
+
 impl SignalWatch {
+    /// Starts watching those of `signals` that have the default disposition at this moment.
+    ///
+    /// A signal that is ignored or has a handler is left to the code that wanted that.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn where_default(signals: &[Signal]) -> io::Result<Self> {
+        let is_default = |signal: &&Signal| {
+            action(**signal, None).is_ok_and(|current| current.sa_sigaction == libc::SIG_DFL)
+        };
+        Self::new(&signals.iter().filter(is_default).copied().collect::<Vec<_>>())
+    }
+
     /// Starts watching `signals`.
     ///
     /// # Errors
@@ -101,15 +129,29 @@ impl SignalWatch {
     pub fn take(&self) -> Vec<Signal> {
         // Fails with `EAGAIN` when empty. Read before the counters: a signal in between is counted,
         // and makes the descriptor readable again.
+        let arrivals = self.arrivals().into_iter();
+        arrivals.flat_map(|it| (0..it.times).map(move |_| it.signal)).collect()
+    }
+
+    /// As [`take`](Self::take), with one entry for each signal that has arrived, and its origin.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<Arrivals> {
         let _ = self.event.as_ref().map(EventFd::read);
         let mut seen = Vec::new();
         for (number, count) in (1..).zip(&self.slot.counts[1..]) {
             // The slot may hold a late signal of its previous watch.
-            if self.signals & Signal(number).bit() == 0 {
+            let signal = Signal(number);
+            if self.signals & signal.bit() == 0 {
                 continue;
             }
             let times = count.swap(0, Ordering::AcqRel).min(REPEATS_MAX);
-            seen.extend((0..times).map(|_| Signal(number)));
+            if times > 0 {
+                let by_kernel = self.slot.by_kernel.fetch_and(!signal.bit(), Ordering::AcqRel);
+                let queued_by = self.slot.queued_by[number as usize].swap(0, Ordering::AcqRel);
+                let queued_by = (queued_by != 0).then_some(queued_by);
+                let by_kernel = by_kernel & signal.bit() != 0;
+                seen.push(Arrivals { signal, times, by_kernel, queued_by });
+            }
         }
         seen
     }
@@ -151,6 +193,10 @@ struct Slot {
     fd: AtomicI32,
     signals: AtomicU64,
     counts: [AtomicU32; NUMBER_MAX + 1],
+    /// The bits of the signals that the kernel sent.
+    by_kernel: AtomicU64,
+    /// For each signal the process that queued it; 0 for none.
+    queued_by: [AtomicU32; NUMBER_MAX + 1],
 }
 
 const EMPTY: RawFd = -1;
@@ -160,6 +206,8 @@ static SLOTS: [Slot; WATCHES_MAX] = [const {
         fd: AtomicI32::new(EMPTY),
         signals: AtomicU64::new(0),
         counts: [const { AtomicU32::new(0) }; NUMBER_MAX + 1],
+        by_kernel: AtomicU64::new(0),
+        queued_by: [const { AtomicU32::new(0) }; NUMBER_MAX + 1],
     }
 }; WATCHES_MAX];
 
@@ -170,9 +218,10 @@ impl Slot {
     /// Called under the lock of [`INSTALLED`], so that two watches never share a slot.
     fn occupy(&self, event: &EventFd) {
         self.signals.store(0, Ordering::Release);
-        for count in &self.counts {
+        for count in self.counts.iter().chain(&self.queued_by) {
             count.store(0, Ordering::Release);
         }
+        self.by_kernel.store(0, Ordering::Release);
         self.fd.store(event.as_fd().as_raw_fd(), Ordering::SeqCst);
     }
 
@@ -182,13 +231,19 @@ impl Slot {
     }
 
     /// Called by the handler: atomics and `write(2)` only.
-    fn notify(&self, signal: Signal) {
+    fn notify(&self, signal: Signal, origin: Origin) {
         if self.signals.load(Ordering::Acquire) & signal.bit() == 0 {
             return;
         }
         let fd = self.fd.load(Ordering::SeqCst);
         if fd == EMPTY {
             return;
+        }
+        // The origin precedes the count, which the reader takes first.
+        match (origin, self.queued_by.get(signal.0 as usize)) {
+            (Origin::Kernel, _) => drop(self.by_kernel.fetch_or(signal.bit(), Ordering::AcqRel)),
+            (Origin::Queue(pid), Some(queued_by)) => queued_by.store(pid, Ordering::Release),
+            (Origin::Queue(_), None) | (Origin::Other, _) => {}
         }
         if let Some(count) = self.counts.get(signal.0 as usize) {
             count.fetch_add(1, Ordering::AcqRel);
@@ -213,14 +268,47 @@ fn handlers_are_gone() -> bool {
     })
 }
 
-extern "C" fn on_signal(number: libc::c_int) {
+/// The sender of a signal, as far as it matters.
+#[derive(Clone, Copy)]
+enum Origin {
+    Kernel,
+    /// A process that used `sigqueue(3)`.
+    Queue(u32),
+    Other,
+}
+
+impl Origin {
+    /// The value of `si_code` for a signal of the kernel that has no code of its own.
+    const SI_KERNEL: libc::c_int = 0x80;
+
+    fn of(info: &libc::siginfo_t) -> Self {
+        match info.si_code {
+            Self::SI_KERNEL => Self::Kernel,
+            libc::SI_QUEUE => {
+                // SAFETY: the kernel fills in the sender of a queued signal.
+                let pid = unsafe { info.si_pid() };
+                Self::Queue(u32::try_from(pid).unwrap_or(0))
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+extern "C" fn on_signal(
+    number: libc::c_int,
+    info: *const libc::siginfo_t,
+    _context: *const libc::c_void,
+) {
     RUNNING.fetch_add(1, Ordering::SeqCst);
     // SAFETY: gives the address of this thread's errno; async-signal-safe.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the address is valid for as long as this thread runs.
     let kept = unsafe { *errno };
+    // SAFETY: with `SA_SIGINFO` the kernel passes a valid pointer, and code that calls an earlier
+    // handler passes its own on. Code that passes none is taken care of.
+    let origin = unsafe { info.as_ref() }.map_or(Origin::Other, Origin::of);
     for slot in &SLOTS {
-        slot.notify(Signal(number));
+        slot.notify(Signal(number), origin);
     }
     // SAFETY: as above; the interrupted code must find its errno again.
     unsafe { *errno = kept };
@@ -282,8 +370,10 @@ impl Installed {
 fn ours() -> libc::sigaction {
     // SAFETY: plain C data, for which all zeros is a value: an empty mask, no flags.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
-    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    action.sa_sigaction = on_signal
+        as extern "C" fn(libc::c_int, *const libc::siginfo_t, *const libc::c_void)
+        as usize;
+    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_SIGINFO;
     action
 }
 
@@ -320,6 +410,24 @@ mod tests {
         assert_eq!(watch.take(), [Signal::WINCH, Signal::WINCH]);
         assert!(!readable(watch.as_fd(), Some(Duration::ZERO)).unwrap());
         assert_eq!(watch.take(), []);
+    }
+
+    #[test]
+    fn a_watch_knows_a_queued_signal_from_others_and_leaves_what_is_not_default() {
+        let mut ignore = ours();
+        ignore.sa_sigaction = libc::SIG_IGN;
+        let default = action(Signal::USR1, Some(&ignore)).unwrap();
+        let watch = SignalWatch::where_default(&[Signal::USR1, Signal::XCPU]).unwrap();
+        assert_eq!(action(Signal::USR1, None).unwrap().sa_sigaction, libc::SIG_IGN);
+        action(Signal::USR1, Some(&default)).unwrap();
+        let plain = Arrivals { signal: Signal::XCPU, times: 1, by_kernel: false, queued_by: None };
+        raise(Signal::XCPU).unwrap();
+        assert_eq!(watch.arrivals(), [plain]);
+        let own = std::process::id();
+        crate::pidfd::PidFd::open(own).unwrap().queue_signal(Signal::XCPU).unwrap();
+        assert!(readable(watch.as_fd(), Some(Duration::from_secs(10))).unwrap());
+        assert_eq!(watch.arrivals(), [Arrivals { queued_by: Some(own), ..plain }]);
+        assert_eq!(watch.arrivals(), []);
     }
 
     #[test]

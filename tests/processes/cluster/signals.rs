@@ -1,0 +1,181 @@
+//! Signals to all processes of a service, as service managers and `pkill` send them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use child_process::{ExitStatus, Signal};
+use cluster::{Event, Policy, Primary, Worker, WorkerSignals};
+use sys::signal::{SignalWatch, kill};
+
+use super::shutdown::ask_until_the_end;
+use crate::harness::{apply, case, role, storm};
+use crate::support::http_server::{Client, Server};
+use crate::support::pool::Pool;
+use crate::support::wait;
+
+/// Signals the primary and all of its workers, the primary first or last.
+fn signal_all(primary: u32, mut workers: Vec<u32>, signal: Signal, primary_first: bool) {
+    let at = if primary_first { 0 } else { workers.len() };
+    workers.insert(at, primary);
+    // A worker may have ended.
+    workers.into_iter().for_each(|pid| drop(kill(pid, signal)));
+}
+
+/// Eight requests are under way when all processes get the signal: all are answered.
+fn answers_all(signal: Signal, primary_first: bool) {
+    let server = Server::start(&["--workers", "2", "--delay-ms", "700"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("/", "close");
+        client.wait_until_read();
+    }
+    let before = server.workers();
+    signal_all(server.pid(), before.clone(), signal, primary_first);
+    for mut client in clients {
+        let answer = client.answer().expect("answered");
+        assert!(answer.starts_with("hello from worker "), "{answer}");
+    }
+    if signal == Signal::HUP {
+        crate::support::eventually("all workers are new", || {
+            let after = server.workers();
+            (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
+        });
+        signal_all(server.pid(), server.workers(), Signal::TERM, primary_first);
+    }
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("SIG") && !log.contains("error"), "no worker has crashed:\n{log}");
+}
+
+#[apply(case)]
+fn a_signal_to_all_processes_of_a_service_cuts_no_request() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        for primary_first in [true, false] {
+            answers_all(signal, primary_first);
+        }
+    }
+}
+
+/// `SIGHUP` to all processes again and again, and at last `SIGTERM`, under sixteen clients.
+#[apply(storm)]
+fn reloads_and_the_end_by_signals_to_all_processes_lose_nobody() {
+    for policy in [Policy::RoundRobin, Policy::ReusePort] {
+        let builder = Primary::builder().workers(3).policy(policy);
+        let builder = builder.reload_on_hangup().shutdown_on_signals();
+        let pool = Pool::of(builder, &["serve_one_by_one", "1"]);
+        let rounds = if std::env::var_os("CI").is_some() { 20 } else { 6 };
+        let (seen, pool) = ask_until_the_end(pool, |pool| {
+            let pids = || pool.primary.workers().iter().map(|it| it.pid()).collect();
+            for round in 0..rounds {
+                signal_all(std::process::id(), pids(), Signal::HUP, round % 2 == 0);
+                pool.next("reload", |event| match event {
+                    Event::Error { error, .. } => panic!("{error:?}"),
+                    event => matches!(event, Event::Reloaded),
+                });
+                wait(Duration::from_millis(50));
+            }
+            signal_all(std::process::id(), pids(), Signal::TERM, rounds % 2 == 0);
+        });
+        println!("{policy:?}: {} answered, {} dropped", seen.answered, seen.dropped);
+        assert_eq!(seen.dropped, 0);
+        for event in pool.events() {
+            if let Event::Exit { worker, status } = event {
+                assert_eq!(status, ExitStatus::Code(0), "{worker:?}");
+            }
+        }
+    }
+}
+
+/// One worker alone: `SIGINT` and `SIGHUP` have no effect, `SIGTERM` begins a drain.
+#[apply(case)]
+fn a_worker_drains_on_sigterm_and_leaves_other_signals_to_its_primary() {
+    let pool = Pool::start(1, &["life", "say=here", "await", "say=still here", "drain"]);
+    assert_eq!(pool.said::<String>().1, "here");
+    let worker = pool.worker(1);
+    for signal in [Signal::INT, Signal::HUP] {
+        kill(worker.pid(), signal).expect("it runs");
+    }
+    worker.send("go on").expect("sent");
+    assert_eq!(pool.said::<String>().1, "still here");
+    kill(worker.pid(), Signal::TERM).expect("it runs");
+    assert_eq!(pool.exit(1), ExitStatus::Code(0));
+    assert_eq!(worker.exited_after_disconnect(), Some(true));
+}
+
+/// A worker that does not end by its first `SIGTERM` ends by the second, by the primary's when its
+/// time is up, and by `WorkerProcess::kill`.
+#[apply(case)]
+fn a_worker_that_does_not_drain_ends_by_a_later_sigterm() {
+    for ends in ["second", "primary", "kill"] {
+        let limit = Duration::from_millis(if ends == "primary" { 300 } else { 20_000 });
+        let builder = Primary::builder().workers(1).listens(false).disconnect_within(limit);
+        let pool = Pool::of(builder, &["life", "say=here", "for-ever"]);
+        assert_eq!(pool.said::<String>().1, "here");
+        let worker = pool.worker(1);
+        kill(worker.pid(), Signal::TERM).expect("it runs");
+        // The kernel would make one signal of two.
+        wait(Duration::from_millis(50));
+        match ends {
+            "second" => {
+                kill(worker.pid(), Signal::TERM).expect("it runs");
+            }
+            "kill" => drop(worker.kill(Signal::TERM).expect("it runs")),
+            _ => {}
+        }
+        assert_eq!(pool.exit(1), ExitStatus::Signal(Signal::TERM), "{ends}");
+    }
+}
+
+/// Returns the mask of this name in `/proc/self/status`, of this process or of a child of it.
+fn mask(name: &str, of_child: bool) -> u64 {
+    let status = if of_child {
+        let mut cat = Command::new("cat");
+        let output = cat.arg("/proc/self/status").output().expect("cat runs");
+        String::from_utf8(output.stdout).expect("text")
+    } else {
+        std::fs::read_to_string("/proc/self/status").expect("the status")
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the mask");
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("a number")
+}
+
+/// `signal_masks MODE`: reports which of TERM, INT and HUP are handled and ignored, here and in a
+/// child.
+#[apply(role)]
+fn signal_masks(args: &[String]) {
+    let own = match args[0].as_str() {
+        "handles" => Some(SignalWatch::new(&[Signal::TERM]).expect("watched")),
+        _ => None,
+    };
+    let signals = match args[0].as_str() {
+        "untouched" => WorkerSignals::Untouched,
+        _ => WorkerSignals::Drain,
+    };
+    let worker = Worker::current_with(signals).expect("started by a primary");
+    let bits = |name, of_child| {
+        let mask = mask(name, of_child);
+        [Signal::TERM, Signal::INT, Signal::HUP].map(|it| mask & (1 << (it.number() - 1)) != 0)
+    };
+    let masks = (bits("SigCgt", false), bits("SigIgn", true));
+    if let Some(own) = own {
+        kill(std::process::id(), Signal::TERM).expect("sent");
+        assert!(sys::poll::readable(std::os::fd::AsFd::as_fd(&own), None).expect("poll"));
+        wait(Duration::from_millis(20));
+        assert!(!worker.draining().has_begun(), "the program handles the signal itself");
+    }
+    worker.send(&masks).expect("sent");
+    worker.draining().wait();
+}
+
+/// Handlers only where the disposition is the default one, and none that children inherit.
+#[apply(case)]
+fn a_worker_handles_no_signal_that_its_program_handles_or_refuses() {
+    for (mode, handled) in
+        [("default", [true; 3]), ("handles", [true, true, true]), ("untouched", [false; 3])]
+    {
+        let pool = Pool::start(1, &["signal_masks", mode]);
+        let (caught, ignored): ([bool; 3], [bool; 3]) = pool.said().1;
+        assert_eq!((caught, ignored), (handled, [false; 3]), "{mode}");
+        pool.end();
+    }
+}
