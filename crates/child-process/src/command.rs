@@ -431,6 +431,8 @@ impl Command {
     }
 
     /// Sets the limits and other options of the channel, its codec included.
+    ///
+    /// A start with a tag over [`Options::TAG_BYTES_MAX`](ipc::Options::TAG_BYTES_MAX) is refused.
     pub fn channel_options(&mut self, options: ipc::Options) -> &mut Self {
         self.channel = options;
         self

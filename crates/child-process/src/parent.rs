@@ -49,8 +49,15 @@ pub fn parent() -> Option<&'static Parent> {
 
 /// Returns the parent, as [`parent`] does, with the limits and the tag of `options` for the
 /// channel. The first call decides, of this function or of `parent`. The parent chooses the codec.
+///
+/// # Panics
+///
+/// Panics when the tag is longer than [`Options::TAG_BYTES_MAX`].
 #[must_use]
 pub fn parent_with(options: Options) -> Option<&'static Parent> {
+    if let Err(error) = internal::check_options(&options) {
+        panic!("the channel to the parent: {error}");
+    }
     PARENT.get_or_init(|| Parent::find(options)).as_ref()
 }
 
@@ -198,5 +205,16 @@ fn lock(subscribers: &Mutex<Subscribers>) -> MutexGuard<'_, Subscribers> {
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parent").field("connected", &self.is_connected()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the tag is longer than 256 bytes")]
+    fn a_tag_that_no_parent_takes_is_refused_although_there_is_no_parent() {
+        let _ = parent_with(Options::new().tag("t".repeat(257)));
     }
 }

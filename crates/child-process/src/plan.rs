@@ -8,6 +8,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use ipc::internal::check_options;
 use sys::spawn::Plan;
 
 use crate::command::Command;
@@ -67,6 +68,9 @@ pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
         for processor in processors {
             check_range("affinity", i64::from(*processor), 0, 8191, "must be from 0 to 8191")?;
         }
+    }
+    if let Err(ipc::Error::InvalidOption(why)) = check_options(&command.channel) {
+        return Err(InvalidOption::value("channel_options", why));
     }
     check_slots(command)
 }
@@ -381,6 +385,16 @@ mod tests {
         x.env_clear();
         let announced = plan(&x, ours.into_iter(), &announcement).unwrap();
         assert_eq!(texts(&announced.environment), ["NODE_CHANNEL_FD=3"]);
+    }
+
+    #[test]
+    fn a_tag_that_no_peer_takes_is_refused_before_the_start() {
+        let mut x = command("/bin/x", &[]);
+        x.channel_options(ipc::Options::new().tag("t".repeat(256)));
+        assert_eq!(check(&x), Ok(()));
+        x.channel_options(ipc::Options::new().tag("t".repeat(257)));
+        let why = "the tag is longer than 256 bytes";
+        assert_eq!(check(&x), Err(InvalidOption::value("channel_options", why)));
     }
 
     #[test]

@@ -52,8 +52,9 @@ pub fn channel<S, R>() -> io::Result<(Channel<S, R>, Channel<R, S>)> {
 ///
 /// # Errors
 ///
-/// `EMFILE` or `ENFILE` when no descriptor is left.
+/// `EMFILE` or `ENFILE` when no descriptor is left; `InvalidInput` around [`Error::InvalidOption`].
 pub fn channel_with<S, R>(options: &Options) -> io::Result<(Channel<S, R>, Channel<R, S>)> {
+    options.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let (a, b) = sys::socket::pair_stream()?;
     Ok((Channel::from_socket(a, options.clone()), Channel::from_socket(b, options.clone())))
 }
@@ -87,8 +88,9 @@ impl<S, R> Channel<S, R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket.
+    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::InvalidOption`].
     pub fn from_fd(socket: impl Into<OwnedFd>, options: Options) -> Result<Channel<S, R>, Error> {
+        options.check()?;
         let socket = socket.into();
         if !sys::socket::is_unix_stream(socket.as_fd()) {
             return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
@@ -335,11 +337,16 @@ macro_rules! receiving {
 
             /// Receives the next message, or `None` after `timeout`. Blocks until then.
             ///
+            /// A time beyond the range of the clock, such as [`Duration::MAX`], never passes.
+            ///
             /// # Errors
             ///
             /// As [`recv`](Self::recv).
             pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<R>, Error> {
-                self.endpoint.recv_until(Instant::now().checked_add(timeout))
+                match Instant::now().checked_add(timeout) {
+                    Some(until) => self.endpoint.recv_until(Some(until)),
+                    None => self.endpoint.recv().map(Some),
+                }
             }
 
             /// Returns an iterator over all messages until the channel is closed.

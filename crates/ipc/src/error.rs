@@ -82,6 +82,8 @@ pub enum Error {
     HandleNotReceived,
     /// A descriptor, an environment variable or a serialization cannot make a channel.
     NotAChannel(&'static str),
+    /// An option has a value that no channel can have. No channel was made.
+    InvalidOption(&'static str),
     /// The kernel refused a system call.
     Os(&'static str, io::Error),
 }
@@ -100,6 +102,7 @@ impl Error {
             Error::HandlesLost => "EMFILE",
             Error::Mismatch { .. } => "EPROTO",
             Error::NotAChannel(_) | Error::InvalidHandle(_) => "ERR_INVALID_HANDLE_TYPE",
+            Error::InvalidOption(_) => "ERR_INVALID_ARG_VALUE",
             Error::HandleNotReceived => "SentHandleNotReceivedWarning",
             Error::Os(_, source) => sys::errno::name_of(source),
         }
@@ -128,6 +131,7 @@ impl Error {
             Error::InvalidHandle(why) => Error::InvalidHandle(why),
             Error::HandleNotReceived => Error::HandleNotReceived,
             Error::NotAChannel(why) => Error::NotAChannel(why),
+            Error::InvalidOption(why) => Error::InvalidOption(why),
             Error::Os(call, source) => Error::Os(call, copy_io_error(source)),
         }
     }
@@ -142,6 +146,7 @@ impl Error {
             | Error::Mismatch { .. }
             | Error::Undelivered(_)
             | Error::NotAChannel(_)
+            | Error::InvalidOption(_)
             | Error::Os(..) => true,
             Error::Full
             | Error::TooLong { .. }
@@ -192,6 +197,7 @@ impl fmt::Display for Error {
                 f.write_str("the peer had no descriptor left for the handle")
             }
             Error::NotAChannel(why) => write!(f, "not a channel: {why}"),
+            Error::InvalidOption(why) => write!(f, "invalid option: {why}"),
             Error::Os(call, _) => write!(f, "{call} failed"),
         }
     }
@@ -227,6 +233,7 @@ impl fmt::Debug for Error {
             Error::InvalidHandle(why) => f.debug_tuple("InvalidHandle").field(why).finish(),
             Error::HandleNotReceived => f.write_str("HandleNotReceived"),
             Error::NotAChannel(why) => f.debug_tuple("NotAChannel").field(why).finish(),
+            Error::InvalidOption(why) => f.debug_tuple("InvalidOption").field(why).finish(),
             Error::Os(call, source) => f.debug_tuple("Os").field(call).field(source).finish(),
         }
     }
@@ -250,7 +257,8 @@ impl StdError for Error {
             | Error::Undelivered(_)
             | Error::InvalidHandle(_)
             | Error::HandleNotReceived
-            | Error::NotAChannel(_) => None,
+            | Error::NotAChannel(_)
+            | Error::InvalidOption(_) => None,
         }
     }
 }

@@ -93,6 +93,15 @@ pub fn notice_hang_up(link: &Link) {
     link.notice_hang_up();
 }
 
+/// Checks the options that a channel cannot have.
+///
+/// # Errors
+///
+/// [`Error::InvalidOption`].
+pub fn check_options(options: &Options) -> Result<(), Error> {
+    options.check()
+}
+
 /// Copies an error, for one more listener.
 #[must_use]
 pub fn copy_error(error: &Error) -> Error {

@@ -129,8 +129,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::Os`] when the loop
-    /// cannot be started.
+    /// [`Error::NotAChannel`] when `socket` is no Unix stream socket; [`Error::InvalidOption`];
+    /// [`Error::Os`] when the loop cannot be started.
     pub fn start(
         socket: impl Into<OwnedFd>,
         options: Options,
@@ -187,6 +187,7 @@ impl Link {
         sink: Sink,
         reads: bool,
     ) -> Result<Link, Error> {
+        options.check()?;
         let is_node = replies(&protocol);
         let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
         let socket = Arc::new(socket);

@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use crate::error::Error;
 use crate::frame::{Kind, Limits};
 use crate::hello::TAG_BYTES_MAX;
 use crate::serialization::Serialization;
@@ -98,6 +99,8 @@ impl Options {
 
     /// Sets the application's name for its protocol, at most [`TAG_BYTES_MAX`](Self::TAG_BYTES_MAX)
     /// bytes. Both sides must use the same. The default is empty.
+    ///
+    /// A longer tag makes no channel: [`Error::InvalidOption`](crate::Error::InvalidOption).
     pub fn tag(self, tag: impl Into<String>) -> Options {
         Options { tag: tag.into(), ..self }
     }
@@ -190,6 +193,18 @@ impl Options {
     /// When almost nothing waits, such as the handshake, one message may be as long as a frame.
     pub(crate) fn is_too_much(&self, waiting: usize, more: usize, kind: Kind) -> bool {
         waiting > LITTLE_BYTES && waiting + more > self.queued_bytes_max_for(kind)
+    }
+
+    /// Checks what the setters take and no channel can have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.tag.len() > TAG_BYTES_MAX {
+            return Err(Error::InvalidOption("the tag is longer than 256 bytes"));
+        }
+        Ok(())
     }
 
     /// Returns the limits of the decoder.

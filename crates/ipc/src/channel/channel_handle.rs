@@ -97,10 +97,10 @@ impl<S, R> ChannelHandle<S, R> {
     /// # Errors
     ///
     /// `InvalidInput` when the endpoint has sent or received already, which the variable cannot
-    /// express.
+    /// express, and for a number over `i32::MAX`, which no descriptor has.
     pub fn into_env(self, number: u32) -> io::Result<(OwnedFd, String)> {
         // The child would send a second handshake, and the peer would refuse it.
-        if self.handshake_sent || self.handshake_received {
+        if self.handshake_sent || self.handshake_received || i32::try_from(number).is_err() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let socket = self.socket.into_inner();
@@ -128,8 +128,11 @@ impl<S, R> Channel<S, R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAChannel`] with the part of the announcement that is wrong.
+    /// [`Error::NotAChannel`] with the part of the announcement that is wrong;
+    /// [`Error::InvalidOption`].
     pub fn from_env(name: &str, options: Options) -> Result<Channel<S, R>, Error> {
+        // Before the descriptor is taken, which works once.
+        options.check()?;
         let text = env::var(name).map_err(|_| Error::NotAChannel("the variable is not set"))?;
         let (number, inode, codec) = parse(&text)?;
         // The inode guards against a number that was closed and used again since the announcement.

@@ -98,7 +98,7 @@ fn encode<T: Serialize + ?Sized>(
 ) -> Result<FrameBuffer, Error> {
     let framing = framing(shared.options.serialization)?;
     let mut frame = FrameBuffer::take();
-    let max = shared.options.frame_bytes_max;
+    let max = shared.options.frame_bytes_max.min(encode::PAYLOAD_BYTES_MAX);
     encode::encode(&mut frame, value, framing, handle, origin, max)?;
     Ok(frame)
 }
