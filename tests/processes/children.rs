@@ -13,5 +13,7 @@ pub(crate) mod modules;
 mod node_suite;
 mod options;
 mod parent_death;
+mod starts;
 mod streams;
+mod terminal;
 mod timeouts;

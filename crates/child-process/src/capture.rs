@@ -27,6 +27,7 @@ use crate::ending::{Ending, EndingStep};
 use crate::error::{Error, ExecError, InvalidOption, OutputStream};
 use crate::process::RECHECK_MIN;
 use crate::start;
+use crate::stdio::Slot;
 
 /// The size of a read, in bytes.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -88,6 +89,10 @@ impl Capture {
         if command.has_channel() {
             let why = "a command whose output is collected cannot have a channel";
             return Err(InvalidOption::coded("stdio", why, "ERR_IPC_SYNC_FORK").into());
+        }
+        if command.stdio.iter().any(|(_, slot)| matches!(slot, Slot::Terminal)) {
+            let why = "output that is collected cannot come from a terminal";
+            return Err(InvalidOption::value("stdio", why).into());
         }
         if command.input.is_some() {
             command.descriptor(0, crate::Stdio::pipe());

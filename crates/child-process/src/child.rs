@@ -20,6 +20,7 @@ use crate::event::{Event, EventKind};
 use crate::signalled::Signalled;
 use crate::stdio::{ChildOutput, ChildStdin};
 use crate::subscribers::Subscriber;
+use crate::terminal::Terminal;
 use crate::tree;
 
 /// A process that this process has started.
@@ -59,6 +60,7 @@ pub(crate) struct Streams {
     pub(crate) stdout: Option<ChildOutput>,
     pub(crate) stderr: Option<ChildOutput>,
     pub(crate) extra: BTreeMap<i32, UnixStream>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 impl Child {
@@ -329,6 +331,13 @@ impl Child {
     /// taken.
     pub fn take_descriptor(&mut self, number: i32) -> Option<UnixStream> {
         self.streams().extra.remove(&number)
+    }
+
+    /// Takes this process's end of the child's terminal, see [`Stdio::pty`](crate::Stdio::pty).
+    /// `None` if the child has none, or if it was taken. The drop of a `Child` that still has it
+    /// hangs the terminal up.
+    pub fn take_terminal(&mut self) -> Option<Terminal> {
+        self.streams().terminal.take()
     }
 
     /// Returns the process id. It means this process until the process is reaped: use

@@ -1,5 +1,7 @@
 //! The description of a child: one builder for every way to start a process.
 
+mod terminal;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,18 +14,21 @@ use sys::spawn::Attributes;
 use crate::cancel::CancelToken;
 use crate::module::runs_scripts;
 use crate::stdio::{Slot, Stdio};
+use crate::terminal::TerminalSize;
 
 /// A program to start, and the options of its process.
 ///
 /// The defaults are Node's. Descriptors 0, 1 and 2 are pipes. The environment and the working
 /// directory are those of this process. A program name without a slash is looked up in the
-/// **child's** `PATH`. The child inherits no other descriptor, blocks no signal and handles none.
+/// **child's** `PATH`. The child inherits no other descriptor, blocks no signal and handles none. As
+/// in Node, it inherits only variables that have a name and a value.
 ///
 /// Every option uses the same spawn engine, whose cost does not depend on the memory of this
 /// process. There is no `pre_exec`, because a closure cannot run safely in the borrowed memory.
 ///
 /// A command can start several children. Starting a child leaves every option unchanged, except
-/// that descriptors (see [`Stdio`]) and the [`input`](Self::input) move into the child.
+/// that descriptors (see [`Stdio`]) and the [`input`](Self::input) move into the child. A start that
+/// fails leaves them as well, so that it can be tried again.
 ///
 /// ```
 /// use brood_child_process::{Command, Stdio};
@@ -50,6 +55,8 @@ pub struct Command {
     /// The slots by descriptor number; 0 to 2 are always present.
     pub(crate) stdio: Vec<(i32, Slot)>,
     pub(crate) attributes: Attributes,
+    pub(crate) controlling_terminal: Option<i32>,
+    pub(crate) terminal_size: TerminalSize,
     pub(crate) cgroup: Option<PathBuf>,
     /// The control group belongs to the child alone.
     pub(crate) cgroup_is_own: bool,
@@ -94,6 +101,8 @@ impl Command {
             env: BTreeMap::new(),
             stdio: vec![(0, Slot::Pipe), (1, Slot::Pipe), (2, Slot::Pipe)],
             attributes: Attributes::default(),
+            controlling_terminal: None,
+            terminal_size: TerminalSize::default(),
             cgroup: None,
             cgroup_is_own: false,
             timeout: None,
@@ -328,6 +337,16 @@ impl Command {
     /// Forbids the child, permanently, to gain privileges through the files that it executes.
     pub fn no_new_privileges(&mut self) -> &mut Self {
         self.attributes.no_new_privileges = true;
+        self
+    }
+
+    /// Resets every signal of the child to its default action. Without this option, a signal that
+    /// this process ignores stays ignored, except `SIGPIPE` and `SIGCHLD`: a program under `nohup`
+    /// starts children that survive the end of the terminal as well. Handlers are always reset.
+    ///
+    /// Node: resets all signals.
+    pub fn default_signals(&mut self, reset: bool) -> &mut Self {
+        self.attributes.default_signals = reset;
         self
     }
 

@@ -56,6 +56,9 @@
 //! - `max_buffer` keeps exactly the allowed number of bytes of each stream, in the synchronous
 //!   forms as well.
 //! - The output that a killed child leaves in its pipes is still collected.
+//! - A signal that this process ignores stays ignored in a child, except `SIGPIPE` and `SIGCHLD`, so
+//!   that `nohup` and background jobs of a shell work; Node resets all of them, and so does
+//!   [`Command::default_signals`].
 //! - A message has one owner: while an `on_message` callback is installed, the receiver of
 //!   [`take_events`](Child::take_events) gets no
 //!   messages.
@@ -87,6 +90,7 @@ mod signalled;
 mod start;
 mod stdio;
 mod subscribers;
+mod terminal;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod tree;
@@ -114,6 +118,7 @@ pub use sys::rlimit::{Limit, Resource, raise_descriptors};
 pub use sys::signal::Signal;
 pub use sys::spawn::Step;
 pub use sys::startup::inherited;
+pub use terminal::{Terminal, TerminalSize};
 
 /// The example of the README is compiled as a test.
 #[cfg(doctest)]

@@ -39,19 +39,19 @@ impl Drop for Place {
     }
 }
 
-/// Runs `launch` on a thread that lives as long as the child, and returns its result.
-pub(crate) fn launch_until_it_ends(
-    launch: impl FnOnce() -> Result<Spawned, SpawnError> + Send + 'static,
+/// Runs `start` on a thread that lives as long as the child, and returns its result.
+pub(crate) fn launch(
+    start: impl FnOnce() -> Result<Spawned, SpawnError> + Send + 'static,
 ) -> Result<Spawned, SpawnError> {
     if sys::thread::is_main() {
-        return launch();
+        return start();
     }
     let place = Place::take()?;
     let (answer, result) = crossbeam_channel::bounded(1);
     let run = move || {
         // A handler of the program must not run on the small stack.
         sys::thread::block_signals();
-        let launched = launch();
+        let launched = start();
         let pid = launched.as_ref().ok().map(|spawned| spawned.pid);
         // The caller waits below.
         let _ = answer.send(launched);
@@ -67,7 +67,7 @@ pub(crate) fn launch_until_it_ends(
             .spawn(run)
             .map_err(|error| refused(error.raw_os_error().unwrap_or(sys::errno::EAGAIN)))?,
     );
-    // An error means a panic in `launch`, which the panic hook has reported.
+    // An error means a panic in `start`, which the panic hook has reported.
     result.recv().unwrap_or_else(|_| Err(refused(sys::errno::EAGAIN)))
 }
 

@@ -54,11 +54,18 @@ pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
             i32::MAX.into(),
             "must be from 0 to 2147483647",
         )?;
-        if attributes.session {
+        if attributes.session || command.terminal_number().is_some() {
             return Err(InvalidOption::value(
                 "process_group",
                 "a session leader has its own group",
             ));
+        }
+    }
+    if let Some(number) = command.controlling_terminal {
+        let known = command.stdio.iter().any(|(slot, _)| *slot == number);
+        if !known {
+            let why = "must be a descriptor of the child";
+            return Err(InvalidOption::value("controlling_terminal", why));
         }
     }
     if let Some(processors) = &attributes.affinity {

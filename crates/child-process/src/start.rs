@@ -24,6 +24,7 @@ use crate::parent_death;
 use crate::plan;
 use crate::process::Process;
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
+use crate::terminal::Terminal;
 
 impl Command {
     /// Starts the child and returns when it has executed its program.
@@ -53,6 +54,9 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     reap_orphans();
     let mut pipes =
         Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, None, error))?;
+    pipes
+        .add_terminal(command)
+        .map_err(|error| spawn_error(command, Step::Terminal, None, error))?;
     let mut announcement = match &pipes.child_channel {
         Some((number, end)) => announcement(command, *number, end)?,
         None => Vec::new(),
@@ -62,32 +66,54 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let cgroup =
         open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, None, error))?;
     let sources = sources(command);
+    let attributes = attributes(command);
     // The descriptors move only now: an error above leaves them in the command.
     let slots = command.stdio.iter_mut();
-    let owned = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
-    let mut owned: Vec<(i32, OwnedFd)> = owned.collect();
-    owned.append(&mut pipes.child_ends);
-    owned.extend(pipes.child_channel.take());
-    // Owns everything but the attributes, so that it can run on another thread. The child's ends
-    // close when it returns, before anybody can wait for the end of a pipe.
-    let launch = move |attributes: &Attributes| {
+    let given = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
+    let given: Arc<Vec<(i32, OwnedFd)>> = Arc::new(given.collect());
+    let lent = Arc::clone(&given);
+    let mut ends = std::mem::take(&mut pipes.child_ends);
+    ends.extend(pipes.child_channel.take());
+    let parent_death = attributes.parent_death_signal.is_some();
+    // Owns everything, so that it can run on another thread. The child's ends close when it
+    // returns, before anybody can wait for the end of a pipe.
+    let launch = move || {
         let fixed = sources.iter().map(|(number, source)| (*number, *source));
-        let moved = owned.iter().map(|(number, fd)| (*number, Source::Fd(fd.as_fd())));
+        let moved = lent.iter().chain(&ends);
+        let moved = moved.map(|(number, fd)| (*number, Source::Fd(fd.as_fd())));
         let descriptor = |(number, source)| Descriptor { number: number as u32, source };
         let descriptors = fixed.chain(moved).map(descriptor).collect();
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let attributes = Cow::Borrowed(attributes);
+        let attributes = Cow::Borrowed(&attributes);
         sys::spawn::spawn(&Plan { descriptors, attributes, cgroup, ..plan })
     };
-    let spawned = if command.attributes.parent_death_signal.is_none() {
-        launch(&command.attributes)
-    } else {
-        let attributes = command.attributes.clone();
-        parent_death::launch_until_it_ends(move || launch(&attributes))
-    };
+    let spawned = if parent_death { parent_death::launch(launch) } else { launch() };
+    match &spawned {
+        // Closed before anybody can wait for the end of a pipe that was given.
+        Ok(_) => drop(given),
+        Err(_) => give_back(command, given),
+    }
     let spawned =
         spawned.map_err(|error| spawn_error(command, error.step, error.call, error.into()))?;
     child(command, timeout, spawned, pipes)
+}
+
+/// Returns the attributes of the child, with those that its terminal needs.
+fn attributes(command: &Command) -> Attributes {
+    let mut attributes = command.attributes.clone();
+    if let Some(number) = command.terminal_number() {
+        attributes.session = true;
+        attributes.terminal = Some(number as u32);
+    }
+    attributes
+}
+
+/// Puts descriptors back into the slots from which they were taken.
+fn give_back(command: &mut Command, given: Arc<Vec<(i32, OwnedFd)>>) {
+    // Nothing else holds them once the launch has returned.
+    for (number, fd) in Arc::into_inner(given).into_iter().flatten() {
+        command.descriptor(number, fd);
+    }
 }
 
 /// Returns the variables of this process that its children inherit. Sockets of a service manager
@@ -125,6 +151,7 @@ struct Pipes {
     stdin: Option<OwnedFd>,
     outputs: Vec<(i32, OwnedFd)>,
     extra: Vec<(i32, OwnedFd)>,
+    terminal: Option<OwnedFd>,
 }
 
 impl Pipes {
@@ -156,6 +183,21 @@ impl Pipes {
             }
         }
         Ok(pipes)
+    }
+
+    /// Opens the terminal, once for all its slots.
+    fn add_terminal(&mut self, command: &Command) -> io::Result<()> {
+        let slots = command.stdio.iter().filter(|(_, slot)| matches!(slot, Slot::Terminal));
+        let mut numbers = slots.map(|(number, _)| *number);
+        let Some(first) = numbers.next() else { return Ok(()) };
+        let size = command.terminal_size;
+        let (ours, theirs) = sys::terminal::open(size.rows, size.columns)?;
+        for number in numbers {
+            self.child_ends.push((number, theirs.try_clone()?));
+        }
+        self.child_ends.push((first, theirs));
+        self.terminal = Some(ours);
+        Ok(())
     }
 }
 
@@ -200,7 +242,9 @@ fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
             Slot::Inherit(of) => Source::Inherit(*of as u32),
             Slot::Null => Source::Null,
             Slot::Closed => Source::Closed,
-            Slot::Pipe | Slot::Channel | Slot::Owned(_) | Slot::Moved => return None,
+            Slot::Pipe | Slot::Channel | Slot::Terminal | Slot::Owned(_) | Slot::Moved => {
+                return None;
+            }
         };
         Some((*number, source))
     };
@@ -230,6 +274,12 @@ fn child(
         shared.add_output(&pipe);
         let output = Some(ChildOutput::new(pipe, &shared));
         if number == 1 { streams.stdout = output } else { streams.stderr = output }
+    }
+    if let Some(terminal) = pipes.terminal {
+        let terminal = Arc::new(File::from(terminal));
+        // Ends as an output does: with the last process that has it open.
+        shared.add_output(&terminal);
+        streams.terminal = Some(Terminal::new(terminal, &shared));
     }
     let extra = pipes.extra.into_iter();
     streams.extra = extra.map(|(number, pipe)| (number, UnixStream::from(pipe))).collect();

@@ -1,7 +1,7 @@
 //! The descriptors of a child, and this process's ends of its pipes.
 //!
 //! Descriptors that are given to a [`Command`](crate::Command) move into its next child: once the
-//! child runs, no copy of them is open here. A pipeline of children therefore ends by itself when
+//! child runs, no copy of them is open here. A start that fails leaves them in the command. A pipeline of children therefore ends by itself when
 //! one of them ends. Give a clone to each child if several children use one descriptor.
 
 use std::fs::File;
@@ -40,6 +40,8 @@ pub(crate) enum Slot {
     Null,
     Closed,
     Channel,
+    /// The pseudo-terminal of the child, one for all slots.
+    Terminal,
     Owned(OwnedFd),
     /// The descriptor has moved into a child.
     Moved,
@@ -90,6 +92,23 @@ impl Stdio {
     #[must_use]
     pub const fn closed() -> Self {
         Self(Slot::Closed)
+    }
+
+    /// Creates a pseudo-terminal, the controlling terminal of the child, for full-screen programs,
+    /// job control and Ctrl-C.
+    ///
+    /// All slots of a command with this value have the same terminal. The child leads a new session
+    /// with it, as with [`detached`](crate::Command::detached). This process's end is
+    /// [`Child::take_terminal`](crate::Child::take_terminal), and the size is
+    /// [`Command::terminal_size`](crate::Command::terminal_size). Output that is collected
+    /// (`output`, `exec`) cannot come from a terminal.
+    ///
+    /// Node: has no such value; a package is needed.
+    #[must_use]
+    #[doc(alias = "terminal")]
+    #[doc(alias = "openpty")]
+    pub const fn pty() -> Self {
+        Self(Slot::Terminal)
     }
 
     /// Creates the channel for messages. A child has at most one.
@@ -160,6 +179,24 @@ pub struct ChildOutput {
 #[derive(Debug)]
 pub(crate) struct DropNotifier(Weak<Shared>);
 
+impl DropNotifier {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Arc::downgrade(shared))
+    }
+}
+
+/// Takes a file out of its reference count. The driver holds a reference for the duration of one
+/// system call.
+pub(crate) fn sole_owner(mut file: Arc<File>) -> File {
+    loop {
+        match Arc::try_unwrap(file) {
+            Ok(file) => return file,
+            Err(again) => file = again,
+        }
+        thread::yield_now();
+    }
+}
+
 impl Drop for DropNotifier {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
@@ -170,7 +207,7 @@ impl Drop for DropNotifier {
 
 impl ChildOutput {
     pub(crate) fn new(pipe: Arc<File>, shared: &Arc<Shared>) -> Self {
-        Self { pipe, notifier: DropNotifier(Arc::downgrade(shared)) }
+        Self { pipe, notifier: DropNotifier::new(shared) }
     }
 
     /// Duplicates the descriptor of the pipe.
@@ -209,15 +246,8 @@ impl AsFd for ChildOutput {
 
 impl From<ChildOutput> for OwnedFd {
     fn from(output: ChildOutput) -> Self {
-        let ChildOutput { mut pipe, notifier } = output;
-        // The driver holds a reference for the duration of one system call.
-        let file = loop {
-            match Arc::try_unwrap(pipe) {
-                Ok(file) => break file,
-                Err(again) => pipe = again,
-            }
-            thread::yield_now();
-        };
+        let ChildOutput { pipe, notifier } = output;
+        let file = sole_owner(pipe);
         drop(notifier);
         file.into()
     }

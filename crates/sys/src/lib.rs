@@ -8,7 +8,7 @@
 //! | [`spawn`], [`pidfd`], [`signal`] | processes |
 //! | [`init`], [`startup`], [`origin`], [`thread`], [`rlimit`], [`at_exit`] | this process |
 //! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
-//! | [`fd`], [`pipe`], [`memory`], [`eventfd`] | other descriptors |
+//! | [`fd`], [`pipe`], [`memory`], [`eventfd`], [`terminal`] | other descriptors |
 //! | [`poll`], [`nested_epoll`] | readiness |
 //! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
@@ -33,6 +33,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod startup;
+pub mod terminal;
 pub mod thread;
 
 /// The example of the README is compiled as a test.

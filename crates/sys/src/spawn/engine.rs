@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use super::child::{Failure, Groups, Origin, Program, Target};
@@ -66,6 +67,8 @@ impl From<SpawnError> for io::Error {
 /// does not grow with the memory of this process. The kernel binds the child's parent-death signal,
 /// if there is one, to the calling thread.
 ///
+/// A program that is open for writing (`ETXTBSY`) is tried again for up to 127 ms.
+///
 /// If `SIGCHLD` is ignored, a kernel before 6.15 would forget how children ended. The disposition
 /// is then set to default for the whole process.
 ///
@@ -81,6 +84,23 @@ impl From<SpawnError> for io::Error {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
+    for pause in BUSY_PAUSES_MS {
+        match spawn_once(plan) {
+            Err(error) if error.errno == libc::ETXTBSY => {
+                thread::sleep(Duration::from_millis(pause));
+            }
+            result => return result,
+        }
+    }
+    spawn_once(plan)
+}
+
+/// The pauses before a program that is open for writing is tried again. A program that this process
+/// has just written is open in every child that another thread starts, until that child executes
+/// its own program.
+const BUSY_PAUSES_MS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+fn spawn_once(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     let memory = Memory::new(plan);
     let mut program = memory.program(plan);
     stop_ignoring_exits();
@@ -305,6 +325,7 @@ impl Memory {
             targets: &self.targets,
             above: highest.saturating_add(1),
             session: attributes.session,
+            terminal: attributes.terminal.map_or(-1, |number| number as i32),
             process_group: attributes.process_group.map(|group| group as i32),
             umask: attributes.umask,
             limits: &self.limits,
@@ -316,6 +337,7 @@ impl Memory {
             parent: std::process::id() as i32,
             parent_death_signal: attributes.parent_death_signal.map(crate::signal::Signal::number),
             cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            default_signals: attributes.default_signals,
             no_new_privileges: attributes.no_new_privileges,
             mask: attributes.blocked_signals.iter().fold(0, bit),
             report: -1,

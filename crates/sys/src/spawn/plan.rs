@@ -40,6 +40,9 @@ pub struct Plan<'a> {
 pub struct Attributes {
     /// Makes the child the leader of a new session, and of a new process group.
     pub session: bool,
+    /// The number of a descriptor of the child, a terminal, that becomes the controlling terminal of
+    /// its session. Needs `session`.
+    pub terminal: Option<u32>,
     /// The process group that the child joins; 0 makes a new group that the child leads.
     pub process_group: Option<u32>,
     /// The file mode creation mask.
@@ -61,6 +64,9 @@ pub struct Attributes {
     pub parent_death_signal: Option<Signal>,
     /// Forbids the child to gain privileges through the files that it executes.
     pub no_new_privileges: bool,
+    /// Whether signals that this process ignores get their default actions. Those with a handler,
+    /// `SIGPIPE` and `SIGCHLD` always do.
+    pub default_signals: bool,
     /// The signals that are blocked when the child starts.
     pub blocked_signals: Vec<Signal>,
 }
@@ -133,6 +139,8 @@ pub enum Step {
     CurrentDir,
     /// Placing the descriptor with this number.
     Descriptor(u32),
+    /// Opening a terminal, or making it the controlling terminal of the child.
+    Terminal,
     /// Setting this limit.
     Limit(Resource),
     /// Setting the supplementary groups.
@@ -162,6 +170,7 @@ impl fmt::Display for Step {
             Self::Nice => "nice value",
             Self::CurrentDir => "working directory",
             Self::Descriptor(number) => return write!(f, "descriptor {number}"),
+            Self::Terminal => "controlling terminal",
             Self::Limit(resource) => return write!(f, "limit {resource:?}"),
             Self::Groups => "groups",
             Self::Gid => "gid",

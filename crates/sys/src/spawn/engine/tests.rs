@@ -316,7 +316,7 @@ fn descriptors_are_marked_without_close_range() {
     let number = unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD, 900) };
     // SAFETY: the kernel just made it for us.
     let high = unsafe { OwnedFd::from_raw_fd(number) };
-    crate::spawn::child::close_on_exec_by_walk(900, 999);
+    crate::spawn::child::descriptors::close_on_exec_by_walk(900, 999);
     assert!(crate::fd::is_close_on_exec(high.as_fd()).unwrap());
 }
 
