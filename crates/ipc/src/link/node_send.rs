@@ -83,7 +83,8 @@ fn prepare<'a, T: Serialize + ?Sized>(
         shared.open_queue(frame.len(), if internal { Kind::Internal } else { Kind::Message })?;
     // Only connections are sent again, which needs a second descriptor. Without one there is no
     // retry.
-    let retry_copy = if kind == HandleType::Socket { handle.try_clone().ok() } else { None };
+    let retry_copy =
+        if matches!(kind, HandleType::Socket(_)) { handle.try_clone().ok() } else { None };
     // Node polls its sockets, and a blocking call would stop the whole process.
     sys::socket::set_nonblocking(handle.as_fd(), true)
         .map_err(|error| Error::Os("fcntl", error))?;

@@ -81,11 +81,7 @@ fn json<T: Serialize + ?Sized>(
         return Err(not_yours());
     }
     if let Some(handle) = handle {
-        if let Some(family) = handle.datagram_type() {
-            out.extend_from_slice(br#","dgramType":""#);
-            out.extend_from_slice(family.as_bytes());
-            out.push(b'"');
-        }
+        out.extend_from_slice(handle.members().as_bytes());
         out.push(b'}');
     }
     out.push(b'\n');

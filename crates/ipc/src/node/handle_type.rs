@@ -6,13 +6,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandleType {
     /// A connection: a `net.Socket`.
-    Socket,
+    Socket(Transport),
     /// A listening socket: a `net.Server`.
-    Server,
+    Server(Transport),
     /// A UDP socket: a `dgram.Socket`.
     Datagram(Family),
-    /// A stream socket for Node's cluster, without a JavaScript object around it.
-    RawStream,
+    /// A connection for Node's cluster, without a JavaScript object around it.
+    RawSocket(Transport),
+    /// A listening socket for Node's cluster, without a JavaScript object around it.
+    RawServer(Transport),
     /// A UDP socket for Node's cluster, without a JavaScript object around it.
     RawDatagram,
 }
@@ -24,14 +26,21 @@ pub(crate) enum Family {
     V6,
 }
 
+/// The transport of a stream socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Unix,
+}
+
 impl HandleType {
     /// Returns Node's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            HandleType::Socket => "net.Socket",
-            HandleType::Server => "net.Server",
+            HandleType::Socket(_) => "net.Socket",
+            HandleType::Server(_) => "net.Server",
             HandleType::Datagram(_) => "dgram.Socket",
-            HandleType::RawStream => "net.Native",
+            HandleType::RawSocket(_) | HandleType::RawServer(_) => "net.Native",
             HandleType::RawDatagram => "dgram.Native",
         }
     }
@@ -41,10 +50,31 @@ impl HandleType {
         match self {
             HandleType::Datagram(Family::V4) => Some("udp4"),
             HandleType::Datagram(Family::V6) => Some("udp6"),
-            HandleType::Socket
-            | HandleType::Server
-            | HandleType::RawStream
+            HandleType::Socket(_)
+            | HandleType::Server(_)
+            | HandleType::RawSocket(_)
+            | HandleType::RawServer(_)
             | HandleType::RawDatagram => None,
+        }
+    }
+
+    /// Returns the further members of a handle's message, as JSON.
+    ///
+    /// Node reads `dgramType` and finds everything else out itself. Deno takes a raw handle for a
+    /// connection and a stream for TCP, unless these members say otherwise.
+    pub(crate) fn members(self) -> &'static str {
+        match self {
+            HandleType::Datagram(Family::V4) => r#","dgramType":"udp4""#,
+            HandleType::Datagram(Family::V6) => r#","dgramType":"udp6""#,
+            HandleType::RawServer(Transport::Tcp) => r#","socketType":1,"nativeKind":"tcp""#,
+            HandleType::RawServer(Transport::Unix) => r#","socketType":1,"nativeKind":"pipe""#,
+            HandleType::Socket(Transport::Unix)
+            | HandleType::Server(Transport::Unix)
+            | HandleType::RawSocket(Transport::Unix) => r#","nativeKind":"pipe""#,
+            HandleType::Socket(Transport::Tcp)
+            | HandleType::Server(Transport::Tcp)
+            | HandleType::RawSocket(Transport::Tcp)
+            | HandleType::RawDatagram => "",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Handles attached to a message: the kinds that arrive, and the kinds that may be sent.
 
-use super::handle_type::{Family, HandleType};
+use super::handle_type::{Family, HandleType, Transport};
 use crate::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -76,11 +76,14 @@ impl From<AnyHandle> for OwnedFd {
 pub(crate) fn handle_type(fd: &OwnedFd, raw: bool) -> Result<HandleType, Error> {
     let kind = sys::fd::kind(fd.as_fd()).map_err(|error| Error::Os("fstat", error))?;
     Ok(match kind {
-        Kind::TcpStream | Kind::TcpListener | Kind::UnixStream | Kind::UnixListener if raw => {
-            HandleType::RawStream
-        }
-        Kind::TcpStream | Kind::UnixStream => HandleType::Socket,
-        Kind::TcpListener | Kind::UnixListener => HandleType::Server,
+        Kind::TcpStream if raw => HandleType::RawSocket(Transport::Tcp),
+        Kind::UnixStream if raw => HandleType::RawSocket(Transport::Unix),
+        Kind::TcpListener if raw => HandleType::RawServer(Transport::Tcp),
+        Kind::UnixListener if raw => HandleType::RawServer(Transport::Unix),
+        Kind::TcpStream => HandleType::Socket(Transport::Tcp),
+        Kind::UnixStream => HandleType::Socket(Transport::Unix),
+        Kind::TcpListener => HandleType::Server(Transport::Tcp),
+        Kind::UnixListener => HandleType::Server(Transport::Unix),
         Kind::Udp if raw => HandleType::RawDatagram,
         Kind::Udp => match sys::socket::local_address(fd.as_fd()) {
             Ok(SocketAddr::V4(_)) => HandleType::Datagram(Family::V4),

@@ -1,6 +1,6 @@
 //! Bytes that are sent to Node, and values that are refused.
 
-use super::super::handle_type::Family;
+use super::super::handle_type::{Family, Transport};
 use super::*;
 use crate::codec::advanced::Value;
 use serde_json::json;
@@ -16,13 +16,33 @@ fn lines<T: Serialize>(value: &T, handle: Option<HandleType>) -> Result<String, 
 fn a_message_is_a_line_and_an_envelope_has_nodes_order() {
     assert_eq!(lines(&json!({"a": [1, null]}), None).unwrap(), "{\"a\":[1,null]}\n");
     assert_eq!(
-        lines(&"m", Some(HandleType::Socket)).unwrap(),
+        lines(&"m", Some(HandleType::Socket(Transport::Tcp))).unwrap(),
         "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":\"m\"}\n"
     );
     assert_eq!(
         lines(&1, Some(HandleType::Datagram(Family::V6))).unwrap(),
         "{\"cmd\":\"NODE_HANDLE\",\"type\":\"dgram.Socket\",\"msg\":1,\"dgramType\":\"udp6\"}\n"
     );
+}
+
+/// Node needs none of these members. Deno opens a listening socket as a connection without them.
+#[test]
+fn an_envelope_says_what_deno_cannot_find_out() {
+    use Transport::{Tcp, Unix};
+    for (handle, members) in [
+        (HandleType::Socket(Tcp), ""),
+        (HandleType::Socket(Unix), r#","nativeKind":"pipe""#),
+        (HandleType::Server(Tcp), ""),
+        (HandleType::Server(Unix), r#","nativeKind":"pipe""#),
+        (HandleType::RawSocket(Tcp), ""),
+        (HandleType::RawSocket(Unix), r#","nativeKind":"pipe""#),
+        (HandleType::RawServer(Tcp), r#","socketType":1,"nativeKind":"tcp""#),
+        (HandleType::RawServer(Unix), r#","socketType":1,"nativeKind":"pipe""#),
+        (HandleType::RawDatagram, ""),
+    ] {
+        let line = lines(&1, Some(handle)).unwrap();
+        assert!(line.ends_with(&format!("\"msg\":1{members}}}\n")), "{handle:?}: {line}");
+    }
 }
 
 #[test]
@@ -41,7 +61,7 @@ fn users_cannot_send_nodes_own_messages() {
     ] {
         let raw = serde_json::value::RawValue::from_string(hostile.into()).unwrap();
         assert!(lines(&raw, None).unwrap_err().contains("NODE_"), "{hostile}");
-        assert!(lines(&raw, Some(HandleType::Socket)).is_err(), "{hostile}");
+        assert!(lines(&raw, Some(HandleType::Socket(Transport::Tcp))).is_err(), "{hostile}");
     }
     for fine in [json!({"cmd": "NODE_"}), json!("NODE_HANDLE_ACK"), json!([{"cmd": "NODE_ACK"}])] {
         assert!(lines(&fine, None).is_ok(), "{fine}");
@@ -60,7 +80,7 @@ fn users_cannot_send_nodes_own_messages() {
 #[test]
 fn an_envelope_in_v8s_format_is_nodes() {
     let mut out = Vec::new();
-    let handle = Some(HandleType::Socket);
+    let handle = Some(HandleType::Socket(Transport::Tcp));
     encode(&mut out, &"m", Framing::Lengths, handle, Origin::User, 1000).unwrap();
     let expected =
         b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x04type\"\x0anet.Socket\"\x03msg\"\x01m{\x03";
