@@ -456,6 +456,8 @@ impl Primary {
     }
 
     /// Returns the address of the first listener that was opened, with its real port.
+    ///
+    /// The servers of Bun's `http` count, although the workers open them by themselves.
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         self.shared.lock().address.clone()

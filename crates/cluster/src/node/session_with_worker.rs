@@ -91,6 +91,9 @@ pub(crate) enum FromWorker<H> {
     /// The worker requests to listen at something that is no address. The message is the refusal.
     InvalidRequest(Box<Message>),
     Listening(Key),
+    /// The worker listens on a socket of its own at this address. Only Bun reports that, for its
+    /// servers of `http`.
+    ListensAlone(Address),
     ListenerClosed(Key),
     /// The worker is about to disconnect. The message is the acknowledgement, if the worker waits
     /// for one.
@@ -138,7 +141,12 @@ impl<H> SessionWithWorker<H> {
                 // The newest one is meant: an older socket with an equal query has been closed.
                 let mut newest_first = self.granted.iter().rev();
                 let socket = newest_first.find(|socket| socket.query.is_repeated_by(&query));
-                socket.map_or(FromWorker::Nothing, |socket| FromWorker::Listening(socket.key))
+                match (socket, message.index, query.target(ipv6)) {
+                    (Some(socket), ..) => FromWorker::Listening(socket.key),
+                    // A report without the number of a request.
+                    (None, None, Ok(Target::Address(address))) => FromWorker::ListensAlone(address),
+                    (None, ..) => FromWorker::Nothing,
+                }
             }
             Some("close") => {
                 let name = message.key.as_deref();

@@ -37,6 +37,22 @@ fn listening() -> SessionWithWorker<u32> {
     session
 }
 
+/// Bun's servers of `http` bind by themselves, and their reports have no numbers.
+#[test]
+fn a_report_without_a_request_means_a_socket_of_the_workers_own() {
+    let mut session = listening();
+    let own = r#""act":"listening","port":80,"data":null,"address":"127.0.0.1","addressType":4"#;
+    let address = Address::Tcp { address: "127.0.0.1:80".parse().unwrap(), v6_only: false };
+    assert_eq!(session.receive(&parse(own), true), FromWorker::ListensAlone(address));
+    // Node's report for a server that it has closed in the meantime.
+    let late = format!(r#""act":"listening",{QUERY},"seq":9"#);
+    session.receive(&parse(r#""act":"close","key":"5","seq":8"#), true);
+    assert_eq!(session.receive(&parse(&late), true), FromWorker::Nothing);
+    for nonsense in [r#""act":"listening""#, r#""act":"listening","addressType":4,"port":-7"#] {
+        assert_eq!(session.receive(&parse(nonsense), true), FromWorker::Nothing, "{nonsense}");
+    }
+}
+
 #[test]
 fn a_worker_listens_gets_a_connection_and_takes_it() {
     let mut session = listening();

@@ -61,6 +61,12 @@ impl Driver {
                 return self.send_node_message(worker, Some(*refusal));
             }
             FromWorker::Listening(key) => Input::Listening { worker, key },
+            FromWorker::ListensAlone(address) => {
+                self.shared.change(|state| {
+                    state.address.get_or_insert_with(|| address.clone());
+                });
+                Input::ListensAlone { worker, address }
+            }
             FromWorker::ListenerClosed(key) => Input::ListenerClosed { worker, key },
             FromWorker::DisconnectRequested(acknowledgement) => {
                 self.send_node_message(worker, acknowledgement.map(|message| *message));
