@@ -1,5 +1,6 @@
 //! Node on the other side of a channel: as parent, child, primary and worker.
 
+mod affinity;
 mod child;
 mod handles;
 mod hostile;

@@ -9,7 +9,10 @@
 pub enum Policy {
     /// The primary accepts and dispatches in strict rotation. Node's `SCHED_RR`, value 2.
     ///
-    /// A worker that does not accept its connections is skipped until it does.
+    /// A worker that does not accept its connections is skipped until it does: after 20 ms no more
+    /// are dispatched to it, and after 100 ms those in its queue go to others. A worker whose accept
+    /// loop pauses delays some clients by up to that time; under [`Shared`](Self::Shared) the other
+    /// workers accept at once.
     #[default]
     #[doc(alias = "SCHED_RR")]
     RoundRobin,
@@ -31,10 +34,21 @@ pub enum Policy {
     /// The primary accepts, and dispatches by the client's address: the same client goes to the
     /// same worker, and to its successor when the worker is replaced. Value 4; not in Node.
     ///
-    /// A client that moves to another worker loses the state that its worker keeps for it. Clients
-    /// therefore move in two cases only. When workers come or go, a small part of the clients
-    /// moves. While a worker has no room, or has left its queue unread for a second, its clients go
-    /// to others; the other policies wait a tenth of a second.
+    /// A client that moves to another worker loses the state that its worker keeps for it. A client
+    /// therefore waits for its worker, Rust or Node, however many requests are under way and however
+    /// slow the worker is. Its connections wait in the worker's queue and then in the primary; other
+    /// clients are served meanwhile. A client moves only in these cases:
+    ///
+    /// - Workers come or go: a small part of the clients moves. The clients of a worker that has
+    ///   died go to others until its successor listens.
+    /// - The worker has left its queue unread for
+    ///   [`unresponsive_after`](crate::Builder::unresponsive_after), and is killed.
+    /// - The worker has no free descriptor, or is at its [connection
+    ///   limit](crate::ListenOptions::max_connections).
+    /// - The worker has read nothing for a second, and 1,024 connections wait in the primary and in
+    ///   the queues. Otherwise one worker that hangs would keep all clients waiting.
+    /// - The worker is a Node program, and this program leaves so many of its messages unread that
+    ///   the primary cannot see the worker's answers.
     ///
     /// Behind a proxy all clients have the proxy's address, and therefore one worker. Clients of a
     /// Unix socket have no address and are dispatched in rotation.

@@ -56,9 +56,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 pub(crate) const SLOW: Duration = Duration::from_millis(20);
 /// The age of an unread record from which it is reclaimed, if another backend is free.
 pub(crate) const STALLED: Duration = Duration::from_millis(100);
-/// Replaces [`SLOW`] and [`STALLED`] under [`Policy::Sticky`]: a client that is moved to another
-/// worker loses more than this time.
-const STICKY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The connections of one address, and the backends that can take them.
 #[derive(Debug)]
@@ -127,7 +124,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         open_max: Option<u32>,
     ) {
         if let Err(at) = self.find(worker) {
-            let slow_after = self.patience(SLOW);
+            let slow_after = self.patience(SLOW, kind);
             self.backends.insert(at, Backend::new(worker, slot, kind, slow_after, open_max));
             // An insertion before the cursor would otherwise move the turn to another backend.
             if at < self.cursor {
@@ -158,17 +155,22 @@ impl<H: ClientAffinity> Scheduler<H> {
         out.push(Output::DropQueue { worker: backend.worker, key: self.key });
     }
 
-    /// Returns the time after which a record makes its backend slow or stalled, given that time
-    /// without affinity.
-    fn patience(&self, time: Duration) -> Duration {
-        match self.policy {
-            // A closing address has no time for more patience.
-            Policy::Sticky if self.is_open => STICKY_PATIENCE,
-            Policy::RoundRobin
-            | Policy::Shared
-            | Policy::LeastLoaded
-            | Policy::Sticky
-            | Policy::ReusePort => time,
+    /// Returns the time after which a record makes a backend of this kind slow or stalled, given that
+    /// time without affinity.
+    fn patience(&self, time: Duration, kind: WorkerKind) -> Duration {
+        match (self.policy, kind) {
+            // A client that is moved to another worker loses its state there. It waits as long as
+            // its worker may live. A closing address has no time for more patience.
+            (Policy::Sticky, WorkerKind::Native) if self.is_open => self.unresponsive,
+            (Policy::Sticky, WorkerKind::Node) if self.is_open => self.unresponsive_node,
+            (
+                Policy::RoundRobin
+                | Policy::Shared
+                | Policy::LeastLoaded
+                | Policy::Sticky
+                | Policy::ReusePort,
+                _,
+            ) => time,
         }
     }
 

@@ -164,7 +164,8 @@ impl Backend {
 
     /// Whether the oldest record has been unread, or unanswered, for this long.
     pub(super) fn is_unread_for(&self, time: Duration, now: Instant) -> bool {
-        self.records.front().is_some_and(|oldest| oldest.sent_at + time <= now)
+        let age = |oldest: &SentRecord| now.saturating_duration_since(oldest.sent_at);
+        self.records.front().is_some_and(|oldest| age(oldest) >= time)
     }
 
     /// Whether the worker had no descriptor left for a connection when it last read.

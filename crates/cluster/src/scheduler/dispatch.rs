@@ -2,12 +2,14 @@
 //!
 //! Pure.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::contract::{ClientAffinity, Output, Refusal, WorkerId, WorkerKind};
 use crate::counters::CloseReason;
 
 use super::backend::{ConnectionTag, SentRecord};
+use super::pick::{HasPlace, Rule};
 use super::{Scheduler, TICK};
 
 /// The pause in all dispatch after the kernel refused a record because too many descriptors were
@@ -27,8 +29,13 @@ impl<H: ClientAffinity> Scheduler<H> {
         self.counters.accepted += 1;
         let tag = ConnectionTag { number: self.counters.accepted, was_reclaimed: false };
         let waiting = WaitingConnection { connection, tag };
-        // A connection that waits already is older, and comes first.
-        let backend = if self.waiting.is_empty() { self.pick(&waiting, now, out) } else { None };
+        // A connection that waits already is older, and comes first, unless it waits for a backend
+        // of its own.
+        let may_pick = self.waiting.is_empty() || self.has_homes();
+        let place =
+            if self.waiting.len() < self.waiting_max { HasPlace::Yes } else { HasPlace::No };
+        let rule = self.rule(&waiting.connection);
+        let backend = if may_pick { self.pick(rule, place, now, out) } else { None };
         match backend {
             Some(backend) => self.send(backend, waiting, now, out),
             None if self.waiting.len() < self.waiting_max => self.waiting.push_back(waiting),
@@ -44,13 +51,29 @@ impl<H: ClientAffinity> Scheduler<H> {
 
     /// Dispatches at most `max` of the waiting connections.
     pub(super) fn dispatch_at_most(&mut self, max: usize, now: Instant, out: &mut Vec<Output<H>>) {
-        for _ in 0..max.min(self.waiting.len()) {
-            let Some(waiting) = self.waiting.pop_front() else { break };
-            let Some(at) = self.pick(&waiting, now, out) else {
-                self.waiting.push_front(waiting);
-                break;
-            };
-            self.send(at, waiting, now, out);
+        let (mut at, mut sent) = (0, 0);
+        // The clients whose homes have no room.
+        let mut blocked = BTreeSet::new();
+        while sent < max && at < self.waiting.len() {
+            let rule = self.rule(&self.waiting[at].connection);
+            if matches!(rule, Rule::Sticky(client) if blocked.contains(&client)) {
+                at += 1;
+                continue;
+            }
+            match self.pick(rule, HasPlace::Yes, now, out) {
+                Some(backend) => {
+                    let Some(waiting) = self.waiting.remove(at) else { break };
+                    self.send(backend, waiting, now, out);
+                    sent += 1;
+                }
+                // The connections behind this one may have other homes.
+                None if self.has_room_for_any() => {
+                    let Rule::Sticky(client) = rule else { break };
+                    blocked.insert(client);
+                    at += 1;
+                }
+                None => break,
+            }
         }
         self.update_accepting(out);
     }
@@ -126,12 +149,14 @@ impl<H: ClientAffinity> Scheduler<H> {
         }
     }
 
-    /// Begins or stops accepting: the primary accepts while nothing waits and a backend is free.
+    /// Begins or stops accepting: the primary accepts while a backend is free, and nothing waits or
+    /// there is room to wait for a home.
     pub(super) fn update_accepting(&mut self, out: &mut Vec<Output<H>>) {
         self.update_accept_on_behalf(out);
         // `await_closed` comes last: it asks workers for reports, which are wanted only when no
         // backend is free.
-        let wanted = self.is_open && self.waiting.is_empty();
+        let may_wait = self.has_homes() && self.may_accept_sticky();
+        let wanted = self.is_open && (self.waiting.is_empty() || may_wait);
         let on = wanted && (self.next_in_rotation().is_some() || self.await_closed());
         if on != self.accepting {
             self.accepting = on;

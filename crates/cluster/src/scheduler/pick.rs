@@ -17,7 +17,6 @@ use crate::contract::{ClientAffinity, Output};
 use crate::policy::Policy;
 
 use super::Scheduler;
-use super::dispatch::WaitingConnection;
 
 /// The rule by which a connection gets its backend.
 #[derive(Clone, Copy, Debug)]
@@ -28,29 +27,41 @@ pub(super) enum Rule {
     Sticky(u64),
 }
 
+/// Whether a connection has a place in the line of waiting connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HasPlace {
+    Yes,
+    No,
+}
+
 impl<H: ClientAffinity> Scheduler<H> {
     /// Picks a free backend and moves the rotation on. Returns `None` when no backend is free, or
     /// when the answers to polls are due that may change the choice.
     pub(super) fn pick(
         &mut self,
-        waiting: &WaitingConnection<H>,
+        rule: Rule,
+        place: HasPlace,
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Option<usize> {
-        let (turn, rule) = (self.cursor, self.rule(&waiting.connection));
-        let picked = match self.pick_by(rule) {
-            None if self.await_closed() => self.pick_by(rule),
+        let turn = self.cursor;
+        let picked = match self.pick_by(rule, now) {
+            None if self.await_closed() => self.pick_by(rule, now),
             picked => picked,
         };
-        let at = picked?;
-        if self.refresh_stale(rule, turn, at, now, out) {
+        let Some(at) = picked else {
+            self.refresh_home(rule, now, out);
+            return None;
+        };
+        // Without a place to wait there is no time for the answers to polls.
+        if place == HasPlace::Yes && self.refresh_stale(rule, turn, at, now, out) {
             self.cursor = turn;
             return None;
         }
         Some(at)
     }
 
-    fn rule(&self, connection: &H) -> Rule {
+    pub(super) fn rule(&self, connection: &H) -> Rule {
         match self.policy {
             Policy::RoundRobin | Policy::Shared | Policy::ReusePort => Rule::RoundRobin,
             Policy::LeastLoaded => Rule::LeastLoaded,
@@ -58,7 +69,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         }
     }
 
-    fn pick_by(&mut self, rule: Rule) -> Option<usize> {
+    fn pick_by(&mut self, rule: Rule, now: Instant) -> Option<usize> {
         match rule {
             Rule::RoundRobin => {
                 let at = self.next_in_rotation()?;
@@ -66,7 +77,7 @@ impl<H: ClientAffinity> Scheduler<H> {
                 Some(at)
             }
             Rule::LeastLoaded => self.pick_least_loaded(),
-            Rule::Sticky(client) => self.pick_sticky(client),
+            Rule::Sticky(client) => self.pick_sticky(client, now),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::contract::{ClientAffinity, Output, WorkerId};
+use crate::contract::{ClientAffinity, Output, WorkerId, WorkerKind};
 
 use super::backend::{AfterReclaim, BackendState, SentRecord};
 use super::reclaim::{RECLAIM_RETRIES_MAX, RECLAIM_RETRY_PAUSE};
@@ -62,7 +62,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> WorkerHealth {
-        let stalled_after = self.patience(STALLED);
+        let stalled_after = self.patience(STALLED, WorkerKind::Native);
         let backend = &mut self.backends[at];
         let unknown = backend.polled_depth.is_some_and(|polled| polled < unread);
         backend.update_depth(unread, now);

@@ -64,7 +64,8 @@ impl<H: ClientAffinity> Scheduler<H> {
             }
             self.poll_depth(at, out);
         }
-        if is_any_back {
+        // The worker that a connection waits for may have hung for long.
+        if is_any_back || (self.has_homes() && !self.waiting.is_empty()) {
             self.dispatch_waiting(now, out);
         }
         unresponsive

@@ -34,20 +34,21 @@ impl<H: ClientAffinity> Scheduler<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> bool {
-        // The connection needs a place to wait for the answers.
-        if self.waiting.len() >= self.waiting_max {
-            return false;
-        }
         let mut is_answer_due = false;
         for skipped in self.skipped(rule, turn, at) {
-            let backend = &mut self.backends[skipped];
-            if backend.refreshed_at.is_none_or(|at| at + VALID_FOR <= now) {
-                backend.refreshed_at = Some(now);
-                self.poll_depth(skipped, out);
-            }
+            self.poll_if_stale(skipped, now, out);
             is_answer_due |= self.backends[skipped].polled_depth.is_some();
         }
         is_answer_due
+    }
+
+    /// Polls a backend, unless its last poll is valid.
+    pub(super) fn poll_if_stale(&mut self, at: usize, now: Instant, out: &mut Vec<Output<H>>) {
+        let backend = &mut self.backends[at];
+        if backend.refreshed_at.is_none_or(|at| at + VALID_FOR <= now) {
+            backend.refreshed_at = Some(now);
+            self.poll_depth(at, out);
+        }
     }
 
     /// Returns the backends that come before the one at `at` but for a state that may have changed
