@@ -10,6 +10,7 @@ mod errors;
 mod failures;
 mod lifecycle;
 mod listening;
+mod long_connections;
 mod many;
 mod messages;
 mod mistakes;

@@ -25,7 +25,7 @@ pub(crate) mod private {
     /// The properties of a stream type that listeners need.
     pub trait Sealed: AddressKind + Sized {
         /// The type of the peer's address.
-        type Peer: Send;
+        type Peer: Send + std::fmt::Debug;
         /// Returns the peer's address; `known` is the address that arrived with the connection.
         fn peer(&self, known: Option<SocketAddr>) -> io::Result<Self::Peer>;
         /// Converts the listener's address to the type of the peer's.
