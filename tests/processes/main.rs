@@ -22,6 +22,7 @@ mod examples;
 mod harness;
 mod ipc;
 mod node;
+mod sandbox;
 mod support;
 
 use std::process::ExitCode;

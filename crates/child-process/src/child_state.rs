@@ -8,7 +8,6 @@
 mod driver;
 
 use std::fs::File;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -175,8 +174,8 @@ impl Shared {
             // Without a loop no other thread emits events at the same time.
             let pending = std::mem::take(&mut self.pending().subscribers);
             for mut subscriber in pending {
-                let error = internal::copy_io_error(&error);
-                subscriber.emit(Event::Error(Error::Os("starting the loop", error)));
+                let source = internal::copy_io_error(&error.source);
+                subscriber.emit(Event::Error(Error::Os(error.call, source)));
             }
         }
     }
@@ -194,7 +193,7 @@ impl Shared {
     }
 
     /// Makes the driver handle the pending input soon; adds it to the loop if it is not there.
-    pub(crate) fn wake_driver(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) fn wake_driver(self: &Arc<Self>) -> Result<(), reactor::StartError> {
         // Also for a driver that is there: after a fork without exec no loop runs it.
         let reactor = reactor()?;
         let mut pending = self.pending();

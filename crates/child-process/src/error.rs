@@ -420,6 +420,12 @@ impl From<InvalidOption> for Error {
     }
 }
 
+impl From<reactor::StartError> for Error {
+    fn from(error: reactor::StartError) -> Self {
+        Self::Os(error.call, error.source)
+    }
+}
+
 impl From<ipc::Error> for Error {
     fn from(error: ipc::Error) -> Self {
         Self::Channel(error)

@@ -184,7 +184,7 @@ impl Command {
     #[doc(alias = "execFile")]
     pub fn exec(&mut self) -> Result<Exec, Error> {
         // First: without the loop nothing may start.
-        let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
+        let reactor = reactor()?;
         let capture = Capture::start(self, true)?;
         let (child, callback) = (Arc::clone(&capture.child), Arc::default());
         let pidfd = child.shared().process.pidfd().try_clone();

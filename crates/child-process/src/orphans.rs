@@ -50,7 +50,7 @@ fn grace() -> MutexGuard<'static, Duration> {
 /// [`Error::Os`] when the loop cannot be started or the handler cannot be installed.
 pub fn reap_orphans(grace_of_zombies: Duration) -> Result<(), Error> {
     static REAPER: Mutex<Option<Handle>> = Mutex::new(None);
-    let reactor = reactor().map_err(|error| Error::Os("starting the loop", error))?;
+    let reactor = reactor()?;
     *grace() = grace_of_zombies.max(GRACE_MIN);
     let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
     match &*reaper {

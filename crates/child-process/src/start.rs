@@ -49,11 +49,11 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     }
     // Checked before the start: without the loop neither a timeout nor a channel works.
     if timeout.is_some() || command.has_channel() {
-        reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
+        reactor::reactor()?;
     }
     reap_orphans();
-    let mut pipes =
-        Pipes::make(command).map_err(|error| spawn_error(command, Step::Process, None, error))?;
+    let mut pipes = Pipes::make(command)
+        .map_err(|(call, error)| spawn_error(command, Step::Process, Some(call), error))?;
     pipes
         .add_terminal(command)
         .map_err(|error| spawn_error(command, Step::Terminal, None, error))?;
@@ -155,27 +155,29 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn make(command: &Command) -> io::Result<Self> {
+    fn make(command: &Command) -> Result<Self, (&'static str, io::Error)> {
+        let pipe = || sys::pipe::pipe().map_err(|error| ("pipe2", error));
+        let pair = || sys::socket::pair_stream().map_err(|error| ("socketpair", error));
         let mut pipes = Self::default();
         for (number, slot) in &command.stdio {
             match (slot, *number) {
                 (Slot::Pipe, 0) => {
-                    let (reader, writer) = sys::pipe::pipe()?;
+                    let (reader, writer) = pipe()?;
                     pipes.child_ends.push((0, reader));
                     pipes.stdin = Some(writer);
                 }
                 (Slot::Pipe, number @ (1 | 2)) => {
-                    let (reader, writer) = sys::pipe::pipe()?;
+                    let (reader, writer) = pipe()?;
                     pipes.child_ends.push((number, writer));
                     pipes.outputs.push((number, reader));
                 }
                 (Slot::Pipe, number) => {
-                    let (ours, theirs) = sys::socket::pair_stream()?;
+                    let (ours, theirs) = pair()?;
                     pipes.child_ends.push((number, theirs));
                     pipes.extra.push((number, ours));
                 }
                 (Slot::Channel, number) => {
-                    let (ours, theirs) = sys::socket::pair_stream()?;
+                    let (ours, theirs) = pair()?;
                     pipes.child_channel = Some((number, theirs));
                     pipes.channel = Some(ours);
                 }
@@ -289,7 +291,7 @@ fn child(
         connect(&shared, socket, command)?;
     }
     if timeout_at.is_some() {
-        shared.wake_driver().map_err(|error| Error::Os("starting the loop", error))?;
+        shared.wake_driver()?;
     }
     if let Some(token) = &command.cancel {
         token.watch(&shared);

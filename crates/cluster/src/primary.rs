@@ -41,6 +41,7 @@ use crate::primary::spawner::Spawner;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
 use crate::protocol::message::DESCRIPTORS_MAX;
+use crate::protocol::queue_page;
 use crate::worker_options::WorkerOptions;
 
 /// A set of worker processes that share ports, and that are replaced when they end.
@@ -115,14 +116,18 @@ impl Primary {
         let readiness = Readiness { listens, within };
         let (shared, jobs) = Shared::new(builder.settings, readiness);
         let (workers, policy) = (builder.workers, builder.supervisor.policy);
-        let spawner =
-            Spawner::start(shared.clone()).map_err(|source| Error::Os("spawn a thread", source))?;
+        if policy != Policy::Shared {
+            // Before anything runs: each listener of a worker needs a page.
+            queue_page::check_allowed().map_err(|source| Error::Os("memfd_create", source))?;
+        }
+        let spawner = Spawner::start(shared.clone())
+            .map_err(|source| Error::Os("starting a thread (clone or clone3)", source))?;
         let inherited = InheritedSockets::collect(&builder.sockets)?;
         let signals = builder.signals;
         let driver =
             Driver::new(builder.supervisor, signals, inherited, shared.clone(), jobs, spawner)?
                 .relay_messages(builder.relays);
-        let reactor = reactor::reactor().map_err(|source| Error::Os("start the loop", source))?;
+        let reactor = reactor::reactor().map_err(|error| Error::Os(error.call, error.source))?;
         shared.connect(reactor.add(driver));
         Ok(Self { shared, workers, policy })
     }

@@ -189,7 +189,7 @@ impl Link {
     ) -> Result<Link, Error> {
         options.check()?;
         let is_node = replies(&protocol);
-        let reactor = reactor::reactor().map_err(|error| Error::Os("starting the loop", error))?;
+        let reactor = reactor::reactor().map_err(|error| Error::Os(error.call, error.source))?;
         let socket = Arc::new(socket);
         let credit = CreditAccount::new(&options, is_node);
         let queue = Queue {
@@ -410,7 +410,7 @@ impl Shared {
         length: usize,
         kind: Kind,
     ) -> Result<MutexGuard<'_, Queue>, Error> {
-        reactor::reactor().map_err(|error| Error::Os("using the loop", error))?;
+        reactor::reactor().map_err(|error| Error::Os(error.call, error.source))?;
         let queue = self.queue();
         let full = self.options.is_too_much(queue.waiting(self), length, kind);
         match queue.phase {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use sys::origin::Origin;
 
 use crate::deadlines::Deadlines;
+use crate::error::StartError;
 use crate::event::{Event, SourceId};
 use crate::poller::Readiness;
 use crate::source::Source;
@@ -39,12 +40,13 @@ pub struct Reactor {
 ///
 /// `EMFILE`, `ENFILE` or `EAGAIN` when the loop cannot be started; the next call tries again.
 /// [`Unsupported`](io::ErrorKind::Unsupported) in a process that was forked after the first use.
-pub fn reactor() -> io::Result<&'static Reactor> {
+pub fn reactor() -> Result<&'static Reactor, StartError> {
     static INSTANCE: OnceLock<Reactor> = OnceLock::new();
     static STARTING: Mutex<()> = Mutex::new(());
     // Before the lock, which another thread may have held at the moment of the fork.
     if !HOME.get_or_init(Origin::here).is_here() {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, FORKED));
+        let source = io::Error::new(io::ErrorKind::Unsupported, FORKED);
+        return Err(StartError { call: "using the loop", source });
     }
     if let Some(reactor) = INSTANCE.get() {
         return Ok(reactor);
@@ -72,7 +74,7 @@ pub fn is_forked() -> bool {
 
 impl Reactor {
     /// Starts a separate loop. The tests of this crate count the turns of theirs.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> Result<Self, StartError> {
         let (readiness, waker) = Readiness::new()?;
         let mailbox = Arc::new(Mailbox::new(waker));
         let driver = Driver {
@@ -83,7 +85,10 @@ impl Reactor {
             again: Vec::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
         };
-        thread::Builder::new().name("brood-loop".to_owned()).spawn(move || driver.run())?;
+        let thread = thread::Builder::new().name("brood-loop".to_owned());
+        thread
+            .spawn(move || driver.run())
+            .map_err(StartError::of("starting a thread (clone or clone3)"))?;
         Ok(Self { mailbox })
     }
 

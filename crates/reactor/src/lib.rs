@@ -36,6 +36,7 @@ pub mod signals;
 
 mod deadlines;
 mod driver;
+mod error;
 mod event;
 mod poller;
 mod source;
@@ -43,6 +44,7 @@ mod turn;
 mod wake;
 
 pub use driver::{Reactor, is_forked, reactor};
+pub use error::StartError;
 pub use event::{Event, Token};
 pub use source::{ACCEPTS_PER_TURN, BYTES_PER_TURN, Source};
 pub use sys::poll::Interest;

@@ -16,6 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Poll, Waker};
 
 use crate::Interest;
+use crate::error::StartError;
 use crate::event::{Event, SourceId, Token};
 
 /// The name of a registration in mio. [`Token`] is the name that the source has given it.
@@ -43,10 +44,10 @@ struct Registration {
 }
 
 impl Readiness {
-    pub(crate) fn new() -> io::Result<(Self, Waker)> {
-        let (poll, waker) = sys::fd::with_standard_occupied(|| -> io::Result<_> {
-            let poll = Poll::new()?;
-            let waker = Waker::new(poll.registry(), WAKER)?;
+    pub(crate) fn new() -> Result<(Self, Waker), StartError> {
+        let (poll, waker) = sys::fd::with_standard_occupied(|| -> Result<_, StartError> {
+            let poll = Poll::new().map_err(StartError::of("epoll_create1"))?;
+            let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::of("eventfd2"))?;
             Ok((poll, waker))
         })?;
         let readiness = Self {

@@ -34,6 +34,9 @@ pub mod socket;
 pub mod spawn;
 pub mod startup;
 pub mod terminal;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 pub mod thread;
 
 /// The example of the README is compiled as a test.

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
 /// The readiness to wait for on a descriptor: reading, writing or both.
@@ -130,11 +130,25 @@ pub fn wait<const N: usize>(
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let left = if polls_once { timeout } else { left }.map(TimeSpec::from_duration);
-        match ppoll(&mut fds, left, None) {
+        match wait_once(&mut fds, left) {
             Ok(_) => return Ok(std::array::from_fn(|i| answer(&fds[i], entries[i].1))),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Waits with `ppoll`, or with the older `poll` where a sandbox refuses that.
+fn wait_once(fds: &mut [PollFd<'_>], left: Option<TimeSpec>) -> Result<i32, Errno> {
+    match ppoll(fds, left, None) {
+        Err(refused @ (Errno::EPERM | Errno::ENOSYS)) => {
+            let left = left.map(|left| Duration::from(left).as_nanos().div_ceil(1_000_000));
+            let left = left.map_or(-1, |left| i32::try_from(left).unwrap_or(i32::MAX));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::NONE);
+            // Without that call the answer is that of `ppoll`.
+            poll(fds, timeout).map_err(|error| if error == Errno::EINTR { error } else { refused })
+        }
+        answer => answer,
     }
 }
 

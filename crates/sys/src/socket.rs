@@ -88,16 +88,29 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    let number = loop {
-        let address = storage.as_mut_ptr().cast::<libc::sockaddr>();
+    let address = storage.as_mut_ptr().cast::<libc::sockaddr>();
+    let (number, older) = loop {
         // SAFETY: `address` is valid for writes of `length` bytes, and both live on this stack.
         match cvt(unsafe { libc::accept4(listener.as_raw_fd(), address, &raw mut length, flags) }) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
+            // A sandbox may know only the older call.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+                // SAFETY: as above.
+                let taken = unsafe { libc::accept(listener.as_raw_fd(), address, &raw mut length) };
+                match cvt(taken) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => break (other?, true),
+                }
+            }
+            other => break (other?, false),
         }
     };
     // SAFETY: the kernel just returned this descriptor, so it is open and nothing else owns it.
     let socket = above_standard(unsafe { OwnedFd::from_raw_fd(number) });
+    if older {
+        crate::fd::set_close_on_exec(socket.as_fd(), true)?;
+        set_nonblocking(socket.as_fd(), true)?;
+    }
     // SAFETY: the storage was zeroed first, which is valid, and the kernel wrote an address over it.
     let storage = unsafe { storage.assume_init() };
     Ok((socket, to_address(&storage)))

@@ -13,7 +13,8 @@ use crate::harness::{apply, case};
 use crate::support::shell::{sh, story};
 use crate::support::{WAIT_MAX, eventually, stopped, wait};
 
-const TIMEOUT: Duration = Duration::from_millis(200);
+/// Longer than a shell takes to set its trap on a loaded machine.
+const TIMEOUT: Duration = Duration::from_secs(1);
 const KILL_AFTER: Duration = Duration::from_millis(300);
 
 /// A script that says `ready` and ignores SIGTERM, like the processes that it starts.
@@ -81,7 +82,7 @@ fn collected(make: impl Fn() -> Command) -> Vec<Result<Output, ExecError>> {
 fn a_stopped_child_answers_its_timeout() {
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
         let make = || {
-            let mut command = sh("echo ready; kill -STOP $$; echo woken");
+            let mut command = sh("kill -STOP $$; echo woken");
             command.timeout(TIMEOUT).kill_signal(signal);
             command
         };
@@ -89,7 +90,6 @@ fn a_stopped_child_answers_its_timeout() {
             let failed = result.unwrap_err();
             assert_eq!(failed.code(), "ETIMEDOUT");
             assert_eq!(failed.status, Some(ExitStatus::Signal(signal)));
-            assert_eq!(failed.stdout, b"ready\n");
         }
         let child = make().spawn().unwrap();
         assert_eq!(story(&child)[..2], ["Spawn", "Error(TimedOut)"]);

@@ -42,6 +42,19 @@ pub(crate) struct QueuePage {
     counts_closed: bool,
 }
 
+/// Checks that a sandbox allows pages.
+///
+/// # Errors
+///
+/// `EPERM` or `ENOSYS` of `memfd_create(2)`.
+pub(crate) fn check_allowed() -> io::Result<()> {
+    match Counters::create("brood-queue") {
+        Err(error) if sys::errno::is_refusal(&error) => Err(error),
+        // A shortage may be over when the first worker listens.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 impl QueuePage {
     /// Creates a page. The descriptor is for the worker.
     ///
