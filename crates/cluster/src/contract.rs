@@ -26,6 +26,10 @@ pub(crate) type SlotId = u32;
 /// The number of a shared listening address: from 1, never used twice by one primary.
 pub(crate) type Key = u32;
 
+/// Default of [`SupervisorOptions::listens_after`]. A worker of the first start that ends later than
+/// this after its spawn is no failed start.
+pub(crate) const LISTENS_AFTER: Duration = Duration::from_secs(10);
+
 /// The greatest number of workers of one primary.
 pub(crate) const WORKERS_MAX: u32 = 4096;
 
@@ -113,8 +117,13 @@ pub(crate) enum Input<H> {
     /// The user wants all workers to end; others may be requested later. `AllGone` answers with the
     /// same number.
     DisconnectAll { number: u32 },
-    /// The user wants every worker to be replaced. `Reloaded` answers with the same number.
-    Reload { number: u32 },
+    /// The user wants every worker to be replaced, after the reload that runs. `Reloaded` answers
+    /// with the same number; without one, a signal requested the reload.
+    Reload { number: Option<u32> },
+    /// The user waits no longer for the first start. It is ended if it is not over.
+    GiveUpStart,
+    /// The user wants nothing more to be served at this address.
+    CloseAddress { address: Address },
     /// The process requested by `Spawn` runs.
     Spawned { worker: WorkerId, kind: WorkerKind },
     /// The process requested by `Spawn` could not be started.
@@ -199,7 +208,7 @@ pub(crate) enum Output<H> {
     Emit { worker: WorkerId, notice: Notice, exit_requested: bool },
     /// Report that the worker cannot listen on the address.
     ListenFailed { worker: WorkerId, address: Address, errno: i32 },
-    /// Report that a worker of the first start ended before it was ready; everything is being
+    /// Report that a worker of the first start ended before all were ready; everything is being
     /// shut down.
     StartFailed { worker: WorkerId },
     /// Report that all slots are filled and ready: once for each start, scale or fork.
@@ -218,6 +227,8 @@ pub(crate) enum Output<H> {
     /// Accept from the slot's own socket on behalf of its worker, or stop. The driver accepts there
     /// from the moment the socket is opened.
     AcceptOnBehalf { key: Key, slot: SlotId, on: bool },
+    /// Report that the address is given up while the cluster goes on.
+    AddressClosed { address: Address },
     /// Put the connection into the worker's queue; answer `SendFailed` when the kernel refuses it.
     Send { worker: WorkerId, key: Key, connection: H },
     /// Put a record without a descriptor into the worker's queue.
@@ -245,8 +256,8 @@ pub(crate) enum Output<H> {
     Idle,
     /// Answer `DisconnectAll` of this number: its workers are gone and their addresses closed.
     AllGone { number: u32 },
-    /// Answer `Reload` of this number.
-    Reloaded { number: u32, result: Result<(), ReloadFailure> },
+    /// Answer the `Reload`s of these numbers, and with `on_signal` those without a number.
+    Reloaded { numbers: Vec<u32>, on_signal: bool, result: Result<(), ReloadFailure> },
     /// End the driver: no worker is left, and none will be started.
     Finished,
 }
@@ -284,14 +295,13 @@ pub(crate) enum ForkRefusal {
 }
 
 /// The reason why a reload did not replace all workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadFailure {
-    /// Another reload is running.
-    UnderWay,
     /// The primary has no workers yet, or ends.
     NotRunning,
-    /// This new worker was not ready in time.
-    NotReady(WorkerId),
+    /// This new worker was not ready in time, or did not listen on these addresses, which its
+    /// predecessor had.
+    NotReady(WorkerId, Vec<Address>),
     /// This new worker ended, or was asked to end, before it was ready.
     Ended(WorkerId),
 }
@@ -312,8 +322,10 @@ pub(crate) enum Notice {
 
 /// The workers that are replaced when they end.
 ///
-/// A worker whose exit was requested, by a disconnect, a lower scale or a shutdown, is never
-/// replaced.
+/// A worker that the primary asked to leave, by a disconnect, a lower scale or a shutdown, is never
+/// replaced. A worker that leaves by itself, by [`Worker::disconnect`](crate::Worker::disconnect),
+/// [`Worker::exit`](crate::Worker::exit) or Node's `worker.disconnect()`, counts as one that ends.
+/// With `Always` its replacement is started when it begins to leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Restart {
@@ -378,13 +390,12 @@ pub(crate) struct SupervisorOptions {
     /// Time after which a Node worker gets `SIGTERM` if that is earlier than `disconnect_node`; the
     /// time of `SIGKILL` stays.
     pub(crate) sigterm_node: Option<Duration>,
-    /// Whether a worker becomes ready when it listens; otherwise as soon as it is online.
-    pub(crate) listens: bool,
-    /// Time that workers may take to become ready. The supervisor applies the limit to the new
-    /// worker of a reload, and `Primary::ready` to its wait.
+    /// Time that a worker is online without a listener before it counts as one that does not
+    /// listen, and is ready; `None` when only a listener makes a worker ready.
+    pub(crate) listens_after: Option<Duration>,
+    /// Time that workers may take to become ready, and to listen on the addresses of their
+    /// predecessors. `Primary::ready` applies the limit to its wait.
     pub(crate) ready: Duration,
-    /// Time that a ready worker has to request the addresses of its predecessor.
-    pub(crate) listen_grace: Duration,
     pub(crate) restart: RestartOptions,
 }
 
@@ -401,9 +412,8 @@ impl Default for SupervisorOptions {
             disconnect_node: Duration::from_secs(9),
             term_node: Duration::from_secs(18),
             sigterm_node: None,
-            listens: true,
+            listens_after: Some(LISTENS_AFTER),
             ready: Duration::from_secs(30),
-            listen_grace: Duration::from_secs(1),
             restart: RestartOptions::default(),
         }
     }

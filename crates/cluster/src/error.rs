@@ -59,6 +59,8 @@ pub enum Error {
         status: ExitStatus,
         /// Whether the worker had called [`Worker::current`](crate::Worker::current).
         online: bool,
+        /// Whether the worker had listened, while other workers were not ready.
+        listened: bool,
         /// The end of what the worker wrote to its standard error before it was online.
         stderr: String,
     },
@@ -66,8 +68,6 @@ pub enum Error {
     /// [`Builder::ready_within`](crate::Builder::ready_within). A first start is given up then, and a
     /// reload ends the new worker.
     NotReady(Box<NotReady>),
-    /// Another reload is still running.
-    ReloadUnderWay,
     /// The settings cannot be changed, because `setup_master` has fixed them.
     SettingsFixed,
     /// There are [`Builder::WORKERS_MAX`](crate::Builder::WORKERS_MAX) workers already.
@@ -105,13 +105,36 @@ impl Error {
             Self::EndedBeforeReady { .. } => "ERR_WORKER_INIT_FAILED",
             Self::Closed | Self::NotRunning => "ERR_SERVER_NOT_RUNNING",
             Self::NotReady(_) => "ETIMEDOUT",
-            Self::IsWorker
-            | Self::ReloadUnderWay
-            | Self::SettingsFixed
-            | Self::TooManyWorkers
-            | Self::WouldDeadlock => "ERR_INVALID_STATE",
+            Self::IsWorker | Self::SettingsFixed | Self::TooManyWorkers | Self::WouldDeadlock => {
+                "ERR_INVALID_STATE"
+            }
             Self::Interrupted(_) => "ABORT_ERR",
             Self::Channel(source) => source.code(),
+        }
+    }
+}
+
+impl Error {
+    /// Copies the error of a start or a reload, for which several callers may wait.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::Listen { address, source } => {
+                let number = source.raw_os_error().map(io::Error::from_raw_os_error);
+                let source = number.unwrap_or_else(|| source.kind().into());
+                Self::Listen { address: address.clone(), source }
+            }
+            Self::Fork(source) => Self::Fork(source.clone()),
+            Self::EndedBeforeReady { worker, status, online, listened, stderr } => {
+                Self::EndedBeforeReady {
+                    worker: *worker,
+                    status: *status,
+                    online: *online,
+                    listened: *listened,
+                    stderr: stderr.clone(),
+                }
+            }
+            Self::NotReady(not_ready) => Self::NotReady(not_ready.clone()),
+            _ => Self::NotRunning,
         }
     }
 }
@@ -134,9 +157,6 @@ impl fmt::Display for Error {
                 }
             }
             Self::NotReady(workers) => workers.fmt(f),
-            Self::ReloadUnderWay => {
-                f.write_str("another reload is running; call `reload` again after its end")
-            }
             Self::SettingsFixed => {
                 f.write_str("settings cannot be changed: `setup_master` has fixed them")
             }
@@ -167,9 +187,22 @@ impl fmt::Display for Error {
 
 /// Writes the sentence of [`Error::EndedBeforeReady`], without the standard error.
 fn write_end(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let Error::EndedBeforeReady { worker, status, online, stderr } = error else { return Ok(()) };
-    let missing = if *online { "ready" } else { "online" };
-    write!(f, "worker {worker} ended with {status} before it was {missing}")?;
+    let Error::EndedBeforeReady { worker, status, online, listened, stderr } = error else {
+        return Ok(());
+    };
+    let missing = match (online, listened) {
+        (_, true) => "all workers were ready",
+        (true, false) => "it was ready",
+        (false, false) => "it was online",
+    };
+    write!(f, "worker {worker} ended with {status} before {missing}")?;
+    if *listened {
+        return f.write_str(if status.success() {
+            "; a worker runs until `Listener::incoming` or `Worker::draining` ends"
+        } else {
+            ""
+        });
+    }
     if !online && stderr.trim_end().is_empty() {
         return f.write_str("; a worker has to call `Worker::current` first");
     }
@@ -221,15 +254,15 @@ impl fmt::Debug for Error {
             }
             Self::Resolve(source) => f.debug_tuple("Resolve").field(source).finish(),
             Self::Fork(source) => f.debug_tuple("Fork").field(source).finish(),
-            Self::EndedBeforeReady { worker, status, online, stderr } => f
+            Self::EndedBeforeReady { worker, status, online, listened, stderr } => f
                 .debug_struct("EndedBeforeReady")
                 .field("worker", worker)
                 .field("status", status)
                 .field("online", online)
+                .field("listened", listened)
                 .field("stderr", stderr)
                 .finish(),
             Self::NotReady(workers) => f.debug_tuple("NotReady").field(workers).finish(),
-            Self::ReloadUnderWay => f.write_str("ReloadUnderWay"),
             Self::SettingsFixed => f.write_str("SettingsFixed"),
             Self::TooManyWorkers => f.write_str("TooManyWorkers"),
             Self::WouldDeadlock => f.write_str("WouldDeadlock"),
@@ -256,7 +289,6 @@ impl StdError for Error {
             Self::InvalidOption { .. }
             | Self::EndedBeforeReady { .. }
             | Self::NotReady(_)
-            | Self::ReloadUnderWay
             | Self::SettingsFixed
             | Self::TooManyWorkers
             | Self::WouldDeadlock

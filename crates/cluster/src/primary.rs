@@ -14,6 +14,7 @@ mod inherited;
 mod listen_socket;
 mod primary_state;
 mod reuse_port_group;
+mod rollout;
 pub(crate) mod settings;
 mod spawner;
 mod subscribers;
@@ -22,7 +23,7 @@ pub(crate) mod worker_process;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
@@ -112,7 +113,8 @@ impl Primary {
             // A primary that keeps a low limit works all the same.
             let _ = sys::rlimit::raise_descriptors(DESCRIPTORS_MAX);
         }
-        let SupervisorOptions { listens, ready: within, .. } = builder.supervisor;
+        let SupervisorOptions { listens_after, ready: within, .. } = builder.supervisor;
+        let listens = listens_after != Some(Duration::ZERO);
         let readiness = Readiness { listens, within };
         let (shared, jobs) = Shared::new(builder.settings, readiness);
         let (workers, policy) = (builder.workers, builder.supervisor.policy);
@@ -324,39 +326,6 @@ impl Primary {
         self.shared.send_job(Job::Disconnect(Completion(Box::new(then))));
     }
 
-    /// Replaces every worker, one after the other, while connections are served. Blocks until the
-    /// last old worker has ended.
-    ///
-    /// A new worker first listens on every address that its predecessor listens on; only then is
-    /// the predecessor asked to finish. The new workers run the file that lies at the path of this
-    /// program (or of [`WorkerOptions::exec`]) by then, which may be a new build.
-    /// [`Builder::reload_on_hangup`] reloads on `SIGHUP`.
-    ///
-    /// ```no_run
-    /// # fn main() -> Result<(), brood_cluster::Error> {
-    /// # let primary = brood_cluster::Primary::builder().build()?;
-    /// match primary.reload() {
-    ///     Ok(()) => eprintln!("all workers are new"),
-    ///     Err(error) => eprintln!("{error}; the other workers keep running"),
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// - [`Error::EndedBeforeReady`] or [`Error::Listen`] when a new worker ends, and
-    ///   [`Error::NotReady`] when it is not ready within [`Builder::ready_within`]. The reload
-    ///   stops, and workers that were not replaced yet keep running.
-    /// - [`Error::ReloadUnderWay`] while another reload runs.
-    /// - [`Error::NotRunning`] before the start, and when the cluster ends.
-    /// - [`Error::WouldDeadlock`] in a callback.
-    ///
-    /// Node has no counterpart.
-    pub fn reload(&self) -> Result<(), Error> {
-        self.may_wait()?;
-        self.shared.query(Job::Reload).unwrap_or(Err(Error::NotRunning))
-    }
-
     /// Sends a message to every worker whose channel is open, and returns their number.
     ///
     /// # Errors
@@ -375,58 +344,6 @@ impl Primary {
             }
         }
         Ok(reached)
-    }
-
-    /// Blocks until all workers listen, or are online where [`Builder::listens`] is off, but at most
-    /// for the time that [`Builder::ready_within`] sets. A start that fails takes longer by the time in
-    /// which its workers end.
-    ///
-    /// Before [`start`](Self::start) the wait includes the start.
-    ///
-    /// # Errors
-    ///
-    /// A worker of the first start that ends too early, or is not ready in time, ends the whole
-    /// start, and no worker is left behind:
-    ///
-    /// - [`Error::NotReady`] when the time has passed. The error names the workers that are not
-    ///   ready, and what is missing. It is returned when the workers have ended, so up to
-    ///   [`Builder::disconnect_within`] and [`Builder::terminate_within`] later.
-    /// - [`Error::Listen`] when an address could not be opened.
-    /// - [`Error::EndedBeforeReady`], with the end of the worker's standard error, when a worker
-    ///   ended for another reason.
-    /// - [`Error::Fork`] when a worker could not be started.
-    ///
-    /// After a [`scale`](Self::scale) or [`fork`](Self::fork) of a primary that has workers already,
-    /// all workers keep running when the time has passed, and the call can be repeated.
-    ///
-    /// - [`Error::NotRunning`] after a shutdown, and when no worker is left that could listen.
-    /// - [`Error::Interrupted`] when a second signal cut a shutdown short.
-    /// - [`Error::WouldDeadlock`] in a callback.
-    pub fn ready(&self) -> Result<(), Error> {
-        self.may_wait()?;
-        let within = self.shared.lock().readiness.within;
-        let ready = self.shared.wait_deadline(Instant::now().checked_add(within), |state| {
-            match state {
-                PrimaryState { ready: true, .. } => Some(Ok(())),
-                // Reported only when no worker is left: a caller that exits leaves none behind.
-                PrimaryState { finished: true, .. } | PrimaryState { idle: true, .. } => {
-                    Some(Err(failure(state).unwrap_or(Error::NotRunning)))
-                }
-                _ => None,
-            }
-        });
-        ready.unwrap_or_else(|| Err(self.give_up()))
-    }
-
-    /// Ends a first start that took too long. Returns the error for that.
-    fn give_up(&self) -> Error {
-        let not_ready = self.shared.not_ready(|_| true);
-        if self.shared.lock().first_start {
-            self.shutdown();
-            // Reported only when no worker is left: a caller that exits leaves none behind.
-            self.shared.wait_until(|state| state.finished.then_some(()));
-        }
-        Error::NotReady(Box::new(not_ready))
     }
 
     /// Ends the cluster. Returns at once; [`wait`](Self::wait) waits for the end.

@@ -14,6 +14,7 @@
 mod check;
 mod driver;
 mod faults;
+mod invariants;
 mod kernel;
 mod worker;
 mod world;
@@ -50,7 +51,7 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// The events that thousands of worlds must have seen; without them the worlds prove little.
-const SEEN: [&str; 30] = [
+const SEEN: [&str; 33] = [
     "forked",
     "idle",
     "delivered",
@@ -81,6 +82,9 @@ const SEEN: [&str; 30] = [
     "reloaded",
     "reload: not ready",
     "reload: ended",
+    "address closed",
+    "left by itself",
+    "start given up",
 ];
 
 /// The place of a connection.
@@ -138,8 +142,18 @@ struct World {
     started_at: Instant,
     /// Whether `Ready` is due.
     ready_due: bool,
-    /// The reload that is not over.
-    reload: Option<u32>,
+    /// The reloads that are not answered.
+    reloads: BTreeSet<u32>,
+    /// Whether a signal requested a reload that is not answered.
+    reload_on_signal: bool,
+    /// The slots whose workers have listened, for each key, with the last time that they did.
+    claims: BTreeMap<Key, BTreeMap<SlotId, Instant>>,
+    /// The keys that the user has closed.
+    closed_by_user: BTreeSet<Key>,
+    /// The number of `AddressClosed` that have to follow in this step.
+    closures_due: u32,
+    /// The worker of each slot.
+    holders: BTreeMap<SlotId, WorkerId>,
     /// The last number that a request of the user had.
     last_number: u32,
     /// A fork that has not been answered.

@@ -18,12 +18,12 @@ mod lifecycle;
 mod listen_requests;
 mod reload;
 pub(crate) mod restart;
-mod shutdown;
+pub(crate) mod shutdown;
 mod slots;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::contract::{
     Access, Answer, ClientAffinity, ExitKind, Grant, Input, Key, Notice, Output, Refusal,
@@ -39,7 +39,7 @@ use lifecycle::{Event, Lifecycle};
 use restart::{Backoff, Rng};
 
 use listen_requests::refuse;
-use reload::Reload;
+use reload::{Reload, Waiting};
 use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
 
@@ -65,10 +65,14 @@ pub(crate) struct Supervisor<H> {
     /// The counts of schedulers that are gone.
     counters: Counters,
     reload: Option<Reload>,
+    /// The requests for a reload after the one that runs.
+    next_reload: Option<Waiting>,
     /// Pending `DisconnectAll` requests with their workers.
     disconnecting_all: Vec<DisconnectingAll>,
     /// Whether `Ready` is to be reported when all slots are filled and ready.
     ready_due: bool,
+    /// Whether the first start is not over: a worker of it that ends early fails the start.
+    starting: bool,
     /// Whether a number of workers was requested: the primary then ends with the last worker.
     started: bool,
     /// Whether no worker exists and no slot is wanted.
@@ -96,6 +100,12 @@ struct WorkerEntry {
     first: bool,
     /// Whether `fork` started the worker: its caller gets the error of a failed spawn.
     forked: bool,
+    /// Whether the primary asked the worker to leave, which is then not replaced.
+    asked: bool,
+    /// The time at which the process was started.
+    spawned_at: Option<Instant>,
+    /// The time from online to ready without a listener; `None` if it never comes.
+    ready_after: Option<Duration>,
     /// The counts of queues that are gone.
     counters: WorkerCounters,
 }
@@ -108,8 +118,8 @@ struct Slot {
     /// The new worker of a reload, which takes over when it is ready.
     successor: Option<WorkerId>,
     restart_at: Option<Instant>,
-    /// The end of the time in which the worker may request the addresses of its predecessor.
-    reserved_until: Option<Instant>,
+    /// Whether the last worker of the slot that was ready has never listened.
+    never_listens: bool,
     backoff: Backoff,
     /// The options that only workers of this slot have.
     worker_options: Option<Arc<WorkerOptions>>,
@@ -122,7 +132,7 @@ impl Slot {
             worker: None,
             successor: None,
             restart_at: None,
-            reserved_until: None,
+            never_listens: false,
             backoff,
             worker_options: None,
         }
@@ -146,8 +156,10 @@ impl<H: ClientAffinity> Supervisor<H> {
             deferred_binds: Vec::new(),
             counters: Counters::default(),
             reload: None,
+            next_reload: None,
             disconnecting_all: Vec::new(),
             ready_due: false,
+            starting: false,
             started: false,
             idle: true,
             control_deadline: None,
@@ -221,6 +233,8 @@ impl<H: ClientAffinity> Supervisor<H> {
             Input::Fork { number, worker_options } => self.fork(number, worker_options, out),
             Input::DisconnectAll { number } => self.disconnect_all(number, now, out),
             Input::Reload { number } => self.reload(number, out),
+            Input::GiveUpStart => self.give_up_start(now, out),
+            Input::CloseAddress { address } => self.close_at(&address, now, out),
             Input::Spawned { worker, kind } => self.spawned(worker, kind, now, out),
             Input::SpawnFailed { worker } => {
                 self.apply(worker, Event::SpawnFailed, Some(Cause::NotStarted), now, out);
@@ -253,9 +267,8 @@ impl<H: ClientAffinity> Supervisor<H> {
             Input::SendFailed { worker, key, connection, refusal } => {
                 self.send_failed(worker, key, connection, refusal, now, out);
             }
-            Input::Disconnect { worker } | Input::DisconnectRequested { worker } => {
-                self.disconnect(worker, now, out);
-            }
+            Input::Disconnect { worker } => self.disconnect(worker, now, out),
+            Input::DisconnectRequested { worker } => self.leaves(worker, now, out),
             Input::ChannelClosed { worker } => {
                 self.apply(worker, Event::ChannelClosed, None, now, out);
                 self.channel_closed(worker, out);
@@ -311,6 +324,24 @@ impl<H: ClientAffinity> Supervisor<H> {
     #[cfg(test)]
     pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|entry| entry.life.exit_requested())
+    }
+
+    /// Whether a reload runs.
+    #[cfg(test)]
+    pub(crate) fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// Whether the first start is not over.
+    #[cfg(test)]
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting
+    }
+
+    /// Whether the primary asked the worker to leave.
+    #[cfg(test)]
+    pub(crate) fn was_asked(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|entry| entry.asked)
     }
 
     /// Returns the counts of one worker; `None` after its last event.

@@ -121,15 +121,61 @@ fn listens_and_exits(_args: &[String]) {
     let _listener = cluster::listen("127.0.0.1:0").expect("listen");
 }
 
-/// Workers that listen and exit with 0 are replaced without end, and do not make `ready` hang.
+/// A worker that listens and exits with 0 before all are ready fails the start.
 #[apply(case)]
-fn workers_that_exit_after_they_listened_are_counted() {
+fn a_worker_that_listens_and_exits_before_all_are_ready_fails_the_start() {
     let pool = Pool::of(soon().workers(2), &["listens_and_exits"]);
-    let error = not_ready(&pool);
-    assert!(error.ended > 1, "{error}");
-    let (last, status) = error.last_ended.expect("some have ended");
-    assert_eq!((status, last.get() > 2), (ExitStatus::Code(0), true));
-    assert!(error.workers.iter().any(|worker| worker.worker.get() == 1), "{error}");
+    let error = pool.primary.ready().expect_err("ended");
+    let said = error.to_string();
+    assert!(said.starts_with("worker 2 ended with code 0 before all workers were ready"), "{said}");
+    let Error::EndedBeforeReady { worker, status, online, listened, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((worker.get(), status, online, listened), (2, ExitStatus::Code(0), true, true));
+    assert!(pool.primary.workers().is_empty(), "no worker is left");
+}
+
+/// `listens_when_first`: worker 1 listens, every other worker listens as well and exits at once.
+#[apply(role)]
+fn listens_when_first(_args: &[String]) {
+    let worker = Worker::current().expect("started by a primary");
+    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    if worker.id().get() == 1 {
+        listener.incoming().for_each(drop);
+    }
+}
+
+/// Workers that join others, listen and exit are replaced, and do not make `ready` hang: it answers
+/// in time, though by chance all may have listened for a moment.
+#[apply(case)]
+fn workers_that_join_others_listen_and_exit_do_not_make_ready_hang() {
+    let pool = Pool::of(soon(), &["listens_when_first"]);
+    pool.primary.ready().expect("worker 1 listens");
+    pool.primary.scale(3).expect("scale");
+    match pool.primary.ready() {
+        Ok(()) => {}
+        Err(Error::NotReady(error)) => {
+            assert!(error.ended > 1, "{error}");
+            let (last, status) = error.last_ended.expect("some have ended");
+            assert_eq!((status, last.get() > 1), (ExitStatus::Code(0), true), "{error}");
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+    assert!(pool.primary.workers().iter().any(|worker| worker.id().get() == 1), "worker 1 serves");
+    pool.end();
+}
+
+/// A start that takes too long ends without the time that workers have to finish.
+#[apply(case)]
+fn a_start_that_takes_too_long_ends_at_once() {
+    let builder = soon().workers(2).ready_within(Duration::from_millis(500));
+    let builder = builder.disconnect_within(Duration::from_secs(60));
+    let pool = Pool::of(builder, &["binds_by_std", "127.0.0.1:0"]);
+    let begun = std::time::Instant::now();
+    not_ready(&pool);
+    // Long before the workers would have to finish.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(pool.primary.workers().is_empty(), "ended by a signal");
 }
 
 /// `ready` without a start ends with an error that names the missing call.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use child_process::ExitStatus;
 
+use crate::protocol::address::Address;
 use crate::worker_id::WorkerId;
 use crate::worker_state::WorkerState;
 
-/// The number of workers that the text names.
+/// The number of workers, and of addresses, that the text names.
 const NAMED_MAX: usize = 4;
 
 /// The workers that were not ready in time: the contents of
@@ -41,6 +42,9 @@ pub struct UnreadyWorker {
     pub state: WorkerState,
     /// The program or script that the worker runs; `None` for the program of the primary.
     pub exec: Option<PathBuf>,
+    /// The addresses that its predecessor has, and on which this new worker of a reload does not
+    /// listen.
+    pub missing: Vec<Address>,
     /// The worker is a Node program.
     pub(crate) is_node: bool,
 }
@@ -54,12 +58,15 @@ enum Stage {
     NodeSilent,
     /// The worker has no listener.
     Online,
+    /// The worker listens, but not on all addresses of its predecessor.
+    Listening,
     /// The worker is about to end.
     Ending,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Silent, Self::NodeSilent, Self::Online, Self::Ending];
+    const ALL: [Self; 5] =
+        [Self::Silent, Self::NodeSilent, Self::Online, Self::Listening, Self::Ending];
 
     /// Returns what is missing, before the list of workers.
     fn missing(self) -> &'static str {
@@ -67,6 +74,7 @@ impl Stage {
             Self::Silent => "`Worker::current` was not called by worker",
             Self::NodeSilent => "Node has not started in worker",
             Self::Online => "there is no listener in worker",
+            Self::Listening => "some listeners are missing in worker",
             Self::Ending => "the channel is closed to worker",
         }
     }
@@ -78,6 +86,7 @@ impl UnreadyWorker {
             WorkerState::Started if self.is_node => Stage::NodeSilent,
             WorkerState::Started => Stage::Silent,
             WorkerState::Online => Stage::Online,
+            WorkerState::Listening if !self.missing.is_empty() => Stage::Listening,
             WorkerState::Listening
             | WorkerState::Disconnecting
             | WorkerState::Disconnected
@@ -89,7 +98,15 @@ impl UnreadyWorker {
 impl fmt::Display for UnreadyWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.worker.fmt(f)?;
-        self.exec.as_ref().map_or(Ok(()), |exec| write!(f, " ({})", exec.display()))
+        self.exec.as_ref().map_or(Ok(()), |exec| write!(f, " ({})", exec.display()))?;
+        let mut separator = ", which does not listen on ";
+        for address in self.missing.iter().take(NAMED_MAX) {
+            write!(f, "{}{address}", std::mem::replace(&mut separator, ", "))?;
+        }
+        match self.missing.len().saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 
@@ -113,6 +130,13 @@ impl NotReady {
             advice.push(
                 "let every worker call `listen`, or set `Builder::listens(false)` if workers do not \
                  listen",
+            );
+        }
+        if self.workers.iter().any(|worker| !worker.missing.is_empty()) {
+            advice.push(
+                "let a new worker listen on all addresses of its predecessor within \
+                 `Builder::ready_within`, or call `Primary::close_address` for one that is not to \
+                 be served any more",
             );
         }
         if !self.requested {
@@ -178,7 +202,8 @@ mod tests {
 
     fn worker(number: u32, state: WorkerState, exec: Option<&str>) -> UnreadyWorker {
         let exec = exec.map(PathBuf::from);
-        UnreadyWorker { worker: WorkerId(number), state, exec, is_node: false }
+        let missing = Vec::new();
+        UnreadyWorker { worker: WorkerId(number), state, exec, missing, is_node: false }
     }
 
     fn not_ready(workers: Vec<UnreadyWorker>) -> NotReady {
@@ -210,6 +235,22 @@ mod tests {
         check(&not_ready(vec![foreign]), &format!("{silent} 3 (/bin/sh); {program}"));
         let node = UnreadyWorker { is_node: true, ..worker(4, WorkerState::Started, Some("a.js")) };
         check(&not_ready(vec![node]), "Node has not started in worker 4 (a.js)");
+    }
+
+    #[test]
+    fn the_text_names_the_addresses_that_a_successor_does_not_have() {
+        let at = |port| Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        let partial = |ports: std::ops::Range<u16>| UnreadyWorker {
+            missing: ports.map(at).collect(),
+            ..worker(3, WorkerState::Listening, None)
+        };
+        let advice = "let a new worker listen on all addresses of its predecessor within \
+                      `Builder::ready_within`, or call `Primary::close_address` for one that is \
+                      not to be served any more";
+        let missing = "some listeners are missing in worker 3, which does not listen on";
+        check(&not_ready(vec![partial(1..2)]), &format!("{missing} 127.0.0.1:1; {advice}"));
+        let four = "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3, 127.0.0.1:4 and 2 more";
+        check(&not_ready(vec![partial(1..7)]), &format!("{missing} {four}; {advice}"));
     }
 
     #[test]

@@ -180,12 +180,24 @@ impl Builder {
         self
     }
 
-    /// Sets whether workers listen; by default they do.
+    /// Sets whether workers listen; by default their behaviour decides, see
+    /// [`listens_after`](Self::listens_after).
     ///
-    /// A worker that listens is ready as soon as it has a listener; otherwise it is ready when it
-    /// is online. A worker of the first start that ends before it is ready fails the start.
+    /// With `true` a worker is ready when it has a listener, however long that takes; with `false`
+    /// as soon as it is online.
     pub fn listens(mut self, listens: bool) -> Self {
-        self.supervisor.listens = listens;
+        self.supervisor.listens_after = if listens { None } else { Some(Duration::ZERO) };
+        self
+    }
+
+    /// Sets how long a worker is online without a listener before it counts as one that does not
+    /// listen, and is ready; by default 10 s.
+    ///
+    /// A worker that listens is ready at once, and the next worker of a slot whose worker never
+    /// listened after 1 s. A listener that the primary does not see, such as one that a Node
+    /// worker opens with `exclusive: true`, does not count.
+    pub fn listens_after(mut self, limit: Duration) -> Self {
+        self.supervisor.listens_after = Some(limit);
         self
     }
 
@@ -251,8 +263,10 @@ impl Builder {
     /// Sets how long workers may take to be ready; by default 30 s.
     ///
     /// [`Primary::ready`](crate::Primary::ready) waits no longer; its error says what is missing, and
-    /// ends a first start. A reload fails when a new worker takes longer, and the earlier worker
-    /// stays.
+    /// ends a first start. A reload fails when a new worker takes longer to be ready and to listen
+    /// on all addresses of its predecessor, and the earlier worker stays. An address that all
+    /// workers have closed stays open for this time, and is then given up, see
+    /// [`Event::AddressClosed`](crate::Event::AddressClosed).
     pub fn ready_within(mut self, limit: Duration) -> Self {
         self.supervisor.ready = limit;
         self

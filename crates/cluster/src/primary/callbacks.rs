@@ -118,6 +118,16 @@ impl Primary {
         })
     }
 
+    /// Calls back when the primary has given up an address; see
+    /// [`Event::AddressClosed`](crate::Event::AddressClosed).
+    pub fn on_address_closed(&self, mut call: impl FnMut(Address) + Send + 'static) -> &Self {
+        self.on(Kind::AddressClosed, move |event| {
+            if let Event::AddressClosed { address } = event {
+                call(address);
+            }
+        })
+    }
+
     /// Calls back when an operation failed, with the number of the worker if one is concerned.
     pub fn on_error(
         &self,

@@ -361,9 +361,10 @@ impl Driver {
         }
         let worker_io = self.workers.get_mut(worker);
         let online = worker_io.as_ref().is_some_and(|it| it.process.was_online());
+        let listened = worker_io.as_ref().is_some_and(|it| it.process.has_listened());
         let unknown = || (ExitStatus::Unknown, String::new());
         let (status, stderr) = worker_io.map_or_else(unknown, WorkerIo::stderr_tail);
-        Error::EndedBeforeReady { worker, status, online, stderr }
+        Error::EndedBeforeReady { worker, status, online, listened, stderr }
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {

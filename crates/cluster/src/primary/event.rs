@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Disconnect,
     Unresponsive,
     Exit,
+    AddressClosed,
     Reloaded,
     Error,
 }
@@ -32,8 +33,8 @@ pub(crate) enum Kind {
 /// as [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line
 /// for a log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
 ///
-/// Node: the events of the `cluster` object, by the same names. `Unresponsive` and `Reloaded` are
-/// not in Node.
+/// Node: the events of the `cluster` object, by the same names. `Unresponsive`, `AddressClosed` and
+/// `Reloaded` are not in Node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -83,6 +84,15 @@ pub enum Event {
         /// The exit code, or the signal that ended the process.
         status: ExitStatus,
     },
+    /// The primary has given up an address while it goes on: all workers that listened there have
+    /// closed it, and for [`Builder::ready_within`](crate::Builder::ready_within) none has listened
+    /// again; their slots are gone; or
+    /// [`Primary::close_address`](crate::Primary::close_address) was called. Clients that waited
+    /// there are refused. A worker that listens there opens the address anew.
+    AddressClosed {
+        /// The address, with its real port.
+        address: Address,
+    },
     /// A reload has replaced every worker.
     Reloaded,
     /// An operation failed.
@@ -109,6 +119,7 @@ impl Event {
             Self::Disconnect { .. } => Kind::Disconnect,
             Self::Unresponsive { .. } => Kind::Unresponsive,
             Self::Exit { .. } => Kind::Exit,
+            Self::AddressClosed { .. } => Kind::AddressClosed,
             Self::Reloaded => Kind::Reloaded,
             Self::Error { .. } => Kind::Error,
         }
@@ -124,7 +135,10 @@ impl Event {
             | Self::Disconnect { worker }
             | Self::Unresponsive { worker }
             | Self::Exit { worker, .. } => Some(worker),
-            Self::Setup { .. } | Self::Reloaded | Self::Error { .. } => None,
+            Self::Setup { .. }
+            | Self::AddressClosed { .. }
+            | Self::Reloaded
+            | Self::Error { .. } => None,
         }
     }
 
@@ -149,6 +163,7 @@ impl Event {
             Self::Disconnect { worker } => Self::Disconnect { worker: worker.clone() },
             Self::Unresponsive { worker } => Self::Unresponsive { worker: worker.clone() },
             Self::Exit { worker, status } => Self::Exit { worker: worker.clone(), status: *status },
+            Self::AddressClosed { address } => Self::AddressClosed { address: address.clone() },
             Self::Reloaded => Self::Reloaded,
             Self::Error { worker, error } => Self::Error { worker: *worker, error: error.clone() },
         })
@@ -171,6 +186,7 @@ impl fmt::Display for Event {
                 write!(f, "exit {} {code}", worker.id())
             }
             Self::Exit { worker, status } => write!(f, "exit {} {status}", worker.id()),
+            Self::AddressClosed { address } => write!(f, "address closed {address}"),
             Self::Reloaded => f.write_str("reloaded"),
             // With all causes, because a line of a log has no `source()`.
             Self::Error { worker: Some(worker), error } => write!(f, "error {worker} {error:?}"),

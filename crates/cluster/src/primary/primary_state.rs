@@ -118,7 +118,7 @@ pub(crate) struct PrimaryState {
 /// The condition under which workers are ready, as the builder set it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Readiness {
-    /// A worker is ready when it listens; otherwise when it is online.
+    /// A worker is ready when it listens or is so for some time; otherwise when it is online.
     pub(crate) listens: bool,
     /// The time that workers have to be ready.
     pub(crate) within: Duration,

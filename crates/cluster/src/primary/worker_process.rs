@@ -337,7 +337,8 @@ impl WorkerProcess {
     /// Describes the worker for an error that says that it is not ready.
     pub(crate) fn unready(&self) -> UnreadyWorker {
         let (exec, is_node) = (self.inner.exec.clone(), self.inner.is_node);
-        UnreadyWorker { worker: self.id(), state: self.history().state(), exec, is_node }
+        let (state, missing) = (self.history().state(), Vec::new());
+        UnreadyWorker { worker: self.id(), state, exec, missing, is_node }
     }
 
     /// Whether the user has been notified that the runtime is up.
@@ -348,6 +349,11 @@ impl WorkerProcess {
     /// Whether the process has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.history().contains(&Notice::Exit)
+    }
+
+    /// Whether the user has been notified of a listener.
+    pub(crate) fn has_listened(&self) -> bool {
+        self.history().notices.iter().any(|notice| matches!(notice, Notice::Listening(_)))
     }
 
     /// Whether no further notice follows.

@@ -45,7 +45,7 @@ impl World {
             worker.history.exits += 1;
             assert_eq!(worker.history.exits, 1);
         }
-        let (slot, ended) = (worker.slot, worker.ended);
+        let (slot, ended, asked) = (worker.slot, worker.ended, worker.history.asked);
         if worker.history.finishing && !self.stopping {
             assert!(wanted || !worker.history.spawned, "{id} was requested to exit");
         }
@@ -63,21 +63,26 @@ impl World {
                 && !self.supervisor.is_leaving(*other)
         };
         let alone = !self.workers.iter().any(others);
-        if !restarted && !wanted && alone {
+        if !restarted && !asked && alone {
             self.wanted.remove(&slot);
         }
     }
 
-    pub(super) fn check_reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
-        let under_way = self.reload.take_if(|reload| *reload == number).is_some();
+    pub(super) fn check_reloaded(
+        &mut self,
+        numbers: &[u32],
+        on_signal: bool,
+        result: Result<(), ReloadFailure>,
+    ) {
+        let answered = numbers.iter().all(|number| self.reloads.remove(number));
+        assert!(answered, "a reload is answered once");
+        assert!(!on_signal || self.reload_on_signal);
         match result {
             Ok(()) => self.mark("reloaded"),
-            Err(ReloadFailure::NotReady(_)) => self.mark("reload: not ready"),
+            Err(ReloadFailure::NotReady(..)) => self.mark("reload: not ready"),
             Err(ReloadFailure::Ended(_)) => self.mark("reload: ended"),
             Err(ReloadFailure::NotRunning) => assert!(self.stopping || self.disconnected_all),
-            Err(ReloadFailure::UnderWay) => return assert!(self.reload.is_some() && !under_way),
         }
-        assert!(under_way || self.stopping, "a reload is answered once");
     }
 
     pub(super) fn check_forked(&mut self, worker: Result<WorkerId, ForkRefusal>) {

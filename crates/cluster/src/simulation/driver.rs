@@ -18,6 +18,7 @@ impl World {
         self.supervisor.step(input, self.now, &mut out);
         for (id, worker) in &mut self.workers {
             worker.history.finishing |= !worker.history.exited && self.supervisor.is_leaving(*id);
+            worker.history.asked |= self.supervisor.was_asked(*id);
         }
         let many = if accepted && !self.stopping { 8 } else { 8 * self.fates.len() };
         assert!(out.len() <= many + 16 * (self.workers.len() + 4), "too many outputs");
@@ -33,6 +34,9 @@ impl World {
             self.perform(output);
         }
         self.out = out;
+        // Signals that arrive during a reload share the next one.
+        self.reload_on_signal &= self.supervisor.is_reloading();
+        self.check_succession();
         self.check();
     }
 
@@ -74,6 +78,15 @@ impl World {
                 let surplus = self.workers.values_mut().filter(|worker| worker.slot >= *slots);
                 surplus.for_each(|worker| worker.history.finishing |= !worker.history.exited);
             }
+            // The request crosses that of the primary, and changes nothing.
+            Input::DisconnectRequested { worker } if self.supervisor.is_leaving(*worker) => {}
+            Input::DisconnectRequested { worker }
+                if self.options.restart.restart != Restart::Never
+                    && self.supervisor.holds_slot(*worker) =>
+            {
+                self.history(*worker).finishing = true;
+                self.mark("left by itself");
+            }
             Input::Disconnect { worker } | Input::DisconnectRequested { worker } => {
                 let SimulatedWorker { slot, history, .. } = &self.workers[worker];
                 // The slot stays wanted when the worker only leaves it or is about to take it.
@@ -82,9 +95,8 @@ impl World {
                     self.history(*worker).finishing = true;
                 }
             }
-            Input::Reload { number } if self.reload.is_none() && !self.stopping => {
-                self.reload = Some(*number);
-            }
+            Input::Reload { number: Some(number) } => _ = self.reloads.insert(*number),
+            Input::Reload { number: None } => self.reload_on_signal = true,
             Input::Fork { .. } => self.forking = true,
             Input::DisconnectAll { number } => {
                 let alive = self.workers.iter_mut().filter(|(_, worker)| !worker.history.exited);
@@ -160,18 +172,12 @@ impl World {
             }
             Output::SendDisconnect { worker } => self.deliver_disconnect(worker),
             Output::CloseChannel { worker } => assert!(self.history(worker).exited),
-            Output::Signal { worker: id, hard } => {
-                let worker = self.workers.get_mut(&id).unwrap();
-                assert!(worker.history.spawned && !worker.history.exited, "signals a live worker");
-                if hard {
-                    worker.history.killed = true;
-                    self.exit_process(id, ExitKind::Signal(9));
-                } else {
-                    worker.got_sigterm = true;
-                }
-            }
+            Output::Signal { worker, hard } => self.signal(worker, hard),
             Output::Close { connection, reason } => self.close(connection, reason),
-            Output::Reloaded { number, result } => self.check_reloaded(number, result),
+            Output::Reloaded { numbers, on_signal, result } => {
+                self.check_reloaded(&numbers, on_signal, result);
+            }
+            Output::AddressClosed { .. } => self.check_address_closed(),
             Output::Forked { worker, .. } => self.check_forked(worker),
             Output::Idle => self.check_idle(),
             Output::AllGone { number } => self.check_all_gone(number),
@@ -180,6 +186,17 @@ impl World {
                 assert!(self.workers.values().all(|worker| worker.history.exited));
                 self.finished = true;
             }
+        }
+    }
+
+    fn signal(&mut self, id: WorkerId, hard: bool) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        assert!(worker.history.spawned && !worker.history.exited, "signals a live worker");
+        if hard {
+            worker.history.killed = true;
+            self.exit_process(id, ExitKind::Signal(9));
+        } else {
+            worker.got_sigterm = true;
         }
     }
 
@@ -197,7 +214,7 @@ impl World {
             other.slot == slot && !other.history.exited && !other.history.finishing
         };
         let staying = self.workers.values().filter(stays).count();
-        let staying_max = usize::from(self.reload.is_some());
+        let staying_max = usize::from(!self.reloads.is_empty() || self.reload_on_signal);
         assert!(staying <= staying_max, "slot {slot} has a worker");
         if staying > 0 {
             self.mark("replaced by a successor");

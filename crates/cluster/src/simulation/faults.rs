@@ -21,7 +21,8 @@ impl World {
             }
             32..=34 => {
                 self.last_number += 1;
-                self.step(Input::Reload { number: self.last_number });
+                let number = (!self.chance(20)).then_some(self.last_number);
+                self.step(Input::Reload { number });
             }
             0..=5 => self.exit_process(id, ExitKind::Signal(9)),
             6..=11 => {
@@ -44,9 +45,30 @@ impl World {
             25 => self.workers.get_mut(&id).unwrap().ignores_disconnect = true,
             26 => self.workers.get_mut(&id).unwrap().ignores_sigterm = true,
             27 if self.chance(20) => self.step(Input::Shutdown),
+            27 if self.chance(10) => self.give_up_start(),
+            27 if self.chance(50) => self.close_address(),
             28 if self.chance(10) => self.step(Input::Abort),
             _ => self.send_stale_input(id),
         }
+    }
+
+    /// The user waits no longer for the start.
+    fn give_up_start(&mut self) {
+        if self.supervisor.is_starting() && !self.stopping {
+            self.mark("start given up");
+            self.stopping = true;
+            let least = crate::supervisor::shutdown::GIVEN_UP_DISCONNECT;
+            self.options.disconnect = self.options.disconnect.min(least);
+        }
+        self.step(Input::GiveUpStart);
+    }
+
+    /// The user closes an address.
+    fn close_address(&mut self) {
+        let Some(key) = self.any_key() else { return };
+        let address = self.bound[&key].address.clone();
+        self.closed_by_user.insert(key);
+        self.step(Input::CloseAddress { address });
     }
 
     /// Sends an input that is out of date.

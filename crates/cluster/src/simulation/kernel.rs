@@ -137,6 +137,8 @@ impl World {
     pub(super) fn unbind(&mut self, key: Key, drain: bool) {
         let bound = self.bound.get_mut(&key).expect("closes a bound address");
         assert!(!bound.closing, "an address is closed once");
+        self.check_may_unbind(key);
+        let bound = self.bound.get_mut(&key).expect("just seen");
         self.shutdown.closed_at.insert(key, self.now);
         if drain {
             bound.closing = true;

@@ -51,6 +51,8 @@ pub(super) struct WorkerHistory {
     pub(super) send_disconnects: u32,
     /// Whether the worker was requested to exit.
     pub(super) finishing: bool,
+    /// Whether the primary requested that.
+    pub(super) asked: bool,
     pub(super) killed: bool,
 }
 

@@ -16,7 +16,12 @@ impl World {
             2 => &addresses[1..3],
             _ => &addresses[..1],
         };
-        options.listens = !program.is_empty() && pick(&[0, 1]) == 1;
+        options.listens_after = match pick(&[0, 1, 2, 3]) {
+            0 if !program.is_empty() => None,
+            1 => Some(500 * MS),
+            2 => Some(10_000 * MS),
+            _ => Some(Duration::ZERO),
+        };
         let now = Instant::now();
         let mut program: Vec<_> = program.iter().map(|text| Address::from(address(text))).collect();
         if pick(&[0, 0, 1]) == 1 && !program.is_empty() {
@@ -53,7 +58,12 @@ impl World {
             sends: Vec::new(),
             started_at: now,
             ready_due: false,
-            reload: None,
+            reloads: BTreeSet::new(),
+            reload_on_signal: false,
+            claims: BTreeMap::new(),
+            closed_by_user: BTreeSet::new(),
+            closures_due: 0,
+            holders: BTreeMap::new(),
             last_number: 0,
             forking: false,
             disconnecting_all: BTreeMap::new(),
@@ -90,12 +100,14 @@ impl World {
             return;
         }
         assert_eq!(self.supervisor.deadline(), None, "idle without a deadline");
-        assert_eq!(self.reload, None, "a reload ends");
+        assert!(self.reloads.is_empty() && !self.reload_on_signal, "a reload ends");
         assert!(self.disconnecting_all.is_empty(), "workers that were to exit are gone");
-        // With `listens`, a worker that has not listened yet may still request any address.
+        // Without a time limit, a worker that has not listened yet may still request any address.
         let mut running = self.workers.values().filter(|worker| worker.running);
         let coming = running.any(|worker| worker.history.listening_ever.is_empty());
-        if !self.options.listens || !coming {
+        let listens = self.options.listens_after.is_none();
+        if !listens || !coming {
+            self.check_all_bound_are_served();
             assert_eq!(self.supervisor.counters().waiting, 0, "no connection waits");
             for (key, bound) in &self.bound {
                 assert!(bound.backlog.is_empty(), "key {key} is accepted from");
@@ -114,7 +126,7 @@ impl World {
             let slots: BTreeSet<SlotId> = running.map(|worker| worker.slot).collect();
             assert_eq!(slots, self.wanted, "slots are filled");
             let reported = !self.ready_due || self.wanted.is_empty();
-            assert!(reported || self.options.listens, "readiness is reported");
+            assert!(reported || listens, "readiness is reported");
         }
     }
 
@@ -278,6 +290,7 @@ fn random_options(rng: &mut Rng) -> SupervisorOptions {
         unresponsive: pick(&[300, 2000, 30_000]) as u32 * MS,
         unresponsive_node: pick(&[200, 5000]) as u32 * MS,
         disconnect: disconnect as u32 * MS,
+        ready: pick(&[300, 30_000]) as u32 * MS,
         term: pick(&[0, 100, 2000]) as u32 * MS,
         disconnect_node: (disconnect + pick(&[0, 200, 5000])) as u32 * MS,
         term_node: pick(&[0, 100, 2000]) as u32 * MS,

@@ -6,12 +6,14 @@
 //! as well. One worker cannot hold a key twice: as with two plain sockets, the address is in use.
 //!
 //! A key is in use as long as a worker holds it or waits for it, or a slot has it reserved. A slot
-//! reserves the keys of a worker that died, until its next worker has requested them. The socket,
-//! and the port number behind port 0, therefore outlive the workers.
+//! reserves the keys that its worker held and gave up, by its end or by closing the listener, until
+//! a worker of the slot requests them. The socket, and the port number behind port 0, therefore
+//! outlive the workers. While the slot has a worker that is up, the reservation has a time limit.
 //!
 //! Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use sys::errno::EADDRINUSE;
 
@@ -34,9 +36,19 @@ struct Entry {
     index: u32,
     state: EntryState,
     holders: Vec<Holder>,
-    reservations: Vec<SlotId>,
+    reservations: Vec<Reservation>,
+    /// The last reservation has lapsed, and nobody has requested the key since.
+    lapsed: bool,
     /// Data for all workers that share the key.
     data: Option<Vec<u8>>,
+}
+
+/// A slot's right to a key that its worker gave up.
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    slot: SlotId,
+    /// The end of the right; `None` while the slot has no worker that is up.
+    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -55,6 +67,8 @@ struct Holder {
     indexed: bool,
     /// The connection limit of the worker.
     open_max: Option<u32>,
+    /// The worker has received its listener.
+    listening: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,28 +101,29 @@ pub(crate) enum Resolution {
 }
 
 impl AddressTable {
-    /// Takes a listen request of a worker.
+    /// Takes a listen request of a worker, which uses the reservation of `slot`. A successor that may
+    /// be withdrawn has no slot yet.
     pub(crate) fn request_address(
         &mut self,
         worker: WorkerId,
-        slot: SlotId,
+        slot: Option<SlotId>,
         request: u32,
         listen_request: ListenRequest<'_>,
     ) -> Resolution {
         let address = listen_request.address;
         let indexed = address.is_port_0();
         let index = if indexed { self.next_index(worker, address) } else { 0 };
-        let holder = Holder { worker, indexed, open_max: listen_request.open_max };
+        let open_max = listen_request.open_max;
+        let holder = Holder { worker, indexed, open_max, listening: false };
         let shared = self.entries.iter_mut().find(|(_, entry)| entry.is(address, index));
         let Some((key, entry)) = shared else {
             self.last_key += 1;
             let state = EntryState::Binding(vec![(worker, request)]);
             let (requested, holders, reservations) = (address.clone(), vec![holder], Vec::new());
             let data = listen_request.data;
-            self.entries.insert(
-                self.last_key,
-                Entry { requested, index, state, holders, reservations, data },
-            );
+            let entry =
+                Entry { requested, index, state, holders, reservations, lapsed: false, data };
+            self.entries.insert(self.last_key, entry);
             return Resolution::Bind(self.last_key);
         };
         if entry.is_held_by(worker) && !(listen_request.again && address.is_datagram()) {
@@ -123,7 +138,8 @@ impl AddressTable {
             entry.data = listen_request.data;
         }
         entry.holders.push(holder);
-        entry.reservations.retain(|reservation| *reservation != slot);
+        entry.reservations.retain(|reservation| Some(reservation.slot) != slot);
+        entry.lapsed = false;
         match &mut entry.state {
             EntryState::Binding(waiting) => {
                 waiting.push((worker, request));
@@ -166,6 +182,13 @@ impl AddressTable {
         waiting
     }
 
+    /// Records that a worker has received its listener.
+    pub(crate) fn set_listening(&mut self, worker: WorkerId, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let holders = entry.holders.iter_mut().filter(|holder| holder.worker == worker);
+        holders.for_each(|holder| holder.listening = true);
+    }
+
     /// Removes a worker that closed its listener from the holders.
     pub(crate) fn release(&mut self, worker: WorkerId, key: Key) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
@@ -191,22 +214,68 @@ impl AddressTable {
             while self.holds(worker, key) {
                 self.release(worker, key);
             }
-            let entry = self.entries.get_mut(&key).expect("released, not removed");
-            if let Some(slot) = reservation.filter(|slot| !entry.reservations.contains(slot)) {
-                entry.reservations.push(slot);
+            if let Some(slot) = reservation {
+                self.reserve(key, slot);
             }
         }
+    }
+
+    /// Reserves a key for a slot, whose worker has given it up.
+    pub(crate) fn reserve(&mut self, key: Key, slot: SlotId) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if !entry.reservations.iter().any(|reservation| reservation.slot == slot) {
+            entry.reservations.push(Reservation { slot, until: None });
+        }
+    }
+
+    /// Drops the reservations of a slot for keys that its new worker holds already.
+    pub(crate) fn drop_held_reservations(&mut self, slot: SlotId, worker: WorkerId) {
+        for entry in self.entries.values_mut().filter(|entry| entry.is_held_by(worker)) {
+            entry.reservations.retain(|reservation| reservation.slot != slot);
+        }
+    }
+
+    /// Starts, stops and ends the times of reservations: a reservation of a slot that `is_up` ends
+    /// at `until`. Holders for which `counts` is false keep no key from lapsing.
+    pub(crate) fn expire_reservations(
+        &mut self,
+        now: Instant,
+        until: Option<Instant>,
+        is_up: impl Fn(SlotId) -> bool,
+        counts: impl Fn(WorkerId) -> bool,
+    ) {
+        for entry in self.entries.values_mut().filter(|entry| !entry.reservations.is_empty()) {
+            entry.reservations.retain_mut(|reservation| {
+                if is_up(reservation.slot) {
+                    reservation.until = reservation.until.or(until);
+                } else {
+                    reservation.until = None;
+                }
+                reservation.until.is_none_or(|until| until > now)
+            });
+            let held = entry.holders.iter().any(|holder| counts(holder.worker));
+            entry.lapsed = entry.reservations.is_empty() && !held;
+        }
+    }
+
+    /// Returns the time at which the next reservation ends.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let reservations = self.entries.values().flat_map(|entry| &entry.reservations);
+        reservations.filter_map(|reservation| reservation.until).min()
     }
 
     /// Drops the reservations of a slot that gets no other worker.
     pub(crate) fn drop_reservation(&mut self, slot: SlotId) {
         self.entries
             .values_mut()
-            .for_each(|entry| entry.reservations.retain(|reservation| *reservation != slot));
+            .for_each(|entry| entry.reservations.retain(|reservation| reservation.slot != slot));
     }
 
-    pub(crate) fn is_reserved(&self, slot: SlotId) -> bool {
-        self.entries.values().any(|entry| entry.reservations.contains(&slot))
+    /// Returns the keys that the slot has reserved.
+    pub(crate) fn reserved_by(&self, slot: SlotId) -> Vec<Key> {
+        let reserved =
+            |entry: &Entry| entry.reservations.iter().any(|reservation| reservation.slot == slot);
+        self.entries.iter().filter(|(_, entry)| reserved(entry)).map(|(key, _)| *key).collect()
     }
 
     /// Marks a key as being closed, after which no request shares it.
@@ -264,6 +333,12 @@ impl AddressTable {
         self.entries.get(&key).is_some_and(|entry| entry.is_held_by(worker))
     }
 
+    /// Whether the worker has received a listener of the key.
+    pub(crate) fn listens(&self, worker: WorkerId, key: Key) -> bool {
+        let listens = |holder: &Holder| holder.worker == worker && holder.listening;
+        self.entries.get(&key).is_some_and(|entry| entry.holders.iter().any(listens))
+    }
+
     pub(crate) fn held_by(&self, worker: WorkerId) -> Vec<Key> {
         let held = self.entries.iter().filter(|(_, entry)| entry.is_held_by(worker));
         held.map(|(key, _)| *key).collect()
@@ -278,6 +353,20 @@ impl AddressTable {
                 && !entry.holders.iter().any(|holder| counts(holder.worker))
         };
         self.entries.iter().filter(|(_, entry)| unused(entry)).map(|(key, _)| *key).collect()
+    }
+
+    /// Whether the last reservation of the key has lapsed, and no worker listens there.
+    pub(crate) fn has_lapsed(&self, key: Key) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.lapsed)
+    }
+
+    /// Returns the bound keys of an address, which may be named as it was requested.
+    pub(crate) fn bound_at(&self, address: &Address) -> Vec<Key> {
+        let at = |entry: &Entry| match &entry.state {
+            EntryState::Bound(bound) => bound == address || entry.requested == *address,
+            EntryState::Binding(_) | EntryState::Unbinding(_) => false,
+        };
+        self.entries.iter().filter(|(_, entry)| at(entry)).map(|(key, _)| *key).collect()
     }
 
     /// Whether no address is bound, being bound or being closed.

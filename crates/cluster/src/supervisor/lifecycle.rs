@@ -63,6 +63,8 @@ pub(crate) enum Event {
     QueuesEnded,
     /// The worker is to end at once.
     Kill,
+    /// The time of a worker that is to finish is over.
+    Expire,
     ChannelClosed,
     Exited,
     /// The deadline is reached.
@@ -99,8 +101,11 @@ pub(crate) struct Times {
 
 impl Times {
     /// Returns the limits of workers of this kind.
-    pub(crate) fn new(options: &SupervisorOptions, kind: WorkerKind) -> Self {
-        let ready_after = if options.listens { None } else { Some(Duration::ZERO) };
+    pub(crate) fn new(
+        options: &SupervisorOptions,
+        kind: WorkerKind,
+        ready_after: Option<Duration>,
+    ) -> Self {
         let (disconnect, term) = match kind {
             WorkerKind::Native => (options.disconnect, options.term),
             WorkerKind::Node => (options.disconnect_node, options.term_node),
@@ -163,6 +168,9 @@ impl Lifecycle {
         if next == Stage::Listening {
             self.listening_since.get_or_insert(now);
         }
+        if event == Event::Expire {
+            self.drain_until = None;
+        }
         let entered = next != self.stage;
         self.stage = next;
         if entered || event == Event::Due {
@@ -223,7 +231,7 @@ impl Lifecycle {
                 | S::Terminated,
                 E::Kill,
             ) => (S::Killed, &[A::Release, A::Kill]),
-            (S::Disconnected | S::Draining, E::Due) => (S::Terminated, &[A::Terminate]),
+            (S::Disconnected | S::Draining, E::Due | E::Expire) => (S::Terminated, &[A::Terminate]),
             (S::Terminated, E::Due) => (S::Killed, &[A::Kill]),
             (
                 S::Starting(_)
@@ -282,6 +290,10 @@ impl Lifecycle {
             | (S::Draining | S::Terminated | S::Killed, E::Online | E::Listening | E::Finish)
             | (S::Killed, E::Kill)
             | (
+                S::Starting(_) | S::Started | S::Online | S::Listening | S::Terminated | S::Killed,
+                E::Expire,
+            )
+            | (
                 S::Dead,
                 E::Spawned
                 | E::SpawnFailed
@@ -289,6 +301,7 @@ impl Lifecycle {
                 | E::Listening
                 | E::Finish
                 | E::Kill
+                | E::Expire
                 | E::Exited,
             ) => (same, &[]),
         }
@@ -345,6 +358,16 @@ impl Lifecycle {
             | Stage::Killed
             | Stage::Dead => false,
         }
+    }
+
+    /// Whether the worker is ready although it has never listened.
+    pub(crate) fn is_ready_without_listener(&self) -> bool {
+        self.ready && self.listening_since.is_none()
+    }
+
+    /// Whether the runtime of the worker has been up.
+    pub(crate) fn was_online(&self) -> bool {
+        self.online_emitted
     }
 
     /// Returns the time since the worker began to listen.

@@ -15,8 +15,8 @@ use crate::supervisor::lifecycle::Event;
 use sys::errno::ECANCELED;
 
 use super::{
-    Access, ClientAffinity, Grant, Key, Mode, Notice, Output, Refusal, Supervisor, WorkerId,
-    WorkerKind,
+    Access, ClientAffinity, Grant, Key, Mode, Notice, Output, Refusal, SlotId, Supervisor,
+    WorkerId, WorkerKind,
 };
 
 impl<H: ClientAffinity> Supervisor<H> {
@@ -29,7 +29,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get(&worker) else { return };
-        let slot = entry.slot;
+        let slot = Some(entry.slot).filter(|slot| self.serves_for(worker, *slot));
         if self.mode != Mode::Running || !entry.life.may_serve() {
             return out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
         }
@@ -167,6 +167,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             return;
         }
         let Some(address) = self.addresses.address(key).cloned() else { return };
+        self.addresses.set_listening(worker, key);
         self.apply(worker, Event::Listening, None, now, out);
         let opened = match self.schedulers.get_mut(&key) {
             None => true,
@@ -194,6 +195,12 @@ impl<H: ClientAffinity> Supervisor<H> {
     }
 
     pub(super) fn listener_closed(&mut self, worker: WorkerId, key: Key, out: &mut Vec<Output<H>>) {
+        let slot = self.workers.get(&worker).map(|entry| entry.slot);
+        let serves = |slot: &SlotId| self.serves_for(worker, *slot);
+        // The worker may be about to end or to listen anew, so the address stays open meanwhile.
+        if let Some(slot) = slot.filter(serves).filter(|_| self.addresses.holds(worker, key)) {
+            self.addresses.reserve(key, slot);
+        }
         self.addresses.release(worker, key);
         self.postponed_grants.retain(|(waiter, of, _)| (*waiter, *of) != (worker, key));
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
@@ -242,6 +249,12 @@ impl<H: ClientAffinity> Supervisor<H> {
             self.counters.close(reason, 1);
             out.push(Output::Close { connection, reason });
         }
+    }
+
+    /// Whether the slot is wanted and has this worker, which is no successor and not relieved.
+    fn serves_for(&self, worker: WorkerId, slot: SlotId) -> bool {
+        let slot_entry = &self.slots[usize::try_from(slot).expect("slots are counted in memory")];
+        slot_entry.wanted && slot_entry.worker == Some(worker)
     }
 
     /// Whether the primary accepts at this address and dispatches.

@@ -2,23 +2,41 @@
 //! listens is the old one asked to finish.
 //!
 //! During its step a slot has two workers: the predecessor, which serves, and the successor, which
-//! is being started. The successor takes over when it listens on every address of the predecessor,
-//! or has been ready for the time that a worker has to request addresses. A successor that ends
-//! before, or is not ready in time, fails the reload, and the remaining predecessors stay. When a
-//! predecessor dies, its slot goes to the successor.
+//! is being started. The successor takes over when it is ready and listens on every address of the
+//! predecessor. A successor that ends before, or has not come so far in time, fails the reload, and
+//! the remaining predecessors stay. When a predecessor dies, its slot goes to the successor.
+//!
+//! Requests that arrive during a reload share one reload after it.
 //!
 //! Pure.
 
 use std::time::Instant;
 
-use crate::supervisor::lifecycle::Event;
+use super::{ClientAffinity, Key, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
 
-use super::{ClientAffinity, Mode, Output, ReloadFailure, SlotId, Supervisor, WorkerId};
+/// The requests that one reload answers.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    numbers: Vec<u32>,
+    /// Whether a signal requested it.
+    on_signal: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, number: Option<u32>) {
+        self.numbers.extend(number);
+        self.on_signal |= number.is_none();
+    }
+
+    fn answer<H>(self, result: Result<(), ReloadFailure>) -> Output<H> {
+        Output::Reloaded { numbers: self.numbers, on_signal: self.on_signal, result }
+    }
+}
 
 /// A reload that is running.
 #[derive(Debug)]
 pub(super) struct Reload {
-    number: u32,
+    waiting: Waiting,
     /// Slots without a new worker, the next one last.
     remaining: Vec<SlotId>,
     current: Option<Step>,
@@ -30,15 +48,13 @@ pub(super) struct Reload {
 struct Step {
     slot: SlotId,
     successor: WorkerId,
-    /// The limit for the successor to be ready.
+    /// The limit for the successor to be ready and to listen on all addresses.
     ready_until: Option<Instant>,
-    /// The successor is ready but does not listen on all addresses yet: the step waits until then.
-    grace_until: Option<Instant>,
 }
 
 /// The decision about the slot of the current step.
 enum StepOutcome {
-    Wait(Step),
+    Wait,
     TakeOver,
     /// The slot is no longer wanted.
     Skip,
@@ -46,29 +62,51 @@ enum StepOutcome {
 }
 
 impl<H: ClientAffinity> Supervisor<H> {
-    /// Begins to replace every worker.
-    pub(super) fn reload(&mut self, number: u32, out: &mut Vec<Output<H>>) {
-        let refused = match self.mode {
-            Mode::Running if self.idle || !self.disconnecting_all.is_empty() => {
-                Some(ReloadFailure::NotRunning)
-            }
-            Mode::Running => self.reload.as_ref().map(|_| ReloadFailure::UnderWay),
-            Mode::Stopping | Mode::Aborting | Mode::Finished => Some(ReloadFailure::NotRunning),
-        };
-        if let Some(failure) = refused {
-            return out.push(Output::Reloaded { number, result: Err(failure) });
+    /// Begins to replace every worker, or does so after the reload that runs.
+    pub(super) fn reload(&mut self, number: Option<u32>, out: &mut Vec<Output<H>>) {
+        let mut waiting = Waiting::default();
+        waiting.add(number);
+        if !self.may_reload() {
+            out.push(waiting.answer(Err(ReloadFailure::NotRunning)));
+        } else if self.reload.is_some() {
+            self.next_reload.get_or_insert_default().add(number);
+        } else {
+            self.begin_reload(waiting);
         }
+    }
+
+    fn may_reload(&self) -> bool {
+        self.mode == Mode::Running && !self.idle && self.disconnecting_all.is_empty()
+    }
+
+    fn begin_reload(&mut self, waiting: Waiting) {
         let remaining = (0..).take(self.slots.len()).collect::<Vec<SlotId>>();
         let remaining = remaining.into_iter().rev().collect();
-        self.reload = Some(Reload { number, remaining, current: None, leaving: Vec::new() });
+        self.reload = Some(Reload { waiting, remaining, current: None, leaving: Vec::new() });
+    }
+
+    /// Answers a reload, and begins the next one if it was requested.
+    fn end_reload(
+        &mut self,
+        waiting: Waiting,
+        result: Result<(), ReloadFailure>,
+        out: &mut Vec<Output<H>>,
+    ) {
+        out.push(waiting.answer(result));
+        let Some(next) = self.next_reload.take() else { return };
+        if self.may_reload() {
+            self.begin_reload(next);
+        } else {
+            out.push(next.answer(Err(ReloadFailure::NotRunning)));
+        }
     }
 
     /// Takes the reload as far as possible.
     pub(super) fn advance_reload(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
         while let Some(mut reload) = self.reload.take() {
-            if self.mode != Mode::Running || !self.disconnecting_all.is_empty() {
-                let result = Err(ReloadFailure::NotRunning);
-                return out.push(Output::Reloaded { number: reload.number, result });
+            if !self.may_reload() {
+                self.end_reload(reload.waiting, Err(ReloadFailure::NotRunning), out);
+                continue;
             }
             let Some(step) = reload.current.take() else {
                 if self.begin_step(&mut reload, now, out) {
@@ -77,15 +115,15 @@ impl<H: ClientAffinity> Supervisor<H> {
                 }
                 let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
                 reload.leaving.retain(alive);
-                if reload.leaving.is_empty() {
-                    out.push(Output::Reloaded { number: reload.number, result: Ok(()) });
-                } else {
+                if !reload.leaving.is_empty() {
                     self.reload = Some(reload);
+                    return;
                 }
-                return;
+                self.end_reload(reload.waiting, Ok(()), out);
+                continue;
             };
             match self.step_outcome(step, now) {
-                StepOutcome::Wait(step) => {
+                StepOutcome::Wait => {
                     reload.current = Some(step);
                     self.reload = Some(reload);
                     return;
@@ -99,11 +137,10 @@ impl<H: ClientAffinity> Supervisor<H> {
                     // A successor that becomes ready later would be one worker too many.
                     let slot_entry = self.slot_mut(step.slot);
                     if slot_entry.successor.take_if(|it| *it == step.successor).is_some() {
-                        self.apply(step.successor, Event::Finish, None, now, out);
+                        self.ask_to_finish(step.successor, now, out);
                         self.leave_schedulers(step.successor, out);
                     }
-                    let result = Err(failure);
-                    return out.push(Output::Reloaded { number: reload.number, result });
+                    self.end_reload(reload.waiting, Err(failure), out);
                 }
             }
         }
@@ -122,7 +159,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             let successor = self.create_worker(slot, false, true, out);
             self.slot_mut(slot).successor = Some(successor);
             let ready_until = now.checked_add(self.options.ready);
-            reload.current = Some(Step { slot, successor, ready_until, grace_until: None });
+            reload.current = Some(Step { slot, successor, ready_until });
             return true;
         }
         false
@@ -139,32 +176,38 @@ impl<H: ClientAffinity> Supervisor<H> {
         let Some(entry) = entry else { return StepOutcome::Fail(ReloadFailure::Ended(worker)) };
         let overdue = step.ready_until.is_some_and(|ready_until| ready_until <= now);
         // A successor whose channel closed is about to end, and its exit names the reason.
-        if !entry.life.is_ready() || !entry.life.may_serve() {
-            let failure = StepOutcome::Fail(ReloadFailure::NotReady(worker));
-            return if overdue {
-                failure
-            } else {
-                StepOutcome::Wait(Step { grace_until: None, ..step })
-            };
+        let ready = entry.life.is_ready() && entry.life.may_serve();
+        if !ready && !overdue {
+            return StepOutcome::Wait;
         }
-        let grace_until = step.grace_until.or_else(|| now.checked_add(self.options.listen_grace));
-        let grace_over = grace_until.is_some_and(|at| at <= now);
-        let predecessor = slot_entry.worker.filter(|predecessor| *predecessor != worker);
-        if overdue
-            || grace_over
-            || predecessor.is_none_or(|predecessor| self.listens_on_all_of(worker, predecessor))
-        {
+        let missing = self.missing(step.slot, worker);
+        if ready && missing.is_empty() {
             return StepOutcome::TakeOver;
         }
-        StepOutcome::Wait(Step { grace_until, ..step })
+        if !overdue {
+            return StepOutcome::Wait;
+        }
+        let missing = missing.into_iter().filter_map(|key| self.addresses.address(key).cloned());
+        StepOutcome::Fail(ReloadFailure::NotReady(worker, missing.collect()))
     }
 
-    fn listens_on_all_of(&self, worker: WorkerId, predecessor: WorkerId) -> bool {
-        let listens = |key| match self.schedulers.get(&key) {
-            Some(scheduler) => scheduler.is_backend_open(worker),
-            None => self.addresses.holds(worker, key),
+    /// Returns the bound addresses of the slot on which its successor does not listen: those of the
+    /// predecessor, or after its death those that the slot has reserved.
+    fn missing(&self, slot: SlotId, successor: WorkerId) -> Vec<Key> {
+        let slot_entry = &self.slots[usize::try_from(slot).expect("slots are counted in memory")];
+        let predecessor = slot_entry.worker.filter(|predecessor| *predecessor != successor);
+        let mut keys = match predecessor {
+            Some(predecessor) => self.addresses.held_by(predecessor),
+            None => self.addresses.reserved_by(slot),
         };
-        self.addresses.held_by(predecessor).into_iter().all(listens)
+        keys.retain(|key| {
+            let listens = match self.schedulers.get(key) {
+                Some(scheduler) => scheduler.is_backend_open(successor),
+                None => self.addresses.listens(successor, *key),
+            };
+            self.addresses.address(*key).is_some() && !listens
+        });
+        keys
     }
 
     /// Gives the slot to the successor; returns the predecessor, which finishes.
@@ -180,7 +223,8 @@ impl<H: ClientAffinity> Supervisor<H> {
         if predecessor == step.successor {
             return None;
         }
-        self.apply(predecessor, Event::Finish, None, now, out);
+        self.addresses.drop_held_reservations(step.slot, step.successor);
+        self.ask_to_finish(predecessor, now, out);
         // First, because workers of an address that closes keep their queues until it is closed.
         self.close_unused_addresses(now, out);
         self.leave_schedulers(predecessor, out);
@@ -189,7 +233,6 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     /// Returns the deadline of the current step.
     pub(super) fn reload_deadline(&self) -> Option<Instant> {
-        let step = self.reload.as_ref()?.current?;
-        step.grace_until.into_iter().chain(step.ready_until).min()
+        self.reload.as_ref()?.current?.ready_until
     }
 }

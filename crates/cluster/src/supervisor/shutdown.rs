@@ -7,14 +7,17 @@
 //!
 //! Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::supervisor::lifecycle::Event;
 
 use super::{
-    ClientAffinity, CloseReason, Key, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
-    WorkerId,
+    Address, ClientAffinity, CloseReason, Key, Mode, Notice, Output, Slot, SlotId, Supervisor,
+    WorkerEntry, WorkerId,
 };
+
+/// The time to finish for the workers of a start that was given up.
+pub(crate) const GIVEN_UP_DISCONNECT: Duration = Duration::from_millis(500);
 
 /// An address that is being closed.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             self.addresses.drop_reservation(*slot);
         }
         for worker in &leaving {
-            self.apply(*worker, Event::Finish, None, now, out);
+            self.ask_to_finish(*worker, now, out);
         }
         // First, because workers of an address that closes keep their queues until it is closed.
         self.close_unused_addresses(now, out);
@@ -70,7 +73,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         if slot_entry.worker == Some(worker) {
             self.retire(&[slot], now, out);
         } else if slot_entry.successor.take_if(|it| *it == worker).is_some() {
-            self.apply(worker, Event::Finish, None, now, out);
+            self.ask_to_finish(worker, now, out);
             self.leave_schedulers(worker, out);
         }
     }
@@ -84,6 +87,24 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.retire_all(now, out);
         let workers = self.workers.keys().copied().collect();
         self.disconnecting_all.push(DisconnectingAll { number, workers });
+    }
+
+    /// Ends a first start for which nobody waits any more. A worker that can receive the request to
+    /// finish has little time for it, and any other none.
+    pub(super) fn give_up_start(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
+        if !self.starting {
+            return;
+        }
+        let deaf = |entry: &WorkerEntry| entry.life.exit_requested() || !entry.life.was_online();
+        let deaf = self.workers.iter().filter(|(_, entry)| deaf(entry)).map(|(id, _)| *id);
+        let deaf: Vec<_> = deaf.collect();
+        self.options.disconnect = self.options.disconnect.min(GIVEN_UP_DISCONNECT);
+        self.options.disconnect_node = self.options.disconnect;
+        self.options.term_node = self.options.term_node.min(self.options.term);
+        self.shutdown(now, out);
+        for worker in deaf {
+            self.apply(worker, Event::Expire, None, now, out);
+        }
     }
 
     pub(super) fn shutdown(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
@@ -141,34 +162,39 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     /// Drops reservations of slots whose worker did not request the address in time.
     fn expire_reservations(&mut self, now: Instant) {
-        for (slot, slot_entry) in (0..).zip(&mut self.slots) {
-            let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
-            let up = entry.is_some_and(|entry| entry.life.is_ready());
-            if !up || !self.addresses.is_reserved(slot) {
-                slot_entry.reserved_until = None;
-                continue;
-            }
-            if slot_entry.reserved_until.is_none() {
-                slot_entry.reserved_until = now.checked_add(self.options.listen_grace);
-            }
-            if slot_entry.reserved_until.is_some_and(|until| until <= now) {
-                slot_entry.reserved_until = None;
-                self.addresses.drop_reservation(slot);
-            }
-        }
+        let (slots, workers) = (&self.slots, &self.workers);
+        let is_up = |slot: SlotId| {
+            let slot_entry = &slots[usize::try_from(slot).expect("slots are counted in memory")];
+            let entry = slot_entry.worker.and_then(|worker| workers.get(&worker));
+            entry.is_some_and(|entry| entry.life.is_ready() && entry.life.may_serve())
+        };
+        let stays = |worker| workers.get(&worker).is_some_and(|m| !m.life.exit_requested());
+        let until = now.checked_add(self.options.ready);
+        self.addresses.expire_reservations(now, until, is_up, stays);
     }
 
     pub(super) fn close_unused_addresses(&mut self, now: Instant, out: &mut Vec<Output<H>>) {
-        // A worker that is not ready yet may request any address.
+        // A worker that is not ready yet, or that replaces one that ends, may request any address.
         let coming = |slot_entry: &Slot| {
             let entry = slot_entry.worker.and_then(|worker| self.workers.get(&worker));
-            slot_entry.wanted && !entry.is_some_and(|entry| entry.life.is_ready())
+            let up = entry.is_some_and(|entry| entry.life.is_ready() && entry.life.may_serve());
+            slot_entry.wanted && !up
         };
-        if self.slots.iter().any(coming) {
-            return;
-        }
+        let coming = self.slots.iter().any(coming);
         let stays = |worker| self.workers.get(&worker).is_some_and(|m| !m.life.exit_requested());
         for key in self.addresses.unused(stays) {
+            // Each slot that had a lapsed address has had its time.
+            let lapsed = self.addresses.has_lapsed(key) && self.mode == Mode::Running;
+            if coming && !lapsed {
+                continue;
+            }
+            self.close_address(key, now, out);
+        }
+    }
+
+    /// Closes an address because the user wants it, though workers listen there.
+    pub(super) fn close_at(&mut self, address: &Address, now: Instant, out: &mut Vec<Output<H>>) {
+        for key in self.addresses.bound_at(address) {
             self.close_address(key, now, out);
         }
     }
@@ -179,10 +205,13 @@ impl<H: ClientAffinity> Supervisor<H> {
             scheduler.close_address(out);
             drain = scheduler.has_serving_backend() && self.mode != Mode::Aborting;
         }
+        let goes_on = self.mode == Mode::Running && self.slots.iter().any(|slot| slot.wanted);
+        let address = self.addresses.address(key).filter(|_| goes_on).cloned();
         self.addresses.unbind(key);
         let forced_at = now.checked_add(self.options.disconnect / 2);
         self.closing.insert(key, ClosingKey { unbound: false, forced_at });
         out.push(Output::Unbind { key, drain });
+        out.extend(address.map(|address| Output::AddressClosed { address }));
         if let Some(scheduler) = self.schedulers.get_mut(&key) {
             scheduler.lift_limits(now, out);
         }
@@ -250,6 +279,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         };
         if self.slots.iter().all(ready) {
             self.ready_due = false;
+            self.starting = false;
             out.push(Output::Ready);
         }
     }
@@ -274,6 +304,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.workers.clear();
         // After `disconnect`, and with workers from `fork` alone, the user may start others.
         if running && !self.started {
+            self.starting = false;
             if !std::mem::replace(&mut self.idle, true) || !self.disconnecting_all.is_empty() {
                 out.push(Output::Idle);
             }
@@ -300,14 +331,13 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     fn control_deadline(&self, now: Instant) -> Option<Instant> {
         let lives = self.workers.values().filter_map(|entry| entry.life.deadline());
-        let restarts = self
-            .slots
-            .iter()
-            .flat_map(|slot_entry| slot_entry.restart_at.or(slot_entry.reserved_until));
+        let restarts = self.slots.iter().filter_map(|slot_entry| slot_entry.restart_at);
+        let reservations = self.addresses.deadline().filter(|at| *at > now);
         // A time that has passed has had its effect: as a deadline it would be due in every turn.
         let ends =
             self.closing.values().filter_map(|closing| closing.forced_at.filter(|at| *at > now));
-        lives.chain(restarts).chain(ends).chain(self.reload_deadline()).min()
+        let others = restarts.chain(reservations).chain(ends);
+        lives.chain(others).chain(self.reload_deadline()).min()
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {

@@ -6,9 +6,9 @@
 //! Pure.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::contract::{ForkRefusal, Restart, WORKERS_MAX};
+use crate::contract::{ForkRefusal, LISTENS_AFTER, Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Times};
 use crate::supervisor::restart::Backoff;
@@ -18,6 +18,12 @@ use super::{
     ClientAffinity, ExitKind, Mode, Notice, Output, Slot, SlotId, Supervisor, WorkerEntry,
     WorkerId, WorkerKind,
 };
+
+/// The time from online to ready of a worker whose predecessor in the slot never listened.
+const SETTLES_AFTER: Duration = Duration::from_secs(1);
+
+/// The signals by which a process is ended from outside: `SIGHUP`, `SIGINT`, `SIGKILL`, `SIGTERM`.
+const ENDING_SIGNALS: [i32; 4] = [1, 2, 9, 15];
 
 /// The reason why a worker has no process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.started = true;
         // A worker that fails while others serve already does not fail the start.
         let first = std::mem::replace(&mut self.idle, false);
+        self.starting |= first;
         self.ready_due = true;
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         while self.slots.len() < wanted {
@@ -42,12 +49,14 @@ impl<H: ClientAffinity> Supervisor<H> {
         }
         let surplus: Vec<SlotId> =
             (slots..).take(self.slots.len().saturating_sub(wanted)).collect();
+        // First, because an address stays open for a slot that is wanted again.
+        for slot_entry in self.slots.iter_mut().take(wanted).filter(|it| !it.wanted) {
+            slot_entry.wanted = true;
+            slot_entry.worker_options = None;
+        }
         self.retire(&surplus, now, out);
         for slot in 0..slots {
             let slot_entry = self.slot_mut(slot);
-            if !std::mem::replace(&mut slot_entry.wanted, true) {
-                slot_entry.worker_options = None;
-            }
             if slot_entry.worker.is_none() && slot_entry.restart_at.is_none() {
                 self.spawn(slot, first, out);
             }
@@ -105,7 +114,6 @@ impl<H: ClientAffinity> Supervisor<H> {
         let slot_entry = self.slot_mut(slot);
         slot_entry.worker = Some(worker);
         slot_entry.restart_at = None;
-        slot_entry.reserved_until = None;
         worker
     }
 
@@ -119,12 +127,29 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.last_worker.0 += 1;
         let worker = self.last_worker;
         let (life, counters) = (Lifecycle::new(), WorkerCounters::default());
-        let kind = WorkerKind::Native;
-        let entry = WorkerEntry { slot, life, kind, first, forked: false, counters };
+        let entry = WorkerEntry {
+            slot,
+            life,
+            kind: WorkerKind::Native,
+            first,
+            forked: false,
+            asked: false,
+            spawned_at: None,
+            ready_after: self.ready_after(slot),
+            counters,
+        };
         self.workers.insert(worker, entry);
         let worker_options = self.slot_mut(slot).worker_options.clone();
         out.push(Output::Spawn { worker, slot, worker_options, capture_stderr });
         worker
+    }
+
+    /// Returns the time from online to ready for the next worker of the slot.
+    fn ready_after(&mut self, slot: SlotId) -> Option<Duration> {
+        let listens_after = self.options.listens_after?;
+        let settles_after = SETTLES_AFTER.min(self.options.ready / 2);
+        let known = self.slot_mut(slot).never_listens;
+        Some(if known { settles_after.min(listens_after) } else { listens_after })
     }
 
     pub(super) fn spawned(
@@ -136,6 +161,7 @@ impl<H: ClientAffinity> Supervisor<H> {
     ) {
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.kind = kind;
+            entry.spawned_at = Some(now);
         }
         self.apply(worker, Event::Spawned, None, now, out);
     }
@@ -150,7 +176,12 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
-        let actions = entry.life.step(event, now, &Times::new(&self.options, entry.kind));
+        let times = Times::new(&self.options, entry.kind, entry.ready_after);
+        let actions = entry.life.step(event, now, &times);
+        if entry.life.is_ready() {
+            let (slot, never_listens) = (entry.slot, entry.life.is_ready_without_listener());
+            self.slot_mut(slot).never_listens = never_listens;
+        }
         for action in actions {
             match action {
                 Action::Emit(notice) => self.emit(worker, notice.clone(), out),
@@ -180,6 +211,48 @@ impl<H: ClientAffinity> Supervisor<H> {
         out.push(Output::Emit { worker, notice, exit_requested });
     }
 
+    /// Asks a worker to finish; it is not replaced.
+    pub(super) fn ask_to_finish(
+        &mut self,
+        worker: WorkerId,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.asked = true;
+        }
+        self.apply(worker, Event::Finish, None, now, out);
+    }
+
+    /// Lets a worker finish that requested it, and replaces it as one that ends.
+    pub(super) fn leaves(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Output<H>>) {
+        let Some(entry) = self.workers.get(&worker) else { return };
+        let (slot, left) = (entry.slot, entry.life.exit_requested());
+        let listened = entry.life.listened(now);
+        let slot_entry = self.slot_mut(slot);
+        let serves = slot_entry.worker == Some(worker) && slot_entry.wanted;
+        if left {
+            return;
+        }
+        if !serves || self.options.restart.restart == Restart::Never {
+            return self.disconnect(worker, now, out);
+        }
+        self.apply(worker, Event::Finish, None, now, out);
+        for key in self.addresses.held_by(worker) {
+            self.addresses.reserve(key, slot);
+        }
+        // Otherwise the exit decides: whether it was a crash, or the start has failed.
+        if self.options.restart.restart == Restart::Always && !self.starting {
+            let slot_entry = self.slot_mut(slot);
+            slot_entry.worker = slot_entry.successor.take();
+            match slot_entry.worker {
+                Some(successor) => self.addresses.drop_held_reservations(slot, successor),
+                None => self.replace(slot, listened, now, out),
+            }
+        }
+        self.leave_schedulers(worker, out);
+    }
+
     /// Decides about the slot of a worker that has no process any more.
     pub(super) fn vacate(
         &mut self,
@@ -189,8 +262,8 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get(&worker) else { return };
-        let (slot, wanted_exit) = (entry.slot, entry.life.exit_requested());
-        let failed_start = entry.first && !entry.life.is_ready() && !wanted_exit;
+        let (slot, asked) = (entry.slot, entry.asked);
+        let failed_start = self.starting && fails_start(entry, cause, now);
         let listened = entry.life.listened(now);
         let forked = entry.forked;
         self.postponed_grants.retain(|(waiter, ..)| *waiter != worker);
@@ -201,8 +274,9 @@ impl<H: ClientAffinity> Supervisor<H> {
             return self.addresses.worker_ended(worker, None);
         }
         slot_entry.worker = slot_entry.successor.take();
-        if slot_entry.worker.is_some() {
-            return self.addresses.worker_ended(worker, Some(slot));
+        if let Some(successor) = slot_entry.worker {
+            self.addresses.worker_ended(worker, Some(slot));
+            return self.addresses.drop_held_reservations(slot, successor);
         }
         if failed_start && self.mode == Mode::Running {
             out.push(Output::StartFailed { worker });
@@ -217,14 +291,14 @@ impl<H: ClientAffinity> Supervisor<H> {
             Restart::OnCrash => cause != Cause::Exited(ExitKind::Code(0)),
             Restart::Never => false,
         };
-        // A requested exit frees the slot: a slot that is wanted now was requested again since.
+        // The request to leave frees the slot: a slot that is wanted now was requested again since.
         let replaced =
-            self.mode == Mode::Running && self.slot_mut(slot).wanted && (wanted_exit || allowed);
+            self.mode == Mode::Running && self.slot_mut(slot).wanted && (asked || allowed);
         self.addresses.worker_ended(worker, replaced.then_some(slot));
         if !replaced {
             self.slot_mut(slot).wanted = false;
             self.addresses.drop_reservation(slot);
-        } else if wanted_exit {
+        } else if asked {
             self.spawn(slot, false, out);
         } else {
             self.replace(slot, listened, now, out);
@@ -271,4 +345,14 @@ impl<H: ClientAffinity> Supervisor<H> {
     pub(super) fn may_serve(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|entry| entry.life.may_serve())
     }
+}
+
+/// Whether the end of a worker fails the first start, which is not over.
+fn fails_start(entry: &WorkerEntry, cause: Cause, now: Instant) -> bool {
+    let lived = entry.spawned_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+    let killed = match cause {
+        Cause::Exited(ExitKind::Signal(signal)) => ENDING_SIGNALS.contains(&signal),
+        Cause::Exited(ExitKind::Code(_) | ExitKind::Unknown) | Cause::NotStarted => false,
+    };
+    entry.first && !entry.asked && lived < LISTENS_AFTER && !(killed && entry.life.was_online())
 }

@@ -1,15 +1,17 @@
 //! Tests of the supervisor: inputs that a test chooses, and the outputs that must follow.
 
+mod addresses;
 mod replacement;
 mod reuse_port;
 mod serving;
 mod shutdown;
+mod starts;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::contract::RestartOptions;
+use crate::contract::{Restart, RestartOptions};
 use crate::kernel_model::KernelQueue;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
@@ -157,6 +159,10 @@ fn spawn(worker: WorkerId, slot: SlotId, capture_stderr: bool) -> Output<u32> {
 
 fn emit(worker: WorkerId, notice: Notice) -> Output<u32> {
     Output::Emit { worker, notice, exit_requested: false }
+}
+
+fn reloaded(number: u32, result: Result<(), ReloadFailure>) -> Output<u32> {
+    Output::Reloaded { numbers: vec![number], on_signal: false, result }
 }
 
 fn granted(access: Access) -> Grant {

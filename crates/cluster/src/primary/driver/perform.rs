@@ -41,11 +41,7 @@ impl Driver {
                 let failure = self.startup_failure(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
-            // A queued change of the number of workers makes the report outdated.
-            Output::Ready => self.shared.change(|state| {
-                state.ready = state.scales_pending == 0;
-                state.first_start &= !state.ready;
-            }),
+            Output::Ready => self.all_ready(),
             Output::Bind { key, address, options, reuse_port } => {
                 let result = self.bind(key, &address, &options, reuse_port);
                 let result = result.map_err(|error| errno_of(&error));
@@ -85,9 +81,20 @@ impl Driver {
                 self.workers.kill(worker, if hard { Signal::KILL } else { Signal::TERM });
             }
             Output::Close { connection, reason: _ } => drop(connection),
-            Output::Reloaded { number, result } => self.reloaded(number, result),
+            Output::AddressClosed { address } => self.shared.emit(Event::AddressClosed { address }),
+            Output::Reloaded { numbers, on_signal, result } => {
+                self.reloaded(&numbers, on_signal, result);
+            }
             Output::Finished => self.finished = true,
         }
+    }
+
+    /// Reports that all workers are ready, unless a request for more is still queued.
+    fn all_ready(&mut self) {
+        self.shared.change(|state| {
+            state.ready = state.scales_pending == 0;
+            state.first_start = false;
+        });
     }
 
     /// Reports that no worker is left, unless a request for more is still queued.

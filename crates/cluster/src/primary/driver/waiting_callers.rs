@@ -2,15 +2,18 @@
 //! workers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
 use super::Driver;
 use crate::contract::{ForkRefusal, Input, ReloadFailure, WorkerId};
 use crate::error::Error;
+use crate::error::not_ready::UnreadyWorker;
 use crate::primary::event::Event;
 use crate::primary::primary_state::Completion;
 use crate::primary::worker_process::WorkerProcess;
+use crate::protocol::address::Address;
 
 /// The channel to the caller of a reload.
 pub(super) type Reply = Sender<Result<(), Error>>;
@@ -21,8 +24,7 @@ type ForkReply = Sender<Result<WorkerProcess, Error>>;
 #[derive(Debug, Default)]
 pub(super) struct PendingReplies {
     last: u32,
-    /// `None` for a reload that a signal requested: no caller waits.
-    reloads: HashMap<u32, Option<Reply>>,
+    reloads: HashMap<u32, Reply>,
     forks: HashMap<u32, ForkReply>,
     /// The forks whose workers have their numbers and are being started.
     starting: HashMap<WorkerId, ForkReply>,
@@ -35,14 +37,14 @@ impl PendingReplies {
         self.last
     }
 
-    pub(super) fn reload(&mut self, reply: Option<Reply>) -> u32 {
+    pub(super) fn reload(&mut self, reply: Reply) -> u32 {
         let number = self.number();
         self.reloads.insert(number, reply);
         number
     }
 
     pub(super) fn reloaded(&mut self, number: u32) -> Option<Reply> {
-        self.reloads.remove(&number).flatten()
+        self.reloads.remove(&number)
     }
 
     pub(super) fn fork(&mut self, reply: ForkReply) -> u32 {
@@ -99,31 +101,59 @@ impl PendingReplies {
 }
 
 impl Driver {
-    /// Requests a reload of the supervisor.
+    /// Requests a reload of the supervisor; without a reply no caller waits.
     pub(super) fn reload(&mut self, reply: Option<Reply>) {
-        let number = self.replies.reload(reply);
+        let number = reply.map(|reply| self.replies.reload(reply));
         self.inputs.push_back(Input::Reload { number });
     }
 
-    /// Replies to the caller of a reload, or emits its failure if no caller waits.
-    pub(super) fn reloaded(&mut self, number: u32, result: Result<(), ReloadFailure>) {
-        let (worker, failure) = match result {
-            Ok(()) => (None, None),
-            Err(ReloadFailure::UnderWay) => (None, Some(Error::ReloadUnderWay)),
-            Err(ReloadFailure::NotRunning) => (None, Some(Error::NotRunning)),
-            Err(ReloadFailure::NotReady(worker)) => {
-                let not_ready = self.shared.not_ready(|it| it.id() == worker);
-                (Some(worker), Some(Error::NotReady(Box::new(not_ready))))
+    /// Replies to the callers of a reload, and emits its failure if a signal requested it.
+    pub(super) fn reloaded(
+        &mut self,
+        numbers: &[u32],
+        on_signal: bool,
+        result: Result<(), ReloadFailure>,
+    ) {
+        let failed = match result {
+            Ok(()) => None,
+            Err(ReloadFailure::NotRunning) => {
+                // A reload that was requested by a signal, and that the end of the cluster
+                // overtakes, is no failure.
+                return self.reply_all(numbers, || Err(Error::NotRunning));
             }
-            Err(ReloadFailure::Ended(worker)) => (Some(worker), Some(self.startup_failure(worker))),
+            Err(ReloadFailure::NotReady(worker, missing)) => {
+                Some((worker, Arc::new(self.successor_not_ready(worker, missing))))
+            }
+            Err(ReloadFailure::Ended(worker)) => {
+                Some((worker, Arc::new(self.startup_failure(worker))))
+            }
         };
-        if failure.is_none() {
+        let Some((worker, failure)) = failed else {
             self.shared.emit(Event::Reloaded);
+            return self.reply_all(numbers, || Ok(()));
+        };
+        if on_signal {
+            let error = failure.clone();
+            self.shared.emit(Event::Error { worker: Some(worker), error });
         }
-        match (self.replies.reloaded(number), failure) {
-            (Some(reply), failure) => drop(reply.send(failure.map_or(Ok(()), Err))),
-            (None, Some(failure)) => self.shared.emit(Event::error(worker, failure)),
-            (None, None) => {}
+        self.reply_all(numbers, || Err(failure.copy()));
+    }
+
+    fn reply_all(&mut self, numbers: &[u32], result: impl Fn() -> Result<(), Error>) {
+        for number in numbers {
+            if let Some(reply) = self.replies.reloaded(*number) {
+                drop(reply.send(result()));
+            }
         }
+    }
+
+    /// Returns the error of a reload whose new worker took too long.
+    fn successor_not_ready(&mut self, worker: WorkerId, missing: Vec<Address>) -> Error {
+        let mut not_ready = self.shared.not_ready(|_| false);
+        if let Some(worker_io) = self.workers.get_mut(worker) {
+            let unready = worker_io.process.unready();
+            not_ready.workers.push(UnreadyWorker { missing, ..unready });
+        }
+        Error::NotReady(Box::new(not_ready))
     }
 }

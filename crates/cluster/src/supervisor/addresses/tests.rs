@@ -9,7 +9,7 @@ fn at(text: &str) -> Address {
 
 /// Requests an address for worker n in slot n.
 fn request_address(entries: &mut AddressTable, worker: WorkerId, address: &str) -> Resolution {
-    entries.request_address(worker, worker.0, 0, listen_request(&at(address)))
+    entries.request_address(worker, Some(worker.0), 0, listen_request(&at(address)))
 }
 
 fn listen_request(address: &Address) -> ListenRequest<'_> {
@@ -46,15 +46,15 @@ fn the_same_address_is_opened_once_and_shared() {
 fn requests_that_come_while_the_address_is_bound_wait_for_the_one_answer() {
     let mut entries = AddressTable::default();
     assert_eq!(
-        entries.request_address(WorkerId(1), 1, 10, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(1), Some(1), 10, listen_request(&at("[::1]:80"))),
         Resolution::Bind(1)
     );
     assert_eq!(
-        entries.request_address(WorkerId(2), 2, 20, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(2), Some(2), 20, listen_request(&at("[::1]:80"))),
         Resolution::Wait
     );
     assert_eq!(
-        entries.request_address(WorkerId(3), 3, 30, listen_request(&at("[::1]:80"))),
+        entries.request_address(WorkerId(3), Some(3), 30, listen_request(&at("[::1]:80"))),
         Resolution::Wait
     );
     entries.worker_ended(WorkerId(2), None);
@@ -149,12 +149,12 @@ fn a_dead_holders_slot_reserves_the_key_until_its_next_worker_requests_it_or_non
     entries.worker_ended(WorkerId(2), Some(7));
     assert!(unused(&entries).is_empty());
     assert_eq!(
-        entries.request_address(WorkerId(3), 7, 0, listen_request(&at("0.0.0.0:0"))),
+        entries.request_address(WorkerId(3), Some(7), 0, listen_request(&at("0.0.0.0:0"))),
         Resolution::Grant(key)
     );
     entries.release(WorkerId(3), key);
     assert_eq!(unused(&entries), [key]);
-    entries.request_address(WorkerId(4), 8, 0, listen_request(&at("0.0.0.0:0")));
+    entries.request_address(WorkerId(4), Some(8), 0, listen_request(&at("0.0.0.0:0")));
     entries.worker_ended(WorkerId(4), Some(8));
     entries.drop_reservation(8);
     assert_eq!(unused(&entries), [key]);
@@ -184,10 +184,16 @@ fn the_first_data_is_for_all_workers_and_forgotten_with_the_key() {
         open_max: None,
         data: data.map(|text| text.as_bytes().to_vec()),
     };
-    assert_eq!(entries.request_address(WorkerId(1), 1, 0, with(None)), Resolution::Bind(1));
+    assert_eq!(entries.request_address(WorkerId(1), Some(1), 0, with(None)), Resolution::Bind(1));
     assert_eq!(entries.data(1), None);
-    assert_eq!(entries.request_address(WorkerId(2), 2, 0, with(Some("first"))), Resolution::Wait);
-    assert_eq!(entries.request_address(WorkerId(3), 3, 0, with(Some("second"))), Resolution::Wait);
+    assert_eq!(
+        entries.request_address(WorkerId(2), Some(2), 0, with(Some("first"))),
+        Resolution::Wait
+    );
+    assert_eq!(
+        entries.request_address(WorkerId(3), Some(3), 0, with(Some("second"))),
+        Resolution::Wait
+    );
     assert_eq!(entries.data(1), Some(&b"first"[..]));
     entries.bound(1, Err(98));
     assert_eq!(entries.data(1), None);
@@ -199,8 +205,8 @@ fn only_a_datagram_address_can_be_held_twice_and_only_on_request() {
     let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
     let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
         let listen_request = |again| ListenRequest { address, again, open_max: None, data: None };
-        entries.request_address(WorkerId(1), 1, 0, listen_request(again));
-        entries.request_address(WorkerId(1), 1, 0, listen_request(again))
+        entries.request_address(WorkerId(1), Some(1), 0, listen_request(again));
+        entries.request_address(WorkerId(1), Some(1), 0, listen_request(again))
     });
     assert_eq!(twice(&tcp, true), Resolution::Refuse(EADDRINUSE));
     assert_eq!(twice(&udp, false), Resolution::Refuse(EADDRINUSE));

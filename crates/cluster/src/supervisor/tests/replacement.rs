@@ -18,8 +18,9 @@ fn a_first_worker_that_exits_before_it_listens_fails_the_start() {
 #[test]
 fn a_worker_is_ready_when_it_listens_or_without_listeners_when_it_is_online() {
     for listens in [true, false] {
-        let mut harness =
-            SupervisorHarness::new(SupervisorOptions { listens, ..SupervisorOptions::default() });
+        let listens_after = if listens { None } else { Some(Duration::ZERO) };
+        let options = SupervisorOptions { listens_after, ..SupervisorOptions::default() };
+        let mut harness = SupervisorHarness::new(options);
         harness.step(Input::Scale(1));
         harness.spawned(WorkerId(1));
         let mut out = harness.step(Input::Online { worker: WorkerId(1) });
@@ -65,9 +66,7 @@ fn a_crash_loop_is_slowed_down_and_never_given_up() {
 fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_before_its_predecessor_drains() {
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
     let spawn = |worker, slot| spawn(worker, slot, true);
-    assert_eq!(harness.step(Input::Reload { number: 7 }), [spawn(WorkerId(3), 0)]);
-    let refused = Output::Reloaded { number: 8, result: Err(ReloadFailure::UnderWay) };
-    assert_eq!(harness.step(Input::Reload { number: 8 }), [refused]);
+    assert_eq!(harness.step(Input::Reload { number: Some(7) }), [spawn(WorkerId(3), 0)]);
     assert_eq!(harness.accept(1), [send(WorkerId(1), 1)], "the current worker serves");
     harness.read(WorkerId(1));
     harness.spawned(WorkerId(3));
@@ -80,7 +79,7 @@ fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_before_its_predece
     harness.reclaim(WorkerId(1));
     harness.start(WorkerId(4));
     harness.exit(WorkerId(1));
-    let done = Output::Reloaded { number: 7, result: Ok(()) };
+    let done = reloaded(7, Ok(()));
     assert!(
         !harness.exit(WorkerId(3)).contains(&done),
         "the exit of another worker does not end the reload"
@@ -92,19 +91,19 @@ fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_before_its_predece
 fn a_successor_that_is_slow_or_exits_leaves_the_current_worker_in_place() {
     let options = SupervisorOptions { ready: 50 * MS, ..SupervisorOptions::default() };
     let mut harness = SupervisorHarness::listening(1, options);
-    harness.step(Input::Reload { number: 1 });
+    harness.step(Input::Reload { number: Some(1) });
     harness.spawned(WorkerId(2));
     assert_eq!(harness.supervisor.deadline(), Some(harness.now + 50 * MS));
     let out = harness.step_after(50 * MS, Input::Tick);
-    let slow = Output::Reloaded { number: 1, result: Err(ReloadFailure::NotReady(WorkerId(2))) };
+    let slow = reloaded(1, Err(ReloadFailure::NotReady(WorkerId(2), vec![at("127.0.0.1:80")])));
     assert!(
         out.contains(&slow) && out.contains(&Output::SendDisconnect { worker: WorkerId(2) }),
         "{out:?}"
     );
-    harness.step(Input::Reload { number: 2 });
+    harness.step(Input::Reload { number: Some(2) });
     harness.spawned(WorkerId(3));
     let out = harness.step(Input::Exited { worker: WorkerId(3), exit: ExitKind::Code(1) });
-    let ended = Output::Reloaded { number: 2, result: Err(ReloadFailure::Ended(WorkerId(3))) };
+    let ended = reloaded(2, Err(ReloadFailure::Ended(WorkerId(3))));
     assert!(out.contains(&ended), "{out:?}");
     assert!(
         !out.iter().any(|output| matches!(output, Output::Spawn { .. })),
@@ -116,7 +115,7 @@ fn a_successor_that_is_slow_or_exits_leaves_the_current_worker_in_place() {
 #[test]
 fn when_the_current_worker_exits_the_successor_gets_its_slot() {
     let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
-    harness.step(Input::Reload { number: 1 });
+    harness.step(Input::Reload { number: Some(1) });
     let out = harness.exit(WorkerId(1));
     assert!(
         !out.iter().any(|output| matches!(output, Output::Spawn { .. } | Output::Unbind { .. }))
