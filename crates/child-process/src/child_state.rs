@@ -334,6 +334,21 @@ impl Shared {
         retired
     }
 
+    /// Ends the events with an error, because the loop has ended or the driver has panicked.
+    pub(crate) fn abandoned(&self) {
+        let mut state = self.state();
+        // The lock is held by a thread whose driver came too late for the loop.
+        if let Ok(mut pending) = self.pending.try_lock() {
+            pending.driver = None;
+            for subscriber in std::mem::take(&mut pending.subscribers) {
+                state.subscribers.add(subscriber);
+            }
+        }
+        let lost = Error::Os("the event loop", std::io::ErrorKind::Other.into());
+        state.subscribers.emit(Event::Error(lost));
+        state.subscribers.close();
+    }
+
     /// Returns whether any subscriber needs to know the end of the outputs. Runs on the loop.
     pub(crate) fn has_subscribers(&self) -> bool {
         !self.state().subscribers.is_empty()

@@ -98,6 +98,8 @@ struct Collector {
     /// The time of the next check for an exit that the pidfd has announced but `waitid` did not
     /// show.
     recheck_at: Option<Instant>,
+    /// Whether the result was sent.
+    answered: bool,
 }
 
 impl Collector {
@@ -128,12 +130,23 @@ impl Collector {
     }
 
     fn answer(&mut self) {
+        self.answered = true;
         let mut callback = lock(&self.callback);
         let outcome = self.capture.finish();
         match callback.take() {
             Some(call) => reactor::callback::call(move || call(outcome)),
             // Fails when the receiver was dropped.
             None => drop(self.outcome.send(outcome)),
+        }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // The loop has ended, or this source has panicked.
+        if !self.answered {
+            self.capture.fail("the event loop", io::ErrorKind::Other.into());
+            self.answer();
         }
     }
 }
@@ -193,7 +206,10 @@ impl Command {
         let callback_too = Arc::clone(&callback);
         let unfinished = [false; 2];
         let recheck_at = None;
-        reactor.add(Collector { capture, pidfd, outcome, callback, unfinished, recheck_at });
+        let answered = false;
+        let collector =
+            Collector { capture, pidfd, outcome, callback, unfinished, recheck_at, answered };
+        reactor.add(collector);
         Ok(Exec { child, outcome: receiver, callback: callback_too })
     }
 }

@@ -38,7 +38,8 @@ pub struct Reactor {
 ///
 /// # Errors
 ///
-/// `EMFILE`, `ENFILE` or `EAGAIN` when the loop cannot be started; the next call tries again.
+/// `EMFILE`, `ENFILE` or `EAGAIN` when the loop cannot be started; the next call tries again. The
+/// error of `epoll_wait(2)` after the loop has ended by it: its descriptor was closed by other code.
 /// [`Unsupported`](io::ErrorKind::Unsupported) in a process that was forked after the first use.
 pub fn reactor() -> Result<&'static Reactor, StartError> {
     static INSTANCE: OnceLock<Reactor> = OnceLock::new();
@@ -49,11 +50,11 @@ pub fn reactor() -> Result<&'static Reactor, StartError> {
         return Err(StartError { call: "using the loop", source });
     }
     if let Some(reactor) = INSTANCE.get() {
-        return Ok(reactor);
+        return reactor.running();
     }
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(reactor) = INSTANCE.get() {
-        return Ok(reactor);
+        return reactor.running();
     }
     let reactor = Reactor::start()?;
     Ok(INSTANCE.get_or_init(|| reactor))
@@ -90,6 +91,17 @@ impl Reactor {
             .spawn(move || driver.run())
             .map_err(StartError::of("starting a thread (clone or clone3)"))?;
         Ok(Self { mailbox })
+    }
+
+    /// Returns this loop, or the error by which it has ended.
+    fn running(&self) -> Result<&Self, StartError> {
+        match self.mailbox.failure() {
+            None => Ok(self),
+            Some(errno) => {
+                let source = io::Error::from_raw_os_error(errno);
+                Err(StartError { call: "epoll_wait", source })
+            }
+        }
     }
 
     /// Adds `source` to the loop, from any thread, and does not wait.
@@ -143,8 +155,9 @@ impl Driver {
         let (mut ready, mut commands) = (Vec::new(), Vec::new());
         loop {
             let timeout = self.timeout();
-            let waited = self.readiness.wait(timeout, &mut ready);
-            waited.expect("our epoll descriptor is open, and only a signal can end the wait");
+            if let Err(error) = self.readiness.wait(timeout, &mut ready) {
+                return self.fail(&error);
+            }
             self.mailbox.turns.fetch_add(1, Ordering::Relaxed);
             // The list is taken before any event is delivered: a source that asks again in this
             // turn waits for the next one.
@@ -166,6 +179,23 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Ends the loop: other code has closed its descriptor, or a filter refuses the wait. Every
+    /// source is dropped, and answers those that wait for it.
+    fn fail(mut self, error: &io::Error) {
+        let rest = self.mailbox.close(error.raw_os_error().unwrap_or(sys::errno::EBADF));
+        for command in rest {
+            if let Command::Add(source, handle) = command {
+                self.sources.insert(handle.id, Entry { source, handle, again: false });
+            }
+        }
+        let ids: Vec<SourceId> = self.sources.keys().copied().collect();
+        for id in ids {
+            self.remove(id);
+        }
+        // Not closed: its number may belong to other code meanwhile.
+        mem::forget(self.readiness);
     }
 
     fn timeout(&self) -> Option<Duration> {

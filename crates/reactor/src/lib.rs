@@ -6,8 +6,8 @@
 //! as an [`Event`], one at a time. User code never runs on the loop: [`callback::call`] runs it on
 //! a thread of its own, and [`signals::Signals`] delivers signals as values.
 //!
-//! Three invariants hold. An idle loop makes no wake-ups. A source that panics is removed, and the
-//! loop continues. A source that asks for more events never delays the others by a turn.
+//! Three invariants hold. An idle loop makes no wake-ups. A source that panics is removed and
+//! dropped, and the loop continues. A source that asks for more events never delays the others by a turn.
 //!
 //! ```
 //! use brood_reactor::{Event, Source, Turn, reactor};

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
@@ -46,6 +46,8 @@ pub(crate) struct Mailbox {
     next_id: AtomicU64,
     /// The process that has the thread of the loop.
     home: Origin,
+    /// The error by which the loop has ended, or 0. Set under the lock of the queue.
+    failure: AtomicI32,
     /// The number of turns of the loop so far.
     pub(crate) turns: AtomicU64,
 }
@@ -60,7 +62,8 @@ struct Queue {
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Self {
         let (queue, next_id, turns) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { queue, waker, next_id, home: Origin::here(), turns }
+        let failure = AtomicI32::new(0);
+        Self { queue, waker, next_id, home: Origin::here(), failure, turns }
     }
 
     pub(crate) fn handle(self: &Arc<Self>) -> Handle {
@@ -74,6 +77,11 @@ impl Mailbox {
             return;
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failure.load(Ordering::Acquire) != 0 {
+            drop(queue);
+            // A source is dropped outside of the lock, as it may send commands itself.
+            return drop(command);
+        }
         queue.commands.push(command);
         let wake = !queue.woken && !on_loop();
         queue.woken |= wake;
@@ -90,6 +98,18 @@ impl Mailbox {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         mem::swap(&mut queue.commands, commands);
         queue.woken = false;
+    }
+
+    /// Accepts no more commands, and returns those that were not taken.
+    pub(crate) fn close(&self, errno: i32) -> Vec<Command> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.failure.store(errno, Ordering::Release);
+        mem::take(&mut queue.commands)
+    }
+
+    /// Returns the error by which the loop has ended.
+    pub(crate) fn failure(&self) -> Option<i32> {
+        Some(self.failure.load(Ordering::Acquire)).filter(|errno| *errno != 0)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -10,7 +10,7 @@ use sys::signal::SignalWatch;
 
 use crate::harness::{apply, case, role};
 use crate::support::shell::sh;
-use crate::support::{current_exe, eventually};
+use crate::support::{current_exe, eventually, stopped};
 
 /// Returns a command that runs a role as process 1; `None` where no namespace can be made.
 fn as_process_1(role: &str) -> Option<Command> {
@@ -120,8 +120,12 @@ fn started(role: &str) -> Option<(Child, BufReader<ChildOutput>, u32)> {
     let mut output = BufReader::new(unshare.take_stdout().unwrap());
     assert_eq!(line(&mut output), "ready");
     let pid = unshare.pid();
+    Some((unshare, output, only_child(pid)))
+}
+
+fn only_child(pid: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    Some((unshare, output, children.trim().parse().unwrap()))
+    children.trim().parse().unwrap()
 }
 
 fn line(output: &mut BufReader<ChildOutput>) -> String {
@@ -163,6 +167,7 @@ fn names_signals(_: &[String]) {
 #[apply(case)]
 fn a_stopped_program_is_continued_through_process_1() {
     let Some((unshare, mut output, init)) = started("stops_itself") else { return };
+    stopped(only_child(init));
     sys::signal::kill(init, Signal::CONT).unwrap();
     assert_eq!(line(&mut output), "continued");
     assert_eq!(unshare.wait().unwrap(), ExitStatus::Code(0));

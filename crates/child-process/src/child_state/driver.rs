@@ -30,12 +30,15 @@ pub(crate) struct Driver {
     /// show.
     recheck_at: Option<Instant>,
     recheck: Duration,
+    /// Whether the driver has left the loop because it has nothing left to do.
+    retired: bool,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let ending = Ending::new(shared.timeout_at, shared.kill.after);
-        Self { shared, watched: Vec::new(), ending, recheck_at: None, recheck: RECHECK_MIN }
+        let (watched, recheck) = (Vec::new(), RECHECK_MIN);
+        Self { shared, watched, ending, recheck_at: None, recheck, retired: false }
     }
 
     /// Reaps the process if it has ended. `announced` says that the pidfd was readable.
@@ -140,10 +143,19 @@ impl Source for Driver {
         self.shared.take_pending();
         self.watch_outputs(turn);
         if self.shared.retire_if_idle() {
+            self.retired = true;
             turn.remove();
         } else {
             let next = [self.ending.deadline(), self.recheck_at].into_iter().flatten().min();
             turn.set_deadline(next);
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if !self.retired {
+            self.shared.abandoned();
         }
     }
 }
