@@ -5,6 +5,7 @@
 //! fails with an error that names the refused call. It never hangs, and leaves no child and no
 //! descriptor. `docs/sandbox.md` has the tables; with `BROOD_WRITE_DOCS=1` these cases write them.
 
+mod emulator;
 mod operations;
 
 use std::collections::BTreeSet;

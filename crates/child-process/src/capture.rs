@@ -24,7 +24,8 @@ use crate::buffer::Buffer;
 use crate::child::Child;
 use crate::command::Command;
 use crate::ending::{Ending, EndingStep};
-use crate::error::{Error, ExecError, InvalidOption, OutputStream};
+use crate::error::{Error, InvalidOption, OutputStream};
+use crate::exec_error::ExecError;
 use crate::process::RECHECK_MIN;
 use crate::start;
 use crate::stdio::Slot;
@@ -158,7 +159,8 @@ impl Capture {
     /// Writes a part of the input. Returns true if the child may take more.
     pub(crate) fn write(&mut self) -> bool {
         let Some(pipe) = &mut self.stdin else { return false };
-        match without_sigpipe(|| pipe.write(&self.input[self.written..])) {
+        let rest = &self.input[self.written..];
+        match without_sigpipe(rest.len(), || pipe.write(rest)) {
             Ok(count) => {
                 self.written += count;
                 if self.written < self.input.len() {

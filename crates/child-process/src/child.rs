@@ -329,6 +329,10 @@ impl Child {
 
     /// Takes this process's end of descriptor `number`, 3 or higher. `None` if it is no pipe or was
     /// taken.
+    ///
+    /// Current standard libraries write to it without `SIGPIPE`. With an old one, in a process in
+    /// which that signal has its default disposition, a write to a child that has closed its end
+    /// ends this process.
     pub fn take_descriptor(&mut self, number: i32) -> Option<UnixStream> {
         self.streams().extra.remove(&number)
     }

@@ -320,100 +320,6 @@ impl StdError for SpawnError {
     }
 }
 
-/// The failure of a command whose output is collected: the cause, the status, and the output until
-/// then.
-///
-/// `Display` names the command and adds its standard error, as Node does; the cause is the
-/// [`source`](StdError::source). `{:?}` is one line: the command, all causes, and the last line of
-/// the standard error.
-///
-/// ```
-/// let failed = brood_child_process::exec_sync("echo no luck >&2; exit 3").unwrap_err();
-/// assert_eq!(
-///     format!("{failed:?}"),
-///     "command failed: echo no luck >&2; exit 3: exited with code 3: no luck"
-/// );
-/// assert_eq!(failed.stderr, b"no luck\n");
-/// ```
-#[non_exhaustive]
-pub struct ExecError {
-    /// The cause.
-    pub error: Error,
-    /// The exit status, if a process was started.
-    pub status: Option<ExitStatus>,
-    /// The standard output that was collected until the failure.
-    pub stdout: Vec<u8>,
-    /// The standard error that was collected until the failure.
-    pub stderr: Vec<u8>,
-    /// The program and its arguments, as one line.
-    pub line: String,
-}
-
-impl ExecError {
-    pub(crate) fn before_start(error: Error, line: String) -> Self {
-        Self { error, status: None, stdout: Vec::new(), stderr: Vec::new(), line }
-    }
-
-    /// Returns Node's name for the cause, see [`Error::code`].
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        self.error.code()
-    }
-
-    /// Returns whether the process was sent its kill signal: after a timeout, a cancellation, or
-    /// too much output.
-    #[must_use]
-    pub fn killed(&self) -> bool {
-        matches!(
-            self.error,
-            Error::TimedOut | Error::MaxBuffer(_) | Error::Cancelled(_) | Error::Tree(_)
-        )
-    }
-}
-
-impl fmt::Display for ExecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command failed: {}", self.line)?;
-        match String::from_utf8_lossy(&self.stderr).trim_end() {
-            "" => Ok(()),
-            lines => write!(f, "\n{lines}"),
-        }
-    }
-}
-
-impl fmt::Debug for ExecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stderr = String::from_utf8_lossy(&self.stderr);
-        if f.alternate() {
-            return f
-                .debug_struct("ExecError")
-                .field("error", &self.error)
-                .field("status", &self.status)
-                .field("stdout", &String::from_utf8_lossy(&self.stdout))
-                .field("stderr", &stderr)
-                .field("line", &self.line)
-                .finish();
-        }
-        write!(f, "command failed: {}: {:?}", self.line, self.error)?;
-        match stderr.trim_end().lines().next_back() {
-            Some(line) => write!(f, ": {line}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl StdError for ExecError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.error)
-    }
-}
-
-impl From<ExecError> for Error {
-    fn from(failed: ExecError) -> Self {
-        failed.error
-    }
-}
-
 impl From<InvalidOption> for Error {
     fn from(invalid: InvalidOption) -> Self {
         Self::Invalid(Box::new(invalid))
@@ -476,10 +382,6 @@ mod tests {
         let error = missing_program();
         let line = "cannot start nope: No such file or directory (os error 2)";
         assert_eq!(format!("{error:?}"), line);
-        let (stdout, stderr) = (Vec::new(), b"first\nlast\n".to_vec());
-        let failed = ExecError { error, status: None, stdout, stderr, line: "nope -x".to_owned() };
-        assert_eq!(format!("{failed:?}"), format!("command failed: nope -x: {line}: last"));
-        assert_eq!(failed.to_string(), "command failed: nope -x\nfirst\nlast");
         let structure = format!("{:#?}", Error::Channel(ipc::Error::Closed));
         assert!(structure.starts_with("Channel(\n"), "{structure}");
         assert_eq!(
@@ -491,6 +393,5 @@ mod tests {
     #[test]
     fn errors_are_small_enough_to_be_returned() {
         assert!(size_of::<Error>() <= 48, "{}", size_of::<Error>());
-        assert!(size_of::<ExecError>() <= 128, "{}", size_of::<ExecError>());
     }
 }

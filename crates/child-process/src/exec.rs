@@ -14,7 +14,8 @@ use sys::pidfd::PidFd;
 use crate::capture::{Capture, OUTPUTS, Output, Pipe, run};
 use crate::child::Child;
 use crate::command::Command;
-use crate::error::{Error, ExecError, OutputStream};
+use crate::error::{Error, OutputStream};
+use crate::exec_error::ExecError;
 use crate::process::{RECHECK_MAX, RECHECK_MIN};
 
 type Outcome = Result<Output, ExecError>;

@@ -74,6 +74,7 @@ mod ending;
 mod error;
 mod event;
 mod exec;
+mod exec_error;
 mod fork;
 mod init;
 #[doc(hidden)]
@@ -103,9 +104,10 @@ pub use command::Command;
 /// the crate `crossbeam-channel`, version 0.5.
 #[doc(no_inline)]
 pub use crossbeam_channel::Receiver;
-pub use error::{Error, ExecError, InvalidOption, OutputStream, SpawnError};
+pub use error::{Error, InvalidOption, OutputStream, SpawnError};
 pub use event::Event;
 pub use exec::{Exec, exec, exec_file, exec_file_sync, exec_sync, spawn, spawn_sync};
+pub use exec_error::ExecError;
 pub use fork::{Fork, fork};
 pub use init::init;
 pub use module::{Module, module, run_modules};
@@ -119,6 +121,8 @@ pub use sys::signal::Signal;
 pub use sys::spawn::Step;
 pub use sys::startup::inherited;
 pub use terminal::{Terminal, TerminalSize};
+#[cfg(feature = "tokio")]
+pub use tokio::AsyncStdin;
 
 /// The example of the README is compiled as a test.
 #[cfg(doctest)]

@@ -140,11 +140,12 @@ impl ChildStdin {
 
 impl Write for ChildStdin {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        without_sigpipe(|| self.0.write(bytes))
+        without_sigpipe(bytes.len(), || self.0.write(bytes))
     }
 
     fn write_vectored(&mut self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        without_sigpipe(|| self.0.write_vectored(bytes))
+        let length = bytes.iter().map(|slice| slice.len()).sum();
+        without_sigpipe(length, || self.0.write_vectored(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Children under tokio: the runtime waits for their descriptors instead of a thread.
 
+mod async_stdin;
+
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -9,11 +11,14 @@ use tokio::net::unix::pipe;
 
 use sys::pidfd::ExitStatus;
 
+pub use async_stdin::AsyncStdin;
+
 use crate::capture::Output;
 use crate::child::Child;
-use crate::error::{Error, ExecError};
+use crate::error::Error;
 use crate::exec::Exec;
-use crate::stdio::{ChildOutput, ChildStdin};
+use crate::exec_error::ExecError;
+use crate::stdio::ChildOutput;
 
 impl Child {
     /// Waits as [`wait`](Self::wait) does, without blocking a thread. Dropping the future loses
@@ -67,21 +72,6 @@ impl Exec {
     pub async fn wait_async(self) -> Result<Output, ExecError> {
         let waited = tokio::task::spawn_blocking(move || self.wait()).await;
         waited.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    }
-}
-
-impl ChildStdin {
-    /// Converts into a pipe of tokio.
-    ///
-    /// # Errors
-    ///
-    /// The error of registering the descriptor with the runtime.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime with its I/O enabled.
-    pub fn into_async(self) -> io::Result<pipe::Sender> {
-        pipe::Sender::from_owned_fd(self.into())
     }
 }
 

@@ -6,8 +6,8 @@ use std::ptr;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Named};
 
-/// Runs `write`, which writes to a pipe, so that a pipe without a reader is `EPIPE` and no
-/// `SIGPIPE`, whatever the disposition of that signal is in this process.
+/// Runs `write`, which writes `bytes` bytes to a pipe, so that a pipe without a reader is `EPIPE`
+/// and no `SIGPIPE`, whatever the disposition of that signal is in this process.
 ///
 /// The signal is blocked in the calling thread for the duration of the call. `send(2)` has a flag
 /// for the same purpose, `write(2)` has none.
@@ -21,18 +21,27 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as Named};
 ///
 /// let (reader, mut writer) = std::io::pipe()?;
 /// drop(reader);
-/// let refused = brood_sys::signal::without_sigpipe(|| writer.write(b"x")).unwrap_err();
+/// let refused = brood_sys::signal::without_sigpipe(1, || writer.write(b"x")).unwrap_err();
 /// assert_eq!(refused.kind(), std::io::ErrorKind::BrokenPipe);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn without_sigpipe<T>(write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub fn without_sigpipe(
+    bytes: usize,
+    write: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
     let pipe = SigSet::from(Named::SIGPIPE);
     let before = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let restore = Restore(&before);
     // A signal that was blocked and pending before belongs to the caller.
     let kept = before.contains(Named::SIGPIPE) && is_pending(Named::SIGPIPE);
     let answer = write();
-    if !kept && answer.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EPIPE)) {
+    // A reader that goes away while the write waits for room leaves a signal with a success: the
+    // count of the bytes before.
+    let raised = match &answer {
+        Ok(count) => *count < bytes,
+        Err(error) => error.raw_os_error() == Some(libc::EPIPE),
+    };
+    if raised && !kept {
         take_pending(&pipe);
     }
     drop(restore);
@@ -86,11 +95,11 @@ mod tests {
         drop(reader);
         let pipe = SigSet::from(Named::SIGPIPE);
         let mask = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
-        let refused = without_sigpipe(|| writer.write(b"x")).unwrap_err();
+        let refused = without_sigpipe(1, || writer.write(b"x")).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
         assert!(!is_pending(Named::SIGPIPE));
         crate::signal::raise(crate::signal::Signal::PIPE).unwrap();
-        without_sigpipe(|| writer.write(b"x")).unwrap_err();
+        without_sigpipe(1, || writer.write(b"x")).unwrap_err();
         assert!(is_pending(Named::SIGPIPE), "the signal of the caller stays");
         take_pending(&pipe);
         assert!(!is_pending(Named::SIGPIPE));
@@ -100,9 +109,9 @@ mod tests {
     #[test]
     fn the_mask_of_the_thread_is_restored() {
         let (reader, mut writer) = io::pipe().unwrap();
-        without_sigpipe(|| writer.write(b"x")).unwrap();
+        without_sigpipe(1, || writer.write(b"x")).unwrap();
         drop(reader);
-        without_sigpipe(|| writer.write(b"x")).unwrap_err();
+        without_sigpipe(1, || writer.write(b"x")).unwrap_err();
         assert!(!SigSet::thread_get_mask().unwrap().contains(Named::SIGPIPE));
     }
 }
