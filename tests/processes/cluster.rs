@@ -17,6 +17,7 @@ mod mistakes;
 mod node_suite;
 mod ports;
 mod races;
+mod releases;
 mod reload;
 mod reuse_port;
 mod setup;

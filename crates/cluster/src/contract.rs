@@ -196,12 +196,13 @@ pub(crate) enum Input<H> {
 pub(crate) enum Output<H> {
     /// Start a worker; `worker_options` are those of its slot alone. With `capture_stderr` keep the
     /// tail of the standard error that the worker writes before its runtime is up, for the error of
-    /// a failed start.
+    /// a failed start. The successor in a reload runs a new release, or fails.
     Spawn {
         worker: WorkerId,
         slot: SlotId,
         worker_options: Option<Arc<WorkerOptions>>,
         capture_stderr: bool,
+        is_successor: bool,
     },
     /// Notify the user of the primary. `exit_requested` says whether the exit of the worker had
     /// been requested by then: Node's `exitedAfterDisconnect`.

@@ -13,6 +13,7 @@ pub(crate) mod event;
 mod inherited;
 mod listen_socket;
 mod primary_state;
+mod release;
 mod reuse_port_group;
 mod rollout;
 pub(crate) mod settings;

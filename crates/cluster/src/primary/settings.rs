@@ -9,6 +9,7 @@ use ipc::Serialization;
 
 use crate::error::Error;
 use crate::node::inspector;
+use crate::primary::release::{WorkingDirectory, own_program};
 use crate::worker_options::{WorkerOptions, WorkerStdio};
 
 /// The settings that every new worker of a primary is started with.
@@ -34,7 +35,8 @@ pub struct Settings {
     pub args: Vec<OsString>,
     /// Variables that are added to the environment of this process.
     pub env: Vec<(OsString, OsString)>,
-    /// The working directory; `None` for the one of this process.
+    /// The working directory; `None` for the one of this process, or the one that has replaced it
+    /// at the same path.
     pub current_dir: Option<PathBuf>,
     /// Whether standard input, output and error are pipes, unless `stdio` names them.
     pub silent: bool,
@@ -47,9 +49,11 @@ pub struct Settings {
     pub gid: Option<u32>,
     /// The format of messages; `None` for bincode to Rust workers and JSON to Node workers.
     pub serialization: Option<Serialization>,
-    /// The path of this program when the primary was created. Workers run the file that lies there,
-    /// so a new build takes effect with the next worker.
+    /// The path by which this program was started. Workers run the file that lies there, so a new
+    /// build takes effect with the next worker.
     program: Option<PathBuf>,
+    /// The working directory by its path. Workers start in the directory that lies there.
+    directory: Option<WorkingDirectory>,
     /// The arguments are those of this process, because no options have named any.
     inherits_args: bool,
     /// Whether the primary and its workers raise their soft limits of descriptors.
@@ -59,6 +63,7 @@ pub struct Settings {
 impl Settings {
     /// Returns settings that run this program again, with the arguments of this process.
     pub(crate) fn of_this_process() -> Self {
+        let directory = WorkingDirectory::of_this_process();
         Self {
             exec: None,
             exec_path: None,
@@ -72,7 +77,8 @@ impl Settings {
             uid: None,
             gid: None,
             serialization: None,
-            program: std::env::current_exe().ok(),
+            program: own_program(directory.as_ref()),
+            directory,
             inherits_args: true,
             raises_descriptors: true,
         }
@@ -108,9 +114,19 @@ impl Settings {
     }
 
     /// Returns the command for the worker `number`, without its variables in the environment.
-    pub(crate) fn fork(&self, number: u32) -> Result<Fork, child_process::Error> {
+    ///
+    /// The new worker of a reload, `is_new_release`, runs what lies at the path of this program, or
+    /// fails. Any other worker runs the file of this process when none lies there.
+    pub(crate) fn fork(
+        &self,
+        number: u32,
+        is_new_release: bool,
+    ) -> Result<Fork, child_process::Error> {
         let module = match (&self.exec, &self.program) {
             (Some(exec), _) => Module::from_path(exec),
+            (None, Some(program)) if is_new_release && self.exec_path.is_none() => {
+                Module::program(program)
+            }
             (None, Some(program)) => Module::this_program_at(program),
             (None, None) => Module::this_program(),
         };
@@ -125,7 +141,8 @@ impl Settings {
         for (name, value) in &self.env {
             fork.env(name, value);
         }
-        if let Some(dir) = &self.current_dir {
+        let replaced = || self.directory.as_ref().and_then(|it| it.replaced(is_new_release));
+        if let Some(dir) = self.current_dir.as_deref().or_else(replaced) {
             fork.current_dir(dir);
         }
         for (number, stdio) in &self.stdio {

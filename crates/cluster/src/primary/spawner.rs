@@ -35,6 +35,8 @@ pub(crate) struct SpawnOrder {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Arc<Settings>,
     pub(crate) capture_stderr: bool,
+    /// The worker is the new one of a reload.
+    pub(crate) is_successor: bool,
 }
 
 /// The handle of both threads.
@@ -103,8 +105,8 @@ fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
 
 /// Starts the worker of an order.
 fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
-    let SpawnOrder { worker, settings, capture_stderr } = order;
-    let mut fork = settings.fork(worker.get())?;
+    let SpawnOrder { worker, settings, capture_stderr, is_successor } = order;
+    let mut fork = settings.fork(worker.get(), *is_successor)?;
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
         .process_group(0);

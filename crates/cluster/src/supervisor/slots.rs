@@ -140,7 +140,8 @@ impl<H: ClientAffinity> Supervisor<H> {
         };
         self.workers.insert(worker, entry);
         let worker_options = self.slot_mut(slot).worker_options.clone();
-        out.push(Output::Spawn { worker, slot, worker_options, capture_stderr });
+        let is_successor = self.slot_mut(slot).worker.is_some();
+        out.push(Output::Spawn { worker, slot, worker_options, capture_stderr, is_successor });
         worker
     }
 

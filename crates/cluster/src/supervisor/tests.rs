@@ -154,7 +154,13 @@ fn reclaim(worker: WorkerId) -> Output<u32> {
 }
 
 fn spawn(worker: WorkerId, slot: SlotId, capture_stderr: bool) -> Output<u32> {
-    Output::Spawn { worker, slot, worker_options: None, capture_stderr }
+    let (worker_options, is_successor) = (None, false);
+    Output::Spawn { worker, slot, worker_options, capture_stderr, is_successor }
+}
+
+fn spawn_successor(worker: WorkerId, slot: SlotId) -> Output<u32> {
+    let (worker_options, is_successor) = (None, true);
+    Output::Spawn { worker, slot, worker_options, capture_stderr: true, is_successor }
 }
 
 fn emit(worker: WorkerId, notice: Notice) -> Output<u32> {

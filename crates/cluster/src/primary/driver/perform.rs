@@ -21,12 +21,12 @@ impl Driver {
     /// Performs one output. Answers go into the queue of inputs.
     pub(super) fn perform(&mut self, output: Output<Connection>, turn: &mut Turn<'_>) {
         match output {
-            Output::Spawn { worker, slot: _, worker_options, capture_stderr } => {
+            Output::Spawn { worker, slot: _, worker_options, capture_stderr, is_successor } => {
                 let mut settings = self.settings.clone();
                 if let Some(worker_options) = worker_options {
                     Arc::make_mut(&mut settings).overlay(&worker_options);
                 }
-                self.spawner.spawn(SpawnOrder { worker, settings, capture_stderr });
+                self.spawner.spawn(SpawnOrder { worker, settings, capture_stderr, is_successor });
             }
             Output::Forked { number, worker } => self.replies.assign(number, worker),
             Output::Idle => self.idle(),

@@ -65,8 +65,7 @@ fn a_crash_loop_is_slowed_down_and_never_given_up() {
 #[test]
 fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_before_its_predecessor_drains() {
     let mut harness = SupervisorHarness::listening(2, SupervisorOptions::default());
-    let spawn = |worker, slot| spawn(worker, slot, true);
-    assert_eq!(harness.step(Input::Reload { number: Some(7) }), [spawn(WorkerId(3), 0)]);
+    assert_eq!(harness.step(Input::Reload { number: Some(7) }), [spawn_successor(WorkerId(3), 0)]);
     assert_eq!(harness.accept(1), [send(WorkerId(1), 1)], "the current worker serves");
     harness.read(WorkerId(1));
     harness.spawned(WorkerId(3));
@@ -74,7 +73,7 @@ fn a_reload_goes_from_slot_to_slot_and_each_successor_listens_before_its_predece
     harness.request_listen(WorkerId(3));
     let out = harness.step(Input::Listening { worker: WorkerId(3), key: 1 });
     let reclaimed = out.iter().position(|output| *output == reclaim(WorkerId(1)));
-    let next = out.iter().position(|output| *output == spawn(WorkerId(4), 1));
+    let next = out.iter().position(|output| *output == spawn_successor(WorkerId(4), 1));
     assert!(reclaimed < next && reclaimed.is_some(), "{out:?}");
     harness.reclaim(WorkerId(1));
     harness.start(WorkerId(4));

@@ -168,7 +168,7 @@ fn reloads_that_are_requested_during_a_reload_share_one_after_it() {
     harness.reclaim(WorkerId(1));
     let out = harness.exit(WorkerId(1));
     assert!(out.contains(&reloaded(1, Ok(()))), "{out:?}");
-    assert!(out.contains(&spawn(WorkerId(3), 0, true)), "{out:?}");
+    assert!(out.contains(&spawn_successor(WorkerId(3), 0)), "{out:?}");
     // The end of the cluster answers all.
     harness.step(Input::Reload { number: Some(4) });
     let out = harness.step(Input::Shutdown);
@@ -185,5 +185,5 @@ fn a_reload_that_fails_does_not_keep_the_next_one_from_its_turn() {
     harness.spawned(WorkerId(2));
     let out = harness.step(exited(WorkerId(2), ExitKind::Code(1)));
     assert!(out.contains(&reloaded(1, Err(ReloadFailure::Ended(WorkerId(2))))), "{out:?}");
-    assert!(out.contains(&spawn(WorkerId(3), 0, true)), "{out:?}");
+    assert!(out.contains(&spawn_successor(WorkerId(3), 0)), "{out:?}");
 }
