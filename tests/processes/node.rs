@@ -2,6 +2,7 @@
 
 mod affinity;
 mod child;
+mod descriptors;
 mod handles;
 mod hostile;
 mod leaving;

@@ -93,6 +93,12 @@ pub fn notice_hang_up(link: &Link) {
     link.notice_hang_up();
 }
 
+/// Returns whether the message arrived without its handles, because no descriptor was left. The
+/// message can be decoded afterwards.
+pub fn take_handle_lost(message: &mut Message) -> bool {
+    message.take_handle_lost()
+}
+
 /// Checks the options that a channel cannot have.
 ///
 /// # Errors

@@ -74,6 +74,22 @@ impl Message {
         Message { payload, attachments, fingerprint: 0, credit }
     }
 
+    /// Makes a message of a payload from Node whose handle is lost: [`decode`](Self::decode) fails
+    /// until [`take_handle_lost`](Self::take_handle_lost) is called.
+    pub(crate) fn from_node_without_its_handle(
+        payload: Bytes,
+        account: &Arc<CreditAccount>,
+    ) -> Message {
+        let mut message = Message::from_node(payload, None, account);
+        message.attachments = Some(Box::new(Attachments { lost: true, ..Attachments::default() }));
+        message
+    }
+
+    /// Returns whether the message arrived without its handles, and makes it one without handles.
+    pub(crate) fn take_handle_lost(&mut self) -> bool {
+        self.attachments.as_mut().is_some_and(|attachments| std::mem::take(&mut attachments.lost))
+    }
+
     /// Decodes the message as a `T`. Closes handles that `T` does not take.
     ///
     /// # Errors

@@ -314,7 +314,8 @@ impl<S: Stream> Listener<S> {
                     Ok(Some(CountedConnection::new(connection, guard)))
                 }
                 Ok(None) => Ok(None),
-                Err(_) => Err(Error::Closed),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Closed),
+                Err(source) => Err(Error::Os("recvmsg", source)),
             },
             C::Socket(socket) => self.accept_from_socket(socket.as_fd(), |_| {
                 let (socket, peer) = sys::socket::accept_waiting(socket.as_fd())?;

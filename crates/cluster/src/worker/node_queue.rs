@@ -9,6 +9,9 @@
 //! closes in that time, the held connection is admitted; otherwise the worker declines it, for
 //! another worker to take. An immediate answer would make the connection go round as fast as Node's
 //! primary can send when all workers are at their limit.
+//!
+//! A connection that arrived without its descriptor, because this process has none left, is declined
+//! after the same time, and an accept reports `EMFILE`. Node's primary still has the connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -41,6 +44,10 @@ struct NodeQueueState {
     open: usize,
     /// Connections over the limit, with the time at which they are declined.
     over_limit: VecDeque<(Instant, i64, Connection)>,
+    /// Connections that arrived without their descriptors, with the times at which they are declined.
+    lost: VecDeque<(Instant, i64)>,
+    /// Whether the next accept reports that a descriptor was missing.
+    reports_lost: bool,
     finished: bool,
 }
 
@@ -66,13 +73,32 @@ impl NodeQueue {
         Ok(())
     }
 
+    /// Adds a connection that arrived without its descriptor. Returns whether the queue declines it
+    /// later.
+    pub(crate) fn push_lost(&self, number: i64, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.finished {
+            return false;
+        }
+        state.lost.push_back((now + OVER_LIMIT_HOLD, number));
+        if !std::mem::replace(&mut state.reports_lost, true) {
+            self.ready.add();
+        }
+        true
+    }
+
     /// Accepts the next connection without waiting; `None` when no connection waits.
     ///
     /// # Errors
     ///
-    /// An error of kind `UnexpectedEof` when no further connection will arrive.
+    /// An error of kind `UnexpectedEof` when no further connection will arrive; `EMFILE` when no
+    /// descriptor was left for one.
     pub(crate) fn accept(&self) -> io::Result<Option<(i64, Connection)>> {
         let mut state = self.lock();
+        if std::mem::take(&mut state.reports_lost) {
+            self.ready.take();
+            return Err(io::Error::from_raw_os_error(sys::errno::EMFILE));
+        }
         match state.waiting.pop_front() {
             Some(first) => {
                 self.ready.take();
@@ -95,7 +121,10 @@ impl NodeQueue {
     pub(crate) fn take_overdue(&self, now: Instant) -> Vec<i64> {
         let mut state = self.lock();
         let count = state.over_limit.iter().take_while(|(due, ..)| *due <= now).count();
-        state.over_limit.drain(..count).map(|(_, number, _)| number).collect()
+        let lost = state.lost.iter().take_while(|(due, _)| *due <= now).count();
+        let lost: Vec<_> = state.lost.drain(..lost).map(|(_, number)| number).collect();
+        let over_limit = state.over_limit.drain(..count).map(|(_, number, _)| number);
+        over_limit.chain(lost).collect()
     }
 
     /// Refuses further connections. Those that have arrived can be accepted, over the limit, too.
@@ -111,12 +140,18 @@ impl NodeQueue {
     /// numbers.
     pub(crate) fn close(&self) -> Vec<i64> {
         self.finish();
-        std::mem::take(&mut self.lock().waiting).into_iter().map(|(number, _)| number).collect()
+        let mut state = self.lock();
+        let lost = std::mem::take(&mut state.lost);
+        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = waiting.into_iter().map(|(number, _)| number);
+        waiting.chain(lost.into_iter().map(|(_, number)| number)).collect()
     }
 
     /// Returns the time at which the first held connection is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.lock().over_limit.front().map(|(due, ..)| *due)
+        let state = self.lock();
+        let over_limit = state.over_limit.front().map(|(due, ..)| *due);
+        over_limit.into_iter().chain(state.lost.front().map(|(due, _)| *due)).min()
     }
 
     /// Moves held connections to the waiting ones, up to the limit.
@@ -198,6 +233,24 @@ mod tests {
             (Some(5), None),
             "accepted instead of reset"
         );
+    }
+
+    #[test]
+    fn a_connection_without_its_descriptor_is_reported_at_once_and_declined_later() {
+        let now = Instant::now();
+        let node_queue = NodeQueue::new(None).unwrap();
+        assert!(node_queue.push_lost(1, now) && node_queue.push_lost(2, now));
+        node_queue.push(3, connection(), now).unwrap();
+        let error = node_queue.accept().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(sys::errno::EMFILE), "one report for both");
+        assert_eq!(node_queue.accept().unwrap().unwrap().0, 3);
+        assert!(!readable(&node_queue));
+        let due = now + OVER_LIMIT_HOLD;
+        assert_eq!((node_queue.next_deadline(), node_queue.take_overdue(now)), (Some(due), vec![]));
+        assert_eq!(node_queue.take_overdue(due), [1, 2]);
+        assert!(node_queue.push_lost(4, now));
+        assert_eq!(node_queue.close(), [4]);
+        assert!(!node_queue.push_lost(5, now));
     }
 
     #[test]

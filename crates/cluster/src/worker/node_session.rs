@@ -78,6 +78,7 @@ impl Runtime {
     /// Handles a message of the primary, on the reactor's thread.
     pub(super) fn receive_node(&self, node_primary: &NodePrimary, mut message: ipc::Message) {
         let handle = message.take_handle();
+        let is_handle_lost = ipc::internal::take_handle_lost(&mut message);
         // A message that cannot be decoded is from another version of the protocol.
         let Ok(message) = message.decode::<Message>() else { return };
         let mut state = node_primary.lock();
@@ -85,8 +86,11 @@ impl Runtime {
             FromPrimary::Nothing => {}
             FromPrimary::Granted { request, key, address, backlog } => {
                 let limit = state.limits.remove(&request);
-                let source =
-                    self.granted_source(&mut state, (key, limit), (address, backlog), handle);
+                let source = if is_handle_lost {
+                    Err(io::Error::from_raw_os_error(sys::errno::EMFILE))
+                } else {
+                    self.granted_source(&mut state, (key, limit), (address, backlog), handle)
+                };
                 let failed = source.is_err();
                 let result = source.map_err(|error| errno_of(&error));
                 let taken = self.pending_grants().try_complete(request, result);
@@ -103,6 +107,9 @@ impl Runtime {
                 let pushed = match (node_queue, handle.map(connection)) {
                     (Some(node_queue), Some(connection)) => {
                         node_queue.push(number, connection, Instant::now()).is_ok()
+                    }
+                    (Some(node_queue), None) if is_handle_lost => {
+                        node_queue.push_lost(number, Instant::now())
                     }
                     (None, _) | (_, None) => false,
                 };

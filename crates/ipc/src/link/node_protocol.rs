@@ -118,8 +118,18 @@ impl NodeProtocol {
     /// many, and waits forever for a missing one.
     fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> InternalEvent {
         let handle = self.decoder.take_handle();
-        self.acknowledge(shared, handle.is_some());
-        let Some(handle) = handle else { return InternalEvent::Error(Error::HandlesLost) };
+        // Node sends a rejected handle again, three times and at once, and then forgets it. Of an
+        // internal message it keeps a copy, which the answer to that message gives back: the answer
+        // must say that the handle is lost.
+        self.acknowledge(shared, handle.is_some() || inner.internal);
+        let Some(handle) = handle else {
+            if !inner.internal {
+                return InternalEvent::Error(Error::HandlesLost);
+            }
+            let payload = Bytes::from(inner.payload.into_owned());
+            let message = Message::from_node_without_its_handle(payload, &shared.credit);
+            return InternalEvent::Internal(message);
+        };
         if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
             let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
             self.servers.add(key, connection, CountedConnection::is_open);
