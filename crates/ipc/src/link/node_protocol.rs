@@ -118,9 +118,9 @@ impl NodeProtocol {
     /// many, and waits forever for a missing one.
     fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> InternalEvent {
         let handle = self.decoder.take_handle();
-        // Node sends a rejected handle again, three times and at once, and then forgets it. Of an
-        // internal message it keeps a copy, which the answer to that message gives back: the answer
-        // must say that the handle is lost.
+        // Node sends a rejected handle again, three times and at once, and then forgets it. But Node
+        // keeps the handle of an internal message until that message is answered, and the answer
+        // says that the handle is lost.
         self.acknowledge(shared, handle.is_some() || inner.internal);
         let Some(handle) = handle else {
             if !inner.internal {
