@@ -409,7 +409,8 @@ impl fmt::Debug for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.kill_on_drop {
+        // A process that was forked without exec has a copy of the handle, and not the child.
+        if self.kill_on_drop && self.shared.process.is_child_here() {
             // Fails only when the process has ended, or belongs to another user.
             let _: Result<Signalled, Error> = self.shared.process.signal(Signal::KILL);
         }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sys::origin::Origin;
 use sys::pidfd::{ExitStatus, PidFd};
 use sys::poll;
 use sys::signal::{Signal, group_of, kill, kill_group};
@@ -27,6 +28,8 @@ pub(crate) struct Process {
     pid: u32,
     pidfd: PidFd,
     status: Mutex<Option<ExitStatus>>,
+    /// The process that has started this one.
+    parent: Origin,
 }
 
 /// The processes that are held and not reaped. A list, because a number can return before the
@@ -60,7 +63,12 @@ impl Drop for Process {
 impl Process {
     pub(crate) fn new(pid: u32, pidfd: PidFd) -> Self {
         held().push(pid);
-        Self { pid, pidfd, status: Mutex::new(None) }
+        Self { pid, pidfd, status: Mutex::new(None), parent: Origin::here() }
+    }
+
+    /// Returns whether this process has started the process, and not the one it was forked from.
+    pub(crate) fn is_child_here(&self) -> bool {
+        self.parent.is_here()
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,8 +1,9 @@
 //! The descriptors of a child, and this process's ends of its pipes.
 //!
 //! Descriptors that are given to a [`Command`](crate::Command) move into its next child: once the
-//! child runs, no copy of them is open here. A start that fails leaves them in the command. A pipeline of children therefore ends by itself when
-//! one of them ends. Give a clone to each child if several children use one descriptor.
+//! child runs, no copy of them is open here. A pipeline of children therefore ends by itself when
+//! one of them ends. A start that fails leaves them in the command. Give a clone to each child if
+//! several children use one descriptor.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,6 +19,10 @@ use crate::child_state::Shared;
 ///
 /// Created by its functions, or from any value that owns a descriptor: a file, a socket, another
 /// child's [`ChildOutput`].
+///
+/// Descriptors 0 to 2 of a child are blocking, as in Node and as programs expect. `O_NONBLOCK` is a
+/// flag of the open file description: clearing it affects a clone of the descriptor, and a stream
+/// that is inherited, in this process as well.
 ///
 /// ```
 /// use brood_child_process::{Command, Stdio};

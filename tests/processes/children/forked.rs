@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use child_process::{Child, Command, Event, Fork, Module, exec};
 
 use crate::harness::{apply, case, role};
-use crate::support::current_exe;
 use crate::support::shell::sh;
+use crate::support::{current_exe, wait};
 
 #[apply(case)]
 fn a_forked_process_gets_errors_and_never_hangs() {
@@ -66,6 +66,8 @@ fn becomes_a_daemon(_: &[String]) {
     let followed = shell().unwrap();
     let events = followed.take_events().unwrap();
     assert!(matches!(events.recv().unwrap(), Event::Spawn));
+    let mut guarded = sh("read line").kill_on_drop(true).spawn().unwrap();
+    let (guarded_pid, guarded_input) = (guarded.pid(), guarded.take_stdin());
     let callback = sh("read line").spawn().unwrap();
     nix::unistd::daemon(true, true).unwrap();
     check("exec", &with_causes(&exec("true").unwrap_err()));
@@ -89,7 +91,12 @@ fn becomes_a_daemon(_: &[String]) {
     while sh("true").output().is_ok() && zombies() > 0 {
         assert!(Instant::now() < until, "a dropped child stays a zombie");
     }
-    // Children of the process before the fork.
+    // Children of the process before the fork. They are not this process's to kill.
+    drop(guarded);
+    wait(Duration::from_millis(50));
+    let stat = fs::read_to_string(format!("/proc/{guarded_pid}/stat")).unwrap();
+    assert!(!stat.contains(") Z "), "{stat}");
+    drop(guarded_input);
     check("a message", &with_causes(&kept.send("x").unwrap_err()));
     check("events of an older child", &first_error(&kept));
     callback.on_exit(|_| ());
