@@ -241,7 +241,10 @@ fn restrict(plan: &Program<'_>) -> Done {
         let answer = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal) };
         check(Step::ParentDeathSignal, answer)?;
         // SAFETY: no arguments.
-        if unsafe { libc::syscall(libc::SYS_getppid) } != i64::from(plan.parent) {
+        let parent = unsafe { libc::syscall(libc::SYS_getppid) };
+        // A parent outside of the child's process namespace has the number 0 there, before and
+        // after its end.
+        if parent != 0 && parent != libc::c_long::from(plan.parent) {
             return Err(Failure { step: Step::ParentDeathSignal, errno: libc::ESRCH });
         }
     }

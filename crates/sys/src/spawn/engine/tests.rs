@@ -1,6 +1,7 @@
 //! Tests of the engine against the real kernel. The programs are scripts for `/bin/sh`.
 
 mod credentials;
+mod parents;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -43,6 +43,30 @@ fn credentials_change() {
 }
 
 #[test]
+fn another_user_keeps_no_supplementary_group_of_root() {
+    if is_root() {
+        in_a_process_of_its_own("credentials::supplementary_groups");
+    }
+}
+
+/// Root has no supplementary group in most containers, so the process gets some.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn supplementary_groups() {
+    nix::unistd::setgroups(&[5, 6].map(nix::unistd::Gid::from_raw)).unwrap();
+    let mut plan = sh("id -G");
+    assert_eq!(stdout_of(&plan), "0 5 6", "root keeps its groups");
+    plan.attributes.to_mut().uid = Some(65_534);
+    assert_eq!(stdout_of(&plan), "0", "the group is not changed, the others are dropped");
+    plan.attributes.to_mut().gid = Some(65_533);
+    assert_eq!(stdout_of(&plan), "65533");
+    plan.attributes.to_mut().uid = None;
+    assert_eq!(stdout_of(&plan), "65533");
+    plan.attributes.to_mut().groups = Some(Vec::new());
+    assert_eq!(stdout_of(&plan), "65533");
+}
+
+#[test]
 fn many_credential_changes_at_once_never_open_our_memory() {
     if is_root() {
         in_a_process_of_its_own("credentials::credential_changes_at_once");
