@@ -38,8 +38,9 @@ impl Backoff {
             self.waits = 0;
         }
         self.credit = self.credit.saturating_add(listened).min(full(options));
-        if options.burst > 0 && self.credit >= options.refill {
-            self.credit -= options.refill;
+        let refill = refill(options);
+        if options.burst > 0 && self.credit >= refill {
+            self.credit -= refill;
             return now;
         }
         let doubled = options.delay_min.saturating_mul(1 << self.waits.min(20));
@@ -51,7 +52,13 @@ impl Backoff {
 }
 
 fn full(options: &RestartOptions) -> Duration {
-    options.refill.saturating_mul(options.burst)
+    refill(options).saturating_mul(options.burst)
+}
+
+/// Returns the listening time that earns one immediate restart. Never 0, because a worker that does
+/// not listen at all would earn restarts, too.
+fn refill(options: &RestartOptions) -> Duration {
+    options.refill.max(Duration::from_nanos(1))
 }
 
 /// A small deterministic random number generator (splitmix64) for jitter, not for secrets.
@@ -148,6 +155,26 @@ mod tests {
     fn without_a_burst_every_restart_waits() {
         let mut slot = Restarts::new(RestartOptions { burst: 0, ..RestartOptions::default() });
         assert!(slot.wait_after(3600 * 1000 * MS) >= 75 * MS);
+    }
+
+    #[test]
+    fn a_burst_of_nothing_never_spins() {
+        let none = RestartOptions { burst: 0, refill: Duration::ZERO, ..RestartOptions::default() };
+        let mut slot = Restarts::new(none);
+        assert!(slot.wait_after(Duration::ZERO) >= 75 * MS, "the first restart waits");
+        assert!(slot.wait_after(Duration::ZERO) >= 150 * MS);
+    }
+
+    #[test]
+    fn a_burst_that_any_listening_refills_is_still_a_burst() {
+        let options = RestartOptions { refill: Duration::ZERO, ..RestartOptions::default() };
+        let mut slot = Restarts::new(options);
+        for _ in 0..2 {
+            let immediate = (0..20).filter(|_| slot.wait_after(Duration::ZERO).is_zero()).count();
+            assert_eq!(immediate, 5, "and not every time");
+            assert!(slot.wait_after(MS).is_zero());
+            slot = Restarts::new(slot.options);
+        }
     }
 
     #[test]
