@@ -368,6 +368,10 @@ impl Driver {
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {
+        debug_assert!(
+            self.watched.values().all(|it| it.worker().is_none_or(|of| self.workers.has(of))),
+            "nothing of a worker that was released is watched"
+        );
         // The signal handlers are restored before any thread that waits for the end goes on.
         self.signals = None;
         for bytes in self.workers.close_all(turn) {
@@ -460,11 +464,13 @@ fn has_controlling_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Returns whether a watched descriptor belongs to this worker.
-fn belongs(watched: WatchedFd, worker: WorkerId) -> bool {
-    match watched {
-        WatchedFd::Signals | WatchedFd::ListenSocket(_) => false,
-        WatchedFd::Queue(owner, _) | WatchedFd::Stderr(owner) => owner == worker,
+impl WatchedFd {
+    /// Returns the worker that the descriptor belongs to.
+    fn worker(self) -> Option<WorkerId> {
+        match self {
+            WatchedFd::Signals | WatchedFd::ListenSocket(_) => None,
+            WatchedFd::Queue(owner, _) | WatchedFd::Stderr(owner) => Some(owner),
+        }
     }
 }
 

@@ -50,6 +50,10 @@ impl Workers {
         self.0.insert(worker_io.process.id(), worker_io);
     }
 
+    pub(crate) fn has(&self, worker: WorkerId) -> bool {
+        self.0.contains_key(&worker)
+    }
+
     /// Removes a worker that is over, with no queue left and no connection unanswered.
     pub(crate) fn remove_if_done(&mut self, worker: WorkerId) -> Option<WorkerIo> {
         let worker_io = self.0.get(&worker)?;

@@ -336,6 +336,37 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_without_descriptors_reclaims_nothing_and_loses_nothing() {
+        // The limit of descriptors holds for the whole process.
+        let name = "protocol::hand_off_queue::tests::reclaim_without_descriptors";
+        let mut own = std::process::Command::new(std::env::current_exe().unwrap());
+        own.args(["--exact", name, "--ignored", "--test-threads=1"]);
+        let output = own.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+    }
+
+    #[test]
+    #[ignore = "runs in a process of its own"]
+    fn reclaim_without_descriptors() {
+        let (queue, _reader) = queue();
+        let peers = ["192.0.2.7:1", "192.0.2.7:2", "192.0.2.7:3"];
+        peers.iter().for_each(|peer| queue.send(&from(Some(peer))).unwrap());
+        let (soft, _) = sys::rlimit::descriptors().unwrap();
+        // No number below this one is free, and the second connection finds none either.
+        for free in [0, 1] {
+            let lowest = sys::fd::number(queue.write_end().try_clone_to_owned().unwrap().as_fd());
+            sys::rlimit::set_descriptors(lowest as u64 + free).unwrap();
+            let (reclaimed, probes) = queue.reclaim(true);
+            sys::rlimit::set_descriptors(soft).unwrap();
+            assert_eq!((reclaimed.len() as u64, probes), (free, 0));
+        }
+        assert_eq!(queue.depth().unwrap(), 2);
+        let left: Vec<_> = queue.reclaim(true).0.into_iter().map(|it| it.peer).collect();
+        assert_eq!(left, [peers[1], peers[2]].map(|peer| from(Some(peer)).peer));
+    }
+
+    #[test]
     fn a_reader_goes_on_when_the_primary_ended_in_the_middle_of_a_reclaim() {
         let (queue, reader) = queue();
         queue.send(&from(Some("192.0.2.7:1"))).unwrap();

@@ -3,6 +3,7 @@
 mod drain;
 mod limit;
 mod node_backend;
+mod pending;
 mod refresh;
 mod rotation;
 mod stalled;

@@ -6,6 +6,7 @@ mod reuse_port;
 mod serving;
 mod shutdown;
 mod starts;
+mod transitions;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

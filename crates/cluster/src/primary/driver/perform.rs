@@ -7,7 +7,7 @@ use std::sync::Arc;
 use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
-use super::{Driver, WatchedFd, belongs};
+use super::{Driver, WatchedFd};
 use crate::contract::{Access, Grant, Input, Key, Output, Refusal, SharedPage, WorkerId};
 use crate::error::Error;
 use crate::primary::event::Event;
@@ -264,7 +264,9 @@ impl Driver {
     /// Removes a worker that has ended, if nothing of it is left to handle.
     pub(super) fn release(&mut self, worker: WorkerId, turn: &mut Turn<'_>) {
         if let Some(worker_io) = self.workers.remove_if_done(worker) {
-            self.watched.retain(|_, watched| !belongs(*watched, worker));
+            let is_queue = |it: &WatchedFd| matches!(it, WatchedFd::Queue(of, _) if *of == worker);
+            debug_assert!(!self.watched.values().any(is_queue), "every queue was dropped before");
+            self.watched.retain(|_, watched| watched.worker() != Some(worker));
             self.write_stderr(worker_io.close(turn));
         }
     }

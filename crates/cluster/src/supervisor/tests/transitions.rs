@@ -1,0 +1,110 @@
+//! Requests that arrive while something else is under way: a start, a bind, another port.
+
+use super::*;
+use crate::worker_options::WorkerOptions;
+
+fn is_spawn(output: &Output<u32>) -> bool {
+    matches!(output, Output::Spawn { .. })
+}
+
+#[test]
+fn a_reload_replaces_a_worker_that_is_still_starting() {
+    for is_spawned in [false, true] {
+        let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+        harness.step(Input::Scale(2));
+        harness.start(WorkerId(1));
+        if is_spawned {
+            harness.spawned(WorkerId(2));
+        }
+        let out = harness.step(Input::Reload { number: Some(1) });
+        assert_eq!(out, [spawn(WorkerId(3), 0, true)], "the second slot comes afterwards");
+        harness.spawned(WorkerId(3));
+        harness.step(Input::Online { worker: WorkerId(3) });
+        harness.request_listen(WorkerId(3));
+        let out = harness.step(Input::Listening { worker: WorkerId(3), key: 1 });
+        assert!(out.contains(&spawn(WorkerId(4), 1, true)), "spawned: {is_spawned}, {out:?}");
+    }
+}
+
+#[test]
+fn a_successor_with_some_ports_of_its_predecessor_takes_over_when_it_has_all() {
+    let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
+    let listen_on_second = |harness: &mut SupervisorHarness, worker: WorkerId| {
+        let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
+        let out = harness.step(Input::ListenRequested { worker, request: 1, address, options });
+        if matches!(out[..], [Output::Bind { .. }]) {
+            harness.step(Input::Bound { key: 2, result: Ok(at("127.0.0.1:81")) });
+        }
+        harness.step(Input::Listening { worker, key: 2 })
+    };
+    listen_on_second(&mut harness, WorkerId(1));
+    harness.step(Input::Reload { number: Some(1) });
+    let takes_over = |out: &[Output<u32>]| out.contains(&reclaim(WorkerId(1)));
+    harness.spawned(WorkerId(2));
+    harness.step(Input::Online { worker: WorkerId(2) });
+    harness.request_listen(WorkerId(2));
+    let out = harness.step(Input::Listening { worker: WorkerId(2), key: 1 });
+    assert!(!takes_over(&out), "the second port is missing: {out:?}");
+    let out = harness.step_after(10 * MS, Input::Tick);
+    assert!(!takes_over(&out), "{out:?}");
+    let out = listen_on_second(&mut harness, WorkerId(2));
+    assert!(takes_over(&out), "at once: {out:?}");
+}
+
+#[test]
+fn a_start_keeps_every_worker_that_was_forked_before() {
+    let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+    for number in 1..=3 {
+        let worker_options = Arc::new(WorkerOptions::new());
+        harness.step(Input::Fork { number, worker_options });
+        harness.start(WorkerId(number));
+    }
+    let out = harness.step(Input::Start(1));
+    let changes = |output: &Output<u32>| {
+        is_spawn(output) || matches!(output, Output::SendDisconnect { .. } | Output::Reclaim { .. })
+    };
+    assert!(!out.iter().any(changes), "three workers are more than one: {out:?}");
+    // All three slots are kept filled.
+    for worker in 1..=3 {
+        let worker = WorkerId(worker);
+        harness.step(Input::ChannelClosed { worker });
+        let out = harness.step(Input::Exited { worker, exit: ExitKind::Code(1) });
+        assert!(out.iter().any(is_spawn), "{worker} is replaced: {out:?}");
+    }
+    let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+    harness.step(Input::Fork { number: 1, worker_options: Arc::new(WorkerOptions::new()) });
+    let out = harness.step(Input::Start(3));
+    assert_eq!(out.iter().filter(|output| is_spawn(output)).count(), 2, "one of three is there");
+}
+
+#[test]
+fn all_are_gone_only_when_a_bind_that_was_under_way_is_undone() {
+    let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+    harness.step(Input::Scale(1));
+    harness.spawned(WorkerId(1));
+    harness.step(Input::Online { worker: WorkerId(1) });
+    let out = harness.request_listen(WorkerId(1));
+    assert!(matches!(out[..], [Output::Bind { key: 1, .. }]), "{out:?}");
+    let gone = Output::AllGone { number: 5 };
+    let mut out = harness.step(Input::DisconnectAll { number: 5 });
+    out.extend(harness.exit(WorkerId(1)));
+    assert!(!out.contains(&gone), "the address may be bound at this moment: {out:?}");
+    let out = harness.step(Input::Bound { key: 1, result: Ok(at("127.0.0.1:80")) });
+    assert!(out.contains(&Output::Unbind { key: 1, drain: false }), "{out:?}");
+    assert!(!out.contains(&gone), "the socket is open: {out:?}");
+    assert!(harness.step(Input::Unbound { key: 1 }).contains(&gone));
+}
+
+#[test]
+fn connections_out_of_a_queue_whose_address_is_gone_are_counted_and_closed() {
+    let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
+    let (worker, key) = (WorkerId(1), 9);
+    let out = harness.step(Input::Reclaimed { worker, key, connections: vec![1, 2], probes: 1 });
+    let closed = out.iter().filter(|output| matches!(output, Output::Close { .. })).count();
+    let sum = harness.supervisor.counters();
+    assert_eq!((closed, sum.reclaimed, sum.closed()), (2, 2, 2));
+    let connection = Some(3);
+    harness.step(Input::SendFailed { worker, key, connection, refusal: Refusal::Gone });
+    let sum = harness.supervisor.counters();
+    assert_eq!((sum.reclaimed, sum.closed()), (3, 3));
+}
