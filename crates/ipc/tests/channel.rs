@@ -259,11 +259,24 @@ fn a_thread_that_waits_to_receive_lets_others_send() {
     let (a, b) = brood_ipc::channel::<Blob, u8>().unwrap();
     while a.try_send(&Blob::from(vec![0; 100_000])).is_ok() {}
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| a.recv().unwrap());
-        // The call returns whether the queue is full or not.
-        for _ in 0..100 {
-            let _ = a.try_send(&Blob::from(vec![0; 100_000]));
+        let (started, thread) = std::sync::mpsc::channel();
+        let a = &a;
+        let waits = scope.spawn(move || {
+            started.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            a.recv_timeout(Duration::from_secs(20)).unwrap().unwrap()
+        });
+        let stat = std::path::Path::new("/proc").join(thread.recv().unwrap()).join("stat");
+        let sleeps = || std::fs::read_to_string(&stat).unwrap().contains(") S ");
+        while !sleeps() {
+            assert!(!waits.is_finished(), "there is nothing to receive");
+            std::thread::yield_now();
         }
+        // The queue is full, which each call reports at once.
+        for _ in 0..100 {
+            let refused = a.try_send(&Blob::from(vec![0; 100_000])).unwrap_err();
+            assert!(matches!(refused, Error::Full), "{refused:?}");
+        }
+        assert!(sleeps(), "nothing has arrived");
         b.send(&1).unwrap();
         assert_eq!(waits.join().unwrap(), 1);
     });

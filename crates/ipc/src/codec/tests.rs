@@ -341,6 +341,36 @@ fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
     assert!(refused.is_err());
 }
 
+#[derive(Serialize, Deserialize, Debug)]
+struct AddressAndHandle {
+    peer: std::net::IpAddr,
+    handle: Option<Handle<OwnedFd>>,
+}
+
+/// An `IpAddr` is a text in readable formats, and numbers in others.
+#[test]
+#[cfg_attr(miri, ignore = "needs sockets")]
+fn values_have_the_form_of_their_codec_beside_a_handle_as_without_one() {
+    let peer = "192.0.2.7".parse().unwrap();
+    for (codec, is_readable) in [
+        (Serialization::Bincode, false),
+        (Serialization::Json, true),
+        (Serialization::Advanced, true),
+    ] {
+        let handle = Some(Handle::new(sys::socket::pair_stream().unwrap().0));
+        let OutgoingFrame { mut encoded, slots } =
+            encode(&AddressAndHandle { peer, handle }, &options(codec)).unwrap();
+        let fds = slots.take().unwrap();
+        let sent = fingerprint(&encoded);
+        let bytes = encoded.inline.split_off(HEADER_BYTES);
+        let text = String::from_utf8_lossy(&bytes);
+        assert_eq!(text.contains("192.0.2.7"), is_readable, "{codec}: {text}");
+        let read: AddressAndHandle = decode(codec, &bytes, None, fds, 0, sent).unwrap();
+        assert!(read.peer == peer && read.handle.is_some(), "{codec}: {read:?}");
+    }
+    round_trip(&peer);
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "needs sockets")]
 fn a_handle_is_taken_once() {

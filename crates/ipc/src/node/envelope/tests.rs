@@ -1,5 +1,7 @@
 //! Payloads of Node, and payloads of a hostile peer.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn json(text: &str) -> PayloadKind<'_> {
@@ -141,4 +143,68 @@ fn text_that_no_rust_string_can_hold_is_replaced() {
     check("\"\\ud80", "unchanged");
     check("\\", "unchanged");
     assert_eq!(repaired_utf16(b"\"\xff\"").unwrap(), "\"\u{fffd}\"".as_bytes());
+}
+
+/// A part of a JSON text: an escaped code unit, or anything else.
+#[derive(Clone, Debug)]
+enum Part {
+    Unit(u16),
+    Other(&'static str),
+}
+
+impl Part {
+    fn is_low(&self) -> bool {
+        matches!(self, Part::Unit(0xdc00..=0xdfff))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            // Node writes small letters; other senders may not.
+            Part::Unit(unit) if unit % 2 == 0 => format!("\\u{unit:04x}"),
+            Part::Unit(unit) => format!("\\u{unit:04X}"),
+            Part::Other(text) => (*text).to_owned(),
+        }
+    }
+}
+
+/// Replaces lone surrogates, part by part.
+fn repaired_parts(parts: &[Part]) -> String {
+    let (mut text, mut at) = (String::new(), 0);
+    while let Some(part) = parts.get(at) {
+        let pair = matches!(part, Part::Unit(0xd800..=0xdbff))
+            && parts.get(at + 1).is_some_and(Part::is_low);
+        if pair {
+            text += &part.text();
+            text += &parts[at + 1].text();
+            at += 1;
+        } else if matches!(part, Part::Unit(0xd800..=0xdfff)) {
+            text += "\\ufffd";
+        } else {
+            text += &part.text();
+        }
+        at += 1;
+    }
+    text
+}
+
+proptest! {
+    #[test]
+    fn each_lone_surrogate_is_replaced_and_all_else_is_unchanged(
+        parts in prop::collection::vec(
+            prop_oneof![
+                (0xd7fe_u16..0xe002).prop_map(Part::Unit),
+                any::<u16>().prop_map(Part::Unit),
+                prop::sample::select(vec!["a", "ud800", "\\\\", "\\n", "\\\"", "ü", "\\u12", "{\"k\":1}"])
+                    .prop_map(Part::Other),
+            ],
+            0..40,
+        ),
+    ) {
+        let text: String = parts.iter().map(Part::text).collect();
+        let expected = repaired_parts(&parts);
+        let repaired = repaired_utf16(text.as_bytes());
+        prop_assert_eq!(repaired.is_some(), expected != text);
+        let found = repaired.map_or(text, |bytes| String::from_utf8(bytes).unwrap());
+        prop_assert_eq!(found, expected);
+    }
 }
