@@ -85,6 +85,10 @@ fn trial(case: &'static Case, shows_output: bool) -> Trial {
         if shows_output {
             print!("{output}");
         }
+        // The output of a test that passes is not shown, but what was not checked is no secret.
+        for line in output.lines().filter(|line| line.starts_with("SKIPPED: ")) {
+            eprintln!("{}: {line}", case.name());
+        }
         Ok(())
     };
     // `.config/nextest.toml` selects storms by this word: under nextest each test has a process of

@@ -224,6 +224,20 @@ pub fn raise(signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Gives `signal` its default effect in this process, and in the programs that it executes.
+///
+/// A program that was started in the background by a shell without job control ignores `SIGINT` and
+/// `SIGQUIT`, one below `nohup` ignores `SIGHUP`, and children inherit that.
+///
+/// # Errors
+///
+/// `EINVAL` for `SIGKILL` and `SIGSTOP`, which always have their effect.
+pub fn set_default(signal: Signal) -> io::Result<()> {
+    // SAFETY: the default disposition runs no code of this process.
+    let before = unsafe { libc::signal(signal.0, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Converts a process id for `kill(2)`, to which zero and negative numbers mean groups.
 fn positive(pid: u32) -> io::Result<i32> {
     let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
