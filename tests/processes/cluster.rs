@@ -26,5 +26,6 @@ mod shutdown;
 mod signals;
 mod sockets;
 mod starts;
+mod starved_primary;
 mod unread_messages;
 mod workers;

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use child_process::{Command, Error, Fork, Limit, Module, Resource, Signal, Stdio, Step};
 
-use crate::harness::{apply, case};
+use crate::harness::{apply, case, role};
+use crate::support::current_exe;
 use crate::support::shell::{TestFolder, sh};
 
 fn is_root() -> bool {
@@ -101,6 +102,10 @@ fn users_change_as_root_and_only_then() {
     }
     let ids = sh("id -u; id -g; id -G").uid(65_534).gid(65_533).output().unwrap();
     assert_eq!(ids.stdout_text(), "65534\n65533\n65533\n");
+    // A parent with supplementary groups passes none of them on to another user.
+    let mut parent = Command::new(current_exe());
+    let groups = parent.args(["role", "print_groups_of_another_user"]).groups([5, 6]).output();
+    assert_eq!(groups.unwrap().stdout_text(), "0 5 6\n65533\n");
     let groups = sh("id -G").gid(1).groups([5, 6]).output().unwrap();
     assert_eq!(groups.stdout_text(), "1 5 6\n");
     // A program that only root may run cannot be started as another user.
@@ -115,6 +120,14 @@ fn users_change_as_root_and_only_then() {
     bare.env("PATH", format!("{}:/bin", folder.0.display()));
     assert!(bare.output().unwrap().status.success());
     assert_eq!(bare.uid(65_534).spawn().unwrap_err().code(), "EACCES");
+}
+
+/// `print_groups_of_another_user`: prints its own groups, and those of a child that is another user.
+#[apply(role)]
+fn print_groups_of_another_user(_args: &[String]) {
+    let mut other = sh("id -G");
+    let other = other.uid(65_534).gid(65_533).output().unwrap();
+    print!("{}{}", sh("id -G").output().unwrap().stdout_text(), other.stdout_text());
 }
 
 #[apply(case)]

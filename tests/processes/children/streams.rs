@@ -9,11 +9,28 @@ use crate::support::shell::sh;
 
 #[apply(storm)]
 fn a_pipeline_moves_a_gibibyte_without_this_process() {
+    let before = bytes_moved();
     let mut zeros = Command::new("head").args(["-c", "1073741824", "/dev/zero"]).spawn().unwrap();
     let mut cat = Command::new("cat").stdin(zeros.take_stdout().unwrap()).spawn().unwrap();
     let count = Command::new("wc").arg("-c").stdin(cat.take_stdout().unwrap()).output().unwrap();
     assert_eq!(count.stdout_text().trim(), "1073741824");
     assert!(zeros.wait().unwrap().success() && cat.wait().unwrap().success());
+    let moved = bytes_moved() - before;
+    assert!(moved < 1 << 20, "this process has read and written {moved} bytes");
+}
+
+/// Returns the number of bytes that the threads of this process have read and written, in files and
+/// pipes. The number of the process as a whole includes those of the children that it has reaped.
+fn bytes_moved() -> u64 {
+    let of_thread = |task: std::io::Result<std::fs::DirEntry>| {
+        let io = std::fs::read_to_string(task.unwrap().path().join("io")).unwrap();
+        let number = |name| {
+            let line = io.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().parse::<u64>().unwrap()
+        };
+        number("rchar:") + number("wchar:")
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().map(of_thread).sum()
 }
 
 #[apply(case)]
@@ -69,13 +86,14 @@ fn kib_at_most() -> usize {
 
 #[apply(case)]
 fn input_is_fed_while_output_is_read() {
-    let input = vec![b'x'; 4 << 20];
+    // No two pages are equal, so that a page that is lost or doubled is noticed.
+    let input: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
     let run = |command: &mut Command| command.input(input.clone()).max_buffer_unlimited().output();
-    assert_eq!(run(&mut Command::new("cat")).unwrap().stdout.len(), input.len());
+    assert!(run(&mut Command::new("cat")).unwrap().stdout == input);
     // This program reads a part of its input only.
-    assert_eq!(run(Command::new("head").args(["-c", "1"])).unwrap().stdout, b"x");
+    assert_eq!(run(Command::new("head").args(["-c", "5"])).unwrap().stdout, input[..5]);
     let exec = Command::new("cat").input(input.clone()).max_buffer_unlimited().exec().unwrap();
-    assert_eq!(exec.wait().unwrap().stdout.len(), input.len());
+    assert!(exec.wait().unwrap().stdout == input);
     assert!(
         Command::new("cat").output().unwrap().stdout.is_empty(),
         "a command without input has empty input"
