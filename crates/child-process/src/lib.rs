@@ -26,7 +26,7 @@
 //!   descriptors open across `execve`. Descriptors given to a [`Command`] move into the child.
 //! - **No child becomes a zombie.** A [`Child`] that is dropped is reaped when its process ends.
 //!   As process 1 of a container, a program that calls [`init()`] first has no zombies either.
-//!   The crate does not use `SIGCHLD`, and signals go through a pidfd, so they cannot reach another
+//!   Only [`reap_orphans`] uses `SIGCHLD`, and signals go through a pidfd, so they cannot reach another
 //!   process that has got the same process id.
 //! - **An exit is reported at once**, even while other processes hold the child's pipes, and unread
 //!   messages do not delay it. [`Event::Close`] follows when the pipes and the channel have ended.
