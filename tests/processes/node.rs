@@ -3,6 +3,7 @@
 mod affinity;
 mod child;
 mod descriptors;
+mod every_value;
 mod handles;
 mod hostile;
 mod leaving;

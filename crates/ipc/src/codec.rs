@@ -135,8 +135,23 @@ pub(crate) fn decode<T: DeserializeOwned>(
     mapped_bytes_max: usize,
     fingerprint: u32,
 ) -> Result<T, Error> {
+    decode_and_learn(serialization, bytes, owner, handles, mapped_bytes_max, fingerprint, None)
+}
+
+/// Decodes as [`decode`] does, and learns the features of V8 that the peer has written.
+#[inline]
+pub(crate) fn decode_and_learn<T: DeserializeOwned>(
+    serialization: Serialization,
+    bytes: &[u8],
+    owner: Option<&Bytes>,
+    handles: Vec<OwnedFd>,
+    mapped_bytes_max: usize,
+    fingerprint: u32,
+    features: Option<&advanced::Features>,
+) -> Result<T, Error> {
     let positional = serialization == Serialization::Bincode;
-    let context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max, positional);
+    let mut context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max, positional);
+    context.features = features;
     let reader = PayloadReader { context: &context, bytes };
     let result = match serialization {
         Serialization::Bincode => Bincode::decode(reader),

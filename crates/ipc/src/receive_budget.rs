@@ -5,6 +5,7 @@
 //! reading goes on. Handles are also counted for the whole process, so that the descriptors of one
 //! peer never starve the other channels.
 
+use crate::codec::advanced::Features;
 use crate::options::Options;
 use crate::serialization::Serialization;
 use reactor::Handle as Wake;
@@ -30,6 +31,7 @@ pub(crate) struct CreditAccount {
     pub(crate) mapped_bytes_max: usize,
     /// Whether the peer is Node.
     pub(crate) is_node: bool,
+    features: Features,
     bytes: AtomicUsize,
     handles: AtomicUsize,
     bytes_max: usize,
@@ -44,6 +46,7 @@ impl CreditAccount {
             serialization: options.serialization,
             mapped_bytes_max: options.mapped_bytes_max,
             is_node,
+            features: Features::default(),
             bytes: AtomicUsize::new(0),
             handles: AtomicUsize::new(0),
             bytes_max: options.unread_bytes_max,
@@ -51,6 +54,11 @@ impl CreditAccount {
             paused: AtomicBool::new(false),
             wake: OnceLock::new(),
         })
+    }
+
+    /// Returns the features of V8 that the peer is known to read.
+    pub(crate) fn features(&self) -> &Features {
+        &self.features
     }
 
     /// Sets the source that is woken when reading may go on.

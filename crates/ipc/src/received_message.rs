@@ -105,7 +105,16 @@ impl Message {
         };
         let CreditAccount { serialization, mapped_bytes_max, is_node, .. } = *credit.account();
         let decode = |bytes, owner, handles| {
-            codec::decode(serialization, bytes, owner, handles, mapped_bytes_max, fingerprint)
+            let (max, features) = (mapped_bytes_max, is_node.then(|| credit.account().features()));
+            codec::decode_and_learn(
+                serialization,
+                bytes,
+                owner,
+                handles,
+                max,
+                fingerprint,
+                features,
+            )
         };
         match decode(&payload, Some(&payload), handles) {
             // A Node message may hold text that no Rust string can hold.

@@ -70,6 +70,9 @@ impl Builder {
     /// A worker gets the socket when it listens on the socket's address, or on
     /// [`Address::Inherited`](crate::Address::Inherited) with this name.
     ///
+    /// A socket that listens becomes non-blocking. The flag belongs to the open socket, so clones of
+    /// it, in this process and in others, become non-blocking, too.
+    ///
     /// Sockets that systemd passes (`LISTEN_FDS`) need no call: the first primary of a process has
     /// them, under the names of `LISTEN_FDNAMES`. See `sd_listen_fds(3)`.
     ///

@@ -4,6 +4,8 @@
 //! typed arrays, `Date`, `RegExp`, `Error`, holes, lone surrogates. [`Advanced`] is the codec, for
 //! [`Value`]s and for all other types of serde.
 
+mod big_int;
+mod features;
 mod item_deserializer;
 mod item_serializer;
 mod pattern;
@@ -13,8 +15,10 @@ mod validate;
 mod value;
 mod write;
 
-pub use value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
+pub use big_int::BigInt;
+pub use value::{Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
 
+pub(crate) use features::Features;
 pub(crate) use validate::readable_by_v8;
 
 use super::wrapped_deserializer::RootSeed;
@@ -49,6 +53,11 @@ impl Codec for Advanced {
 
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String> {
         let document = Value::from_bytes(reader.bytes)?;
+        if let Some(features) = reader.context.features {
+            if features::may_have_features(&document) {
+                validate::learn(&document, features);
+            }
+        }
         let inner = item_deserializer::ItemDeserializer::new(&document, document.root());
         let root = RootSeed { context: reader.context, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())

@@ -1,11 +1,10 @@
 //! A wrapper around any deserializer: returns handles and long bytes to the value, limits nesting,
 //! folds the fingerprint, and stops lists that claim more elements than bytes arrived.
 
-use crate::blob;
+use crate::codec::advanced::Features;
 use crate::codec::fingerprint::{Fingerprint, Part};
 use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
-use crate::handle;
-use crate::shared_memory;
+use crate::{blob, handle, shared_memory};
 use bytes::Bytes;
 use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
@@ -51,6 +50,8 @@ pub(crate) struct DecodeContext<'b> {
     positional: bool,
     /// Whether a value has asked for what comes next nevertheless.
     pub(crate) asked: Cell<bool>,
+    /// The features of V8 that the peer is known to read, if the peer is Node.
+    pub(crate) features: Option<&'b Features>,
 }
 
 impl<'b> DecodeContext<'b> {
@@ -71,6 +72,7 @@ impl<'b> DecodeContext<'b> {
             fingerprint: Fingerprint::default(),
             positional,
             asked: Cell::new(false),
+            features: None,
         }
     }
 

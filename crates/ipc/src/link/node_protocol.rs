@@ -2,6 +2,7 @@
 //! here.
 
 use crate::buffer_pool::{self, FrameBuffer};
+use crate::codec::advanced::Features;
 use crate::error::Error;
 use crate::frame::{Kind, Payload};
 use crate::link::driver;
@@ -168,7 +169,8 @@ impl NodeProtocol {
     fn encode(&self, command: &Command<'_>) -> FrameBuffer {
         let mut frame = FrameBuffer::take();
         let max = encode::PAYLOAD_BYTES_MAX;
-        encode::encode(&mut frame, command, self.framing, None, Origin::Internal, max)
+        let (origin, features) = (Origin::Internal, Features::default());
+        encode::encode(&mut frame, command, self.framing, None, origin, max, &features)
             .expect("a struct of texts and numbers can be written");
         frame
     }

@@ -100,7 +100,8 @@ fn encode<T: Serialize + ?Sized>(
     let framing = framing(shared.options.serialization)?;
     let mut frame = FrameBuffer::take();
     let max = shared.options.frame_bytes_max.min(encode::PAYLOAD_BYTES_MAX);
-    encode::encode(&mut frame, value, framing, handle, origin, max)?;
+    let features = shared.credit.features();
+    encode::encode(&mut frame, value, framing, handle, origin, max, features)?;
     Ok(frame)
 }
 

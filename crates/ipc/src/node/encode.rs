@@ -8,7 +8,7 @@
 use super::decoder::Framing;
 use super::envelope::is_internal;
 use super::handle_type::HandleType;
-use crate::codec::advanced::{self, Entry, Item, Key, Node};
+use crate::codec::advanced::{self, Entry, Features, Item, Key, Node, Value};
 use crate::codec::wrapped_serializer::{Bounded, EncodeContext};
 use crate::codec::{Codec, Json, PayloadWriter};
 use crate::error::Error;
@@ -27,7 +27,8 @@ pub(crate) enum Origin {
     Internal,
 }
 
-/// Encodes `value` into a frame in `out`, which is empty.
+/// Encodes `value` into a frame in `out`, which is empty, for a peer that is known to read these
+/// features of V8.
 pub(crate) fn encode<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
     value: &T,
@@ -35,11 +36,16 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     handle: Option<HandleType>,
     origin: Origin,
     max: usize,
+    features: &Features,
 ) -> Result<(), Error> {
     let context = EncodeContext::new(false, false);
     match framing {
         Framing::Lines => json(out, value, handle, origin, max, &context)?,
-        Framing::Lengths => advanced(out, value, handle, origin, max, &context)?,
+        Framing::Lengths => {
+            let value = advanced::to_value(value, &context).map_err(Error::Encode)?;
+            advanced::readable_by_v8(&value, features).map_err(Error::Encode)?;
+            advanced(out, value, handle, origin, max)?;
+        }
     }
     if context.slots.borrow().is_empty() {
         return Ok(());
@@ -88,16 +94,13 @@ fn json<T: Serialize + ?Sized>(
     Ok(())
 }
 
-fn advanced<T: Serialize + ?Sized>(
+fn advanced(
     out: &mut Vec<u8>,
-    value: &T,
+    mut value: Value,
     handle: Option<HandleType>,
     origin: Origin,
     max: usize,
-    context: &EncodeContext,
 ) -> Result<(), Error> {
-    let mut value = advanced::to_value(value, context).map_err(Error::Encode)?;
-    advanced::readable_by_v8(&value).map_err(Error::Encode)?;
     let text = |text: &str| Item::String(text.into());
     let cmd = value.get(value.root(), "cmd").and_then(|cmd| match cmd {
         Item::String(text) => text.to_str(),

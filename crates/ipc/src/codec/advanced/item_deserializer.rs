@@ -1,6 +1,7 @@
 //! Deserializing any type of serde from a JavaScript value.
 
-use super::value::{BigInt, Entry, Item, Node, Value};
+use super::big_int::BigInt;
+use super::value::{Entry, Item, Node, Value};
 use super::{MARKER, write};
 use serde::de::value::{
     BytesDeserializer, Error, MapDeserializer, SeqDeserializer, StringDeserializer,
@@ -79,9 +80,13 @@ impl<'v> ItemDeserializer<'v> {
                 let there = fields.into_iter().filter_map(|(key, text)| Some((key, text?)));
                 visitor.visit_map(MapDeserializer::new(there))
             }
-            Node::ArrayBuffer(bytes) | Node::View { bytes, .. } => visitor.visit_bytes(bytes),
+            Node::ArrayBuffer(bytes)
+            | Node::ResizableArrayBuffer { bytes, .. }
+            | Node::View { bytes, .. } => visitor.visit_bytes(bytes),
             Node::BufferView { buffer, offset, length, .. } => {
-                let Node::ArrayBuffer(bytes) = self.document.node(*buffer) else {
+                let (Node::ArrayBuffer(bytes) | Node::ResizableArrayBuffer { bytes, .. }) =
+                    self.document.node(*buffer)
+                else {
                     return Err(de::Error::custom("a view on something else than a buffer"));
                 };
                 let from = *offset as usize;
@@ -174,9 +179,11 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
     /// A list may be asked for where the value holds bytes.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node() {
-            Some(Node::ArrayBuffer(bytes) | Node::View { bytes, .. }) => {
-                visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
-            }
+            Some(
+                Node::ArrayBuffer(bytes)
+                | Node::ResizableArrayBuffer { bytes, .. }
+                | Node::View { bytes, .. },
+            ) => visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
             _ => self.deserialize_any(visitor),
         }
     }

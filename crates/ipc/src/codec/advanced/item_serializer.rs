@@ -1,7 +1,8 @@
 //! Serializing any type of serde to a JavaScript value.
 
 use super::MARKER;
-use super::value::{BigInt, Entry, Item, Key, Node, NodeId, Text, Value, ViewKind};
+use super::big_int::BigInt;
+use super::value::{Entry, Item, Key, Node, NodeId, Text, Value, ViewKind};
 use serde::de::value::Error;
 use serde::ser::{
     Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,

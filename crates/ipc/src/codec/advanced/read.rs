@@ -5,7 +5,8 @@
 //!
 //! Pure.
 
-use super::value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
+use super::big_int::BigInt;
+use super::value::{Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind};
 use crate::codec::NESTING_MAX;
 use std::collections::HashSet;
 
@@ -79,7 +80,9 @@ impl<'a> Reader<'a> {
         }
         let item = Item::Object(NodeId(number));
         match self.value.node(NodeId(number)) {
-            Node::ArrayBuffer(_) => self.maybe_view(NodeId(number)),
+            Node::ArrayBuffer(_) | Node::ResizableArrayBuffer { .. } => {
+                self.maybe_view(NodeId(number))
+            }
             _ => Ok(item),
         }
     }
@@ -103,6 +106,10 @@ impl<'a> Reader<'a> {
             b'r' => self.error()?,
             b'B' => {
                 *self.value.node_mut(id) = Node::ArrayBuffer(self.bytes()?.to_vec());
+                return self.maybe_view(id);
+            }
+            b'~' => {
+                *self.value.node_mut(id) = self.resizable()?;
                 return self.maybe_view(id);
             }
             b'\\' => self.host()?,
@@ -210,6 +217,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn resizable(&mut self) -> Result<Node> {
+        let (length, bytes_max) = (self.varint()?, self.varint()?);
+        if length > bytes_max {
+            return Err("a buffer that is longer than its largest length".into());
+        }
+        let bytes = self.take(length as usize)?.to_vec();
+        Ok(Node::ResizableArrayBuffer { bytes, bytes_max })
+    }
+
     /// Reads the view that follows a buffer, if a view was written.
     fn maybe_view(&mut self, buffer: NodeId) -> Result<Item> {
         if self.bytes.first() != Some(&b'V') {
@@ -219,11 +235,13 @@ impl<'a> Reader<'a> {
         let letter = self.byte()?;
         let (offset, length) = (self.varint()?, self.varint()?);
         let flags = if self.version >= 14 { self.varint()? } else { 0 };
-        let Node::ArrayBuffer(bytes) = self.value.node(buffer) else {
+        let (Node::ArrayBuffer(bytes) | Node::ResizableArrayBuffer { bytes, .. }) =
+            self.value.node(buffer)
+        else {
             return Err("a view on something else than a buffer".into());
         };
         let end = u64::from(offset) + u64::from(length);
-        if !b"bBCwWdDfFqQ?".contains(&letter) || end > bytes.len() as u64 {
+        if !b"bBCwWhdDfFqQ?".contains(&letter) || end > bytes.len() as u64 {
             return Err("a malformed view".into());
         }
         let view = Node::BufferView { buffer, letter, offset, length, flags };

@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use super::big_int::BigInt;
 use super::{read, write};
 use std::fmt;
 
@@ -125,6 +126,13 @@ pub enum Node {
     },
     /// An `ArrayBuffer`.
     ArrayBuffer(Vec<u8>),
+    /// An `ArrayBuffer` that was made with `maxByteLength`. Node writes one from version 20 on.
+    ResizableArrayBuffer {
+        /// The content.
+        bytes: Vec<u8>,
+        /// The value of `maxByteLength`, in bytes, at least the length of the content.
+        bytes_max: u32,
+    },
     /// A view on an `ArrayBuffer` that is an object of its own. Node never writes one.
     BufferView {
         /// The buffer.
@@ -152,6 +160,7 @@ pub enum Node {
 /// The kinds of [`Node::View`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 #[allow(missing_docs, reason = "the names are JavaScript's")]
 pub enum ViewKind {
     Int8 = 0,
@@ -167,12 +176,14 @@ pub enum ViewKind {
     Buffer = 10,
     BigInt64 = 11,
     BigUint64 = 12,
+    /// From Node 24 on.
+    Float16 = 13,
 }
 
 impl ViewKind {
     pub(super) fn from_number(number: u32) -> Option<ViewKind> {
         use ViewKind as K;
-        const ALL: [ViewKind; 13] = [
+        const ALL: [ViewKind; 14] = [
             K::Int8,
             K::Uint8,
             K::Uint8Clamped,
@@ -186,6 +197,7 @@ impl ViewKind {
             K::Buffer,
             K::BigInt64,
             K::BigUint64,
+            K::Float16,
         ];
         ALL.get(usize::try_from(number).ok()?).copied()
     }
@@ -196,7 +208,7 @@ impl ViewKind {
         use ViewKind as K;
         match self {
             K::Int8 | K::Uint8 | K::Uint8Clamped | K::DataView | K::Buffer => 1,
-            K::Int16 | K::Uint16 => 2,
+            K::Int16 | K::Uint16 | K::Float16 => 2,
             K::Int32 | K::Uint32 | K::Float32 => 4,
             K::Float64 | K::BigInt64 | K::BigUint64 => 8,
         }
@@ -304,65 +316,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// An integer of any size.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct BigInt {
-    /// Whether the number is below zero.
-    pub negative: bool,
-    /// The magnitude, little endian.
-    pub magnitude: Vec<u8>,
-}
-
-impl BigInt {
-    /// Returns the number, if it fits.
-    #[must_use]
-    pub fn to_i128(&self) -> Option<i128> {
-        let magnitude = i128::try_from(self.magnitude_u128()?).ok()?;
-        Some(if self.negative { -magnitude } else { magnitude })
-    }
-
-    /// Returns the number, if it fits and is not below zero.
-    #[must_use]
-    pub fn to_u128(&self) -> Option<u128> {
-        let magnitude = self.magnitude_u128()?;
-        (!self.negative || magnitude == 0).then_some(magnitude)
-    }
-
-    fn magnitude_u128(&self) -> Option<u128> {
-        let mut bytes = [0; 16];
-        for (at, byte) in self.magnitude.iter().enumerate() {
-            match bytes.get_mut(at) {
-                Some(slot) => *slot = *byte,
-                None if *byte == 0 => {}
-                None => return None,
-            }
-        }
-        Some(u128::from_le_bytes(bytes))
-    }
-
-    fn new(negative: bool, magnitude: u128) -> BigInt {
-        // V8 writes whole digits of eight bytes, and none for zero.
-        let length = match magnitude {
-            0 => 0,
-            small if small <= u128::from(u64::MAX) => 8,
-            _ => 16,
-        };
-        BigInt { negative, magnitude: magnitude.to_le_bytes()[..length].to_vec() }
-    }
-}
-
-impl From<i128> for BigInt {
-    fn from(number: i128) -> BigInt {
-        BigInt::new(number < 0, number.unsigned_abs())
-    }
-}
-
-impl From<u128> for BigInt {
-    fn from(number: u128) -> BigInt {
-        BigInt::new(false, number)
-    }
-}
-
 impl Value {
     /// Makes a value without objects.
     #[must_use]
@@ -435,6 +388,10 @@ impl Value {
         entries.iter().find(|entry| entry.key == key).map(|entry| &entry.item)
     }
 
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
     pub(super) fn node_count(&self) -> usize {
         self.nodes.len()
     }
@@ -483,6 +440,7 @@ fn for_each_item(node: &mut Node, mut act: impl FnMut(&mut Item)) {
         | Node::BigInt(_)
         | Node::String(_)
         | Node::ArrayBuffer(_)
+        | Node::ResizableArrayBuffer { .. }
         | Node::BufferView { .. }
         | Node::View { .. } => {}
     }

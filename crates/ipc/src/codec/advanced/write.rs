@@ -3,7 +3,8 @@
 //!
 //! Pure.
 
-use super::value::{BigInt, Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value};
+use super::big_int::BigInt;
+use super::value::{Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value};
 
 pub(super) fn write(value: &Value) -> Vec<u8> {
     let mut writer =
@@ -55,7 +56,11 @@ impl Writer<'_> {
         let value = self.value;
         let node = value.node(id);
         if let Node::BufferView { buffer, letter, offset, length, flags } = node {
-            if !matches!(value.node(*buffer), Node::ArrayBuffer(_)) {
+            let is_buffer = matches!(
+                value.node(*buffer),
+                Node::ArrayBuffer(_) | Node::ResizableArrayBuffer { .. }
+            );
+            if !is_buffer {
                 self.out.push(b'_');
                 return;
             }
@@ -128,6 +133,12 @@ impl Writer<'_> {
             Node::ArrayBuffer(bytes) => {
                 self.out.push(b'B');
                 self.bytes(bytes);
+            }
+            Node::ResizableArrayBuffer { bytes, bytes_max } => {
+                self.out.push(b'~');
+                self.length(bytes.len());
+                self.varint(*bytes_max);
+                self.out.extend_from_slice(bytes);
             }
             Node::View { kind, bytes } => {
                 self.out.extend_from_slice(&[b'\\', 0, *kind as u8]);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 fn lines<T: Serialize>(value: &T, handle: Option<HandleType>) -> Result<String, String> {
     let mut out = Vec::new();
-    encode(&mut out, value, Framing::Lines, handle, Origin::User, 1000)
+    encode(&mut out, value, Framing::Lines, handle, Origin::User, 1000, &Features::default())
         .map(|()| String::from_utf8(out).unwrap())
         .map_err(|error| error.to_string())
 }
@@ -66,13 +66,16 @@ fn users_cannot_send_nodes_own_messages() {
     for fine in [json!({"cmd": "NODE_"}), json!("NODE_HANDLE_ACK"), json!([{"cmd": "NODE_ACK"}])] {
         assert!(lines(&fine, None).is_ok(), "{fine}");
         let mut out = Vec::new();
-        encode(&mut out, &fine, Framing::Lengths, None, Origin::User, 1000).unwrap();
+        encode(&mut out, &fine, Framing::Lengths, None, Origin::User, 1000, &Features::default())
+            .unwrap();
     }
     let mut out = Vec::new();
     let ack = json!({"cmd": "NODE_HANDLE_ACK"});
-    let refused = encode(&mut out, &ack, Framing::Lengths, None, Origin::User, 1000);
+    let refused =
+        encode(&mut out, &ack, Framing::Lengths, None, Origin::User, 1000, &Features::default());
     assert!(matches!(refused, Err(Error::Encode(_))));
-    encode(&mut out, &ack, Framing::Lengths, None, Origin::Internal, 1000).unwrap();
+    encode(&mut out, &ack, Framing::Lengths, None, Origin::Internal, 1000, &Features::default())
+        .unwrap();
     assert_eq!(out[..4], [0, 0, 0, 0x1b]);
     assert_eq!(&out[4..], b"\xff\x0fo\"\x03cmd\"\x0fNODE_HANDLE_ACK{\x01");
 }
@@ -81,7 +84,8 @@ fn users_cannot_send_nodes_own_messages() {
 fn an_envelope_in_v8s_format_is_nodes() {
     let mut out = Vec::new();
     let handle = Some(HandleType::Socket(Transport::Tcp));
-    encode(&mut out, &"m", Framing::Lengths, handle, Origin::User, 1000).unwrap();
+    encode(&mut out, &"m", Framing::Lengths, handle, Origin::User, 1000, &Features::default())
+        .unwrap();
     let expected =
         b"\xff\x0fo\"\x03cmd\"\x0bNODE_HANDLE\"\x04type\"\x0anet.Socket\"\x03msg\"\x01m{\x03";
     assert_eq!(&out[4..], expected);
@@ -91,7 +95,8 @@ fn an_envelope_in_v8s_format_is_nodes() {
 fn a_message_over_the_limit_is_an_error() {
     let long = "x".repeat(2000);
     for framing in [Framing::Lines, Framing::Lengths] {
-        let answer = encode(&mut Vec::new(), &long, framing, None, Origin::User, 1000);
+        let answer =
+            encode(&mut Vec::new(), &long, framing, None, Origin::User, 1000, &Features::default());
         assert!(matches!(answer, Err(Error::TooLong { max: 1000 })), "{answer:?}");
     }
 }
@@ -102,7 +107,15 @@ fn a_handle_inside_a_message_is_an_error() {
     for framing in [Framing::Lines, Framing::Lengths] {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let handle = crate::Handle::new(socket);
-        let answer = encode(&mut Vec::new(), &handle, framing, None, Origin::User, 1000);
+        let answer = encode(
+            &mut Vec::new(),
+            &handle,
+            framing,
+            None,
+            Origin::User,
+            1000,
+            &Features::default(),
+        );
         assert!(matches!(answer, Err(Error::Encode(_))), "{answer:?}");
         assert!(!handle.is_sent());
     }
@@ -114,6 +127,7 @@ fn every_value_comes_back_from_its_frame() {
     let map = value.add(Node::Map(vec![(Item::Null, Item::Double(0.5))]));
     value.set_root(Item::Object(map));
     let mut out = Vec::new();
-    encode(&mut out, &value, Framing::Lengths, None, Origin::User, 1000).unwrap();
+    encode(&mut out, &value, Framing::Lengths, None, Origin::User, 1000, &Features::default())
+        .unwrap();
     assert_eq!(Value::from_bytes(&out[4..]), Ok(value));
 }

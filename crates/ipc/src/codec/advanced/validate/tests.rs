@@ -7,7 +7,7 @@ fn check(node: Node) -> Result<(), String> {
     let mut value = Value::default();
     let id = value.add(node);
     value.set_root(Item::Object(id));
-    readable_by_v8(&value)
+    readable_by_v8(&value, &Features::default())
 }
 
 /// Returns the view itself, which is no buffer.
@@ -73,7 +73,11 @@ fn a_view_lies_inside_its_buffer() {
         let buffer = value.add(Node::ArrayBuffer(vec![0; 4]));
         let view = value.add(Node::BufferView { buffer, letter, offset, length, flags: 0 });
         value.set_root(Item::Object(view));
-        assert_eq!(readable_by_v8(&value).is_ok(), good, "{letter} {offset} {length}");
+        assert_eq!(
+            readable_by_v8(&value, &Features::default()).is_ok(),
+            good,
+            "{letter} {offset} {length}"
+        );
     }
 }
 
@@ -85,7 +89,7 @@ fn an_object_that_v8_creates_last_does_not_contain_itself() {
         let list = value.add(Node::Set(vec![Item::Object(around)]));
         *value.node_mut(around) = make(list);
         value.set_root(Item::Object(around));
-        readable_by_v8(&value)
+        readable_by_v8(&value, &Features::default())
     };
     assert!(check(|list| Node::Host(Item::Object(list))).is_err());
     assert!(check(|list| error(Item::Object(list))).is_err());
@@ -96,7 +100,7 @@ fn an_object_that_v8_creates_last_does_not_contain_itself() {
     *twice.node_mut(one) = Node::Host(Item::Object(inside));
     let both = twice.add(Node::Set(vec![Item::Object(one), Item::Object(one)]));
     twice.set_root(Item::Object(both));
-    readable_by_v8(&twice).unwrap();
+    readable_by_v8(&twice, &Features::default()).unwrap();
 }
 
 fn error(cause: Item) -> Node {
@@ -122,7 +126,7 @@ fn cycles_are_accepted_and_depth_is_limited() {
     let own = value.add(Node::Object(vec![]));
     *value.node_mut(own) = Node::Object(vec![Entry { key: "me".into(), item: Item::Object(own) }]);
     value.set_root(Item::Object(own));
-    readable_by_v8(&value).unwrap();
+    readable_by_v8(&value, &Features::default()).unwrap();
     let mut deep = Value::default();
     let mut item = Item::Null;
     // Miri is slow, so a depth well over the limit is enough there.
@@ -130,5 +134,49 @@ fn cycles_are_accepted_and_depth_is_limited() {
         item = Item::Object(deep.add(Node::Set(vec![item])));
     }
     deep.set_root(item);
-    assert!(readable_by_v8(&deep).unwrap_err().contains("deeper"));
+    assert!(readable_by_v8(&deep, &Features::default()).unwrap_err().contains("deeper"));
+}
+
+#[test]
+fn a_feature_of_newer_versions_is_readable_once_the_peer_has_written_it() {
+    let values: [(&[u8], &str); 6] = [
+        (b"\xff\x0f~\x02\x04ab", "a resizable buffer, which the peer has not sent"),
+        (b"\xff\x0f\\\0\x0d\x02ab", "a Float16Array, which the peer has not sent"),
+        (b"\xff\x0frm\"\x01xc^\0.", "an object that contains itself"),
+        (b"\xff\x0fR\"\x01a\x80\x02", "with the flags 0x100"),
+        (b"\xff\x0fR\"\x06\\p{Lu}\x10", "which may be invalid"),
+        (b"\xff\x0fR\"\x06(?i:a)\0", "which may be invalid"),
+    ];
+    let known = Features::default();
+    for (bytes, why) in values {
+        let value = Value::from_bytes(bytes).unwrap();
+        let error = readable_by_v8(&value, &known).unwrap_err();
+        assert!(error.contains(why), "{error}");
+        writable(&value).unwrap();
+        learn(&value, &known);
+        readable_by_v8(&value, &known).unwrap();
+        readable_by_v8(&value, &Features::default()).unwrap_err();
+    }
+    // One expression says nothing about another one.
+    let other = Value::from_bytes(b"\xff\x0fR\"\x06\\p{Lx}\x10").unwrap();
+    readable_by_v8(&other, &known).unwrap_err();
+}
+
+#[test]
+fn a_peer_teaches_a_bounded_number_of_expressions() {
+    let known = Features::default();
+    let expression = |source: &str| {
+        let mut value = Value::default();
+        let node = value.add(Node::RegExp { source: source.into(), flags: 256 });
+        value.set_root(Item::Object(node));
+        value
+    };
+    for number in 0..1025 {
+        learn(&expression(&number.to_string()), &known);
+    }
+    readable_by_v8(&expression("1023"), &known).unwrap();
+    readable_by_v8(&expression("1024"), &known).unwrap_err();
+    let known = Features::default();
+    learn(&expression(&"x".repeat(1025)), &known);
+    readable_by_v8(&expression(&"x".repeat(1025)), &known).unwrap_err();
 }

@@ -1,0 +1,312 @@
+// Sends every kind of value that V8 writes in the mode `advanced`, and compares what comes back with
+// what V8 itself makes of its own bytes. The expressions that this Node does not know are left out.
+// The message `'done'` is answered with the number of comparisons and the failures.
+'use strict';
+const util = require('util');
+const v8 = require('v8');
+
+globalThis.require = require;
+
+const EXPRESSIONS = [
+  String.raw`undefined`,
+  String.raw`null`,
+  String.raw`true`,
+  String.raw`false`,
+  String.raw`0`,
+  String.raw`-0`,
+  String.raw`1`,
+  String.raw`-1`,
+  String.raw`63`,
+  String.raw`64`,
+  String.raw`1e3`,
+  String.raw`1073741823`,
+  String.raw`1073741824`,
+  String.raw`-1073741824`,
+  String.raw`-1073741825`,
+  String.raw`2147483647`,
+  String.raw`2147483648`,
+  String.raw`-2147483648`,
+  String.raw`-2147483649`,
+  String.raw`4294967295`,
+  String.raw`4294967296`,
+  String.raw`9007199254740991`,
+  String.raw`1.5`,
+  String.raw`-1.5`,
+  String.raw`1e21`,
+  String.raw`5e-324`,
+  String.raw`1.7976931348623157e308`,
+  String.raw`NaN`,
+  String.raw`Infinity`,
+  String.raw`-Infinity`,
+  String.raw`0n`,
+  String.raw`1n`,
+  String.raw`-1n`,
+  String.raw`2n**63n`,
+  String.raw`-(2n**63n)`,
+  String.raw`2n**64n`,
+  String.raw`2n**64n-1n`,
+  String.raw`-(2n**64n)`,
+  String.raw`2n**128n`,
+  String.raw`2n**1000n+1n`,
+  String.raw`-(2n**5000n)`,
+  String.raw`''`,
+  String.raw`'abc'`,
+  String.raw`'\u00e9\u00ff'`,
+  String.raw`'\u0100'`,
+  String.raw`'a\u0100'`,
+  String.raw`'\ud800'`,
+  String.raw`'\udc00x'`,
+  String.raw`'\u{1F600}'`,
+  String.raw`'x'.repeat(1000)`,
+  String.raw`'\u0416'.repeat(1000)`,
+  String.raw`'\0\n'`,
+  String.raw`'a'+'b'.repeat(20)`,
+  String.raw`('x'.repeat(100)).slice(3,40)`,
+  String.raw`({})`,
+  String.raw`({a:1})`,
+  String.raw`({a:{b:{c:[]}}})`,
+  String.raw`({1:2,b:3})`,
+  String.raw`({'-1':2,'01':3,'4294967295':4,'4294967294':5,'4294967296':6,'1.5':7,'9007199254740992':8})`,
+  String.raw`({['__proto__']:5})`,
+  String.raw`({'':1})`,
+  String.raw`({'\u0416':1,'\ud800':2})`,
+  String.raw`Object.create(null)`,
+  String.raw`Object.assign(Object.create(null),{a:1})`,
+  String.raw`({a:undefined,b:null})`,
+  String.raw`(()=>{const o={};o.me=o;return o})()`,
+  String.raw`(()=>{const a={x:1};return [a,a,{a}]})()`,
+  String.raw`({get a(){return 7}})`,
+  String.raw`new (class Foo{constructor(){this.z=1}})`,
+  String.raw`Object.freeze({a:1})`,
+  String.raw`(()=>{const o={};for(let i=0;i<2000;i++)o['k'+i]=i;return o})()`,
+  String.raw`(()=>{const o={};for(let i=0;i<2000;i++)o[i*3]=i;return o})()`,
+  String.raw`({3000000000:1,2147483648:2,2147483647:3})`,
+  String.raw`Object.defineProperty({a:1},'hid',{value:2,enumerable:false})`,
+  String.raw`({[Symbol('s')]:1,a:2})`,
+  String.raw`[]`,
+  String.raw`[1,2,3]`,
+  String.raw`[1.5,2.5,NaN,-0]`,
+  String.raw`[1,,3]`,
+  String.raw`[,]`,
+  String.raw`[,,,]`,
+  String.raw`new Array(5)`,
+  String.raw`new Array(100000)`,
+  String.raw`(()=>{const a=[];a[1000]=1;return a})()`,
+  String.raw`(()=>{const a=[1,2];a.x=1;a['-1']=2;return a})()`,
+  String.raw`(()=>{const a=[1,,2];a.x=1;return a})()`,
+  String.raw`(()=>{const a=[];a.length=10;a.x=1;a[5]='y';return a})()`,
+  String.raw`[undefined,null,,]`,
+  String.raw`['a',{},[],1n]`,
+  String.raw`(()=>{const a=[];a.push(a);return a})()`,
+  String.raw`Array.from({length:300},(_,i)=>i*1.5)`,
+  String.raw`(()=>{const a=[1,2,3];delete a[1];return a})()`,
+  String.raw`(()=>{const a=[1.5,2.5,3.5];delete a[1];return a})()`,
+  String.raw`Object.freeze([1,2])`,
+  String.raw`(()=>{const a=[1,2,3];a.length=4294967295;return a})()`,
+  String.raw`[[[[[]]]]]`,
+  String.raw`(()=>{const a=[1,2,3,4,{get x(){a.length=2;return 1}}];return a})()`,
+  String.raw`(()=>{const a=[{get x(){delete a[1];return 1}},7,8];return a})()`,
+  String.raw`(()=>{const a=[{get x(){a.push(9);return 1}},7];return a})()`,
+  String.raw`(()=>{const a=[{get x(){a[1]={};return 1}},7,8];return a})()`,
+  String.raw`(()=>{const a=[{get x(){a.later=1;return 1}},7];return a})()`,
+  String.raw`(()=>{const o={get a(){delete this.b;return 1},b:2,c:3};return o})()`,
+  String.raw`new Date(0)`,
+  String.raw`new Date(NaN)`,
+  String.raw`new Date(-1)`,
+  String.raw`new Date(8.64e15)`,
+  String.raw`new Date(-8.64e15)`,
+  String.raw`new Date(1.5)`,
+  String.raw`Object.assign(new Date(5),{x:1})`,
+  String.raw`/a/`,
+  String.raw`/a/dgimsuy`,
+  String.raw`/[\p{L}--[a-z]]/v`,
+  String.raw`/[\p{L}--[a-z]]/vgi`,
+  String.raw`/(?<year>\d{4})-\k<year>/u`,
+  String.raw`/\p{Lu}/u`,
+  String.raw`/\//`,
+  String.raw`/\u0416/`,
+  String.raw`/\ud83d/`,
+  String.raw`new RegExp('')`,
+  String.raw`new RegExp('\n')`,
+  String.raw`/(?i:a)b/`,
+  String.raw`/(?<=a)b(?!c)/`,
+  String.raw`/a{2,3}?/y`,
+  String.raw`/[\]]/`,
+  String.raw`/\cA\0\x41/`,
+  String.raw`/(?:(?<a>x)|(?<a>y))/`,
+  String.raw`/./s`,
+  String.raw`Object.assign(/x/g,{lastIndex:5})`,
+  String.raw`/[^]/`,
+  String.raw`/\1(a)/`,
+  String.raw`/a|b|/`,
+  String.raw`/^$/m`,
+  String.raw`/\bfoo\B/`,
+  String.raw`/(?<n>a)\k<n>/`,
+  String.raw`/[[a-z]&&[aeiou]]/v`,
+  String.raw`/\q/`,
+  String.raw`/{/`,
+  String.raw`/a{,5}/`,
+  String.raw`/]/`,
+  String.raw`new Map()`,
+  String.raw`new Map([[1,2],['a',{}]])`,
+  String.raw`(()=>{const m=new Map();m.set(m,m);return m})()`,
+  String.raw`new Map([[NaN,1],[-0,2],[{},3]])`,
+  String.raw`new Map([[{get x(){return 1}},1]])`,
+  String.raw`new Set()`,
+  String.raw`new Set([1,'a',{}])`,
+  String.raw`(()=>{const s=new Set();s.add(s);return s})()`,
+  String.raw`new Set([new Set([new Map()])])`,
+  String.raw`Object.assign(new Map([[1,1]]),{x:1})`,
+  String.raw`new Boolean(true)`,
+  String.raw`new Boolean(false)`,
+  String.raw`new Number(5)`,
+  String.raw`new Number(-0)`,
+  String.raw`new Number(NaN)`,
+  String.raw`new String('')`,
+  String.raw`new String('abc')`,
+  String.raw`new String('\u0416')`,
+  String.raw`Object(1n)`,
+  String.raw`Object(-(2n**70n))`,
+  String.raw`Object.assign(new String('ab'),{x:1})`,
+  String.raw`[new Number(1),new Number(1)]`,
+  String.raw`(()=>{const n=new Number(1);return [n,n]})()`,
+  String.raw`new Int8Array([1,-1])`,
+  String.raw`new Uint8Array([1,255])`,
+  String.raw`new Uint8ClampedArray([1,255])`,
+  String.raw`new Int16Array([1,-1])`,
+  String.raw`new Uint16Array([1,65535])`,
+  String.raw`new Int32Array([1,-1])`,
+  String.raw`new Uint32Array([1,4294967295])`,
+  String.raw`new Float32Array([1.5,NaN])`,
+  String.raw`new Float64Array([1.5,-0])`,
+  String.raw`new BigInt64Array([1n,-1n])`,
+  String.raw`new BigUint64Array([1n,2n**64n-1n])`,
+  String.raw`new Float16Array([1.5,-2,65504])`,
+  String.raw`new Float16Array()`,
+  String.raw`new DataView(new ArrayBuffer(3))`,
+  String.raw`new DataView(new ArrayBuffer(8),2,3)`,
+  String.raw`new Uint8Array(new ArrayBuffer(8),2,3)`,
+  String.raw`new Uint16Array(new ArrayBuffer(8),2)`,
+  String.raw`Buffer.from('hello')`,
+  String.raw`Buffer.alloc(0)`,
+  String.raw`Buffer.alloc(1000,7)`,
+  String.raw`Buffer.from('hello').subarray(1,3)`,
+  String.raw`new Uint8Array()`,
+  String.raw`new ArrayBuffer(0)`,
+  String.raw`new ArrayBuffer(5)`,
+  String.raw`new Uint8Array([1,2,3]).buffer`,
+  String.raw`(()=>{const b=new ArrayBuffer(4);return [b,b]})()`,
+  String.raw`(()=>{const b=new Uint8Array(4);return [b,b,b.buffer]})()`,
+  String.raw`new ArrayBuffer(4,{maxByteLength:16})`,
+  String.raw`new ArrayBuffer(0,{maxByteLength:0})`,
+  String.raw`new ArrayBuffer(8,{maxByteLength:8})`,
+  String.raw`(()=>{const b=new ArrayBuffer(4,{maxByteLength:300});return {b,again:b}})()`,
+  String.raw`new Uint8Array(new ArrayBuffer(4,{maxByteLength:16}))`,
+  String.raw`new Uint16Array(new ArrayBuffer(8,{maxByteLength:16}),2)`,
+  String.raw`new DataView(new ArrayBuffer(4,{maxByteLength:16}))`,
+  String.raw`new Uint8Array(new ArrayBuffer(8,{maxByteLength:16}),2,3)`,
+  String.raw`(()=>{const b=new ArrayBuffer(8,{maxByteLength:16});const v=new Uint8Array(b,4);b.resize(2);return [b,v]})()`,
+  String.raw`(()=>{const b=new ArrayBuffer(8,{maxByteLength:16});const v=new Uint8Array(b);b.resize(12);return [b,v]})()`,
+  String.raw`new Uint8Array(new SharedArrayBuffer(4))`,
+  String.raw`new (class MyBytes extends Uint8Array{})(3)`,
+  String.raw`new (class MyArr extends Array{})(3)`,
+  String.raw`new (class MyMap extends Map{})([[1,2]])`,
+  String.raw`new Error('boom')`,
+  String.raw`new Error('')`,
+  String.raw`new Error()`,
+  String.raw`new EvalError('e')`,
+  String.raw`new RangeError('r')`,
+  String.raw`new ReferenceError('f')`,
+  String.raw`new SyntaxError('s')`,
+  String.raw`new TypeError('t')`,
+  String.raw`new URIError('u')`,
+  String.raw`new Error('c',{cause:'why'})`,
+  String.raw`new Error('c',{cause:new TypeError('inner',{cause:{a:1}})})`,
+  String.raw`new Error('c',{cause:undefined})`,
+  String.raw`(()=>{const e=new Error('x');e.stack=undefined;return e})()`,
+  String.raw`(()=>{const e=new Error('x');delete e.stack;return e})()`,
+  String.raw`(()=>{const e=new Error('x');e.stack=5;return e})()`,
+  String.raw`(()=>{const e=new Error('x');e.message=5;return e})()`,
+  String.raw`(()=>{const e=new Error('x');e.cause=e;return e})()`,
+  String.raw`(()=>{const e=new Error('x');const o={e};e.cause=o;return o})()`,
+  String.raw`Object.assign(new Error('x'),{code:'ENOENT',errno:-2})`,
+  String.raw`new AggregateError([new Error('a'),2],'agg')`,
+  String.raw`new AggregateError([],'')`,
+  String.raw`new AggregateError([new Error('a')],'agg',{cause:1})`,
+  String.raw`new SuppressedError(1,2,'sup')`,
+  String.raw`new DOMException('d','AbortError')`,
+  String.raw`new (class MyErr extends TypeError{})('mine')`,
+  String.raw`Object.assign(new Error('n'),{name:'RangeError'})`,
+  String.raw`Object.assign(new Error('n'),{name:'AggregateError',errors:[1]})`,
+  String.raw`Object.assign(new Error('n'),{name:5})`,
+  String.raw`(()=>{const e=new Error('\u0416');e.stack='\u0416s';return e})()`,
+  String.raw`(()=>{const e=new Error('x');return [e,e]})()`,
+  String.raw`(()=>{const e=new AggregateError([1],'x');e.errors.push(e);return e})()`,
+  String.raw`new (require('assert').AssertionError)({actual:1,expected:2,operator:'x'})`,
+  String.raw`new URL('http://a/b')`,
+  String.raw`new URLSearchParams('a=1')`,
+  String.raw`new (require('events'))()`,
+  String.raw`new AbortController().signal`,
+  String.raw`new Blob(['x'])`,
+  String.raw`new Headers({a:'b'})`,
+  String.raw`require('crypto').createSecretKey(Buffer.from('k'))`,
+  String.raw`new (require('net').BlockList)()`,
+  String.raw`new (require('net').SocketAddress)()`,
+  String.raw`new TextEncoder()`,
+  String.raw`Object.create({inherited:1})`,
+  String.raw`new (require('vm').Script)('1')`,
+  String.raw`new Event('x')`,
+  String.raw`new TextDecoder()`,
+  String.raw`Object.assign([],{a:[]})`,
+  String.raw`new WebAssembly.Module(new Uint8Array([0,97,115,109,1,0,0,0]))`,
+];
+
+// A stack holds paths and grows with them.
+function evaluated(expression) {
+  const value = (0, eval)(`(${expression})`);
+  if (value instanceof Error && typeof value.stack === 'string') value.stack = value.stack.slice(0, 40);
+  return value;
+}
+
+// The value as V8 reads it, or nothing where V8 cannot read what it has written.
+function cloned(value) {
+  let bytes;
+  try { bytes = v8.serialize({ value }); } catch { return { value: { ...value } }; }
+  try { return v8.deserialize(bytes); } catch { return undefined; }
+}
+
+function same(one, other) {
+  try {
+    if (v8.serialize(one).equals(v8.serialize(other))) return true;
+  } catch { /* Objects of Node itself, which are compared below. */ }
+  const shown = (it) => util.inspect(it, { depth: 9, showHidden: true, maxArrayLength: null });
+  return util.isDeepStrictEqual(one, other) && shown(one) === shown(other);
+}
+
+const expected = new Map();
+const failures = [];
+let compared = 0;
+
+process.on('message', (message) => {
+  if (message === 'done') {
+    process.send([compared, failures]);
+    return;
+  }
+  const { at, value } = message;
+  compared += 1;
+  if (!same(expected.get(at).value, value)) {
+    failures.push(`${EXPRESSIONS[at]} is ${util.inspect(value)}`);
+  }
+});
+process.on('disconnect', () => process.exit());
+
+EXPRESSIONS.forEach((expression, at) => {
+  // Each serialization gets a value of its own: some of them change while they are read.
+  let values;
+  try { values = [0, 1].map(() => evaluated(expression)); } catch { return; }
+  const clone = cloned(values[0]);
+  if (clone === undefined) return;
+  expected.set(at, clone);
+  process.send({ at, value: values[1] });
+});
+process.send('end');
