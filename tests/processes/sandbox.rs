@@ -7,6 +7,7 @@
 
 mod emulator;
 mod operations;
+mod unkillable;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -26,6 +27,9 @@ use operations::OPERATIONS;
 
 /// The longest that a cell may take.
 const CELL_MAX: Duration = Duration::from_secs(20);
+
+/// The word between the calls of a row with several.
+const AND: &str = " and ";
 
 /// The number of cells that run at the same time.
 const AT_ONCE: usize = 6;
@@ -82,15 +86,21 @@ fn cell(call: &str, errno: &str, operation: &str) -> Result<Verdict, String> {
     let last = said.lines().next_back().unwrap_or_default();
     match last.split_once(' ') {
         None if last == "works" && output.status.success() => Ok(Verdict::Works),
-        Some(("error", why)) if why.contains(call) => Ok(Verdict::Refused(why.to_owned())),
+        Some(("error", why)) if call.split(AND).any(|call| why.contains(call)) => {
+            Ok(Verdict::Refused(why.to_owned()))
+        }
         _ => Err(format!("{}: {said}{}", output.status, output.stderr_text())),
     }
 }
 
+/// The rows of the tables: single calls, and calls that are the fallback of each other.
+fn rows() -> impl Iterator<Item = &'static str> {
+    REFUSED.iter().map(|call| call.name).chain(["clone(CLONE_PIDFD) and pidfd_open"])
+}
+
 fn check(errno: &str) {
-    let cells: Vec<(&str, &str)> = REFUSED
-        .iter()
-        .flat_map(|call| OPERATIONS.iter().map(move |operation| (call.name, operation.0)))
+    let cells: Vec<(&str, &str)> = rows()
+        .flat_map(|calls| OPERATIONS.iter().map(move |operation| (calls, operation.0)))
         .collect();
     let (next, verdicts) = (AtomicUsize::new(0), Mutex::new(vec![None; cells.len()]));
     thread::scope(|scope| {
@@ -125,13 +135,13 @@ fn table(verdicts: &[Verdict]) -> String {
     let names: Vec<&str> = OPERATIONS.iter().map(|operation| operation.0).collect();
     let mut table = format!("| refused call | {} |\n|---|", names.join(" | "));
     table += &"---|".repeat(names.len());
-    for (call, row) in REFUSED.iter().zip(verdicts.chunks(OPERATIONS.len())) {
+    for (calls, row) in rows().zip(verdicts.chunks(OPERATIONS.len())) {
         let cell = |verdict: &Verdict| match verdict {
             Verdict::Works => "works",
             Verdict::Refused(_) => "**error**",
         };
         let row: Vec<&str> = row.iter().map(cell).collect();
-        let _ = write!(table, "\n| `{}` | {} |", call.name, row.join(" | "));
+        let _ = write!(table, "\n| `{}` | {} |", calls.replace(AND, "` and `"), row.join(" | "));
     }
     table
 }

@@ -119,7 +119,10 @@ impl Shared {
             Ok(_) => {}
             Err(error @ Error::Tree(_)) => self.report(error),
             // A second signal would fail as this one has.
-            Err(error) => return self.report(error),
+            Err(error) => {
+                self.given_up.set(error.copy());
+                return self.report(error);
+            }
         }
         // The driver sends the second signal.
         if self.wake_driver().is_err() {

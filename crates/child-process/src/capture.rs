@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sys::eventfd::Semaphore;
 use sys::poll::{self, Interest};
 use sys::signal::{Signal, without_sigpipe};
 
@@ -26,6 +27,7 @@ use crate::command::Command;
 use crate::ending::{Ending, EndingStep};
 use crate::error::{Error, InvalidOption, OutputStream};
 use crate::exec_error::ExecError;
+use crate::given_up::Waiter;
 use crate::process::RECHECK_MIN;
 use crate::start;
 use crate::stdio::Slot;
@@ -225,6 +227,10 @@ impl Capture {
 
     /// Returns whether the command is done.
     pub(crate) fn is_done(&mut self) -> bool {
+        if let (None, Some(error)) = (&self.stopped, self.child.shared().given_up.error()) {
+            self.abandoned = true;
+            self.stopped = Some(error.copy());
+        }
         if self.abandoned {
             return true;
         }
@@ -278,6 +284,11 @@ pub(crate) fn run(command: &mut Command, checked: bool) -> Result<Output, ExecEr
         Ok(capture) => capture,
         Err(error) => return Err(ExecError::before_start(error, command.line())),
     };
+    if command.cancel.is_some() {
+        // Without a descriptor, a process that cannot be ended is waited for.
+        let semaphore = Semaphore::new().ok().map(Waiter::Thread);
+        semaphore.into_iter().for_each(|waiter| capture.child.shared().given_up.set_waiter(waiter));
+    }
     if let Err(error) = wait(&mut capture) {
         capture.stop(Error::Os("ppoll", error));
     }
@@ -292,7 +303,7 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
         let runs = matches!(child.try_wait(), Ok(None));
         let entries = capture.entries(&child, runs);
         let left = capture.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let [stdout, stderr, stdin, ended] = poll::wait(&entries, left)?;
+        let [stdout, stderr, stdin, ended, _] = poll::wait(&entries, left)?;
         if stdout.any() {
             capture.read(OutputStream::Stdout, &mut chunk);
         }
@@ -316,9 +327,10 @@ fn wait(capture: &mut Capture) -> io::Result<()> {
 type Entry<'a> = (BorrowedFd<'a>, Interest);
 
 impl Capture {
-    /// Returns the descriptors to wait for: both outputs, the input, the process. An entry that has
+    /// Returns the descriptors to wait for: both outputs, the input, the process, and the news that
+    /// the process was given up. An entry that has
     /// ended is replaced by another entry, because it would be ready at every call.
-    fn entries<'a>(&'a self, child: &'a Child, runs: bool) -> [Entry<'a>; 4] {
+    fn entries<'a>(&'a self, child: &'a Child, runs: bool) -> [Entry<'a>; 5] {
         let pipes = [
             (Pipe::Output(OutputStream::Stdout), Interest::READABLE),
             (Pipe::Output(OutputStream::Stderr), Interest::READABLE),
@@ -328,7 +340,9 @@ impl Capture {
         let process = (child.as_fd(), Interest::READABLE);
         let other = open.into_iter().flatten().next().unwrap_or(process);
         let [stdout, stderr, stdin] = open.map(|entry| entry.unwrap_or(other));
-        [stdout, stderr, stdin, if runs { process } else { other }]
+        let given_up = child.shared().given_up.descriptor();
+        let given_up = given_up.map_or(other, |fd| (fd, Interest::READABLE));
+        [stdout, stderr, stdin, if runs { process } else { other }, given_up]
     }
 }
 

@@ -20,6 +20,7 @@ use sys::signal::Signal;
 
 use crate::error::Error;
 use crate::event::Event;
+use crate::given_up::GivenUp;
 use crate::lifecycle::{Input, Lifecycle, Notice};
 use crate::process::Process;
 use crate::signalled::Signalled;
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     state: Mutex<LoopState>,
     /// `Some` once the child was cancelled; the inner level is the reason.
     cancelled: OnceLock<Option<String>>,
+    pub(crate) given_up: GivenUp,
 }
 
 /// The input that other threads leave for the driver.
@@ -104,6 +106,7 @@ impl Shared {
             pending: Mutex::default(),
             state: Mutex::new(state),
             cancelled: OnceLock::new(),
+            given_up: GivenUp::default(),
         }
     }
 

@@ -10,12 +10,14 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use reactor::{BYTES_PER_TURN, Event, Interest, READ_BUFFER_BYTES, Source, Token, Turn, reactor};
 use sys::pidfd::PidFd;
+use sys::signal::Signal;
 
 use crate::capture::{Capture, OUTPUTS, Output, Pipe, run};
 use crate::child::Child;
 use crate::command::Command;
 use crate::error::{Error, OutputStream};
 use crate::exec_error::ExecError;
+use crate::given_up::Waiter;
 use crate::process::{RECHECK_MAX, RECHECK_MIN};
 
 type Outcome = Result<Output, ExecError>;
@@ -201,8 +203,11 @@ impl Command {
         let reactor = reactor()?;
         let capture = Capture::start(self, true)?;
         let (child, callback) = (Arc::clone(&capture.child), Arc::default());
-        let pidfd = child.shared().process.pidfd().try_clone();
-        let pidfd = pidfd.map_err(|error| Error::Os("fcntl", error))?;
+        let pidfd = child.shared().process.pidfd().try_clone().map_err(|error| {
+            // A command that is reported as not started must not go on.
+            let _ = child.kill(Signal::KILL);
+            Error::Os("fcntl", error)
+        })?;
         let (outcome, receiver) = crossbeam_channel::bounded(1);
         let callback_too = Arc::clone(&callback);
         let unfinished = [false; 2];
@@ -210,7 +215,10 @@ impl Command {
         let answered = false;
         let collector =
             Collector { capture, pidfd, outcome, callback, unfinished, recheck_at, answered };
-        reactor.add(collector);
+        reactor.add_with(|handle| {
+            child.shared().given_up.set_waiter(Waiter::Loop(handle.clone()));
+            collector
+        });
         Ok(Exec { child, outcome: receiver, callback: callback_too })
     }
 }

@@ -76,6 +76,7 @@ mod event;
 mod exec;
 mod exec_error;
 mod fork;
+mod given_up;
 mod init;
 #[doc(hidden)]
 pub mod internal;

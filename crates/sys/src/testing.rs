@@ -48,8 +48,12 @@ pub const REFUSED: &[Refused] = &[
     whole("prctl", libc::SYS_prctl),
     whole("prlimit64", libc::SYS_prlimit64),
     whole("statx", libc::SYS_statx),
+    whole("waitid", libc::SYS_waitid),
     part("waitid(P_PIDFD)", libc::SYS_waitid, Argument::Is(libc::P_PIDFD)),
 ];
+
+/// The call by which older programs send signals.
+pub const KILL: Refused = whole("kill", libc::SYS_kill);
 
 /// Makes these calls fail with `errno` in this thread, and in all threads and processes that it
 /// starts. A process with other threads calls this too late.

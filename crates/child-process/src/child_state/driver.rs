@@ -68,11 +68,18 @@ impl Driver {
                 EndingStep::Signal => self.time_out(now),
                 EndingStep::Kill => {
                     if let Err(error) = self.shared.end(Signal::KILL) {
+                        if !matches!(error, Error::Tree(_)) {
+                            self.shared.given_up.set(error.copy());
+                        }
                         self.shared.report(error);
                     }
                 }
                 // The driver waits for the end all the same, because it must reap the process.
-                EndingStep::GiveUp => {}
+                EndingStep::GiveUp => {
+                    if let Some(reason) = self.shared.cancelled() {
+                        self.shared.given_up.set(Error::Cancelled(reason.clone()));
+                    }
+                }
             }
         }
     }
