@@ -15,6 +15,7 @@ mod many;
 mod messages;
 mod mistakes;
 mod node_suite;
+mod option_ends;
 mod ports;
 mod races;
 mod releases;

@@ -46,10 +46,13 @@ impl Backoff {
         let doubled = options.delay_min.saturating_mul(1 << self.waits.min(20));
         self.waits = self.waits.saturating_add(1);
         let jitter = 0.75 + 0.5 * rng.unit();
-        let delay = doubled.min(options.delay_max).mul_f64(jitter).min(options.delay_max);
-        now + delay
+        let longest = options.delay_max.min(CENTURY);
+        now + doubled.min(longest).mul_f64(jitter).min(longest)
     }
 }
+
+/// The longest delay: longer ones leave the range of durations or of the clock.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn full(options: &RestartOptions) -> Duration {
     refill(options).saturating_mul(options.burst)
@@ -126,6 +129,29 @@ mod tests {
         for _ in 0..100 {
             let wait = slot.wait_after(Duration::ZERO);
             assert!(wait >= Duration::from_secs(19) && wait <= Duration::from_secs(30), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn options_at_their_ends_give_a_delay_that_the_clock_can_hold() {
+        let ends = [Duration::ZERO, Duration::MAX];
+        for (delay_min, delay_max) in ends.into_iter().flat_map(|min| ends.map(|max| (min, max))) {
+            for (burst, refill) in [0, u32::MAX].into_iter().flat_map(|n| ends.map(|it| (n, it))) {
+                for reset in ends {
+                    let options = RestartOptions {
+                        burst,
+                        refill,
+                        delay_min,
+                        delay_max,
+                        reset,
+                        ..RestartOptions::default()
+                    };
+                    let mut slot = Restarts::new(options);
+                    for listened in [Duration::ZERO, Duration::from_secs(3600)] {
+                        (0..40).for_each(|_| assert!(slot.wait_after(listened) <= CENTURY));
+                    }
+                }
+            }
         }
     }
 
