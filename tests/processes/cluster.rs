@@ -2,6 +2,7 @@
 
 mod accepting;
 mod addresses;
+mod back_pressure;
 mod connection_limit;
 mod descriptors;
 mod disconnect;

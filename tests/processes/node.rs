@@ -9,7 +9,7 @@ mod hostile;
 mod leaving;
 mod mixed_workers;
 mod parent;
-mod primary;
+pub(crate) mod primary;
 mod random_values;
 mod relay;
 mod worker_drain;

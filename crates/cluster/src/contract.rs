@@ -43,6 +43,10 @@ pub(crate) trait SharedPage: std::fmt::Debug + Send + Sync {
     fn notify_next(&self);
     /// Whether the worker had no descriptor left for a connection when it last read its queue.
     fn is_short_of_descriptors(&self) -> bool;
+    /// Whether the worker has paused the listener: it accepts nothing, and that is no fault.
+    fn is_paused(&self) -> bool;
+    /// Returns a number that changes with every sign of life of the worker.
+    fn signs_of_life(&self) -> u64;
 }
 
 /// The client of a connection, as far as dispatch needs it.

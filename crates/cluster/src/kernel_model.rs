@@ -164,6 +164,8 @@ pub(crate) struct ModelPage {
     open: AtomicU64,
     counts_closed: bool,
     is_short: AtomicBool,
+    is_paused: AtomicBool,
+    signs: AtomicU64,
 }
 
 impl ModelPage {
@@ -180,6 +182,16 @@ impl ModelPage {
     /// The worker found that it has no descriptor left, or has one again.
     pub(crate) fn set_short_of_descriptors(&self, is_short: bool) {
         self.is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// The worker pauses its listener, or resumes it.
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Relaxed);
+    }
+
+    /// The worker gives a sign of life.
+    pub(crate) fn give_sign_of_life(&self) {
+        self.signs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The worker accepts a connection.
@@ -211,5 +223,13 @@ impl SharedPage for ModelPage {
 
     fn is_short_of_descriptors(&self) -> bool {
         self.is_short.load(Ordering::Relaxed)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        self.signs.load(Ordering::Relaxed)
     }
 }

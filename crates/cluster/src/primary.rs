@@ -18,6 +18,7 @@ mod reuse_port_group;
 mod rollout;
 pub(crate) mod settings;
 mod spawner;
+mod stderr_writer;
 mod subscribers;
 mod worker_io;
 pub(crate) mod worker_process;

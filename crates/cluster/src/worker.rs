@@ -81,6 +81,7 @@ impl Worker {
     /// The channel is closed, the message exceeds a limit, or the value cannot be encoded. The
     /// handles of the value stay in it, usable.
     pub fn send<T: serde::Serialize + ?Sized>(&self, value: &T) -> Result<ipc::Queued, ipc::Error> {
+        self.0.drain().connections().give_sign_of_life();
         self.0.parent().send(value)
     }
 

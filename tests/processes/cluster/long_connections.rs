@@ -200,7 +200,7 @@ fn serve_by_own_loop(_: &[String]) {
                     read = read => read.expect("read"),
                     _ = closed.changed() => return,
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
                 let length = body.len();
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"

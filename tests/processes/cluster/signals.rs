@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use child_process::{ExitStatus, Signal};
-use cluster::{Event, Policy, Primary, Worker, WorkerSignals};
+use cluster::{Event, Policy, Primary, Restart, Worker, WorkerSignals};
 use sys::signal::{SignalWatch, kill};
 
 use super::shutdown::ask_until_the_end;
@@ -89,7 +89,9 @@ fn reloads_and_the_end_by_signals_to_all_processes_lose_nobody() {
 /// One worker alone: `SIGINT` and `SIGHUP` have no effect, `SIGTERM` begins a drain.
 #[apply(case)]
 fn a_worker_drains_on_sigterm_and_leaves_other_signals_to_its_primary() {
-    let pool = Pool::start(1, &["life", "say=here", "await", "say=still here", "drain"]);
+    let builder = Primary::builder().workers(1).restart(Restart::Never).listens(false);
+    let steps = ["life", "say=here", "await", "say=still here", "drain"];
+    let pool = Pool::of(builder, &steps);
     assert_eq!(pool.said::<String>().1, "here");
     let worker = pool.worker(1);
     for signal in [Signal::INT, Signal::HUP] {
@@ -108,7 +110,8 @@ fn a_worker_drains_on_sigterm_and_leaves_other_signals_to_its_primary() {
 fn a_worker_that_does_not_drain_ends_by_a_later_sigterm() {
     for ends in ["second", "primary", "kill"] {
         let limit = Duration::from_millis(if ends == "primary" { 300 } else { 20_000 });
-        let builder = Primary::builder().workers(1).listens(false).disconnect_within(limit);
+        let builder = Primary::builder().workers(1).restart(Restart::Never).listens(false);
+        let builder = builder.disconnect_within(limit);
         let pool = Pool::of(builder, &["life", "say=here", "for-ever"]);
         assert_eq!(pool.said::<String>().1, "here");
         let worker = pool.worker(1);

@@ -141,6 +141,20 @@ impl<S: AsyncStream> AsyncListener<S> {
         }
     }
 
+    /// Announces that this listener accepts nothing for a while; see [`Listener::pause`].
+    pub fn pause(&self) {
+        if let Some(watched) = &self.watched {
+            watched.get_ref().0.pause();
+        }
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        if let Some(watched) = &self.watched {
+            watched.get_ref().0.resume();
+        }
+    }
+
     /// Closes the descriptor.
     #[cfg(feature = "axum")]
     pub(crate) fn close(&mut self) {

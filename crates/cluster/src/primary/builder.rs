@@ -126,7 +126,12 @@ impl Builder {
     /// default 30 s, and 5 s for a connection that a Node worker does not answer.
     ///
     /// The connections in that queue have been dispatched to other workers long before. The limit
-    /// only replaces a worker that hangs, so it can leave slow handlers enough time.
+    /// only replaces a worker that hangs, so it can leave slow handlers enough time. Every sign of
+    /// life begins the time anew: an accepted connection, a closed one, and a message of the program.
+    ///
+    /// Two ways to limit the work of a worker are never taken for a hang:
+    /// [`max_connections`](crate::ListenOptions::max_connections) limits the open connections, and
+    /// [`Listener::pause`](crate::Listener::pause) announces any other reason not to accept.
     pub fn unresponsive_after(mut self, limit: Duration) -> Self {
         self.supervisor.unresponsive = limit;
         self.supervisor.unresponsive_node = limit;

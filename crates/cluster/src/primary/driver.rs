@@ -8,6 +8,7 @@ mod listen_sockets;
 mod node_workers;
 mod perform;
 mod relay;
+mod signals;
 mod waiting_callers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,8 +19,8 @@ use std::time::Instant;
 use child_process::ExitStatus;
 use child_process::internal;
 use crossbeam_channel::Receiver;
-use reactor::{Interest, Source, Token, Turn};
-use sys::signal::{Arrivals, Signal, SignalWatch};
+use reactor::{Source, Token, Turn};
+use sys::signal::SignalWatch;
 
 use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
@@ -32,6 +33,7 @@ use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::reuse_port_group::ReusePortGroup;
 use crate::primary::settings::Settings;
 use crate::primary::spawner::Spawner;
+use crate::primary::stderr_writer::StderrWriter;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_io::{WorkerIo, Workers};
 use crate::protocol::hand_off_queue::Connection;
@@ -64,6 +66,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
     spawner: Spawner,
+    stderr_writer: StderrWriter,
     workers: Workers,
     /// The workers that have ended and may have nothing left to handle.
     maybe_done: Vec<WorkerId>,
@@ -117,6 +120,7 @@ impl Driver {
         let settings = shared.lock().settings.clone();
         Ok(Self {
             supervisor: Supervisor::new(options, seed),
+            stderr_writer: StderrWriter::new(shared.clone()),
             shared,
             jobs,
             spawner,
@@ -128,7 +132,7 @@ impl Driver {
             watched: BTreeMap::new(),
             next_token: 0,
             signals,
-            had_terminal: has_controlling_terminal(),
+            had_terminal: signals::has_controlling_terminal(),
             signals_seen: 0,
             settings,
             replies: PendingReplies::default(),
@@ -257,7 +261,8 @@ impl Driver {
             User(E::Exit(status)) => {
                 if let Some(worker_io) = self.workers.get_mut(worker) {
                     worker_io.process.set_status(status);
-                    worker_io.read_stderr(turn);
+                    let bytes = worker_io.read_stderr(turn);
+                    self.write_stderr(bytes.unwrap_or_default());
                 }
                 self.inputs.push_back(Input::Exited { worker, exit: exit_kind(status) });
             }
@@ -278,42 +283,17 @@ impl Driver {
                 }
             }
             Some(&WatchedFd::Queue(worker, key)) => self.writable(token, worker, key, turn),
+            Some(&WatchedFd::Stderr(worker)) if self.stderr_writer.is_full() => {
+                if let Some(worker_io) = self.workers.get_mut(worker) {
+                    worker_io.leave_stderr();
+                }
+            }
             Some(&WatchedFd::Stderr(worker)) => {
                 let bytes = self.workers.get_mut(worker).and_then(|it| it.read_stderr(turn));
                 self.write_stderr(bytes.unwrap_or_default());
             }
             None => {}
         }
-    }
-
-    fn take_signals(&mut self) {
-        let Some(signals) = &mut self.signals else { return };
-        for arrivals in signals.arrivals() {
-            let signal = arrivals.signal;
-            if signal == Signal::HUP {
-                self.hung_up(arrivals);
-                continue;
-            }
-            for _ in 0..arrivals.times {
-                self.signals_seen += 1;
-                if self.signals_seen == 1 {
-                    self.inputs.push_back(Input::Shutdown);
-                } else {
-                    self.shared.change(|state| state.interrupted = Some(signal));
-                    self.inputs.push_back(Input::Abort);
-                }
-            }
-        }
-    }
-
-    /// Handles `SIGHUP`: a request to reload, or the end of the terminal. A shell passes the signal on
-    /// when its terminal ends, so the sender alone does not tell.
-    fn hung_up(&mut self, arrivals: Arrivals) {
-        let lost_terminal = self.had_terminal && !has_controlling_terminal();
-        if arrivals.by_kernel || lost_terminal {
-            return self.inputs.push_back(Input::Shutdown);
-        }
-        (0..arrivals.times).for_each(|_| self.reload(None));
     }
 
     fn drain_jobs(&mut self, turn: &mut Turn<'_>) {
@@ -426,12 +406,9 @@ impl Source for Driver {
                 self.poll_own_sockets(turn);
                 self.inputs.push_back(Input::Tick);
             }
-            reactor::Event::Wake => self.drain_jobs(turn),
-            reactor::Event::Again => {
+            reactor::Event::Wake | reactor::Event::Again => {
                 self.drain_jobs(turn);
-                for bytes in self.workers.resume_reading(turn) {
-                    self.write_stderr(bytes);
-                }
+                self.resume_stderr(turn);
             }
         }
         self.run(turn);
@@ -449,19 +426,14 @@ impl Source for Driver {
 }
 
 impl Driver {
-    fn watch_signals(&mut self, turn: &mut Turn<'_>) {
-        let token = self.token(WatchedFd::Signals);
-        let Some(signals) = &self.signals else { return };
-        use std::os::fd::AsFd;
-        if let Err(source) = turn.register(signals.as_fd(), token, Interest::READABLE) {
-            self.shared.emit(Event::error(None, Error::Os("epoll_ctl", source)));
+    /// Reads the standard error that was left unread.
+    fn resume_stderr(&mut self, turn: &mut Turn<'_>) {
+        if self.workers.has_unread_stderr() && !self.stderr_writer.is_full() {
+            for bytes in self.workers.resume_reading(turn) {
+                self.write_stderr(bytes);
+            }
         }
     }
-}
-
-/// Returns whether this process has a controlling terminal.
-fn has_controlling_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
 }
 
 impl WatchedFd {

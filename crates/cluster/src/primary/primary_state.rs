@@ -212,6 +212,11 @@ impl Shared {
     pub(crate) fn send_job(&self, job: Job) {
         // Fails only when the driver is gone; the job has no effect then.
         let _ = self.jobs.send(job);
+        self.wake();
+    }
+
+    /// Wakes the driver.
+    pub(crate) fn wake(&self) {
         if let Some(driver) = self.driver.get() {
             driver.wake();
         }

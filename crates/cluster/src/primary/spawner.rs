@@ -1,12 +1,8 @@
 //! The thread that starts workers. A spawn blocks until `exec(2)`, so it must not run on the loop.
 //!
-//! A second thread writes captured standard error of workers to that of the primary, because such
-//! a write may block forever. The thread is started with the first write. At most
-//! [`WRITES_QUEUED_MAX`] pieces wait for it; further ones are dropped. Both threads end when the
-//! [`Spawner`] is dropped.
+//! The thread ends when the [`Spawner`] is dropped.
 
-use std::cell::OnceCell;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -26,9 +22,6 @@ use crate::protocol::message::{KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
 /// it, unless the user has that number.
 const STDERR_SLOT: i32 = 4;
 
-/// The most pieces, each of at most 64 KiB, that wait to be written to standard error.
-pub(crate) const WRITES_QUEUED_MAX: usize = 16;
-
 /// An order to start a worker, and perhaps to capture its standard error.
 #[derive(Debug)]
 pub(crate) struct SpawnOrder {
@@ -39,11 +32,10 @@ pub(crate) struct SpawnOrder {
     pub(crate) is_successor: bool,
 }
 
-/// The handle of both threads.
+/// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     orders: Sender<SpawnOrder>,
-    writes: OnceCell<Option<Sender<Vec<u8>>>>,
 }
 
 impl Spawner {
@@ -59,32 +51,13 @@ impl Spawner {
                 spawn(&shared, &order);
             }
         })?;
-        Ok(Self { orders, writes: OnceCell::new() })
+        Ok(Self { orders })
     }
 
     /// Orders the start of a worker. [`Job::Spawned`] reports the result.
     pub(crate) fn spawn(&self, order: SpawnOrder) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
-
-    /// Queues a write to the standard error of this process. Drops the bytes if the queue is full.
-    pub(crate) fn write_stderr(&self, bytes: Vec<u8>) {
-        if let Some(writes) = self.writes.get_or_init(start_writing) {
-            let _ = writes.try_send(bytes);
-        }
-    }
-}
-
-/// Starts the thread that writes; `None` if that fails, and nothing is written then.
-fn start_writing() -> Option<Sender<Vec<u8>>> {
-    let (writes, received) = crossbeam_channel::bounded::<Vec<u8>>(WRITES_QUEUED_MAX);
-    let thread = thread::Builder::new().name("brood-stderr".into()).spawn(move || {
-        for bytes in received {
-            // An error cannot be reported anywhere: standard error itself is closed.
-            let _ = io::stderr().write_all(&bytes);
-        }
-    });
-    thread.ok().map(|_| writes)
 }
 
 /// Starts one worker and reports to the driver. `Spawned` precedes all events of the child.

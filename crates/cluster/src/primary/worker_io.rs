@@ -41,7 +41,7 @@ pub(crate) struct WorkerIo {
     stderr_tail: VecDeque<u8>,
     /// The tail has become part of an error, so it is not written out as well.
     stderr_reported: bool,
-    /// The turn ended before all of the standard error was read.
+    /// Standard error is left to read: the turn ended before, or the writer has enough.
     has_more_stderr: bool,
 }
 
@@ -85,6 +85,11 @@ impl Workers {
             // Fails only when the process has ended, which an event reports.
             let _ = internal::queue_signal(&worker_io.child, signal);
         }
+    }
+
+    /// Whether the standard error of any worker was left unread.
+    pub(crate) fn has_unread_stderr(&self) -> bool {
+        self.0.values().any(|worker_io| worker_io.has_more_stderr)
     }
 
     /// Reads the standard error that the last turn left; returns what is to be written out.
@@ -159,6 +164,11 @@ impl WorkerIo {
         if watched.is_ok() {
             self.stderr = Some(stderr.into());
         }
+    }
+
+    /// Leaves the standard error unread for now.
+    pub(crate) fn leave_stderr(&mut self) {
+        self.has_more_stderr = true;
     }
 
     /// Reads what the worker has written; returns the part that no longer fits into the tail, to be

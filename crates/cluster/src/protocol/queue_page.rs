@@ -1,6 +1,6 @@
 //! The page of memory that a primary and a worker share beside a hand-off queue.
 //!
-//! Three facts stand in the page, so that a connection costs no message:
+//! Five facts stand in the page, so that a connection costs no message:
 //!
 //! - The count of the connections that the worker has closed, for listeners that count. The primary
 //!   knows how many connections it sent, so the difference is the number of connections that are
@@ -10,6 +10,9 @@
 //!   [`hand_off_queue`](super::hand_off_queue), and a read of the other side between the two would
 //!   lose a connection. Each side therefore locks the queue for its reads.
 //! - Whether the worker has no descriptor left for the next connection.
+//! - Whether the worker has paused the listener.
+//! - The count of the worker's signs of life: closed connections, and messages of its program. A
+//!   worker that leaves its queue unread and gives such signs is not stuck.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,6 +27,11 @@ const AWAITED: usize = 1;
 const READER: usize = 2;
 /// The word of the page that is not 0 while the worker has no descriptor left.
 const SHORT: usize = 3;
+
+/// The word of the page that is not 0 while the listener is paused.
+const PAUSED: usize = 4;
+/// The word of the page that counts signs of life.
+const SIGNS: usize = 5;
 
 /// The values of [`READER`].
 const NOBODY: u64 = 0;
@@ -113,6 +121,26 @@ impl QueuePage {
         self.words.load(SHORT) != 0
     }
 
+    /// Records whether the worker has paused the listener.
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        self.words.swap(PAUSED, u64::from(is_paused));
+    }
+
+    /// Whether the worker has paused the listener.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.words.load(PAUSED) != 0
+    }
+
+    /// Counts a sign of life of the worker.
+    pub(crate) fn give_sign_of_life(&self) {
+        self.words.add(SIGNS, 1);
+    }
+
+    /// Returns the number of signs of life.
+    pub(crate) fn signs_of_life(&self) -> u64 {
+        self.words.load(SIGNS)
+    }
+
     /// Locks the queue for the worker, unless the primary reads from it.
     pub(crate) fn try_lock_for_worker(&self) -> Option<ReadLock<'_>> {
         self.try_lock(WORKER)
@@ -174,6 +202,18 @@ mod tests {
         assert!(primary.try_lock_for_primary(false).is_none());
         assert!(primary.try_lock_for_primary(true).is_some());
         assert!(worker.try_lock_for_worker().is_some());
+    }
+
+    #[test]
+    fn a_worker_says_that_it_has_paused_and_that_it_lives() {
+        let (primary, page) = QueuePage::new(false).unwrap();
+        let worker = QueuePage::map(page.as_fd(), false).unwrap();
+        for is_paused in [true, true, false] {
+            worker.set_paused(is_paused);
+            assert_eq!(primary.is_paused(), is_paused);
+        }
+        worker.give_sign_of_life();
+        assert_eq!(primary.signs_of_life(), 1);
     }
 
     #[test]

@@ -79,6 +79,6 @@ impl<H: ClientAffinity> Scheduler<H> {
 
 impl Backend {
     fn accepts_itself(&self) -> bool {
-        self.has_own_socket && self.state == BackendState::Open
+        self.has_own_socket && self.state == BackendState::Open && !self.has_paused_listener()
     }
 }

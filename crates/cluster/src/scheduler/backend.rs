@@ -38,6 +38,8 @@ pub(super) struct Backend {
     pub(super) is_paused: bool,
     /// The end and the length of the current back-off, for a Node worker that took nothing.
     pub(super) backoff: Option<(Instant, Duration)>,
+    /// The number of the worker's signs of life at the last poll.
+    pub(super) signs_of_life: u64,
     /// The page that the worker shares with the primary; `None` for Node workers.
     pub(super) page: Option<Arc<dyn SharedPage>>,
     /// Whether the worker also accepts, from its slot's own socket.
@@ -120,6 +122,7 @@ impl Backend {
             stalled_since: None,
             is_paused: false,
             backoff: None,
+            signs_of_life: 0,
             page: None,
             has_own_socket: false,
             was_accepting: false,
@@ -173,6 +176,22 @@ impl Backend {
         self.page.as_ref().is_some_and(|page| page.is_short_of_descriptors())
     }
 
+    /// Whether the worker has paused its listener.
+    pub(super) fn has_paused_listener(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.is_paused())
+    }
+
+    /// Takes the signs of life of a worker that leaves its queue unread: a paused listener, and a
+    /// closed connection or a message since the last poll. The worker is not stuck then.
+    pub(super) fn take_signs_of_life(&mut self, now: Instant) {
+        let Some(page) = &self.page else { return };
+        let signs = page.signs_of_life();
+        let gave_sign = std::mem::replace(&mut self.signs_of_life, signs) != signs;
+        if gave_sign || page.is_paused() {
+            self.stalled_since = self.stalled_since.map(|_| now);
+        }
+    }
+
     /// Whether the backend can take a connection in its turn.
     pub(super) fn is_free(&self, window: usize) -> bool {
         self.is_free_but_for_its_limit(window) && !self.is_at_its_limit()
@@ -192,6 +211,7 @@ impl Backend {
             && !self.is_slow
             && !self.is_full
             && self.records.len() < window
+            && !self.has_paused_listener()
     }
 
     /// Returns the number of connections that the worker has, open or in its queue. Without a

@@ -66,6 +66,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         let backend = &mut self.backends[at];
         let unknown = backend.polled_depth.is_some_and(|polled| polled < unread);
         backend.update_depth(unread, now);
+        backend.take_signs_of_life(now);
         let stalled = backend.stalled_since.map(|since| now.saturating_duration_since(since));
         if stalled.is_some_and(|stalled| stalled >= self.unresponsive) {
             self.dispatch_waiting(now, out);
@@ -86,8 +87,9 @@ impl<H: ClientAffinity> Scheduler<H> {
             | BackendState::RetryingReclaim(_)
             | BackendState::Draining
             | BackendState::AwaitingAnswers => {
-                let is_short = is_short && !backend.records.is_empty();
-                is_short || backend.is_unread_for(stalled_after, now)
+                let takes_none = is_short || backend.has_paused_listener();
+                let is_stuck = takes_none && !backend.records.is_empty();
+                is_stuck || backend.is_unread_for(stalled_after, now)
             }
         };
         if stalled && self.is_another_free(at) {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use sys::poll::{self, Interest};
 
@@ -58,6 +59,8 @@ pub struct Listener<S: Stream = TcpStream> {
     source: ConnectionSource,
     /// Set if the primary needs the number of closed connections.
     reporter: Option<Arc<ClosedReporter>>,
+    /// The page beside a hand-off queue.
+    page: Option<Arc<QueuePage>>,
     /// Set until a drain begins, for a socket that no other process accepts on.
     stop_connects_on_drain: AtomicBool,
     stopped: AtomicBool,
@@ -143,13 +146,17 @@ impl<S: Stream> Listener<S> {
         source: GrantedSource,
         options: &ListenOptions,
     ) -> Result<Self, Error> {
-        let mut reporter = None;
+        let (mut reporter, mut shared_page) = (None, None);
         let source = match source {
             GrantedSource::Descriptor(mut grant) => {
                 let page = grant.page.take().map(|page| {
                     QueuePage::map(page.into_inner().as_fd(), grant.counts_closed).map(Arc::new)
                 });
                 let page = page.transpose().map_err(|source| Error::Os("mmap", source))?;
+                if let (Some(page), Some(worker)) = (&page, registration.worker()) {
+                    worker.drain().connections().add_page(page);
+                }
+                shared_page.clone_from(&page);
                 if let (Some(page), Some(worker)) =
                     (page.clone().filter(|page| page.counts_closed()), registration.worker())
                 {
@@ -160,7 +167,7 @@ impl<S: Stream> Listener<S> {
             GrantedSource::NodeQueue { node_queue, .. } => ConnectionSource::NodeQueue(node_queue),
         };
         let mut listener = Self::new(registration, source);
-        listener.reporter = reporter;
+        (listener.reporter, listener.page) = (reporter, shared_page);
         Ok(listener)
     }
 
@@ -183,6 +190,7 @@ impl<S: Stream> Listener<S> {
             registration,
             source,
             reporter: None,
+            page: None,
             stop_connects_on_drain: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             hold: Mutex::new(hold),
@@ -246,6 +254,49 @@ impl<S: Stream> Listener<S> {
             Err(Error::Closed) => None,
             accepted => Some(accepted),
         })
+    }
+
+    /// Announces that this listener accepts nothing for a while: a program has all the work that it
+    /// can do.
+    ///
+    /// The primary dispatches no connection to it until [`resume`](Self::resume), gives the unread
+    /// ones to other workers, and does not take the worker for stuck: without a pause, a worker that
+    /// leaves its queue unread for [`unresponsive_after`](crate::Builder::unresponsive_after) is
+    /// killed. While all workers pause, clients wait. A connection that was dispatched before can
+    /// still be accepted. On a socket that the workers share, and in a program without a primary,
+    /// not to accept is all that is needed, and this call does nothing.
+    ///
+    /// [`ListenOptions::max_connections`](crate::ListenOptions::max_connections) limits the open
+    /// connections without any call.
+    ///
+    /// ```
+    /// let listener = brood_cluster::listen("127.0.0.1:0")?;
+    /// listener.pause();
+    /// // Until there is room again, for example for a permit of a semaphore.
+    /// listener.resume();
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn pause(&self) {
+        self.set_paused(true);
+    }
+
+    /// Ends a [`pause`](Self::pause). Does nothing otherwise.
+    pub fn resume(&self) {
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, is_paused: bool) {
+        if let Some(page) = &self.page {
+            page.set_paused(is_paused);
+            self.registration.notify();
+        }
+        if let (ConnectionSource::NodeQueue(node_queue), Some(worker)) =
+            (&self.source, self.registration.worker())
+        {
+            node_queue.set_paused(is_paused, Instant::now());
+            // The connections that waited are declined.
+            worker.wake_timer();
+        }
     }
 
     /// Returns the address of the listener. If the request was for port 0, this is the actual

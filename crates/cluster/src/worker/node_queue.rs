@@ -49,6 +49,8 @@ struct NodeQueueState {
     /// Whether the next accept reports that a descriptor was missing.
     reports_lost: bool,
     finished: bool,
+    /// No connection is admitted.
+    paused: bool,
 }
 
 impl NodeQueue {
@@ -136,6 +138,20 @@ impl NodeQueue {
         }
     }
 
+    /// Pauses the queue: connections are declined as those over the limit are, and so are those that
+    /// wait. Resumes it otherwise.
+    pub(crate) fn set_paused(&self, paused: bool, now: Instant) {
+        let mut state = self.lock();
+        state.paused = paused;
+        if paused && !state.finished {
+            while let Some((number, connection)) = state.waiting.pop_back() {
+                self.ready.take();
+                state.over_limit.push_front((now, number, connection));
+            }
+        }
+        self.admit(&mut state);
+    }
+
     /// Finishes the queue, closes the connections that were not accepted and returns their
     /// numbers.
     pub(crate) fn close(&self) -> Vec<i64> {
@@ -156,7 +172,8 @@ impl NodeQueue {
 
     /// Moves held connections to the waiting ones, up to the limit.
     fn admit(&self, state: &mut NodeQueueState) {
-        while state.finished || state.waiting.len() + state.open < self.limit {
+        let limit = if state.paused { 0 } else { self.limit };
+        while state.finished || state.waiting.len() + state.open < limit {
             let Some((_, number, connection)) = state.over_limit.pop_front() else { return };
             state.waiting.push_back((number, connection));
             self.ready.add();
@@ -251,6 +268,22 @@ mod tests {
         assert!(node_queue.push_lost(4, now));
         assert_eq!(node_queue.close(), [4]);
         assert!(!node_queue.push_lost(5, now));
+    }
+
+    #[test]
+    fn a_paused_queue_declines_what_waits_and_what_arrives() {
+        let now = Instant::now();
+        let node_queue = NodeQueue::new(None).unwrap();
+        let accept = || node_queue.accept().unwrap().map(|(number, _)| number);
+        (1..=2).for_each(|number| node_queue.push(number, connection(), now).unwrap());
+        node_queue.set_paused(true, now);
+        assert!(!readable(&node_queue) && accept().is_none());
+        assert_eq!(node_queue.take_overdue(now), [1, 2]);
+        node_queue.push(3, connection(), now).unwrap();
+        assert!(accept().is_none());
+        node_queue.set_paused(false, now);
+        assert!(readable(&node_queue));
+        assert_eq!(accept(), Some(3));
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! have had their time: [`FIRST_READ_MAX`] after the last accept or first read, or
 //! [`UNREAD_MAX`] after the last accept if some connection has not been read at all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::protocol::queue_page::QueuePage;
 use crate::worker::draining::Drain;
 
 /// The time from the moment at which a program begins to read a new connection to the moment at
@@ -30,6 +31,8 @@ pub(super) struct OpenConnections {
     accepted_at: AtomicU64,
     /// The same for the last moment at which the program began to read a connection.
     read_at: AtomicU64,
+    /// The pages of the listeners, on which the worker gives signs of life.
+    pages: Mutex<Vec<Weak<QueuePage>>>,
 }
 
 impl OpenConnections {
@@ -40,7 +43,21 @@ impl OpenConnections {
             unread: AtomicUsize::new(0),
             accepted_at: AtomicU64::new(0),
             read_at: AtomicU64::new(0),
+            pages: Mutex::default(),
         }
+    }
+
+    /// Adds the page of a listener.
+    pub(super) fn add_page(&self, page: &Arc<QueuePage>) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.retain(|page| page.strong_count() > 0);
+        pages.push(Arc::downgrade(page));
+    }
+
+    /// Shows the primary that this worker is not stuck, whichever queue it leaves unread.
+    pub(super) fn give_sign_of_life(&self) {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.iter().filter_map(Weak::upgrade).for_each(|page| page.give_sign_of_life());
     }
 
     pub(super) fn open(&self) -> usize {
@@ -84,6 +101,7 @@ impl OpenConnections {
 
     /// Counts one open connection less. Returns whether that was the last one.
     fn closed(&self) -> bool {
+        self.give_sign_of_life();
         self.open.fetch_sub(1, Ordering::SeqCst) == 1
     }
 }

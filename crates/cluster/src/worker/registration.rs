@@ -55,6 +55,13 @@ impl Registration {
         });
     }
 
+    /// Has the primary look at the page of the listener.
+    pub(crate) fn notify(&self) {
+        if let (Some(worker), Some(key)) = (&self.worker, self.key) {
+            worker.send_to_primary(ToPrimary::HasRoom { key });
+        }
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }

@@ -218,7 +218,7 @@ impl Runtime {
     }
 
     /// Has the [`DeadlineTimer`] compute its next deadline again.
-    pub(super) fn wake_timer(&self) {
+    pub(crate) fn wake_timer(&self) {
         self.drain.wake_timer();
     }
 

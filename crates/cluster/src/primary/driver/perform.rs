@@ -284,7 +284,7 @@ impl Driver {
     /// Writes output of a worker to the standard error of the primary.
     pub(super) fn write_stderr(&self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.spawner.write_stderr(bytes);
+            self.stderr_writer.write(bytes);
         }
     }
 }
@@ -300,6 +300,14 @@ impl SharedPage for QueuePage {
 
     fn is_short_of_descriptors(&self) -> bool {
         Self::is_short_of_descriptors(self)
+    }
+
+    fn is_paused(&self) -> bool {
+        Self::is_paused(self)
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        Self::signs_of_life(self)
     }
 }
 

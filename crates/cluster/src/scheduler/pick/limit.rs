@@ -27,10 +27,11 @@ impl<H: ClientAffinity> Scheduler<H> {
     }
 
     /// Whether dispatch depends on a report of room: no backend is free, and at least one is only
-    /// at its limit. A worker may have room by now.
+    /// at its limit, or has a paused listener. A worker may have room by now.
     pub(crate) fn awaits_room(&self) -> bool {
         let limited = |backend: &Backend| {
-            backend.open_max.is_some() && backend.is_free_but_for_its_limit(self.window)
+            (backend.open_max.is_some() && backend.is_free_but_for_its_limit(self.window))
+                || backend.has_paused_listener()
         };
         self.is_open && !self.accepting && self.backends.iter().any(limited)
     }

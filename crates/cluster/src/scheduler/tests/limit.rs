@@ -64,6 +64,14 @@ impl SharedPage for ClosesWhenAwaited {
         false
     }
 
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    fn signs_of_life(&self) -> u64 {
+        0
+    }
+
     fn notify_next(&self) {
         self.0.store(1, Ordering::Relaxed);
     }

@@ -113,3 +113,47 @@ fn a_worker_short_of_descriptors_loses_its_records_at_once_and_is_back_when_it_h
     assert_eq!(harness.queue(WorkerId(1)).len() + harness.queue(WorkerId(2)).len(), 2);
     assert_eq!(harness.queue(WorkerId(1)).len(), 1);
 }
+
+#[test]
+fn a_paused_listener_gets_nothing_and_its_worker_is_not_unresponsive() {
+    for workers in [1, 2] {
+        let mut harness =
+            SchedulerHarness::new(workers, |options| options.unresponsive = 1000 * MS);
+        let page = Arc::new(ModelPage::default());
+        harness.scheduler.set_page(WorkerId(1), page.clone());
+        harness.accept(1..=workers);
+        page.set_paused(true);
+        let others = [WorkerId(2)];
+        harness.advance(5000 * MS, &others);
+        assert!(harness.unresponsive.is_empty());
+        harness.accept([8, 9]);
+        harness.advance(100 * MS, &[]);
+        let queue = harness.queue(WorkerId(1));
+        if workers == 1 {
+            assert_eq!((queue, harness.accepting), (vec![1], false), "clients wait");
+        } else {
+            assert_eq!((queue, harness.queue(WorkerId(2))), (vec![PROBE], vec![8, 9]));
+        }
+        // The worker accepts again.
+        page.set_paused(false);
+        harness.step(|scheduler, now, out| scheduler.dispatch_waiting(now, out));
+        harness.advance(TICK, &[WorkerId(1), WorkerId(2)]);
+        harness.accept([10, 11]);
+        assert!(harness.accepting && !harness.queue(WorkerId(1)).is_empty());
+    }
+}
+
+#[test]
+fn a_worker_that_gives_signs_of_life_is_not_unresponsive() {
+    let mut harness = SchedulerHarness::new(1, |options| options.unresponsive = 1000 * MS);
+    let page = Arc::new(ModelPage::default());
+    harness.scheduler.set_page(WorkerId(1), page.clone());
+    harness.accept([1]);
+    for _ in 0..10 {
+        harness.advance(800 * MS, &[]);
+        page.give_sign_of_life();
+    }
+    assert!(harness.unresponsive.is_empty());
+    harness.advance(1300 * MS, &[]);
+    assert_eq!(harness.unresponsive.first(), Some(&WorkerId(1)));
+}
