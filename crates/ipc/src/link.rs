@@ -14,6 +14,7 @@
 
 pub(crate) mod driver;
 mod event;
+mod forward;
 mod node_protocol;
 mod node_send;
 
@@ -36,7 +37,7 @@ use crate::transport::socket_io;
 use reactor::Handle as Wake;
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) credit: Arc<CreditAccount>,
     /// Whether the peer is Node.
     pub(crate) is_node: bool,
+    /// Whether the peer has shown by an internal message that it is Bun, whose format differs.
+    pub(crate) peer_is_bun: AtomicBool,
     wake: OnceLock<Wake>,
 }
 
@@ -209,6 +212,7 @@ impl Link {
             writing: AtomicUsize::new(0),
             credit,
             is_node,
+            peer_is_bun: AtomicBool::new(false),
             wake: OnceLock::new(),
         });
         reactor.add_with(|wake| {
@@ -369,21 +373,6 @@ impl Shared {
         // Encoding comes before the lock, so that a long value delays neither other senders nor the
         // loop.
         self.send_frame(OutgoingFrame::encode(value, kind, &self.options)?, kind)
-    }
-
-    fn forward(&self, message: &Message) -> Result<Queued, Error> {
-        let (ours, theirs) = (self.options.serialization, message.serialization());
-        if ours != theirs || message.has_handles() {
-            let why = "only a message without handles goes on, to a peer with the same codec";
-            return Err(Error::Encode(why.into()));
-        }
-        if self.is_node {
-            return node_send::forward(self, message.bytes());
-        }
-        let repaired = message.repaired_text();
-        let payload = repaired.as_deref().unwrap_or(message.bytes());
-        let frame = OutgoingFrame::copy(payload, message.fingerprint(), &self.options)?;
-        self.send_frame(frame, Kind::Message)
     }
 
     fn send_frame(&self, mut frame: OutgoingFrame, kind: Kind) -> Result<Queued, Error> {

@@ -23,6 +23,7 @@ use ::bytes::Bytes;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// The receiving half of a channel to Node.
@@ -90,6 +91,7 @@ impl NodeProtocol {
     /// Handles one payload: replies to it, and returns the event to emit.
     fn handle_payload(&mut self, payload: Bytes, shared: &Shared) -> Option<InternalEvent> {
         if let Some(json) = bun_internal(self.framing, &payload) {
+            shared.peer_is_bun.store(true, Ordering::Relaxed);
             let json = payload.slice_ref(json);
             return Some(InternalEvent::Internal(message(json, None, shared)));
         }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 /// Sends a message without a handle.
 pub(crate) fn send<T: Serialize + ?Sized>(
@@ -98,6 +99,9 @@ fn encode<T: Serialize + ?Sized>(
     origin: Origin,
 ) -> Result<FrameBuffer, Error> {
     let framing = framing(shared.options.serialization)?;
+    let is_bun = origin == Origin::Internal && framing == Framing::Lines;
+    let is_bun = is_bun && shared.peer_is_bun.load(Ordering::Relaxed);
+    let origin = if is_bun { Origin::InternalForBun } else { origin };
     let mut frame = FrameBuffer::take();
     let max = shared.options.frame_bytes_max.min(encode::PAYLOAD_BYTES_MAX);
     let features = shared.credit.features();

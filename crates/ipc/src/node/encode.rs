@@ -6,7 +6,7 @@
 //! Pure.
 
 use super::decoder::Framing;
-use super::envelope::is_internal;
+use super::envelope::{BUN_INTERNAL, is_internal};
 use super::handle_type::HandleType;
 use crate::codec::advanced::{self, Entry, Features, Item, Key, Node, Value};
 use crate::codec::wrapped_serializer::{Bounded, EncodeContext};
@@ -25,6 +25,8 @@ pub(crate) enum Origin {
     User,
     /// This crate or the crate above.
     Internal,
+    /// The same to Bun, which takes messages without its own mark for those of users.
+    InternalForBun,
 }
 
 /// Encodes `value` into a frame in `out`, which is empty, for a peer that is known to read these
@@ -66,7 +68,12 @@ fn json<T: Serialize + ?Sized>(
     max: usize,
     context: &EncodeContext,
 ) -> Result<(), Error> {
-    if let Some(handle) = handle {
+    let for_bun = origin == Origin::InternalForBun;
+    if for_bun {
+        out.push(BUN_INTERNAL);
+    }
+    let envelope = handle.filter(|_| !for_bun);
+    if let Some(handle) = envelope {
         out.extend_from_slice(br#"{"cmd":"NODE_HANDLE","type":""#);
         out.extend_from_slice(handle.name().as_bytes());
         out.extend_from_slice(br#"","msg":"#);
@@ -86,7 +93,11 @@ fn json<T: Serialize + ?Sized>(
     if origin == Origin::User && is_internal(Framing::Lines, &out[from..]) {
         return Err(not_yours());
     }
-    if let Some(handle) = handle {
+    if for_bun && handle.is_some() {
+        // Bun has no envelope: the mark stands among the members of the message itself.
+        out.splice(from..from + 1, br#"{"$hasHandle":true,"#.iter().copied());
+    }
+    if let Some(handle) = envelope {
         out.extend_from_slice(handle.members().as_bytes());
         out.push(b'}');
     }

@@ -7,7 +7,8 @@
 //!
 //! Bun writes the byte 0x02 before the JSON of an internal message, with which no JSON begins. The
 //! message is internal whatever its `cmd` is, and says nothing about handles: Bun writes those
-//! messages as Node does, and ignores an acknowledgement behind that byte.
+//! messages as Node does, and ignores an acknowledgement behind that byte. Bun reads an internal
+//! message with a handle only in a form of its own, with the member `$hasHandle`.
 //!
 //! Pure.
 
@@ -22,7 +23,7 @@ use std::borrow::Cow;
 const PREFIX: &str = "NODE_";
 
 /// The byte before an internal message of Bun.
-const BUN_INTERNAL: u8 = 2;
+pub(crate) const BUN_INTERNAL: u8 = 2;
 
 /// The number of envelopes around a message at most: Node wraps a message that it sends again.
 const WRAPPED_MAX: usize = 8;

@@ -32,7 +32,9 @@ fn internal_messages_of_bun_are_internal_and_get_no_acknowledgement() {
     peer.write_all(b"{\"cmd\":\"online\"}\n").unwrap();
     assert!(matches!(events.recv_timeout(LONG).unwrap(), InternalEvent::Message(_)));
     link.send("end").unwrap();
-    let mut line = String::new();
-    BufReader::new(&peer).read_line(&mut line).unwrap();
-    assert_eq!(line, "\"end\"\n");
+    // From the first internal message on, those for Bun have the byte as well.
+    crate::internal::send_internal(&link, &1).unwrap();
+    let mut lines = BufReader::new(&peer).lines().map(|line| line.unwrap());
+    assert_eq!(lines.next().unwrap(), "\"end\"");
+    assert_eq!(lines.next().unwrap(), "\u{2}1");
 }

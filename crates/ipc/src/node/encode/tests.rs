@@ -46,6 +46,18 @@ fn an_envelope_says_what_deno_cannot_find_out() {
 }
 
 #[test]
+fn an_internal_message_for_bun_has_a_mark_and_no_envelope() {
+    let line = |handle| {
+        let (mut out, value) = (Vec::new(), json!({"ack": 1}));
+        encode(&mut out, &value, Framing::Lines, handle, Origin::InternalForBun, 1000).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(line(None), "\u{2}{\"ack\":1}\n");
+    let with_handle = line(Some(HandleType::RawServer(Transport::Tcp)));
+    assert_eq!(with_handle, "\u{2}{\"$hasHandle\":true,\"ack\":1}\n");
+}
+
+#[test]
 fn ready_made_json_stays_on_its_line() {
     let raw = serde_json::value::RawValue::from_string("{\n\"a\":\n1}".into()).unwrap();
     assert_eq!(lines(&raw, None).unwrap(), "{ \"a\": 1}\n");
