@@ -70,6 +70,24 @@ fn trees_and_programs_that_start_themselves_need_proc() {
     }
 }
 
+/// The numbers in `/proc` are those of another namespace: a descendant by number could be anybody.
+#[apply(case)]
+fn proc_of_another_pid_namespace_is_not_trusted() {
+    let mut unshare = Command::new("unshare");
+    let output = unshare.args(["--pid", "--fork", "true"]).output();
+    if !output.is_ok_and(|output| output.status.success()) {
+        return println!("SKIPPED: unshare cannot make a pid namespace");
+    }
+    let mut unshare = Command::new("unshare");
+    // The shell is process 1, which gets the orphans.
+    let script = "\"$0\" role sandboxed none EPERM kill_tree; exit $?";
+    unshare.args(["--pid", "--fork", "/bin/sh", "-c", script]).arg(current_exe());
+    let output = unshare.output().unwrap();
+    let said = output.stdout_text();
+    let expected = "reading /proc failed: /proc shows another pid namespace";
+    assert!(said.contains(expected), "{said}{}", output.stderr_text());
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Works,

@@ -47,12 +47,18 @@ pub(crate) fn signal(
     // The descendants are found before the child gets the signal, because they lose their parent,
     // and so the tree, when it ends. They get the signal after the child, because a child may end
     // when its own children do, and would then count as ended before.
-    tree.rounds(Tree::hold_descendants);
+    let proc = check_proc();
+    if proc.is_ok() {
+        tree.rounds(Tree::hold_descendants);
+    }
     let child = process.signal_group(signal);
-    tree.rounds(|tree| {
-        tree.signal_held();
-        tree.hold_descendants();
-    });
+    match proc {
+        Ok(()) => tree.rounds(|tree| {
+            tree.signal_held();
+            tree.hold_descendants();
+        }),
+        Err(error) => tree.fail(READING_PROC, error),
+    }
     if let Some(cgroup) = cgroup {
         tree.signal_cgroup(cgroup);
     }
@@ -230,6 +236,19 @@ impl Tree<'_> {
 
 fn too_fast() -> io::Error {
     io::Error::other("processes are started faster than they are found")
+}
+
+/// Checks that the process ids in `/proc` are those of this process. In a new pid namespace `/proc`
+/// shows the processes of the old one until it is mounted again, and the same number means another
+/// process.
+fn check_proc() -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    // One number for each namespace from that of `/proc` to that of this process.
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    match ids.map(|ids| ids.split_whitespace().count()) {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(io::Error::other("/proc shows another pid namespace")),
+    }
 }
 
 /// Returns the children of every thread of `pid`.
