@@ -72,6 +72,22 @@ fn a_worker_that_has_drained_closes_its_channel_to_a_node_primary() {
     primary.end(0);
 }
 
+/// A worker that has closed its channel, and whose `main` does not return, ends with its primary.
+#[apply(case)]
+fn a_worker_that_has_closed_its_channel_does_not_outlive_its_primary() {
+    let role = ["life", "leave", "closed", "for-ever"];
+    let Some(primary) = NodePrimary::start("rr", "json", &role) else { return };
+    primary.order(json!({ "order": "fork" }));
+    let pid = primary.next("fork")["pid"].as_u64().expect("a pid");
+    let worker = sys::pidfd::PidFd::open(pid.try_into().expect("a pid")).expect("it runs");
+    primary.next("disconnect");
+    let has_ended =
+        |limit| sys::poll::readable(std::os::fd::AsFd::as_fd(&worker), Some(limit)).expect("poll");
+    assert!(!has_ended(Duration::from_millis(300)), "its primary lives");
+    primary.end(0);
+    assert!(has_ended(Duration::from_secs(10)));
+}
+
 /// The drain begins although the primary does not answer, and a primary that goes on survives.
 #[apply(case)]
 fn a_worker_leaves_a_node_primary_that_does_not_answer() {

@@ -4,13 +4,16 @@
 //! primary are handled on the reactor's thread, where nothing blocks and no user code runs.
 
 use std::fmt;
+use std::os::fd::AsFd;
+use std::os::unix::process::parent_id;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use child_process::Parent;
 use child_process::internal::{self, InternalChannel};
-use reactor::{Source, Turn};
+use reactor::{Interest, Source, Token, Turn};
+use sys::pidfd::PidFd;
 
 use crate::error::Error;
 use crate::protocol::address::Address;
@@ -82,7 +85,11 @@ impl Runtime {
         });
         let reactor = reactor::reactor().expect("a worker starts with a thread to spare");
         // Before the first event can arrive: a drain that begins wakes the timer.
-        let timer = reactor.add(DeadlineTimer(runtime.clone()));
+        let timer = reactor.add(DeadlineTimer {
+            runtime: runtime.clone(),
+            primary_pid: parent_id(),
+            primary: None,
+        });
         runtime.drain.set_timer(timer);
         if worker_signals == WorkerSignals::Drain {
             // Without a descriptor the signals keep their usual effect.
@@ -168,7 +175,7 @@ impl Runtime {
                 self.finish_node_queues();
                 self.pending_grants.close();
                 self.messages.close();
-                if !self.closed_channel.load(Ordering::Acquire) {
+                if !self.has_closed_channel() {
                     self.deadlines.set_orphaned();
                 }
                 self.begin_drain();
@@ -238,6 +245,11 @@ impl Runtime {
         None
     }
 
+    /// Returns whether this side has closed the channel at the end of its drain.
+    fn has_closed_channel(&self) -> bool {
+        self.closed_channel.load(Ordering::Acquire)
+    }
+
     /// Marks the queues of a Node primary as complete: no further connection will arrive.
     fn finish_node_queues(&self) {
         if let Some(node_primary) = &self.node_primary {
@@ -295,13 +307,34 @@ impl Runtime {
 }
 
 /// The reactor source that keeps a worker's deadlines.
-struct DeadlineTimer(Arc<Runtime>);
+struct DeadlineTimer {
+    runtime: Arc<Runtime>,
+    primary_pid: u32,
+    /// The primary's process, once the channel no longer shows whether the primary lives.
+    primary: Option<PidFd>,
+}
 
 impl DeadlineTimer {
+    /// Watches the primary's process after this side has closed the channel: a worker whose `main`
+    /// does not return would otherwise outlive its primary.
+    fn watch_primary(&mut self, turn: &mut Turn<'_>) {
+        if self.primary.is_some() || !self.runtime.has_closed_channel() {
+            return;
+        }
+        // The process may be another one by now if the primary was reaped.
+        let Ok(primary) = PidFd::open(self.primary_pid) else { return };
+        if parent_id() != self.primary_pid {
+            return self.runtime.deadlines.set_orphaned();
+        }
+        if turn.register(primary.as_fd(), Token(0), Interest::READABLE).is_ok() {
+            self.primary = Some(primary);
+        }
+    }
+
     /// Begins the drain of a worker whose Node primary has not answered in time. Returns the time at
     /// which to call again.
     fn begin_overdue_drain(&self, now: Instant) -> Option<Instant> {
-        let runtime = &self.0;
+        let runtime = &self.runtime;
         let answer = runtime.deadlines.answer().filter(|_| !runtime.drain.has_begun())?;
         if now < answer {
             return Some(answer);
@@ -313,7 +346,7 @@ impl DeadlineTimer {
 
     /// Ends a drain that has waited long enough for unread queues.
     fn end_overdue_drain(&self, now: Instant) {
-        let runtime = &self.0;
+        let runtime = &self.runtime;
         if runtime.deadlines.drain_read().is_some_and(|at| at <= now) {
             runtime.drain.set_reached();
             runtime.finish_node_queues();
@@ -323,20 +356,26 @@ impl DeadlineTimer {
     /// Declines the connections that were held over a limit for long enough. Returns the time at
     /// which the next of them is due.
     fn decline_overdue(&self, now: Instant) -> Option<Instant> {
-        let node_primary = self.0.node_primary.as_ref()?;
-        self.0.decline_overdue(node_primary, now);
+        let node_primary = self.runtime.node_primary.as_ref()?;
+        self.runtime.decline_overdue(node_primary, now);
         node_primary.next_deadline()
     }
 }
 
 impl Source for DeadlineTimer {
-    fn event(&mut self, _event: reactor::Event, turn: &mut Turn<'_>) {
+    fn event(&mut self, event: reactor::Event, turn: &mut Turn<'_>) {
         let now = turn.now();
+        if let (reactor::Event::Ready { .. }, Some(primary)) = (event, &self.primary) {
+            // The process has ended, so the descriptor stays readable.
+            let _ = turn.deregister(primary.as_fd());
+            self.runtime.deadlines.set_orphaned();
+        }
         let answer = self.begin_overdue_drain(now);
         self.end_overdue_drain(now);
-        let quiet = self.0.drain.settle(now);
-        let close = self.0.close_channel(now);
-        let orphan_exit = self.0.deadlines.orphan_exit();
+        let quiet = self.runtime.drain.settle(now);
+        let close = self.runtime.close_channel(now);
+        self.watch_primary(turn);
+        let orphan_exit = self.runtime.deadlines.orphan_exit();
         if orphan_exit.is_some_and(|at| at <= now) {
             // Exit handlers may wait for the reactor, so they must not run on its thread.
             let exit = std::thread::Builder::new().spawn(|| std::process::exit(0));
@@ -345,7 +384,7 @@ impl Source for DeadlineTimer {
             }
             return turn.remove();
         }
-        let drain_read = self.0.deadlines.drain_read().filter(|at| *at > now);
+        let drain_read = self.runtime.deadlines.drain_read().filter(|at| *at > now);
         let declining = self.decline_overdue(now);
         let ends = answer.into_iter().chain(drain_read).chain(quiet).chain(close);
         turn.set_deadline(ends.chain(orphan_exit).chain(declining).min());
