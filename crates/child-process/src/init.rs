@@ -22,7 +22,8 @@ use crate::error::Error;
 /// continues it. `LISTEN_PID` and `WATCHDOG_PID` name the program if they named process 1.
 ///
 /// Without this call, a program as process 1 leaves orphans as zombies, until the limit of
-/// processes is reached. A program that cannot make the call can use [`reap_orphans`](crate::reap_orphans).
+/// processes is reached. A program that cannot make the call can use
+/// [`reap_orphans`](crate::reap_orphans).
 ///
 /// ```
 /// fn main() -> Result<(), brood_child_process::Error> {
