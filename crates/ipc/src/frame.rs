@@ -122,6 +122,9 @@ pub enum FrameError {
     HandlesUndeclared,
     /// The stream ended inside a frame.
     EndInFrame,
+    /// The first frame of a peer with `advanced` serialization has another format than V8's, as the
+    /// frames of Bun have.
+    NotV8,
     /// The first frame was not a handshake, a second handshake came, or the handshake is malformed.
     Hello,
 }
@@ -144,6 +147,7 @@ impl fmt::Debug for FrameError {
             FrameError::HandlesMissing => f.write_str("HandlesMissing"),
             FrameError::HandlesUndeclared => f.write_str("HandlesUndeclared"),
             FrameError::EndInFrame => f.write_str("EndInFrame"),
+            FrameError::NotV8 => f.write_str("NotV8"),
             FrameError::Hello => f.write_str("Hello"),
         }
     }
@@ -166,6 +170,7 @@ impl fmt::Display for FrameError {
             FrameError::HandlesMissing => f.write_str("handles were declared and did not arrive"),
             FrameError::HandlesUndeclared => f.write_str("handles arrived that no frame declares"),
             FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
+            FrameError::NotV8 => f.write_str("frame of another format than V8's; use JSON"),
             FrameError::Hello => f.write_str("the handshake is missing, repeated or malformed"),
         }
     }

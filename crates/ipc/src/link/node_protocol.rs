@@ -4,7 +4,7 @@
 use crate::buffer_pool::{self, FrameBuffer};
 use crate::codec::advanced::Features;
 use crate::error::Error;
-use crate::frame::{Kind, Payload};
+use crate::frame::{FrameError, Kind, Payload};
 use crate::link::driver;
 use crate::link::{InternalEvent, Queue, Shared, Sink};
 use crate::node::ack_window::{AckOutcome, NodeFrame, ReadyFrame};
@@ -231,6 +231,9 @@ impl driver::Protocol for NodeProtocol {
                 Some(event) => self.held_events.push_back(event),
                 None => {}
             }
+        }
+        if self.decoder.is_foreign() {
+            return Err(FrameError::NotV8.into());
         }
         self.decoder.discard_unclaimed_handles();
         Ok(())

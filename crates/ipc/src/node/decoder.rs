@@ -21,6 +21,9 @@ const HANDLES_WAITING_MAX: usize = 64;
 /// The first length that has another meaning in Node itself.
 const LENGTH_END: u64 = 1 << 31;
 
+/// The first byte of every value in V8's format.
+const V8_VALUE: u8 = 0xff;
+
 /// The number of bytes that are kept of a skipped frame, to find out what it was.
 const HEAD_BYTES: usize = 64;
 
@@ -63,6 +66,8 @@ pub(crate) struct NodeDecoder<H> {
     /// The number of bytes from `start` on that hold no line break.
     seen: usize,
     skipping: Option<Skip>,
+    /// Whether the first frame has ended.
+    begun: bool,
     handles: VecDeque<Arrival<H>>,
 }
 
@@ -82,6 +87,7 @@ impl<H> NodeDecoder<H> {
             start: 0,
             seen: 0,
             skipping: None,
+            begun: false,
             handles: VecDeque::new(),
         }
     }
@@ -113,6 +119,17 @@ impl<H> NodeDecoder<H> {
         buffer.extend_from_slice(&self.buffer[self.start..]);
         self.start = 0;
         std::mem::replace(&mut self.buffer, buffer)
+    }
+
+    /// Returns whether the first frame is waited for and can be no value of V8.
+    ///
+    /// The first bytes of another format would be taken for a length, and waited for.
+    pub(crate) fn is_foreign(&self) -> bool {
+        let first = match &self.skipping {
+            Some(skip) => skip.head.first(),
+            None => self.buffer[self.start..].get(4),
+        };
+        self.framing == Framing::Lengths && !self.begun && first.is_some_and(|at| *at != V8_VALUE)
     }
 
     /// Cuts out the next frame, if it is complete.
@@ -208,6 +225,7 @@ impl<H> NodeDecoder<H> {
     /// Takes `length` bytes behind `before` bytes, and drops the `after` bytes behind them. A long
     /// payload takes the whole buffer with it when the buffer holds nothing else.
     fn cut(&mut self, before: usize, length: usize, after: usize) -> Payload<'_> {
+        self.begun = true;
         let from = self.start + before;
         let end = from + length;
         self.start = end + after;
@@ -235,6 +253,7 @@ impl<H> NodeDecoder<H> {
         skip.head.extend_from_slice(&rest[..take.min(room)]);
         self.start += take;
         if ended {
+            self.begun = true;
             self.start += usize::from(skip.left.is_none());
             return Some(Decoded::TooLong(skip.head));
         }

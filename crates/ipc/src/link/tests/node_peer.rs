@@ -1,4 +1,5 @@
-//! Internal messages of Bun, which differ from those of Node by one byte.
+//! Bun as the peer: its internal messages differ from those of Node by one byte, and its `advanced`
+//! serialization is another format.
 
 use super::*;
 use crate::internal::start_node;
@@ -37,4 +38,33 @@ fn internal_messages_of_bun_are_internal_and_get_no_acknowledgement() {
     let mut lines = BufReader::new(&peer).lines().map(|line| line.unwrap());
     assert_eq!(lines.next().unwrap(), "\"end\"");
     assert_eq!(lines.next().unwrap(), "\u{2}1");
+}
+
+#[test]
+fn a_peer_with_another_format_than_v8s_is_an_error_at_once() {
+    // The first bytes that Bun writes; V8's framing takes them for a length of 16 MB. With the lower
+    // limit, the frame would be skipped instead.
+    let bun = b"\x01\x02\0\0\0\x02\x24\0\0\0\x0e\0\0\0";
+    for max in [Options::FRAME_BYTES_MAX, 1000] {
+        for pieces in [1, bun.len()] {
+            let (a, b) = sys::socket::pair_stream().unwrap();
+            let (sender, events) = unbounded();
+            let options =
+                Options::new().serialization(Serialization::Advanced).frame_bytes_max(max);
+            let link = start_node(a, options, move |event| drop(sender.send(event))).unwrap();
+            link.resume();
+            let mut peer = UnixStream::from(b);
+            // The link may have closed the channel before the last byte.
+            bun.chunks(pieces).try_for_each(|piece| peer.write_all(piece)).unwrap_or_default();
+            match events.recv_timeout(LONG).unwrap() {
+                InternalEvent::Disconnect { error: Some(error), .. } => {
+                    assert!(
+                        matches!(error, Error::Protocol(crate::FrameError::NotV8)),
+                        "{error:?}"
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -49,7 +49,16 @@ fn an_envelope_says_what_deno_cannot_find_out() {
 fn an_internal_message_for_bun_has_a_mark_and_no_envelope() {
     let line = |handle| {
         let (mut out, value) = (Vec::new(), json!({"ack": 1}));
-        encode(&mut out, &value, Framing::Lines, handle, Origin::InternalForBun, 1000).unwrap();
+        encode(
+            &mut out,
+            &value,
+            Framing::Lines,
+            handle,
+            Origin::InternalForBun,
+            1000,
+            &Features::default(),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     };
     assert_eq!(line(None), "\u{2}{\"ack\":1}\n");
