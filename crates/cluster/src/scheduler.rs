@@ -47,6 +47,7 @@ use crate::policy::Policy;
 use accept_on_behalf::AcceptingSlots;
 use backend::{Backend, BackendState};
 use dispatch::WaitingConnection;
+use pick::turns::Repayment;
 
 pub(crate) use queue_depth::WorkerHealth;
 
@@ -72,6 +73,7 @@ pub(crate) struct Scheduler<H> {
     cursor: usize,
     /// The index at which the last search for a backend that needs polling ended.
     poll_cursor: usize,
+    repayment: Repayment,
     accepting_slots: AcceptingSlots,
     /// The accepted connections that no backend has taken yet, oldest first.
     waiting: VecDeque<WaitingConnection<H>>,
@@ -102,6 +104,7 @@ impl<H: ClientAffinity> Scheduler<H> {
             backends: Vec::new(),
             cursor: 0,
             poll_cursor: 0,
+            repayment: Repayment::default(),
             accepting_slots: AcceptingSlots::default(),
             waiting: VecDeque::new(),
             accepting: false,

@@ -281,8 +281,8 @@ impl Builder {
     }
 
     /// Sets how many workers of one slot are replaced without delay, by default 5, and how long its
-    /// workers have to listen to regain one such restart, by default 1 s. With 0 restarts
-    /// every restart is delayed, and with a time of 0 none is.
+    /// workers have to listen to regain one such restart, by default 1 s. With 0 restarts every
+    /// restart is delayed, and with a time of 0 any listening regains all of them.
     pub fn restart_burst(mut self, restarts: u32, refill: Duration) -> Self {
         self.supervisor.restart.burst = restarts;
         self.supervisor.restart.refill = refill;

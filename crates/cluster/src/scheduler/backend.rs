@@ -28,6 +28,8 @@ pub(super) struct Backend {
     /// Whether the oldest record was unread for `slow_after` when the queue was last polled.
     pub(super) is_slow: bool,
     pub(super) slow_after: Duration,
+    /// The turns in the rotation for which others got a connection, see `pick::turns`.
+    pub(super) owed: u32,
     /// The time of the last poll that was made because the backend was about to be skipped; cleared
     /// by the next dispatch.
     pub(super) refreshed_at: Option<Instant>,
@@ -118,6 +120,7 @@ impl Backend {
             is_full: false,
             is_slow: false,
             slow_after,
+            owed: 0,
             refreshed_at: None,
             stalled_since: None,
             is_paused: false,

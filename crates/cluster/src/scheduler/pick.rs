@@ -10,6 +10,7 @@ mod least_loaded;
 mod limit;
 mod revalidate;
 pub(super) mod sticky;
+pub(super) mod turns;
 
 use std::time::Instant;
 
@@ -44,6 +45,9 @@ impl<H: ClientAffinity> Scheduler<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) -> Option<usize> {
+        if let Some(at) = self.repay(rule) {
+            return Some(at);
+        }
         let turn = self.cursor;
         let picked = match self.pick_by(rule, now) {
             None if self.await_closed() => self.pick_by(rule, now),
@@ -58,6 +62,7 @@ impl<H: ClientAffinity> Scheduler<H> {
             self.cursor = turn;
             return None;
         }
+        self.note_passed_over(rule, turn, at);
         Some(at)
     }
 

@@ -77,6 +77,7 @@ impl<H: ClientAffinity> Scheduler<H> {
         match after {
             AfterReclaim::Suspect => {
                 self.backends[at].state = BackendState::Suspect;
+                self.backends[at].owed = 0;
                 self.probe(at, now, out);
             }
             AfterReclaim::Drain => self.drain(at, out),

@@ -82,3 +82,65 @@ fn a_worker_that_has_not_reported_that_it_listens_gets_nothing() {
     assert!(harness.scheduler.open_backend(WorkerId(2)));
     assert!(!harness.scheduler.open_backend(WorkerId(2)), "a second report changes nothing");
 }
+
+/// Accepts one connection each half millisecond; both workers read while `reads` says so.
+fn accept_for(harness: &mut SchedulerHarness, connections: std::ops::Range<u32>, readers: &[u32]) {
+    let readers: Vec<WorkerId> = readers.iter().copied().map(WorkerId).collect();
+    for connection in connections {
+        harness.accept([connection]);
+        harness.advance(MS / 2, &readers);
+    }
+}
+
+fn dispatched(harness: &SchedulerHarness, worker: u32) -> u64 {
+    harness.scheduler.worker_counters(WorkerId(worker)).dispatched
+}
+
+#[test]
+fn a_worker_that_was_behind_gets_its_turns_back_without_a_burst() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    accept_for(&mut harness, 1..151, &[2]);
+    let (one, two) = (dispatched(&harness, 1), dispatched(&harness, 2));
+    assert!(one < 40 && one + two == 150, "{one} and {two}");
+    // While it catches up the other worker gets at least every fourth connection.
+    let mut last = two;
+    for first in (151..600).step_by(4) {
+        accept_for(&mut harness, first..first + 4, &[1, 2]);
+        let now = dispatched(&harness, 2);
+        assert!(now > last, "{first}");
+        last = now;
+    }
+    assert!(dispatched(&harness, 1).abs_diff(dispatched(&harness, 2)) <= 1);
+    assert_eq!(harness.scheduler.counters().reclaimed, 0);
+    // The rotation is strict again.
+    let before = dispatched(&harness, 1);
+    accept_for(&mut harness, 700..720, &[1, 2]);
+    assert_eq!(dispatched(&harness, 1) - before, 10);
+}
+
+#[test]
+fn workers_that_are_behind_in_turns_end_even() {
+    let mut harness = SchedulerHarness::new(3, |_| {});
+    for round in 0..30 {
+        let readers: Vec<u32> = (1..=3).filter(|worker| *worker != 1 + round % 3).collect();
+        accept_for(&mut harness, 1 + round * 100..91 + round * 100, &readers);
+        accept_for(&mut harness, 91 + round * 100..101 + round * 100, &[1, 2, 3]);
+    }
+    accept_for(&mut harness, 5001..5501, &[1, 2, 3]);
+    let counts = [1, 2, 3].map(|worker| dispatched(&harness, worker));
+    let spread = counts.iter().max().unwrap() - counts.iter().min().unwrap();
+    assert!(spread <= 1, "{counts:?}");
+}
+
+#[test]
+fn a_worker_that_had_stalled_gets_nothing_back() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    accept_for(&mut harness, 1..401, &[2]);
+    let reclaimed = harness.scheduler.counters().reclaimed;
+    assert!(reclaimed > 0);
+    harness.advance(TICK * 2, &[1, 2].map(WorkerId));
+    let before = [1, 2].map(|worker| dispatched(&harness, worker));
+    accept_for(&mut harness, 501..601, &[1, 2]);
+    let after = [1, 2].map(|worker| dispatched(&harness, worker));
+    assert_eq!([after[0] - before[0], after[1] - before[1]], [50, 50]);
+}
