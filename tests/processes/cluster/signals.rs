@@ -1,9 +1,11 @@
 //! Signals to all processes of a service, as service managers and `pkill` send them.
 
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use child_process::{ExitStatus, Signal};
+use child_process::{ExitStatus, Signal, Stdio, Terminal};
 use cluster::{Event, Policy, Primary, Restart, Worker, WorkerSignals};
 use sys::signal::{SignalWatch, kill};
 
@@ -11,7 +13,7 @@ use super::shutdown::ask_until_the_end;
 use crate::harness::{apply, case, role, storm};
 use crate::support::http_server::{Client, Server};
 use crate::support::pool::Pool;
-use crate::support::wait;
+use crate::support::{WAIT_MAX, eventually, example, wait};
 
 /// Signals the primary and all of its workers, the primary first or last.
 fn signal_all(primary: u32, mut workers: Vec<u32>, signal: Signal, primary_first: bool) {
@@ -36,7 +38,7 @@ fn answers_all(signal: Signal, primary_first: bool) {
         assert!(answer.starts_with("hello from worker "), "{answer}");
     }
     if signal == Signal::HUP {
-        crate::support::eventually("all workers are new", || {
+        eventually("all workers are new", || {
             let after = server.workers();
             (after.len() == 2 && after.iter().all(|pid| !before.contains(pid))).then_some(())
         });
@@ -162,7 +164,7 @@ fn signal_masks(args: &[String]) {
     let masks = (bits("SigCgt", false), bits("SigIgn", true));
     if let Some(own) = own {
         kill(std::process::id(), Signal::TERM).expect("sent");
-        assert!(sys::poll::readable(std::os::fd::AsFd::as_fd(&own), None).expect("poll"));
+        assert!(sys::poll::readable(own.as_fd(), None).expect("poll"));
         wait(Duration::from_millis(20));
         assert!(!worker.draining().has_begun(), "the program handles the signal itself");
     }
@@ -181,4 +183,32 @@ fn a_worker_handles_no_signal_that_its_program_handles_or_refuses() {
         assert_eq!((caught, ignored), (handled, [false; 3]), "{mode}");
         pool.end();
     }
+}
+
+/// Reads from the terminal until the text appears.
+fn read_until(terminal: &mut Terminal, text: &str) {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let there = sys::poll::readable(terminal.as_fd(), Some(WAIT_MAX)).expect("poll");
+        assert!(there, "no {text:?} in {seen:?}");
+        let mut bytes = [0; 1024];
+        let count = terminal.read(&mut bytes).expect("read");
+        assert_ne!(count, 0, "no {text:?} in {seen:?}");
+        seen += &String::from_utf8_lossy(&bytes[..count]);
+    }
+}
+
+/// `SIGHUP` is a reload while the terminal is there, and the end when it is gone.
+#[apply(case)]
+fn a_primary_whose_terminal_is_gone_ends_and_does_not_reload() {
+    let mut command = child_process::Command::new(example("http_cluster"));
+    command.args(["--port", "0", "--workers", "2"]);
+    command.stdio([Stdio::pty(), Stdio::pty(), Stdio::pty()]).kill_on_drop(true);
+    let mut primary = command.spawn().expect("started");
+    let mut terminal = primary.take_terminal().expect("it has one");
+    read_until(&mut terminal, "listening on");
+    kill(primary.pid(), Signal::HUP).expect("it runs");
+    read_until(&mut terminal, "reloaded");
+    drop(terminal);
+    assert_eq!(primary.wait().expect("ended"), ExitStatus::Code(0));
 }
