@@ -83,7 +83,7 @@ fn a_worker_that_has_not_reported_that_it_listens_gets_nothing() {
     assert!(!harness.scheduler.open_backend(WorkerId(2)), "a second report changes nothing");
 }
 
-/// Accepts one connection each half millisecond; both workers read while `reads` says so.
+/// Accepts one connection each half millisecond; these workers read all the time.
 fn accept_for(harness: &mut SchedulerHarness, connections: std::ops::Range<u32>, readers: &[u32]) {
     let readers: Vec<WorkerId> = readers.iter().copied().map(WorkerId).collect();
     for connection in connections {
