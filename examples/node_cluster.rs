@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `--workers N` | number of workers; by default one for each processor, and at least 2 |
 //! | `--policy NAME` | `rr`, `none`, `least-loaded`, `sticky` or `reuse-port` |
-//! | `--listens no` | the workers open no port: they are ready as soon as they run |
+//! | `--listens no` | the workers open no port: they are ready at once, and not only after 10 s |
 //! | `--reload-on-hangup` | SIGHUP replaces all workers, one after the other |
 //! | `--relay` | sends every message of a worker to all other workers |
 //! | `--ready-ms N` | time for the start of a worker: 30,000 |
@@ -109,7 +109,7 @@ struct Options {
     app: String,
     workers: u32,
     policy: Option<Policy>,
-    listens: bool,
+    listens: Option<bool>,
     reload_on_hangup: bool,
     relay: bool,
     ready: Option<Duration>,
@@ -128,7 +128,7 @@ impl Options {
             app: String::new(),
             workers: cpus.clamp(2, cluster::Builder::WORKERS_MAX),
             policy: None,
-            listens: true,
+            listens: None,
             reload_on_hangup: false,
             relay: false,
             ready: None,
@@ -166,8 +166,8 @@ impl Options {
                 }
                 "--listens" => {
                     options.listens = match value()?.as_str() {
-                        "yes" => true,
-                        "no" => false,
+                        "yes" => Some(true),
+                        "no" => Some(false),
                         other => return Err(format!("{flag} must be yes or no, not '{other}'")),
                     }
                 }
@@ -202,11 +202,11 @@ impl Options {
         if let Some(inspect) = self.inspect {
             worker = worker.exec_argv([inspect]);
         }
-        let mut builder = Primary::builder()
-            .worker(worker)
-            .workers(self.workers)
-            .listens(self.listens)
-            .shutdown_on_signals();
+        let mut builder =
+            Primary::builder().worker(worker).workers(self.workers).shutdown_on_signals();
+        if let Some(listens) = self.listens {
+            builder = builder.listens(listens);
+        }
         if let Some(policy) = self.policy {
             builder = builder.policy(policy);
         }
