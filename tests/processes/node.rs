@@ -11,6 +11,7 @@ mod mixed_workers;
 mod parent;
 pub(crate) mod primary;
 mod random_values;
+mod recycling;
 mod relay;
 mod worker_drain;
 mod worker_inspector;

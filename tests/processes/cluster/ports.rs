@@ -114,18 +114,40 @@ fn no_client_is_refused_when_the_last_listener_ends() {
 }
 
 /// Workers end in step and at random, in all ways: 0 lost, 0 hung.
+fn lose_no_client(policy: Policy) {
+    let pool = Pool::of(restless(3).policy(policy), &["ends_after", "40", "mixed", "20"]);
+    let address = pool.ready_tcp();
+    let time = storm_time(Duration::from_secs(2));
+    let answered = ask_for(time, 6, address, &format!("{policy:?}"));
+    let ended = pool.events().filter(|event| matches!(event, Event::Exit { .. })).count();
+    println!("{policy:?}: {answered} answered by workers of which {ended} ended");
+    assert!(ended > 10, "{ended}");
+    end(pool);
+}
+
 #[apply(storm)]
-fn workers_that_end_in_all_ways_lose_no_client() {
-    for policy in POLICIES {
-        let pool = Pool::of(restless(3).policy(policy), &["ends_after", "40", "mixed", "20"]);
-        let address = pool.ready_tcp();
-        let time = storm_time(Duration::from_secs(2));
-        let answered = ask_for(time, 6, address, &format!("{policy:?}"));
-        let ended = pool.events().filter(|event| matches!(event, Event::Exit { .. })).count();
-        println!("{policy:?}: {answered} answered by workers of which {ended} ended");
-        assert!(ended > 10, "{ended}");
-        end(pool);
-    }
+fn workers_that_end_in_all_ways_lose_no_client_in_rotation() {
+    lose_no_client(Policy::RoundRobin);
+}
+
+#[apply(storm)]
+fn workers_that_end_in_all_ways_lose_no_client_by_load() {
+    lose_no_client(Policy::LeastLoaded);
+}
+
+#[apply(storm)]
+fn workers_that_end_in_all_ways_lose_no_client_with_affinity() {
+    lose_no_client(Policy::Sticky);
+}
+
+#[apply(storm)]
+fn workers_that_end_in_all_ways_lose_no_client_with_their_own_sockets() {
+    lose_no_client(Policy::ReusePort);
+}
+
+#[apply(storm)]
+fn workers_that_end_in_all_ways_lose_no_client_on_a_shared_socket() {
+    lose_no_client(Policy::Shared);
 }
 
 /// `echoes_datagrams PATH`: sends each datagram back, and returns after one that says `end`.
@@ -210,51 +232,58 @@ fn two_ports(pool: &Pool, workers: usize) -> [SocketAddr; 2] {
 }
 
 /// A port that workers open late is served through reloads and crashes, without a gap.
-#[apply(storm)]
-fn a_port_that_opens_late_is_kept_by_reloads_and_crashes() {
-    for workers in [1, 2] {
-        let builder = restless(workers).ready_within(WAIT_MAX);
-        let pool = Pool::of(builder, &["opens_two_ports", "1300", "1000000"]);
-        pool.primary.ready().expect("ready");
-        let ports = two_ports(&pool, workers as usize);
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let clients: Vec<_> = ports
-                .iter()
-                .map(|port| {
-                    let over = &over;
-                    scope.spawn(move || {
-                        let mut answered = 0;
-                        while !over.load(Ordering::Relaxed) {
-                            answered += ask_for(Duration::from_millis(50), 1, *port, "two ports");
-                        }
-                        answered
-                    })
+fn keeps_the_late_port(workers: u32) {
+    let builder = restless(workers).ready_within(WAIT_MAX);
+    let pool = Pool::of(builder, &["opens_two_ports", "1300", "1000000"]);
+    pool.primary.ready().expect("ready");
+    let ports = two_ports(&pool, workers as usize);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = ports
+            .iter()
+            .map(|port| {
+                let over = &over;
+                scope.spawn(move || {
+                    let mut answered = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        answered += ask_for(Duration::from_millis(50), 1, *port, "two ports");
+                    }
+                    answered
                 })
-                .collect();
-            let until = Instant::now() + storm_time(Duration::from_secs(1));
-            let mut reloads = 0;
-            while reloads == 0 || Instant::now() < until {
-                pool.primary.reload().expect("all listen on both");
-                reloads += 1;
-            }
-            over.store(true, Ordering::Relaxed);
-            for client in clients {
-                println!("{reloads} reloads, {} answered", client.join().expect("all answered"));
-            }
-        });
-        // After a crash of all the clients wait for the late port.
-        pool.events().for_each(drop);
-        for worker in pool.primary.workers() {
-            worker.kill(child_process::Signal::KILL).expect("kill");
+            })
+            .collect();
+        let until = Instant::now() + storm_time(Duration::from_secs(1));
+        let mut reloads = 0;
+        while reloads == 0 || Instant::now() < until {
+            pool.primary.reload().expect("all listen on both");
+            reloads += 1;
         }
-        for worker in 0..workers {
-            let _ = worker;
-            pool.next("exit", |event| matches!(event, Event::Exit { .. }));
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            println!("{reloads} reloads, {} answered", client.join().expect("all answered"));
         }
-        ask_for(Duration::from_millis(100), 1, ports[1], "after a crash");
-        end(pool);
+    });
+    // After a crash of all the clients wait for the late port.
+    pool.events().for_each(drop);
+    for worker in pool.primary.workers() {
+        worker.kill(child_process::Signal::KILL).expect("kill");
     }
+    for worker in 0..workers {
+        let _ = worker;
+        pool.next("exit", |event| matches!(event, Event::Exit { .. }));
+    }
+    ask_for(Duration::from_millis(100), 1, ports[1], "after a crash");
+    end(pool);
+}
+
+#[apply(storm)]
+fn a_port_that_one_worker_opens_late_is_kept_by_reloads_and_a_crash() {
+    keeps_the_late_port(1);
+}
+
+#[apply(storm)]
+fn a_port_that_two_workers_open_late_is_kept_by_reloads_and_a_crash() {
+    keeps_the_late_port(2);
 }
 
 /// A release that does not open a port of the earlier one is refused by name, until the user says
