@@ -166,46 +166,66 @@ fn answer_while_others_open_files(_args: &[String]) {
 
 /// One of five workers is out of descriptors nearly all the time, while the cluster is reloaded
 /// again and again: no client is lost, and none hangs.
-#[apply(storm)]
-fn a_storm_over_workers_out_of_descriptors_costs_no_client() {
+fn storm_over_workers_out_of_descriptors(policy: Policy) {
     let time = Duration::from_secs(if std::env::var_os("CI").is_some() { 15 } else { 3 });
-    for policy in POLICIES {
-        let pool = Pool::of(
-            Primary::builder().workers(5).policy(policy),
-            &["answer_while_others_open_files"],
-        );
-        let address = pool.ready_tcp();
-        let (stop, asked) = (AtomicBool::new(false), Mutex::new((BTreeMap::new(), Vec::new())));
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let answer = ask(address);
-                        let mut asked = asked.lock().expect("lock");
-                        match answer {
-                            Ok(id) => *asked.0.entry(id % 5).or_insert(0_u32) += 1,
-                            Err(error) => asked.1.push(error),
-                        }
+    let pool =
+        Pool::of(Primary::builder().workers(5).policy(policy), &["answer_while_others_open_files"]);
+    let address = pool.ready_tcp();
+    let (stop, asked) = (AtomicBool::new(false), Mutex::new((BTreeMap::new(), Vec::new())));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = ask(address);
+                    let mut asked = asked.lock().expect("lock");
+                    match answer {
+                        Ok(id) => *asked.0.entry(id % 5).or_insert(0_u32) += 1,
+                        Err(error) => asked.1.push(error),
                     }
-                });
-            }
-            let until = Instant::now() + time;
-            while Instant::now() < until {
-                wait(Duration::from_millis(300));
-                pool.primary.reload().expect("reloaded");
-                pool.events().for_each(drop);
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        let (answers, lost) = asked.into_inner().expect("lock");
-        let counters = pool.primary.counters();
-        println!("{policy:?}: {answers:?}, {} lost; {counters:?}", lost.len());
-        assert_eq!(lost, Vec::<String>::new(), "{policy:?}");
-        assert!(answers.values().sum::<u32>() > 200, "the storm was too weak to prove anything");
-        pool.primary.shutdown();
-        pool.primary.wait().expect("ended without a failure");
-        each_connection_was_given_to_a_worker(&pool.primary);
-    }
+                }
+            });
+        }
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            wait(Duration::from_millis(300));
+            pool.primary.reload().expect("reloaded");
+            pool.events().for_each(drop);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (answers, lost) = asked.into_inner().expect("lock");
+    let counters = pool.primary.counters();
+    println!("{policy:?}: {answers:?}, {} lost; {counters:?}", lost.len());
+    assert_eq!(lost, Vec::<String>::new(), "{policy:?}");
+    assert!(answers.values().sum::<u32>() > 200, "the storm was too weak to prove anything");
+    pool.primary.shutdown();
+    pool.primary.wait().expect("ended without a failure");
+    each_connection_was_given_to_a_worker(&pool.primary);
+}
+
+#[apply(storm)]
+fn a_storm_over_workers_out_of_descriptors_costs_no_client_under_round_robin() {
+    storm_over_workers_out_of_descriptors(Policy::RoundRobin);
+}
+
+#[apply(storm)]
+fn a_storm_over_workers_out_of_descriptors_costs_no_client_under_shared() {
+    storm_over_workers_out_of_descriptors(Policy::Shared);
+}
+
+#[apply(storm)]
+fn a_storm_over_workers_out_of_descriptors_costs_no_client_under_least_loaded() {
+    storm_over_workers_out_of_descriptors(Policy::LeastLoaded);
+}
+
+#[apply(storm)]
+fn a_storm_over_workers_out_of_descriptors_costs_no_client_under_sticky() {
+    storm_over_workers_out_of_descriptors(Policy::Sticky);
+}
+
+#[apply(storm)]
+fn a_storm_over_workers_out_of_descriptors_costs_no_client_under_reuse_port() {
+    storm_over_workers_out_of_descriptors(Policy::ReusePort);
 }
 
 /// `say_limits`: sends its soft limit, the hard limit, and the soft limit of a child of its own.
