@@ -27,7 +27,7 @@ const CLONE: &str = "clone";
 const CLONE_PIDFD: &str = "clone(CLONE_PIDFD)";
 const PIDFD_OPEN: &str = "pidfd_open";
 
-const UNKNOWN: u8 = 0;
+pub(super) const UNKNOWN: u8 = 0;
 const SHARED: u8 = 1;
 const COPIED: u8 = 2;
 
@@ -36,16 +36,21 @@ static MEMORY: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Starts the child and returns when it has executed its program, or failed and been reaped.
 pub(super) fn clone(program: &mut Program<'_>) -> Result<Spawned, SpawnError> {
-    clone_with(program, libc::CLONE_VM | libc::CLONE_VFORK)
+    clone_with(program, libc::CLONE_VM | libc::CLONE_VFORK, &MEMORY)
 }
 
-/// Starts the child. Without `flags` it gets a copy of the memory, as in an emulator.
-pub(super) fn clone_with(program: &mut Program<'_>, flags: i32) -> Result<Spawned, SpawnError> {
+/// Starts the child. Without `flags` it gets a copy of the memory, as in an emulator. `known` says
+/// whether earlier children shared the memory.
+pub(super) fn clone_with(
+    program: &mut Program<'_>,
+    flags: i32,
+    known: &AtomicU8,
+) -> Result<Spawned, SpawnError> {
     let stack = Stack::new().map_err(|error| failed("mmap", &error))?;
-    let memory = MEMORY.load(Ordering::Relaxed);
-    let report = match Watch::new(program.above) {
-        _ if memory == SHARED => None,
-        Ok(report) => Some(report),
+    let memory = known.load(Ordering::Relaxed);
+    let report = if memory == SHARED { Ok(None) } else { Watch::new(program.above).map(Some) };
+    let report = match report {
+        Ok(report) => report,
         // Without a spare descriptor, the pipe is left out where it is most likely not needed.
         Err(_) if memory == UNKNOWN => None,
         Err(error) => return Err(failed("pipe2", &error)),
@@ -54,11 +59,11 @@ pub(super) fn clone_with(program: &mut Program<'_>, flags: i32) -> Result<Spawne
     let Spawned { pid, pidfd } = start(program, &stack, flags)?;
     // SAFETY: a field of ours; volatile, because the child wrote it behind the compiler's back.
     let failure = if unsafe { (&raw const program.entered).read_volatile() } {
-        MEMORY.store(SHARED, Ordering::Relaxed);
+        known.store(SHARED, Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { (&raw const program.failure).read_volatile() }
     } else {
-        MEMORY.store(COPIED, Ordering::Relaxed);
+        known.store(COPIED, Ordering::Relaxed);
         report.and_then(Watch::read)
     };
     match failure {
@@ -104,7 +109,8 @@ fn enter(program: &mut Program<'_>, stack: &Stack, flags: i32, pidfd: &mut i32) 
     let argument = ptr::from_mut(program).cast::<libc::c_void>();
     // SAFETY: the stack is ours and large enough for the child's program, which touches only what
     // `program` leads to. This thread stands still until the child has left our memory (or the
-    // child has its own), so all of it stays alive; signals are blocked, so no handler of ours runs in the child.
+    // child has its own), so all of it stays alive; signals are blocked, so no handler of ours runs
+    // in the child.
     let pid = unsafe { libc::clone(child::main, stack.top(), flags, argument, pidfd) };
     let error = io::Error::last_os_error();
     restore_signals(blocked);

@@ -8,9 +8,10 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::AtomicU8;
 use std::thread;
 
-use super::super::Descriptor;
+use super::super::{Descriptor, clone};
 use super::*;
 use crate::pidfd::ExitStatus;
 use crate::rlimit::Limit;
@@ -92,10 +93,11 @@ fn is_root() -> bool {
 /// An emulator copies the memory of the parent, as `fork` does, and does not wait for the child.
 #[test]
 fn failures_come_through_a_pipe_where_the_memory_is_copied() {
+    let known = AtomicU8::new(clone::UNKNOWN);
     for (program, failure) in [(c"/nonexistent", Some(libc::ENOENT)), (c"/bin/true", None)] {
         let plan = Plan::new(vec![program.into()], vec![c"name".into()]);
         let memory = Memory::new(&plan);
-        let started = crate::spawn::clone::clone_with(&mut memory.program(&plan), 0);
+        let started = clone::clone_with(&mut memory.program(&plan), 0, &known);
         assert_eq!(started.as_ref().err().map(|error| error.errno), failure);
         if let Ok(child) = started {
             assert!(child.pidfd.wait_child(child.pid).unwrap().success());
