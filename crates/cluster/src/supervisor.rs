@@ -381,10 +381,13 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) -> bool {
         let Some(scheduler) = self.schedulers.get_mut(&key) else { return false };
+        let was_open = scheduler.is_backend_open(worker);
         let health = scheduler.depth(worker, records, now, out);
         let gone = scheduler.has_removed();
+        // A reload may wait until its successor, a suspect so far, is in use again.
+        let back = !was_open && scheduler.is_backend_open(worker);
         match health {
-            WorkerHealth::Responsive => gone || !self.closing.is_empty(),
+            WorkerHealth::Responsive => gone || back || !self.closing.is_empty(),
             WorkerHealth::Unresponsive => {
                 self.unresponsive(worker, now, out);
                 true

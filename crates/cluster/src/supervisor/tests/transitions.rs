@@ -35,17 +35,19 @@ fn a_reload_replaces_a_worker_that_is_still_starting() {
     }
 }
 
+/// Lets a worker listen on a second address, key 2.
+fn listen_on_second(harness: &mut SupervisorHarness, worker: WorkerId) -> Vec<Output<u32>> {
+    let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
+    let out = harness.step(Input::ListenRequested { worker, request: 1, address, options });
+    if matches!(out[..], [Output::Bind { .. }]) {
+        harness.step(Input::Bound { key: 2, result: Ok(at("127.0.0.1:81")) });
+    }
+    harness.step(Input::Listening { worker, key: 2 })
+}
+
 #[test]
 fn a_successor_with_some_ports_of_its_predecessor_takes_over_when_it_has_all() {
     let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
-    let listen_on_second = |harness: &mut SupervisorHarness, worker: WorkerId| {
-        let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
-        let out = harness.step(Input::ListenRequested { worker, request: 1, address, options });
-        if matches!(out[..], [Output::Bind { .. }]) {
-            harness.step(Input::Bound { key: 2, result: Ok(at("127.0.0.1:81")) });
-        }
-        harness.step(Input::Listening { worker, key: 2 })
-    };
     listen_on_second(&mut harness, WorkerId(1));
     harness.step(Input::Reload { number: Some(1) });
     let takes_over = |out: &[Output<u32>]| out.contains(&reclaim(WorkerId(1)));
@@ -57,6 +59,33 @@ fn a_successor_with_some_ports_of_its_predecessor_takes_over_when_it_has_all() {
     let out = harness.step_after(10 * MS, Input::Tick);
     assert!(!takes_over(&out), "{out:?}");
     let out = listen_on_second(&mut harness, WorkerId(2));
+    assert!(takes_over(&out), "at once: {out:?}");
+}
+
+/// A successor that opens its second port late often leaves the first one unread until then.
+#[test]
+fn a_successor_that_was_suspect_takes_over_as_soon_as_it_reads() {
+    let (first, second) = (WorkerId(1), WorkerId(2));
+    let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
+    listen_on_second(&mut harness, first);
+    harness.step(Input::Reload { number: Some(1) });
+    harness.start(second);
+    harness.accept(1);
+    harness.accept(2);
+    harness.read(first);
+    let mut out = Vec::new();
+    for _ in 0..5 {
+        harness.step_after(20 * MS, Input::Tick);
+        out = harness.poll(second);
+    }
+    assert_eq!(out, [reclaim(second)]);
+    harness.reclaim(second);
+    harness.read(first);
+    let takes_over = |out: &[Output<u32>]| out.contains(&reclaim(first));
+    let out = listen_on_second(&mut harness, second);
+    assert!(!takes_over(&out), "it does not read: {out:?}");
+    harness.step_after(20 * MS, Input::Tick);
+    let out = harness.read(second);
     assert!(takes_over(&out), "at once: {out:?}");
 }
 
