@@ -106,6 +106,17 @@ fn a_worker_drains_on_sigterm_and_leaves_other_signals_to_its_primary() {
     assert_eq!(worker.exited_after_disconnect(), Some(true));
 }
 
+/// Waits until the process has taken a signal: the kernel makes one signal of two that are pending.
+fn wait_until_taken(pid: u32, signal: Signal) {
+    eventually("the signal is taken", || {
+        // The process may have ended.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = line.map_or(0, |line| u64::from_str_radix(line.trim(), 16).expect("a mask"));
+        (pending & (1 << (signal.number() - 1)) == 0).then_some(())
+    });
+}
+
 /// A worker that does not end by its first `SIGTERM` ends by the second, by the primary's when its
 /// time is up, and by `WorkerProcess::kill`.
 #[apply(case)]
@@ -118,8 +129,7 @@ fn a_worker_that_does_not_drain_ends_by_a_later_sigterm() {
         assert_eq!(pool.said::<String>().1, "here");
         let worker = pool.worker(1);
         kill(worker.pid(), Signal::TERM).expect("it runs");
-        // The kernel would make one signal of two.
-        wait(Duration::from_millis(50));
+        wait_until_taken(worker.pid(), Signal::TERM);
         match ends {
             "second" => {
                 kill(worker.pid(), Signal::TERM).expect("it runs");
