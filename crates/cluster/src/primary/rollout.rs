@@ -16,7 +16,7 @@ impl Primary {
     /// the predecessor asked to finish. Before a release that listens on fewer addresses, call
     /// [`close_address`](Self::close_address). A call during a reload waits for its end; then one
     /// further reload answers all such calls. The new workers run the file that lies at the path of this
-    /// program (or of [`WorkerOptions::exec`]) by then, which may be a new build.
+    /// program (or of [`WorkerOptions::exec`](crate::WorkerOptions::exec)) by then, which may be a new build.
     /// [`Builder::reload_on_hangup`](crate::Builder::reload_on_hangup) reloads on `SIGHUP`.
     ///
     /// ```no_run
