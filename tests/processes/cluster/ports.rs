@@ -269,8 +269,7 @@ fn keeps_the_late_port(workers: u32) {
     for worker in pool.primary.workers() {
         worker.kill(child_process::Signal::KILL).expect("kill");
     }
-    for worker in 0..workers {
-        let _ = worker;
+    for _ in 0..workers {
         pool.next("exit", |event| matches!(event, Event::Exit { .. }));
     }
     ask_for(Duration::from_millis(100), 1, ports[1], "after a crash");

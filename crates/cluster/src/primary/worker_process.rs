@@ -41,6 +41,9 @@ impl Pipes {
     }
 }
 
+/// The most addresses in the history of a worker: the latest on which it has listened.
+const LISTENING_MAX: usize = 256;
+
 /// The life of a worker so far. The state and all answers about the past are derived from here.
 #[derive(Debug, Default)]
 struct History {
@@ -54,6 +57,22 @@ struct History {
 impl History {
     fn contains(&self, notice: &Notice) -> bool {
         self.notices.contains(notice)
+    }
+
+    fn add(&mut self, notice: Notice) {
+        // A worker may listen on one address again and again, and on ever new ones.
+        if self.contains(&notice) {
+            return;
+        }
+        let is_listening = |notice: &Notice| matches!(notice, Notice::Listening(_));
+        if is_listening(&notice) {
+            let before = || self.notices.iter().filter(|it| is_listening(it));
+            let oldest = self.notices.iter().position(is_listening);
+            if let Some(oldest) = oldest.filter(|_| before().count() == LISTENING_MAX) {
+                self.notices.remove(oldest);
+            }
+        }
+        self.notices.push(notice);
     }
 
     /// Returns the furthest state: notices may arrive late and never lead back.
@@ -318,10 +337,7 @@ impl WorkerProcess {
         if matches!(notice, Notice::Disconnect | Notice::Exit) {
             history.exited_after_disconnect = Some(exit_requested);
         }
-        // A worker may listen on one address again and again.
-        if !history.contains(&notice) {
-            history.notices.push(notice);
-        }
+        history.add(notice);
     }
 
     /// Keeps the status of the process that has ended for [`Notice::Exit`].
@@ -402,5 +418,26 @@ impl WorkerProcess {
         let child = self.inner.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Dropped after the lock is free: `drop` of the child closes its descriptors.
         drop(child);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn the_history_of_a_worker_that_listens_on_ever_new_ports_has_an_end() {
+        let mut history = History::default();
+        let listening = |port| Notice::Listening(SocketAddr::from(([127, 0, 0, 1], port)).into());
+        history.add(Notice::Online);
+        for port in 1..=2000 {
+            history.add(listening(port));
+            history.add(listening(port));
+        }
+        assert_eq!(history.notices.len(), 1 + LISTENING_MAX);
+        assert!(history.contains(&Notice::Online) && history.contains(&listening(2000)));
+        assert!(!history.contains(&listening(1)));
+        assert_eq!(history.state(), WorkerState::Listening);
     }
 }
