@@ -232,7 +232,7 @@ impl Lifecycle {
                 E::Kill,
             ) => (S::Killed, &[A::Release, A::Kill]),
             (S::Disconnected | S::Draining, E::Due | E::Expire) => (S::Terminated, &[A::Terminate]),
-            (S::Terminated, E::Due) => (S::Killed, &[A::Kill]),
+            (S::Terminated, E::Due) => (S::Killed, &[A::Release, A::Kill]),
             (
                 S::Starting(_)
                 | S::Started

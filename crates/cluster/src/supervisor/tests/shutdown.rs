@@ -39,11 +39,34 @@ fn a_worker_that_does_not_exit_gets_sigterm_and_then_sigkill() {
     let term = Output::Signal { worker: WorkerId(1), hard: false };
     assert_eq!(harness.step_after(5000 * MS, Input::Tick), [term]);
     let kill = Output::Signal { worker: WorkerId(1), hard: true };
-    assert_eq!(harness.step_after(2000 * MS, Input::Tick), [kill]);
-    harness.exit(WorkerId(1));
+    assert_eq!(harness.step_after(2000 * MS, Input::Tick), [reclaim(WorkerId(1)), kill]);
     harness.reclaim(WorkerId(1));
+    harness.exit(WorkerId(1));
     assert!(harness.read(WorkerId(1)).contains(&Output::Finished));
     assert_eq!(harness.supervisor.counters().closed_shutdown, 1);
+}
+
+/// An address that the user closes may have more time than the workers of a start that is given up.
+#[test]
+fn a_worker_that_is_killed_gets_nothing_more_of_an_address_that_is_being_closed() {
+    let options = SupervisorOptions { window: 1, ..SupervisorOptions::default() };
+    let mut harness = SupervisorHarness::new(options);
+    harness.step(Input::Scale(2));
+    harness.start(WorkerId(1));
+    harness.spawned(WorkerId(2));
+    harness.accept(1);
+    harness.step(Input::CloseAddress { address: at("127.0.0.1:80") });
+    harness.accept(2);
+    harness.step(Input::GiveUpStart);
+    let signal = |hard| Output::Signal { worker: WorkerId(1), hard };
+    let out = harness.step_after(500 * MS, Input::Tick);
+    assert!(out.contains(&signal(false)), "{out:?}");
+    let out = harness.step_after(1900 * MS, Input::Tick);
+    assert!(!out.contains(&signal(true)), "{out:?}");
+    let out = harness.step_after(100 * MS, Input::Tick);
+    assert!(out.contains(&reclaim(WorkerId(1))) && out.contains(&signal(true)), "{out:?}");
+    let out = harness.reclaim(WorkerId(1));
+    assert!(!out.iter().any(|output| matches!(output, Output::Send { .. })), "{out:?}");
 }
 
 #[test]
