@@ -87,6 +87,7 @@ mod parent;
 mod parent_death;
 mod parent_exit;
 mod plan;
+mod proc_fs;
 mod process;
 mod signalled;
 mod start;

@@ -5,7 +5,7 @@
 //! be an orphan.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use reactor::{Event, Handle, Interest, Source, Token, Turn, reactor};
 use sys::signal::{Signal, SignalWatch};
 
 use crate::error::Error;
+use crate::proc_fs;
 use crate::process;
 
 /// The shortest grace.
@@ -47,10 +48,12 @@ fn grace() -> MutexGuard<'static, Duration> {
 ///
 /// # Errors
 ///
-/// [`Error::Os`] when the loop cannot be started or the handler cannot be installed.
+/// [`Error::Os`] when the loop cannot be started, when the handler cannot be installed, and when
+/// `/proc` is missing or shows the processes of another pid namespace, so that orphans are not found.
 pub fn reap_orphans(grace_of_zombies: Duration) -> Result<(), Error> {
     static REAPER: Mutex<Option<Handle>> = Mutex::new(None);
     let reactor = reactor()?;
+    proc_fs::check().map_err(|error| Error::Os("reading /proc", error))?;
     *grace() = grace_of_zombies.max(GRACE_MIN);
     let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
     match &*reaper {
@@ -71,9 +74,14 @@ struct Reaper {
 }
 
 impl Reaper {
-    /// Reaps the zombies that were there in the last search, and returns whether others are left.
+    /// Reaps the zombies that were there in the last search, and returns whether another search is
+    /// needed.
     fn search(&mut self) -> bool {
-        let zombies = zombies();
+        // No descriptor is left, for example: searched again after the grace.
+        let Ok(zombies) = zombies() else {
+            self.seen.clear();
+            return true;
+        };
         let (old, new): (BTreeSet<u32>, _) =
             zombies.into_iter().partition(|pid| self.seen.contains(pid));
         for pid in old {
@@ -114,23 +122,8 @@ impl Source for Reaper {
 }
 
 /// Returns the children of this process that have ended and that no [`Child`](crate::Child) holds.
-fn zombies() -> BTreeSet<u32> {
-    let mut zombies = children();
-    zombies.retain(|pid| !process::is_held(*pid) && is_zombie(*pid));
-    zombies
-}
-
-/// Returns the children of this process as `/proc` lists them.
-fn children() -> BTreeSet<u32> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let lists: Vec<String> = lists.collect();
-    let listed = lists.iter().flat_map(|list| list.split_whitespace());
-    listed.filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn is_zombie(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The format is `pid (name) state …`; the name may contain brackets.
-    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('Z'))
+fn zombies() -> io::Result<BTreeSet<u32>> {
+    let children = proc_fs::children(std::process::id())?;
+    let is_orphan = |pid: &u32| !process::is_held(*pid) && proc_fs::is_zombie(*pid);
+    Ok(children.into_iter().filter(is_orphan).collect())
 }

@@ -20,6 +20,7 @@ use sys::pidfd::PidFd;
 use sys::signal::Signal;
 
 use crate::error::Error;
+use crate::proc_fs;
 use crate::process::Process;
 use crate::signalled::{Signalled, TreeError};
 
@@ -47,7 +48,7 @@ pub(crate) fn signal(
     // The descendants are found before the child gets the signal, because they lose their parent,
     // and so the tree, when it ends. They get the signal after the child, because a child may end
     // when its own children do, and would then count as ended before.
-    let proc = check_proc();
+    let proc = proc_fs::check();
     if proc.is_ok() {
         tree.rounds(Tree::hold_descendants);
     }
@@ -115,7 +116,7 @@ impl Tree<'_> {
         let mut parents: Vec<u32> = self.held.keys().copied().collect();
         parents.push(self.process.pid());
         while let Some(parent) = parents.pop() {
-            let children = match children(parent) {
+            let children = match proc_fs::children(parent) {
                 Ok(children) => children,
                 // A process that has ended has no children.
                 Err(_) if !self.runs(parent) => continue,
@@ -131,9 +132,9 @@ impl Tree<'_> {
                 let Some(pidfd) = self.open(child) else { continue };
                 // Checked while the pidfd is held: now the id means this child. A process of
                 // another user may be hidden, but its parent lists it.
-                let is_child = match stat_field(child, PARENT_FIELD) {
+                let is_child = match proc_fs::parent(child) {
                     Some(found) => found == parent,
-                    None => self::children(parent).is_ok_and(|list| list.contains(&child)),
+                    None => proc_fs::children(parent).is_ok_and(|list| list.contains(&child)),
                 };
                 // Checked afterwards: until now the id of the parent meant the parent.
                 if is_child && self.is_unreaped(parent) {
@@ -192,7 +193,7 @@ impl Tree<'_> {
 
     fn processes_in(&mut self, group: &Path) -> Vec<u32> {
         match fs::read_to_string(group.join("cgroup.procs")) {
-            Ok(list) => numbers(&list),
+            Ok(list) => proc_fs::numbers(&list),
             // A group can be removed only when it is empty.
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => {
@@ -238,56 +239,6 @@ fn too_fast() -> io::Error {
     io::Error::other("processes are started faster than they are found")
 }
 
-/// Checks that the process ids in `/proc` are those of this process. In a new pid namespace `/proc`
-/// shows the processes of the old one until it is mounted again, and the same number means another
-/// process.
-fn check_proc() -> io::Result<()> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    // One number for each namespace from that of `/proc` to that of this process.
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    match ids.map(|ids| ids.split_whitespace().count()) {
-        None | Some(1) => Ok(()),
-        Some(_) => Err(io::Error::other("/proc shows another pid namespace")),
-    }
-}
-
-/// Returns the children of every thread of `pid`.
-fn children(pid: u32) -> io::Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let thread = thread?.path();
-        match fs::read_to_string(thread.join("children")) {
-            Ok(list) => found.extend(numbers(&list)),
-            // The thread has ended.
-            Err(_) if !thread.join("stat").exists() => {}
-            // A kernel without these lists: `CONFIG_PROC_CHILDREN` is an option.
-            Err(error) if error.kind() == ErrorKind::NotFound => return children_by_parent(pid),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the children of `pid` among all processes.
-fn children_by_parent(pid: u32) -> io::Result<Vec<u32>> {
-    let entries = fs::read_dir("/proc")?.filter_map(Result::ok);
-    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(processes.filter(|child| stat_field(*child, PARENT_FIELD) == Some(pid)).collect())
-}
-
-fn numbers(list: &str) -> Vec<u32> {
-    list.split_whitespace().flat_map(str::parse).collect()
-}
-
-/// A field of `/proc/PID/stat`, counted from the one behind the name.
-const PARENT_FIELD: usize = 1;
-
-fn stat_field(pid: u32, field: usize) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name can hold any byte, parentheses included.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(field)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,21 +257,5 @@ mod tests {
         stdout.read_to_end(&mut Vec::new()).unwrap();
         child.wait().unwrap();
         assert_eq!(child.kill_tree(Signal::KILL).unwrap(), Signalled::AlreadyExited);
-    }
-
-    #[test]
-    fn our_own_entry_in_proc_is_read() {
-        let me = std::process::id();
-        assert_eq!(stat_field(me, PARENT_FIELD), Some(std::os::unix::process::parent_id()));
-    }
-
-    #[test]
-    fn both_ways_of_finding_children_find_the_same() {
-        let child = crate::Command::new("sleep").arg("60").spawn().unwrap();
-        let me = std::process::id();
-        assert!(children(me).unwrap().contains(&child.pid()));
-        assert!(children_by_parent(me).unwrap().contains(&child.pid()));
-        child.kill(Signal::KILL).unwrap();
-        child.wait().unwrap();
     }
 }

@@ -256,3 +256,25 @@ fn reaps_orphans(_: &[String]) {
     eventually("it is reaped", || (zombies() == 0 && theirs.try_wait().is_err()).then_some(()));
     println!("no zombies");
 }
+
+/// The numbers in `/proc` are those of another namespace: an orphan by number could be anybody.
+#[apply(case)]
+fn orphans_are_not_searched_in_proc_of_another_pid_namespace() {
+    if as_process_1("cannot_find_orphans").is_none() {
+        return;
+    }
+    let mut unshare = Command::new("unshare");
+    let unshare = unshare.args(["--pid", "--fork"]).arg(current_exe());
+    let output = unshare.args(["role", "cannot_find_orphans"]).output().unwrap();
+    assert_eq!(output.stdout_text(), "refused\n", "{}", output.stderr_text());
+}
+
+/// Asks for orphans to be reaped, where they cannot be found.
+#[apply(role)]
+fn cannot_find_orphans(_: &[String]) {
+    let error = reap_orphans(Duration::from_millis(10)).unwrap_err();
+    let why = format!("{error:?}");
+    assert!(why.contains("reading /proc") && why.contains("another pid namespace"), "{why}");
+    assert_eq!(sh("exit 3").output().unwrap().status, ExitStatus::Code(3));
+    println!("refused");
+}
