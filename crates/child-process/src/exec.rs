@@ -39,6 +39,7 @@ pub struct Exec {
     child: Arc<Child>,
     outcome: Receiver<Outcome>,
     callback: Arc<Mutex<Option<Callback>>>,
+    line: String,
 }
 
 impl Exec {
@@ -46,8 +47,14 @@ impl Exec {
     ///
     /// # Errors
     ///
-    /// The failure of the command, with the output that was collected until then.
+    /// The failure of the command, with the output that was collected until then. In a process that
+    /// was forked by `fork(2)` meanwhile, [`Error::Os`], because it has no event loop.
     pub fn wait(self) -> Outcome {
+        // A process that was forked later has no loop that would send the result.
+        if let (true, Err(error)) = (reactor::is_forked(), reactor()) {
+            let forked = |_| Err(ExecError::before_start(error.into(), self.line));
+            return self.outcome.try_recv().unwrap_or_else(forked);
+        }
         self.outcome.recv().expect("the collector sends a result before it is removed")
     }
 
@@ -219,7 +226,7 @@ impl Command {
             child.shared().given_up.set_waiter(Waiter::Loop(handle.clone()));
             collector
         });
-        Ok(Exec { child, outcome: receiver, callback: callback_too })
+        Ok(Exec { child, outcome: receiver, callback: callback_too, line: self.line() })
     }
 }
 

@@ -69,7 +69,9 @@ fn becomes_a_daemon(_: &[String]) {
     let mut guarded = sh("read line").kill_on_drop(true).spawn().unwrap();
     let (guarded_pid, guarded_input) = (guarded.pid(), guarded.take_stdin());
     let callback = sh("read line").spawn().unwrap();
+    let running = exec("exec sleep 1").unwrap();
     nix::unistd::daemon(true, true).unwrap();
+    check("an older exec", &with_causes(&running.wait().unwrap_err()));
     check("exec", &with_causes(&exec("true").unwrap_err()));
     check("a timeout", &{
         let mut command = sh("true");
