@@ -8,6 +8,7 @@ use std::time::Instant;
 use sys::signal::Signal;
 
 use crate::child_state::Shared;
+use crate::ending::GIVE_UP_AFTER;
 use crate::error::Error;
 
 /// A token that cancels every child it was given to, once.
@@ -114,7 +115,7 @@ impl Shared {
         }
         // Before the signal: a caller that sees the process end must find the reason.
         self.mark_cancelled(reason.clone());
-        self.report(Error::Cancelled(reason));
+        self.report(Error::Cancelled(reason.clone()));
         match self.end(self.kill.signal) {
             Ok(_) => {}
             Err(error @ Error::Tree(_)) => self.report(error),
@@ -126,18 +127,23 @@ impl Shared {
         }
         // The driver sends the second signal.
         if self.wake_driver().is_err() {
-            self.kill_without_the_loop();
+            self.kill_without_the_loop(reason);
         }
     }
 
-    /// Sends `SIGKILL` when its time has come, on a thread of its own.
-    fn kill_without_the_loop(self: &Arc<Self>) {
+    /// Sends `SIGKILL` when its time has come, on a thread of its own, and gives the process up as the
+    /// driver would.
+    fn kill_without_the_loop(self: &Arc<Self>, reason: Option<String>) {
         let shared = Arc::clone(self);
         let until = Instant::now().checked_add(self.kill.after);
         let kill = move || {
             if matches!(shared.process.wait_until(until), Ok(None)) {
                 // Fails only when the process has ended, or as the first signal has.
                 let _ = shared.end(Signal::KILL);
+                let until = Instant::now() + GIVE_UP_AFTER;
+                if matches!(shared.process.wait_until(Some(until)), Ok(None)) {
+                    shared.given_up.set(Error::Cancelled(reason));
+                }
             }
         };
         if thread::Builder::new().name("brood-kill".to_owned()).spawn(kill).is_err() {
