@@ -105,6 +105,8 @@ impl SignalWatch {
             if watch.signals & signal.bit() != 0 {
                 continue;
             }
+            // The slot wants the signal before the handler exists: a signal in between would be lost.
+            slot.signals.store(watch.signals | signal.bit(), Ordering::Release);
             if let Err(error) = installed.add(signal) {
                 installed.withdraw(watch.signals, watch.slot);
                 // Everything is undone already: drop must not do it again.
@@ -114,7 +116,6 @@ impl SignalWatch {
                 return Err(error);
             }
             watch.signals |= signal.bit();
-            slot.signals.store(watch.signals, Ordering::Release);
         }
         drop(installed);
         Ok(watch)
