@@ -85,6 +85,9 @@ pub struct Primary {
 impl Builder {
     /// Creates the primary. No worker is started before [`Primary::start`] or [`Primary::fork`].
     ///
+    /// A thread that this call creates starts the workers. They have what the calling thread has at
+    /// this moment: namespaces, capabilities, filters of system calls, nice value, processors.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidOption`] when an option is out of range, [`Error::IsWorker`] in a worker process,
