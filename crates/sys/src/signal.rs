@@ -1,14 +1,19 @@
 //! Signals: their names, sending them, and watching for them.
 //!
 //! [`Signal`] is a number with Node's name. [`SignalWatch`] reports signals through a descriptor.
+//! [`release_held`] gives up the handlers that a worker of a cluster has from before `main` on.
 //! [`without_sigpipe`] keeps a write to a pipe from ending this process.
 
+mod handler;
+mod held;
 mod sigpipe;
 mod watch;
 
 use std::fmt;
 use std::io;
 
+pub(crate) use held::hold;
+pub use held::release_held;
 pub use sigpipe::without_sigpipe;
 pub use watch::{Arrivals, REPEATS_MAX, SignalWatch, WATCHES_MAX};
 

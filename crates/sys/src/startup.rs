@@ -4,7 +4,9 @@
 //! variables must not reach the children of the process: a stray `NODE_UNIQUE_ID` makes every `listen` of a
 //! Node grandchild hang for ever. Changing the environment is sound only while there is one thread,
 //! which `main` cannot promise. An `.init_array` function therefore runs before `main`: it copies
-//! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec.
+//! the variables of [`NAMES`], removes them, and makes the descriptors they name close-on-exec. In a
+//! worker with a native channel, the function also holds `SIGTERM`, `SIGINT` and `SIGHUP` until the
+//! worker's runtime takes them over; see [`signal::release_held`].
 //!
 //! [`variable`] and [`take_descriptor`] use that copy. In a process that loads this library later
 //! the function does not run; the first call then reads the variables and leaves them in place.
@@ -19,7 +21,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{at_exit, fd};
+use crate::{at_exit, fd, signal};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 8] = [
@@ -45,8 +47,10 @@ const C_NAMES: [&CStr; 8] = [
     c"NODE_UNIQUE_NO",
 ];
 
-/// The index of a variable in [`NAMES`].
+/// The indices of variables in [`NAMES`].
+const CHANNEL: usize = 0;
 const MODULE: usize = 2;
+const UNIQUE_ID: usize = 6;
 
 struct Entry {
     value: Option<OsString>,
@@ -65,6 +69,10 @@ extern "C" fn before_main() {
     let taken = ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, true)));
     if taken.get(MODULE).is_some_and(|module| module.value.is_some()) {
         at_exit::at_exit(report_forgotten_module);
+    }
+    let has_channel = taken.get(CHANNEL).is_some_and(|channel| channel.descriptor.is_some());
+    if has_channel && taken.get(UNIQUE_ID).is_some_and(|id| id.value.is_some()) {
+        signal::hold();
     }
 }
 
@@ -286,7 +294,8 @@ mod tests {
         for (name, c_name) in NAMES.iter().zip(C_NAMES) {
             assert_eq!(c_name.to_str().unwrap(), *name);
         }
-        assert_eq!(NAMES[MODULE], "BROOD_MODULE");
+        let indexed = [NAMES[CHANNEL], NAMES[MODULE], NAMES[UNIQUE_ID]];
+        assert_eq!(indexed, ["BROOD_CHANNEL", "BROOD_MODULE", "NODE_UNIQUE_ID"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::shutdown::ask_until_the_end;
 use crate::harness::{apply, case, role, storm};
 use crate::support::http_server::{Client, Server};
 use crate::support::pool::Pool;
-use crate::support::{WAIT_MAX, eventually, example, wait};
+use crate::support::{Folder, WAIT_MAX, eventually, example, wait};
 
 /// Signals the primary and all of its workers, the primary first or last.
 fn signal_all(primary: u32, mut workers: Vec<u32>, signal: Signal, primary_first: bool) {
@@ -139,6 +140,84 @@ fn a_worker_that_does_not_drain_ends_by_a_later_sigterm() {
         }
         assert_eq!(pool.exit(1), ExitStatus::Signal(Signal::TERM), "{ends}");
     }
+}
+
+/// `late SOCKET MODE`: connects to the socket, waits until the other side closes the connection, and
+/// becomes a worker only then.
+#[apply(role)]
+fn late(args: &[String]) {
+    let mut test = UnixStream::connect(&args[0]).expect("the test listens");
+    assert_eq!(test.read(&mut [0]).expect("read"), 0);
+    let own = (args[1] == "handles").then(|| SignalWatch::new(&[Signal::TERM]).expect("watched"));
+    let signals = match args[1].as_str() {
+        "untouched" => WorkerSignals::Untouched,
+        _ => WorkerSignals::Drain,
+    };
+    let worker = Worker::current_with(signals).expect("started by a primary");
+    if let Some(own) = own {
+        assert!(sys::poll::readable(own.as_fd(), Some(WAIT_MAX)).expect("poll"));
+        assert_eq!(own.take(), [Signal::TERM]);
+        assert!(!worker.draining().has_begun(), "the program handles the signal itself");
+    }
+    worker.send("here").expect("connected");
+    worker.draining().wait();
+}
+
+/// Starts a worker that becomes one late; returns the pool, the worker's pid, and the connection whose
+/// end the worker waits for.
+fn start_late(mode: &str) -> (Pool, u32, UnixStream) {
+    let folder = Folder::new("late");
+    let path = folder.0.join("socket");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let builder = Primary::builder().workers(1).restart(Restart::Never).listens(false);
+    let pool = Pool::of(builder, &["late", path.to_str().expect("text"), mode]);
+    assert!(sys::poll::readable(listener.as_fd(), Some(WAIT_MAX)).expect("poll"), "no worker came");
+    let waiting = listener.accept().expect("connected").0;
+    match pool.next("fork", |event| matches!(event, Event::Fork { .. })) {
+        Event::Fork { worker } => (pool, worker.pid(), waiting),
+        _ => unreachable!("not asked for"),
+    }
+}
+
+/// A signal to all processes of a service may come before a worker has called `Worker::current()`.
+#[apply(case)]
+fn signals_before_the_runtime_wait_for_it() {
+    for (mode, signals, ends) in [
+        ("drains", &[Signal::HUP, Signal::INT][..], None),
+        ("drains", &[Signal::HUP, Signal::TERM], Some(ExitStatus::Code(0))),
+        ("handles", &[Signal::TERM], None),
+        ("untouched", &[], None),
+        ("untouched", &[Signal::HUP], Some(ExitStatus::Signal(Signal::HUP))),
+        ("untouched", &[Signal::TERM], Some(ExitStatus::Signal(Signal::TERM))),
+    ] {
+        let (pool, pid, waiting) = start_late(mode);
+        signals.iter().for_each(|signal| kill(pid, *signal).expect("it runs"));
+        drop(waiting);
+        match ends {
+            Some(status) => assert_eq!(pool.exit(1), status, "{mode}, {signals:?}"),
+            None => {
+                assert_eq!(pool.said::<String>().1, "here", "{mode}, {signals:?}");
+                pool.end();
+            }
+        }
+    }
+}
+
+/// `WorkerProcess::kill` and a second `SIGTERM` end a worker that has not called
+/// `Worker::current()`.
+#[apply(case)]
+fn a_worker_ends_by_its_primary_or_a_second_sigterm_before_the_runtime() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let (pool, _, _waiting) = start_late("drains");
+        pool.worker(1).kill(signal).expect("it runs");
+        assert_eq!(pool.exit(1), ExitStatus::Signal(signal));
+    }
+    let (pool, pid, _waiting) = start_late("drains");
+    kill(pid, Signal::TERM).expect("it runs");
+    // The kernel would make one signal of two.
+    wait(Duration::from_millis(50));
+    kill(pid, Signal::TERM).expect("it runs");
+    assert_eq!(pool.exit(1), ExitStatus::Signal(Signal::TERM));
 }
 
 /// Returns the mask of this name in `/proc/self/status`, of this process or of a child of it.

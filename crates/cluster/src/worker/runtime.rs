@@ -91,9 +91,10 @@ impl Runtime {
             primary: None,
         });
         runtime.drain.set_timer(timer);
-        if worker_signals == WorkerSignals::Drain {
+        match worker_signals {
             // Without a descriptor the signals keep their usual effect.
-            let _ = signals::watch(runtime.clone(), reactor);
+            WorkerSignals::Drain => drop(signals::watch(runtime.clone(), reactor)),
+            WorkerSignals::Untouched => sys::signal::release_held(),
         }
         let receiving = runtime.clone();
         parent.subscribe(move |event| receiving.receive(event));

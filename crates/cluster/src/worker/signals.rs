@@ -29,12 +29,14 @@ pub enum WorkerSignals {
     ///
     /// Handlers are installed for those of the three signals that have their default disposition
     /// when the worker's runtime starts. A handler of the program's own, and a signal that is
-    /// ignored, stay as they are. A second `SIGTERM` ends the process, and so does every signal of
+    /// ignored, stay as they are. A signal that arrives before the runtime starts waits for it,
+    /// from the beginning of `main` on. A second `SIGTERM` ends the process, and so does every signal of
     /// [`WorkerProcess::kill`](crate::WorkerProcess::kill). Below a Node primary the process is
     /// ended 5 s after the first `SIGTERM`, because Node's primary has no limit for a drain.
     #[default]
     Drain,
-    /// The runtime installs no handler.
+    /// The runtime installs no handler. Until it starts, the three signals wait; one that has
+    /// arrived is raised again at the start.
     Untouched,
 }
 

@@ -12,15 +12,15 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::fd;
 
-use super::{NUMBER_MAX, Signal};
+use super::handler::{Handler, Origin, action, handlers_are_gone, in_handler, with_handler};
+use super::{NUMBER_MAX, Signal, held};
 
 /// The largest number of [`SignalWatch`]es in one process at a time.
 pub const WATCHES_MAX: usize = 16;
@@ -70,16 +70,30 @@ pub struct Arrivals {
 impl SignalWatch {
     /// Starts watching those of `signals` that have the default disposition at this moment.
     ///
-    /// A signal that is ignored or has a handler is left to the code that wanted that.
+    /// A signal that is ignored or has a handler is left to the code that wanted that. In a worker
+    /// of a cluster, a signal that was held since before `main` counts as default, and the watch
+    /// gets what has arrived. Held signals that the watch does not have, all of them after an error,
+    /// are released as by [`release_held`](super::release_held).
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn where_default(signals: &[Signal]) -> io::Result<Self> {
         let is_default = |signal: &&Signal| {
-            action(**signal, None).is_ok_and(|current| current.sa_sigaction == libc::SIG_DFL)
+            let current = action(**signal, None);
+            current.is_ok_and(|it| it.sa_sigaction == libc::SIG_DFL || held::is_held(&it))
         };
-        Self::new(&signals.iter().filter(is_default).copied().collect::<Vec<_>>())
+        let watch = Self::new(&signals.iter().filter(is_default).copied().collect::<Vec<_>>());
+        for (signal, times) in held::release().filter(|(_, times)| *times > 0) {
+            match &watch {
+                Ok(watch) if watch.signals & signal.bit() != 0 => {
+                    let times = 0..times.min(REPEATS_MAX);
+                    times.for_each(|_| watch.slot.notify(signal, Origin::Other));
+                }
+                Ok(_) | Err(_) => held::send_again(signal),
+            }
+        }
+        watch
     }
 
     /// Starts watching `signals`.
@@ -212,9 +226,6 @@ static SLOTS: [Slot; WATCHES_MAX] = [const {
     }
 }; WATCHES_MAX];
 
-/// The number of handlers that are running, in all threads.
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
 impl Slot {
     /// Called under the lock of [`INSTALLED`], so that two watches never share a slot.
     fn occupy(&self, event: &EventFd) {
@@ -256,64 +267,19 @@ impl Slot {
     }
 }
 
-/// Waits for the handlers that may have read a slot before it was cleared; a handler takes
-/// microseconds. Returns `false` if one is still running: its thread was stopped in the middle, or
-/// this is the child of a fork that happened there.
-fn handlers_are_gone() -> bool {
-    (0..1000).any(|_| {
-        let gone = RUNNING.load(Ordering::SeqCst) == 0;
-        if !gone {
-            thread::yield_now();
-        }
-        gone
-    })
-}
-
-/// The sender of a signal, as far as it matters.
-#[derive(Clone, Copy)]
-enum Origin {
-    Kernel,
-    /// A process that used `sigqueue(3)`.
-    Queue(u32),
-    Other,
-}
-
-impl Origin {
-    /// The value of `si_code` for a signal of the kernel that has no code of its own.
-    const SI_KERNEL: libc::c_int = 0x80;
-
-    fn of(info: &libc::siginfo_t) -> Self {
-        match info.si_code {
-            Self::SI_KERNEL => Self::Kernel,
-            libc::SI_QUEUE => {
-                // SAFETY: the kernel fills in the sender of a queued signal.
-                let pid = unsafe { info.si_pid() };
-                Self::Queue(u32::try_from(pid).unwrap_or(0))
-            }
-            _ => Self::Other,
-        }
-    }
-}
-
-extern "C" fn on_signal(
+/// Never inlined: its address is compared, and must be the same everywhere.
+#[inline(never)]
+pub(super) extern "C" fn on_signal(
     number: libc::c_int,
     info: *const libc::siginfo_t,
     _context: *const libc::c_void,
 ) {
-    RUNNING.fetch_add(1, Ordering::SeqCst);
-    // SAFETY: gives the address of this thread's errno; async-signal-safe.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the address is valid for as long as this thread runs.
-    let kept = unsafe { *errno };
-    // SAFETY: with `SA_SIGINFO` the kernel passes a valid pointer, and code that calls an earlier
-    // handler passes its own on. Code that passes none is taken care of.
-    let origin = unsafe { info.as_ref() }.map_or(Origin::Other, Origin::of);
-    for slot in &SLOTS {
-        slot.notify(Signal(number), origin);
-    }
-    // SAFETY: as above; the interrupted code must find its errno again.
-    unsafe { *errno = kept };
-    RUNNING.fetch_sub(1, Ordering::SeqCst);
+    in_handler(|| {
+        let origin = Origin::of_pointer(info);
+        for slot in &SLOTS {
+            slot.notify(Signal(number), origin);
+        }
+    });
 }
 
 /// The signals that have our handler: the number of watches, and the disposition from before.
@@ -336,7 +302,10 @@ impl Installed {
         let number = signal.0 as usize;
         if self.watches[number] == 0 {
             let previous = action(signal, Some(&ours()))?;
-            self.previous[number] = Some(previous);
+            // SAFETY: plain C data, for which all zeros is a value: the default disposition.
+            let default = || unsafe { mem::zeroed() };
+            self.previous[number] =
+                Some(if held::is_held(&previous) { default() } else { previous });
         }
         self.watches[number] += 1;
         Ok(())
@@ -360,8 +329,8 @@ impl Installed {
 
     fn restore(&mut self, signal: Signal) {
         let Some(previous) = self.previous[signal.0 as usize].take() else { return };
-        let current = action(signal, None).map(|current| current.sa_sigaction);
-        if current.is_ok_and(|current| current == ours().sa_sigaction) {
+        let current = action(signal, None);
+        if current.is_ok_and(|current| is_watched(&current)) {
             // Cannot fail: the same number was accepted before.
             let _ = action(signal, Some(&previous));
         }
@@ -369,26 +338,12 @@ impl Installed {
 }
 
 fn ours() -> libc::sigaction {
-    // SAFETY: plain C data, for which all zeros is a value: an empty mask, no flags.
-    let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    action.sa_sigaction = on_signal
-        as extern "C" fn(libc::c_int, *const libc::siginfo_t, *const libc::c_void)
-        as usize;
-    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_SIGINFO;
-    action
+    with_handler(on_signal)
 }
 
-/// Sets a disposition if `new` is given; returns the one from before.
-fn action(signal: Signal, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
-    let new = new.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: plain C data, for which all zeros is a value.
-    let mut old: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: `new` is null or valid, `old` is writable, and the handler that may be set is
-    // async-signal-safe and lives for ever.
-    match unsafe { libc::sigaction(signal.0, new, &mut old) } {
-        0 => Ok(old),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// Returns whether this disposition is the handler of the watches.
+pub(super) fn is_watched(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == on_signal as Handler as usize
 }
 
 #[cfg(test)]
