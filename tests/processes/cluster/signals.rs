@@ -192,10 +192,19 @@ fn signals_before_the_runtime_wait_for_it() {
     ] {
         let (pool, pid, waiting) = start_late(mode);
         signals.iter().for_each(|signal| kill(pid, *signal).expect("it runs"));
-        drop(waiting);
         match ends {
-            Some(status) => assert_eq!(pool.exit(1), status, "{mode}, {signals:?}"),
+            Some(status) => {
+                let worker = pool.worker(1);
+                drop(waiting);
+                assert_eq!(pool.exit(1), status, "{mode}, {signals:?}");
+                let asked = (status == ExitStatus::Code(0)).then_some(true);
+                if asked.is_some() {
+                    pool.next("online", |event| matches!(event, Event::Online { .. }));
+                }
+                assert_eq!(worker.exited_after_disconnect(), asked.or(Some(false)));
+            }
             None => {
+                drop(waiting);
                 assert_eq!(pool.said::<String>().1, "here", "{mode}, {signals:?}");
                 pool.end();
             }

@@ -91,14 +91,15 @@ impl Runtime {
             primary: None,
         });
         runtime.drain.set_timer(timer);
+        let receiving = runtime.clone();
+        parent.subscribe(move |event| receiving.receive(event));
+        runtime.send_to_primary(ToPrimary::Online);
+        // After that message: a signal that has waited begins the drain at once.
         match worker_signals {
             // Without a descriptor the signals keep their usual effect.
             WorkerSignals::Drain => drop(signals::watch(runtime.clone(), reactor)),
             WorkerSignals::Untouched => sys::signal::release_held(),
         }
-        let receiving = runtime.clone();
-        parent.subscribe(move |event| receiving.receive(event));
-        runtime.send_to_primary(ToPrimary::Online);
         runtime
     }
 
