@@ -15,8 +15,12 @@ impl BigInt {
     /// Returns the number, if it fits.
     #[must_use]
     pub fn to_i128(&self) -> Option<i128> {
-        let magnitude = i128::try_from(self.magnitude_u128()?).ok()?;
-        Some(if self.negative { -magnitude } else { magnitude })
+        let magnitude = self.magnitude_u128()?;
+        if self.negative {
+            0_i128.checked_sub_unsigned(magnitude)
+        } else {
+            i128::try_from(magnitude).ok()
+        }
     }
 
     /// Returns the number, if it fits and is not below zero.
@@ -58,5 +62,21 @@ impl From<i128> for BigInt {
 impl From<u128> for BigInt {
     fn from(number: u128) -> BigInt {
         BigInt::new(false, number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_at_the_ends_of_their_types_come_back() {
+        for number in [i128::MIN, i128::MIN + 1, -1, 0, 1, i128::MAX] {
+            assert_eq!(BigInt::from(number).to_i128(), Some(number));
+        }
+        assert_eq!(BigInt::from(u128::MAX).to_u128(), Some(u128::MAX));
+        assert_eq!(BigInt::from(u128::MAX).to_i128(), None);
+        let below = BigInt { negative: true, ..BigInt::from(i128::MAX as u128 + 2) };
+        assert_eq!((below.to_i128(), below.to_u128()), (None, None));
     }
 }
