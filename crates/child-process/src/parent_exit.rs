@@ -43,8 +43,9 @@ pub(crate) fn closed() -> bool {
 
 /// Closes the channel in order, as a hook of a normal exit. `disconnect` ends the sending direction.
 pub(crate) fn close(disconnect: impl FnOnce()) {
-    // An exit on the loop cannot wait for the loop, which reads the channel.
-    if reactor::on_loop() {
+    // An exit on the loop cannot wait for the loop, which reads the channel. A process that was
+    // forked without exec has no loop, and the channel is not its own.
+    if reactor::on_loop() || reactor::is_forked() {
         return;
     }
     {

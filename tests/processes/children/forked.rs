@@ -1,10 +1,10 @@
 //! Programs that fork without exec, as a daemon does, after they have used the event loop.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use child_process::{Child, Command, Event, Fork, Module, exec};
+use child_process::{Child, Command, Event, Fork, Module, exec, parent};
 
 use crate::harness::{apply, case, role};
 use crate::support::shell::sh;
@@ -26,6 +26,28 @@ fn a_process_that_forks_before_the_first_use_works() {
     program.args(["role", "is_a_daemon_first"]).timeout(Duration::from_secs(20));
     let output = program.output().unwrap();
     assert_eq!(output.stdout_text(), "done\n", "{}", output.stderr_text());
+}
+
+/// A forked process has a copy of the exit hook, which waits until Node has closed the channel.
+#[apply(case)]
+fn a_forked_process_of_a_node_parent_ends_at_once() {
+    let mut fork = Fork::new(Module::node("role"));
+    fork.exec_path(current_exe()).silent(true).arg("leaves_a_copy");
+    let mut child = fork.spawn().unwrap();
+    let began = Instant::now();
+    let mut text = String::new();
+    child.take_stdout().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "the end\n");
+    assert!(began.elapsed() < Duration::from_secs(4), "the hook waits for five seconds");
+    assert!(child.wait().unwrap().success());
+}
+
+/// Uses the channel to a Node parent, becomes a daemon, and ends.
+#[apply(role)]
+fn leaves_a_copy(_: &[String]) {
+    assert!(parent().unwrap().is_node());
+    nix::unistd::daemon(true, true).unwrap();
+    println!("the end");
 }
 
 /// Returns the text of the first error among the events of a child, which must end.

@@ -96,6 +96,10 @@ fn written(bytes: usize) {
 
 /// Runs at a normal exit of the process.
 fn wait_until_written() {
+    // A process that was forked without exec has no thread that writes.
+    if reactor::is_forked() {
+        return;
+    }
     let mut queue = queue();
     while queue.bytes > 0 {
         let before = queue.bytes;
