@@ -198,6 +198,11 @@ impl<H: ClientAffinity> Scheduler<H> {
         !self.backends.is_empty()
     }
 
+    /// Returns the workers that have a queue.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.backends.iter().map(|backend| backend.worker)
+    }
+
     /// Whether connections may be dispatched to the worker: it listens, and is not suspect.
     pub(crate) fn is_backend_open(&self, worker: WorkerId) -> bool {
         self.find(worker).is_ok_and(|at| self.backends[at].state == BackendState::Open)

@@ -317,11 +317,17 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     /// Answers `DisconnectAll` requests whose workers are gone and whose addresses are closed.
     fn complete_disconnect_all(&mut self, out: &mut Vec<Output<H>>) {
-        let alive = |id: &WorkerId| self.workers.get(id).is_some_and(|m| !m.life.is_dead());
+        let alive = |id: WorkerId| self.workers.get(&id).is_some_and(|m| !m.life.is_dead());
+        // A worker that stays may keep its listener of a closed address for as long as it lives.
+        let is_kept = |key: &Key| {
+            self.schedulers.get(key).is_some_and(|it| it.has_backends() && it.workers().all(alive))
+        };
+        let mut closing = self.closing.iter();
+        let closing = closing.any(|(key, closing)| !closing.unbound || !is_kept(key));
         // An address that is being bound for a dead worker is still to be closed.
-        let closing = !self.closing.is_empty() || self.addresses.is_binding();
+        let closing = closing || self.addresses.is_binding();
         self.disconnecting_all.retain(|disconnecting_all| {
-            let waits = closing || disconnecting_all.workers.iter().any(alive);
+            let waits = closing || disconnecting_all.workers.iter().copied().any(alive);
             if !waits {
                 out.push(Output::AllGone { number: disconnecting_all.number });
             }

@@ -128,3 +128,31 @@ fn connections_left_unread_by_a_worker_that_exits_in_the_second_half_of_a_shutdo
     let closed = harness.supervisor.counters().closed_shutdown;
     assert_eq!(closed, 1, "{out:?}");
 }
+
+/// A worker that was started after the request may keep its listener of an address that is closed.
+#[test]
+fn the_end_of_all_workers_does_not_wait_for_the_listener_of_a_later_one() {
+    let gone = Output::AllGone { number: 5 };
+    let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
+    harness.step(Input::Fork { number: 1, worker_options: Arc::default() });
+    harness.spawned(WorkerId(2));
+    harness.step(Input::DisconnectAll { number: 5 });
+    harness.step(Input::Fork { number: 2, worker_options: Arc::default() });
+    harness.exit(WorkerId(1));
+    harness.reclaim(WorkerId(1));
+    harness.read(WorkerId(1));
+    harness.step(Input::Unbound { key: 1 });
+    let (worker, address) = (WorkerId(3), at("127.0.0.1:81"));
+    harness.spawned(worker);
+    harness.step(Input::Online { worker });
+    let options = ListenOptions::new();
+    let request = Input::ListenRequested { worker, request: 1, address: address.clone(), options };
+    harness.step(request);
+    harness.step(Input::Bound { key: 2, result: Ok(address.clone()) });
+    harness.step(Input::Listening { worker, key: 2 });
+    harness.step(Input::CloseAddress { address });
+    let out = harness.exit(WorkerId(2));
+    assert!(!out.contains(&gone), "the address is being closed: {out:?}");
+    let out = harness.step(Input::Unbound { key: 2 });
+    assert!(out.contains(&gone), "worker 3 has not closed its listener: {out:?}");
+}
