@@ -57,8 +57,9 @@ impl ClosedReporter {
 /// An accepted connection: a stream, and a guard that counts the connection as open.
 ///
 /// An `Accepted` dereferences to the stream, and reads and writes as the stream does. A worker's
-/// open connections are counted in [`Worker::open`](crate::Worker::open), and for the primary under [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
-/// [`max_connections`](crate::ListenOptions::max_connections). There a connection counts until the
+/// open connections are counted in [`Worker::open`](crate::Worker::open), and for the primary under
+/// [`Policy::LeastLoaded`](crate::Policy::LeastLoaded) and with
+/// [`max_connections`](crate::ListenOptions::max_connections). A connection counts until the
 /// `Accepted` is dropped, which also closes the stream, or until [`into_inner`](Self::into_inner).
 ///
 /// A worker's drain waits, for at most 250 ms after the last accept, until the program begins to
