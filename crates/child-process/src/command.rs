@@ -243,8 +243,9 @@ impl Command {
 
     /// Sets the user of the child.
     ///
-    /// The child loses its supplementary groups unless [`groups`](Self::groups) sets them. Its
-    /// group does not change unless [`gid`](Self::gid) sets it.
+    /// The child loses its supplementary groups unless [`groups`](Self::groups) sets them. The start
+    /// fails if the kernel refuses that to a child that becomes another user. The group does not
+    /// change unless [`gid`](Self::gid) sets it.
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.attributes.uid = Some(uid);
         self

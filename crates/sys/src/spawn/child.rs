@@ -79,7 +79,7 @@ pub(super) struct Program<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Groups<'a> {
     Keep,
-    /// No groups, as far as the kernel allows that.
+    /// No groups. A child that stays the same user keeps them where the kernel refuses that.
     Clear,
     Set(&'a [u32]),
 }
@@ -209,7 +209,10 @@ fn change_credentials(plan: &Program<'_>) -> Done {
         Groups::Keep => {}
         Groups::Clear => {
             // SAFETY: no list is read when its length is zero.
-            unsafe { libc::syscall(libc::SYS_setgroups, 0usize, ptr::null::<u32>()) };
+            let answer = unsafe { libc::syscall(libc::SYS_setgroups, 0usize, ptr::null::<u32>()) };
+            if answer < 0 && becomes_another(plan) {
+                check(Step::Groups, answer)?;
+            }
         }
         Groups::Set(list) => {
             // SAFETY: the list has that many entries.
@@ -226,6 +229,18 @@ fn change_credentials(plan: &Program<'_>) -> Done {
         check(Step::Uid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
     }
     Ok(())
+}
+
+/// Returns whether the child becomes another user and has groups, which are those of this user.
+/// Keeps errno.
+fn becomes_another(plan: &Program<'_>) -> bool {
+    let kept = errno();
+    // SAFETY: no arguments.
+    let user = unsafe { libc::syscall(libc::SYS_geteuid) };
+    // SAFETY: no list is written when its length is zero.
+    let groups = unsafe { libc::syscall(libc::SYS_getgroups, 0usize, ptr::null_mut::<u32>()) };
+    set_errno(kept);
+    plan.uid.is_some_and(|uid| i64::from(uid) != user) && groups > 0
 }
 
 fn restrict(plan: &Program<'_>) -> Done {

@@ -53,8 +53,9 @@ pub struct Attributes {
     pub nice: Option<i32>,
     /// The processors on which the child may run, by number.
     pub affinity: Option<Vec<u32>>,
-    /// The supplementary groups. With `None`, a child that changes its user or group has none, as
-    /// far as this process may drop them.
+    /// The supplementary groups. With `None`, a child that changes its user or group has none. Where
+    /// the kernel refuses that, a child that becomes another user is not started, and every other
+    /// child keeps the groups.
     pub groups: Option<Vec<u32>>,
     /// The real, effective and saved group.
     pub gid: Option<u32>,

@@ -136,3 +136,38 @@ fn is_readable_by_its_new_user(process: &std::path::Path) -> Option<bool> {
     assert!(!same || owner == 0, "our memory is open to the new user");
     same.then_some(owner != 0)
 }
+
+#[test]
+fn groups_that_cannot_be_dropped_end_the_start() {
+    if is_root() {
+        in_a_process_of_its_own("credentials::groups_without_the_capability");
+    }
+}
+
+/// A process that may change its user and not its groups.
+#[test]
+#[ignore = "runs in a process of its own"]
+fn groups_without_the_capability() {
+    const CAP_SETGID: u32 = 6;
+    // SAFETY: a list of one group, which is read.
+    let set = unsafe { libc::syscall(libc::SYS_setgroups, 1usize, [7u32].as_ptr()) };
+    assert_eq!(set, 0);
+    // The third version, of the calling thread; then effective, permitted and inheritable sets.
+    let header = [0x2008_0522u32, 0];
+    let mut sets = [0u32; 6];
+    // SAFETY: a header and room for its two groups of sets.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(got, 0);
+    for set in &mut sets[..2] {
+        *set &= !(1 << CAP_SETGID);
+    }
+    // SAFETY: as above, and nothing is written.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0);
+    let mut plan = sh("id -G");
+    plan.attributes.to_mut().uid = Some(65_534);
+    assert_eq!(failure(&plan), (Step::Groups, "EPERM"));
+    // The same user gains nothing by the groups that it has.
+    plan.attributes.to_mut().uid = Some(0);
+    assert!(spawn(&plan).unwrap().pidfd.wait().unwrap().success());
+}
