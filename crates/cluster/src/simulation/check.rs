@@ -60,7 +60,8 @@ impl World {
             *other != id
                 && it.slot == slot
                 && !it.history.exited
-                && !self.supervisor.is_leaving(*other)
+                // A worker that leaves by itself may hold its slot until it has exited.
+                && (!self.supervisor.is_leaving(*other) || self.supervisor.holds_slot(*other))
         };
         let alone = !self.workers.iter().any(others);
         if !restarted && !asked && alone {
