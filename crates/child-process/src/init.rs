@@ -15,7 +15,8 @@ use crate::error::Error;
 ///   a program without a handler, which process 1 would ignore;
 /// - exits with the code of the program when that ends, or with 128 and the number of the signal
 ///   that ended it; the kernel then ends all other processes of the container;
-/// - has no descriptor open, so that a socket or pipe that the program closes is closed.
+/// - has only the standard streams open, so that a socket or pipe that the program closes is closed.
+///   Other processes of a container can write its log through `/proc/1/fd/1`.
 ///
 /// The program leads a process group of its own. If process 1 was in the foreground of a terminal,
 /// the program is. Ctrl-Z stops it, as there is no shell to prevent that; `SIGCONT` to process 1

@@ -14,6 +14,8 @@ use std::ptr;
 
 /// The name that `ps` shows for the init.
 const NAME: &std::ffi::CStr = c"brood-init";
+/// The first descriptor that is no standard stream.
+const FIRST_TO_CLOSE: c_int = 3;
 
 /// Variables that name a process as the receiver of other variables.
 const NAMES_OF_RECEIVERS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
@@ -165,14 +167,15 @@ fn reap(program: libc::pid_t) {
     }
 }
 
-/// Closes all descriptors and leaves the working directory: a socket or a pipe that the program
-/// closes must not stay open here.
+/// Closes all descriptors but the standard streams and leaves the working directory: a socket or a
+/// pipe that the program closes must not stay open here. The standard streams stay, because other
+/// processes of a container write its log through `/proc/1/fd/1` and `/proc/1/fd/2`.
 fn release_resources() {
     // SAFETY: integers only. Nothing in this process uses a descriptor from now on.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, 0, c_int::MAX, 0) };
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, FIRST_TO_CLOSE, c_int::MAX, 0) };
     if answer < 0 {
         let limit = crate::rlimit::descriptors().map_or(1024, |(soft, _)| soft.min(65_536));
-        for number in 0..limit as c_int {
+        for number in FIRST_TO_CLOSE..limit as c_int {
             // SAFETY: integers only, as above.
             unsafe { libc::close(number) };
         }
