@@ -14,7 +14,7 @@ use sys::rlimit;
 
 use crate::harness::{apply, case, role, storm};
 use crate::support::pool::{Pool, each_connection_was_given_to_a_worker};
-use crate::support::{WAIT_MAX, eventually, wait};
+use crate::support::{WAIT_MAX, eventually, storm_time, wait};
 
 const POLICIES: [Policy; 5] =
     [Policy::RoundRobin, Policy::Shared, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
@@ -167,7 +167,7 @@ fn answer_while_others_open_files(_args: &[String]) {
 /// One of five workers is out of descriptors nearly all the time, while the cluster is reloaded
 /// again and again: no client is lost, and none hangs.
 fn storm_over_workers_out_of_descriptors(policy: Policy) {
-    let time = Duration::from_secs(if std::env::var_os("CI").is_some() { 15 } else { 3 });
+    let time = storm_time(3, 8);
     let pool =
         Pool::of(Primary::builder().workers(5).policy(policy), &["answer_while_others_open_files"]);
     let address = pool.ready_tcp();

@@ -17,7 +17,7 @@ use super::accepting::write_all;
 use super::shutdown::ask_until_the_end;
 use crate::harness::{apply, case, role, storm};
 use crate::support::pool::Pool;
-use crate::support::{WAIT_MAX, wait};
+use crate::support::{WAIT_MAX, storm_time, wait};
 
 fn block_on(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -222,7 +222,7 @@ fn a_storm_of_reloads_cancels_no_request_of_an_own_accept_loop() {
     for policy in [Policy::RoundRobin, Policy::Shared, Policy::ReusePort] {
         let builder = Primary::builder().workers(3).policy(policy);
         let pool = Pool::of(builder, &["serve_by_own_loop"]);
-        let time = Duration::from_secs(if std::env::var_os("CI").is_some() { 5 } else { 2 });
+        let time = storm_time(2, 5);
         let mut reloads = std::sync::atomic::AtomicU32::new(0);
         let (seen, _pool) = ask_until_the_end(pool, |pool| {
             let start = Instant::now();

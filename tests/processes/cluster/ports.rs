@@ -13,18 +13,13 @@ use cluster::{Address, Builder, Error, Event, ListenOptions, Policy, Primary, Wo
 use crate::harness::{apply, case, role, storm};
 use crate::support::http::{self, Asked, Outcome};
 use crate::support::pool::{Pool, each_connection_has_one_end};
-use crate::support::{WAIT_MAX, wait};
+use crate::support::{WAIT_MAX, storm_time, wait};
 
 const POLICIES: [Policy; 5] =
     [Policy::RoundRobin, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort, Policy::Shared];
 
 /// The ways in which a worker ends after it has served enough.
 const WAYS: [&str; 5] = ["return", "error", "panic", "exit", "leave"];
-
-/// Returns 15 s in CI, and this time otherwise.
-fn storm_time(otherwise: Duration) -> Duration {
-    if std::env::var_os("CI").is_some() { Duration::from_secs(15) } else { otherwise }
-}
 
 /// Many restarts at once, none of which is delayed.
 fn restless(workers: u32) -> Builder {
@@ -118,7 +113,7 @@ fn no_client_is_refused_when_the_last_listener_ends() {
 fn lose_no_client(policy: Policy) {
     let pool = Pool::of(restless(3).policy(policy), &["ends_after", "40", "mixed", "20"]);
     let address = pool.ready_tcp();
-    let time = storm_time(Duration::from_secs(2));
+    let time = storm_time(2, 8);
     let answered = ask_for(time, 6, address, &format!("{policy:?}"));
     let ended = pool.events().filter(|event| matches!(event, Event::Exit { .. })).count();
     println!("{policy:?}: {answered} answered by workers of which {ended} ended");
@@ -253,7 +248,7 @@ fn keeps_the_late_port(workers: u32) {
                 })
             })
             .collect();
-        let until = Instant::now() + storm_time(Duration::from_secs(1));
+        let until = Instant::now() + storm_time(1, 15);
         let mut reloads = 0;
         while reloads == 0 || Instant::now() < until {
             pool.primary.reload().expect("all listen on both");

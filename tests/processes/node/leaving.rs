@@ -11,7 +11,7 @@ use super::primary::NodePrimary;
 use crate::harness::{apply, case, role, storm};
 use crate::support::http::{self, Outcome};
 use crate::support::node::{node, script, serializations};
-use crate::support::{Folder, WAIT_MAX, current_exe, eventually};
+use crate::support::{Folder, WAIT_MAX, current_exe, eventually, storm_time};
 
 /// The last steps of workers, as `life` takes them, with the exit code and whether the primary knows
 /// that the exit was wanted.
@@ -147,7 +147,7 @@ fn a_node_primary_survives_rust_workers_that_come_and_go() {
     let role = ["node_worker_come_and_go", "127.0.0.1:0"];
     let Some(primary) = NodePrimary::start("rr", "json", &role) else { return };
     let address = primary.workers(3);
-    let time = Duration::from_secs(if std::env::var_os("CI").is_some() { 15 } else { 5 });
+    let time = storm_time(5, 15);
     let (stop, start) = (AtomicBool::new(false), Instant::now());
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
