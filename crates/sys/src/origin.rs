@@ -119,19 +119,4 @@ mod tests {
         }));
         assert!(here.is_here());
     }
-
-    #[test]
-    #[ignore = "a measurement"]
-    fn the_cost_of_a_check() {
-        let here = Origin::here();
-        let rounds = 10_000_000u32;
-        let time = |name: &str, check: &dyn Fn() -> bool| {
-            let begin = std::time::Instant::now();
-            let all = (0..rounds).filter(|_| std::hint::black_box(check())).count();
-            eprintln!("{name}: {:?} of {all}", begin.elapsed() / rounds);
-        };
-        time("the page", &|| here.is_here());
-        // SAFETY: no arguments.
-        time("getpid", &|| unsafe { libc::getpid() } > 0);
-    }
 }

@@ -50,7 +50,6 @@ pub(super) struct DrainState {
 pub(super) type Condition = fn(&Drain, &DrainState) -> bool;
 
 /// Whether the drain has begun.
-#[cfg(feature = "tokio")]
 pub(super) fn has_begun(_: &Drain, state: &DrainState) -> bool {
     state.not_begun.is_none()
 }
@@ -187,10 +186,8 @@ impl Drain {
 
     /// Blocks until the drain has begun or `limit` has passed.
     pub(crate) fn wait_begun(&self, limit: Duration) {
-        let mut state = self.lock();
-        state.threads += 1;
         // The caller ends the process in both cases.
-        let _ = self.changed.wait_timeout_while(state, limit, |state| state.not_begun.is_some());
+        let _ = self.wait(has_begun, Instant::now().checked_add(limit));
     }
 
     /// Blocks until the last accepted connections have had time for their first bytes to be read.
