@@ -92,11 +92,11 @@ fn credential_changes_at_once() {
         }
     };
     // On a busy machine a slow child may come and go between two samples: then there are more.
-    let was_seen = std::sync::atomic::AtomicBool::new(false);
-    let was_seen: &'static _ = Box::leak(Box::new(was_seen));
+    let was_seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let slow_sees = std::sync::Arc::clone(&was_seen);
     let slow = thread::spawn(move || {
         for round in 0..SLOW_ROUNDS * 20 {
-            if round >= SLOW_ROUNDS && was_seen.load(std::sync::atomic::Ordering::Relaxed) {
+            if round >= SLOW_ROUNDS && slow_sees.load(std::sync::atomic::Ordering::Relaxed) {
                 break;
             }
             repeat(1, SLOW_CANDIDATES)();
