@@ -33,6 +33,7 @@ struct SchedulerHarness {
     unresponsive: Vec<WorkerId>,
     /// The number of depth polls.
     polls: usize,
+    reclaims: usize,
     /// The kernel refuses every connection for this reason.
     refusal: Option<Refusal>,
     /// The primary has no descriptor left: it can reclaim nothing.
@@ -51,6 +52,7 @@ impl SchedulerHarness {
             closed: Vec::new(),
             unresponsive: Vec::new(),
             polls: 0,
+            reclaims: 0,
             refusal: None,
             is_out_of_descriptors: false,
         };
@@ -122,6 +124,7 @@ impl SchedulerHarness {
                 }
             }
             Output::Reclaim { worker, .. } => {
+                self.reclaims += 1;
                 let max = if self.is_out_of_descriptors { 0 } else { usize::MAX };
                 let (connections, probes) = self.queues.get_mut(&worker).unwrap().reclaim(max);
                 scheduler.reclaimed(worker, connections, probes, now, out);

@@ -134,6 +134,16 @@ fn an_answer_that_arrives_before_the_channel_closes_counts() {
 }
 
 #[test]
+fn the_end_of_a_channel_on_which_nothing_is_unanswered_removes_the_backend_at_once() {
+    let mut harness = nodes(2);
+    harness.accept([1]);
+    harness.answer(WorkerId(1), 0, taken);
+    let mut out = Vec::new();
+    harness.scheduler.channel_closed(WorkerId(1), &mut out);
+    assert_eq!(out, [Output::DropQueue { worker: WorkerId(1), key: 1 }]);
+}
+
+#[test]
 fn a_worker_that_lost_a_connection_for_want_of_descriptors_is_retried_after_a_back_off() {
     let mut harness = nodes(2);
     harness.accept([1]);

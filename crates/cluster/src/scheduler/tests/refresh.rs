@@ -25,6 +25,32 @@ fn a_slow_backend_is_polled_when_its_turn_comes() {
     assert!(harness.accepting);
 }
 
+/// The answer to the poll is due: the connection waits for it though worker 1 is free.
+#[test]
+fn without_affinity_no_connection_overtakes_one_that_waits_for_a_poll() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.accept([1, 2]);
+    harness.advance(SLOW, &[WorkerId(1)]);
+    harness.accept([3]);
+    harness.now += MS;
+    let (scheduler, now, mut out) = (&mut harness.scheduler, harness.now, Vec::new());
+    let poll = Output::PollDepth { worker: WorkerId(2), key: 1 };
+    scheduler.accepted(4, now, &mut out);
+    assert_eq!(out, [poll, Output::Accept { key: 1, on: false }]);
+    out.clear();
+    scheduler.accepted(5, now, &mut out);
+    assert_eq!(out, []);
+    scheduler.depth(WorkerId(2), 1, now, &mut out);
+    let sent: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Send { worker, connection, .. } => Some((worker.0, *connection)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [(1, 4), (1, 5)], "{out:?}");
+}
+
 #[test]
 fn a_slow_backend_is_polled_once_however_many_connections_come_at_once() {
     for (policy, polls_left) in [(Policy::RoundRobin, 190), (Policy::LeastLoaded, 8)] {

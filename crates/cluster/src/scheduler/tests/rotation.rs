@@ -119,6 +119,22 @@ fn a_worker_that_was_behind_gets_its_turns_back_without_a_burst() {
 }
 
 #[test]
+fn the_rotation_beside_a_worker_at_its_limit_is_strict() {
+    let mut harness = SchedulerHarness::new(0, |_| {});
+    harness.add_with_limit(WorkerId(1), 1);
+    (2..=4).map(WorkerId).for_each(|worker| harness.add(worker));
+    harness.accept(1..=4);
+    for round in 0..20 {
+        harness.accept(5 + 3 * round..8 + 3 * round);
+        for worker in 2..=4 {
+            let last = harness.queue(WorkerId(worker)).last().copied();
+            assert_eq!(last, Some(3 + worker + 3 * round), "{round}");
+        }
+    }
+    assert!(harness.scheduler.backends.iter().all(|backend| backend.owed == 0));
+}
+
+#[test]
 fn workers_that_are_behind_in_turns_end_even() {
     let mut harness = SchedulerHarness::new(3, |_| {});
     for round in 0..30 {

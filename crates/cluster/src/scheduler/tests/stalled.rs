@@ -90,6 +90,34 @@ fn the_time_in_which_this_process_was_suspended_does_not_count() {
 }
 
 #[test]
+fn a_worker_that_was_stalled_before_a_suspension_has_the_rest_of_its_time_after_it() {
+    let mut harness = SchedulerHarness::new(1, |options| options.unresponsive = 1000 * MS);
+    harness.accept([1]);
+    harness.advance(500 * MS, &[]);
+    harness.now += Duration::from_secs(3600);
+    harness.tick();
+    harness.advance(400 * MS, &[]);
+    assert!(harness.unresponsive.is_empty());
+    harness.advance(200 * MS, &[]);
+    assert_eq!(harness.unresponsive.first(), Some(&WorkerId(1)));
+}
+
+#[test]
+fn a_suspect_is_reclaimed_again_only_when_more_than_its_probe_lies_in_its_queue() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    harness.accept([1, 2]);
+    harness.is_out_of_descriptors = true;
+    harness.advance(STALLED, &[WorkerId(2)]);
+    assert_eq!(harness.queue(WorkerId(1)), [1, PROBE], "nothing could be reclaimed");
+    harness.is_out_of_descriptors = false;
+    harness.advance(TICK, &[]);
+    assert_eq!((harness.queue(WorkerId(1)), harness.queue(WorkerId(2))), (vec![PROBE], vec![1]));
+    let reclaims = harness.reclaims;
+    harness.advance(1000 * MS, &[WorkerId(2)]);
+    assert_eq!((harness.queue(WorkerId(1)), harness.reclaims), (vec![PROBE], reclaims));
+}
+
+#[test]
 fn a_worker_short_of_descriptors_loses_its_records_at_once_and_is_back_when_it_has_some() {
     let mut harness = SchedulerHarness::new(2, |_| {});
     let page = Arc::new(ModelPage::default());

@@ -92,6 +92,23 @@ fn a_connection_waits_for_its_full_home_while_those_of_other_homes_go_on() {
     }
 }
 
+#[test]
+fn a_home_with_room_gets_its_clients_though_older_connections_wait_for_another() {
+    let (mut harness, order) = sticky_harness(3, |options| options.window = 1);
+    let weight = |client: u32, worker: &WorkerId| {
+        crate::scheduler::pick::sticky::weight(u64::from(client), worker.0)
+    };
+    let is_of_the_second =
+        |client: &u32| order.iter().max_by_key(|worker| weight(*client, worker)) == Some(&order[1]);
+    let other = (2..16).find(is_of_the_second).unwrap();
+    harness.accept([1, 17, other, other + 16]);
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![1], vec![other]));
+    harness.read(&order[1..2]);
+    harness.advance(2 * MS, &[]);
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![1], vec![other + 16]));
+    assert_eq!(harness.scheduler.counters().waiting, 1);
+}
+
 /// Two bursts of one client at a Node worker, of which the second comes before the primary has the
 /// answers to the first: together they are more than the window of a Node worker.
 #[test]

@@ -30,6 +30,26 @@ fn a_shutdown_dispatches_the_backlog_before_the_queues_end() {
     assert_eq!(harness.supervisor.deadline(), None);
 }
 
+/// Nothing else follows that could begin the next step: all queues are empty.
+#[test]
+fn the_last_answer_of_a_node_worker_ends_the_queues_of_a_shutdown() {
+    let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+    harness.step(Input::Scale(2));
+    for worker in [1, 2].map(WorkerId) {
+        harness.step(Input::Spawned { worker, kind: WorkerKind::Node });
+        harness.step(Input::Online { worker });
+        harness.request_listen(worker);
+        harness.step(Input::Bound { key: 1, result: Ok(at("127.0.0.1:80")) });
+        harness.step(Input::Listening { worker, key: 1 });
+    }
+    assert_eq!(harness.accept(1), [send(WorkerId(1), 1)]);
+    harness.step(Input::Shutdown);
+    assert_eq!(harness.step(Input::Unbound { key: 1 }), []);
+    let taken = Input::Answered { worker: WorkerId(1), key: 1, nth: 0, answer: Answer::Taken };
+    let disconnect = [1, 2].map(WorkerId).map(|worker| Output::SendDisconnect { worker });
+    assert_eq!(harness.step(taken), disconnect);
+}
+
 #[test]
 fn a_worker_that_does_not_exit_gets_sigterm_and_then_sigkill() {
     let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());

@@ -116,6 +116,23 @@ fn a_start_keeps_every_worker_that_was_forked_before() {
 }
 
 #[test]
+fn a_forked_worker_and_its_replacements_have_the_options_of_their_slot() {
+    let mut harness = SupervisorHarness::new(SupervisorOptions::default());
+    let options = Arc::new(WorkerOptions::new().args(["--own"]));
+    let has_them = |out: &[Output<u32>]| {
+        out.iter().any(|output| match output {
+            Output::Spawn { worker_options, .. } => worker_options.as_ref() == Some(&options),
+            _ => false,
+        })
+    };
+    let out = harness.step(Input::Fork { number: 1, worker_options: options.clone() });
+    assert!(has_them(&out), "{out:?}");
+    harness.start(WorkerId(1));
+    let out = harness.step(Input::Exited { worker: WorkerId(1), exit: ExitKind::Signal(9) });
+    assert!(has_them(&out), "{out:?}");
+}
+
+#[test]
 fn all_are_gone_only_when_a_bind_that_was_under_way_is_undone() {
     let mut harness = SupervisorHarness::new(SupervisorOptions::default());
     harness.step(Input::Scale(1));
