@@ -107,6 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn each_part_is_there_until_it_has_ended() {
+        let mut life = Lifecycle::new(true, 1);
+        let parts = |life: &Lifecycle| (life.is_alive(), life.is_connected(), life.is_closed());
+        assert_eq!(parts(&life), (true, true, false));
+        for (input, after) in [
+            (E, (false, true, false)),
+            (D, (false, false, false)),
+            (O, (false, false, true)),
+            (D, (false, false, true)),
+        ] {
+            life.step(input).for_each(drop);
+            assert_eq!(parts(&life), after, "{input:?}");
+        }
+        assert!(!Lifecycle::new(false, 0).is_connected());
+    }
+
+    #[test]
     fn every_order_emits_each_event_once_and_close_last() {
         let mut orders = vec![vec![]];
         for input in [E, D, O, O] {

@@ -405,6 +405,34 @@ mod tests {
     }
 
     #[test]
+    fn slots_that_no_child_can_have_are_refused() {
+        use crate::Stdio;
+        let refused = |change: fn(&mut Command)| {
+            let mut x = command("/bin/x", &[]);
+            change(&mut x);
+            check(&x).err().map(|refused| (refused.field.clone(), refused.code()))
+        };
+        let range = |field: &str| Some((field.to_owned(), "ERR_OUT_OF_RANGE"));
+        assert_eq!(refused(|x| _ = x.descriptor(65_535, Stdio::null())), None);
+        assert_eq!(refused(|x| _ = x.descriptor(65_536, Stdio::null())), range("stdio[65536]"));
+        assert_eq!(refused(|x| _ = x.descriptor(-1, Stdio::null())), range("stdio[-1]"));
+        let channels = |count: i32| {
+            let mut x = command("/bin/x", &[]);
+            (3..3 + count).for_each(|number| _ = x.descriptor(number, Stdio::ipc()));
+            x
+        };
+        assert_eq!(check(&channels(1)), Ok(()));
+        assert_eq!(check(&channels(2)).unwrap_err().code(), "ERR_IPC_ONE_PIPE");
+        for (count, is_fork, is_refused) in
+            [(0, false, false), (0, true, true), (1, true, false), (1, false, false)]
+        {
+            let mut x = channels(count);
+            x.is_fork = is_fork;
+            assert_eq!(check(&x).is_err(), is_refused, "{count} channels, {is_fork}");
+        }
+    }
+
+    #[test]
     fn bounds_are_included() {
         let nice = |number| check_range("nice", number, -20, 19, "must be from -20 to 19");
         assert!(nice(-20).is_ok() && nice(19).is_ok());

@@ -241,8 +241,40 @@ fn too_fast() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ffi::CString;
     use std::io::Read;
+
+    use sys::pidfd::ExitStatus;
+    use sys::spawn::{Plan, spawn};
+
+    use super::*;
+
+    /// Starts a program that nothing but the test waits for.
+    fn start(arguments: &[&str]) -> Process {
+        let arguments: Vec<_> = arguments.iter().map(|text| CString::new(*text).unwrap()).collect();
+        let paths = ["/bin/", "/usr/bin/"].map(|directory| {
+            CString::new([directory.as_bytes(), arguments[0].as_bytes()].concat()).unwrap()
+        });
+        let spawned = spawn(&Plan::new(paths.to_vec(), arguments)).unwrap();
+        Process::new(spawned.pid, spawned.pidfd)
+    }
+
+    fn end(process: &Process) {
+        process.signal(Signal::KILL).unwrap();
+        process.wait_until(None).unwrap();
+    }
+
+    fn tree(process: &Process, signal: Signal) -> Tree<'_> {
+        Tree { process, signal, held: BTreeMap::new(), unreached: Vec::new(), failure: None }
+    }
+
+    /// A shell that has a child.
+    fn parent() -> crate::Child {
+        let script = "sleep 60 & echo up; wait";
+        let mut shell = crate::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        shell.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
+        shell
+    }
 
     #[test]
     fn descendants_end_with_a_child_that_leads_no_group() {
@@ -257,5 +289,67 @@ mod tests {
         stdout.read_to_end(&mut Vec::new()).unwrap();
         child.wait().unwrap();
         assert_eq!(child.kill_tree(Signal::KILL).unwrap(), Signalled::AlreadyExited);
+    }
+
+    #[test]
+    fn a_process_runs_until_it_has_ended_and_its_id_means_it_until_it_is_reaped() {
+        let (root, other) = (start(&["sleep", "60"]), start(&["sleep", "60"]));
+        let mut tree = tree(&root, Signal::TERM);
+        tree.held.insert(other.pid(), (false, PidFd::open(other.pid()).unwrap()));
+        for process in [&root, &other] {
+            let (pid, end) = (process.pid(), Signal::KILL);
+            assert!(tree.runs(pid) && tree.is_unreaped(pid));
+            process.signal(end).unwrap();
+            sys::poll::readable(std::os::fd::AsFd::as_fd(process.pidfd()), None).unwrap();
+            assert!(tree.is_unreaped(pid), "a zombie keeps its id");
+            let status = process.wait_until(None).unwrap();
+            assert_eq!(status, Some(ExitStatus::Signal(end)));
+            assert!(!tree.runs(pid) && !tree.is_unreaped(pid));
+        }
+    }
+
+    #[test]
+    fn a_descendant_that_has_ended_has_no_children_and_is_no_failure() {
+        let (root, other) = (start(&["sleep", "60"]), start(&["sleep", "60"]));
+        let mut tree = tree(&root, Signal::TERM);
+        tree.held.insert(other.pid(), (false, PidFd::open(other.pid()).unwrap()));
+        end(&other);
+        tree.hold_descendants();
+        assert!(tree.failure.is_none(), "{:?}", tree.failure);
+        end(&root);
+    }
+
+    /// A descendant has ended, and its id means another process by now.
+    #[test]
+    fn children_of_a_process_that_has_got_the_id_of_a_descendant_are_not_held() {
+        let (root, ended) = (start(&["sleep", "60"]), start(&["sleep", "60"]));
+        let shell = parent();
+        let held = |pidfd| {
+            let mut tree = tree(&root, Signal::TERM);
+            tree.held.insert(shell.pid(), (false, pidfd));
+            tree.hold_descendants();
+            tree.held.len()
+        };
+        assert_eq!(held(PidFd::open(shell.pid()).unwrap()), 2, "the shell has a child");
+        let of_the_ended = PidFd::open(ended.pid()).unwrap();
+        end(&ended);
+        assert_eq!(held(of_the_ended), 1);
+        shell.kill_tree(Signal::KILL).unwrap();
+        end(&root);
+    }
+
+    #[test]
+    fn every_process_of_a_control_group_but_the_child_gets_the_signal() {
+        let (root, member) = (start(&["sleep", "60"]), start(&["sleep", "60"]));
+        let group = tempfile::tempdir().unwrap();
+        let list = format!("{}\n{}\n", root.pid(), member.pid());
+        fs::write(group.path().join("cgroup.procs"), list).unwrap();
+        let mut tree = tree(&root, Signal::TERM);
+        tree.signal_cgroup(group.path());
+        assert!(tree.failure.is_none(), "{:?}", tree.failure);
+        let status = member.wait_until(None).unwrap();
+        assert_eq!(status, Some(ExitStatus::Signal(Signal::TERM)));
+        assert_eq!(root.try_wait().unwrap(), None, "the child has its signal already");
+        end(&root);
     }
 }
