@@ -161,10 +161,13 @@ mod tests {
 
     #[test]
     fn a_shared_buffer_is_recycled_and_the_pool_has_a_limit() {
-        let shared: Vec<Bytes> = (0..8).map(|_| share_long(Vec::with_capacity(9 << 20))).collect();
-        drop(shared);
-        let bytes: usize = long_buffers().iter().map(Vec::capacity).sum();
-        assert!(bytes <= LONG_BYTES_MAX && long_buffers().len() <= LONG_BUFFERS_MAX);
+        for length in [1, 9 << 20, 21 << 20] {
+            let shared = (0..8).map(|_| share_long(Vec::with_capacity(length)));
+            drop(shared.collect::<Vec<Bytes>>());
+            let kept = long_buffers();
+            let bytes: usize = kept.iter().map(Vec::capacity).sum();
+            assert!(bytes <= LONG_BYTES_MAX && kept.len() <= LONG_BUFFERS_MAX, "{length}");
+        }
         assert_eq!(take_long(usize::MAX).capacity(), 0);
     }
 }

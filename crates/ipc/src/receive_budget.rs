@@ -123,10 +123,15 @@ const PROCESS_HANDLES_MAX: u64 = 4096;
 /// Returns whether unread messages hold less than a quarter of the descriptors that this process
 /// may have, and less than [`PROCESS_HANDLES_MAX`].
 fn has_process_room() -> bool {
-    let held = HANDLES.load(Ordering::SeqCst);
+    let limit = || sys::rlimit::descriptors().ok().map(|(soft, _)| soft);
+    is_below_share(HANDLES.load(Ordering::SeqCst), limit)
+}
+
+/// Returns whether so many handles are less than the share of a process with this limit of
+/// descriptors.
+fn is_below_share(held: usize, limit: impl FnOnce() -> Option<u64>) -> bool {
     // The limit is read only where it could matter.
-    let max = || sys::rlimit::descriptors().map_or(256, |(soft, _)| soft / 4);
-    held < 64 || (held as u64) < max().min(PROCESS_HANDLES_MAX)
+    held < 64 || (held as u64) < (limit().unwrap_or(1024) / 4).min(PROCESS_HANDLES_MAX)
 }
 
 /// The share of one message. The drop gives it back.
@@ -158,6 +163,77 @@ impl Drop for Credit {
         }
         if self.account.paused.load(Ordering::SeqCst) {
             self.account.resume();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(bytes_max: usize, handles_max: usize) -> Arc<CreditAccount> {
+        let options = Options::new().unread_bytes_max(bytes_max).unread_handles_max(handles_max);
+        CreditAccount::new(&options, false)
+    }
+
+    #[test]
+    fn reading_stops_above_the_bytes_of_the_limit_and_goes_on_at_half_of_it() {
+        let account = account(1000, 9);
+        let first = account.take(500 - MESSAGE_BYTES, 0);
+        let second = account.take(500 - MESSAGE_BYTES, 0);
+        assert!(account.may_read() && !account.is_paused(), "the limit itself is allowed");
+        let third = account.take(0, 0);
+        assert!(!account.may_read() && account.is_paused());
+        drop(third);
+        assert!(account.is_paused(), "more than half is unread");
+        drop(second);
+        assert!(!account.is_paused() && account.may_read());
+        drop(first);
+    }
+
+    #[test]
+    fn reading_stops_at_the_handles_of_the_limit() {
+        for (max, pauses, resumes) in [(4, 4, 1), (1, 1, 0)] {
+            let account = account(usize::MAX, max);
+            let mut unread: Vec<_> = (0..pauses - 1).map(|_| account.take(0, 1)).collect();
+            assert!(account.may_read(), "{max}");
+            unread.push(account.take(0, 1));
+            assert!(!account.may_read(), "{max}");
+            while unread.len() > resumes {
+                assert!(account.is_paused(), "{max}: {}", unread.len());
+                unread.pop();
+            }
+            assert!(!account.is_paused(), "{max}");
+        }
+    }
+
+    #[test]
+    fn channels_without_an_unread_message_wait_for_the_handles_of_another() {
+        let many = usize::try_from(PROCESS_HANDLES_MAX).unwrap();
+        let holder = account(usize::MAX, usize::MAX);
+        let waiting = [account(1000, 9), account(1000, 9)];
+        let unread = holder.take(0, many);
+        for account in &waiting {
+            assert!(!account.may_read() && account.is_paused());
+        }
+        drop(unread);
+        for account in &waiting {
+            assert!(!account.is_paused() && account.may_read());
+        }
+    }
+
+    #[test]
+    fn the_share_of_a_process_is_a_quarter_of_its_descriptors_within_bounds() {
+        for (limit, share) in [
+            (Some(0), 64),
+            (Some(256), 64),
+            (Some(1024), 256),
+            (None, 256),
+            (Some(16_384), 4096),
+            (Some(1 << 20), 4096),
+        ] {
+            assert!(is_below_share(share - 1, || limit), "{limit:?}");
+            assert!(!is_below_share(share, || limit), "{limit:?}");
         }
     }
 }

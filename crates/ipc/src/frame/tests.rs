@@ -81,6 +81,18 @@ fn every_broken_rule_is_named() {
 }
 
 #[test]
+fn every_kind_is_decoded_and_every_other_byte_refused() {
+    use Kind::{Accept, Back, Hello, Internal, Message, Offer, Refuse, Switch};
+    let kinds = [Hello, Message, Internal, Offer, Accept, Refuse, Switch, Back];
+    for kind in kinds {
+        check(&frame(kind, b"x", 0), &[], Ok(&[(kind, b"x".to_vec(), vec![], false)]));
+    }
+    for byte in (0..=u8::MAX).filter(|byte| kinds.iter().all(|kind| *kind as u8 != *byte)) {
+        check(&[VERSION, byte, 0, 0, 0, 0, 0, 0], &[], Err(FrameError::Kind(byte)));
+    }
+}
+
+#[test]
 fn an_announced_length_costs_no_memory_until_it_arrives() {
     // No recycled buffer of another test is as long as this.
     let mut decoder = Decoder::<u32>::new(Limits { frame_bytes_max: 1 << 30, ..LIMITS });
