@@ -372,3 +372,35 @@ impl Command {
         run(self, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeping() -> Capture {
+        let mut command = Command::new("sleep");
+        Capture::start(command.args(["60"]).stdin(crate::Stdio::null()), true).unwrap()
+    }
+
+    #[test]
+    fn an_output_with_nothing_to_read_stays_open_and_is_read_later() {
+        let mut capture = sleeping();
+        for stream in OUTPUTS {
+            assert!(!capture.read(stream, &mut [0; 8]), "{stream:?}");
+            assert!(capture.descriptor(Pipe::Output(stream)).is_some(), "{stream:?}");
+        }
+        assert!(!capture.is_done());
+        capture.send(Signal::KILL, Error::TimedOut);
+        wait(&mut capture).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_watched_is_ended_and_the_failure_is_the_result() {
+        let mut capture = sleeping();
+        capture.fail("watching a child", io::Error::other("no memory"));
+        wait(&mut capture).unwrap();
+        let failed = capture.finish().unwrap_err();
+        assert!(matches!(failed.error, Error::Os("watching a child", _)), "{failed:?}");
+        assert_eq!(failed.status, Some(sys::pidfd::ExitStatus::Signal(Signal::TERM)));
+    }
+}

@@ -113,7 +113,7 @@ pub(crate) enum Phase {
 }
 
 /// The result of a sender's attempt to write its message itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// Everything is written.
     Whole,

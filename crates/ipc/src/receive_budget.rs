@@ -192,6 +192,12 @@ mod tests {
     }
 
     #[test]
+    fn the_features_of_a_peer_are_kept() {
+        let account = account(1000, 9);
+        assert!(std::ptr::eq(account.features(), account.features()));
+    }
+
+    #[test]
     fn reading_stops_at_the_handles_of_the_limit() {
         for (max, pauses, resumes) in [(4, 4, 1), (1, 1, 0)] {
             let account = account(usize::MAX, max);

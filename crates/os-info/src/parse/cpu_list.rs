@@ -47,6 +47,12 @@ mod tests {
             assert_eq!(cpus(garbage.as_bytes()), None, "{garbage}");
             assert_eq!(cpus(format!("{garbage}\n").as_bytes()), None, "{garbage}");
         }
+    }
+
+    #[test]
+    fn a_list_names_at_most_as_many_numbers_as_there_are() {
+        assert_eq!(cpus(b"0-65535\n").map(|cpus| cpus.len()), Some(65_536));
+        assert_eq!(cpus(b"0-65535,0\n"), None);
         assert_eq!(cpus(("0-65535,".repeat(50) + "0\n").as_bytes()), None);
     }
 

@@ -128,6 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn a_speed_is_a_number_within_bounds() {
+        for (text, mhz) in [
+            ("2596.094", Some(2596.094)),
+            ("2425.000000MHz", Some(2425.0)),
+            ("0", Some(0.0)),
+            ("9999999.5", Some(9_999_999.5)),
+            ("1e7", None),
+            ("-0.5", None),
+            ("inf", None),
+            ("NaN", None),
+            ("MHz", None),
+        ] {
+            assert_eq!(speed(text.as_bytes()), mhz, "{text}");
+        }
+    }
+
+    #[test]
     fn x86_has_a_name_and_a_speed() {
         let recorded = include_bytes!("../../recorded/cpuinfo/x86-vm");
         check(recorded, &[(0, "AMD EPYC"), (1, "AMD EPYC")]);

@@ -159,6 +159,18 @@ fn a_worker_that_lost_a_connection_for_want_of_descriptors_is_retried_after_a_ba
 }
 
 #[test]
+fn the_answers_to_one_batch_begin_one_back_off() {
+    let mut harness = nodes(1);
+    harness.accept(1..=4);
+    for _ in 1..=4 {
+        harness.answer(WorkerId(1), 0, Answer::Declined);
+    }
+    assert!(harness.queue(WorkerId(1)).is_empty());
+    harness.advance(TICK, &[]);
+    assert!(!harness.queue(WorkerId(1)).is_empty(), "the first back-off is a tick");
+}
+
+#[test]
 fn a_connection_is_not_passed_back_and_forth_between_two_workers_at_their_limit() {
     let mut harness = nodes(2);
     harness.accept([1]);

@@ -82,6 +82,8 @@ fn too_many_descriptors_in_flight_pause_the_dispatch() {
     }
     assert_eq!(harness.scheduler.counters().waiting, 200);
     harness.refusal = None;
+    harness.advance(IN_FLIGHT_PAUSE, &[]);
+    assert_eq!(harness.scheduler.counters().waiting, 200 - 64, "a batch, and a pause again");
     harness.advance(100 * MS, &[]);
     assert_eq!(harness.scheduler.counters().waiting, 72, "two windows are full");
     let mut first = [&harness.queue(WorkerId(1))[..3], &harness.queue(WorkerId(2))[..3]].concat();

@@ -95,6 +95,31 @@ fn a_send_to_a_peer_that_is_gone_fails_and_leaves_the_handle() {
     assert!(!link.is_connected() && !node_link.is_connected());
 }
 
+/// The loop cannot notice the peer's end before: it needs the lock of the queue.
+#[test]
+fn the_write_that_finds_the_peer_gone_reports_that_and_keeps_the_message() {
+    let (link, _events, peer) = paused(Options::new());
+    let shared = &link.owner.shared;
+    let begin = Instant::now();
+    let mut queue = loop {
+        let queue = shared.queue();
+        if !queue.loop_writes {
+            break queue;
+        }
+        drop(queue);
+        assert!(begin.elapsed() < LONG, "the loop writes the handshake");
+        std::thread::yield_now();
+    };
+    drop(peer);
+    let mut frame = OutgoingFrame::encode("x", Kind::Message, &shared.options).unwrap();
+    frame.queue(&mut queue.outbox).unwrap();
+    queue.written_at = None;
+    assert_eq!(shared.write_or_wake(&mut queue), Written::PeerGone);
+    assert!(!queue.outbox.is_empty());
+    drop(queue);
+    assert!(matches!(link.send("y"), Err(Error::Closed)));
+}
+
 #[test]
 fn a_link_with_much_unread_notices_that_its_peer_is_gone() {
     let options = Options::new().unread_bytes_max(1000);

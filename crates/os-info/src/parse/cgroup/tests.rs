@@ -186,6 +186,18 @@ fn files_without_groups_have_none() {
     }
 }
 
+#[test]
+fn escapes_of_three_octal_digits_are_decoded_and_all_else_stays() {
+    for (escaped, plain) in [
+        (&br"a\040b\134c\011"[..], &b"a b\\c\t"[..]),
+        (br"\377\123", b"\xffS"),
+        (br"\400\08x\04", br"\400\08x\04"),
+        (br"\\040\", b"\\ \\"),
+    ] {
+        assert_eq!(unescape(escaped), plain, "{}", escaped.escape_ascii());
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(
