@@ -156,6 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_of_years_is_waited_for() {
+        let years = CENTURY / 2;
+        assert!(years.as_secs() > 49 * 365 * 86_400);
+        let (burst, delay_min, delay_max) = (0, years, years);
+        let options = RestartOptions { burst, delay_min, delay_max, ..RestartOptions::default() };
+        assert!(Restarts::new(options).wait_after(Duration::ZERO) >= years.mul_f64(0.74));
+    }
+
+    #[test]
     fn listening_earns_immediate_restarts_up_to_the_burst() {
         let mut slot = Restarts::new(RestartOptions::default());
         slot.empty();
@@ -201,6 +210,17 @@ mod tests {
             assert!(slot.wait_after(MS).is_zero());
             slot = Restarts::new(slot.options);
         }
+    }
+
+    /// The published numbers of splitmix64.
+    #[test]
+    fn the_generator_is_splitmix64() {
+        let mut rng = Rng::new(0);
+        let known = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        assert_eq!([rng.next(), rng.next(), rng.next()], known);
+        let units: Vec<f64> = (0..1000).map(|_| rng.unit()).collect();
+        assert!(units.iter().all(|unit| (0.0..1.0).contains(unit)));
+        assert!(units.iter().any(|unit| *unit < 0.01) && units.iter().any(|unit| *unit > 0.99));
     }
 
     #[test]

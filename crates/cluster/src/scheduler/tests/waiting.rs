@@ -22,6 +22,22 @@ fn reclaimed_connections_keep_their_place_in_the_line() {
 }
 
 #[test]
+fn connections_of_several_queues_are_in_the_order_of_their_age() {
+    let mut harness = SchedulerHarness::new(3, |_| {});
+    harness.accept(1..=9);
+    harness.read(&[WorkerId(2)]);
+    harness.accept(10..=12);
+    for worker in [1, 3, 2].map(WorkerId) {
+        harness.step(|scheduler, _, out| scheduler.drain_backend(worker, out));
+    }
+    for worker in [1, 3, 2].map(WorkerId) {
+        harness.step(|scheduler, _, out| scheduler.close_backend(worker, out));
+    }
+    harness.add(WorkerId(4));
+    assert_eq!(harness.queue(WorkerId(4)), [1, 3, 4, 6, 7, 9, 10, 11, 12]);
+}
+
+#[test]
 fn the_newest_connections_are_closed_when_too_many_wait() {
     let mut harness =
         SchedulerHarness::new(1, |options| (options.window, options.waiting) = (2, 2));
@@ -84,6 +100,10 @@ fn too_many_descriptors_in_flight_pause_the_dispatch() {
     harness.refusal = None;
     harness.advance(IN_FLIGHT_PAUSE, &[]);
     assert_eq!(harness.scheduler.counters().waiting, 200 - 64, "a batch, and a pause again");
+    harness.advance(IN_FLIGHT_PAUSE, &[]);
+    assert_eq!(harness.scheduler.counters().waiting, 72);
+    harness.advance(IN_FLIGHT_PAUSE, &[]);
+    assert_eq!(harness.scheduler.blocked_until, None, "only room helps");
     harness.advance(100 * MS, &[]);
     assert_eq!(harness.scheduler.counters().waiting, 72, "two windows are full");
     let mut first = [&harness.queue(WorkerId(1))[..3], &harness.queue(WorkerId(2))[..3]].concat();

@@ -326,6 +326,10 @@ fn a_worker_is_ready_when_it_listens_or_has_been_online_for_long_enough() {
     assert!(after(&[E::Spawned, E::Listening, E::Exited]).is_ready());
     assert!(after(&[E::Spawned]).may_serve());
     assert!(!after(&[E::Spawned, E::Finish]).may_serve());
+    // Messages and requests can overtake `Spawned`.
+    assert!(after(&[]).may_serve());
+    assert!(!after(&[E::Finish]).may_serve());
+    assert!(!after(&[E::ChannelClosed]).may_serve());
 }
 
 #[test]
