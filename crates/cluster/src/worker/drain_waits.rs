@@ -209,6 +209,8 @@ impl Future for AllClosed {
 mod tests {
     use std::task::{Wake, Waker};
 
+    use crossbeam_channel::{Sender, unbounded};
+
     use crate::worker::open_connections::OpenConnection;
 
     use super::*;
@@ -273,6 +275,39 @@ mod tests {
         let drain = Arc::new(Drain::new().unwrap());
         drop(drain.hold());
         assert!(!is_reached(&drain));
+    }
+
+    /// A timer that reports each of its events.
+    struct Timer(Sender<reactor::Event>);
+
+    impl reactor::Source for Timer {
+        fn event(&mut self, event: reactor::Event, _: &mut reactor::Turn<'_>) {
+            self.0.send(event).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_timer_is_woken_whenever_its_next_time_may_be_another() {
+        let drain = Arc::new(Drain::new().unwrap());
+        let (sender, events) = unbounded();
+        drain.set_timer(reactor::reactor().unwrap().add(Timer(sender)));
+        let next = || events.recv_timeout(Duration::from_secs(5)).ok();
+        assert_eq!(next(), Some(reactor::Event::Start));
+        let connection = OpenConnection::new(drain.clone());
+        drain.all_read();
+        assert_eq!(drain.settle(Instant::now()), None, "nothing waits for the connection");
+        let hold = drain.hold();
+        drain.follow();
+        assert_eq!(next(), Some(reactor::Event::Wake), "a listener waits");
+        assert!(drain.settle(Instant::now()).is_some());
+        drain.all_read();
+        assert_eq!(next(), Some(reactor::Event::Wake), "the connections are read");
+        drain.begin();
+        assert_eq!(next(), Some(reactor::Event::Wake), "the drain has begun");
+        drop(hold);
+        assert_eq!(next(), Some(reactor::Event::Wake), "the last source has ended");
+        drop(connection);
+        assert_eq!(next(), Some(reactor::Event::Wake), "the last connection is closed");
     }
 
     /// A waker that `will_wake` never considers equal to another.
