@@ -88,6 +88,8 @@ fn accept_for(harness: &mut SchedulerHarness, connections: std::ops::Range<u32>,
     let readers: Vec<WorkerId> = readers.iter().copied().map(WorkerId).collect();
     for connection in connections {
         harness.accept([connection]);
+        let least = harness.scheduler.backends.iter().map(|backend| backend.owed).min();
+        assert_eq!(least, Some(0), "turns that all are owed alike are owed to none");
         harness.advance(MS / 2, &readers);
     }
 }

@@ -197,3 +197,22 @@ fn clients_of_a_worker_that_can_take_no_more_go_to_another() {
     harness.accept([17]);
     assert_eq!(harness.queue(order[0]), [17]);
 }
+
+#[test]
+fn a_home_that_can_take_clients_again_is_polled_before_its_client_moves() {
+    let (mut harness, order) = sticky_harness(3, |_| {});
+    let page = Arc::new(ModelPage::default());
+    harness.scheduler.set_page(order[0], page.clone());
+    page.set_short_of_descriptors(true);
+    harness.accept([1]);
+    harness.advance(TICK, &[]);
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![PROBE], vec![1]));
+    // Its worker has a descriptor again and reads the probe, long before the next tick.
+    page.set_short_of_descriptors(false);
+    harness.now += MS;
+    harness.read(&order[..1]);
+    let polls = harness.polls;
+    harness.accept([17]);
+    assert_eq!((harness.queue(order[0]), harness.queue(order[1])), (vec![17], vec![1]));
+    assert_eq!(harness.polls, polls + 1, "of the home alone");
+}

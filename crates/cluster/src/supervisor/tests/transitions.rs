@@ -62,6 +62,26 @@ fn a_successor_with_some_ports_of_its_predecessor_takes_over_when_it_has_all() {
     assert!(takes_over(&out), "at once: {out:?}");
 }
 
+#[test]
+fn a_successor_of_a_worker_that_has_died_is_waited_for_until_it_has_all_ports() {
+    let (first, second) = (WorkerId(1), WorkerId(2));
+    let mut harness = SupervisorHarness::listening(1, SupervisorOptions::default());
+    listen_on_second(&mut harness, first);
+    harness.step(Input::Reload { number: Some(1) });
+    harness.exit(first);
+    let done = reloaded(1, Ok(()));
+    harness.spawned(second);
+    harness.step(Input::Online { worker: second });
+    harness.request_listen(second);
+    let out = harness.step(Input::Listening { worker: second, key: 1 });
+    assert!(!out.contains(&done), "the second port is missing: {out:?}");
+    let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
+    let request = Input::ListenRequested { worker: second, request: 1, address, options };
+    let mut out = harness.step(request);
+    out.extend(harness.step(Input::Listening { worker: second, key: 2 }));
+    assert!(out.contains(&done), "{out:?}");
+}
+
 /// A successor that opens its second port late often leaves the first one unread until then.
 #[test]
 fn a_successor_that_was_suspect_takes_over_as_soon_as_it_reads() {
