@@ -395,6 +395,18 @@ mod tests {
     }
 
     #[test]
+    fn an_input_that_does_not_fit_into_the_pipe_is_written_on_later() {
+        let mut command = Command::new("sleep");
+        let mut capture =
+            Capture::start(command.args(["60"]).input(vec![7; 4 << 20]), true).unwrap();
+        while capture.write() {}
+        assert!(capture.descriptor(Pipe::Stdin).is_some());
+        assert!(capture.written > 0 && capture.written < 4 << 20);
+        capture.send(Signal::KILL, Error::TimedOut);
+        wait(&mut capture).unwrap();
+    }
+
+    #[test]
     fn a_child_that_cannot_be_watched_is_ended_and_the_failure_is_the_result() {
         let mut capture = sleeping();
         capture.fail("watching a child", io::Error::other("no memory"));

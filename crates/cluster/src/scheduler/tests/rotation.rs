@@ -121,6 +121,17 @@ fn a_worker_that_was_behind_gets_its_turns_back_without_a_burst() {
 }
 
 #[test]
+fn turns_that_all_are_owed_alike_are_owed_to_none() {
+    let mut harness = SchedulerHarness::new(2, |_| {});
+    accept_for(&mut harness, 1..141, &[2]);
+    let owed = harness.scheduler.backends[0].owed;
+    assert!(owed > 30, "{owed}");
+    // Worker 2 is behind before worker 1 has all of its turns back.
+    accept_for(&mut harness, 141..241, &[1]);
+    assert!(harness.scheduler.backends[1].is_slow);
+}
+
+#[test]
 fn the_rotation_beside_a_worker_at_its_limit_is_strict() {
     let mut harness = SchedulerHarness::new(0, |_| {});
     harness.add_with_limit(WorkerId(1), 1);
