@@ -469,3 +469,6 @@ fn exit_kind(status: child_process::ExitStatus) -> ExitKind {
         _ => ExitKind::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,13 @@ impl Spawner {
         Ok(Self { orders })
     }
 
+    /// Returns a spawner without a thread, and its orders, which a test answers.
+    #[cfg(test)]
+    pub(crate) fn recording() -> (Self, crossbeam_channel::Receiver<SpawnOrder>) {
+        let (orders, received) = crossbeam_channel::unbounded();
+        (Self { orders }, received)
+    }
+
     /// Orders the start of a worker. [`Job::Spawned`] reports the result.
     pub(crate) fn spawn(&self, order: SpawnOrder) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");

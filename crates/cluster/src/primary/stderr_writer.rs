@@ -49,6 +49,12 @@ impl StderrWriter {
         Self { shared, writes: OnceCell::new() }
     }
 
+    /// Returns a writer without a thread, which drops what it is given.
+    #[cfg(test)]
+    pub(crate) fn discarding(shared: Arc<Shared>) -> Self {
+        Self { shared, writes: OnceCell::from(None) }
+    }
+
     /// Queues a write to the standard error of this process.
     pub(crate) fn write(&self, bytes: Vec<u8>) {
         let Some(writes) = self.writes.get_or_init(start) else { return };

@@ -183,7 +183,10 @@ fn a_reload_names_the_addresses_that_are_missing_and_keeps_the_worker() {
         harness.step(Input::Reload { number: Some(1) });
         harness.start(WorkerId(2));
         harness.listen_at(WorkerId(2), &third);
-        let out = harness.step_after(READY, Input::Tick);
+        let out = harness.step_after(READY - MS, Input::Tick);
+        assert!(harness.supervisor.is_reloading(), "an address may still come: {out:?}");
+        assert!(harness.supervisor.holds_slot(WorkerId(1)));
+        let out = harness.step_after(MS, Input::Tick);
         let failure = ReloadFailure::NotReady(WorkerId(2), vec![second.clone()]);
         assert!(out.contains(&reloaded(1, Err(failure))), "{out:?}");
         assert!(harness.supervisor.holds_slot(WorkerId(1)) && !unbinds(&out), "{out:?}");
