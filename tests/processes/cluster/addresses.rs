@@ -10,7 +10,7 @@ use cluster::{Address, BoundSocket, ListenOptions, Policy, Primary, Worker};
 use crate::harness::{apply, case, role};
 use crate::support::pool::Pool;
 use crate::support::udp;
-use crate::support::{WAIT_MAX, eventually};
+use crate::support::{OrLeave, WAIT_MAX, eventually};
 
 fn me() -> Worker {
     Worker::current().expect("started by a primary")
@@ -96,15 +96,14 @@ fn dgram_cluster_bind_error() {
 fn open_close(_args: &[String]) {
     let worker = me();
     for _ in 0..2 {
-        let listeners = [(); 2].map(|()| cluster::listen("127.0.0.1:0").expect("listen"));
+        let listeners = [(); 2].map(|()| cluster::listen("127.0.0.1:0").or_leave());
         assert_ne!(listeners[0].address(), listeners[1].address(), "each request another port");
         drop(listeners);
-        let sockets =
-            [(); 2].map(|()| udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind"));
+        let sockets = [(); 2].map(|()| udp::bind("127.0.0.1:0", &ListenOptions::new()).or_leave());
         assert_ne!(sockets[0].address(), sockets[1].address(), "each request another port");
     }
-    cluster::listen("127.0.0.1:0").expect("listen");
-    udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind");
+    cluster::listen("127.0.0.1:0").or_leave();
+    udp::bind("127.0.0.1:0", &ListenOptions::new()).or_leave();
     worker.send(&()).expect("send");
     worker.draining().wait();
 }
@@ -126,7 +125,7 @@ fn child_index() {
 #[apply(role)]
 fn udp_twice(_args: &[String]) {
     let worker = me();
-    let first = udp::bind("127.0.0.1:0", &ListenOptions::new()).expect("bind");
+    let first = udp::bind("127.0.0.1:0", &ListenOptions::new()).or_leave();
     let here = first.local_addr().expect("address");
     let refused = udp::bind(here, &ListenOptions::new()).expect_err("held already");
     assert_eq!(refused.code(), "EADDRINUSE");
@@ -168,7 +167,7 @@ fn server_restart_none() {
 fn refuse(_args: &[String]) {
     let worker = me();
     let messages = worker.take_messages().expect("taken once");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     if worker.id().get() == 1 {
         messages.recv().expect("reported");
         drop(listener);
@@ -209,7 +208,7 @@ fn worker_handle_close() {
 fn inherited_udp(_args: &[String]) {
     let worker = me();
     let given = Address::Inherited("dns".to_owned());
-    let socket: BoundSocket<UdpSocket> = ListenOptions::new().bind_datagram(given).expect("bind");
+    let socket: BoundSocket<UdpSocket> = ListenOptions::new().bind_datagram(given).or_leave();
     for _ in 0..10 {
         socket.recv(&mut [0; 8]).expect("recv");
     }

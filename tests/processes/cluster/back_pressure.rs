@@ -10,19 +10,19 @@ use cluster::{Event, Policy, Primary, Worker};
 use crate::harness::{apply, case, role};
 use crate::node::primary::NodePrimary;
 use crate::support::pool::Pool;
-use crate::support::{WAIT_MAX, wait};
+use crate::support::{OrLeave, WAIT_MAX, wait};
 
 /// `two_at_a_time HOW`: greets a client with its number, and accepts no third one while two are
 /// there. Meanwhile it pauses its listener, sends messages, or lets other connections go.
 #[apply(role)]
 fn two_at_a_time(args: &[String]) {
     let worker = Worker::current().expect("started by a primary");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let (freed, free) = crossbeam_channel::unbounded();
     let (how, id) = (args[0].as_str(), worker.id().get());
     if how == "closes" {
         // Connections come and go at another port.
-        let other = cluster::listen("127.0.0.1:0").expect("listen");
+        let other = cluster::listen("127.0.0.1:0").or_leave();
         thread::spawn(move || other.incoming().for_each(drop));
     }
     let mut held = 0;

@@ -14,7 +14,7 @@ use sys::rlimit;
 
 use crate::harness::{apply, case, role, storm};
 use crate::support::pool::{Pool, each_connection_was_given_to_a_worker};
-use crate::support::{WAIT_MAX, eventually, storm_time, wait};
+use crate::support::{OrLeave, WAIT_MAX, eventually, storm_time, wait};
 
 const POLICIES: [Policy; 5] =
     [Policy::RoundRobin, Policy::Shared, Policy::LeastLoaded, Policy::Sticky, Policy::ReusePort];
@@ -53,7 +53,7 @@ fn answer(listener: &Listener, id: u32) {
 #[apply(role)]
 fn answer_without_descriptors(_args: &[String]) {
     let id = Worker::current().expect("started by a primary").id().get();
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let mut files = Vec::new();
     if id % 5 == 1 {
         rlimit::set_descriptors(64).expect("lower");
@@ -85,7 +85,7 @@ fn clients_of_a_worker_whose_descriptors_are_files_go_to_others() {
 #[apply(role)]
 fn answer_with_lowered_limit(_args: &[String]) {
     let id = Worker::current().expect("started by a primary").id().get();
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let (soft, _) = rlimit::descriptors().expect("a limit");
     thread::scope(|scope| {
         if id == 1 {
@@ -134,7 +134,7 @@ fn a_limit_of_descriptors_that_is_lowered_later_costs_no_client() {
 #[apply(role)]
 fn answer_while_others_open_files(_args: &[String]) {
     let id = Worker::current().expect("started by a primary").id().get();
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         if id % 5 == 1 {

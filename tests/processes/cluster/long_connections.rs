@@ -17,7 +17,7 @@ use super::accepting::write_all;
 use super::shutdown::ask_until_the_end;
 use crate::harness::{apply, case, role, storm};
 use crate::support::pool::Pool;
-use crate::support::{WAIT_MAX, storm_time, wait};
+use crate::support::{OrLeave, WAIT_MAX, storm_time, wait};
 
 fn block_on(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -28,7 +28,7 @@ fn block_on(work: impl Future<Output = ()>) {
 #[apply(role)]
 fn serve_websockets(args: &[String]) {
     let worker = Worker::current().expect("started by a primary");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let closes = !args.is_empty();
     let upgrade = move |upgrade: WebSocketUpgrade| async move {
         upgrade.on_upgrade(move |socket| echo(socket, worker, closes))
@@ -136,7 +136,7 @@ fn a_websocket_lives_for_as_long_as_its_worker_may() {
 #[apply(role)]
 fn count_open(_: &[String]) {
     let worker = Worker::current().expect("started by a primary");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let mut kept: Vec<_> = (0..3).map(|_| listener.accept().expect("accept").0).collect();
     let stream = kept.pop().expect("three").into_inner();
     worker.send(&worker.open()).expect("sent");

@@ -9,6 +9,7 @@ use cluster::{
 };
 
 use crate::harness::{apply, case, role};
+use crate::support::OrLeave;
 use crate::support::pool::Pool;
 
 /// Long enough for a worker to come as far as it will.
@@ -63,7 +64,7 @@ fn a_worker_that_never_listens_is_named_when_the_time_has_passed() {
 fn listens_when_asked(_args: &[String]) {
     let worker = Worker::current().expect("started by a primary");
     worker.take_messages().expect("taken once").recv().expect("asked");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     listener.incoming().for_each(drop);
 }
 
@@ -118,7 +119,7 @@ fn listens_and_exits(_args: &[String]) {
     if worker.id().get() == 1 {
         return worker.draining().wait();
     }
-    let _listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let _listener = cluster::listen("127.0.0.1:0").or_leave();
 }
 
 /// A worker that listens and exits with 0 before all are ready fails the start.
@@ -139,12 +140,7 @@ fn a_worker_that_listens_and_exits_before_all_are_ready_fails_the_start() {
 #[apply(role)]
 fn listens_when_first(_args: &[String]) {
     let worker = Worker::current().expect("started by a primary");
-    let listener = match cluster::listen("127.0.0.1:0") {
-        Ok(listener) => listener,
-        // The primary shuts down while this replacement starts.
-        Err(Error::Closed) if worker.id().get() > 1 => return,
-        Err(error) => panic!("{error}"),
-    };
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     if worker.id().get() == 1 {
         listener.incoming().for_each(drop);
     }

@@ -14,7 +14,7 @@ use sys::rlimit;
 use crate::harness::{apply, case, role};
 use crate::support::node_cluster::{Cluster, application, connect_and_read_id};
 use crate::support::pool::{Pool, each_connection_was_given_to_a_worker};
-use crate::support::{WAIT_MAX, current_exe, eventually, wait};
+use crate::support::{OrLeave, WAIT_MAX, current_exe, eventually, wait};
 
 /// `accept_when_told`: listens, and accepts nothing until a message arrives; then it sends its number
 /// on each connection.
@@ -22,7 +22,7 @@ use crate::support::{WAIT_MAX, current_exe, eventually, wait};
 fn accept_when_told(_args: &[String]) {
     let worker = Worker::current().expect("started by a primary");
     let messages = worker.take_messages().expect("taken once");
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     messages.recv().expect("a message");
     for accepted in listener.incoming() {
         let (mut stream, _peer) = accepted.expect("accept");

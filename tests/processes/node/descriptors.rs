@@ -11,14 +11,14 @@ use sys::rlimit;
 use super::primary::NodePrimary;
 use crate::harness::{apply, case, role};
 use crate::support::http::{self, Outcome};
-use crate::support::{eventually, wait};
+use crate::support::{OrLeave, eventually, wait};
 
 /// `node_worker_without_descriptors`: answers HTTP with its number. Files hold all descriptors of
 /// worker 1 for half a second from its third connection on.
 #[apply(role)]
 fn node_worker_without_descriptors(_args: &[String]) {
     let id = Worker::current().expect("started by a primary").id().get();
-    let listener = cluster::listen("127.0.0.1:0").expect("listen");
+    let listener = cluster::listen("127.0.0.1:0").or_leave();
     let (soft, _) = rlimit::descriptors().expect("a limit");
     let (mut served, mut refused) = (0_u32, 0_u32);
     thread::scope(|scope| {
