@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod rooms;
+mod security;
 mod source;
 mod words;
 

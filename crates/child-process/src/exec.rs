@@ -116,7 +116,7 @@ impl Collector {
     fn start(&mut self, turn: &mut Turn<'_>) -> io::Result<()> {
         for stream in OUTPUTS {
             if let Some(fd) = self.capture.descriptor(Pipe::Output(stream)) {
-                turn.register(fd, Token(stream as u32), Interest::READABLE)?;
+                turn.register(fd, Token(stream as u64), Interest::READABLE)?;
             }
         }
         if let Some(fd) = self.capture.descriptor(Pipe::Stdin) {

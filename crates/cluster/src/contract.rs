@@ -18,13 +18,14 @@ use crate::counters::CloseReason;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::violation::Violation;
 pub(crate) use crate::worker_id::WorkerId;
 use crate::worker_options::WorkerOptions;
 
 /// The number of a slot, which is kept filled with a worker: from 0.
 pub(crate) type SlotId = u32;
 /// The number of a shared listening address: from 1, never used twice by one primary.
-pub(crate) type Key = u32;
+pub(crate) type Key = u64;
 
 /// Default of [`SupervisorOptions::listens_after`]. A worker of the first start that ends later than
 /// this after its spawn is no failed start.
@@ -136,6 +137,8 @@ pub(crate) enum Input<H> {
     Online { worker: WorkerId },
     /// The worker requests to listen on the address. `Grant` answers with the same request number.
     ListenRequested { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
+    /// The worker sent a message that no worker of this crate sends.
+    Violated { worker: WorkerId, violation: Violation },
     /// The worker listens on a socket of its own.
     ListensAlone { worker: WorkerId, address: Address },
     /// Answers `Bind`: the address as bound, or an errno.
@@ -172,8 +175,8 @@ pub(crate) enum Input<H> {
     /// The channel of a Node worker is paused, so its answers are delayed through no fault of its
     /// own.
     Paused { worker: WorkerId },
-    /// A worker closed a connection of the key after `notify_next`.
-    HasRoom { key: Key },
+    /// The worker closed a connection of the key after `notify_next`.
+    HasRoom { worker: WorkerId, key: Key },
     /// The channel of some worker is paused, which delays its `HasRoom`. The supervisor polls for
     /// room at once, and sets its deadline so that it can poll again.
     HasRoomDelayed,
@@ -323,6 +326,8 @@ pub(crate) enum Notice {
     Exit,
     /// The worker left its queue unread for too long; it is about to be killed.
     Unresponsive,
+    /// The worker broke the protocol; it is about to be killed.
+    Violation(Violation),
 }
 
 /// The workers that are replaced when they end.

@@ -1,4 +1,4 @@
-//! Counts of connections.
+//! Counts of connections, and of workers that broke the protocol.
 //!
 //! Pure.
 
@@ -38,6 +38,9 @@ pub struct Counters {
     pub closed_not_listening: u64,
     /// Connections that wait in the primary at the moment, until a worker has room.
     pub waiting: u64,
+    /// Workers that were ended because they broke the protocol; see
+    /// [`Event::Violation`](crate::Event::Violation).
+    pub violations: u64,
 }
 
 impl Counters {
@@ -64,6 +67,7 @@ impl Counters {
         self.closed_overflow += other.closed_overflow;
         self.closed_not_listening += other.closed_not_listening;
         self.waiting += other.waiting;
+        self.violations += other.violations;
     }
 }
 

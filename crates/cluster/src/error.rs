@@ -87,6 +87,9 @@ pub enum Error {
     Channel(ipc::Error),
     /// The process of a worker or its channel reported an error.
     Worker(child_process::Error),
+    /// This number of errors and reports of listeners of a worker were left out, because 64 of their
+    /// kind had not been taken; see [`Event`](crate::Event).
+    EventsLeftOut(u64),
     /// This system call, or this step, failed.
     Os(&'static str, io::Error),
 }
@@ -109,6 +112,7 @@ impl Error {
                 "ERR_INVALID_STATE"
             }
             Self::Interrupted(_) => "ABORT_ERR",
+            Self::EventsLeftOut(_) => "ENOBUFS",
             Self::Channel(source) => source.code(),
         }
     }
@@ -180,6 +184,9 @@ impl fmt::Display for Error {
             Self::Interrupted(signal) => write!(f, "interrupted by a second {signal}"),
             Self::Channel(_) => f.write_str("the channel between primary and worker failed"),
             Self::Worker(_) => f.write_str("the worker's process or channel failed"),
+            Self::EventsLeftOut(count) => {
+                write!(f, "{count} events were left out: 64 of their kind were not taken")
+            }
             Self::Os(call, _) => write!(f, "{call} failed"),
         }
     }
@@ -272,6 +279,7 @@ impl fmt::Debug for Error {
             Self::Interrupted(signal) => f.debug_tuple("Interrupted").field(signal).finish(),
             Self::Channel(source) => f.debug_tuple("Channel").field(source).finish(),
             Self::Worker(source) => f.debug_tuple("Worker").field(source).finish(),
+            Self::EventsLeftOut(count) => f.debug_tuple("EventsLeftOut").field(count).finish(),
             Self::Os(call, source) => f.debug_tuple("Os").field(call).field(source).finish(),
         }
     }
@@ -295,7 +303,8 @@ impl StdError for Error {
             | Self::Closed
             | Self::NotRunning
             | Self::IsWorker
-            | Self::Interrupted(_) => None,
+            | Self::Interrupted(_)
+            | Self::EventsLeftOut(_) => None,
         }
     }
 }

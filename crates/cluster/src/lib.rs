@@ -99,6 +99,7 @@ pub use primary::settings::Settings;
 pub use primary::worker_process::WorkerProcess;
 pub use protocol::address::Address;
 pub use protocol::listen_options::ListenOptions;
+pub use protocol::violation::Violation;
 pub use worker::Worker;
 pub use worker::accepted::Accepted;
 pub use worker::datagram::{BoundSocket, Datagram};

@@ -10,6 +10,7 @@ mod callbacks;
 mod client_affinity;
 mod driver;
 pub(crate) mod event;
+mod event_backlog;
 mod inherited;
 mod listen_socket;
 mod primary_state;
@@ -174,7 +175,7 @@ impl Primary {
         }
         let (sender, receiver) = crossbeam_channel::unbounded();
         if !state.finished {
-            state.subscribers.queue = Some(sender);
+            state.subscribers.set_queue(sender);
         }
         Some(receiver)
     }

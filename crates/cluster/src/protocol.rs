@@ -7,3 +7,4 @@ pub(crate) mod listen_options;
 pub(crate) mod message;
 pub(crate) mod queue_page;
 pub(crate) mod record;
+pub(crate) mod violation;

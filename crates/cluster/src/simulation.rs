@@ -3,7 +3,7 @@
 //! A [`World`] is the driver, the kernel, the workers and the clients in one, with a clock of its
 //! own. A seed decides the order of all that happens. Faults are workers that exit, freeze, refuse
 //! connections or do not answer, spawns that fail, messages that are lost or late, queues that are
-//! full, descriptors that run out, and clocks that jump. Some workers are Node workers: their
+//! full, descriptors that run out, clocks that jump, and workers that break the protocol. Some workers are Node workers: their
 //! connections ride on their channel and are answered there. Some workers accept from their slots'
 //! own sockets. After each step the world compares the ledger of all connections with the
 //! supervisor's counters, and each output with the inputs before it.
@@ -33,6 +33,7 @@ use crate::kernel_model::{KernelQueue, KernelRecord, ModelPage};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::violation::Violation;
 use crate::supervisor::Supervisor;
 use crate::supervisor::restart::Rng;
 
@@ -51,7 +52,7 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// The events that thousands of worlds must have seen; without them the worlds prove little.
-const SEEN: [&str; 33] = [
+const SEEN: [&str; 34] = [
     "forked",
     "idle",
     "delivered",
@@ -85,6 +86,7 @@ const SEEN: [&str; 33] = [
     "address closed",
     "left by itself",
     "start given up",
+    "violation",
 ];
 
 /// The place of a connection.
@@ -158,6 +160,8 @@ struct World {
     last_number: u32,
     /// A fork that has not been answered.
     forking: bool,
+    /// The worker that breaks the protocol in this step.
+    breaking: Option<WorkerId>,
     /// The unanswered `DisconnectAll` requests, with the workers that each waits for.
     disconnecting_all: BTreeMap<u32, Vec<WorkerId>>,
     /// Whether `DisconnectAll` was requested at least once.

@@ -14,6 +14,7 @@
 //! Pure.
 
 mod addresses;
+mod conduct;
 mod lifecycle;
 mod listen_requests;
 mod reload;
@@ -35,6 +36,7 @@ use crate::protocol::listen_options::ListenOptions;
 use crate::scheduler::{Scheduler, TICK, WorkerHealth};
 use crate::worker_options::WorkerOptions;
 use addresses::AddressTable;
+use conduct::{Conduct, Verdict};
 use lifecycle::{Event, Lifecycle};
 use restart::{Backoff, Rng};
 
@@ -108,6 +110,7 @@ struct WorkerEntry {
     ready_after: Option<Duration>,
     /// The counts of queues that are gone.
     counters: WorkerCounters,
+    conduct: Conduct,
 }
 
 #[derive(Debug)]
@@ -169,6 +172,11 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     /// Takes one input and appends the outputs that follow from it.
     pub(crate) fn step(&mut self, input: Input<H>, now: Instant, out: &mut Vec<Output<H>>) {
+        let input = match self.judge(input) {
+            Verdict::Honest(input) => input,
+            Verdict::Ignored => return,
+            Verdict::Violation(worker, violation) => Input::Violated { worker, violation },
+        };
         let reconciles = match input {
             Input::Accepted { key, connection } => self.accepted(key, connection, now, out),
             Input::Depth { worker, key, records } => self.depth(worker, key, records, now, out),
@@ -181,7 +189,7 @@ impl<H: ClientAffinity> Supervisor<H> {
                 }
                 !self.closing.is_empty()
             }
-            Input::HasRoom { key } => {
+            Input::HasRoom { worker: _, key } => {
                 if let Some(scheduler) = self.schedulers.get_mut(&key) {
                     scheduler.dispatch_waiting(now, out);
                 }
@@ -239,6 +247,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             Input::SpawnFailed { worker } => {
                 self.apply(worker, Event::SpawnFailed, Some(Cause::NotStarted), now, out);
             }
+            Input::Violated { worker, violation } => self.violated(worker, violation, now, out),
             Input::Online { worker } => self.apply(worker, Event::Online, None, now, out),
             Input::ListenRequested { worker, request, address, options } => {
                 self.listen_asked(worker, request, address, options, out);

@@ -9,7 +9,7 @@ pub(crate) type SourceId = u64;
 ///
 /// A token is unique within its source only; the loop does not interpret it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Token(pub u32);
+pub struct Token(pub u64);
 
 /// An event that a [`Source`](crate::Source) handles.
 ///

@@ -19,7 +19,7 @@ use crate::process::{RECHECK_MAX, RECHECK_MIN};
 use crate::signalled::Signalled;
 
 /// The token of the pidfd. An output's token is its index.
-const PIDFD: Token = Token(u32::MAX);
+const PIDFD: Token = Token(u64::MAX);
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -116,7 +116,7 @@ impl Driver {
             self.watched.push(index);
             // Only hang-ups, because the bytes are for the reader. The driver does not keep the
             // pipe open: closing it ends the registration.
-            if let Err(error) = turn.register(pipe.as_fd(), Token(index as u32), Interest::HANGUP) {
+            if let Err(error) = turn.register(pipe.as_fd(), Token(index as u64), Interest::HANGUP) {
                 self.shared.report(Error::Os("watching an output", error));
                 self.shared.output_ended(index);
             }

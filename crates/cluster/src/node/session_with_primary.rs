@@ -28,8 +28,8 @@ pub(crate) struct SessionWithPrimary {
     /// The requests to listen that are not answered, by their `seq`, with their numbers in the
     /// runtime.
     requests: BTreeMap<i64, (u32, RequestedListener)>,
-    last_key: u32,
-    open: BTreeMap<u32, OpenListener>,
+    last_key: u64,
+    open: BTreeMap<u64, OpenListener>,
     /// The next index of each address, and the number of listeners that have one.
     indexes: HashMap<Address, (i64, u32)>,
     /// The `seq` of the request to disconnect.
@@ -64,7 +64,7 @@ pub(crate) enum FromPrimary {
     /// primary sends it.
     Granted {
         request: u32,
-        key: u32,
+        key: u64,
         address: Address,
         backlog: u32,
     },
@@ -75,7 +75,7 @@ pub(crate) enum FromPrimary {
     /// A connection for this listener, or for one that is closed. The worker answers with this
     /// number.
     Connection {
-        key: Option<u32>,
+        key: Option<u64>,
         number: i64,
     },
     /// The worker is to finish its connections, then end.
@@ -157,21 +157,21 @@ impl SessionWithPrimary {
     }
 
     /// Returns the message that a listener is in use, with its real port.
-    pub(crate) fn listening(&mut self, key: u32) -> Option<ListenMessage> {
+    pub(crate) fn listening(&mut self, key: u64) -> Option<ListenMessage> {
         let seq = self.next_seq();
         let open = self.open.get(&key)?;
         listen_message("listening", &open.requested, open.port, seq).ok()
     }
 
     /// Sets the port that the socket of a listener turned out to have.
-    pub(crate) fn set_port(&mut self, key: u32, port: u16) {
+    pub(crate) fn set_port(&mut self, key: u64, port: u16) {
         if let Some(open) = self.open.get_mut(&key) {
             open.port = Some(port);
         }
     }
 
     /// Removes a listener. Returns the message that it is closed, unless the message was sent before.
-    pub(crate) fn close(&mut self, key: u32) -> Option<Message> {
+    pub(crate) fn close(&mut self, key: u64) -> Option<Message> {
         let open = self.open.remove(&key)?;
         self.release_index(&open.requested);
         (!open.close_sent).then(|| self.close_message(open.primary_key))

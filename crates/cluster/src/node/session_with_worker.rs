@@ -13,11 +13,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
-use sys::errno::{ECANCELED, EMFILE};
+use sys::errno::{ECANCELED, EMFILE, EMSGSIZE, ENAMETOOLONG};
 
 use crate::contract::{Answer, Key};
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::violation::too_long;
 
 use super::query::{Query, Target};
 use super::wire::{Message, SockName};
@@ -144,7 +145,9 @@ impl<H> SessionWithWorker<H> {
                 match (socket, message.index, query.target(ipv6)) {
                     (Some(socket), ..) => FromWorker::Listening(socket.key),
                     // A report without the number of a request.
-                    (None, None, Ok(Target::Address(address))) => FromWorker::ListensAlone(address),
+                    (None, None, Ok(Target::Address(address))) if too_long(&address).is_none() => {
+                        FromWorker::ListensAlone(address)
+                    }
                     (None, ..) => FromWorker::Nothing,
                 }
             }
@@ -168,7 +171,15 @@ impl<H> SessionWithWorker<H> {
         self.last_request += 1;
         let request = self.last_request;
         let query = Query::of(message);
+        // The data is kept for all workers of the address.
+        let data = message.data.as_ref().map_or(0, |data| data.to_string().len());
         let target = match query.target(ipv6) {
+            Ok(_) if data > ListenOptions::DATA_BYTES_MAX => {
+                return FromWorker::InvalidRequest(Box::new(self.refusal(seq, EMSGSIZE)));
+            }
+            Ok(Target::Address(address)) if too_long(&address).is_some() => {
+                return FromWorker::InvalidRequest(Box::new(self.refusal(seq, ENAMETOOLONG)));
+            }
             Ok(target) => target,
             Err(errno) => return FromWorker::InvalidRequest(Box::new(self.refusal(seq, errno))),
         };

@@ -16,6 +16,7 @@ use crate::primary::settings::Settings;
 use crate::primary::subscribers::Callback;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
+use crate::protocol::violation::Violation;
 
 /// Callbacks for events of all workers. They run on the callback thread, in the order of the
 /// events.
@@ -94,6 +95,19 @@ impl Primary {
     /// will be replaced.
     pub fn on_unresponsive(&self, call: impl FnMut(WorkerProcess) + Send + 'static) -> &Self {
         self.on_worker(Kind::Unresponsive, call)
+    }
+
+    /// Calls back when a worker broke the protocol. The worker is being killed and will be replaced;
+    /// see [`Event::Violation`](crate::Event::Violation).
+    pub fn on_violation(
+        &self,
+        mut call: impl FnMut(WorkerProcess, Violation) + Send + 'static,
+    ) -> &Self {
+        self.on(Kind::Violation, move |event| {
+            if let Event::Violation { worker, violation } = event {
+                call(worker, violation);
+            }
+        })
     }
 
     /// Calls back when a reload has replaced every worker.

@@ -10,6 +10,7 @@ mod perform;
 mod relay;
 mod signals;
 mod waiting_callers;
+mod worker_events;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -17,12 +18,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use child_process::ExitStatus;
-use child_process::internal;
 use crossbeam_channel::Receiver;
 use reactor::{Source, Token, Turn};
 use sys::signal::SignalWatch;
 
-use crate::contract::{ExitKind, Input, Key, Notice, Output, SupervisorOptions, WorkerId};
+use crate::contract::{Input, Key, Notice, Output, SupervisorOptions, WorkerId};
 use crate::error::Error;
 use crate::primary::accept_state::PollTimer;
 use crate::primary::builder::Signals;
@@ -37,7 +37,6 @@ use crate::primary::stderr_writer::StderrWriter;
 use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_io::{WorkerIo, Workers};
 use crate::protocol::hand_off_queue::Connection;
-use crate::protocol::message::ToPrimary;
 use crate::supervisor::Supervisor;
 use waiting_callers::PendingReplies;
 
@@ -74,8 +73,8 @@ pub(crate) struct Driver {
     /// The owners of the sockets, for each address that has one socket for each slot.
     groups: BTreeMap<Key, ReusePortGroup>,
     poll_timer: PollTimer,
-    watched: BTreeMap<u32, WatchedFd>,
-    next_token: u32,
+    watched: BTreeMap<u64, WatchedFd>,
+    next_token: u64,
     signals: Option<SignalWatch>,
     /// Whether this process had a controlling terminal when the primary was created.
     had_terminal: bool,
@@ -230,47 +229,6 @@ impl Driver {
             self.record_failure(worker, error);
         }
         self.inputs.push_back(Input::SpawnFailed { worker });
-    }
-
-    fn child(&mut self, worker: WorkerId, event: internal::Event, turn: &mut Turn<'_>) {
-        use child_process::Event as E;
-        use internal::Event::{Acknowledged, Internal, User};
-        match event {
-            Internal(message) if self.is_node(worker) => self.receive_node(worker, message),
-            Acknowledged { ticket, taken } => self.handle_acknowledged(worker, ticket, taken),
-            Internal(message) => match message.decode() {
-                Ok(message) => {
-                    let mut input = input_of(worker, message);
-                    if let Input::ListenRequested { address, .. } = &mut input {
-                        self.inherited.resolve(address);
-                    }
-                    self.inputs.push_back(input);
-                }
-                Err(error) => {
-                    self.shared.emit(Event::error(Some(worker), Error::Channel(error)));
-                }
-            },
-            User(E::Message(message)) => {
-                self.relay(worker, &message);
-                if let Some(worker_io) = self.workers.get_mut(worker) {
-                    let worker = worker_io.process.clone();
-                    self.shared.emit(Event::Message { worker, message });
-                }
-            }
-            User(E::Disconnect) => self.inputs.push_back(Input::ChannelClosed { worker }),
-            User(E::Exit(status)) => {
-                if let Some(worker_io) = self.workers.get_mut(worker) {
-                    worker_io.process.set_status(status);
-                    let bytes = worker_io.read_stderr(turn);
-                    self.write_stderr(bytes.unwrap_or_default());
-                }
-                self.inputs.push_back(Input::Exited { worker, exit: exit_kind(status) });
-            }
-            User(E::Error(error)) => {
-                self.shared.emit(Event::error(Some(worker), Error::Worker(error)));
-            }
-            _ => {}
-        }
     }
 
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {
@@ -443,30 +401,6 @@ impl WatchedFd {
             WatchedFd::Signals | WatchedFd::ListenSocket(_) => None,
             WatchedFd::Queue(owner, _) | WatchedFd::Stderr(owner) => Some(owner),
         }
-    }
-}
-
-/// Converts a message of a worker to an input of the supervisor.
-fn input_of(worker: WorkerId, message: ToPrimary) -> Input<Connection> {
-    match message {
-        ToPrimary::Online => Input::Online { worker },
-        ToPrimary::Listen { request, address, options } => {
-            Input::ListenRequested { worker, request, address, options }
-        }
-        ToPrimary::ListensAlone { address } => Input::ListensAlone { worker, address },
-        ToPrimary::Listening { key } => Input::Listening { worker, key },
-        ToPrimary::HasRoom { key } => Input::HasRoom { key },
-        ToPrimary::Close { key } => Input::ListenerClosed { worker, key },
-        ToPrimary::Disconnect => Input::DisconnectRequested { worker },
-    }
-}
-
-fn exit_kind(status: child_process::ExitStatus) -> ExitKind {
-    use child_process::ExitStatus as S;
-    match status {
-        S::Code(code) => ExitKind::Code(code),
-        S::Signal(signal) => ExitKind::Signal(signal.number()),
-        _ => ExitKind::Unknown,
     }
 }
 

@@ -10,9 +10,10 @@ use crate::error::Error;
 use crate::primary::settings::Settings;
 use crate::primary::worker_process::WorkerProcess;
 use crate::protocol::address::Address;
+use crate::protocol::violation::Violation;
 
 /// The kind of an event, by which callbacks subscribe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Setup,
     Fork,
@@ -21,6 +22,7 @@ pub(crate) enum Kind {
     Message,
     Disconnect,
     Unresponsive,
+    Violation,
     Exit,
     AddressClosed,
     Reloaded,
@@ -29,12 +31,17 @@ pub(crate) enum Kind {
 
 /// A change in the cluster, in the order in which changes happen.
 ///
+/// A worker can repeat [`Error`](Self::Error) and [`Listening`](Self::Listening) as often as it
+/// likes. At most 64 events of one worker and kind, and for errors of one kind of error, wait to be
+/// taken. Further ones are left out, and an error has their number:
+/// [`Error::EventsLeftOut`](crate::Error::EventsLeftOut). No other event is left out.
+///
 /// [`Primary::take_events`](crate::Primary::take_events) returns the queue of events; callbacks such
 /// as [`Primary::on_exit`](crate::Primary::on_exit) get events of one kind. `Display` is one line
 /// for a log: `listening 1 127.0.0.1:8000`, `exit 1 SIGKILL`.
 ///
-/// Node: the events of the `cluster` object, by the same names. `Unresponsive`, `AddressClosed` and
-/// `Reloaded` are not in Node.
+/// Node: the events of the `cluster` object, by the same names. `Unresponsive`,
+/// `Violation`, `AddressClosed` and `Reloaded` are not in Node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -77,6 +84,18 @@ pub enum Event {
         /// The worker.
         worker: WorkerProcess,
     },
+    /// The worker sent what no worker of this crate sends: its program speaks the protocol by itself,
+    /// its memory is corrupt, or it has been captured. It is being killed, and will be replaced as
+    /// one that crashed. This event comes at most once for each worker, before `Exit`.
+    ///
+    /// A worker of another version of this crate may speak another protocol, and ends in the same
+    /// way. A Node worker is ended only for bytes that are no messages at all.
+    Violation {
+        /// The worker.
+        worker: WorkerProcess,
+        /// The rule that it broke.
+        violation: Violation,
+    },
     /// The process of the worker has ended.
     Exit {
         /// The worker.
@@ -118,6 +137,7 @@ impl Event {
             Self::Message { .. } => Kind::Message,
             Self::Disconnect { .. } => Kind::Disconnect,
             Self::Unresponsive { .. } => Kind::Unresponsive,
+            Self::Violation { .. } => Kind::Violation,
             Self::Exit { .. } => Kind::Exit,
             Self::AddressClosed { .. } => Kind::AddressClosed,
             Self::Reloaded => Kind::Reloaded,
@@ -134,6 +154,7 @@ impl Event {
             | Self::Message { worker, .. }
             | Self::Disconnect { worker }
             | Self::Unresponsive { worker }
+            | Self::Violation { worker, .. }
             | Self::Exit { worker, .. } => Some(worker),
             Self::Setup { .. }
             | Self::AddressClosed { .. }
@@ -162,6 +183,9 @@ impl Event {
             Self::Message { .. } => return None,
             Self::Disconnect { worker } => Self::Disconnect { worker: worker.clone() },
             Self::Unresponsive { worker } => Self::Unresponsive { worker: worker.clone() },
+            Self::Violation { worker, violation } => {
+                Self::Violation { worker: worker.clone(), violation: violation.clone() }
+            }
             Self::Exit { worker, status } => Self::Exit { worker: worker.clone(), status: *status },
             Self::AddressClosed { address } => Self::AddressClosed { address: address.clone() },
             Self::Reloaded => Self::Reloaded,
@@ -182,6 +206,9 @@ impl fmt::Display for Event {
             Self::Message { worker, .. } => write!(f, "message {}", worker.id()),
             Self::Disconnect { worker } => write!(f, "disconnect {}", worker.id()),
             Self::Unresponsive { worker } => write!(f, "unresponsive {}", worker.id()),
+            Self::Violation { worker, violation } => {
+                write!(f, "violation {} {violation}", worker.id())
+            }
             Self::Exit { worker, status: ExitStatus::Code(code) } => {
                 write!(f, "exit {} {code}", worker.id())
             }

@@ -22,6 +22,11 @@ use crate::protocol::message::ToWorker;
 
 /// Number of bytes kept of the standard error of a worker whose runtime is not up.
 const STDERR_TAIL_BYTES: usize = 4096;
+/// The most answers to requests that a worker has not read, as far as the primary can tell. Each
+/// request of an honest worker blocks a thread until the answer arrives.
+const ANSWERS_UNREAD_MAX: u32 = 1024;
+/// The most grants among them, each of which holds up to three descriptors.
+const GRANTS_UNREAD_MAX: u32 = 64;
 /// Number of reads of that size before the other sources get their turn.
 const READS_PER_TURN: usize = 16;
 
@@ -35,6 +40,8 @@ pub(crate) struct WorkerIo {
     pub(crate) queues: BTreeMap<Key, HandOffQueue>,
     /// The session of a Node worker, which has no queues.
     pub(crate) session: Option<SessionWithWorker<Connection>>,
+    /// The answers and grants since the last moment at which the channel had room.
+    unread: Unread,
     /// The last message of another worker could not be sent to this one.
     pub(crate) misses_messages: bool,
     stderr: Option<std::fs::File>,
@@ -43,6 +50,23 @@ pub(crate) struct WorkerIo {
     stderr_reported: bool,
     /// Standard error is left to read: the turn ended before, or the writer has enough.
     has_more_stderr: bool,
+}
+
+/// Answers to requests that may be unread.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unread {
+    answers: u32,
+    grants: u32,
+}
+
+/// The decision whether a request of a worker may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answering {
+    Allowed,
+    /// Too many grants wait: no further descriptors.
+    Refused,
+    /// The worker asks and does not read the answers.
+    Violation,
 }
 
 impl Workers {
@@ -69,6 +93,28 @@ impl Workers {
             // reports.
             let _ = worker_io.child.send_internal(&message);
         }
+    }
+
+    /// Counts an answer to a request of the worker, which asks for descriptors if it is a grant.
+    pub(crate) fn count_answer(&mut self, worker: WorkerId, is_grant: bool) -> Answering {
+        let Some(worker_io) = self.0.get_mut(&worker) else { return Answering::Allowed };
+        let queued = worker_io.child.link().map_or(0, ipc::Link::queued_bytes);
+        if queued == 0 {
+            worker_io.unread = Unread::default();
+        }
+        // A Node program sends requests without waiting for the answers.
+        let is_node = worker_io.session.is_some();
+        let grants_max = if is_node { ANSWERS_UNREAD_MAX } else { GRANTS_UNREAD_MAX };
+        let unread = &mut worker_io.unread;
+        if unread.answers >= ANSWERS_UNREAD_MAX && !is_node {
+            return Answering::Violation;
+        }
+        if is_grant && unread.grants >= grants_max {
+            return Answering::Refused;
+        }
+        unread.answers = unread.answers.saturating_add(1);
+        unread.grants += u32::from(is_grant);
+        Answering::Allowed
     }
 
     pub(crate) fn disconnect(&mut self, worker: WorkerId) {
@@ -149,6 +195,7 @@ impl WorkerIo {
             child,
             queues: BTreeMap::new(),
             session: (kind == WorkerKind::Node).then(SessionWithWorker::new),
+            unread: Unread::default(),
             misses_messages: false,
             stderr: None,
             stderr_tail: VecDeque::new(),

@@ -85,7 +85,7 @@ impl History {
 /// Returns the state that a notice reports.
 fn reached(notice: &Notice) -> WorkerState {
     match notice {
-        Notice::Fork | Notice::Unresponsive => WorkerState::Started,
+        Notice::Fork | Notice::Unresponsive | Notice::Violation(_) => WorkerState::Started,
         Notice::Online => WorkerState::Online,
         Notice::Listening(_) => WorkerState::Listening,
         Notice::Disconnect => WorkerState::Disconnected,
@@ -381,7 +381,7 @@ impl WorkerProcess {
     /// Returns the event that reports a notice.
     pub(crate) fn event(&self, notice: &Notice) -> Event {
         let reported = match notice {
-            Notice::Unresponsive => self.history().state(),
+            Notice::Unresponsive | Notice::Violation(_) => self.history().state(),
             Notice::Fork
             | Notice::Online
             | Notice::Listening(_)
@@ -396,6 +396,9 @@ impl WorkerProcess {
             Notice::Disconnect => Event::Disconnect { worker },
             Notice::Exit => Event::Exit { worker, status: self.status() },
             Notice::Unresponsive => Event::Unresponsive { worker },
+            Notice::Violation(violation) => {
+                Event::Violation { worker, violation: violation.clone() }
+            }
         }
     }
 

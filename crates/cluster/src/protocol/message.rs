@@ -31,11 +31,11 @@ pub(crate) enum ToPrimary {
     /// The worker listens on a socket that it opened itself.
     ListensAlone { address: Address },
     /// The worker has its listener.
-    Listening { key: u32 },
+    Listening { key: u64 },
     /// The worker has closed its listener. The primary may reclaim the unread connections.
-    Close { key: u32 },
+    Close { key: u64 },
     /// A connection has been closed, after the primary asked for this message.
-    HasRoom { key: u32 },
+    HasRoom { key: u64 },
     /// The worker requests to be disconnected.
     Disconnect,
 }
@@ -54,7 +54,7 @@ pub(crate) enum ToWorker {
 pub(crate) struct ListenGrant {
     /// The name of the listener in [`ToPrimary::Listening`], [`ToPrimary::HasRoom`] and
     /// [`ToPrimary::Close`].
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// The address as bound, with the real port if port 0 was requested.
     pub(crate) address: Address,
     /// The reading end of a hand-off queue, or the listening socket itself.

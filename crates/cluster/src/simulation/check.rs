@@ -32,6 +32,14 @@ impl World {
                 assert_eq!(self.history(worker).disconnects, 1);
             }
             Notice::Exit => self.check_exit(worker, exit_requested),
+            Notice::Violation(_) => {
+                assert_eq!(
+                    self.breaking,
+                    Some(worker),
+                    "only a hostile worker breaks the protocol"
+                );
+                self.history(worker).violations += 1;
+            }
             Notice::Unresponsive => {
                 assert!(!self.history(worker).exited);
                 self.mark(if self.workers[&worker].node { "silent" } else { "unresponsive" });

@@ -13,7 +13,9 @@ impl World {
         if self.is_replay {
             eprintln!("{input:?}");
         }
-        self.record_input(&input);
+        if self.breaking.is_none() {
+            self.record_input(&input);
+        }
         let mut out = std::mem::take(&mut self.out);
         self.supervisor.step(input, self.now, &mut out);
         for (id, worker) in &mut self.workers {
@@ -71,6 +73,7 @@ impl World {
             Input::ListenerClosed { worker, key } if self.workers.contains_key(worker) => {
                 self.history(*worker).listening.remove(key);
             }
+            Input::Online { worker } => self.history(*worker).online_received = true,
             Input::ChannelClosed { worker } => self.history(*worker).channel_closed = true,
             Input::Scale(slots) if !self.stopping => {
                 self.ready_due = true;

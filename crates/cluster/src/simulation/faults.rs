@@ -6,7 +6,7 @@ use super::*;
 impl World {
     pub(super) fn fault(&mut self) {
         let Some(id) = self.any_worker() else { return };
-        match self.below(40) {
+        match self.below(42) {
             35..=37 => {
                 self.last_number += 1;
                 self.step(Input::Fork { number: self.last_number, worker_options: Arc::default() });
@@ -48,6 +48,7 @@ impl World {
             27 if self.chance(10) => self.give_up_start(),
             27 if self.chance(50) => self.close_address(),
             28 if self.chance(10) => self.step(Input::Abort),
+            40..=41 if self.chance(40) => self.break_protocol(id),
             _ => self.send_stale_input(id),
         }
     }
@@ -71,9 +72,33 @@ impl World {
         self.step(Input::CloseAddress { address });
     }
 
+    /// The worker sends what no worker of this crate sends. Others must not notice that.
+    fn break_protocol(&mut self, id: WorkerId) {
+        let strange = self.any_key().filter(|key| !self.workers[&id].granted.contains(key));
+        let worker = &self.workers[&id];
+        if !worker.running || !worker.channel_open || !worker.history.spawned {
+            return;
+        }
+        let (online, node) = (worker.history.online_received, worker.node);
+        let key = strange.unwrap_or(Key::MAX);
+        let input = match self.below(5) {
+            0 if !node => Input::Listening { worker: id, key },
+            1 if !node => Input::ListenerClosed { worker: id, key },
+            2 if !node => Input::HasRoom { worker: id, key: Key::MAX },
+            3 if !node && online => Input::Online { worker: id },
+            _ => Input::Violated { worker: id, violation: Violation::UnknownMessage },
+        };
+        self.breaking = Some(id);
+        self.step(input);
+        self.breaking = None;
+        let history = &self.workers[&id].history;
+        assert!(history.violations == 1 && history.killed, "{id} is ended");
+        self.mark("violation");
+    }
+
     /// Sends an input that is out of date.
     fn send_stale_input(&mut self, worker: WorkerId) {
-        let key = 1 + self.below(3) as u32;
+        let key = 1 + self.below(3) as Key;
         match self.below(4) {
             0 => self.step(Input::Writable { worker, key }),
             1 => self.step(Input::ListenerClosed { worker: WorkerId(worker.0 + 1000), key }),

@@ -24,6 +24,8 @@ pub(super) struct SimulatedWorker {
     /// The number of the last listen request.
     pub(super) requests: u32,
     pub(super) pending_requests: BTreeSet<u32>,
+    /// The keys that the worker was ever granted.
+    pub(super) granted: BTreeSet<Key>,
     /// The keys from which the worker accepts.
     pub(super) listeners: BTreeSet<Key>,
     /// The keys for which the worker has its slot's own socket.
@@ -44,6 +46,9 @@ pub(super) struct WorkerHistory {
     pub(super) channel_closed: bool,
     pub(super) listening: BTreeSet<Key>,
     pub(super) listening_ever: BTreeSet<Key>,
+    /// Whether the supervisor has received that the worker is online.
+    pub(super) online_received: bool,
+    pub(super) violations: u32,
     pub(super) forks: u32,
     pub(super) onlines: u32,
     pub(super) disconnects: u32,
@@ -213,7 +218,7 @@ impl World {
         let count = &self.pages[&(id, key)];
         if count.close() {
             self.mark("room reported");
-            self.send_to_primary(id, Input::HasRoom { key });
+            self.send_to_primary(id, Input::HasRoom { worker: id, key });
         }
     }
 
@@ -315,6 +320,7 @@ impl World {
             return self.exit_process(id, ExitKind::Code(1));
         };
         assert!(self.bound.contains_key(&key), "grants a bound address");
+        worker.granted.insert(key);
         if access != Access::Shared {
             self.open_access(id, key, access);
             if self.workers[&id].history.listening_ever.contains(&key) {

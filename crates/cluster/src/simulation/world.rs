@@ -66,6 +66,7 @@ impl World {
             holders: BTreeMap::new(),
             last_number: 0,
             forking: false,
+            breaking: None,
             disconnecting_all: BTreeMap::new(),
             disconnected_all: false,
             seen: BTreeMap::new(),

@@ -152,6 +152,11 @@ impl AddressTable {
         }
     }
 
+    /// Returns the last key that was given to an address.
+    pub(crate) fn last_key(&self) -> Key {
+        self.last_key
+    }
+
     /// Whether any address is being bound.
     pub(crate) fn is_binding(&self) -> bool {
         self.entries.values().any(|entry| matches!(entry.state, EntryState::Binding(_)))

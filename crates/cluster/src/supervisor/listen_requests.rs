@@ -120,6 +120,9 @@ impl<H: ClientAffinity> Supervisor<H> {
         let counts_closed = access != Access::Shared
             && kind == WorkerKind::Native
             && (self.options.policy == Policy::LeastLoaded || open_max.is_some());
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.conduct.granted(key);
+        }
         let granted = Grant { key, access, counts_closed, data };
         out.push(Output::Grant { worker, request, result: Ok(granted) });
     }
@@ -140,6 +143,9 @@ impl<H: ClientAffinity> Supervisor<H> {
         errno: i32,
         out: &mut Vec<Output<H>>,
     ) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.conduct.not_granted(key);
+        }
         self.listener_closed(worker, key, out);
         out.push(Output::Grant { worker, request, result: Err(errno) });
     }

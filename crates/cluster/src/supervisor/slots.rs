@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{ForkRefusal, LISTENS_AFTER, Restart, WORKERS_MAX};
 use crate::counters::WorkerCounters;
+use crate::protocol::violation::Violation;
+use crate::supervisor::conduct::Conduct;
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Times};
 use crate::supervisor::restart::Backoff;
 use crate::worker_options::WorkerOptions;
@@ -137,6 +139,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             spawned_at: None,
             ready_after: self.ready_after(slot),
             counters,
+            conduct: Conduct::default(),
         };
         self.workers.insert(worker, entry);
         let worker_options = self.slot_mut(slot).worker_options.clone();
@@ -336,6 +339,23 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         self.emit(worker, Notice::Unresponsive, out);
+        self.apply(worker, Event::Kill, None, now, out);
+    }
+
+    /// Kills a worker that broke the protocol.
+    pub(super) fn violated(
+        &mut self,
+        worker: WorkerId,
+        violation: Violation,
+        now: Instant,
+        out: &mut Vec<Output<H>>,
+    ) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        if entry.life.is_dead() || !entry.conduct.set_broken() {
+            return;
+        }
+        self.counters.violations += 1;
+        self.emit(worker, Notice::Violation(violation), out);
         self.apply(worker, Event::Kill, None, now, out);
     }
 

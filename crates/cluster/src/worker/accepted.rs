@@ -37,12 +37,12 @@ impl Drop for ConnectionGuard {
 #[derive(Debug)]
 pub(crate) struct ClosedReporter {
     page: Arc<QueuePage>,
-    key: u32,
+    key: u64,
     runtime: Arc<Runtime>,
 }
 
 impl ClosedReporter {
-    pub(crate) fn new(page: Arc<QueuePage>, key: u32, runtime: Arc<Runtime>) -> Self {
+    pub(crate) fn new(page: Arc<QueuePage>, key: u64, runtime: Arc<Runtime>) -> Self {
         Self { page, key, runtime }
     }
 

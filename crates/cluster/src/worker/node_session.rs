@@ -29,7 +29,7 @@ pub(super) struct NodePrimary(Mutex<SessionState>);
 #[derive(Debug, Default)]
 struct SessionState {
     session: SessionWithPrimary,
-    node_queues: HashMap<u32, Arc<NodeQueue>>,
+    node_queues: HashMap<u64, Arc<NodeQueue>>,
     /// The connection limits of requests that the primary has not answered.
     limits: HashMap<u32, u32>,
 }
@@ -166,7 +166,7 @@ impl Runtime {
     /// Closes a listener at the primary, then declines the connections that were not accepted.
     ///
     /// The order matters: otherwise the primary could send a declined connection here again.
-    fn close_node_listener(&self, state: &mut SessionState, key: u32) {
+    fn close_node_listener(&self, state: &mut SessionState, key: u64) {
         if let Some(close) = state.session.close(key) {
             self.send_node_message(close);
         }
@@ -186,7 +186,7 @@ impl Runtime {
     fn granted_source(
         &self,
         state: &mut SessionState,
-        (key, limit): (u32, Option<u32>),
+        (key, limit): (u64, Option<u32>),
         (address, backlog): (Address, u32),
         handle: Option<AnyHandle>,
     ) -> io::Result<GrantedSource> {

@@ -16,7 +16,7 @@ pub(crate) enum GrantedSource {
     /// A descriptor to accept from.
     Descriptor(ListenGrant),
     /// The queue for the connections that a Node primary sends on the channel.
-    NodeQueue { key: u32, address: Address, node_queue: Arc<NodeQueue> },
+    NodeQueue { key: u64, address: Address, node_queue: Arc<NodeQueue> },
 }
 
 /// The answer to a listen request: a source, or the errno of the failure.

@@ -19,7 +19,7 @@ pub(crate) struct Registration {
     /// `None` in a process that is no worker.
     worker: Option<Arc<Runtime>>,
     /// The primary's number of the grant; `None` for a socket that this process opened.
-    key: Option<u32>,
+    key: Option<u64>,
     /// Removes the file of a Unix socket that this process opened.
     _file: Option<SocketFile>,
 }

@@ -130,6 +130,27 @@ fn a_query_that_names_no_address_is_refused_at_once() {
     assert_eq!(session.refuse(1, 98), None, "the request is answered");
 }
 
+/// The primary keeps the path and the data, so both have a limit.
+#[test]
+fn a_query_with_a_path_or_data_over_the_limit_is_refused_at_once() {
+    for (length, data, expected) in [
+        (4096, ListenOptions::DATA_BYTES_MAX - 2, None),
+        (4097, 0, Some(-36)),
+        (1, ListenOptions::DATA_BYTES_MAX - 1, Some(-90)),
+    ] {
+        let mut session: SessionWithWorker<u32> = SessionWithWorker::new();
+        let (path, data) = ("/".repeat(length), "d".repeat(data));
+        let query = format!(
+            r#""act":"queryServer","address":"{path}","addressType":-1,"data":"{data}","seq":3"#
+        );
+        match session.receive(&parse(&query), true) {
+            FromWorker::InvalidRequest(reply) => assert_eq!(reply.errno, expected),
+            FromWorker::ListenRequested { .. } => assert_eq!(expected, None),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_shared_socket_that_does_not_arrive_is_a_refusal() {
     let mut session: SessionWithWorker<u32> = SessionWithWorker::new();

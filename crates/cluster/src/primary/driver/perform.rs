@@ -12,10 +12,12 @@ use crate::contract::{Access, Grant, Input, Key, Output, Refusal, SharedPage, Wo
 use crate::error::Error;
 use crate::primary::event::Event;
 use crate::primary::spawner::SpawnOrder;
+use crate::primary::worker_io::Answering;
 use crate::protocol::address::Address;
 use crate::protocol::hand_off_queue::{Connection, HandOffQueue};
 use crate::protocol::message::{ListenGrant, ToWorker};
 use crate::protocol::queue_page::QueuePage;
+use crate::protocol::violation::Violation;
 
 impl Driver {
     /// Performs one output. Answers go into the queue of inputs.
@@ -188,7 +190,10 @@ impl Driver {
             Err(errno) => return self.refuse(worker, request, errno),
         };
         let key = grant.key;
-        let sent = if self.is_node(worker) {
+        let answering = self.workers.count_answer(worker, true);
+        let sent = if answering != Answering::Allowed {
+            Err(io::Error::from_raw_os_error(sys::errno::ENOBUFS))
+        } else if self.is_node(worker) {
             self.grant_node(worker, request, &grant, turn)
         } else {
             self.grant_native(worker, request, grant, turn)
@@ -200,6 +205,10 @@ impl Driver {
     }
 
     fn refuse(&mut self, worker: WorkerId, request: u32, errno: i32) {
+        if self.workers.count_answer(worker, false) == Answering::Violation {
+            let violation = Violation::AnswersUnread;
+            return self.inputs.push_back(Input::Violated { worker, violation });
+        }
         if self.is_node(worker) {
             return self.refuse_node(worker, request, errno);
         }

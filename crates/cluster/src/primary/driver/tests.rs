@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 use reactor::Handle;
 
 use super::*;
-use crate::contract::WorkerKind;
+use crate::contract::{ExitKind, WorkerKind};
 use crate::counters::Counters;
 use crate::primary::Primary;
 use crate::primary::primary_state::Readiness;

@@ -135,6 +135,7 @@ fn the_user_closes_an_address_by_the_name_that_was_requested_or_bound() {
         let mut harness = SupervisorHarness::new(SupervisorOptions::default());
         harness.step(Input::Scale(1));
         harness.spawned(WorkerId(1));
+        harness.step(Input::Online { worker: WorkerId(1) });
         let (requested, options) = (at("127.0.0.1:0"), ListenOptions::new());
         harness.step(Input::ListenRequested {
             worker: WorkerId(1),

@@ -158,6 +158,7 @@ fn a_shared_socket_is_granted_and_never_accepted_from() {
     });
     harness.step(Input::Scale(1));
     harness.spawned(WorkerId(1));
+    harness.step(Input::Online { worker: WorkerId(1) });
     let address = at("127.0.0.1:80");
     harness.step(Input::ListenRequested {
         worker: WorkerId(1),
