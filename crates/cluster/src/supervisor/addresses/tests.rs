@@ -161,6 +161,37 @@ fn a_dead_holders_slot_reserves_the_key_until_its_next_worker_requests_it_or_non
 }
 
 #[test]
+fn a_successor_drops_the_reservations_of_its_own_slot_for_the_keys_that_it_holds() {
+    let mut entries = AddressTable::default();
+    let first = bind(&mut entries, WorkerId(1), "0.0.0.0:80", "0.0.0.0:80");
+    let second = bind(&mut entries, WorkerId(1), "0.0.0.0:81", "0.0.0.0:81");
+    entries.worker_ended(WorkerId(1), Some(7));
+    entries.reserve(first, 8);
+    entries.request_address(WorkerId(3), None, 0, listen_request(&at("0.0.0.0:80")));
+    assert_eq!(entries.reserved_by(7), [first, second], "it may be withdrawn");
+    entries.drop_held_reservations(7, WorkerId(3));
+    assert_eq!((entries.reserved_by(7), entries.reserved_by(8)), (vec![second], vec![first]));
+}
+
+#[test]
+fn a_key_has_lapsed_with_its_last_reservation_unless_a_worker_that_counts_holds_it() {
+    let now = Instant::now();
+    let until = now + std::time::Duration::from_secs(1);
+    for counts in [true, false] {
+        let mut entries = AddressTable::default();
+        let key = bind(&mut entries, WorkerId(1), "0.0.0.0:80", "0.0.0.0:80");
+        entries.reserve(key, 7);
+        entries.expire_reservations(now, Some(until), |_| false, |_| counts);
+        assert_eq!(entries.deadline(), None, "the slot has no worker that is up");
+        for at in [now, until] {
+            entries.expire_reservations(at, Some(until), |slot| slot == 7, |_| counts);
+            assert_eq!(entries.deadline(), (at < until).then_some(until));
+        }
+        assert_eq!((entries.reserved_by(7), entries.has_lapsed(key)), (vec![], !counts));
+    }
+}
+
+#[test]
 fn an_address_that_is_being_closed_is_not_shared_and_then_gone() {
     let mut entries = AddressTable::default();
     let key = bind(&mut entries, WorkerId(1), "0.0.0.0:80", "0.0.0.0:80");

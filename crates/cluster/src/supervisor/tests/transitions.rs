@@ -82,6 +82,21 @@ fn a_successor_of_a_worker_that_has_died_is_waited_for_until_it_has_all_ports() 
     assert!(out.contains(&done), "{out:?}");
 }
 
+/// The slot of worker 2 has given up its right to the port, and its next worker may want it again.
+#[test]
+fn a_port_that_only_a_leaving_worker_has_stays_open_while_another_worker_starts() {
+    let (first, second) = (WorkerId(1), WorkerId(2));
+    let options = SupervisorOptions { ready: 1000 * MS, ..SupervisorOptions::default() };
+    let mut harness = SupervisorHarness::listening(2, options);
+    listen_on_second(&mut harness, first);
+    listen_on_second(&mut harness, second);
+    harness.step(Input::ListenerClosed { worker: second, key: 2 });
+    harness.step_after(1000 * MS, Input::Tick);
+    harness.step(Input::Exited { worker: second, exit: ExitKind::Code(1) });
+    let out = harness.step(Input::Disconnect { worker: first });
+    assert!(!out.iter().any(|output| matches!(output, Output::Unbind { .. })), "{out:?}");
+}
+
 /// A successor that opens its second port late often leaves the first one unread until then.
 #[test]
 fn a_successor_that_was_suspect_takes_over_as_soon_as_it_reads() {
