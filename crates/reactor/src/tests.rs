@@ -51,7 +51,7 @@ fn assert_closed<T: std::fmt::Debug>(events: &Receiver<T>) {
 }
 
 fn ready(token: u32, readable: bool, writable: bool) -> Event {
-    Event::Ready { token: Token(token), readable, writable }
+    Event::Ready { token: Token(token.into()), readable, writable }
 }
 
 /// Adds a source that registers the reading end of a pipe under token 7 and records its events.
