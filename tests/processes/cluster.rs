@@ -22,6 +22,7 @@ mod races;
 mod releases;
 mod reload;
 mod reuse_port;
+mod rights;
 mod setup;
 mod shortage;
 mod shutdown;

@@ -15,6 +15,7 @@ mod recycling;
 mod relay;
 mod worker_drain;
 mod worker_inspector;
+mod worker_rights;
 mod worker_sockets;
 mod worker_trouble;
 mod workers;

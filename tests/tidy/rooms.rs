@@ -15,11 +15,26 @@ const CLUSTER: &[(&str, &[&str])] = &[
     ("worker_id", &[]),
     ("worker_options", &[]),
     ("protocol", &[]),
-    ("contract", &["counters", "policy", "protocol", "worker_id", "worker_options"]),
+    ("listen_rules", &["protocol"]),
+    (
+        "contract",
+        &["counters", "listen_rules", "policy", "protocol", "worker_id", "worker_options"],
+    ),
     ("error", &["protocol", "worker_id", "worker_state"]),
-    ("bind", &["protocol"]),
+    ("bind", &["listen_rules", "protocol"]),
     ("scheduler", &["contract", "counters", "policy", "protocol"]),
-    ("supervisor", &["contract", "counters", "policy", "protocol", "scheduler", "worker_options"]),
+    (
+        "supervisor",
+        &[
+            "contract",
+            "counters",
+            "listen_rules",
+            "policy",
+            "protocol",
+            "scheduler",
+            "worker_options",
+        ],
+    ),
     ("node", &["contract", "protocol"]),
     ("worker", &["bind", "error", "node", "protocol", "worker_id", "worker_state"]),
     (
@@ -31,6 +46,7 @@ const CLUSTER: &[(&str, &[&str])] = &[
             "error",
             // A function of lib.rs, which refuses a primary in a worker.
             "is_worker",
+            "listen_rules",
             "node",
             "policy",
             "protocol",

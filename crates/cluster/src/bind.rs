@@ -11,10 +11,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sys::bind::{PATH_BYTES_MAX, UnixName};
 use sys::fd::Kind;
+use sys::spawn::{Attributes, Member, SocketName, SocketOrder};
 
+use crate::listen_rules::Credentials;
 use crate::protocol::address::{Address, shorter_path};
 use crate::protocol::listen_options::ListenOptions;
 
@@ -79,6 +82,55 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
     }
 }
 
+/// Opens and binds a socket in a child with these rights, within this time. A stream socket also
+/// listens.
+pub(crate) fn bind_with_rights(
+    address: &Address,
+    options: &ListenOptions,
+    member: Member,
+    rights: &Credentials,
+    within: Duration,
+) -> io::Result<Bound> {
+    let path = match address {
+        Address::UnixPath(path) | Address::DatagramPath(path) => Some(std::path::absolute(path)?),
+        Address::Tcp { .. }
+        | Address::Udp { .. }
+        | Address::UnixAbstract(_)
+        | Address::DatagramAbstract(_)
+        | Address::Inherited(_) => None,
+    };
+    let name = match (address, &path) {
+        (Address::Tcp { address, v6_only } | Address::Udp { address, v6_only }, _) => {
+            SocketName::Ip { address: *address, v6_only: *v6_only }
+        }
+        (Address::UnixAbstract(name) | Address::DatagramAbstract(name), _) => {
+            SocketName::Abstract(name)
+        }
+        (_, Some(path)) => SocketName::Path(path),
+        _ => return Err(io::Error::from_raw_os_error(sys::errno::EBADF)),
+    };
+    let order = SocketOrder {
+        address: name,
+        datagram: address.is_datagram(),
+        backlog: options.backlog,
+        reuse_address: options.reuse_address,
+        member,
+        mode: options.file_mode(),
+    };
+    let Credentials { uid, gid } = *rights;
+    let attributes = Attributes { uid, gid, ..Attributes::default() };
+    let opened = sys::spawn::open_socket(&order, &attributes, within)?;
+    let local = || sys::socket::local_address(opened.socket.as_fd());
+    let address = match address {
+        Address::Tcp { v6_only, .. } => Address::Tcp { address: local()?, v6_only: *v6_only },
+        Address::Udp { v6_only, .. } => Address::Udp { address: local()?, v6_only: *v6_only },
+        other => other.clone(),
+    };
+    let file = path.map(|path| Ok::<_, io::Error>(SocketFile { id: id_of(&path)?, path }));
+    let file = file.transpose()?;
+    Ok(Bound { socket: opened.socket, address, file })
+}
+
 /// Opens the first of several TCP sockets at one address.
 pub(crate) fn bind_first(address: &Address, backlog: u32) -> io::Result<Bound> {
     bind_reuse_port(address, |address, v6_only| {
@@ -124,8 +176,7 @@ fn bind_path(
         opened => opened?,
     };
     let file = SocketFile { id: id_of(&path)?, path };
-    let (readable, writable) = (options.readable_all, options.writable_all);
-    let more = (0o444 * u32::from(readable)) | (0o222 * u32::from(writable));
+    let more = options.file_mode();
     if more != 0 {
         let mode = fs::symlink_metadata(&file.path)?.permissions().mode() | more;
         fs::set_permissions(&file.path, fs::Permissions::from_mode(mode & 0o777))?;

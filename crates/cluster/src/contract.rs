@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::counters::CloseReason;
+use crate::listen_rules::{Credentials, ListenFacts, ListenPermission, ListenRules};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -26,6 +27,9 @@ use crate::worker_options::WorkerOptions;
 pub(crate) type SlotId = u32;
 /// The number of a shared listening address: from 1, never used twice by one primary.
 pub(crate) type Key = u64;
+
+/// Default of [`SupervisorOptions::listens_max`].
+pub(crate) const LISTENS_MAX: u32 = 64;
 
 /// Default of [`SupervisorOptions::listens_after`]. A worker of the first start that ends later than
 /// this after its spawn is no failed start.
@@ -136,7 +140,18 @@ pub(crate) enum Input<H> {
     /// The runtime of the worker is up.
     Online { worker: WorkerId },
     /// The worker requests to listen on the address. `Grant` answers with the same request number.
-    ListenRequested { worker: WorkerId, request: u32, address: Address, options: ListenOptions },
+    ListenRequested {
+        worker: WorkerId,
+        request: u32,
+        address: Address,
+        options: ListenOptions,
+        facts: ListenFacts,
+    },
+    /// Answers `AskPermission`.
+    Permission { worker: WorkerId, request: u32, permission: ListenPermission },
+    /// The worker names a descriptor of the primary that it may not have. The supervisor refuses the
+    /// request.
+    ForbiddenDescriptor { worker: WorkerId, request: u32, address: Address },
     /// The worker sent a message that no worker of this crate sends.
     Violated { worker: WorkerId, violation: Violation },
     /// The worker listens on a socket of its own.
@@ -216,14 +231,26 @@ pub(crate) enum Output<H> {
     Emit { worker: WorkerId, notice: Notice, exit_requested: bool },
     /// Report that the worker cannot listen on the address.
     ListenFailed { worker: WorkerId, address: Address, errno: i32 },
+    /// Report that the worker may not listen on the address.
+    ListenRefused { worker: WorkerId, address: Address, refusal: ListenRefusal },
+    /// Ask the function of the user whether the worker may listen on the address; answer
+    /// `Permission`.
+    AskPermission { worker: WorkerId, request: u32, address: Address },
     /// Report that a worker of the first start ended before all were ready; everything is being
     /// shut down.
     StartFailed { worker: WorkerId },
     /// Report that all slots are filled and ready: once for each start, scale or fork.
     Ready,
     /// Open a listening socket; answer `Bound`. With `reuse_port` the socket, unless it is
-    /// inherited, is the first of a `SO_REUSEPORT` group with one socket for each slot.
-    Bind { key: Key, address: Address, options: ListenOptions, reuse_port: bool },
+    /// inherited, is the first of a `SO_REUSEPORT` group with one socket for each slot. With
+    /// `rights` every socket of the address is opened with these, by a child.
+    Bind {
+        key: Key,
+        address: Address,
+        options: ListenOptions,
+        reuse_port: bool,
+        rights: Option<Credentials>,
+    },
     /// Close the listening socket; when `drain`, first accept all that its backlog holds.
     /// Answer `Unbound`.
     Unbind { key: Key, drain: bool },
@@ -291,6 +318,15 @@ pub(crate) enum Access {
     /// From this slot's own socket, and from a hand-off queue for connections that the primary
     /// accepts on behalf of the slot.
     OwnSocket(SlotId),
+}
+
+/// The reason why a worker may not listen on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListenRefusal {
+    /// The rules, the function of the user, or the kernel by the rights of the worker.
+    NotAllowed,
+    /// The worker has this many listeners, which is the limit.
+    TooMany(u32),
 }
 
 /// The reason why a fork got no worker.
@@ -407,6 +443,12 @@ pub(crate) struct SupervisorOptions {
     /// predecessors. `Primary::ready` applies the limit to its wait.
     pub(crate) ready: Duration,
     pub(crate) restart: RestartOptions,
+    /// The greatest number of listeners and pending listen requests of one worker.
+    pub(crate) listens_max: u32,
+    /// The addresses on which workers may listen; `None` without a list.
+    pub(crate) listen_rules: Option<ListenRules>,
+    /// Whether a function of the user decides about addresses that no rule allows.
+    pub(crate) asks_permission: bool,
 }
 
 impl Default for SupervisorOptions {
@@ -425,6 +467,9 @@ impl Default for SupervisorOptions {
             listens_after: Some(LISTENS_AFTER),
             ready: Duration::from_secs(30),
             restart: RestartOptions::default(),
+            listens_max: LISTENS_MAX,
+            listen_rules: None,
+            asks_permission: false,
         }
     }
 }

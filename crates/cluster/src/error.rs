@@ -47,6 +47,21 @@ pub enum Error {
         /// The error of `socket(2)`, `bind(2)` or `listen(2)`.
         source: io::Error,
     },
+    /// A worker may not listen on this address, for which it got `EACCES`:
+    /// [`Builder::may_listen`](crate::Builder::may_listen) does not allow it, or the kernel refuses
+    /// it to the user of the worker.
+    NotAllowed {
+        /// The address.
+        address: Address,
+    },
+    /// A worker has [`Builder::listens_max`](crate::Builder::listens_max) listeners already, and got
+    /// `EMFILE` for this address.
+    TooManyListeners {
+        /// The address.
+        address: Address,
+        /// The limit.
+        max: u32,
+    },
     /// The name passed to `listen` has no address.
     Resolve(io::Error),
     /// A worker process could not be started.
@@ -103,6 +118,8 @@ impl Error {
             Self::Listen { source, .. } | Self::Resolve(source) | Self::Os(_, source) => {
                 sys::errno::name_of(source)
             }
+            Self::NotAllowed { .. } => "EACCES",
+            Self::TooManyListeners { .. } => "EMFILE",
             Self::Fork(source) => source.code(),
             Self::Worker(source) => source.code(),
             Self::EndedBeforeReady { .. } => "ERR_WORKER_INIT_FAILED",
@@ -126,6 +143,10 @@ impl Error {
                 let number = source.raw_os_error().map(io::Error::from_raw_os_error);
                 let source = number.unwrap_or_else(|| source.kind().into());
                 Self::Listen { address: address.clone(), source }
+            }
+            Self::NotAllowed { address } => Self::NotAllowed { address: address.clone() },
+            Self::TooManyListeners { address, max } => {
+                Self::TooManyListeners { address: address.clone(), max: *max }
             }
             Self::Fork(source) => Self::Fork(source.clone()),
             Self::EndedBeforeReady { worker, status, online, listened, stderr } => {
@@ -151,6 +172,16 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}")?;
                 advice(address, source).map_or(Ok(()), |advice| write!(f, " ({advice})"))
             }
+            Self::NotAllowed { address } => write!(
+                f,
+                "a worker may not listen on {address} (allow it by `Builder::may_listen`, or give \
+                 the user of the worker the right to)"
+            ),
+            Self::TooManyListeners { address, max } => write!(
+                f,
+                "a worker cannot listen on {address}: it has {max} listeners, the limit of \
+                 `Builder::listens_max`"
+            ),
             Self::Resolve(_) => f.write_str("cannot resolve the address to listen on"),
             Self::Fork(_) => f.write_str("cannot start a worker"),
             Self::EndedBeforeReady { stderr, .. } => {
@@ -259,6 +290,14 @@ impl fmt::Debug for Error {
             Self::Listen { address, source } => {
                 f.debug_struct("Listen").field("address", address).field("source", source).finish()
             }
+            Self::NotAllowed { address } => {
+                f.debug_struct("NotAllowed").field("address", address).finish()
+            }
+            Self::TooManyListeners { address, max } => f
+                .debug_struct("TooManyListeners")
+                .field("address", address)
+                .field("max", max)
+                .finish(),
             Self::Resolve(source) => f.debug_tuple("Resolve").field(source).finish(),
             Self::Fork(source) => f.debug_tuple("Fork").field(source).finish(),
             Self::EndedBeforeReady { worker, status, online, listened, stderr } => f
@@ -295,6 +334,8 @@ impl StdError for Error {
             Self::Worker(source) => Some(source),
             Self::Channel(source) => Some(source),
             Self::InvalidOption { .. }
+            | Self::NotAllowed { .. }
+            | Self::TooManyListeners { .. }
             | Self::EndedBeforeReady { .. }
             | Self::NotReady(_)
             | Self::SettingsFixed

@@ -65,6 +65,7 @@ mod counters;
 mod error;
 #[cfg(test)]
 mod kernel_model;
+mod listen_rules;
 mod node;
 mod policy;
 mod primary;
@@ -88,6 +89,7 @@ pub use counters::{Counters, WorkerCounters};
 pub use crossbeam_channel::Receiver;
 pub use error::Error;
 pub use error::not_ready::{NotReady, UnreadyWorker};
+pub use listen_rules::{ListenPermission, ListenRules};
 /// The crate `mio`, version 1: a [`Listener`] is an `event::Source` of its `Poll`.
 #[doc(no_inline)]
 pub use mio;

@@ -5,6 +5,7 @@
 //! and waits on the state that both share.
 
 mod accept_state;
+mod binder;
 pub(crate) mod builder;
 mod callbacks;
 mod client_affinity;
@@ -100,6 +101,10 @@ impl Builder {
             let why = format!("use 1 to 64 records, not {}", self.supervisor.window);
             return Err(Error::InvalidOption { option: "window", why });
         }
+        if self.supervisor.listens_max == 0 {
+            let why = "use at least 1 listener".to_owned();
+            return Err(Error::InvalidOption { option: "listens_max", why });
+        }
         Primary::set_up(self)
     }
 }
@@ -134,7 +139,8 @@ impl Primary {
         let signals = builder.signals;
         let driver =
             Driver::new(builder.supervisor, signals, inherited, shared.clone(), jobs, spawner)?
-                .relay_messages(builder.relays);
+                .relay_messages(builder.relays)
+                .ask_permission(builder.permission);
         let reactor = reactor::reactor().map_err(|error| Error::Os(error.call, error.source))?;
         shared.connect(reactor.add(driver));
         Ok(Self { shared, workers, policy })

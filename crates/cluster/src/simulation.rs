@@ -30,6 +30,7 @@ use crate::contract::{
 };
 use crate::counters::{CloseReason, WorkerCounters};
 use crate::kernel_model::{KernelQueue, KernelRecord, ModelPage};
+use crate::listen_rules::{Credentials, ListenFacts, ListenPermission};
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -52,7 +53,9 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// The events that thousands of worlds must have seen; without them the worlds prove little.
-const SEEN: [&str; 34] = [
+const SEEN: [&str; 36] = [
+    "asked",
+    "refused",
     "forked",
     "idle",
     "delivered",
@@ -112,6 +115,8 @@ struct World {
     now: Instant,
     /// Whether faults may happen now.
     faults: bool,
+    /// The user and group of all workers, if they are not those of the primary.
+    credentials: Option<Credentials>,
     /// The share of Node workers.
     node_percent: usize,
     ready: bool,

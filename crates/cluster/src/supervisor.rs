@@ -16,6 +16,7 @@
 mod addresses;
 mod conduct;
 mod lifecycle;
+mod listen_permissions;
 mod listen_requests;
 mod reload;
 pub(crate) mod restart;
@@ -27,8 +28,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{
-    Access, Answer, ClientAffinity, ExitKind, Grant, Input, Key, Notice, Output, Refusal,
-    ReloadFailure, SlotId, SupervisorOptions, WorkerId, WorkerKind,
+    Access, Answer, ClientAffinity, ExitKind, Grant, Input, Key, ListenRefusal, Notice, Output,
+    Refusal, ReloadFailure, SlotId, SupervisorOptions, WorkerId, WorkerKind,
 };
 use crate::counters::{CloseReason, Counters, WorkerCounters};
 use crate::protocol::address::Address;
@@ -40,7 +41,7 @@ use conduct::{Conduct, Verdict};
 use lifecycle::{Event, Lifecycle};
 use restart::{Backoff, Rng};
 
-use listen_requests::refuse;
+use listen_permissions::PendingListen;
 use reload::{Reload, Waiting};
 use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
@@ -62,6 +63,8 @@ pub(crate) struct Supervisor<H> {
     closing: BTreeMap<Key, ClosingKey>,
     /// Requests to be granted when the earlier queue of the same worker and key has been dropped.
     postponed_grants: Vec<(WorkerId, Key, u32)>,
+    /// Listen requests about which the function of the user was asked.
+    asking: BTreeMap<(WorkerId, u32), PendingListen>,
     /// Addresses to be bound when the same address has been closed.
     deferred_binds: Vec<(Key, Address, ListenOptions)>,
     /// The counts of schedulers that are gone.
@@ -156,6 +159,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             schedulers: BTreeMap::new(),
             closing: BTreeMap::new(),
             postponed_grants: Vec::new(),
+            asking: BTreeMap::new(),
             deferred_binds: Vec::new(),
             counters: Counters::default(),
             reload: None,
@@ -249,16 +253,14 @@ impl<H: ClientAffinity> Supervisor<H> {
             }
             Input::Violated { worker, violation } => self.violated(worker, violation, now, out),
             Input::Online { worker } => self.apply(worker, Event::Online, None, now, out),
-            Input::ListenRequested { worker, request, address, options } => {
-                self.listen_asked(worker, request, address, options, out);
-            }
+            request @ (Input::ListenRequested { .. }
+            | Input::Permission { .. }
+            | Input::ForbiddenDescriptor { .. }
+            | Input::NoSuchSocket { .. }) => self.request(request, out),
             Input::ListensAlone { worker, address } => {
                 self.listens_alone(worker, address, now, out);
             }
             Input::Bound { key, result } => self.bound(key, result, out),
-            Input::NoSuchSocket { worker, request, address, errno } => {
-                refuse(worker, request, address, errno, out);
-            }
             Input::GrantFailed { worker, request, key, errno } => {
                 self.grant_failed((worker, request, key), errno, out);
             }

@@ -12,6 +12,10 @@ mod child;
 mod clone;
 mod engine;
 mod plan;
+mod socket;
 
+#[doc(hidden)]
+pub use child::socket::SocketProgram;
 pub use engine::{SpawnError, Spawned, spawn};
 pub use plan::{Attributes, Descriptor, Plan, Source, Step};
+pub use socket::{Member, OpenedSocket, SocketName, SocketOrder, open_socket};

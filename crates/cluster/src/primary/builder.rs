@@ -1,15 +1,18 @@
 //! The options of a primary and its workers.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use child_process::Signal;
 
-use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX};
+use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX, WorkerId};
 use crate::error::Error;
+use crate::listen_rules::{ListenPermission, ListenRules};
 use crate::policy::Policy;
 use crate::primary::settings::Settings;
+use crate::protocol::address::Address;
 use crate::worker_options::WorkerOptions;
 
 /// The signals that the primary handles.
@@ -27,6 +30,18 @@ impl Signals {
     }
 }
 
+type Decide = dyn Fn(WorkerId, &Address) -> ListenPermission + Send + Sync;
+
+/// The function that decides about addresses that no rule allows.
+#[derive(Clone)]
+pub(crate) struct PermissionFunction(pub(crate) Arc<Decide>);
+
+impl fmt::Debug for PermissionFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PermissionFunction")
+    }
+}
+
 /// The options of a [`Primary`](crate::Primary).
 ///
 /// Every option has a default that suits a server: one worker for each processor that this process
@@ -41,6 +56,7 @@ pub struct Builder {
     pub(crate) signals: Signals,
     pub(crate) sockets: Vec<(String, Arc<OwnedFd>)>,
     pub(crate) relays: bool,
+    pub(crate) permission: Option<PermissionFunction>,
 }
 
 impl Builder {
@@ -55,7 +71,8 @@ impl Builder {
         let policy = Policy::from_environment(variable.as_deref());
         let supervisor = SupervisorOptions { policy, ..SupervisorOptions::default() };
         let signals = Signals::default();
-        Self { settings, supervisor, workers, signals, sockets: Vec::new(), relays: false }
+        let (sockets, relays, permission) = (Vec::new(), false, None);
+        Self { settings, supervisor, workers, signals, sockets, relays, permission }
     }
 
     /// Sets the number of workers, 1 to [`WORKERS_MAX`](Self::WORKERS_MAX); by default one for each processor.
@@ -81,6 +98,75 @@ impl Builder {
     /// the primary was started with. Other numbers fail with `EINVAL`.
     pub fn socket(mut self, name: impl Into<String>, socket: impl Into<OwnedFd>) -> Self {
         self.sockets.push((name.into(), Arc::new(socket.into())));
+        self
+    }
+
+    /// Sets the addresses on which workers may listen; by default there is no list.
+    ///
+    /// The primary opens a socket that a rule allows, whatever the rights of the worker are. The
+    /// answer to any other request depends on the worker:
+    ///
+    /// | | without a list | with a list |
+    /// |---|---|---|
+    /// | worker with the user and group of the primary | the primary opens the socket | `EACCES` |
+    /// | worker with a [user](WorkerOptions::uid) or [group](WorkerOptions::gid) of its own | the kernel decides by the worker's rights | the kernel decides by the worker's rights |
+    /// | inherited socket, by [`socket`](Self::socket) or from systemd | the worker gets it | `EACCES` |
+    /// | other descriptor of the primary, by Node's `{ fd }` | the worker gets it, unless it has a user or group of its own | the address decides |
+    ///
+    /// For the kernel's decision a child of the primary becomes the worker's user, opens the socket
+    /// and sends it to the primary, which dispatches the connections as it always does. Such a
+    /// socket is shared among workers of the same user and group. A file that a dead process of that
+    /// user left at a socket's path is replaced, and no other file.
+    ///
+    /// A refused worker gets `EACCES`, and [`Event::Error`](crate::Event::Error) reports
+    /// [`Error::NotAllowed`] with the worker and the address.
+    ///
+    /// Node: a worker gets every address that its primary can open.
+    pub fn may_listen(mut self, rules: ListenRules) -> Self {
+        self.supervisor.listen_rules = Some(rules);
+        self
+    }
+
+    /// Asks `decide` about each request to listen that no rule of [`may_listen`](Self::may_listen)
+    /// allows.
+    ///
+    /// The function runs on the callback thread, after the callbacks of earlier events, so it may
+    /// take its time; the worker waits for the answer. A function that panics refuses. Inherited
+    /// sockets have the address to which they are bound; [`ListenPermission::OwnRights`] refuses
+    /// them to a worker with a user or group of its own.
+    ///
+    /// ```
+    /// use brood_cluster::{Address, ListenPermission, Primary};
+    ///
+    /// let primary = Primary::builder()
+    ///     .may_listen_fn(|worker, address| match address {
+    ///         Address::Tcp { address, .. } if address.ip().is_loopback() => ListenPermission::Granted,
+    ///         _ => {
+    ///             eprintln!("worker {worker} asked for {address}");
+    ///             ListenPermission::Refused
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn may_listen_fn(
+        mut self,
+        decide: impl Fn(WorkerId, &Address) -> ListenPermission + Send + Sync + 'static,
+    ) -> Self {
+        self.supervisor.asks_permission = true;
+        self.permission = Some(PermissionFunction(Arc::new(decide)));
+        self
+    }
+
+    /// Sets how many listeners and bound sockets one worker may have from the primary at once; at
+    /// least 1, by default 64.
+    ///
+    /// One more fails with `EMFILE`, and [`Event::Error`](crate::Event::Error) reports
+    /// [`Error::TooManyListeners`]. Independently of this limit, four descriptors for each worker are
+    /// not used for listeners, so that workers can be restarted: a listener that would take them
+    /// fails with `EMFILE`, too.
+    pub fn listens_max(mut self, listeners: u32) -> Self {
+        self.supervisor.listens_max = listeners;
         self
     }
 

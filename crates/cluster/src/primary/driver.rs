@@ -8,11 +8,12 @@ mod listen_sockets;
 mod node_workers;
 mod perform;
 mod relay;
+mod rights;
 mod signals;
 mod waiting_callers;
 mod worker_events;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,10 +23,10 @@ use crossbeam_channel::Receiver;
 use reactor::{Source, Token, Turn};
 use sys::signal::SignalWatch;
 
-use crate::contract::{Input, Key, Notice, Output, SupervisorOptions, WorkerId};
+use crate::contract::{Input, Key, Notice, Output, SlotId, SupervisorOptions, WorkerId};
 use crate::error::Error;
 use crate::primary::accept_state::PollTimer;
-use crate::primary::builder::Signals;
+use crate::primary::builder::{PermissionFunction, Signals};
 use crate::primary::event::Event;
 use crate::primary::inherited::InheritedSockets;
 use crate::primary::listen_socket::ListenSocket;
@@ -38,6 +39,7 @@ use crate::primary::subscribers::Subscribers;
 use crate::primary::worker_io::{WorkerIo, Workers};
 use crate::protocol::hand_off_queue::Connection;
 use crate::supervisor::Supervisor;
+use rights::ParkedGrant;
 use waiting_callers::PendingReplies;
 
 /// The most jobs handled before the other sources get their turn.
@@ -72,6 +74,10 @@ pub(crate) struct Driver {
     listen_sockets: BTreeMap<SocketId, ListenSocket>,
     /// The owners of the sockets, for each address that has one socket for each slot.
     groups: BTreeMap<Key, ReusePortGroup>,
+    /// The owners whose sockets children are opening.
+    opening: BTreeSet<(Key, Option<SlotId>)>,
+    /// The grants that wait for these sockets.
+    parked: Vec<ParkedGrant>,
     poll_timer: PollTimer,
     watched: BTreeMap<u64, WatchedFd>,
     next_token: u64,
@@ -94,6 +100,8 @@ pub(crate) struct Driver {
     inherited: InheritedSockets,
     /// Whether the message of a worker goes to all other workers.
     relays: bool,
+    /// The function that decides about addresses that no rule allows.
+    permission: Option<PermissionFunction>,
     finished: bool,
 }
 
@@ -127,6 +135,8 @@ impl Driver {
             maybe_done: Vec::new(),
             listen_sockets: BTreeMap::new(),
             groups: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            parked: Vec::new(),
             poll_timer: PollTimer::default(),
             watched: BTreeMap::new(),
             next_token: 0,
@@ -141,6 +151,7 @@ impl Driver {
             node_data: BTreeMap::new(),
             inherited,
             relays: false,
+            permission: None,
             finished: false,
         })
     }
@@ -198,6 +209,9 @@ impl Driver {
             Job::Reload(reply) => self.reload(Some(reply)),
             Job::Spawned { worker, result: Ok(spawned) } => self.spawned(worker, spawned, turn),
             Job::Spawned { worker, result: Err(error) } => self.not_spawned(worker, error),
+            Job::SocketOpened { key, place, result } => {
+                self.socket_opened(key, place, result, turn);
+            }
             Job::Child(worker, event) => self.child(worker, event, turn),
             // Fails if the caller has stopped waiting.
             Job::Count(reply) => drop(reply.send(self.supervisor.counters())),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::bind::{Bound, adopt};
 use crate::error::Error;
+use crate::listen_rules::GivenSocket;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
@@ -66,6 +67,17 @@ impl InheritedSockets {
                 *address = socket.bound.address.clone();
             }
         }
+    }
+
+    /// Returns the name and number of the socket with this address.
+    pub(crate) fn given_at(&self, address: &Address) -> Option<GivenSocket> {
+        let socket = self.0.iter().find(|it| it.bound.address == *address)?;
+        Some(GivenSocket { name: socket.name.clone(), number: socket.number })
+    }
+
+    /// Whether a socket with this number was passed to the primary for its workers.
+    pub(crate) fn has_number(&self, number: i32) -> bool {
+        self.0.iter().any(|it| it.number == number && it.name.is_some())
     }
 
     /// Returns the address of the socket with this descriptor number: an inherited socket, or one

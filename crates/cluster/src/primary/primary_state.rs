@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,10 +14,13 @@ use std::time::{Duration, Instant};
 use child_process::{Child, ExitStatus, Signal};
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::contract::{Input, Notice, WorkerId, WorkerKind};
+use crate::bind::Bound;
+use crate::contract::{Input, Key, Notice, WorkerId, WorkerKind};
 use crate::counters::{Counters, WorkerCounters};
 use crate::error::Error;
 use crate::error::not_ready::NotReady;
+use crate::listen_rules::Credentials;
+use crate::primary::binder::SocketPlace;
 use crate::primary::event::Event;
 use crate::primary::settings::Settings;
 use crate::primary::subscribers::Subscribers;
@@ -41,6 +45,12 @@ pub(crate) enum Job {
     Spawned {
         worker: WorkerId,
         result: Result<Spawned, child_process::Error>,
+    },
+    /// A child has opened a socket of this key, or not.
+    SocketOpened {
+        key: Key,
+        place: SocketPlace,
+        result: io::Result<Bound>,
     },
     Child(WorkerId, child_process::internal::Event),
     /// Start workers with these settings from now on.
@@ -68,6 +78,8 @@ pub(crate) struct Spawned {
     pub(crate) exec: Option<PathBuf>,
     /// The parent's ends of the pipes that the user asked for.
     pub(crate) pipes: Pipes,
+    /// The user and group that it runs as, if they are not those of the primary.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 #[derive(Debug)]

@@ -8,11 +8,14 @@
 //! Pure.
 
 use crate::contract::SlotId;
+use crate::listen_rules::Credentials;
 
 /// The sockets of one address, numbered from 0.
 #[derive(Debug)]
 pub(crate) struct ReusePortGroup {
     backlog: u32,
+    /// The rights with which every socket is opened; `None` for those of the primary.
+    rights: Option<Credentials>,
     /// The owner of each socket, by number; `None` for the socket that no slot owns.
     owners: Vec<Option<SlotId>>,
     /// The first socket has been assigned.
@@ -22,7 +25,17 @@ pub(crate) struct ReusePortGroup {
 impl ReusePortGroup {
     /// Creates a group of one socket that is not assigned yet.
     pub(crate) fn new(backlog: u32) -> Self {
-        Self { backlog, owners: vec![None], is_first_assigned: false }
+        Self { backlog, rights: None, owners: vec![None], is_first_assigned: false }
+    }
+
+    /// Sets the rights with which every socket is opened.
+    pub(crate) fn with_rights(self, rights: Credentials) -> Self {
+        Self { rights: Some(rights), ..self }
+    }
+
+    /// Returns the rights with which every socket is opened, if they are not the primary's.
+    pub(crate) fn rights(&self) -> Option<&Credentials> {
+        self.rights.as_ref()
     }
 
     /// Returns the number of the socket that belongs to this slot, or to no slot. Assigns the

@@ -8,6 +8,7 @@ use child_process::{Fork, Module, Stdio};
 use ipc::Serialization;
 
 use crate::error::Error;
+use crate::listen_rules::Credentials;
 use crate::node::inspector;
 use crate::primary::release::{WorkingDirectory, own_program};
 use crate::worker_options::{WorkerOptions, WorkerStdio};
@@ -167,6 +168,12 @@ impl Settings {
             fork.serialization(serialization);
         }
         Ok(fork)
+    }
+
+    /// Returns the user and group of the workers, if they are not those of this process.
+    pub(crate) fn credentials(&self) -> Option<Credentials> {
+        let credentials = Credentials { uid: self.uid, gid: self.gid };
+        Some(credentials).filter(|it| *it != Credentials::default())
     }
 
     fn inspect_port_option(&self, number: u32) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The thread that starts workers. A spawn blocks until `exec(2)`, so it must not run on the loop.
 //!
-//! The thread ends when the [`Spawner`] is dropped.
+//! The thread also starts the thread of [`binder`], which has the same namespaces, capabilities and
+//! filters then. Both end when the [`Spawner`] is dropped.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,10 +10,11 @@ use std::thread;
 
 use child_process::Stdio;
 use child_process::internal::InternalChannel;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::contract::{WorkerId, WorkerKind};
 use crate::node;
+use crate::primary::binder::{self, BindOrder};
 use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::settings::Settings;
 use crate::primary::worker_process::Pipes;
@@ -32,10 +34,19 @@ pub(crate) struct SpawnOrder {
     pub(crate) is_successor: bool,
 }
 
+/// An order for the thread.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Worker(SpawnOrder),
+    /// Start the thread that opens sockets with the rights of workers.
+    Binder(Receiver<BindOrder>),
+}
+
 /// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    orders: Sender<SpawnOrder>,
+    orders: Sender<Order>,
+    binder: Option<Sender<BindOrder>>,
 }
 
 impl Spawner {
@@ -45,24 +56,48 @@ impl Spawner {
     ///
     /// The errors of `pthread_create(3)`.
     pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let (orders, received) = crossbeam_channel::unbounded::<SpawnOrder>();
+        let (orders, received) = crossbeam_channel::unbounded::<Order>();
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
             for order in received {
-                spawn(&shared, &order);
+                match order {
+                    Order::Worker(order) => spawn(&shared, &order),
+                    Order::Binder(orders) => binder::start(orders),
+                }
             }
         })?;
-        Ok(Self { orders })
+        Ok(Self { orders, binder: None })
     }
 
     /// Returns a spawner without a thread, and its orders, which a test answers.
     #[cfg(test)]
-    pub(crate) fn recording() -> (Self, crossbeam_channel::Receiver<SpawnOrder>) {
+    pub(crate) fn recording() -> (Self, crossbeam_channel::Receiver<Order>) {
         let (orders, received) = crossbeam_channel::unbounded();
-        (Self { orders }, received)
+        (Self { orders, binder: None }, received)
     }
 
     /// Orders the start of a worker. [`Job::Spawned`] reports the result.
     pub(crate) fn spawn(&self, order: SpawnOrder) {
+        self.send(Order::Worker(order));
+    }
+
+    /// Orders a socket. [`Job::SocketOpened`] reports the result.
+    pub(crate) fn bind(&mut self, order: BindOrder) {
+        let order = match &self.binder {
+            Some(binder) => match binder.send(order) {
+                Ok(()) => return,
+                // The thread could not be started the last time.
+                Err(unsent) => unsent.0,
+            },
+            None => order,
+        };
+        let (binder, orders) = crossbeam_channel::unbounded();
+        self.send(Order::Binder(orders));
+        // Fails when the thread could not be started: the dropped order answers.
+        let _ = binder.send(order);
+        self.binder = Some(binder);
+    }
+
+    fn send(&self, order: Order) {
         self.orders.send(order).expect("the thread receives as long as the sender lives");
     }
 }
@@ -121,5 +156,6 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let stderr = if is_captured { child.take_stderr().map(Into::into) } else { None };
     let pipes = Pipes::take_from(&mut child, settings);
     let exec = settings.exec.clone();
-    Ok(Spawned { child: Arc::new(child), kind, stderr, exec, pipes })
+    let credentials = settings.credentials();
+    Ok(Spawned { child: Arc::new(child), kind, stderr, exec, pipes, credentials })
 }

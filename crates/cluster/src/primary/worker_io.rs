@@ -14,6 +14,7 @@ use child_process::{Child, ExitStatus, Signal};
 use reactor::{Interest, Token, Turn};
 
 use crate::contract::{Key, WorkerId, WorkerKind};
+use crate::listen_rules::Credentials;
 use crate::node::session_with_worker::SessionWithWorker;
 use crate::primary::primary_state::{Shared, Spawned};
 use crate::primary::worker_process::WorkerProcess;
@@ -42,6 +43,8 @@ pub(crate) struct WorkerIo {
     pub(crate) session: Option<SessionWithWorker<Connection>>,
     /// The answers and grants since the last moment at which the channel had room.
     unread: Unread,
+    /// The user and group of the worker, if they are not those of the primary.
+    pub(crate) credentials: Option<Credentials>,
     /// The last message of another worker could not be sent to this one.
     pub(crate) misses_messages: bool,
     stderr: Option<std::fs::File>,
@@ -186,6 +189,7 @@ impl Workers {
 impl WorkerIo {
     pub(crate) fn new(worker: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
         let (child, kind) = (spawned.child.clone(), spawned.kind);
+        let credentials = spawned.credentials.clone();
         let process = WorkerProcess::new(worker, spawned, shared.clone());
         shared.change(|state| {
             state.workers.insert(worker, process.clone());
@@ -196,6 +200,7 @@ impl WorkerIo {
             queues: BTreeMap::new(),
             session: (kind == WorkerKind::Node).then(SessionWithWorker::new),
             unread: Unread::default(),
+            credentials,
             misses_messages: false,
             stderr: None,
             stderr_tail: VecDeque::new(),

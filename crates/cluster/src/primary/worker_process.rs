@@ -141,7 +141,7 @@ struct Inner {
 
 impl WorkerProcess {
     pub(crate) fn new(id: WorkerId, spawned: Spawned, shared: Arc<Shared>) -> Self {
-        let Spawned { child, kind, stderr: _, exec, pipes } = spawned;
+        let Spawned { child, kind, exec, pipes, .. } = spawned;
         let (pipes, history) = (Mutex::new(pipes), Mutex::default());
         let is_node = kind == WorkerKind::Node;
         let (pid, child) = (child.pid(), Mutex::new(Some(child)));

@@ -97,6 +97,11 @@ impl ListenOptions {
         self
     }
 
+    /// Returns the bits that the mode of a socket's file gets in addition.
+    pub(crate) fn file_mode(&self) -> u32 {
+        (0o444 * u32::from(self.readable_all)) | (0o222 * u32::from(self.writable_all))
+    }
+
     /// For UDP: sets `SO_REUSEADDR`, and lets one worker bind the address more than once.
     #[doc(alias = "reuseAddr")]
     pub fn reuse_address(mut self, reuse: bool) -> Self {

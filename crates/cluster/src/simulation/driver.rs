@@ -133,10 +133,18 @@ impl World {
             Output::Emit { worker, notice, exit_requested } => {
                 self.check_notice(worker, notice, exit_requested);
             }
-            Output::ListenFailed { errno, .. } => assert!([13, 98].contains(&errno)),
+            Output::ListenFailed { errno, .. } => assert!([13, 24, 98].contains(&errno)),
+            Output::ListenRefused { .. } => self.mark("refused"),
+            Output::AskPermission { worker, request, .. } => {
+                self.mark("asked");
+                let refuses = self.faults && self.chance(20);
+                let (refused, own) = (ListenPermission::Refused, ListenPermission::OwnRights);
+                let permission = if refuses { refused } else { own };
+                self.answers.push_back(Input::Permission { worker, request, permission });
+            }
             Output::StartFailed { .. } => self.check_start_failed(),
             Output::Ready => self.check_ready(),
-            Output::Bind { key, address, options: _, reuse_port } => {
+            Output::Bind { key, address, options: _, reuse_port, rights: _ } => {
                 self.bind(key, address, reuse_port);
             }
             Output::Unbind { key, drain } => self.unbind(key, drain),

@@ -95,6 +95,7 @@ impl World {
     /// Lets the worker do one thing. Returns `false` when it has nothing to do.
     pub(super) fn worker_acts(&mut self, id: WorkerId) -> bool {
         let crashes = self.faults && self.chance(1);
+        let facts = ListenFacts { credentials: self.credentials.clone(), ..ListenFacts::default() };
         let worker = self.workers.get_mut(&id).unwrap();
         if !worker.running || worker.frozen {
             return false;
@@ -120,6 +121,7 @@ impl World {
                 request,
                 address,
                 options,
+                facts,
             });
         } else {
             return self.read(id);

@@ -22,6 +22,8 @@ impl World {
             2 => Some(10_000 * MS),
             _ => Some(Duration::ZERO),
         };
+        options.asks_permission = seed % 3 == 0;
+        let nobody = Credentials { uid: Some(65_534), gid: None };
         let now = Instant::now();
         let mut program: Vec<_> = program.iter().map(|text| Address::from(address(text))).collect();
         if pick(&[0, 0, 1]) == 1 && !program.is_empty() {
@@ -35,6 +37,7 @@ impl World {
             options,
             now,
             faults: false,
+            credentials: Some(nobody).filter(|_| seed % 2 == 0),
             node_percent,
             ready: false,
             stopping: false,

@@ -5,6 +5,8 @@
 //! program get the same ports. A request for the port number that the kernel chose shares the key
 //! as well. One worker cannot hold a key twice: as with two plain sockets, the address is in use.
 //!
+//! Workers share a key only if the socket is opened with the same rights for all of them.
+//!
 //! A key is in use as long as a worker holds it or waits for it, or a slot has it reserved. A slot
 //! reserves the keys that its worker held and gave up, by its end or by closing the listener, until
 //! a worker of the slot requests them. The socket, and the port number behind port 0, therefore
@@ -18,6 +20,7 @@ use std::time::Instant;
 use sys::errno::EADDRINUSE;
 
 use crate::contract::{Key, SlotId, WorkerId};
+use crate::listen_rules::Credentials;
 use crate::protocol::address::Address;
 
 /// The keys of a primary.
@@ -34,6 +37,8 @@ struct Entry {
     requested: Address,
     /// Distinguishes requests for port 0; 0 for all other addresses.
     index: u32,
+    /// The rights with which the socket is opened; `None` for those of the primary.
+    rights: Option<Credentials>,
     state: EntryState,
     holders: Vec<Holder>,
     reservations: Vec<Reservation>,
@@ -81,6 +86,8 @@ struct Index {
 #[derive(Debug)]
 pub(crate) struct ListenRequest<'a> {
     pub(crate) address: &'a Address,
+    /// The rights with which the socket is opened; `None` for those of the primary.
+    pub(crate) rights: Option<Credentials>,
     /// For datagrams: the worker may hold the address already.
     pub(crate) again: bool,
     /// The connection limit of the worker.
@@ -112,28 +119,39 @@ impl AddressTable {
     ) -> Resolution {
         let address = listen_request.address;
         let indexed = address.is_port_0();
-        let index = if indexed { self.next_index(worker, address) } else { 0 };
+        let again = listen_request.again && address.is_datagram();
+        let (index, shared) = loop {
+            let index = if indexed { self.next_index(worker, address) } else { 0 };
+            let mut shared = self.entries.iter();
+            let shared = shared.find(|(_, it)| it.is(address, index, &listen_request.rights));
+            let is_held = shared.is_some_and(|(_, entry)| entry.is_held_by(worker));
+            if !is_held || again {
+                break (index, shared.map(|(key, _)| *key));
+            }
+            if !indexed {
+                return Resolution::Refuse(EADDRINUSE);
+            }
+            // The worker holds this key under its port number, so port 0 means the next key.
+            self.index_back(worker, address);
+        };
         let open_max = listen_request.open_max;
         let holder = Holder { worker, indexed, open_max, listening: false };
-        let shared = self.entries.iter_mut().find(|(_, entry)| entry.is(address, index));
+        let shared = shared.and_then(|key| Some((key, self.entries.get_mut(&key)?)));
         let Some((key, entry)) = shared else {
             self.last_key += 1;
-            let state = EntryState::Binding(vec![(worker, request)]);
-            let (requested, holders, reservations) = (address.clone(), vec![holder], Vec::new());
-            let data = listen_request.data;
-            let entry =
-                Entry { requested, index, state, holders, reservations, lapsed: false, data };
+            let entry = Entry {
+                requested: address.clone(),
+                index,
+                rights: listen_request.rights,
+                state: EntryState::Binding(vec![(worker, request)]),
+                holders: vec![holder],
+                reservations: Vec::new(),
+                lapsed: false,
+                data: listen_request.data,
+            };
             self.entries.insert(self.last_key, entry);
             return Resolution::Bind(self.last_key);
         };
-        if entry.is_held_by(worker) && !(listen_request.again && address.is_datagram()) {
-            if indexed {
-                // The worker holds this key under its port number, so port 0 means the next key.
-                self.index_back(worker, address);
-                return self.request_address(worker, slot, request, listen_request);
-            }
-            return Resolution::Refuse(EADDRINUSE);
-        }
         if entry.data.is_none() {
             entry.data = listen_request.data;
         }
@@ -145,7 +163,7 @@ impl AddressTable {
                 waiting.push((worker, request));
                 Resolution::Wait
             }
-            EntryState::Bound(_) => Resolution::Grant(*key),
+            EntryState::Bound(_) => Resolution::Grant(key),
             EntryState::Unbinding(_) => {
                 unreachable!("an address that is being closed is not shared")
             }
@@ -230,6 +248,17 @@ impl AddressTable {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if !entry.reservations.iter().any(|reservation| reservation.slot == slot) {
             entry.reservations.push(Reservation { slot, until: None });
+        }
+    }
+
+    /// Drops the oldest reservations of a slot until no more than `most` are left.
+    pub(crate) fn limit_reservations(&mut self, slot: SlotId, most: usize) {
+        let reserved = self.reserved_by(slot);
+        for key in reserved.iter().take(reserved.len().saturating_sub(most)) {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.reservations.retain(|reservation| reservation.slot != slot);
+                entry.lapsed = entry.reservations.is_empty() && entry.holders.is_empty();
+            }
         }
     }
 
@@ -344,6 +373,17 @@ impl AddressTable {
         self.entries.get(&key).is_some_and(|entry| entry.holders.iter().any(listens))
     }
 
+    /// Returns the rights with which the socket of a key is opened, if they are not the primary's.
+    pub(crate) fn rights(&self, key: Key) -> Option<&Credentials> {
+        self.entries.get(&key)?.rights.as_ref()
+    }
+
+    /// Returns the number of listeners that the worker has or waits for.
+    pub(crate) fn holdings(&self, worker: WorkerId) -> usize {
+        let holders = self.entries.values().flat_map(|entry| &entry.holders);
+        holders.filter(|holder| holder.worker == worker).count()
+    }
+
     pub(crate) fn held_by(&self, worker: WorkerId) -> Vec<Key> {
         let held = self.entries.iter().filter(|(_, entry)| entry.is_held_by(worker));
         held.map(|(key, _)| *key).collect()
@@ -394,7 +434,11 @@ impl AddressTable {
 }
 
 impl Entry {
-    fn is(&self, address: &Address, index: u32) -> bool {
+    fn is(&self, address: &Address, index: u32, rights: &Option<Credentials>) -> bool {
+        self.rights == *rights && self.is_at(address, index)
+    }
+
+    fn is_at(&self, address: &Address, index: u32) -> bool {
         match &self.state {
             EntryState::Unbinding(_) => false,
             EntryState::Bound(bound) if bound == address => true,

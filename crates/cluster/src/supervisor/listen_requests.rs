@@ -6,40 +6,46 @@
 
 use std::time::Instant;
 
+use crate::listen_rules::Credentials;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::scheduler::Scheduler;
 use crate::supervisor::addresses::{ListenRequest, Resolution};
 use crate::supervisor::lifecycle::Event;
-use sys::errno::ECANCELED;
+use sys::errno::{EACCES, ECANCELED, EPERM};
 
+use super::listen_permissions::forbid;
 use super::{
-    Access, ClientAffinity, Grant, Key, Mode, Notice, Output, Refusal, SlotId, Supervisor,
+    Access, ClientAffinity, Grant, Key, ListenRefusal, Notice, Output, Refusal, SlotId, Supervisor,
     WorkerId, WorkerKind,
 };
 
 impl<H: ClientAffinity> Supervisor<H> {
-    pub(super) fn listen_asked(
+    /// Opens the address with these rights, or shares it, for a worker that may listen there.
+    pub(super) fn listen(
         &mut self,
-        worker: WorkerId,
-        request: u32,
+        (worker, request): (WorkerId, u32),
         address: Address,
         mut options: ListenOptions,
+        rights: Option<Credentials>,
         out: &mut Vec<Output<H>>,
     ) {
         let Some(entry) = self.workers.get(&worker) else { return };
-        let slot = Some(entry.slot).filter(|slot| self.serves_for(worker, *slot));
-        if self.mode != Mode::Running || !entry.life.may_serve() {
-            return out.push(Output::Grant { worker, request, result: Err(ECANCELED) });
-        }
+        let slot_of_worker = entry.slot;
+        let slot = Some(slot_of_worker).filter(|slot| self.serves_for(worker, *slot));
         let listen_request = ListenRequest {
             address: &address,
+            rights,
             again: options.reuse_address,
             open_max: options.max_connections,
             data: options.data.take(),
         };
-        match self.addresses.request_address(worker, slot, request, listen_request) {
+        let resolution = self.addresses.request_address(worker, slot, request, listen_request);
+        let held = self.addresses.holdings(worker);
+        let reserved_max = self.listens_max().saturating_sub(held);
+        self.addresses.limit_reservations(slot_of_worker, reserved_max);
+        match resolution {
             Resolution::Bind(key) => {
                 if self.dispatches(&address) {
                     self.schedulers.insert(key, Scheduler::new(key, &self.options));
@@ -80,9 +86,12 @@ impl<H: ClientAffinity> Supervisor<H> {
         out: &mut Vec<Output<H>>,
     ) {
         let Some(asked) = self.addresses.requested(key).cloned() else { return };
+        let by_rights = self.addresses.rights(key).is_some();
         let failure = result.as_ref().err().copied();
         for (worker, request) in self.addresses.bound(key, result) {
-            if let Some(errno) = failure {
+            if by_rights && matches!(failure, Some(EACCES | EPERM)) {
+                forbid(worker, request, asked.clone(), ListenRefusal::NotAllowed, out);
+            } else if let Some(errno) = failure {
                 refuse(worker, request, asked.clone(), errno, out);
             } else if self.may_serve(worker) {
                 self.grant(worker, request, key, out);
@@ -129,7 +138,8 @@ impl<H: ClientAffinity> Supervisor<H> {
 
     fn bind(&self, key: Key, address: Address, options: ListenOptions) -> Output<H> {
         let reuse_port = self.has_socket_per_slot(&address);
-        Output::Bind { key, address, options, reuse_port }
+        let rights = self.addresses.rights(key).cloned();
+        Output::Bind { key, address, options, reuse_port, rights }
     }
 
     /// Whether each slot has a listening socket of its own at this address.
@@ -146,8 +156,12 @@ impl<H: ClientAffinity> Supervisor<H> {
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.conduct.not_granted(key);
         }
+        let address = self.addresses.requested(key).cloned();
         self.listener_closed(worker, key, out);
-        out.push(Output::Grant { worker, request, result: Err(errno) });
+        match address.filter(|_| errno != ECANCELED) {
+            Some(address) => refuse(worker, request, address, errno, out),
+            None => out.push(Output::Grant { worker, request, result: Err(errno) }),
+        }
     }
 
     /// Grants requests that waited for an earlier queue to be dropped.
@@ -290,6 +304,7 @@ mod tests {
     use super::*;
     use crate::contract::{ExitKind, Input, SupervisorOptions};
     use crate::kernel_model::ModelPage;
+    use crate::listen_rules::ListenFacts;
     use crate::scheduler::TICK;
     use std::time::Duration;
 
@@ -311,7 +326,13 @@ mod tests {
             Input::Scale(1),
             Input::Spawned { worker: WorkerId(1), kind },
             Input::Online { worker: WorkerId(1) },
-            Input::ListenRequested { worker: WorkerId(1), request: 7, address: address(), options },
+            Input::ListenRequested {
+                worker: WorkerId(1),
+                request: 7,
+                address: address(),
+                options,
+                facts: ListenFacts::default(),
+            },
             Input::Bound { key: 1, result: Ok(address()) },
         ] {
             out.clear();
@@ -351,7 +372,9 @@ mod tests {
         supervisor.step(failed, now, &mut out);
         let refused =
             |request, errno| Output::Grant { worker: WorkerId(1), request, result: Err(errno) };
-        assert_eq!(out, [Output::DropQueue { worker: WorkerId(1), key: 1 }, refused(7, 24)]);
+        let dropped = Output::DropQueue { worker: WorkerId(1), key: 1 };
+        let failed = Output::ListenFailed { worker: WorkerId(1), address: address(), errno: 24 };
+        assert_eq!(out, [dropped, failed, refused(7, 24)]);
         out.clear();
         let address = Address::Inherited("descriptor 9".to_owned());
         let missing = Input::NoSuchSocket {

@@ -271,6 +271,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         let listened = entry.life.listened(now);
         let forked = entry.forked;
         self.postponed_grants.retain(|(waiter, ..)| *waiter != worker);
+        self.asking.retain(|(waiter, _), _| *waiter != worker);
         let slot_entry = self.slot_mut(slot);
         if slot_entry.worker != Some(worker) {
             // Another worker has the slot: the worker that ended was its successor or predecessor.

@@ -1,6 +1,7 @@
 //! Tests of the supervisor: inputs that a test chooses, and the outputs that must follow.
 
 mod addresses;
+mod permissions;
 mod replacement;
 mod reuse_port;
 mod serving;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::contract::{Restart, RestartOptions};
 use crate::kernel_model::KernelQueue;
+use crate::listen_rules::ListenFacts;
 use crate::policy::Policy;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -66,7 +68,7 @@ impl SupervisorHarness {
 
     fn request_listen(&mut self, worker: WorkerId) -> Vec<Output<u32>> {
         let (address, options) = (at("127.0.0.1:80"), ListenOptions::new());
-        self.step(Input::ListenRequested { worker, request: 0, address, options })
+        self.step(listen_request(worker, 0, address, options))
     }
 
     /// Gives one input to the supervisor. Returns the outputs, which the queues have performed.
@@ -140,6 +142,16 @@ impl SupervisorHarness {
         out.extend(self.step(Input::Exited { worker, exit: ExitKind::Code(0) }));
         out
     }
+}
+
+fn listen_request(
+    worker: WorkerId,
+    request: u32,
+    address: Address,
+    options: ListenOptions,
+) -> Input<u32> {
+    let facts = ListenFacts::default();
+    Input::ListenRequested { worker, request, address, options, facts }
 }
 
 fn send(worker: WorkerId, connection: u32) -> Output<u32> {

@@ -9,6 +9,7 @@
 //! Every signal is blocked until just before `execve`, when no handler of the parent is left.
 
 pub(super) mod descriptors;
+pub(super) mod socket;
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -64,6 +65,8 @@ pub(super) struct Program<'a> {
     pub(super) uid: Option<u32>,
     pub(super) parent: i32,
     pub(super) parent_death_signal: Option<i32>,
+    /// The socket that the child opens instead of executing a program.
+    pub(super) socket: Option<&'a socket::SocketProgram>,
     /// −1 for the control group of the parent.
     pub(super) cgroup: RawFd,
     pub(super) default_signals: bool,
@@ -92,7 +95,8 @@ pub(super) struct Failure {
 
 type Done = Result<(), Failure>;
 
-/// The entry point given to `clone`. Returns only after a failure; libc then exits.
+/// The entry point given to `clone`. Returns after a failure, or when it has sent a socket; libc
+/// then exits.
 pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     let program = program.cast::<Program<'_>>();
     // SAFETY: the engine gave a pointer to its own `Program`, and stands still until we are done.
@@ -102,10 +106,11 @@ pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     unsafe { entered.write_volatile(true) };
     // SAFETY: as above.
     let plan = unsafe { &*program };
-    let failure = match prepare(plan) {
-        Ok(()) => execute(plan),
-        Err(failure) => failure,
-    };
+    let done = prepare(plan).and_then(|()| match plan.socket {
+        Some(order) => socket::open_socket(order),
+        None => Err(execute(plan)),
+    });
+    let Err(failure) = done else { return 0 };
     // SAFETY: as above; nobody else touches the field before the engine goes on.
     let slot = unsafe { &raw mut (*program).failure };
     // SAFETY: volatile, because the reader is another process in the compiler's eyes.

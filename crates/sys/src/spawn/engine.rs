@@ -336,6 +336,7 @@ impl Memory {
             uid: attributes.uid,
             parent: std::process::id() as i32,
             parent_death_signal: attributes.parent_death_signal.map(crate::signal::Signal::number),
+            socket: plan.socket.as_ref(),
             cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
             default_signals: attributes.default_signals,
             no_new_privileges: attributes.no_new_privileges,

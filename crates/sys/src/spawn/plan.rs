@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
+use super::child::socket::SocketProgram;
 use crate::rlimit::{Limit, Resource};
 use crate::signal::Signal;
 
@@ -31,6 +32,9 @@ pub struct Plan<'a> {
     pub attributes: Cow<'a, Attributes>,
     /// `cgroup.procs` of the control group in which the child starts, open for writing.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The socket that the child opens instead of executing a program.
+    #[doc(hidden)]
+    pub socket: Option<SocketProgram>,
 }
 
 /// The process attributes that are set in the child before it executes its program.
@@ -108,6 +112,7 @@ impl Plan<'_> {
             descriptors: Vec::new(),
             attributes: Cow::Owned(Attributes::default()),
             cgroup: None,
+            socket: None,
         }
     }
 }
@@ -156,6 +161,8 @@ pub enum Step {
     ParentDeathSignal,
     /// Starting the thread that the parent-death signal is tied to.
     ParentDeathThread,
+    /// Opening a socket for the parent.
+    Socket,
     /// Executing the program.
     Program,
 }
@@ -179,6 +186,7 @@ impl fmt::Display for Step {
             Self::NoNewPrivileges => "no new privileges",
             Self::ParentDeathSignal => "parent-death signal",
             Self::ParentDeathThread => "thread of the parent-death signal",
+            Self::Socket => "socket",
             Self::Program => "program",
         })
     }

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use reactor::Turn;
 
 use super::{Driver, SocketId, WatchedFd};
-use crate::bind;
+use crate::bind::{self, Bound};
 use crate::contract::{Access, Grant, Input, Key, SlotId};
 use crate::primary::listen_socket::ListenSocket;
 use crate::primary::reuse_port_group::ReusePortGroup;
@@ -41,6 +41,12 @@ impl Driver {
             }
             None => bind::bind(address, options)?,
         };
+        self.check_reserve(bound.socket.as_fd()).inspect_err(|_| _ = self.groups.remove(&key))?;
+        Ok(self.add_first(key, bound, is_inherited))
+    }
+
+    /// Adds the first socket of an address. Returns the address as bound.
+    pub(super) fn add_first(&mut self, key: Key, bound: Bound, is_inherited: bool) -> Address {
         let token = self.token(WatchedFd::ListenSocket((key, 0)));
         let socket = ListenSocket::new(bound, is_inherited, token);
         let address = socket.address().clone();
@@ -48,7 +54,7 @@ impl Driver {
         self.shared.change(|state| {
             state.address.get_or_insert_with(|| address.clone());
         });
-        Ok(address)
+        address
     }
 
     /// Opens the socket from which the connections of a grant come. Returns a duplicate of the
@@ -87,6 +93,8 @@ impl Driver {
             return Ok(Some(number));
         }
         let (bound, on) = (bind::bind_next(first.address(), group.backlog())?, first.is_on());
+        self.check_reserve(bound.socket.as_fd())?;
+        let Some(group) = self.groups.get_mut(&key) else { return Ok(None) };
         let number = group.add(owner);
         let token = self.token(WatchedFd::ListenSocket((key, number)));
         let mut socket = ListenSocket::new(bound, false, token);

@@ -50,12 +50,7 @@ impl Driver {
             FromWorker::Nothing => return,
             FromWorker::Online => Input::Online { worker },
             FromWorker::ListenRequested { request, target, options } => {
-                match self.resolve(target, &options) {
-                    Ok(address) => Input::ListenRequested { worker, request, address, options },
-                    Err((address, errno)) => {
-                        Input::NoSuchSocket { worker, request, address, errno }
-                    }
-                }
+                self.listen_requested(worker, request, target, options)
             }
             FromWorker::InvalidRequest(refusal) => {
                 return self.send_node_message(worker, Some(*refusal));
@@ -83,6 +78,31 @@ impl Driver {
         self.inputs.push_back(input);
     }
 
+    fn listen_requested(
+        &mut self,
+        worker: WorkerId,
+        request: u32,
+        target: Target,
+        options: ListenOptions,
+    ) -> Input<Connection> {
+        if let Target::Descriptor { number, .. } = target {
+            let rights = self.credentials_of(worker);
+            let is_given = self.inherited.has_number(number);
+            // Asked first, because such a socket begins to listen when it is taken.
+            if !is_given && !self.supervisor.may_name_descriptor(rights.as_ref(), number) {
+                let address = descriptor_name(number);
+                return Input::ForbiddenDescriptor { worker, request, address };
+            }
+        }
+        match self.resolve(target, &options) {
+            Ok(address) => {
+                let facts = self.listen_facts(worker, &address);
+                Input::ListenRequested { worker, request, address, options, facts }
+            }
+            Err((address, errno)) => Input::NoSuchSocket { worker, request, address, errno },
+        }
+    }
+
     /// Returns the address of the target. A descriptor number names an inherited socket; without
     /// one, the error is a name for the target and an errno.
     fn resolve(
@@ -95,8 +115,7 @@ impl Driver {
             Target::Descriptor { number, datagrams } => (number, datagrams),
         };
         let address = self.inherited.numbered(number, options, datagrams);
-        let name = || Address::Inherited(format!("descriptor {number}"));
-        address.map_err(|error| (name(), errno_of(&error)))
+        address.map_err(|error| (descriptor_name(number), errno_of(&error)))
     }
 
     /// Sends the refusal of a request to listen.
@@ -188,6 +207,11 @@ impl Driver {
     fn session(&mut self, worker: WorkerId) -> Option<&mut SessionWithWorker<Connection>> {
         self.workers.get_mut(worker)?.session.as_mut()
     }
+}
+
+/// Returns the name of a descriptor that is no socket for a worker.
+fn descriptor_name(number: i32) -> Address {
+    Address::Inherited(format!("descriptor {number}"))
 }
 
 /// Returns whether this host has IPv6: a Node `listen` without a host then means both families.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use reactor::{Interest, Token, Turn};
 use sys::signal::Signal;
 
+use super::rights::ParkedGrant;
 use super::{Driver, WatchedFd};
 use crate::contract::{Access, Grant, Input, Key, Output, Refusal, SharedPage, WorkerId};
 use crate::error::Error;
@@ -36,19 +37,15 @@ impl Driver {
             Output::Emit { worker, notice, exit_requested } => {
                 self.notify(worker, notice, exit_requested, turn);
             }
-            Output::ListenFailed { worker, address, errno } => {
-                self.listen_failed(worker, address, errno);
-            }
+            output @ (Output::ListenFailed { .. }
+            | Output::ListenRefused { .. }
+            | Output::AskPermission { .. }
+            | Output::Bind { .. }) => self.perform_listen(output),
             Output::StartFailed { worker } => {
                 let failure = self.startup_failure(worker);
                 self.shared.change(|state| state.failure = Some(failure));
             }
             Output::Ready => self.all_ready(),
-            Output::Bind { key, address, options, reuse_port } => {
-                let result = self.bind(key, &address, &options, reuse_port);
-                let result = result.map_err(|error| errno_of(&error));
-                self.inputs.push_back(Input::Bound { key, result });
-            }
             Output::Unbind { key, drain } => self.unbind(key, drain, turn),
             Output::Grant { worker, request, result } => self.grant(worker, request, result, turn),
             Output::Accept { key, on } => self.set_accepting(key, on, turn),
@@ -88,6 +85,30 @@ impl Driver {
                 self.reloaded(&numbers, on_signal, result);
             }
             Output::Finished => self.finished = true,
+        }
+    }
+
+    /// Performs the outputs about a request to listen, up to its grant.
+    fn perform_listen(&mut self, output: Output<Connection>) {
+        match output {
+            Output::ListenFailed { worker, address, errno } => {
+                self.listen_failed(worker, address, errno);
+            }
+            Output::ListenRefused { worker, address, refusal } => {
+                self.listen_refused(worker, address, refusal);
+            }
+            Output::AskPermission { worker, request, address } => {
+                self.ask(worker, request, address);
+            }
+            Output::Bind { key, address, options, reuse_port, rights: Some(rights) } => {
+                self.order_first(key, (address, options), reuse_port, rights);
+            }
+            Output::Bind { key, address, options, reuse_port, rights: None } => {
+                let result = self.bind(key, &address, &options, reuse_port);
+                let result = result.map_err(|error| errno_of(&error));
+                self.inputs.push_back(Input::Bound { key, result });
+            }
+            _ => unreachable!("performed by the caller"),
         }
     }
 
@@ -178,7 +199,7 @@ impl Driver {
         self.inputs.push_back(Input::Writable { worker, key });
     }
 
-    fn grant(
+    pub(super) fn grant(
         &mut self,
         worker: WorkerId,
         request: u32,
@@ -190,6 +211,9 @@ impl Driver {
             Err(errno) => return self.refuse(worker, request, errno),
         };
         let key = grant.key;
+        if self.awaits_socket(&grant) {
+            return self.parked.push(ParkedGrant { worker, request, grant });
+        }
         let answering = self.workers.count_answer(worker, true);
         let sent = if answering != Answering::Allowed {
             Err(io::Error::from_raw_os_error(sys::errno::ENOBUFS))
@@ -245,6 +269,7 @@ impl Driver {
                 let (page, page_for_worker) = QueuePage::new(counts_closed)?;
                 let page = Arc::new(page);
                 let (queue, worker_end) = HandOffQueue::new(page.clone())?;
+                self.check_reserve(queue.write_end())?;
                 let worker_io = self.workers.get_mut(worker).ok_or_else(canceled)?;
                 worker_io.queues.insert(key, queue);
                 self.inputs.push_back(Input::Counts { worker, key, page });
@@ -260,6 +285,7 @@ impl Driver {
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
+        self.parked.retain(|parked| (parked.worker, parked.grant.key) != (worker, key));
         let Some(worker_io) = self.workers.get_mut(worker) else { return };
         if let Some(queue) = worker_io.queues.remove(&key) {
             // Fails if the queue is not watched, which is the usual case.

@@ -19,7 +19,7 @@ use crate::contract::{ExitKind, WorkerKind};
 use crate::counters::Counters;
 use crate::primary::Primary;
 use crate::primary::primary_state::Readiness;
-use crate::primary::spawner::SpawnOrder;
+use crate::primary::spawner::Order;
 use crate::primary::worker_process::Pipes;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
@@ -85,7 +85,7 @@ struct FilteredPrimary {
     passing: Arc<Mutex<Passing>>,
     changes: Sender<Change>,
     snapshots: Receiver<Snapshot>,
-    orders: Receiver<SpawnOrder>,
+    orders: Receiver<Order>,
     /// The workers end when these are closed.
     stdins: Vec<ChildStdin>,
 }
@@ -133,11 +133,15 @@ impl FilteredPrimary {
 
     /// Answers the next order with a process.
     fn spawn_worker(&mut self, stderr: Option<OwnedFd>) -> WorkerId {
-        let worker = self.orders.recv_timeout(WAIT_MAX).unwrap().worker;
+        let Order::Worker(order) = self.orders.recv_timeout(WAIT_MAX).unwrap() else {
+            panic!("no worker is ordered");
+        };
+        let worker = order.worker;
         let mut child = Command::new("cat").stdin(Stdio::pipe()).spawn().unwrap();
         self.stdins.push(child.take_stdin().unwrap());
         let (child, kind) = (Arc::new(child), WorkerKind::Native);
-        let spawned = Spawned { child, kind, stderr, exec: None, pipes: Pipes::default() };
+        let spawned =
+            Spawned { child, kind, stderr, exec: None, pipes: Pipes::default(), credentials: None };
         self.shared.send_job(Job::Spawned { worker, result: Ok(spawned) });
         worker
     }
@@ -148,7 +152,8 @@ impl FilteredPrimary {
         let address = Address::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap());
         let options = ListenOptions::new();
         self.shared.input(Input::Online { worker });
-        self.shared.input(Input::ListenRequested { worker, request: 1, address, options });
+        let facts = crate::listen_rules::ListenFacts::default();
+        self.shared.input(Input::ListenRequested { worker, request: 1, address, options, facts });
         self.after_jobs();
         worker
     }

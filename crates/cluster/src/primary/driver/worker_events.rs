@@ -6,6 +6,7 @@ use reactor::Turn;
 use super::Driver;
 use crate::contract::{ExitKind, Input, WorkerId};
 use crate::error::Error;
+use crate::listen_rules::ListenFacts;
 use crate::primary::event::Event;
 use crate::protocol::hand_off_queue::Connection;
 use crate::protocol::message::ToPrimary;
@@ -22,8 +23,9 @@ impl Driver {
             Internal(message) => match message.decode() {
                 Ok(message) => {
                     let mut input = input_of(worker, message);
-                    if let Input::ListenRequested { address, .. } = &mut input {
+                    if let Input::ListenRequested { address, facts, .. } = &mut input {
                         self.inherited.resolve(address);
+                        *facts = self.listen_facts(worker, address);
                     }
                     self.inputs.push_back(input);
                 }
@@ -67,7 +69,8 @@ fn input_of(worker: WorkerId, message: ToPrimary) -> Input<Connection> {
     match message {
         ToPrimary::Online => Input::Online { worker },
         ToPrimary::Listen { request, address, options } => {
-            Input::ListenRequested { worker, request, address, options }
+            let facts = ListenFacts::default();
+            Input::ListenRequested { worker, request, address, options, facts }
         }
         ToPrimary::ListensAlone { address } => Input::ListensAlone { worker, address },
         ToPrimary::Listening { key } => Input::Listening { worker, key },

@@ -13,7 +13,7 @@ fn request_address(entries: &mut AddressTable, worker: WorkerId, address: &str) 
 }
 
 fn listen_request(address: &Address) -> ListenRequest<'_> {
-    ListenRequest { address, again: false, open_max: None, data: None }
+    ListenRequest { address, rights: None, again: false, open_max: None, data: None }
 }
 
 fn bind(entries: &mut AddressTable, worker: WorkerId, requested: &str, bound: &str) -> Key {
@@ -211,6 +211,7 @@ fn the_first_data_is_for_all_workers_and_forgotten_with_the_key() {
     let address = at("0.0.0.0:80");
     let with = |data: Option<&str>| ListenRequest {
         address: &address,
+        rights: None,
         again: false,
         open_max: None,
         data: data.map(|text| text.as_bytes().to_vec()),
@@ -235,7 +236,7 @@ fn only_a_datagram_address_can_be_held_twice_and_only_on_request() {
     let mut entries = AddressTable::default();
     let udp = Address::Udp { address: "0.0.0.0:53".parse().unwrap(), v6_only: false };
     let (tcp, mut twice) = (at("0.0.0.0:53"), |address: &Address, again| {
-        let listen_request = |again| ListenRequest { address, again, open_max: None, data: None };
+        let listen_request = |again| ListenRequest { again, ..self::listen_request(address) };
         entries.request_address(WorkerId(1), Some(1), 0, listen_request(again));
         entries.request_address(WorkerId(1), Some(1), 0, listen_request(again))
     });

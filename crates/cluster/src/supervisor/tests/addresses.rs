@@ -39,6 +39,7 @@ impl SupervisorHarness {
             request: 0,
             address: address.clone(),
             options: ListenOptions::new(),
+            facts: ListenFacts::default(),
         };
         let mut out = self.step(request);
         if let [Output::Bind { key, .. }] = out[..] {
@@ -142,6 +143,7 @@ fn the_user_closes_an_address_by_the_name_that_was_requested_or_bound() {
             request: 0,
             address: requested,
             options,
+            facts: ListenFacts::default(),
         });
         harness.step(Input::Bound { key: 1, result: Ok(at("127.0.0.1:4000")) });
         harness.step(Input::Listening { worker: WorkerId(1), key: 1 });

@@ -27,6 +27,7 @@ fn a_worker_accepts_from_its_own_socket_from_when_it_listens_until_it_exits() {
         request: 0,
         address: address.clone(),
         options,
+        facts: ListenFacts::default(),
     };
     let granted = granted(Access::OwnSocket(2));
     let granted = Output::Grant { worker: WorkerId(3), request: 0, result: Ok(granted) };
@@ -87,6 +88,7 @@ fn a_worker_with_a_connection_limit_or_without_an_own_socket_gets_a_hand_off_que
             request: 0,
             address,
             options,
+            facts: ListenFacts::default(),
         });
         let [Output::Bind { key, ref address, .. }] = key[..] else { panic!("{key:?}") };
         let out = harness.step(Input::Bound { key, result: Ok(address.clone()) });

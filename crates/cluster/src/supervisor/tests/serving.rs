@@ -19,6 +19,7 @@ fn a_worker_comes_up_and_serves() {
         request: 9,
         address: address.clone(),
         options: ListenOptions::new().backlog(5),
+        facts: ListenFacts::default(),
     };
     assert_eq!(
         harness.step(request),
@@ -26,7 +27,8 @@ fn a_worker_comes_up_and_serves() {
             key: 1,
             address,
             options: ListenOptions::new().backlog(5),
-            reuse_port: false
+            reuse_port: false,
+            rights: None,
         }]
     );
     let bound = at("127.0.0.1:4000");
@@ -165,6 +167,7 @@ fn a_shared_socket_is_granted_and_never_accepted_from() {
         request: 1,
         address,
         options: ListenOptions::new(),
+        facts: ListenFacts::default(),
     });
     let granted =
         Output::Grant { worker: WorkerId(1), request: 1, result: Ok(granted(Access::Shared)) };

@@ -166,7 +166,7 @@ fn the_end_of_all_workers_does_not_wait_for_the_listener_of_a_later_one() {
     harness.spawned(worker);
     harness.step(Input::Online { worker });
     let options = ListenOptions::new();
-    let request = Input::ListenRequested { worker, request: 1, address: address.clone(), options };
+    let request = listen_request(worker, 1, address.clone(), options);
     harness.step(request);
     harness.step(Input::Bound { key: 2, result: Ok(address.clone()) });
     harness.step(Input::Listening { worker, key: 2 });

@@ -38,7 +38,7 @@ fn a_reload_replaces_a_worker_that_is_still_starting() {
 /// Lets a worker listen on a second address, key 2.
 fn listen_on_second(harness: &mut SupervisorHarness, worker: WorkerId) -> Vec<Output<u32>> {
     let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
-    let out = harness.step(Input::ListenRequested { worker, request: 1, address, options });
+    let out = harness.step(listen_request(worker, 1, address, options));
     if matches!(out[..], [Output::Bind { .. }]) {
         harness.step(Input::Bound { key: 2, result: Ok(at("127.0.0.1:81")) });
     }
@@ -76,7 +76,7 @@ fn a_successor_of_a_worker_that_has_died_is_waited_for_until_it_has_all_ports() 
     let out = harness.step(Input::Listening { worker: second, key: 1 });
     assert!(!out.contains(&done), "the second port is missing: {out:?}");
     let (address, options) = (at("127.0.0.1:81"), ListenOptions::new());
-    let request = Input::ListenRequested { worker: second, request: 1, address, options };
+    let request = listen_request(second, 1, address, options);
     let mut out = harness.step(request);
     out.extend(harness.step(Input::Listening { worker: second, key: 2 }));
     assert!(out.contains(&done), "{out:?}");
