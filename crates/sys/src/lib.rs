@@ -10,16 +10,20 @@
 //! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
 //! | [`fd`], [`pipe`], [`memory`], [`eventfd`], [`terminal`] | other descriptors |
 //! | [`poll`], [`nested_epoll`] | readiness |
+//! | [`capability`], [`landlock`], [`seccomp`], [`dumpable`] | rights, and their limits |
 //! | [`errno`], [`host`] | error numbers, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
 pub mod at_exit;
 pub mod bind;
+pub mod capability;
+pub mod dumpable;
 pub mod errno;
 pub mod eventfd;
 pub mod fd;
 pub mod host;
 pub mod init;
+pub mod landlock;
 pub mod memory;
 pub mod nested_epoll;
 pub mod origin;
@@ -29,6 +33,7 @@ pub mod poll;
 pub mod reuse_port;
 pub mod rlimit;
 pub mod scm;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

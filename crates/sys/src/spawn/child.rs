@@ -8,6 +8,7 @@
 //!
 //! Every signal is blocked until just before `execve`, when no handler of the parent is left.
 
+pub(super) mod confinement;
 pub(super) mod descriptors;
 pub(super) mod socket;
 
@@ -16,6 +17,10 @@ use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 
+use self::confinement::{
+    Confinement, change_credentials, enter_namespaces, forbid_new_privileges, install_filters,
+    restrict_self,
+};
 use self::descriptors::place_descriptors;
 use super::plan::Step;
 use crate::rlimit::Resource;
@@ -60,9 +65,7 @@ pub(super) struct Program<'a> {
     pub(super) nice: Option<i32>,
     /// One bit per processor; empty for the affinity of the parent.
     pub(super) affinity: &'a [u64],
-    pub(super) groups: Groups<'a>,
-    pub(super) gid: Option<u32>,
-    pub(super) uid: Option<u32>,
+    pub(super) confinement: Confinement<'a>,
     pub(super) parent: i32,
     pub(super) parent_death_signal: Option<i32>,
     /// The socket that the child opens instead of executing a program.
@@ -70,21 +73,12 @@ pub(super) struct Program<'a> {
     /// −1 for the control group of the parent.
     pub(super) cgroup: RawFd,
     pub(super) default_signals: bool,
-    pub(super) no_new_privileges: bool,
     pub(super) mask: u64,
     /// The pipe through which a failure is reported where this memory is a copy; −1 for none.
     pub(super) report: RawFd,
     /// Whether the child has begun, which the parent sees only in memory that both share.
     pub(super) entered: bool,
     pub(super) failure: Option<Failure>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Groups<'a> {
-    Keep,
-    /// No groups. A child that stays the same user keeps them where the kernel refuses that.
-    Clear,
-    Set(&'a [u32]),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +133,7 @@ fn prepare(plan: &Program<'_>) -> Done {
         let answer = unsafe { libc::write(plan.cgroup, c"0".as_ptr().cast(), 1) };
         check(Step::Cgroup, answer as i64)?;
     }
+    enter_namespaces(&plan.confinement)?;
     schedule(plan)?;
     if let Some(umask) = plan.umask {
         // SAFETY: cannot fail; the mask is the child's own, `clone` was not given CLONE_FS.
@@ -162,8 +157,10 @@ fn prepare(plan: &Program<'_>) -> Done {
         let answer = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.number(), new, old) };
         check(Step::Limit(*resource), answer)?;
     }
-    change_credentials(plan)?;
-    restrict(plan)
+    change_credentials(&plan.confinement)?;
+    forbid_new_privileges(&plan.confinement)?;
+    set_parent_death_signal(plan)?;
+    restrict_self(&plan.confinement)
 }
 
 /// Resets handlers, `SIGPIPE` and `SIGCHLD` to default. Other ignored signals stay ignored, as
@@ -207,56 +204,9 @@ fn schedule(plan: &Program<'_>) -> Done {
     Ok(())
 }
 
-/// Sets groups, group and user. Raw calls, because those of libc would change every thread of the
-/// process that libc takes this for.
-fn change_credentials(plan: &Program<'_>) -> Done {
-    match plan.groups {
-        Groups::Keep => {}
-        Groups::Clear => {
-            // SAFETY: no list is read when its length is zero.
-            let answer = unsafe { libc::syscall(libc::SYS_setgroups, 0usize, ptr::null::<u32>()) };
-            if answer < 0 && becomes_another(plan) {
-                check(Step::Groups, answer)?;
-            }
-        }
-        Groups::Set(list) => {
-            // SAFETY: the list has that many entries.
-            let answer = unsafe { libc::syscall(libc::SYS_setgroups, list.len(), list.as_ptr()) };
-            check(Step::Groups, answer)?;
-        }
-    }
-    if let Some(gid) = plan.gid {
-        // SAFETY: integers only.
-        check(Step::Gid, unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
-    }
-    if let Some(uid) = plan.uid {
-        // SAFETY: integers only.
-        check(Step::Uid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
-    }
-    Ok(())
-}
-
-/// Returns whether the child becomes another user and has groups, which are those of this user.
-/// Keeps errno.
-fn becomes_another(plan: &Program<'_>) -> bool {
-    let kept = errno();
-    // SAFETY: no arguments.
-    let user = unsafe { libc::syscall(libc::SYS_geteuid) };
-    // SAFETY: no list is written when its length is zero.
-    let groups = unsafe { libc::syscall(libc::SYS_getgroups, 0usize, ptr::null_mut::<u32>()) };
-    set_errno(kept);
-    plan.uid.is_some_and(|uid| i64::from(uid) != user) && groups > 0
-}
-
-fn restrict(plan: &Program<'_>) -> Done {
-    if plan.no_new_privileges {
-        // SAFETY: integers only.
-        let answer =
-            unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-        check(Step::NoNewPrivileges, answer)?;
-    }
+fn set_parent_death_signal(plan: &Program<'_>) -> Done {
     if let Some(signal) = plan.parent_death_signal {
-        // Last, because a change of credentials resets it.
+        // After the credentials, because their change resets it.
         // SAFETY: integers only.
         let answer = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal) };
         check(Step::ParentDeathSignal, answer)?;
@@ -279,6 +229,10 @@ fn execute(plan: &Program<'_>) -> Failure {
     let (mask, none) = (&raw const plan.mask, ptr::null_mut::<u64>());
     // SAFETY: eight bytes, the size of the kernel's signal set.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, mask, none, size_of::<u64>()) };
+    // After that call, which a filter may refuse.
+    if let Err(failure) = install_filters(&plan.confinement) {
+        return failure;
+    }
     let mut forbidden = false;
     let mut errno = libc::ENOENT;
     for &path in plan.candidates {

@@ -2,22 +2,25 @@
 
 use std::cell::Cell;
 use std::error;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::child::{Failure, Groups, Origin, Program, Target};
+use super::child::confinement::{Confinement, Groups};
+use super::child::{Failure, Origin, Program, Target};
 use super::clone::clone;
 use super::plan::{Plan, Source, Step};
+use crate::capability::Capabilities;
 use crate::pidfd::{self, PidFd};
 use crate::rlimit::{self, Limit, Resource};
-use crate::{errno, poll};
+use crate::seccomp::Filter;
+use crate::{dumpable, errno, poll};
 
 /// A process that was started.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ pub fn spawn(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
 const BUSY_PAUSES_MS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 fn spawn_once(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
-    let memory = Memory::new(plan);
+    let memory = Memory::new(plan)?;
     let mut program = memory.program(plan);
     stop_ignoring_exits();
     if !plan.attributes.changes_credentials() {
@@ -112,7 +115,7 @@ fn spawn_once(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     // another such child still borrows the memory would open it to that child's user: one at a
     // time.
     let _alone = CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = dumpable();
+    let before = dumpable::get();
     let watch = Watch::new(program.above).map_err(|error| SpawnError {
         step: Step::Process,
         call: Some("pipe2"),
@@ -120,23 +123,14 @@ fn spawn_once(plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
     })?;
     let spawned = clone(&mut program);
     watch.wait();
-    if dumpable() != before {
-        set_dumpable(before);
+    if dumpable::get() != before {
+        // Refused by a sandbox only, in which the flag stays as the kernel has set it.
+        let _ = dumpable::set(before);
     }
     spawned
 }
 
 static CREDENTIALS: Mutex<()> = Mutex::new(());
-
-fn dumpable() -> c_int {
-    // SAFETY: integers only.
-    unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }
-}
-
-fn set_dumpable(flag: c_int) {
-    // SAFETY: integers only.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, flag as libc::c_ulong, 0, 0, 0) };
-}
 
 /// Reports when a child has left the borrowed memory. `clone` returns a moment earlier, while the
 /// kernel still counts the child as a user of the memory; close-on-exec descriptors are closed only
@@ -149,14 +143,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(above: i32) -> io::Result<Self> {
         let (reader, writer) = crate::pipe::pipe()?;
-        // Above the numbers of the child.
-        // SAFETY: integers only, on a descriptor we own.
-        let copy = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just made it for us.
-        let writer = unsafe { OwnedFd::from_raw_fd(copy) };
+        let writer = copy_above(writer.as_fd(), above)?;
         Ok(Self { reader, writer })
     }
 
@@ -189,6 +176,17 @@ impl Watch {
         // therefore bounded.
         let _ = poll::readable(self.reader.as_fd(), Some(Duration::from_secs(1)));
     }
+}
+
+/// Duplicates a descriptor to a number from `above` on, which no descriptor of the child takes.
+fn copy_above(fd: BorrowedFd<'_>, above: i32) -> io::Result<OwnedFd> {
+    // SAFETY: integers only, on a descriptor that is open.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Blocks every signal, libc's own two included, and returns the previous mask.
@@ -278,10 +276,13 @@ struct Memory {
     targets: Vec<Cell<Target>>,
     limits: Vec<(Resource, libc::rlimit64)>,
     affinity: Vec<u64>,
+    filters: Vec<libc::sock_fprog>,
+    /// The ruleset again, above the numbers of the child.
+    landlock: Option<OwnedFd>,
 }
 
 impl Memory {
-    fn new(plan: &Plan<'_>) -> Self {
+    fn new(plan: &Plan<'_>) -> Result<Self, SpawnError> {
         let attributes = &plan.attributes;
         let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];
         shell_argv.extend(pointers(&plan.arguments).into_iter().skip(1));
@@ -295,21 +296,29 @@ impl Memory {
         let limits = limits.map(|(resource, Limit { soft, hard })| {
             (resource, libc::rlimit64 { rlim_cur: soft, rlim_max: hard })
         });
-        Self {
+        let targets = targets(plan);
+        let landlock = plan.landlock.map(|fd| copy_above(fd, above(&targets))).transpose();
+        let landlock = landlock.map_err(|error| SpawnError {
+            step: Step::Landlock,
+            call: Some("fcntl"),
+            errno: errno_of(&error),
+        })?;
+        Ok(Self {
             candidates: plan.candidates.iter().map(|path| path.as_ptr()).collect(),
             argv: pointers(&plan.arguments),
             shell_argv: shell_argv.into_iter().map(Cell::new).collect(),
             envp: pointers(&plan.environment),
-            targets: targets(plan),
+            targets,
             limits: limits.collect(),
             affinity: attributes.affinity.as_deref().map(processor_bits).unwrap_or_default(),
-        }
+            filters: attributes.filters.iter().map(Filter::as_program).collect(),
+            landlock,
+        })
     }
 
     /// Returns the child's view of the plan. Valid while `self` and `plan` are.
     fn program<'a>(&'a self, plan: &'a Plan<'_>) -> Program<'a> {
         let attributes = &plan.attributes;
-        let highest = self.targets.iter().map(|target| target.get().number).max().unwrap_or(2);
         let groups = match &attributes.groups {
             Some(list) => Groups::Set(list),
             None if attributes.changes_credentials() => Groups::Clear,
@@ -323,7 +332,7 @@ impl Memory {
             envp: &self.envp,
             current_dir: plan.current_dir.as_ref().map_or(ptr::null(), |path| path.as_ptr()),
             targets: &self.targets,
-            above: highest.saturating_add(1),
+            above: above(&self.targets),
             session: attributes.session,
             terminal: attributes.terminal.map_or(-1, |number| number as i32),
             process_group: attributes.process_group.map(|group| group as i32),
@@ -331,15 +340,23 @@ impl Memory {
             limits: &self.limits,
             nice: attributes.nice,
             affinity: &self.affinity,
-            groups,
-            gid: attributes.gid,
-            uid: attributes.uid,
+            confinement: Confinement {
+                network_namespace: number(plan.network_namespace),
+                mount_namespace: number(plan.mount_namespace),
+                bounding: attributes.bounding.map(Capabilities::bits),
+                groups,
+                gid: attributes.gid,
+                uid: attributes.uid,
+                ambient: attributes.ambient.map(Capabilities::bits),
+                no_new_privileges: attributes.no_new_privileges,
+                landlock: number(self.landlock.as_ref().map(AsFd::as_fd)),
+                filters: &self.filters,
+            },
             parent: std::process::id() as i32,
             parent_death_signal: attributes.parent_death_signal.map(crate::signal::Signal::number),
             socket: plan.socket.as_ref(),
-            cgroup: plan.cgroup.map_or(-1, |fd| fd.as_raw_fd()),
+            cgroup: number(plan.cgroup),
             default_signals: attributes.default_signals,
-            no_new_privileges: attributes.no_new_privileges,
             mask: attributes.blocked_signals.iter().fold(0, bit),
             report: -1,
             entered: false,
@@ -360,6 +377,17 @@ fn processor_bits(numbers: &[u32]) -> Vec<u64> {
         bits[number as usize / 64] |= 1 << (number % 64);
     }
     bits
+}
+
+/// Returns the first number above all descriptors of the child.
+fn above(targets: &[Cell<Target>]) -> i32 {
+    let highest = targets.iter().map(|target| target.get().number).max().unwrap_or(2);
+    highest.saturating_add(1)
+}
+
+/// Returns the number of a descriptor, or −1.
+fn number(fd: Option<BorrowedFd<'_>>) -> RawFd {
+    fd.map_or(-1, |fd| fd.as_raw_fd())
 }
 
 /// Returns the descriptors of the child, sorted by number; 0 to 2 are always among them.

@@ -6,7 +6,9 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use super::child::socket::SocketProgram;
+use crate::capability::Capabilities;
 use crate::rlimit::{Limit, Resource};
+use crate::seccomp::Filter;
 use crate::signal::Signal;
 
 /// The description of a child. Start from [`Plan::new`] and set the fields that matter.
@@ -35,6 +37,12 @@ pub struct Plan<'a> {
     /// The socket that the child opens instead of executing a program.
     #[doc(hidden)]
     pub socket: Option<SocketProgram>,
+    /// The network namespace of the child.
+    pub network_namespace: Option<BorrowedFd<'a>>,
+    /// The mount namespace of the child, at whose root it starts unless `current_dir` is set.
+    pub mount_namespace: Option<BorrowedFd<'a>>,
+    /// The Landlock ruleset that the child is restricted by.
+    pub landlock: Option<BorrowedFd<'a>>,
 }
 
 /// The process attributes that are set in the child before it executes its program.
@@ -67,8 +75,17 @@ pub struct Attributes {
     pub uid: Option<u32>,
     /// The signal that the child gets when the **thread** that spawned it ends.
     pub parent_death_signal: Option<Signal>,
-    /// Forbids the child to gain privileges through the files that it executes.
+    /// The capabilities that stay in the child's bounding set. With `None` the set stays.
+    pub bounding: Option<Capabilities>,
+    /// The capabilities that the child has although it is not root. With `None` the inheritable and
+    /// the ambient set stay, without those that `bounding` lacks.
+    pub ambient: Option<Capabilities>,
+    /// Forbids the child to gain privileges through the files that it executes. A ruleset and
+    /// filters need it, except in a process with `CAP_SYS_ADMIN`.
     pub no_new_privileges: bool,
+    /// The filters of system calls, in the order in which they are installed. They must allow
+    /// `execve`, and hold for `seccomp`, `write` and `exit_group` of the child as well.
+    pub filters: Vec<Filter>,
     /// Whether signals that this process ignores get their default actions. Those with a handler,
     /// `SIGPIPE` and `SIGCHLD` always do.
     pub default_signals: bool,
@@ -113,6 +130,9 @@ impl Plan<'_> {
             attributes: Cow::Owned(Attributes::default()),
             cgroup: None,
             socket: None,
+            network_namespace: None,
+            mount_namespace: None,
+            landlock: None,
         }
     }
 }
@@ -137,6 +157,10 @@ pub enum Step {
     ProcessGroup,
     /// Entering the control group.
     Cgroup,
+    /// Entering the network namespace.
+    NetworkNamespace,
+    /// Entering the mount namespace.
+    MountNamespace,
     /// Setting the processors.
     Affinity,
     /// Setting the nice value.
@@ -155,6 +179,10 @@ pub enum Step {
     Gid,
     /// Changing the user.
     Uid,
+    /// Dropping capabilities from the bounding set.
+    BoundingCapabilities,
+    /// Setting the inheritable and ambient capabilities.
+    AmbientCapabilities,
     /// Forbidding new privileges.
     NoNewPrivileges,
     /// Setting the parent-death signal, or noticing that the parent is already dead.
@@ -163,6 +191,10 @@ pub enum Step {
     ParentDeathThread,
     /// Opening a socket for the parent.
     Socket,
+    /// Creating the Landlock ruleset, or restricting the child by it.
+    Landlock,
+    /// Installing a filter of system calls.
+    Seccomp,
     /// Executing the program.
     Program,
 }
@@ -174,6 +206,8 @@ impl fmt::Display for Step {
             Self::Session => "session",
             Self::ProcessGroup => "process group",
             Self::Cgroup => "control group",
+            Self::NetworkNamespace => "network namespace",
+            Self::MountNamespace => "mount namespace",
             Self::Affinity => "affinity",
             Self::Nice => "nice value",
             Self::CurrentDir => "working directory",
@@ -183,10 +217,14 @@ impl fmt::Display for Step {
             Self::Groups => "groups",
             Self::Gid => "gid",
             Self::Uid => "uid",
+            Self::BoundingCapabilities => "bounding capabilities",
+            Self::AmbientCapabilities => "ambient capabilities",
             Self::NoNewPrivileges => "no new privileges",
             Self::ParentDeathSignal => "parent-death signal",
             Self::ParentDeathThread => "thread of the parent-death signal",
             Self::Socket => "socket",
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
             Self::Program => "program",
         })
     }

@@ -96,7 +96,7 @@ fn failures_come_through_a_pipe_where_the_memory_is_copied() {
     let known = AtomicU8::new(clone::UNKNOWN);
     for (program, failure) in [(c"/nonexistent", Some(libc::ENOENT)), (c"/bin/true", None)] {
         let plan = Plan::new(vec![program.into()], vec![c"name".into()]);
-        let memory = Memory::new(&plan);
+        let memory = Memory::new(&plan).unwrap();
         let started = clone::clone_with(&mut memory.program(&plan), 0, &known);
         assert_eq!(started.as_ref().err().map(|error| error.errno), failure);
         if let Ok(child) = started {

@@ -12,14 +12,14 @@ fn credentials_change_and_the_parents_flag_stays() {
 #[test]
 #[ignore = "runs in a process of its own"]
 fn credentials_change() {
-    assert_eq!(dumpable(), 1);
+    assert_eq!(dumpable::get(), 1);
     let mut plan = sh("id -u; id -g; id -G");
     let attributes = plan.attributes.to_mut();
     (attributes.uid, attributes.gid) = (Some(65_534), Some(65_533));
     assert_eq!(stdout_of(&plan), "65534\n65533\n65533");
     plan.attributes.to_mut().groups = Some(vec![7, 9]);
     assert_eq!(stdout_of(&plan), "65534\n65533\n65533 7 9");
-    assert_eq!(dumpable(), 1);
+    assert_eq!(dumpable::get(), 1);
     // A program that only root may execute: it runs as root and is refused to the new user.
     let directory = temp_dir("credentials");
     file(&directory.join("mine"), "#!/bin/sh\nexit 0\n", 0o700);
@@ -118,7 +118,7 @@ fn credential_changes_at_once() {
         fast.join().unwrap();
     }
     assert!(seen > 0, "the slow child was never sampled");
-    assert_eq!(dumpable(), 1);
+    assert_eq!(dumpable::get(), 1);
 }
 
 /// `None` unless the process is a child of this one under the other user that still borrows the

@@ -1,0 +1,124 @@
+//! Filters that suit most servers: no calls that reach other processes or make namespaces, and no
+//! `execve`.
+
+use super::{Argument, Denied, Filter, Test};
+
+/// Calls that administer the machine, debug other processes, or have a long record of faults. A
+/// server without rights needs none of them.
+const ADMINISTRATION: &[libc::c_long] = &[
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_adjtimex,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_kcmp,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pivot_root,
+    libc::SYS_process_madvise,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+    libc::SYS_vhangup,
+];
+
+#[cfg(target_arch = "x86_64")]
+const OF_THIS_PLATFORM: &[libc::c_long] = &[libc::SYS_ioperm, libc::SYS_iopl, libc::SYS_uselib];
+#[cfg(not(target_arch = "x86_64"))]
+const OF_THIS_PLATFORM: &[libc::c_long] = &[];
+
+/// The flags of `clone` that make namespaces. The bits of `CLONE_NEWTIME` are those of an exit
+/// signal there.
+const NAMESPACES: i32 = libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWUTS;
+
+const EPERM: i32 = libc::EPERM;
+
+const fn whole(number: libc::c_long, errno: i32) -> Denied {
+    Denied { number, when: None, errno }
+}
+
+const fn part(number: libc::c_long, index: u8, test: Test, errno: i32) -> Denied {
+    Denied { number, when: Some(Argument { index, test }), errno }
+}
+
+impl Filter {
+    /// Returns a filter that refuses what a server does not need: mounts, namespaces, `ptrace` and
+    /// the memory of other processes, kernel modules, keys, BPF, clocks, `io_uring`, and input for
+    /// the terminal. It also closes two ways around Landlock's rules for TCP, MPTCP and connecting
+    /// by `MSG_FASTOPEN`.
+    ///
+    /// Refused calls fail with `EPERM`; `clone3` and `io_uring_setup` with `ENOSYS`, after which
+    /// libc and runtimes use older calls.
+    ///
+    /// # Panics
+    ///
+    /// Never: the list is constant.
+    #[must_use]
+    pub fn for_servers() -> Self {
+        const MPTCP: u32 = 262;
+        let fast_open = Test::HasAny(libc::MSG_FASTOPEN as u32);
+        let all = ADMINISTRATION.iter().chain(OF_THIS_PLATFORM);
+        let mut denied: Vec<Denied> = all.map(|number| whole(*number, EPERM)).collect();
+        denied.extend([
+            part(libc::SYS_clone, 0, Test::HasAny(NAMESPACES as u32), EPERM),
+            // The flags of `clone3` are in memory, where no filter can read them.
+            whole(libc::SYS_clone3, libc::ENOSYS),
+            whole(libc::SYS_io_uring_setup, libc::ENOSYS),
+            part(libc::SYS_socket, 2, Test::Is(MPTCP), libc::EPROTONOSUPPORT),
+            part(libc::SYS_sendto, 3, fast_open, libc::EOPNOTSUPP),
+            part(libc::SYS_sendmsg, 2, fast_open, libc::EOPNOTSUPP),
+            part(libc::SYS_sendmmsg, 3, fast_open, libc::EOPNOTSUPP),
+            part(libc::SYS_ioctl, 1, Test::Is(libc::TIOCSTI as u32), EPERM),
+            part(libc::SYS_ioctl, 1, Test::Is(libc::TIOCLINUX as u32), EPERM),
+        ]);
+        Self::deny(&denied).expect("the list is short, and its arguments exist")
+    }
+
+    /// Returns a filter that refuses to execute programs, with `EPERM`. For a process that has
+    /// executed its own.
+    ///
+    /// # Panics
+    ///
+    /// Never: the list is constant.
+    #[must_use]
+    pub fn without_execve() -> Self {
+        let denied = [whole(libc::SYS_execve, EPERM), whole(libc::SYS_execveat, EPERM)];
+        Self::deny(&denied).expect("the list is short")
+    }
+}
