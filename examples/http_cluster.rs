@@ -6,7 +6,7 @@
 //! ```text
 //! cargo run --release --example http_cluster -- [--port 8000 | --unix PATH|@NAME] [--workers N]
 //!                                               [--policy rr|none|least-loaded|sticky|reuse-port]
-//!                                               [--delay-ms 0] [--no-restart]
+//!                                               [--delay-ms 0] [--no-restart] [--harden]
 //! ```
 //!
 //! You will see `listening on http://127.0.0.1:8000 with 2 workers (primary pid …)`. Then use
@@ -17,6 +17,8 @@
 //!   worker at once.
 //! - `kill -HUP PID` of the primary replaces all workers without refusing a connection, and prints
 //!   `reloaded`.
+//! - With `--harden` a captured worker could do next to nothing but serve. Started by root, the workers
+//!   are `nobody`, who must be able to reach this program.
 //! - `curl --unix-socket /tmp/app.sock http://localhost/` is the client with `--unix /tmp/app.sock`.
 //!
 //! Ctrl-C ends the program after the requests in progress have been answered. A second Ctrl-C ends
@@ -33,12 +35,12 @@ use axum::Router;
 use axum::routing::get;
 use cluster::{
     Address, AsyncListener, AsyncStream, Builder, Error, Event, ListenOptions, Listener, Policy,
-    Primary, Restart, Worker,
+    Primary, Restart, Worker, WorkerOptions,
 };
 
 const USAGE: &str = "usage: http_cluster [--port PORT | --unix PATH|@NAME] [--workers N] \
                      [--policy rr|none|least-loaded|sticky|reuse-port] [--delay-ms MS] \
-                     [--no-restart]";
+                     [--no-restart] [--harden]";
 
 fn main() -> ExitCode {
     brood::init().expect("process 1 has one thread at this point");
@@ -81,7 +83,15 @@ fn write_line(mut to: impl Write, line: &str) {
 /// Runs the primary: starts the workers, prints the events, and waits for the end.
 fn supervise(options: &Options) -> Result<(), Error> {
     let restart = if options.restart { Restart::Always } else { Restart::Never };
-    let primary = Primary::builder()
+    let mut builder = Primary::builder();
+    if options.harden {
+        if os_info::user_info().is_ok_and(|user| user.uid == 0) {
+            const NOBODY: u32 = 65_534;
+            builder = builder.worker(WorkerOptions::new().uid(NOBODY).gid(NOBODY));
+        }
+        builder = builder.harden();
+    }
+    let primary = builder
         .workers(options.workers)
         .policy(options.policy)
         .restart(restart)
@@ -155,6 +165,7 @@ struct Options {
     policy: Policy,
     delay_ms: u64,
     restart: bool,
+    harden: bool,
 }
 
 impl Options {
@@ -168,6 +179,7 @@ impl Options {
             policy: Policy::RoundRobin,
             delay_ms: 0,
             restart: true,
+            harden: false,
         };
         let mut args = args;
         while let Some(arg) = args.next() {
@@ -195,6 +207,7 @@ impl Options {
                     options.policy = value()?.parse().map_err(|why| format!("{flag}: {why}"))?;
                 }
                 "--delay-ms" => options.delay_ms = number(&flag, &value()?, 0, 3_600_000)?,
+                "--harden" if inline.is_none() => options.harden = true,
                 "--no-restart" if inline.is_none() => options.restart = false,
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(format!("unknown flag '{flag}'")),

@@ -15,6 +15,7 @@ pub(crate) mod modules;
 mod node_suite;
 mod options;
 mod parent_death;
+mod sandboxes;
 mod sigpipe;
 mod starts;
 mod streams;

@@ -23,6 +23,7 @@ mod releases;
 mod reload;
 mod reuse_port;
 mod rights;
+mod sandboxes;
 mod setup;
 mod shortage;
 mod shutdown;

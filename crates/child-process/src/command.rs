@@ -1,5 +1,6 @@
 //! The description of a child: one builder for every way to start a process.
 
+mod sandbox;
 mod terminal;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use sys::spawn::Attributes;
 
 use crate::cancel::CancelToken;
 use crate::module::runs_scripts;
+use crate::sandbox::Sandbox;
 use crate::stdio::{Slot, Stdio};
 use crate::terminal::TerminalSize;
 
@@ -57,6 +59,7 @@ pub struct Command {
     pub(crate) attributes: Attributes,
     pub(crate) controlling_terminal: Option<i32>,
     pub(crate) terminal_size: TerminalSize,
+    pub(crate) sandbox: Option<Sandbox>,
     pub(crate) cgroup: Option<PathBuf>,
     /// The control group belongs to the child alone.
     pub(crate) cgroup_is_own: bool,
@@ -103,6 +106,7 @@ impl Command {
             attributes: Attributes::default(),
             controlling_terminal: None,
             terminal_size: TerminalSize::default(),
+            sandbox: None,
             cgroup: None,
             cgroup_is_own: false,
             timeout: None,

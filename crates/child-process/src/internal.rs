@@ -11,8 +11,47 @@ use crate::child::{Child, channel};
 use crate::error::Error;
 pub use crate::event::InternalEvent as Event;
 use crate::parent::Parent;
+use crate::sandbox::{Sandbox, Undumpable};
 use crate::subscribers::Subscriber;
-use crate::{Signal, Signalled};
+use crate::{InvalidOption, Signal, Signalled};
+
+/// The restrictions of a worker's sandbox that the worker's runtime sets, because `execve` resets
+/// them or needs what they forbid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnRestrictions {
+    /// Other processes must not look into the worker.
+    pub undumpable: bool,
+    /// The worker must not execute programs.
+    pub forbids_execve: bool,
+}
+
+/// Divides the sandbox of a worker into what the child sets before `execve`, and what the worker's
+/// runtime sets. `is_native` tells whether the worker runs this program, and `is_other_user` whether
+/// its user is another one.
+///
+/// # Errors
+///
+/// The option that is invalid, or that only a native worker can have.
+pub fn worker_sandbox(
+    sandbox: &Sandbox,
+    is_native: bool,
+    is_other_user: bool,
+) -> Result<(Sandbox, OwnRestrictions), InvalidOption> {
+    let mut first = sandbox.clone();
+    let mut own = OwnRestrictions::default();
+    if is_native {
+        own.undumpable = std::mem::take(&mut first.undumpable) != Undumpable::No;
+        own.forbids_execve = std::mem::take(&mut first.forbids_execve);
+    }
+    first.check()?;
+    Ok((if is_other_user { first.of_another_user() } else { first }, own))
+}
+
+/// Returns whether the sandbox is [`Sandbox::hardened`].
+#[must_use]
+pub fn is_hardened(sandbox: &Sandbox) -> bool {
+    sandbox.is_hardened
+}
 
 /// Sends a signal as `sigqueue(3)` does, by which the child can tell it from one of `kill(2)`.
 ///

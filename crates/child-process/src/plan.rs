@@ -79,6 +79,9 @@ pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
     if let Err(ipc::Error::InvalidOption(why)) = check_options(&command.channel) {
         return Err(InvalidOption::value("channel_options", why));
     }
+    if let Some(sandbox) = &command.sandbox {
+        sandbox.check()?;
+    }
     check_slots(command)
 }
 

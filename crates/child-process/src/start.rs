@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,13 @@ use crate::channel_env;
 use crate::child::{Child, Streams};
 use crate::child_state::{Kill, Shared, reap_orphans};
 use crate::command::Command;
-use crate::error::{Error, SpawnError};
+use crate::error::{Error, InvalidOption, SpawnError};
 use crate::module;
 use crate::parent_death;
 use crate::plan;
 use crate::process::Process;
+use crate::sandbox::ruleset::{self, Failure};
+use crate::sandbox::{Namespace, Sandbox};
 use crate::stdio::{ChildOutput, ChildStdin, Slot};
 use crate::terminal::Terminal;
 
@@ -65,8 +68,10 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     let plan = plan::plan(command, inherited_variables(), &announcement)?;
     let cgroup =
         open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, None, error))?;
+    let ruleset = ruleset(command, &plan)?;
+    let sandbox = command.sandbox.clone().unwrap_or_default();
     let sources = sources(command);
-    let attributes = attributes(command);
+    let attributes = attributes(command, &sandbox);
     // The descriptors move only now: an error above leaves them in the command.
     let slots = command.stdio.iter_mut();
     let given = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
@@ -84,8 +89,15 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
         let descriptor = |(number, source)| Descriptor { number: number as u32, source };
         let descriptors = fixed.chain(moved).map(descriptor).collect();
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let attributes = Cow::Borrowed(&attributes);
-        sys::spawn::spawn(&Plan { descriptors, attributes, cgroup, ..plan })
+        sys::spawn::spawn(&Plan {
+            descriptors,
+            attributes: Cow::Borrowed(&attributes),
+            cgroup,
+            network_namespace: sandbox.network_namespace.as_ref().map(Namespace::as_fd),
+            mount_namespace: sandbox.mount_namespace.as_ref().map(Namespace::as_fd),
+            landlock: ruleset.as_ref().map(AsFd::as_fd),
+            ..plan
+        })
     };
     let spawned = if parent_death { parent_death::launch(launch) } else { launch() };
     match &spawned {
@@ -98,14 +110,35 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     child(command, timeout, spawned, pipes)
 }
 
-/// Returns the attributes of the child, with those that its terminal needs.
-fn attributes(command: &Command) -> Attributes {
+/// Returns the attributes of the child, with those that its terminal and its sandbox need.
+fn attributes(command: &Command, sandbox: &Sandbox) -> Attributes {
     let mut attributes = command.attributes.clone();
+    attributes.umask = sandbox.umask.or(attributes.umask);
+    attributes.limits.extend_from_slice(&sandbox.limits);
+    attributes.bounding = sandbox.bounding_kept();
+    attributes.ambient = sandbox.ambient;
+    attributes.no_new_privileges |= sandbox.needs_no_new_privileges();
+    attributes.filters.clone_from(&sandbox.filters);
     if let Some(number) = command.terminal_number() {
         attributes.session = true;
         attributes.terminal = Some(number as u32);
     }
     attributes
+}
+
+/// Creates the Landlock ruleset of the child, if its sandbox has rules.
+fn ruleset(command: &Command, plan: &Plan<'_>) -> Result<Option<OwnedFd>, Error> {
+    let Some(sandbox) = command.sandbox.as_ref().filter(|it| it.uses_landlock()) else {
+        return Ok(None);
+    };
+    let ruleset = ruleset::create(sandbox, &plan.candidates, plan.current_dir.as_deref());
+    ruleset.map_err(|failure| match failure {
+        Failure::Path(path) => {
+            let field = format!("sandbox path {}", path.display());
+            InvalidOption::value(field, "does not exist, or cannot be looked up").into()
+        }
+        Failure::Call(call, error) => spawn_error(command, Step::Landlock, Some(call), error),
+    })
 }
 
 /// Puts descriptors back into the slots from which they were taken.
@@ -226,14 +259,24 @@ fn channel_options(command: &Command) -> ipc::Options {
 }
 
 fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
-    let Some(directory) = &command.cgroup else { return Ok(None) };
+    let of_sandbox = command.sandbox.as_ref().and_then(|sandbox| sandbox.cgroup.as_ref());
+    let Some(directory) = of_sandbox.or(command.cgroup.as_ref()) else { return Ok(None) };
     let file = directory.join("cgroup.procs");
-    if command.cgroup_is_own && !std::fs::read_to_string(&file)?.trim().is_empty() {
+    if of_sandbox.is_none()
+        && command.cgroup_is_own
+        && !std::fs::read_to_string(&file)?.trim().is_empty()
+    {
         return Err(io::Error::from_raw_os_error(sys::errno::EBUSY));
     }
     // The child writes itself into the group before it executes its program.
     let procs = File::options().write(true).open(file)?;
     Ok(Some(procs.into()))
+}
+
+/// Returns the control group that belongs to the child alone.
+fn own_cgroup(command: &Command) -> Option<PathBuf> {
+    let is_replaced = command.sandbox.as_ref().is_some_and(|sandbox| sandbox.cgroup.is_some());
+    command.cgroup.clone().filter(|_| command.cgroup_is_own && !is_replaced)
 }
 
 /// Returns the sources of the descriptors for which this process opens nothing.
@@ -267,7 +310,7 @@ fn child(
         signal: command.kill_signal,
         after: command.kill_after,
         tree: command.kill_tree,
-        cgroup: command.cgroup.clone().filter(|_| command.cgroup_is_own),
+        cgroup: own_cgroup(command),
     };
     let shared = Arc::new(Shared::new(process, kill, timeout_at, connected));
     let mut streams = Streams { stdin: pipes.stdin.map(ChildStdin::new), ..Streams::default() };

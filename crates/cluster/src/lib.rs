@@ -81,6 +81,9 @@ mod worker_state;
 
 #[cfg(feature = "tokio")]
 pub use adapter::tokio::{AsyncListener, AsyncStream};
+/// The restrictions of workers, and the values that they are made of, as for any child process.
+#[doc(no_inline)]
+pub use child_process::{Capability, Filter, Limit, Resource, Sandbox};
 pub use contract::Restart;
 pub use counters::{Counters, WorkerCounters};
 /// The receiver of [`Primary::take_events`] and [`Worker::take_messages`], a type of the crate

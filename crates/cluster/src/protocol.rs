@@ -5,6 +5,7 @@ pub(crate) mod client_hash;
 pub(crate) mod hand_off_queue;
 pub(crate) mod listen_options;
 pub(crate) mod message;
+pub(crate) mod own_restrictions;
 pub(crate) mod queue_page;
 pub(crate) mod record;
 pub(crate) mod violation;

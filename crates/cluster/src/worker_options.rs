@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use child_process::Sandbox;
 use ipc::Serialization;
 
 /// The target of a descriptor in a worker.
@@ -71,6 +72,7 @@ pub struct WorkerOptions {
     pub(crate) stdio: BTreeMap<i32, WorkerStdio>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
+    pub(crate) sandbox: Option<Sandbox>,
     pub(crate) serialization: Option<Serialization>,
 }
 
@@ -166,6 +168,30 @@ impl WorkerOptions {
     /// Sets the group id to run as.
     pub fn gid(mut self, gid: u32) -> Self {
         self.gid = Some(gid);
+        self
+    }
+
+    /// Sets the restrictions of the workers, which replace those of an earlier call. A worker that
+    /// cannot be restricted is not started.
+    ///
+    /// Workers under another user than the primary's can gain no privileges and have no capabilities
+    /// of the primary, also without a sandbox; see [`Sandbox::no_new_privileges`] and
+    /// [`Sandbox::ambient`] to change that.
+    ///
+    /// [`Sandbox::dumpable`] and [`Sandbox::forbid_execve`] are set by the worker's runtime, before the
+    /// worker reports itself online. They are errors for workers with [`exec`](Self::exec) or
+    /// [`exec_path`](Self::exec_path).
+    ///
+    /// ```no_run
+    /// use brood_cluster::{Primary, Sandbox, WorkerOptions};
+    ///
+    /// let sandbox = Sandbox::hardened().read("/srv/www").connect_tcp([5432]);
+    /// let site = WorkerOptions::new().uid(33).gid(33).sandbox(sandbox);
+    /// let primary = Primary::builder().worker(site).build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
         self
     }
 

@@ -127,6 +127,22 @@ impl Filter {
     }
 }
 
+/// The program of the crate `seccompiler`, version 0.5.
+#[cfg(feature = "seccomp")]
+impl TryFrom<seccompiler::BpfProgram> for Filter {
+    type Error = io::Error;
+
+    fn try_from(program: seccompiler::BpfProgram) -> io::Result<Self> {
+        let instruction = |it: &seccompiler::sock_filter| Instruction {
+            code: it.code,
+            jump_true: it.jt,
+            jump_false: it.jf,
+            operand: it.k,
+        };
+        Self::new(program.iter().map(instruction).collect::<Vec<_>>())
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 const NATIVE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -206,5 +222,24 @@ mod tests {
         let when = Some(Argument { index: 6, test: Test::Is(0) });
         let call = Denied { number: libc::SYS_getppid, when, errno: libc::EPERM };
         assert_eq!(Filter::deny(&[call]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[cfg(feature = "seccomp")]
+    #[test]
+    fn a_program_of_seccompiler_is_taken_as_it_is() {
+        use seccompiler::{SeccompAction, SeccompFilter};
+        let target = std::env::consts::ARCH.try_into().unwrap();
+        let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(1));
+        let rules = [(libc::SYS_uname, Vec::new())].into();
+        let program = SeccompFilter::new(rules, allow, refuse, target).unwrap();
+        let program: seccompiler::BpfProgram = program.try_into().unwrap();
+        let filter = Filter::try_from(program.clone()).unwrap();
+        assert_eq!(filter.0.len(), program.len());
+        let same = filter.0.iter().zip(&program);
+        assert!(same.into_iter().all(|(ours, theirs)| {
+            (ours.code, ours.jump_true, ours.jump_false, ours.operand)
+                == (theirs.code, theirs.jt, theirs.jf, theirs.k)
+        }));
+        assert!(Filter::try_from(seccompiler::BpfProgram::new()).is_err());
     }
 }

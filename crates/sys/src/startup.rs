@@ -24,10 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{at_exit, fd, signal};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "BROOD_CHANNEL",
     "BROOD_DESCRIPTORS",
     "BROOD_MODULE",
+    "BROOD_SANDBOX",
     "BROOD_STDERR",
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
@@ -36,10 +37,11 @@ pub const NAMES: [&str; 8] = [
 ];
 
 /// [`NAMES`] again, as C strings.
-const C_NAMES: [&CStr; 8] = [
+const C_NAMES: [&CStr; 9] = [
     c"BROOD_CHANNEL",
     c"BROOD_DESCRIPTORS",
     c"BROOD_MODULE",
+    c"BROOD_SANDBOX",
     c"BROOD_STDERR",
     c"NODE_CHANNEL_FD",
     c"NODE_CHANNEL_SERIALIZATION_MODE",
@@ -50,7 +52,7 @@ const C_NAMES: [&CStr; 8] = [
 /// The indices of variables in [`NAMES`].
 const CHANNEL: usize = 0;
 const MODULE: usize = 2;
-const UNIQUE_ID: usize = 6;
+const UNIQUE_ID: usize = 7;
 
 struct Entry {
     value: Option<OsString>,
@@ -59,7 +61,7 @@ struct Entry {
     taken: AtomicBool,
 }
 
-static ENTRIES: OnceLock<[Entry; 8]> = OnceLock::new();
+static ENTRIES: OnceLock<[Entry; 9]> = OnceLock::new();
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -76,7 +78,7 @@ extern "C" fn before_main() {
     }
 }
 
-fn entries() -> &'static [Entry; 8] {
+fn entries() -> &'static [Entry; 9] {
     // The linker takes an object out of a library only if another object refers to a symbol in it.
     // This read refers to the object with the `.init_array` entry in every program that comes here.
     std::hint::black_box(&BEFORE_MAIN);

@@ -150,6 +150,38 @@ fn axum_serves_on_unix_sockets_too() {
 }
 
 #[apply(case)]
+fn hardened_workers_serve_under_every_policy() {
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if child_process::Sandbox::landlock_version() < 6 {
+        eprintln!("SKIPPED: this kernel has no Landlock of version 6");
+        return;
+    }
+    for policy in ["rr", "none", "least-loaded", "sticky", "reuse-port"] {
+        let server = Server::start(&["--workers", "2", "--harden", "--policy", policy]);
+        for _ in 0..10 {
+            assert!(server.get("/").starts_with("hello from worker "), "{policy}");
+        }
+        for worker in server.workers() {
+            let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+            for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+                assert!(status.contains(line), "{policy}, {line}: {status}");
+            }
+            assert!(!is_root || status.contains("Uid:\t65534\t65534"), "{status}");
+        }
+        let mut client = server.connect();
+        client.ask("/crash", "close");
+        assert!(client.answer().is_err(), "the worker died without an answer");
+        let deadline = Instant::now() + PATIENCE;
+        while server.workers().len() != 2 || !server.get("/").starts_with("hello from worker ") {
+            assert!(Instant::now() < deadline, "{policy}: the worker is not replaced");
+        }
+        signal::kill(server.pid(), Signal::TERM).unwrap();
+        let (status, log) = server.finish();
+        assert_eq!(status.code(), Some(0), "{policy}: {log}");
+    }
+}
+
+#[apply(case)]
 fn ten_kept_alive_clients_are_released_without_an_error() {
     for policy in ["rr", "none", "reuse-port"] {
         let server = Server::start(&["--workers", "2", "--delay-ms", "100", "--policy", policy]);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use child_process::Signal;
+use child_process::{Sandbox, Signal};
 
 use crate::contract::{Restart, SupervisorOptions, WORKERS_MAX, WorkerId};
 use crate::error::Error;
@@ -200,6 +200,24 @@ impl Builder {
     pub fn worker(mut self, options: WorkerOptions) -> Self {
         self.settings.overlay(&options);
         self
+    }
+
+    /// Gives the workers the sandbox that suits most servers, [`Sandbox::hardened`], in place of any
+    /// other: they serve connections, and reach next to nothing else.
+    ///
+    /// A worker that needs more gets `Sandbox::hardened()` with further rules, by
+    /// [`WorkerOptions::sandbox`]. [`build`](Self::build) refuses hardened workers that would run as
+    /// root, or with the group of root.
+    ///
+    /// ```no_run
+    /// use brood_cluster::{Primary, WorkerOptions};
+    ///
+    /// let nobody = WorkerOptions::new().uid(65_534).gid(65_534);
+    /// let primary = Primary::builder().worker(nobody).harden().build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn harden(self) -> Self {
+        self.worker(WorkerOptions::new().sandbox(Sandbox::hardened()))
     }
 
     /// Sets how many connections may wait in the queue of one worker: 1 to 64, by default 64.

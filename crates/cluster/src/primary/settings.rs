@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use child_process::{Fork, Module, Stdio};
+use child_process::internal::{self, OwnRestrictions};
+use child_process::{Fork, InvalidOption, Module, Sandbox, Stdio};
 use ipc::Serialization;
 
 use crate::error::Error;
 use crate::listen_rules::Credentials;
 use crate::node::inspector;
 use crate::primary::release::{WorkingDirectory, own_program};
+use crate::protocol::message::SANDBOX;
+use crate::protocol::own_restrictions;
 use crate::worker_options::{WorkerOptions, WorkerStdio};
 
 /// The settings that every new worker of a primary is started with.
@@ -48,6 +51,8 @@ pub struct Settings {
     pub uid: Option<u32>,
     /// The group id to run as.
     pub gid: Option<u32>,
+    /// The restrictions of the workers.
+    pub sandbox: Sandbox,
     /// The format of messages; `None` for bincode to Rust workers and JSON to Node workers.
     pub serialization: Option<Serialization>,
     /// The path by which this program was started. Workers run the file that lies there, so a new
@@ -77,6 +82,7 @@ impl Settings {
             stdio: BTreeMap::new(),
             uid: None,
             gid: None,
+            sandbox: Sandbox::new(),
             serialization: None,
             program: own_program(directory.as_ref()),
             directory,
@@ -110,6 +116,7 @@ impl Settings {
         put(&mut self.silent, options.silent);
         put(&mut self.uid, options.uid.map(Some));
         put(&mut self.gid, options.gid.map(Some));
+        put(&mut self.sandbox, options.sandbox);
         put(&mut self.serialization, options.serialization.map(Some));
         self.stdio.extend(options.stdio);
     }
@@ -164,6 +171,11 @@ impl Settings {
         if let Some(gid) = self.gid {
             fork.gid(gid);
         }
+        let (sandbox, own) = self.worker_sandbox()?;
+        fork.sandbox(sandbox);
+        if let Some(own) = own_restrictions::to_variable(own) {
+            fork.env(SANDBOX, own);
+        }
         if let Some(serialization) = self.serialization {
             fork.serialization(serialization);
         }
@@ -214,6 +226,7 @@ impl Settings {
 
     /// Checks that the process may have descriptors of these numbers.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        self.check_sandbox()?;
         let (most, _) = sys::rlimit::descriptors().unwrap_or((1024, 0));
         for number in self.stdio.keys() {
             let why = match u64::try_from(*number) {
@@ -223,6 +236,26 @@ impl Settings {
                 _ => format!("use a number between 0 and {}, not {number}", most.saturating_sub(2)),
             };
             return Err(Error::InvalidOption { option: "stdio", why });
+        }
+        Ok(())
+    }
+
+    /// Returns the restrictions that a worker has from its start, and those that its runtime sets.
+    fn worker_sandbox(&self) -> Result<(Sandbox, OwnRestrictions), InvalidOption> {
+        let is_native = self.exec.is_none() && self.exec_path.is_none();
+        let (user, _) = sys::host::user::effective_ids();
+        let is_other_user = self.uid.is_some_and(|uid| uid != user);
+        internal::worker_sandbox(&self.sandbox, is_native, is_other_user)
+    }
+
+    fn check_sandbox(&self) -> Result<(), Error> {
+        let invalid = |why: String| Error::InvalidOption { option: "sandbox", why };
+        let _ = self.worker_sandbox().map_err(|error| invalid(error.to_string()))?;
+        let (user, group) = sys::host::user::effective_ids();
+        let ids = (self.uid.unwrap_or(user), self.gid.unwrap_or(group));
+        if internal::is_hardened(&self.sandbox) && (ids.0 == 0 || ids.1 == 0) {
+            let why = "hardened workers must not run as root: set uid and gid, neither of them 0";
+            return Err(invalid(why.to_owned()));
         }
         Ok(())
     }

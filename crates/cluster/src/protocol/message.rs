@@ -18,6 +18,9 @@ pub(crate) const UNIQUE_NO: &str = "NODE_UNIQUE_NO";
 pub(crate) const STDERR: &str = "BROOD_STDERR";
 /// The environment variable of a worker that is to keep its soft limit of descriptors.
 pub(crate) const KEEP_DESCRIPTORS: &str = "BROOD_DESCRIPTORS";
+/// The environment variable with the restrictions that a worker's runtime sets, see
+/// [`own_restrictions`](super::own_restrictions).
+pub(crate) const SANDBOX: &str = "BROOD_SANDBOX";
 /// The greatest soft limit of descriptors that a primary or a worker gives itself, as in Node.
 pub(crate) const DESCRIPTORS_MAX: u64 = 1 << 20;
 

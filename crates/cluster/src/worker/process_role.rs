@@ -2,7 +2,10 @@
 
 use std::sync::OnceLock;
 
-use crate::protocol::message::{DESCRIPTORS_MAX, KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
+use crate::protocol::message::{
+    DESCRIPTORS_MAX, KEEP_DESCRIPTORS, SANDBOX, STDERR, UNIQUE_ID, UNIQUE_NO,
+};
+use crate::protocol::own_restrictions;
 use crate::worker::Worker;
 use crate::worker::runtime::Runtime;
 use crate::worker::signals::WorkerSignals;
@@ -34,7 +37,8 @@ impl Worker {
     /// # Panics
     ///
     /// The process was started as a worker, and has no descriptor or thread left for the runtime,
-    /// or the channel that the environment names cannot be used.
+    /// or the channel that the environment names cannot be used, or a restriction of the worker's
+    /// [`Sandbox`](crate::Sandbox) cannot be set.
     #[must_use]
     #[doc(alias = "isWorker")]
     pub fn current() -> Option<Self> {
@@ -73,6 +77,7 @@ fn from_environment(worker_signals: WorkerSignals) -> Option<Worker> {
         );
         return None;
     };
+    restrict();
     if let Some(stderr) = sys::startup::take_descriptor(STDERR) {
         // Until here descriptor 2 was a pipe to the primary. A worker that kept the pipe would die
         // of a message to its standard error once the primary is gone.
@@ -83,6 +88,20 @@ fn from_environment(worker_signals: WorkerSignals) -> Option<Worker> {
         let _ = sys::rlimit::raise_descriptors(DESCRIPTORS_MAX);
     }
     Some(Worker(Runtime::start(id, parent, worker_signals)))
+}
+
+/// Sets the restrictions that the primary has ordered. A worker that cannot set them ends.
+fn restrict() {
+    let Some(value) = sys::startup::variable(SANDBOX) else { return };
+    let own = value.to_str().and_then(own_restrictions::from_variable);
+    let own = own.expect("the primary orders restrictions that this worker knows");
+    if own.undumpable {
+        sys::dumpable::forbid().expect("a worker can forbid dumps of itself");
+    }
+    if own.forbids_execve {
+        let filter = sys::seccomp::Filter::without_execve();
+        filter.install().expect("a worker can forbid itself to execute programs");
+    }
 }
 
 /// Returns whether this process is a primary or can become one: no primary started it as a
