@@ -45,7 +45,9 @@ use crate::error::InvalidOption;
 ///
 /// Landlock does not restrict `stat(2)`, `chdir(2)`, nor connecting to a Unix socket by its path,
 /// for which the permissions of the socket's file hold. In TCP it restricts ports, not addresses;
-/// UDP is not restricted at all, see [`network_namespace`](Self::network_namespace).
+/// UDP is not restricted at all, see [`network_namespace`](Self::network_namespace). MPTCP,
+/// `MSG_FASTOPEN` and `io_uring` lead around the rules for ports, so a process with such rules has
+/// the filter [`Filter::around_ports`] as well.
 ///
 /// ```
 /// use brood_child_process::{Command, Sandbox};
@@ -301,6 +303,13 @@ impl Sandbox {
     pub(crate) fn uses_landlock(&self) -> bool {
         let has_ports = self.bind_tcp.is_some() || self.connect_tcp.is_some();
         self.paths.is_some() || has_ports || self.scoped
+    }
+
+    /// Returns the filters in the order in which they are installed.
+    pub(crate) fn all_filters(&self) -> Vec<Filter> {
+        let has_ports = self.bind_tcp.is_some() || self.connect_tcp.is_some();
+        let first = has_ports.then(Filter::around_ports);
+        first.into_iter().chain(self.filters.iter().cloned()).collect()
     }
 
     /// Returns whether the process must be unable to gain privileges.

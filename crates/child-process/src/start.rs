@@ -118,7 +118,7 @@ fn attributes(command: &Command, sandbox: &Sandbox) -> Attributes {
     attributes.bounding = sandbox.bounding_kept();
     attributes.ambient = sandbox.ambient;
     attributes.no_new_privileges |= sandbox.needs_no_new_privileges();
-    attributes.filters.clone_from(&sandbox.filters);
+    attributes.filters = sandbox.all_filters();
     if let Some(number) = command.terminal_number() {
         attributes.session = true;
         attributes.terminal = Some(number as u32);

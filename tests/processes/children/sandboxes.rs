@@ -136,6 +136,40 @@ fn a_sandbox_binds_and_connects_to_the_ports_that_it_names() {
     assert_eq!(connects, "bind: done\nconnect: done\n");
 }
 
+/// Connects by `connect`, by the first bytes, and by MPTCP, which is TCP to the other side.
+const WAYS: &str = "
+import errno, socket, sys
+to = ('127.0.0.1', int(sys.argv[1]))
+def way(name, go):
+    try:
+        go()
+        print(name, 'done')
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+way('connect', lambda: socket.socket().connect(to))
+way('fast open', lambda: socket.socket().sendto(b'x', 0x20000000, to))
+way('mptcp', lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).connect(to))
+";
+
+#[apply(case)]
+fn the_rules_for_ports_have_no_way_around() {
+    if !can("ports", 4) {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let mut python = Command::new("python3");
+    python.args(["-c", WAYS, &port]);
+    if python.output().map_or(true, |output| !output.status.success()) {
+        eprintln!("SKIPPED: there is no Python, which can connect in these ways");
+        return;
+    }
+    let sandbox = Sandbox::new().connect_tcp([]);
+    let (with, without) = with_and_without(python, sandbox);
+    assert!(without.starts_with("connect done\nfast open done\n"), "{without}");
+    assert_eq!(with, "connect EACCES\nfast open EOPNOTSUPP\nmptcp EPROTONOSUPPORT\n");
+}
+
 /// `sandbox_reach NAME`: connects to an abstract socket, and signals its parent.
 #[apply(role)]
 fn sandbox_reach(args: &[String]) {

@@ -1,6 +1,4 @@
 //! The sandbox that suits most servers.
-//!
-//! Pure.
 
 use std::path::Path;
 

@@ -77,37 +77,56 @@ const fn part(number: libc::c_long, index: u8, test: Test, errno: i32) -> Denied
     Denied { number, when: Some(Argument { index, test }), errno }
 }
 
+/// The ways to TCP that Landlock's rules for ports do not see: MPTCP, connecting with the first
+/// bytes, and calls through `io_uring`.
+const AROUND_PORTS: &[Denied] = {
+    const MPTCP: u32 = 262;
+    const FAST_OPEN: Test = Test::HasAny(libc::MSG_FASTOPEN as u32);
+    &[
+        whole(libc::SYS_io_uring_setup, libc::ENOSYS),
+        part(libc::SYS_socket, 2, Test::Is(MPTCP), libc::EPROTONOSUPPORT),
+        part(libc::SYS_sendto, 3, FAST_OPEN, libc::EOPNOTSUPP),
+        part(libc::SYS_sendmsg, 2, FAST_OPEN, libc::EOPNOTSUPP),
+        part(libc::SYS_sendmmsg, 3, FAST_OPEN, libc::EOPNOTSUPP),
+    ]
+};
+
 impl Filter {
     /// Returns a filter that refuses what a server does not need: mounts, namespaces, `ptrace` and
-    /// the memory of other processes, kernel modules, keys, BPF, clocks, `io_uring`, and input for
-    /// the terminal. It also closes two ways around Landlock's rules for TCP, MPTCP and connecting
-    /// by `MSG_FASTOPEN`.
+    /// the memory of other processes, kernel modules, keys, BPF, clocks, and input for the terminal.
+    /// What [`around_ports`](Self::around_ports) refuses is refused as well.
     ///
-    /// Refused calls fail with `EPERM`; `clone3` and `io_uring_setup` with `ENOSYS`, after which
-    /// libc and runtimes use older calls.
+    /// Refused calls fail with `EPERM`, and `clone3` with `ENOSYS`, after which libc uses an older
+    /// call.
     ///
     /// # Panics
     ///
     /// Never: the list is constant.
     #[must_use]
     pub fn for_servers() -> Self {
-        const MPTCP: u32 = 262;
-        let fast_open = Test::HasAny(libc::MSG_FASTOPEN as u32);
         let all = ADMINISTRATION.iter().chain(OF_THIS_PLATFORM);
         let mut denied: Vec<Denied> = all.map(|number| whole(*number, EPERM)).collect();
+        denied.extend_from_slice(AROUND_PORTS);
         denied.extend([
             part(libc::SYS_clone, 0, Test::HasAny(NAMESPACES as u32), EPERM),
             // The flags of `clone3` are in memory, where no filter can read them.
             whole(libc::SYS_clone3, libc::ENOSYS),
-            whole(libc::SYS_io_uring_setup, libc::ENOSYS),
-            part(libc::SYS_socket, 2, Test::Is(MPTCP), libc::EPROTONOSUPPORT),
-            part(libc::SYS_sendto, 3, fast_open, libc::EOPNOTSUPP),
-            part(libc::SYS_sendmsg, 2, fast_open, libc::EOPNOTSUPP),
-            part(libc::SYS_sendmmsg, 3, fast_open, libc::EOPNOTSUPP),
             part(libc::SYS_ioctl, 1, Test::Is(libc::TIOCSTI as u32), EPERM),
             part(libc::SYS_ioctl, 1, Test::Is(libc::TIOCLINUX as u32), EPERM),
         ]);
         Self::deny(&denied).expect("the list is short, and its arguments exist")
+    }
+
+    /// Returns a filter that refuses the ways to TCP that Landlock's rules for ports do not see: MPTCP
+    /// with `EPROTONOSUPPORT`, connecting by `MSG_FASTOPEN` with `EOPNOTSUPP`, and `io_uring` with
+    /// `ENOSYS`.
+    ///
+    /// # Panics
+    ///
+    /// Never: the list is constant.
+    #[must_use]
+    pub fn around_ports() -> Self {
+        Self::deny(AROUND_PORTS).expect("the list is short, and its arguments exist")
     }
 
     /// Returns a filter that refuses to execute programs, with `EPERM`. For a process that has
