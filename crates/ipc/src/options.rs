@@ -216,3 +216,59 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that differ from each other and from the defaults.
+    #[test]
+    fn every_setter_sets_its_own_option() {
+        let options = Options::new()
+            .serialization(Serialization::Json)
+            .tag("tag")
+            .frame_bytes_max(1)
+            .handles_max(2)
+            .queued_bytes_max(3)
+            .high_water_bytes(4)
+            .unread_bytes_max(5)
+            .unread_handles_max(6)
+            .handles_in_flight_max(7)
+            .mapped_bytes_max(8)
+            .exit_flush(Duration::from_secs(9))
+            .adaptive_wait(false);
+        assert_eq!((options.serialization, &*options.tag), (Serialization::Json, "tag"));
+        let frame = [options.frame_bytes_max, options.handles_max];
+        let queue = [options.queued_bytes_max, options.high_water_bytes];
+        let unread = [options.unread_bytes_max, options.unread_handles_max];
+        let others = [options.handles_in_flight_max, options.mapped_bytes_max];
+        assert_eq!([frame, queue, unread, others], [[1, 2], [3, 4], [5, 6], [7, 8]]);
+        assert_eq!((options.exit_flush.as_secs(), options.adaptive_wait), (9, false));
+    }
+
+    #[test]
+    fn one_long_message_fits_a_queue_in_which_little_waits_and_internal_ones_have_more_room() {
+        let options = Options::new().queued_bytes_max(10_000).frame_bytes_max(50_000);
+        for (waiting, more, message, internal) in [
+            (LITTLE_BYTES, 50_000, false, false),
+            (LITTLE_BYTES + 1, 10_000 - LITTLE_BYTES - 1, false, false),
+            (LITTLE_BYTES + 1, 10_000 - LITTLE_BYTES, true, false),
+            (10_000, 50_000, true, false),
+            (10_000, 50_001, true, true),
+        ] {
+            let case = (waiting, more);
+            assert_eq!(options.is_too_much(waiting, more, Kind::Message), message, "{case:?}");
+            assert_eq!(options.is_too_much(waiting, more, Kind::Internal), internal, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn the_limits_of_a_decoder_are_within_those_of_the_format() {
+        let limits = |bytes, handles| {
+            let limits = Options::new().frame_bytes_max(bytes).handles_max(handles).limits();
+            (limits.frame_bytes_max, limits.handles_max)
+        };
+        assert_eq!(limits(7, 9), (7, 9));
+        assert_eq!(limits(usize::MAX, usize::MAX), (u32::MAX as usize, Options::HANDLES_MAX));
+    }
+}
