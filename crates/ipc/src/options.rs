@@ -247,6 +247,17 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_as_documented() {
+        const MIB: usize = 1 << 20;
+        let options = Options::default();
+        let frame = [options.frame_bytes_max, options.handles_max];
+        let queue = [options.queued_bytes_max, options.high_water_bytes];
+        let unread = [options.unread_bytes_max, options.unread_handles_max];
+        assert_eq!([frame, queue, unread], [[64 * MIB, 253], [4 * MIB, MIB], [4 * MIB, 256]]);
+        assert_eq!((options.mapped_bytes_max, options.exit_flush.as_secs()), (1024 * MIB, 2));
+    }
+
+    #[test]
     fn one_long_message_fits_a_queue_in_which_little_waits_and_internal_ones_have_more_room() {
         let options = Options::new().queued_bytes_max(10_000).frame_bytes_max(50_000);
         for (waiting, more, message, internal) in [
