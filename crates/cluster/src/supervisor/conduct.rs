@@ -93,7 +93,7 @@ impl Conduct {
         grants.unreported += 1;
     }
 
-    /// Takes back the record of a grant that could not be sent.
+    /// Removes the record of a grant that could not be sent.
     pub(super) fn not_granted(&mut self, key: Key) {
         self.close(key);
     }
