@@ -1,7 +1,8 @@
 //! Tests of the driver on the loop, with workers that are plain processes.
 //!
-//! An [`EventFilter`] stands between the loop and the driver. It can keep the ticks of the supervisor
-//! from the driver, which would find by polling what an event or a further turn should have reported.
+//! An [`EventFilter`] stands between the loop and the driver. It can keep the ticks of the
+//! supervisor from the driver, which would find by polling what an event or a further turn should
+//! have reported.
 
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

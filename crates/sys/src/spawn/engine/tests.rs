@@ -408,11 +408,25 @@ fn many_threads_spawn_at_once() {
 }
 
 #[test]
+fn standard_streams_block_in_the_child_and_other_descriptors_stay_as_they_are() {
+    let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+    let ((input, _written), (_read, error), (other, _kept)) = (pipe(), pipe(), pipe());
+    let mut plan = sh("cat /proc/$$/fdinfo/0 /proc/$$/fdinfo/2 /proc/$$/fdinfo/3");
+    let ends = [(0, input.as_fd()), (2, error.as_fd()), (3, other.as_fd())];
+    let descriptor = |(number, end)| Descriptor { number, source: Source::Fd(end) };
+    plan.descriptors = ends.map(descriptor).into();
+    let output = stdout_of(&plan);
+    let flags = output.lines().filter_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.map(|octal| i32::from_str_radix(octal.trim(), 8).unwrap());
+    let blocks: Vec<_> = flags.map(|flags| flags & libc::O_NONBLOCK == 0).collect();
+    assert_eq!(blocks, [true, true, false], "{output}");
+}
+
+#[test]
 fn a_written_pipe_becomes_the_childs_input() {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
     let mut plan = sh("cat");
     plan.descriptors = vec![Descriptor { number: 0, source: Source::Fd(reader.as_fd()) }];
-    // Non-blocking here, blocking there: `cat` would fail with EAGAIN otherwise.
     let wait = thread::spawn(move || {
         let mut file = File::from(writer);
         file.write_all(b"through").unwrap();
