@@ -18,6 +18,7 @@ mod messages;
 mod mistakes;
 mod node_suite;
 mod option_ends;
+mod paths;
 mod ports;
 mod races;
 mod releases;

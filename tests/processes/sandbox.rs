@@ -24,6 +24,7 @@ use sys::testing::REFUSED;
 use crate::harness::{apply, case, storm};
 use crate::support::current_exe;
 use operations::OPERATIONS;
+pub(crate) use operations::hide_proc;
 
 /// The longest that a cell may take.
 const CELL_MAX: Duration = Duration::from_secs(20);

@@ -132,7 +132,7 @@ impl Child {
     /// another user, or `/proc` cannot be read. The error says whether the child has the signal.
     /// [`Error::Os`] when the child itself cannot be signalled, as for [`kill`](Self::kill).
     pub fn kill_tree(&self, signal: Signal) -> Result<Signalled, Error> {
-        let sent = tree::signal(&self.shared.process, self.shared.kill.cgroup.as_deref(), signal)?;
+        let sent = tree::signal(&self.shared.process, self.shared.kill.cgroup.as_ref(), signal)?;
         self.killed.fetch_or(sent == Signalled::Delivered, Ordering::AcqRel);
         Ok(sent)
     }

@@ -8,7 +8,6 @@
 mod driver;
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use reactor::reactor;
 use sys::pidfd::ExitStatus;
 use sys::signal::Signal;
 
+use crate::control_group::ControlGroup;
 use crate::error::Error;
 use crate::event::Event;
 use crate::given_up::GivenUp;
@@ -37,7 +37,7 @@ pub(crate) struct Kill {
     /// Whether the descendants get the signals as well.
     pub(crate) tree: bool,
     /// The control group that holds the process and its descendants alone.
-    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) cgroup: Option<ControlGroup>,
 }
 
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Shared {
     pub(crate) fn end(&self, signal: Signal) -> Result<Signalled, Error> {
         let send = |signal| {
             if self.kill.tree {
-                tree::signal(&self.process, self.kill.cgroup.as_deref(), signal)
+                tree::signal(&self.process, self.kill.cgroup.as_ref(), signal)
             } else {
                 self.process.signal(signal)
             }

@@ -321,7 +321,8 @@ impl Command {
     /// The group must be empty, and no other process may be put there.
     /// [`kill_tree`](crate::Child::kill_tree) then reaches every process in the group, including
     /// processes that have left the process tree and the session. The caller creates the directory
-    /// before and removes it afterwards.
+    /// before and removes it afterwards. The directory is looked up once, for the start, and takes a
+    /// descriptor until the [`Child`](crate::Child) is dropped.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

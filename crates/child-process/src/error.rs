@@ -7,12 +7,14 @@ use std::error::Error as StdError;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use ipc::internal::{copy_error, copy_io_error};
 use sys::errno::write_with_causes;
 use sys::pidfd::ExitStatus;
 use sys::spawn::Step;
+use sys::text;
 
 use crate::signalled::TreeError;
 
@@ -213,7 +215,7 @@ impl fmt::Display for Error {
                 f.write_str("wrote more to standard error than allowed")
             }
             Self::Cancelled(None) => f.write_str("cancelled"),
-            Self::Cancelled(Some(reason)) => write!(f, "cancelled: {reason}"),
+            Self::Cancelled(Some(reason)) => write!(f, "cancelled: {}", text::line(reason)),
             Self::Tree(failure) => failure.fmt(f),
             Self::NoChannel => f.write_str("there is no open channel"),
             Self::Channel(_) => f.write_str("the channel failed"),
@@ -264,7 +266,7 @@ impl StdError for Error {
 
 impl fmt::Display for InvalidOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.why)
+        write!(f, "{}: {}", text::line(&self.field), self.why)
     }
 }
 
@@ -285,10 +287,12 @@ impl StdError for InvalidOption {}
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot start {}", lossy(&self.program))?;
+        write!(f, "cannot start {}", text::line(self.program.as_bytes()))?;
         match (self.step, &self.current_dir) {
             (Step::Program, _) => Ok(()),
-            (Step::CurrentDir, Some(path)) => write!(f, ": working directory {}", path.display()),
+            (Step::CurrentDir, Some(path)) => {
+                write!(f, ": working directory {}", text::line(path.as_os_str().as_bytes()))
+            }
             (step, _) => write!(f, ": {step}"),
         }?;
         match self.call {
@@ -375,6 +379,8 @@ mod tests {
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         assert_eq!(source.and_then(io::Error::raw_os_error), Some(sys::errno::ENOENT));
         assert!(InvalidOption::value("uid", "is odd").source().is_none());
+        let odd = InvalidOption::value("env A\nexit 1", "is odd");
+        assert_eq!(odd.to_string(), r"env A\nexit 1: is odd");
     }
 
     #[test]

@@ -4,11 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use sys::pidfd::ExitStatus;
+use sys::text;
 
 use crate::error::Error;
 
-/// The longest line in a message, in bytes.
-const LINE_BYTES_MAX: usize = 1000;
 /// The longest standard error in a message, in bytes.
 const STDERR_BYTES_MAX: usize = 16 * 1024;
 
@@ -18,7 +17,8 @@ const STDERR_BYTES_MAX: usize = 16 * 1024;
 /// `Display` names the command and adds its standard error, as Node does; the cause is the
 /// [`source`](StdError::source). `{:?}` is one line: the command, all causes, and the last line of
 /// the standard error. Both cut what is long: the command after 1,000 bytes, and the standard error
-/// before its last 16 KiB. The fields have all of it.
+/// before its last 16 KiB. Both escape characters that would change a log or a terminal; line breaks
+/// of the standard error stay in `Display`. The fields have all of it, as it came.
 ///
 /// ```
 /// let failed = brood_child_process::exec_sync("echo no luck >&2; exit 3").unwrap_err();
@@ -66,11 +66,12 @@ impl ExecError {
 
 impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command failed: {}", Beginning(&self.line))?;
-        match String::from_utf8_lossy(end(&self.stderr)).trim_end() {
-            "" => Ok(()),
-            lines if self.stderr.len() > STDERR_BYTES_MAX => write!(f, "\n…{lines}"),
-            lines => write!(f, "\n{lines}"),
+        write!(f, "command failed: {}", text::line(&self.line).cut())?;
+        let lines = end(&self.stderr).trim_ascii_end();
+        match self.stderr.len() {
+            _ if lines.is_empty() => Ok(()),
+            0..=STDERR_BYTES_MAX => write!(f, "\n{}", text::lines(lines)),
+            _ => write!(f, "\n…{}", text::lines(lines)),
         }
     }
 }
@@ -87,10 +88,10 @@ impl fmt::Debug for ExecError {
                 .field("line", &self.line)
                 .finish();
         }
-        write!(f, "command failed: {}: {:?}", Beginning(&self.line), self.error)?;
-        match String::from_utf8_lossy(end(&self.stderr)).trim_end().lines().next_back() {
-            Some(line) => write!(f, ": {}", Beginning(line)),
-            None => Ok(()),
+        write!(f, "command failed: {}: {:?}", text::line(&self.line).cut(), self.error)?;
+        match end(&self.stderr).trim_ascii_end().rsplit(|byte| *byte == b'\n').next() {
+            None | Some([]) => Ok(()),
+            Some(line) => write!(f, ": {}", text::line(line).cut()),
         }
     }
 }
@@ -107,19 +108,6 @@ impl From<ExecError> for Error {
     }
 }
 
-/// The beginning of a line that may be very long.
-struct Beginning<'a>(&'a str);
-
-impl fmt::Display for Beginning<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.len() <= LINE_BYTES_MAX {
-            return f.write_str(self.0);
-        }
-        let at = (0..=LINE_BYTES_MAX).rev().find(|at| self.0.is_char_boundary(*at)).unwrap_or(0);
-        write!(f, "{}… ({} bytes)", &self.0[..at], self.0.len())
-    }
-}
-
 /// Returns the end of a standard error that may be very long.
 fn end(stderr: &[u8]) -> &[u8] {
     &stderr[stderr.len().saturating_sub(STDERR_BYTES_MAX)..]
@@ -127,6 +115,8 @@ fn end(stderr: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use sys::text::CUT_BYTES_MAX;
+
     use super::*;
 
     fn failed(line: &str, stderr: &[u8]) -> ExecError {
@@ -136,19 +126,22 @@ mod tests {
 
     #[test]
     fn a_message_has_the_command_the_cause_and_the_standard_error() {
-        let failed = failed("nope -x", b"first\nlast\n");
+        let failed = self::failed("nope -x", b"first\nlast\n");
         let line = "command failed: nope -x: took longer than allowed: last";
         assert_eq!(format!("{failed:?}"), line);
         assert_eq!(failed.to_string(), "command failed: nope -x\nfirst\nlast");
+        let failed = self::failed("a\nb", b"first\nl\x1b[31mast\xff\r\n");
+        assert_eq!(failed.to_string(), "command failed: a\\nb\nfirst\nl\\u{1b}[31mast\\xff");
+        assert!(format!("{failed:?}").ends_with(r"than allowed: l\u{1b}[31mast\xff"), "{failed:?}");
     }
 
     #[test]
     fn a_message_cuts_what_is_long() {
         let failed = failed(&"é".repeat(2_000_000), &vec![b'e'; 1 << 20]);
         let message = failed.to_string();
-        assert!(message.len() < LINE_BYTES_MAX + STDERR_BYTES_MAX + 100, "{}", message.len());
+        assert!(message.len() < CUT_BYTES_MAX + STDERR_BYTES_MAX + 100, "{}", message.len());
         assert!(message.contains("é… (4000000 bytes)\n…eee"));
-        assert!(format!("{failed:?}").len() < 2 * LINE_BYTES_MAX + 200);
+        assert!(format!("{failed:?}").len() < 2 * CUT_BYTES_MAX + 200);
         assert_eq!((failed.line.len(), failed.stderr.len()), (4_000_000, 1 << 20));
     }
 

@@ -70,6 +70,7 @@ mod channel_env;
 mod child;
 mod child_state;
 mod command;
+mod control_group;
 mod ending;
 mod error;
 mod event;

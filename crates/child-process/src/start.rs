@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use crate::channel_env;
 use crate::child::{Child, Streams};
 use crate::child_state::{Kill, Shared, reap_orphans};
 use crate::command::Command;
+use crate::control_group::ControlGroup;
 use crate::error::{Error, InvalidOption, SpawnError};
 use crate::module;
 use crate::parent_death;
@@ -66,7 +66,7 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     };
     announcement.extend(command.module.clone().map(|name| (module::MODULE, name)));
     let plan = plan::plan(command, inherited_variables(), &announcement)?;
-    let cgroup =
+    let (cgroup, own_group) =
         open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, None, error))?;
     let ruleset = ruleset(command, &plan)?;
     let sandbox = command.sandbox.clone().unwrap_or_default();
@@ -107,7 +107,7 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     }
     let spawned =
         spawned.map_err(|error| spawn_error(command, error.step, error.call, error.into()))?;
-    child(command, timeout, spawned, pipes)
+    child(command, timeout, spawned, pipes, own_group)
 }
 
 /// Returns the attributes of the child, with those that its terminal and its sandbox need.
@@ -258,25 +258,18 @@ fn channel_options(command: &Command) -> ipc::Options {
     }
 }
 
-fn open_cgroup(command: &Command) -> io::Result<Option<OwnedFd>> {
+/// Returns the descriptor by which the child moves itself into its group before it executes its
+/// program, and the group if it belongs to the child alone.
+fn open_cgroup(command: &Command) -> io::Result<(Option<OwnedFd>, Option<ControlGroup>)> {
     let of_sandbox = command.sandbox.as_ref().and_then(|sandbox| sandbox.cgroup.as_ref());
-    let Some(directory) = of_sandbox.or(command.cgroup.as_ref()) else { return Ok(None) };
-    let file = directory.join("cgroup.procs");
-    if of_sandbox.is_none()
-        && command.cgroup_is_own
-        && !std::fs::read_to_string(&file)?.trim().is_empty()
-    {
+    let Some(directory) = of_sandbox.or(command.cgroup.as_ref()) else { return Ok((None, None)) };
+    let is_own = of_sandbox.is_none() && command.cgroup_is_own;
+    let group = ControlGroup::open(directory)?;
+    let joining = group.joining()?;
+    if is_own && !group.processes()?.is_empty() {
         return Err(io::Error::from_raw_os_error(sys::errno::EBUSY));
     }
-    // The child writes itself into the group before it executes its program.
-    let procs = File::options().write(true).open(file)?;
-    Ok(Some(procs.into()))
-}
-
-/// Returns the control group that belongs to the child alone.
-fn own_cgroup(command: &Command) -> Option<PathBuf> {
-    let is_replaced = command.sandbox.as_ref().is_some_and(|sandbox| sandbox.cgroup.is_some());
-    command.cgroup.clone().filter(|_| command.cgroup_is_own && !is_replaced)
+    Ok((Some(joining), is_own.then_some(group)))
 }
 
 /// Returns the sources of the descriptors for which this process opens nothing.
@@ -302,6 +295,7 @@ fn child(
     timeout: Option<Duration>,
     spawned: Spawned,
     pipes: Pipes,
+    own_group: Option<ControlGroup>,
 ) -> Result<Child, Error> {
     let process = Process::new(spawned.pid, spawned.pidfd);
     let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -310,7 +304,7 @@ fn child(
         signal: command.kill_signal,
         after: command.kill_after,
         tree: command.kill_tree,
-        cgroup: own_cgroup(command),
+        cgroup: own_group,
     };
     let shared = Arc::new(Shared::new(process, kill, timeout_at, connected));
     let mut streams = Streams { stdin: pipes.stdin.map(ChildStdin::new), ..Streams::default() };

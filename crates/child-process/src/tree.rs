@@ -11,14 +11,13 @@
 //! child leads one. The tree is searched [`ROUNDS_MAX`] times.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::io;
 
 use sys::errno::ESRCH;
 use sys::pidfd::PidFd;
 use sys::signal::Signal;
 
+use crate::control_group::ControlGroup;
 use crate::error::Error;
 use crate::proc_fs;
 use crate::process::Process;
@@ -34,7 +33,7 @@ const READING_PROC: &str = "reading /proc";
 /// the processes in `cgroup`. The result says whether the process ran before.
 pub(crate) fn signal(
     process: &Process,
-    cgroup: Option<&Path>,
+    cgroup: Option<&ControlGroup>,
     signal: Signal,
 ) -> Result<Signalled, Error> {
     let mut tree =
@@ -166,8 +165,8 @@ impl Tree<'_> {
     }
 
     /// Signals the processes in this control group, except the child, which has the signal already.
-    fn signal_cgroup(&mut self, group: &Path) {
-        if self.signal == Signal::KILL && fs::write(group.join("cgroup.kill"), "1").is_ok() {
+    fn signal_cgroup(&mut self, group: &ControlGroup) {
+        if self.signal == Signal::KILL && group.kill().is_ok() {
             return;
         }
         let mut signalled = vec![self.process.pid()];
@@ -191,16 +190,11 @@ impl Tree<'_> {
         self.fail("reading cgroup.procs", too_fast());
     }
 
-    fn processes_in(&mut self, group: &Path) -> Vec<u32> {
-        match fs::read_to_string(group.join("cgroup.procs")) {
-            Ok(list) => proc_fs::numbers(&list),
-            // A group can be removed only when it is empty.
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                self.fail("reading cgroup.procs", error);
-                Vec::new()
-            }
-        }
+    fn processes_in(&mut self, group: &ControlGroup) -> Vec<u32> {
+        group.processes().unwrap_or_else(|error| {
+            self.fail("reading cgroup.procs", error);
+            Vec::new()
+        })
     }
 
     fn open(&mut self, pid: u32) -> Option<PidFd> {

@@ -1,24 +1,27 @@
 //! Opens sockets: in the primary for its workers, in a worker for itself, and in a program alone.
 //!
-//! The file of a Unix socket is removed when its [`Bound`] is dropped, if it is still the same
-//! file. A file that a dead process left behind is replaced.
+//! The folder of a Unix socket is looked up once. The socket's file is made in that folder, and
+//! removed from it when its [`Bound`] is dropped, if it is still the same file. A file that a dead
+//! process left behind is replaced where the caller allows that.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sys::bind::{PATH_BYTES_MAX, UnixName};
+use sys::bind::UnixKind;
 use sys::fd::Kind;
+use sys::folder::{FileId, Folder};
+use sys::socket_file;
 use sys::spawn::{Attributes, Member, SocketName, SocketOrder};
 
 use crate::listen_rules::Credentials;
-use crate::protocol::address::{Address, shorter_path};
+use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
 /// A socket, and the address at which it is bound.
@@ -32,21 +35,28 @@ pub(crate) struct Bound {
 /// The file of a Unix socket that was bound by this process. `drop` removes the file.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    path: PathBuf,
-    /// The device and inode, which tell the file from another one at the same path.
-    id: (u64, u64),
+    /// Takes one descriptor for as long as the socket is open.
+    folder: Folder,
+    name: OsString,
+    /// Tells the file from another one with the same name.
+    id: FileId,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if id_of(&self.path).is_ok_and(|id| id == self.id) {
-            let _ = fs::remove_file(&self.path);
-        }
+        // Fails where the user has removed the folder, or the right to change it.
+        let _ = self.folder.remove(&self.name, self.id);
     }
 }
 
 /// Opens and binds a socket. A stream socket also listens.
-pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bound> {
+///
+/// With `replaces_stale`, a socket file that a dead process left behind is replaced.
+pub(crate) fn bind(
+    address: &Address,
+    options: &ListenOptions,
+    replaces_stale: bool,
+) -> io::Result<Bound> {
     let unnamed = |socket, address| Ok(Bound { socket, address, file: None });
     match address {
         Address::Tcp { address, v6_only } => {
@@ -60,21 +70,21 @@ pub(crate) fn bind(address: &Address, options: &ListenOptions) -> io::Result<Bou
             unnamed(socket, Address::Udp { address, v6_only: *v6_only })
         }
         Address::UnixAbstract(name) => {
-            let socket = sys::bind::unix_stream(UnixName::Abstract(name))?;
+            let socket = sys::bind::unix_abstract(UnixKind::Stream, name)?;
             sys::socket::listen(socket.as_fd(), options.backlog)?;
             unnamed(socket, address.clone())
         }
         Address::DatagramAbstract(name) => {
-            let socket = sys::bind::unix_datagram(UnixName::Abstract(name))?;
+            let socket = sys::bind::unix_abstract(UnixKind::Datagram, name)?;
             unnamed(socket, address.clone())
         }
         Address::UnixPath(path) => {
-            let (socket, file) = bind_path(path, options, sys::bind::unix_stream)?;
+            let (socket, file) = bind_path(UnixKind::Stream, path, options, replaces_stale)?;
             sys::socket::listen(socket.as_fd(), options.backlog)?;
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
         Address::DatagramPath(path) => {
-            let (socket, file) = bind_path(path, options, sys::bind::unix_datagram)?;
+            let (socket, file) = bind_path(UnixKind::Datagram, path, options, replaces_stale)?;
             Ok(Bound { socket, address: address.clone(), file: Some(file) })
         }
         // The primary has resolved the names of its inherited sockets: this is not one of them.
@@ -126,7 +136,11 @@ pub(crate) fn bind_with_rights(
         Address::Udp { v6_only, .. } => Address::Udp { address: local()?, v6_only: *v6_only },
         other => other.clone(),
     };
-    let file = path.map(|path| Ok::<_, io::Error>(SocketFile { id: id_of(&path)?, path }));
+    // In the folder that the child has found with its rights, which may lie elsewhere by now.
+    let file = path.zip(opened.folder).map(|(path, folder)| {
+        let (folder, name) = (Folder::from_descriptor(folder)?, split(&path).1);
+        Ok::<_, io::Error>(SocketFile { id: folder.id_of(name)?, name: name.to_owned(), folder })
+    });
     let file = file.transpose()?;
     Ok(Bound { socket: opened.socket, address, file })
 }
@@ -159,52 +173,32 @@ fn bind_reuse_port(
 
 /// Binds a path and sets the mode of its file.
 fn bind_path(
+    kind: UnixKind,
     path: &Path,
     options: &ListenOptions,
-    open: fn(UnixName<'_>) -> io::Result<OwnedFd>,
+    replaces_stale: bool,
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let path = std::path::absolute(path)?;
-    let mut bound_path = path.clone();
-    if bound_path.as_os_str().len() > PATH_BYTES_MAX {
-        bound_path = shorter_path(&path, &std::env::current_dir()?);
-    }
-    let socket = match open(UnixName::Path(&bound_path)) {
+    let (folder, name) = split(&path);
+    let folder = Folder::open(folder)?;
+    let bind = || socket_file::bind(kind, &folder, name, &path, options.file_mode());
+    let (socket, id) = match bind() {
         Err(error) if error.raw_os_error() == Some(sys::errno::EADDRINUSE) => {
-            remove_stale(&bound_path, error)?;
-            open(UnixName::Path(&bound_path))?
+            let removed =
+                replaces_stale && socket_file::remove_stale(&folder, name, &path).unwrap_or(false);
+            if removed { bind()? } else { return Err(error) }
         }
-        opened => opened?,
+        bound => bound?,
     };
-    let file = SocketFile { id: id_of(&path)?, path };
-    let more = options.file_mode();
-    if more != 0 {
-        let mode = fs::symlink_metadata(&file.path)?.permissions().mode() | more;
-        fs::set_permissions(&file.path, fs::Permissions::from_mode(mode & 0o777))?;
-    }
-    Ok((socket, file))
+    Ok((socket, SocketFile { name: name.to_owned(), folder, id }))
 }
 
-/// Removes the file of a socket to which no process is bound.
-///
-/// # Errors
-///
-/// `in_use` when a process is bound to it, or when the file is not a socket.
-fn remove_stale(path: &Path, in_use: io::Error) -> io::Result<()> {
-    let before = fs::symlink_metadata(path)?;
-    if !before.file_type().is_socket() || !sys::bind::is_stale(path).unwrap_or(false) {
-        return Err(in_use);
-    }
-    // Another process may have replaced the file in the meantime.
-    if id_of(path)? != (before.dev(), before.ino()) {
-        return Err(in_use);
-    }
-    fs::remove_file(path)
-}
-
-/// Returns the device and inode of a file.
-fn id_of(path: &Path) -> io::Result<(u64, u64)> {
-    let about = fs::symlink_metadata(path)?;
-    Ok((about.dev(), about.ino()))
+/// Splits an absolute path at its last slash. The name is empty if the path ends with the slash.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    let bytes = path.as_os_str().as_bytes();
+    let start = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let (folder, name) = bytes.split_at(start);
+    (Path::new(OsStr::from_bytes(folder)), OsStr::from_bytes(name))
 }
 
 /// Takes over a socket that is bound already, and reads its address.
@@ -277,8 +271,11 @@ pub(crate) fn is_of_the_connection(errno: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+
+    use super::*;
 
     fn at(path: &Path) -> Address {
         Address::UnixPath(path.to_owned())
@@ -292,18 +289,32 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left behind");
         let options = ListenOptions::new().readable_all(true).writable_all(true);
-        let bound = bind(&at(&path), &options).unwrap();
+        let kept = bind(&at(&path), &options, false).unwrap_err();
+        assert_eq!(kept.raw_os_error(), Some(sys::errno::EADDRINUSE));
+        let bound = bind(&at(&path), &options, true).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
         UnixStream::connect(&path).unwrap();
-        let taken = bind(&at(&path), &options).unwrap_err();
+        let taken = bind(&at(&path), &options, true).unwrap_err();
         assert_eq!(taken.raw_os_error(), Some(sys::errno::EADDRINUSE));
         drop(bound);
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        let taken = bind(&at(&path), &options).unwrap_err();
+        let taken = bind(&at(&path), &options, true).unwrap_err();
         assert_eq!(taken.raw_os_error(), Some(sys::errno::EADDRINUSE));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_path_is_split_as_the_kernel_does() {
+        for (path, folder, name) in [
+            ("/s", "/", "s"),
+            ("/a/b/s", "/a/b/", "s"),
+            ("/a/s/", "/a/s/", ""),
+            ("/a/..", "/a/", ".."),
+        ] {
+            assert_eq!(split(Path::new(path)), (Path::new(folder), OsStr::new(name)), "{path}");
+        }
     }
 
     #[test]
@@ -314,7 +325,7 @@ mod tests {
         let (stream, datagram) =
             (Address::UnixAbstract(name.clone()), Address::DatagramAbstract(name));
         for address in [tcp, udp, stream, datagram] {
-            let bound = bind(&address, &ListenOptions::new()).unwrap();
+            let bound = bind(&address, &ListenOptions::new(), true).unwrap();
             let adopted = adopt(bound.socket).unwrap();
             assert_eq!(adopted.address, bound.address);
         }

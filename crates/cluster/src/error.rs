@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use child_process::ExitStatus;
 use sys::errno::write_with_causes;
+use sys::text;
 
 use crate::error::not_ready::{NotReady, write_last_lines};
 use crate::protocol::address::Address;
@@ -188,7 +189,9 @@ impl fmt::Display for Error {
                 write_end(self, f)?;
                 match stderr.trim_end() {
                     "" => Ok(()),
-                    lines => write!(f, "; end of its standard error:\n{lines}"),
+                    lines => {
+                        write!(f, "; end of its standard error:\n{}", text::lines(lines))
+                    }
                 }
             }
             Self::NotReady(workers) => workers.fmt(f),
@@ -267,6 +270,10 @@ fn advice(address: &Address, error: &io::Error) -> Option<&'static str> {
             if (1..1024).contains(&address.port()) =>
         {
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        (_, sys::errno::ELOOP) => {
+            "a symbolic link of another user is followed only to a folder of that user: name the \
+             folder itself"
         }
         (_, sys::errno::EADDRNOTAVAIL) => "use an address of this machine, or 0.0.0.0",
         _ => return None,

@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::os::fd::OwnedFd;
 use std::{fmt, io};
 use sys::errno::write_with_causes;
+use sys::text;
 
 /// An error of a channel.
 ///
@@ -175,8 +176,11 @@ impl fmt::Display for Error {
             Error::TooManyHandles { count, max } => {
                 write!(f, "message with {count} handles, over the limit of {max}")
             }
-            Error::Encode(why) => write!(f, "message cannot be written: {why}"),
-            Error::Decode(why) => write!(f, "message cannot be read: {why}"),
+            Error::Encode(why) => {
+                write!(f, "message cannot be written: {}", text::line(why).cut())
+            }
+            // The reason may quote the message of the peer.
+            Error::Decode(why) => write!(f, "message cannot be read: {}", text::line(why).cut()),
             Error::WrongType { expected, sent, read } => write!(
                 f,
                 "message is not a `{expected}`: the sender wrote a value of another type \

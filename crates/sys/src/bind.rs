@@ -16,48 +16,42 @@ use crate::fd::above_standard;
 /// The longest path to which a Unix socket can be bound, in bytes.
 pub const PATH_BYTES_MAX: usize = 107;
 
-/// The name of a Unix socket.
-#[derive(Clone, Copy, Debug)]
-pub enum UnixName<'a> {
-    /// The path of a socket file.
-    Path(&'a Path),
-    /// A name in the abstract namespace, without the leading zero.
-    Abstract(&'a [u8]),
+/// The kind of a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixKind {
+    /// A stream socket, non-blocking. [`socket::listen`](crate::socket::listen) makes it listen.
+    Stream,
+    /// A datagram socket, blocking.
+    Datagram,
 }
 
-impl UnixName<'_> {
-    fn address(self) -> io::Result<UnixAddr> {
-        Ok(match self {
-            Self::Path(path) => UnixAddr::new(path)?,
-            Self::Abstract(name) => UnixAddr::new_abstract(name)?,
-        })
+impl UnixKind {
+    pub(crate) fn socket_type(self) -> SockType {
+        match self {
+            Self::Stream => SockType::Stream,
+            Self::Datagram => SockType::Datagram,
+        }
+    }
+
+    pub(crate) fn flags(self) -> SockFlag {
+        match self {
+            Self::Stream => SockFlag::SOCK_NONBLOCK,
+            Self::Datagram => SockFlag::empty(),
+        }
     }
 }
 
-/// Binds a Unix stream socket, non-blocking. [`socket::listen`](crate::socket::listen) makes it
-/// listen.
+/// Binds a Unix socket to a name in the abstract namespace, given without the leading zero.
+/// [`socket_file::bind`](crate::socket_file::bind) binds one to a path.
 ///
 /// # Errors
 ///
-/// `EADDRINUSE`, also when the path exists; `ENAMETOOLONG`, `ENOENT`, `EACCES`, `EROFS`, and the
-/// other errors of `bind(2)`.
-pub fn unix_stream(name: UnixName<'_>) -> io::Result<OwnedFd> {
-    unix(SockType::Stream, SockFlag::SOCK_NONBLOCK, name)
-}
-
-/// Binds a Unix datagram socket, blocking.
-///
-/// # Errors
-///
-/// As [`unix_stream`].
-pub fn unix_datagram(name: UnixName<'_>) -> io::Result<OwnedFd> {
-    unix(SockType::Datagram, SockFlag::empty(), name)
-}
-
-fn unix(kind: SockType, flags: SockFlag, name: UnixName<'_>) -> io::Result<OwnedFd> {
-    let address = name.address()?;
-    let flags = flags | SockFlag::SOCK_CLOEXEC;
-    let socket = above_standard(ns::socket(AddressFamily::Unix, kind, flags, None)?);
+/// `EADDRINUSE`; `ENAMETOOLONG` for more than 107 bytes; the other errors of `bind(2)`.
+pub fn unix_abstract(kind: UnixKind, name: &[u8]) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new_abstract(name)?;
+    let flags = kind.flags() | SockFlag::SOCK_CLOEXEC;
+    let socket = ns::socket(AddressFamily::Unix, kind.socket_type(), flags, None)?;
+    let socket = above_standard(socket);
     ns::bind(socket.as_raw_fd(), &address)?;
     Ok(socket)
 }
@@ -69,7 +63,7 @@ fn unix(kind: SockType, flags: SockFlag, name: UnixName<'_>) -> io::Result<Owned
 ///
 /// The errors of `socket(2)`; those of `connect(2)` that leave the question open.
 pub fn is_stale(path: &Path) -> io::Result<bool> {
-    let address = UnixName::Path(path).address()?;
+    let address = UnixAddr::new(path)?;
     for kind in [SockType::Stream, SockType::Datagram, SockType::SeqPacket] {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = ns::socket(AddressFamily::Unix, kind, flags, None)?;
@@ -114,45 +108,15 @@ pub fn is_v6_only(socket: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
-
-    #[test]
-    fn a_socket_file_is_stale_when_no_socket_is_bound_to_it() {
-        let folder = std::env::temp_dir().join(format!("brood-stale-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.join("s");
-        let name = UnixName::Path(&path);
-        let stream = unix_stream(name).unwrap();
-        assert!(is_stale(&path).unwrap(), "a bound socket that does not listen is as good as none");
-        crate::socket::listen(stream.as_fd(), 0).unwrap();
-        assert!(!is_stale(&path).unwrap());
-        // The connection of the first check still fills the backlog.
-        assert!(!is_stale(&path).unwrap(), "its backlog is full");
-        let taken = unix_datagram(name).unwrap_err();
-        assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE));
-        drop(stream);
-        assert!(is_stale(&path).unwrap());
-        std::fs::remove_file(&path).unwrap();
-        let _datagram = unix_datagram(name).unwrap();
-        assert!(!is_stale(&path).unwrap());
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_path_that_is_too_long_is_an_error_with_its_own_number() {
-        let long = "x".repeat(PATH_BYTES_MAX + 1);
-        let error = unix_stream(UnixName::Path(Path::new(&long))).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG));
-    }
 
     #[test]
     fn abstract_names_leave_no_file_and_are_bound_once() {
         let name = format!("brood-test-{}", std::process::id());
-        let name = UnixName::Abstract(name.as_bytes());
-        let _held = unix_stream(name).unwrap();
-        let taken = unix_stream(name).unwrap_err();
+        let _held = unix_abstract(UnixKind::Stream, name.as_bytes()).unwrap();
+        let taken = unix_abstract(UnixKind::Stream, name.as_bytes()).unwrap_err();
         assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE));
+        let long = unix_abstract(UnixKind::Datagram, &[b'x'; PATH_BYTES_MAX + 1]).unwrap_err();
+        assert_eq!(long.raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 }

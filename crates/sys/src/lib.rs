@@ -7,11 +7,11 @@
 //! |---|---|
 //! | [`spawn`], [`pidfd`], [`signal`] | processes |
 //! | [`init`], [`startup`], [`origin`], [`thread`], [`rlimit`], [`at_exit`] | this process |
-//! | [`socket`], [`bind`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
+//! | [`socket`], [`bind`], [`folder`], [`socket_file`], [`reuse_port`], [`scm`] | sockets, and descriptors sent over them |
 //! | [`fd`], [`pipe`], [`memory`], [`eventfd`], [`terminal`] | other descriptors |
 //! | [`poll`], [`nested_epoll`] | readiness |
 //! | [`capability`], [`landlock`], [`seccomp`], [`dumpable`] | rights, and their limits |
-//! | [`errno`], [`host`] | error numbers, facts about the machine |
+//! | [`errno`], [`text`], [`host`] | error numbers, foreign text, facts about the machine |
 #![allow(unsafe_code, reason = "this crate is where the project's unsafe code is kept")]
 
 pub mod at_exit;
@@ -21,6 +21,7 @@ pub mod dumpable;
 pub mod errno;
 pub mod eventfd;
 pub mod fd;
+pub mod folder;
 pub mod host;
 pub mod init;
 pub mod landlock;
@@ -36,12 +37,14 @@ pub mod scm;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod socket_file;
 pub mod spawn;
 pub mod startup;
 pub mod terminal;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
+pub mod text;
 pub mod thread;
 
 /// The example of the README is compiled as a test.

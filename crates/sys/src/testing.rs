@@ -3,7 +3,10 @@
 //! Only with the feature `testing`, which no other crate of the workspace enables. The filter is
 //! permanent and goes over to every thread and process that is started later.
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::errno;
 use crate::seccomp::{Argument, Denied, Filter, Test};
@@ -58,6 +61,23 @@ pub const REFUSED: &[Refused] = &[
 
 /// The call by which older programs send signals.
 pub const KILL: Refused = whole("kill", libc::SYS_kill);
+
+/// The call that renames a file and replaces no other one.
+pub const RENAMEAT2: Refused = whole("renameat2", libc::SYS_renameat2);
+
+/// Exchanges two files in one step.
+///
+/// # Errors
+///
+/// As `renameat2(2)`.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (one, other, here) = (name(one)?, name(other)?, libc::AT_FDCWD);
+    let (call, flag) = (libc::SYS_renameat2, libc::RENAME_EXCHANGE);
+    // SAFETY: both names end with a zero and live until the call returns; the rest are integers.
+    let answer = unsafe { libc::syscall(call, here, one.as_ptr(), here, other.as_ptr(), flag) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// Makes these calls fail with `errno` in this thread, and in all threads and processes that it
 /// starts. A process with other threads calls this too late.

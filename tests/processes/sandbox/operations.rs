@@ -67,7 +67,8 @@ fn sandboxed(args: &[String]) {
     println!("works");
 }
 
-fn hide_proc() -> nix::Result<()> {
+/// Makes `/proc` disappear for this process, in mounts of its own.
+pub(crate) fn hide_proc() -> nix::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     nix::mount::mount(none, "/", none, private, none)?;

@@ -1,10 +1,12 @@
 //! The workers that a start or a reload waited for in vain, and what each of them has to do.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use child_process::ExitStatus;
+use sys::text;
 
 use crate::protocol::address::Address;
 use crate::worker_id::WorkerId;
@@ -98,7 +100,9 @@ impl UnreadyWorker {
 impl fmt::Display for UnreadyWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.worker.fmt(f)?;
-        self.exec.as_ref().map_or(Ok(()), |exec| write!(f, " ({})", exec.display()))?;
+        self.exec
+            .as_ref()
+            .map_or(Ok(()), |exec| write!(f, " ({})", text::line(exec.as_os_str().as_bytes())))?;
         let mut separator = ", which does not listen on ";
         for address in self.missing.iter().take(NAMED_MAX) {
             write!(f, "{}{address}", std::mem::replace(&mut separator, ", "))?;
@@ -190,7 +194,7 @@ pub(super) fn write_last_lines(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt:
     };
     let mut separator = ": ";
     for line in said {
-        write!(f, "{separator}{line}")?;
+        write!(f, "{separator}{}", text::line(line))?;
         separator = " ";
     }
     Ok(())
@@ -283,5 +287,6 @@ mod tests {
         assert_eq!(Line(panic).to_string(), ": thread 'main' panicked at src/main.rs:3:5: no luck");
         assert_eq!(Line("one\n two \n").to_string(), ": two");
         assert_eq!(Line("\n \n").to_string(), "");
+        assert_eq!(Line("a\rexit 1\x1b[2K").to_string(), r": a\rexit 1\u{1b}[2K");
     }
 }

@@ -232,4 +232,27 @@ mod tests {
         let line = Event::error(Some(WorkerId(3)), Error::Os("start a worker", cause)).to_string();
         assert!(line.starts_with("error 3 start a worker failed: Too many open files"), "{line}");
     }
+
+    #[test]
+    fn the_text_of_a_worker_starts_no_line_of_its_own() {
+        let text = "x\nerror 1 root login\x1b[31m\u{202e}";
+        let address = Address::UnixPath(text.into());
+        let source = std::io::Error::from_raw_os_error(sys::errno::ENOENT);
+        let ended = Error::EndedBeforeReady {
+            worker: WorkerId(1),
+            status: ExitStatus::Code(1),
+            online: true,
+            listened: false,
+            stderr: text.replace('\n', "\r"),
+        };
+        for event in [
+            Event::AddressClosed { address: address.clone() },
+            Event::error(None, Error::Listen { address, source }),
+            Event::error(None, ended),
+        ] {
+            let line = event.to_string();
+            assert!(!line.contains(['\n', '\r', '\x1b', '\u{202e}']), "{line:?}");
+            assert!(line.contains(r"login\u{1b}[31m\u{202e}"), "{line}");
+        }
+    }
 }

@@ -42,7 +42,7 @@ impl Pipes {
 }
 
 /// The most addresses in the history of a worker: the latest on which it has listened.
-const LISTENING_MAX: usize = 256;
+const LISTENING_MAX: usize = 64;
 
 /// The life of a worker so far. The state and all answers about the past are derived from here.
 #[derive(Debug, Default)]

@@ -9,14 +9,16 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sys::text;
 
 /// The address of a listener or a datagram socket.
 ///
 /// `Display` writes it as a user would type it: `127.0.0.1:8000`, `/run/app.sock`, `@name`.
+/// Characters that would change a log or a terminal are escaped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Wire", into = "Wire")]
 #[non_exhaustive]
@@ -85,25 +87,17 @@ impl Address {
     }
 }
 
-/// Returns the shorter of a path and its relative form seen from a folder. Both are absolute. The
-/// path of a socket has at most 107 bytes.
-pub(crate) fn shorter_path(path: &Path, from: &Path) -> PathBuf {
-    let shared = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    let relative: PathBuf = up.chain(path.components().skip(shared)).collect();
-    let is_shorter = relative.as_os_str().len() < path.as_os_str().len();
-    if is_shorter { relative } else { path.to_owned() }
-}
-
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { address, .. } | Self::Udp { address, .. } => address.fmt(f),
-            Self::UnixPath(path) | Self::DatagramPath(path) => path.display().fmt(f),
+            Self::UnixPath(path) | Self::DatagramPath(path) => {
+                text::line(path.as_os_str().as_bytes()).fmt(f)
+            }
             Self::UnixAbstract(name) | Self::DatagramAbstract(name) => {
                 write!(f, "@{}", name.escape_ascii())
             }
-            Self::Inherited(name) => write!(f, "socket '{name}'"),
+            Self::Inherited(name) => write!(f, "socket '{}'", text::line(name)),
         }
     }
 }
@@ -216,6 +210,8 @@ mod tests {
             (tcp("127.0.0.1:8000"), "127.0.0.1:8000"),
             (tcp("[::1]:0"), "[::1]:0"),
             (path, "/run/app.sock"),
+            (Address::DatagramPath("/x\n1 exit 2\x1b[31m".into()), r"/x\n1 exit 2\u{1b}[31m"),
+            (Address::Inherited("a\r".to_owned()), r"socket 'a\r'"),
             (name, "@app\\xff\\n"),
         ] {
             assert_eq!(address.to_string(), text);
@@ -245,23 +241,6 @@ mod tests {
             Address::Inherited("web".to_owned()),
         ] {
             assert_eq!(Address::from(Wire::from(address.clone())), address);
-        }
-    }
-
-    #[test]
-    fn the_shorter_form_of_a_path_is_taken() {
-        for (path, from, shorter) in [
-            ("/a/b/c/s", "/a/b/c", "s"),
-            ("/a/b/s", "/a/b/c", "../s"),
-            ("/s", "/a/b/c", "/s"),
-            ("/a/s", "/", "a/s"),
-            ("/x/s", "/y", "/x/s"),
-        ] {
-            assert_eq!(
-                shorter_path(Path::new(path), Path::new(from)),
-                Path::new(shorter),
-                "{path} {from}"
-            );
         }
     }
 }

@@ -61,14 +61,29 @@ impl ListenOptions {
     /// All workers share the socket. The primary removes the socket's file when the last worker has
     /// closed its listener. A file that a dead process left behind is replaced.
     ///
-    /// A relative path is relative to the working directory of this process. The kernel accepts up
-    /// to 107 bytes, and the shorter of two forms counts: the absolute path, or the path relative
-    /// to the working directory of the process that opens the socket. See `unix(7)`.
+    /// A relative path is relative to the working directory of this process. The last part of the
+    /// path has up to 107 bytes, and the path up to 4,096.
+    ///
+    /// The folder is looked up once. Symbolic links are followed if they belong to root or to the
+    /// user of the process that binds, which is the primary if the socket is shared. A link of
+    /// another user is followed only to a folder of that user. The file is made, gets its
+    /// permissions and is removed in the folder that was found, whatever is renamed meanwhile, and
+    /// only if it is the file of this socket. The folder takes one descriptor as long as the socket
+    /// is open.
+    ///
+    /// Where other users may write to the folder or change the way to it, the file is made in a
+    /// subfolder `.brood-…` first and renamed. Clients and `ss(8)` then see a name such as
+    /// `/proc/self/fd/9/app.sock` in place of the path, or without `/proc` the last part alone. In a
+    /// sticky folder such as `/tmp`, a stale file is replaced only if it belongs to the user of the
+    /// process that binds, and without `/proc` only in folders that no other user can change.
     ///
     /// # Errors
     ///
     /// As [`ListenOptions::listen`]. The error is `EADDRINUSE` also if the path names a file that
-    /// is no socket.
+    /// is no socket, `ELOOP` if a symbolic link of another user leads to a folder that is not that
+    /// user's, and `EPERM` if others may write to the folder and its file system stores no owners.
+    ///
+    /// Node: the path as a whole has up to 107 bytes.
     ///
     /// # Panics
     ///

@@ -121,7 +121,8 @@ fn open_socket<K: AddressKind>(
     if runtime.is_some_and(|runtime| runtime.drain().has_begun()) {
         return Err(Error::Closed);
     }
-    let bound = bind(&address, options).map_err(|source| Error::Listen { address, source })?;
+    let bound = bind(&address, options, true);
+    let bound = bound.map_err(|source| Error::Listen { address, source })?;
     let (registration, socket) = Registration::local(bound, options, runtime.cloned());
     Ok(OpenedSocket::Local(registration, socket))
 }

@@ -39,7 +39,7 @@ impl Driver {
                 self.groups.insert(key, ReusePortGroup::new(options.backlog));
                 bound
             }
-            None => bind::bind(address, options)?,
+            None => bind::bind(address, options, true)?,
         };
         self.check_reserve(bound.socket.as_fd()).inspect_err(|_| _ = self.groups.remove(&key))?;
         Ok(self.add_first(key, bound, is_inherited))
