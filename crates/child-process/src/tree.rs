@@ -337,9 +337,9 @@ mod tests {
         let (root, member) = (start(&["sleep", "60"]), start(&["sleep", "60"]));
         let group = tempfile::tempdir().unwrap();
         let list = format!("{}\n{}\n", root.pid(), member.pid());
-        fs::write(group.path().join("cgroup.procs"), list).unwrap();
+        std::fs::write(group.path().join("cgroup.procs"), list).unwrap();
         let mut tree = tree(&root, Signal::TERM);
-        tree.signal_cgroup(group.path());
+        tree.signal_cgroup(&ControlGroup::open(group.path()).unwrap());
         assert!(tree.failure.is_none(), "{:?}", tree.failure);
         let status = member.wait_until(None).unwrap();
         assert_eq!(status, Some(ExitStatus::Signal(Signal::TERM)));
