@@ -94,7 +94,7 @@ const AROUND_PORTS: &[Denied] = {
 impl Filter {
     /// Returns a filter that refuses what a server does not need: mounts, namespaces, `ptrace` and
     /// the memory of other processes, kernel modules, keys, BPF, clocks, and input for the terminal.
-    /// What [`around_ports`](Self::around_ports) refuses is refused as well.
+    /// The calls of [`around_ports`](Self::around_ports) are refused as well.
     ///
     /// Refused calls fail with `EPERM`, and `clone3` with `ENOSYS`, after which libc uses an older
     /// call.
