@@ -2,9 +2,13 @@
 //!
 //! [`send`] lends descriptors to the kernel; [`recv`] and [`recv_append`] return owned ones.
 //! Descriptors that the caller does not take are closed when [`Received`] drops, also when control
-//! data was truncated. The room for descriptors is exact (`CMSG_LEN`, not `CMSG_SPACE`, which has
-//! space for one more), so a peer cannot pass more of them than the caller allows: the kernel drops
-//! the rest and reports it.
+//! data was truncated.
+//!
+//! A read without room for descriptors opens none: the kernel drops them and reports it. A read with
+//! room also has room for the sender's credentials and its pidfd, which the kernel adds on a socket
+//! with `SO_PASSCRED` or `SO_PASSPIDFD`. Every control message is examined, and each descriptor that
+//! the kernel opened has an owner. Descriptors beyond the caller's number, and the pidfd, are closed
+//! at once.
 //!
 //! Received descriptors are close-on-exec from birth. No call sets `O_NONBLOCK`, and none raises
 //! `SIGPIPE`. Limits: [`FDS_MAX`] descriptors per message, [`SLICES_MAX`] slices per send.
@@ -44,10 +48,19 @@ pub struct Received {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Room for one control message with [`FDS_MAX`] descriptors, aligned as `cmsghdr` must be.
-type Control = [MaybeUninit<u64>; 130];
+/// Room for the control messages of one read, aligned as `cmsghdr` must be.
+type Control = [MaybeUninit<u64>; CONTROL_WORDS];
 
-const EMPTY: Control = [MaybeUninit::uninit(); 130];
+const CONTROL_WORDS: usize = (OTHERS_BYTES + control_length(FDS_MAX)).div_ceil(8);
+
+const EMPTY: Control = [MaybeUninit::uninit(); CONTROL_WORDS];
+
+/// The room for the control messages that nobody asks for: `SCM_CREDENTIALS` and `SCM_PIDFD`.
+const OTHERS_BYTES: usize =
+    control_space(mem::size_of::<libc::ucred>()) + control_space(mem::size_of::<libc::c_int>());
+
+/// The kind of control message that holds a pidfd of the sender, from Linux 6.5 on.
+const SCM_PIDFD: libc::c_int = 4;
 
 /// Sends without waiting, whatever the mode of the descriptor.
 ///
@@ -97,7 +110,7 @@ pub fn send_owned(
     send_with(socket, bytes, fds, flags | libc::MSG_NOSIGNAL)
 }
 
-/// Receives into `buf`, with room for exactly `fds_max` descriptors (at most [`FDS_MAX`]).
+/// Receives into `buf`, with at most `fds_max` descriptors (and at most [`FDS_MAX`]).
 ///
 /// # Errors
 ///
@@ -222,7 +235,7 @@ fn recv_raw(
     message.msg_iovlen = 1;
     let room = match fds_max.min(FDS_MAX) {
         0 => 0,
-        fds => control_length(fds),
+        fds => OTHERS_BYTES + control_length(fds),
     };
     let mut bits = libc::MSG_CMSG_CLOEXEC;
     if flags.dont_wait {
@@ -245,42 +258,66 @@ fn recv_raw(
             return Err(error);
         }
     };
-    let fds = read_rights(&control, message.msg_controllen as usize);
+    let mut fds = take_descriptors(&control, message.msg_controllen as usize);
+    let too_many = fds.len() > fds_max;
+    fds.truncate(fds_max);
     Ok(Received {
         bytes,
-        truncated: message.msg_flags & libc::MSG_CTRUNC != 0,
+        truncated: too_many || message.msg_flags & libc::MSG_CTRUNC != 0,
         payload_truncated: message.msg_flags & libc::MSG_TRUNC != 0,
         fds,
     })
 }
 
-/// Takes ownership of every descriptor in the first `length` bytes of `control`.
+/// Takes ownership of every descriptor in the first `length` bytes of `control`, and returns those
+/// that the sender passed.
 ///
-/// There is only one control message: no other kind of control data is ever enabled for these
-/// sockets, and the kernel puts all descriptors of one read into one message.
+/// A descriptor of any other control message is closed here.
 #[allow(clippy::unnecessary_cast, reason = "the length is 32 bits wide on musl")]
-fn read_rights(control: &Control, length: usize) -> Vec<OwnedFd> {
-    if length < control_length(0) {
-        return Vec::new();
+fn take_descriptors(control: &Control, length: usize) -> Vec<OwnedFd> {
+    let mut passed = Vec::new();
+    let mut at = 0;
+    while at + control_length(0) <= length {
+        // SAFETY: a header at this offset lies inside the bytes that the kernel wrote.
+        let start = unsafe { control.as_ptr().cast::<u8>().add(at) };
+        // SAFETY: the offset is a multiple of the alignment of the block, and the kernel wrote a
+        // header there.
+        let head = unsafe { start.cast::<libc::cmsghdr>().read() };
+        let announced = head.cmsg_len as usize;
+        let bytes = announced.clamp(control_length(0), length - at);
+        if head.cmsg_level == libc::SOL_SOCKET
+            && matches!(head.cmsg_type, libc::SCM_RIGHTS | SCM_PIDFD)
+        {
+            // SAFETY: the data lies behind the header, inside the bytes that the kernel wrote.
+            let data = unsafe { start.add(control_length(0)) };
+            let opened = own_all(data.cast(), bytes - control_length(0));
+            if head.cmsg_type == libc::SCM_RIGHTS {
+                passed.extend(opened);
+            }
+        }
+        at += control_space(bytes - control_length(0));
     }
-    // SAFETY: the kernel wrote at least one header to the block, which is aligned for it.
-    let head = unsafe { control.as_ptr().cast::<libc::cmsghdr>().read() };
-    if head.cmsg_level != libc::SOL_SOCKET || head.cmsg_type != libc::SCM_RIGHTS {
-        return Vec::new();
-    }
-    let data_length = (head.cmsg_len as usize).min(length) - control_length(0);
-    // SAFETY: the data of the first control message lies at this offset, inside the block.
-    let data = unsafe { control.as_ptr().cast::<u8>().add(control_length(0)) };
-    (0..data_length / mem::size_of::<libc::c_int>())
+    passed
+}
+
+/// Takes ownership of the descriptors whose numbers fill `length` bytes at `data`.
+fn own_all(data: *const libc::c_int, length: usize) -> Vec<OwnedFd> {
+    (0..length / mem::size_of::<libc::c_int>())
         .map(|index| {
             // SAFETY: the index is below the count that the kernel wrote.
-            let slot = unsafe { data.cast::<libc::c_int>().add(index) };
-            // SAFETY: the kernel filled this slot.
+            let slot = unsafe { data.add(index) };
+            // SAFETY: the kernel filled this slot, which is aligned for an integer.
             let number = unsafe { slot.read() };
             // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
             above_standard(unsafe { OwnedFd::from_raw_fd(number) })
         })
         .collect()
+}
+
+/// Returns the length of a control message with `bytes` bytes of data, and of the gap behind it.
+const fn control_space(bytes: usize) -> usize {
+    // SAFETY: arithmetic on integers only.
+    unsafe { libc::CMSG_SPACE(bytes as u32) as usize }
 }
 
 /// Returns the exact length of a control message with `fds` descriptors.
@@ -349,6 +386,47 @@ mod tests {
             let mut buf = [0; 1];
             let got = recv(b.as_fd(), &mut buf, asked, RecvFlags::default()).unwrap();
             assert_eq!((got.bytes, got.fds.len(), got.truncated), (1, asked, true));
+        }
+    }
+
+    #[test]
+    fn every_descriptor_has_an_owner_where_the_kernel_adds_the_sender() {
+        const SO_PASSPIDFD: libc::c_int = 76;
+        for (option, is_old) in [(libc::SO_PASSCRED, true), (SO_PASSPIDFD, false)] {
+            let (a, b) = socket::pair_stream().unwrap();
+            if let Err(error) = socket::set_int_option(b.as_fd(), option, 1) {
+                assert!(!is_old, "{error}");
+                continue;
+            }
+            for (asked, got) in [(FDS_MAX, 200), (200, 200), (199, 199), (1, 1), (0, 0)] {
+                let (sent, other) = socket::pair_stream().unwrap();
+                send(a.as_fd(), &[IoSlice::new(b"x")], &vec![sent.as_fd(); 200]).unwrap();
+                drop(sent);
+                let mut buf = [0; 1];
+                let received = recv(b.as_fd(), &mut buf, asked, RecvFlags::default()).unwrap();
+                assert_eq!((received.bytes, received.fds.len()), (1, got), "{option} {asked}");
+                assert_eq!(received.truncated, asked < 200, "{option} {asked}");
+                drop(received);
+                // A copy that nobody owns would keep the connection open.
+                let flags = RecvFlags { dont_wait: true, peek: false };
+                let end = recv(other.as_fd(), &mut buf, 0, flags);
+                assert_eq!(end.unwrap().bytes, 0, "{option} {asked}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_that_refuses_credentials_gets_no_control_messages() {
+        let (a, b) = socket::pair_stream().unwrap();
+        socket::set_int_option(b.as_fd(), libc::SO_PASSCRED, 1).unwrap();
+        let mut buf = [0; 1];
+        for refused in [false, true] {
+            if refused {
+                socket::refuse_credentials(b.as_fd());
+            }
+            send(a.as_fd(), &[IoSlice::new(b"x")], &[]).unwrap();
+            let got = recv(b.as_fd(), &mut buf, 0, RecvFlags::default()).unwrap();
+            assert_eq!(got.truncated, !refused, "credentials that have no room are truncated");
         }
     }
 

@@ -249,6 +249,33 @@ pub fn is_unix_stream(fd: BorrowedFd<'_>) -> bool {
     matches!((family, kind), (Ok(libc::AF_UNIX), Ok(libc::SOCK_STREAM)))
 }
 
+/// Makes the kernel add nothing to what a Unix socket receives: no credentials, no pidfd and no
+/// security label of the sender.
+///
+/// A connection inherits these settings from its listening socket. The settings belong to the
+/// socket, so every holder of it is concerned. A kernel that does not know one of them never adds
+/// it. See `unix(7)`.
+pub fn refuse_credentials(socket: BorrowedFd<'_>) {
+    for name in [libc::SO_PASSCRED, SO_PASSPIDFD, libc::SO_PASSSEC] {
+        let _ = set_int_option(socket, name, 0);
+    }
+}
+
+/// The option by which a Unix socket receives pidfds of its senders, from Linux 6.5 on.
+const SO_PASSPIDFD: libc::c_int = 76;
+
+/// Sets an option of `SOL_SOCKET` that is an integer.
+pub(crate) fn set_int_option(
+    socket: BorrowedFd<'_>,
+    name: libc::c_int,
+    number: libc::c_int,
+) -> io::Result<()> {
+    let bytes = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    let (level, value) = (libc::SOL_SOCKET, (&raw const number).cast());
+    // SAFETY: `value` points to an integer of this length on this stack, which the kernel reads.
+    cvt(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, bytes) }).map(drop)
+}
+
 /// Sets or clears `O_NONBLOCK`, for every holder of the open file description.
 ///
 /// # Errors
