@@ -93,6 +93,9 @@ impl fmt::Debug for Subscriber {
     }
 }
 
+/// The number of events above which no error is kept for late subscribers.
+const HISTORY_MAX: usize = 64;
+
 /// The subscribers of one child. Used on the loop only.
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers {
@@ -144,8 +147,11 @@ impl Subscribers {
     }
 
     /// Emits an event for users, and keeps it for late subscribers if it can be copied.
+    ///
+    /// Only the first errors are kept: a peer may cause any number of them.
     pub(crate) fn emit(&mut self, event: Event) {
-        if let Some(copy) = event.try_clone() {
+        let is_kept = !matches!(event, Event::Error(_)) || self.history.len() < HISTORY_MAX;
+        if let Some(copy) = event.try_clone().filter(|_| is_kept) {
             self.history.push(copy);
         }
         self.deliver(InternalEvent::User(event));
@@ -194,6 +200,19 @@ mod tests {
             *seen.lock().unwrap(),
             ["Spawn", "Error(took longer than allowed)", "Exit(Code(3))"]
         );
+    }
+
+    #[test]
+    fn a_late_subscriber_gets_the_first_errors_and_every_other_event() {
+        let mut subscribers = Subscribers::default();
+        for _ in 0..10 * HISTORY_MAX {
+            subscribers.emit(Event::Error(Error::TimedOut));
+        }
+        subscribers.emit(Event::Disconnect);
+        let (subscriber, seen) = recorder();
+        subscribers.add(subscriber);
+        let seen = seen.lock().unwrap();
+        assert_eq!((seen.len(), seen[HISTORY_MAX].as_str()), (HISTORY_MAX + 1, "Disconnect"));
     }
 
     #[test]
