@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::link::{self, Link, LinkEvent};
 use crate::options::Options;
 use crate::received_message::Message;
+use crate::transport::socket_io;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::io;
@@ -92,9 +93,7 @@ impl<S, R> Channel<S, R> {
     pub fn from_fd(socket: impl Into<OwnedFd>, options: Options) -> Result<Channel<S, R>, Error> {
         options.check()?;
         let socket = socket.into();
-        if !sys::socket::is_unix_stream(socket.as_fd()) {
-            return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
-        }
+        socket_io::prepare(socket.as_fd())?;
         Ok(Channel::from_socket(socket, options))
     }
 

@@ -25,8 +25,12 @@ use crate::serialization::Serialization;
 use ::bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::any::type_name;
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// The number of characters of the reason for which a payload cannot be read, at most.
+const REASON_CHARS_MAX: usize = 512;
 
 pub(crate) const NESTING_MAX: usize = Serialization::NESTING_MAX;
 
@@ -67,6 +71,19 @@ pub trait Codec: sealed::Sealed {
     /// The reason for which the payload cannot be read.
     fn decode<T: DeserializeOwned>(reader: PayloadReader<'_>) -> Result<T, String>;
 }
+
+/// The limits for the values of one payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodeLimits {
+    /// The size of the shared memory that is mapped, in bytes.
+    pub(crate) mapped_bytes_max: usize,
+    /// The number of bytes beside the length of the payload that are copied through references.
+    pub(crate) frame_bytes_max: usize,
+}
+
+/// Limits for the tests: no shared memory, and many copies through references.
+#[cfg(test)]
+const LIMITS: DecodeLimits = DecodeLimits { mapped_bytes_max: 0, frame_bytes_max: 1 << 30 };
 
 mod sealed {
     pub trait Sealed {}
@@ -132,10 +149,10 @@ pub(crate) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     owner: Option<&Bytes>,
     handles: Vec<OwnedFd>,
-    mapped_bytes_max: usize,
+    limits: DecodeLimits,
     fingerprint: u32,
 ) -> Result<T, Error> {
-    decode_and_learn(serialization, bytes, owner, handles, mapped_bytes_max, fingerprint, None)
+    decode_and_learn(serialization, bytes, owner, handles, limits, fingerprint, None)
 }
 
 /// Decodes as [`decode`] does, and learns the features of V8 that the peer has written.
@@ -145,12 +162,12 @@ pub(crate) fn decode_and_learn<T: DeserializeOwned>(
     bytes: &[u8],
     owner: Option<&Bytes>,
     handles: Vec<OwnedFd>,
-    mapped_bytes_max: usize,
+    limits: DecodeLimits,
     fingerprint: u32,
     features: Option<&advanced::Features>,
 ) -> Result<T, Error> {
     let positional = serialization == Serialization::Bincode;
-    let mut context = DecodeContext::new(handles, owner, bytes.len(), mapped_bytes_max, positional);
+    let mut context = DecodeContext::new(handles, owner, bytes.len(), limits, positional);
     context.features = features;
     let reader = PayloadReader { context: &context, bytes };
     let result = match serialization {
@@ -170,6 +187,7 @@ pub(crate) fn decode_and_learn<T: DeserializeOwned>(
 
 #[cold]
 fn unreadable(why: &str, name: &str, asked: bool, positional: bool) -> Error {
+    let why = shortened(why);
     Error::Decode(match asked {
         true => format!(
             "`{name}` has a part that bincode cannot read, because the bytes do not say its type \
@@ -184,6 +202,14 @@ fn unreadable(why: &str, name: &str, asked: bool, positional: bool) -> Error {
         .replace(" ()", ""),
         false => format!("{why}, as `{name}`"),
     })
+}
+
+/// Cuts a reason that quotes the payload.
+fn shortened(why: &str) -> Cow<'_, str> {
+    match why.char_indices().nth(REASON_CHARS_MAX) {
+        Some((at, _)) => Cow::Owned(format!("{}…", &why[..at])),
+        None => Cow::Borrowed(why),
+    }
 }
 
 /// Returns the fingerprint of `value`, or 0 when the native codec cannot write it.

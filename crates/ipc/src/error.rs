@@ -65,6 +65,15 @@ pub enum Error {
     /// The message arrived without its handles, because this process had no descriptor number left.
     /// The channel stays open.
     HandlesLost,
+    /// The message came with handles that this channel does not take, and they are closed. The
+    /// channel stays open.
+    HandlesRefused {
+        /// The number of handles that the peer attached.
+        count: usize,
+        /// The limit,
+        /// [`Options::received_handles_max`](crate::Options::received_handles_max).
+        max: usize,
+    },
     /// The peer broke a rule of the protocol. The channel cannot be used any more.
     Protocol(FrameError),
     /// The peer speaks another protocol or codec, or belongs to another application.
@@ -101,6 +110,7 @@ impl Error {
             Error::Encode(_) => "ERR_INVALID_ARG_TYPE",
             Error::Decode(_) | Error::WrongType { .. } | Error::Protocol(_) => "EBADMSG",
             Error::HandlesLost => "EMFILE",
+            Error::HandlesRefused { .. } => "EACCES",
             Error::Mismatch { .. } => "EPROTO",
             Error::NotAChannel(_) | Error::InvalidHandle(_) => "ERR_INVALID_HANDLE_TYPE",
             Error::InvalidOption(_) => "ERR_INVALID_ARG_VALUE",
@@ -124,6 +134,9 @@ impl Error {
                 Error::WrongType { expected, sent: *sent, read: *read }
             }
             Error::HandlesLost => Error::HandlesLost,
+            Error::HandlesRefused { count, max } => {
+                Error::HandlesRefused { count: *count, max: *max }
+            }
             Error::Protocol(error) => Error::Protocol(error.clone()),
             Error::Mismatch { ours, theirs } => {
                 Error::Mismatch { ours: ours.clone(), theirs: theirs.clone() }
@@ -157,7 +170,8 @@ impl Error {
             | Error::WrongType { .. }
             | Error::InvalidHandle(_)
             | Error::HandleNotReceived
-            | Error::HandlesLost => false,
+            | Error::HandlesLost
+            | Error::HandlesRefused { .. } => false,
         }
     }
 }
@@ -189,6 +203,11 @@ impl fmt::Display for Error {
             Error::HandlesLost => {
                 f.write_str("message lost its handles: too many open descriptors")
             }
+            Error::HandlesRefused { count, max } => write!(
+                f,
+                "message came with handles ({count}), of which this channel takes at most {max} \
+                 (`Options::received_handles_max`)"
+            ),
             Error::Protocol(_) => f.write_str("the peer broke the protocol"),
             Error::Mismatch { ours, theirs } => {
                 write!(f, "peer speaks {theirs}; this side speaks {ours}")
@@ -229,6 +248,9 @@ impl fmt::Debug for Error {
                 .field("read", read)
                 .finish(),
             Error::HandlesLost => f.write_str("HandlesLost"),
+            Error::HandlesRefused { count, max } => {
+                f.debug_struct("HandlesRefused").field("count", count).field("max", max).finish()
+            }
             Error::Protocol(error) => f.debug_tuple("Protocol").field(error).finish(),
             Error::Mismatch { ours, theirs } => {
                 f.debug_struct("Mismatch").field("ours", ours).field("theirs", theirs).finish()
@@ -257,6 +279,7 @@ impl StdError for Error {
             | Error::Decode(_)
             | Error::WrongType { .. }
             | Error::HandlesLost
+            | Error::HandlesRefused { .. }
             | Error::Mismatch { .. }
             | Error::Undelivered(_)
             | Error::InvalidHandle(_)

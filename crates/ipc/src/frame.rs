@@ -17,15 +17,21 @@
 //! which read brought them, or which transport carries the bytes. A handle that no frame declares
 //! is an error, so the handles of at most one frame are kept.
 //!
+//! Handles of a frame that is not whole wait for its rest, as long as the type of the handles allows
+//! it ([`WaitingHandle`]). Otherwise they are closed, and the frame arrives without them.
+//!
 //! Bytes enter a [`Decoder`] through [`Decoder::space`], handles through [`Decoder::arrived`], and
 //! [`Decoder::next_frame`] returns whole frames. Memory grows with bytes that arrived, never with
 //! an announced length.
 //!
 //! Pure.
 
+mod frame_error;
+
+pub use self::frame_error::FrameError;
+
 use crate::buffer_pool;
 use std::collections::VecDeque;
-use std::fmt;
 
 /// The version of the frame layout. Frames of another version are refused.
 pub const VERSION: u8 = 2;
@@ -90,94 +96,6 @@ impl Kind {
     }
 }
 
-/// A rule of the frame format that the peer broke.
-///
-/// `{:?}` is the sentence of `Display`, and `{:#?}` the structure.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// The frame is of another version.
-    Version(u8),
-    /// The frame is of a kind that does not exist, or that the two sides have not agreed to use.
-    Kind(u8),
-    /// Flags without a meaning are set.
-    Flags(u8),
-    /// The payload is longer than the limit.
-    Length {
-        /// The length in the header, in bytes.
-        announced: u64,
-        /// The limit, in bytes.
-        max: usize,
-    },
-    /// The number of handles is over the limit.
-    Handles {
-        /// The number in the header.
-        announced: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A frame is complete, but handles that it declares did not arrive.
-    HandlesMissing,
-    /// Handles arrived that no frame declares.
-    HandlesUndeclared,
-    /// The stream ended inside a frame.
-    EndInFrame,
-    /// The first frame of a peer with `advanced` serialization has another format than V8's, as the
-    /// frames of Bun have.
-    NotV8,
-    /// The first frame was not a handshake, a second handshake came, or the handshake is malformed.
-    Hello,
-}
-
-impl fmt::Debug for FrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !f.alternate() {
-            return fmt::Display::fmt(self, f);
-        }
-        match self {
-            FrameError::Version(version) => f.debug_tuple("Version").field(version).finish(),
-            FrameError::Kind(kind) => f.debug_tuple("Kind").field(kind).finish(),
-            FrameError::Flags(flags) => f.debug_tuple("Flags").field(flags).finish(),
-            FrameError::Length { announced, max } => {
-                f.debug_struct("Length").field("announced", announced).field("max", max).finish()
-            }
-            FrameError::Handles { announced, max } => {
-                f.debug_struct("Handles").field("announced", announced).field("max", max).finish()
-            }
-            FrameError::HandlesMissing => f.write_str("HandlesMissing"),
-            FrameError::HandlesUndeclared => f.write_str("HandlesUndeclared"),
-            FrameError::EndInFrame => f.write_str("EndInFrame"),
-            FrameError::NotV8 => f.write_str("NotV8"),
-            FrameError::Hello => f.write_str("Hello"),
-        }
-    }
-}
-
-impl fmt::Display for FrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FrameError::Version(version) => {
-                write!(f, "frame of version {version}, this side speaks {VERSION}")
-            }
-            FrameError::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
-            FrameError::Flags(flags) => write!(f, "frame with unknown flags {flags:#04x}"),
-            FrameError::Length { announced, max } => {
-                write!(f, "frame of {announced} bytes, over the limit of {max}")
-            }
-            FrameError::Handles { announced, max } => {
-                write!(f, "frame with {announced} handles, over the limit of {max}")
-            }
-            FrameError::HandlesMissing => f.write_str("handles were declared and did not arrive"),
-            FrameError::HandlesUndeclared => f.write_str("handles arrived that no frame declares"),
-            FrameError::EndInFrame => f.write_str("the stream ended inside a frame"),
-            FrameError::NotV8 => f.write_str("frame of another format than V8's; use JSON"),
-            FrameError::Hello => f.write_str("the handshake is missing, repeated or malformed"),
-        }
-    }
-}
-
-impl std::error::Error for FrameError {}
-
 /// The limits of a decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -185,6 +103,27 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// The number of handles in one frame at most.
     pub handles_max: usize,
+    /// The number of handles in one frame that are taken at most. A frame with more arrives without
+    /// handles.
+    pub received_handles_max: usize,
+}
+
+/// A handle that may have to wait for the rest of its frame.
+pub trait WaitingHandle {
+    /// Notes that the handle waits. Called again as long as it waits.
+    fn wait(&mut self);
+
+    /// Returns whether the `count` handles of one unfinished frame may stay open.
+    fn may_wait(count: usize) -> bool;
+}
+
+/// The handles of tests.
+impl WaitingHandle for u32 {
+    fn wait(&mut self) {}
+
+    fn may_wait(_: usize) -> bool {
+        true
+    }
 }
 
 /// The header of one frame.
@@ -288,8 +227,12 @@ pub struct Frame<'a, H> {
     pub payload: Payload<'a>,
     /// The handles of the frame, in order. Empty when they were lost.
     pub handles: Vec<H>,
-    /// Whether this process had no descriptor number left for at least one of the handles.
+    /// Whether handles are missing because this process had no descriptor number left for them, or
+    /// because they could not wait for the rest of the frame.
     pub handles_lost: bool,
+    /// The number of handles that the frame declares and that were closed because they are over
+    /// [`Limits::received_handles_max`].
+    pub handles_refused: usize,
     /// The fingerprint of the value in the payload, as the sender wrote it.
     pub fingerprint: u32,
 }
@@ -309,11 +252,11 @@ pub struct Decoder<H> {
 #[derive(Debug)]
 enum Arrival<H> {
     Handle(H),
-    /// The read at this position brought fewer handles than were sent.
+    /// The read at this position brought fewer handles than were sent, or its handles were closed.
     Lost,
 }
 
-impl<H> Decoder<H> {
+impl<H: WaitingHandle> Decoder<H> {
     /// Makes a decoder for the beginning of a stream. The call allocates no memory.
     #[must_use]
     pub fn new(limits: Limits) -> Decoder<H> {
@@ -346,6 +289,11 @@ impl<H> Decoder<H> {
         if lost {
             self.handles.push_back(Arrival::Lost);
         }
+    }
+
+    /// Returns the limits of this decoder.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Makes `buffer` the reading buffer, moves the buffered bytes into it, and returns the former
@@ -383,7 +331,7 @@ impl<H> Decoder<H> {
         let rest = &self.buffer[self.start..];
         let Some(head) = rest.first_chunk::<HELLO_HEADER_BYTES>() else {
             let max = if rest.is_empty() { 0 } else { self.limits.handles_max };
-            return self.check_waiting(max).map(|()| None);
+            return self.leave_waiting(max, false).map(|()| None);
         };
         let mut header = Header::parse(*head, self.limits)?;
         let header_bytes = header.kind.header_bytes();
@@ -394,19 +342,20 @@ impl<H> Decoder<H> {
             header.fingerprint = u32::from_le_bytes([*a, *b, *c, *d]);
         }
         if rest.len() >= total {
-            let (handles, handles_lost) = self.take_handles(header.handles)?;
+            let attached = self.take_handles(header.handles)?;
             let from = self.start + header_bytes;
             self.start += total;
             let payload = Payload::Borrowed(&self.buffer[from..self.start]);
-            let Header { kind, fingerprint, .. } = header;
-            return Ok(Some(Frame { kind, payload, handles, handles_lost, fingerprint }));
+            return Ok(Some(attached.into_frame(header, payload)));
         }
         // More handles than the header declares are refused before the rest of the frame arrives.
-        self.check_waiting(header.handles)?;
+        // The borrow of the buffer ends here.
+        let rest_length = rest.len();
+        self.leave_waiting(header.handles, self.refuses(header.handles))?;
         // The frame can never be whole in the reading buffer.
-        if total > READ_BYTES && rest.len() >= header_bytes {
+        if total > READ_BYTES && rest_length >= header_bytes {
             let mut payload = buffer_pool::take_long(header.length);
-            payload.extend_from_slice(&rest[header_bytes..]);
+            payload.extend_from_slice(&self.buffer[self.start + header_bytes..]);
             self.buffer.clear();
             self.start = 0;
             self.long = Some((header, payload));
@@ -419,12 +368,11 @@ impl<H> Decoder<H> {
         let Some((header, payload)) = self.long.take() else { return Ok(None) };
         if payload.len() < header.length {
             self.long = Some((header, payload));
-            return self.check_waiting(header.handles).map(|()| None);
+            let refused = self.refuses(header.handles);
+            return self.leave_waiting(header.handles, refused).map(|()| None);
         }
-        let (handles, handles_lost) = self.take_handles(header.handles)?;
-        let payload = Payload::Owned(payload);
-        let Header { kind, fingerprint, .. } = header;
-        Ok(Some(Frame { kind, payload, handles, handles_lost, fingerprint }))
+        let attached = self.take_handles(header.handles)?;
+        Ok(Some(attached.into_frame(header, Payload::Owned(payload))))
     }
 
     /// Returns whether [`next_frame`](Decoder::next_frame) would return a frame or an error.
@@ -456,36 +404,76 @@ impl<H> Decoder<H> {
         self.start == self.buffer.len() && self.long.is_none() && self.handles.is_empty()
     }
 
-    /// Checks the handles that wait, while every whole frame is cut out.
+    /// Returns whether a frame with this number of handles arrives without them.
+    fn refuses(&self, handles: usize) -> bool {
+        handles > self.limits.received_handles_max
+    }
+
+    /// Checks the handles that wait, after every whole frame is cut out, and closes them if they
+    /// must not wait.
     ///
     /// A handle arrives with the first byte of its frame, so the waiting handles can only belong to
     /// the frame that has begun.
-    fn check_waiting(&self, declared: usize) -> Result<(), FrameError> {
-        let waiting =
-            self.handles.iter().filter(|arrival| matches!(arrival, Arrival::Handle(_))).count();
-        if waiting > declared || (declared == 0 && !self.handles.is_empty()) {
+    fn leave_waiting(&mut self, declared: usize, refused: bool) -> Result<(), FrameError> {
+        if self.handles.is_empty() {
+            return Ok(());
+        }
+        let mut waiting = 0;
+        for arrival in &mut self.handles {
+            if let Arrival::Handle(handle) = arrival {
+                handle.wait();
+                waiting += 1;
+            }
+        }
+        if waiting > declared || declared == 0 {
             return Err(FrameError::HandlesUndeclared);
+        }
+        if waiting > 0 && (refused || !H::may_wait(waiting)) {
+            self.handles.clear();
+            self.handles.push_back(Arrival::Lost);
         }
         Ok(())
     }
 
-    /// Takes `count` handles. Closes those of a frame that lost some.
+    /// Takes `count` handles. Closes those of a frame that lost some, and those that are refused.
     #[inline]
-    fn take_handles(&mut self, count: usize) -> Result<(Vec<H>, bool), FrameError> {
-        let mut taken = Vec::new();
+    fn take_handles(&mut self, count: usize) -> Result<Attached<H>, FrameError> {
         if count == 0 {
-            return Ok((taken, false));
+            return Ok(Attached { handles: Vec::new(), lost: false, refused: 0 });
         }
-        taken.reserve_exact(count);
-        while taken.len() < count {
+        let refused = if self.refuses(count) { count } else { 0 };
+        let mut handles = Vec::new();
+        handles.reserve_exact(count);
+        while handles.len() < count {
             match self.handles.pop_front() {
-                Some(Arrival::Handle(handle)) => taken.push(handle),
+                Some(Arrival::Handle(handle)) => handles.push(handle),
                 // Handles of this frame that were taken before are closed here.
-                Some(Arrival::Lost) => return Ok((Vec::new(), true)),
+                Some(Arrival::Lost) => {
+                    return Ok(Attached { handles: Vec::new(), lost: refused == 0, refused });
+                }
                 None => return Err(FrameError::HandlesMissing),
             }
         }
-        Ok((taken, false))
+        if refused > 0 {
+            handles.clear();
+        }
+        Ok(Attached { handles, lost: false, refused })
+    }
+}
+
+/// The handles of a whole frame.
+struct Attached<H> {
+    handles: Vec<H>,
+    lost: bool,
+    refused: usize,
+}
+
+impl<H> Attached<H> {
+    #[inline]
+    fn into_frame(self, header: Header, payload: Payload<'_>) -> Frame<'_, H> {
+        let Header { kind, fingerprint, .. } = header;
+        let Attached { handles, lost: handles_lost, refused: handles_refused } = self;
+        Frame { kind, payload, handles, handles_lost, handles_refused, fingerprint }
     }
 }
 

@@ -123,6 +123,7 @@
 //! variants of the same parts in another order, and structs or tuples that are divided differently
 //! with the same parts. An empty list and `None` match a list and an option of any type.
 
+mod arrived_handle;
 mod blob;
 mod buffer_pool;
 mod channel;

@@ -86,6 +86,8 @@ pub(crate) struct Queue {
     /// `None` once the channel is closed, so that clones of the link do not keep the socket open.
     pub(crate) socket: Option<Arc<OwnedFd>>,
     pub(crate) outbox: Outbox<OwnedFd>,
+    /// The number of bytes in `outbox` that answer the peer.
+    pub(crate) answer_bytes: usize,
     /// The frames that wait for acknowledgements. Unused on channels between programs of this
     /// crate.
     pub(crate) ack_window: AckWindow<OwnedFd>,
@@ -159,9 +161,7 @@ impl Link {
     }
 
     pub(crate) fn begin_node(socket: OwnedFd, options: Options, sink: Sink) -> Result<Link, Error> {
-        if !sys::socket::is_unix_stream(socket.as_fd()) {
-            return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
-        }
+        socket_io::prepare(socket.as_fd())?;
         let protocol = node_protocol::NodeProtocol::new(&options)?;
         Link::resume_parts(socket, options, Outbox::new(), protocol, sink, false)
     }
@@ -172,9 +172,7 @@ impl Link {
         sink: Sink,
         reads: bool,
     ) -> Result<Link, Error> {
-        if !sys::socket::is_unix_stream(socket.as_fd()) {
-            return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
-        }
+        socket_io::prepare(socket.as_fd())?;
         let ours = Hello::new(options.serialization, &options.tag);
         let mut outbox = Outbox::new();
         outbox.push_handshake(&ours);
@@ -198,6 +196,7 @@ impl Link {
         let queue = Queue {
             socket: Some(Arc::clone(&socket)),
             outbox,
+            answer_bytes: 0,
             ack_window: AckWindow::new(options.handles_in_flight_max),
             phase: Phase::Open,
             loop_writes: true,
@@ -224,12 +223,15 @@ impl Link {
                 socket,
                 protocol,
                 writing: Outbox::new(),
+                answers_writing: 0,
+                waits_for_answers: false,
                 sink,
                 readable: true,
                 writable: true,
                 watches_writable: false,
                 retry_at: None,
                 linger_until: None,
+                flush_until: None,
                 peer_exit: PeerExit::Unknown,
                 resumed: reads,
                 hung_up: false,

@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use crate::codec::DecodeLimits;
 use crate::error::Error;
 use crate::frame::{Kind, Limits};
 use crate::hello::TAG_BYTES_MAX;
@@ -26,6 +27,7 @@ pub struct Options {
     pub(crate) tag: String,
     pub(crate) frame_bytes_max: usize,
     pub(crate) handles_max: usize,
+    pub(crate) received_handles_max: usize,
     pub(crate) queued_bytes_max: usize,
     pub(crate) high_water_bytes: usize,
     pub(crate) unread_bytes_max: usize,
@@ -33,6 +35,7 @@ pub struct Options {
     pub(crate) handles_in_flight_max: usize,
     pub(crate) mapped_bytes_max: usize,
     pub(crate) exit_flush: Duration,
+    pub(crate) flush_within: Duration,
     pub(crate) adaptive_wait: bool,
 }
 
@@ -64,11 +67,15 @@ impl Options {
     /// the channel is not read.
     pub const UNREAD_HANDLES_MAX: usize = 256;
 
-    /// The default size of the largest shared memory that is mapped on arrival, in bytes.
+    /// The default size of the shared memory that one message maps on arrival at most, in bytes.
     pub const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
     /// The default time that a normal exit of the process waits for the queue.
     pub const EXIT_FLUSH: Duration = Duration::from_secs(2);
+
+    /// The default time in which the peer must read a part of a queue that is left after a
+    /// disconnect.
+    pub const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 
     /// The longest application tag, in bytes.
     pub const TAG_BYTES_MAX: usize = TAG_BYTES_MAX;
@@ -80,6 +87,7 @@ impl Options {
             tag: String::new(),
             frame_bytes_max: Options::FRAME_BYTES_MAX,
             handles_max: Options::HANDLES_MAX,
+            received_handles_max: Options::HANDLES_MAX,
             queued_bytes_max: Options::QUEUED_BYTES_MAX,
             high_water_bytes: Options::HIGH_WATER_BYTES,
             unread_bytes_max: Options::UNREAD_BYTES_MAX,
@@ -87,6 +95,7 @@ impl Options {
             handles_in_flight_max: 1,
             mapped_bytes_max: Options::MAPPED_BYTES_MAX,
             exit_flush: Options::EXIT_FLUSH,
+            flush_within: Options::FLUSH_WITHIN,
             adaptive_wait: true,
         }
     }
@@ -107,6 +116,11 @@ impl Options {
 
     /// Sets the length of the longest payload that is sent or received, in bytes. The default is
     /// [`FRAME_BYTES_MAX`](Self::FRAME_BYTES_MAX).
+    ///
+    /// A payload in V8's format may name a string, a buffer or an object many times, and a Rust
+    /// value holds as many copies. The copies after the first have at most the length of the payload
+    /// and this limit together; a payload that names more is
+    /// [`Error::Decode`](crate::Error::Decode).
     pub fn frame_bytes_max(self, frame_bytes_max: usize) -> Options {
         Options { frame_bytes_max, ..self }
     }
@@ -115,6 +129,29 @@ impl Options {
     /// most, is [`HANDLES_MAX`](Self::HANDLES_MAX).
     pub fn handles_max(self, handles_max: usize) -> Options {
         Options { handles_max, ..self }
+    }
+
+    /// Sets the number of handles that this side takes with one received message at most. The
+    /// default, and the most, is [`HANDLES_MAX`](Self::HANDLES_MAX); 0 takes no handle at all.
+    ///
+    /// A message with more arrives without its handles, which are closed, and
+    /// [`Message::decode`](crate::Message::decode) and a blocking `recv` return
+    /// [`Error::HandlesRefused`](crate::Error::HandlesRefused). With 0 the kernel opens no
+    /// descriptor for this process. A Node peer learns that its handle has arrived, so that it does
+    /// not send the handle again.
+    ///
+    /// ```
+    /// use brood_ipc::{Error, Handle, Options};
+    /// use std::net::UdpSocket;
+    ///
+    /// let options = Options::new().received_handles_max(0);
+    /// let (a, b) = brood_ipc::channel_with::<Handle<UdpSocket>, ()>(&options)?;
+    /// a.send(&Handle::new(UdpSocket::bind("127.0.0.1:0")?))?;
+    /// assert!(matches!(b.recv(), Err(Error::HandlesRefused { count: 1, max: 0 })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn received_handles_max(self, received_handles_max: usize) -> Options {
+        Options { received_handles_max, ..self }
     }
 
     /// Sets the queue limit, in bytes. The default is
@@ -151,8 +188,8 @@ impl Options {
         Options { handles_in_flight_max, ..self }
     }
 
-    /// Sets the size of the largest shared memory that is mapped on arrival, in bytes. The default
-    /// is [`MAPPED_BYTES_MAX`](Self::MAPPED_BYTES_MAX).
+    /// Sets the size of the shared memory that one message maps on arrival at most, in bytes. The
+    /// default is [`MAPPED_BYTES_MAX`](Self::MAPPED_BYTES_MAX).
     pub fn mapped_bytes_max(self, mapped_bytes_max: usize) -> Options {
         Options { mapped_bytes_max, ..self }
     }
@@ -161,6 +198,17 @@ impl Options {
     /// [`EXIT_FLUSH`](Self::EXIT_FLUSH).
     pub fn exit_flush(self, exit_flush: Duration) -> Options {
         Options { exit_flush, ..self }
+    }
+
+    /// Sets the time in which the peer must read a part of what is queued, after the endpoint was
+    /// dropped or disconnected. The default is [`FLUSH_WITHIN`](Self::FLUSH_WITHIN), and
+    /// [`Duration::MAX`] waits for ever.
+    ///
+    /// A peer that reads nothing for so long does not get the rest, and the socket is closed. A loop-driven
+    /// endpoint reports the number of messages in its last event. The option does not concern a
+    /// blocking `disconnect` or `flush`.
+    pub fn flush_within(self, flush_within: Duration) -> Options {
+        Options { flush_within, ..self }
     }
 
     /// Sets whether a blocking `recv` may spin for a moment before it sleeps. The default is
@@ -207,12 +255,19 @@ impl Options {
         Ok(())
     }
 
+    /// Returns the limits for the values of one payload.
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        let Options { mapped_bytes_max, frame_bytes_max, .. } = *self;
+        DecodeLimits { mapped_bytes_max, frame_bytes_max }
+    }
+
     /// Returns the limits of the decoder.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             // The header has 32 bits for the length.
             frame_bytes_max: self.frame_bytes_max.min(u32::MAX as usize),
             handles_max: self.handles_max.min(Options::HANDLES_MAX),
+            received_handles_max: self.received_handles_max,
         }
     }
 }

@@ -4,23 +4,30 @@
 //! limit, the channel is not read, so that the peer's socket fills up; at half of the limit,
 //! reading goes on. Handles are also counted for the whole process, so that the descriptors of one
 //! peer never starve the other channels.
+//!
+//! Limits: [`Options`], [`PROCESS_HANDLES_MAX`].
 
+mod pausing;
+
+use self::pausing::{ChannelShare, Environment, ProcessShare};
+use crate::codec::DecodeLimits;
 use crate::codec::advanced::Features;
 use crate::options::Options;
 use crate::serialization::Serialization;
 use reactor::Handle as Wake;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
+
+mod sync {
+    pub(super) use std::sync::Mutex;
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+}
 
 /// The cost of an unread message beside its payload: the value itself and its entry in the queue,
 /// in bytes.
 const MESSAGE_BYTES: usize = 128;
 
-/// The number of received and unread handles in the whole process.
-static HANDLES: AtomicUsize = AtomicUsize::new(0);
-
-/// The channels that are not read because of [`HANDLES`].
-static PAUSED: Mutex<Vec<Weak<CreditAccount>>> = Mutex::new(Vec::new());
+/// The unread handles of this process.
+static PROCESS: ProcessShare<LoopWake> = ProcessShare::new();
 
 /// The account of one channel, and everything that its messages need to be decoded.
 ///
@@ -28,31 +35,41 @@ static PAUSED: Mutex<Vec<Weak<CreditAccount>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(crate) struct CreditAccount {
     pub(crate) serialization: Serialization,
-    pub(crate) mapped_bytes_max: usize,
+    pub(crate) decode_limits: DecodeLimits,
+    pub(crate) received_handles_max: usize,
     /// Whether the peer is Node.
     pub(crate) is_node: bool,
     features: Features,
-    bytes: AtomicUsize,
-    handles: AtomicUsize,
-    bytes_max: usize,
-    handles_max: usize,
-    paused: AtomicBool,
-    wake: OnceLock<Wake>,
+    share: Arc<ChannelShare<LoopWake>>,
+}
+
+/// The source on the loop that is woken when reading may go on.
+#[derive(Debug, Default)]
+struct LoopWake(OnceLock<Wake>);
+
+impl Environment for LoopWake {
+    fn wake(&self) {
+        if let Some(wake) = self.0.get() {
+            wake.wake();
+        }
+    }
+
+    fn has_room(handles: usize) -> bool {
+        handles < process_handles_max(handles)
+    }
 }
 
 impl CreditAccount {
     pub(crate) fn new(options: &Options, is_node: bool) -> Arc<CreditAccount> {
+        let (bytes_max, handles_max) = (options.unread_bytes_max, options.unread_handles_max);
+        let share = ChannelShare::new(LoopWake::default(), &PROCESS, bytes_max, handles_max);
         Arc::new(CreditAccount {
             serialization: options.serialization,
-            mapped_bytes_max: options.mapped_bytes_max,
+            decode_limits: options.decode_limits(),
+            received_handles_max: options.received_handles_max,
             is_node,
             features: Features::default(),
-            bytes: AtomicUsize::new(0),
-            handles: AtomicUsize::new(0),
-            bytes_max: options.unread_bytes_max,
-            handles_max: options.unread_handles_max,
-            paused: AtomicBool::new(false),
-            wake: OnceLock::new(),
+            share: Arc::new(share),
         })
     }
 
@@ -63,75 +80,49 @@ impl CreditAccount {
 
     /// Sets the source that is woken when reading may go on.
     pub(crate) fn set_wake(&self, wake: Wake) {
-        let _ = self.wake.set(wake);
+        let _ = self.share.environment.0.set(wake);
     }
 
     /// Takes credit for one message, until the returned value is dropped.
     pub(crate) fn take(self: &Arc<CreditAccount>, bytes: usize, handles: usize) -> Credit {
         let bytes = u32::try_from(bytes + MESSAGE_BYTES).unwrap_or(u32::MAX);
         let handles = u32::try_from(handles).unwrap_or(u32::MAX);
-        self.bytes.fetch_add(bytes as usize, Ordering::Relaxed);
-        if handles > 0 {
-            self.handles.fetch_add(handles as usize, Ordering::Relaxed);
-            HANDLES.fetch_add(handles as usize, Ordering::Relaxed);
-        }
+        self.share.add(bytes as usize, handles as usize);
         Credit { account: Arc::clone(self), bytes, handles }
     }
 
     /// Returns whether the channel may be read. Otherwise, its loop is woken as soon as it may.
-    pub(crate) fn may_read(self: &Arc<CreditAccount>) -> bool {
-        if self.has_room(1) {
-            return true;
-        }
-        self.paused.store(true, Ordering::SeqCst);
-        // This channel may have no unread message then, so the drop of another channel's message
-        // must resume it.
-        if !has_process_room() {
-            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
-            paused.retain(|account| account.strong_count() > 0);
-            paused.push(Arc::downgrade(self));
-        }
-        // Credit that came back between the two checks has either seen `paused` or is seen here.
-        self.has_room(1) && self.paused.swap(false, Ordering::SeqCst)
+    pub(crate) fn may_read(&self) -> bool {
+        self.share.may_read()
     }
 
     /// Returns whether the channel is not read because too much is unread.
     pub(crate) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::SeqCst)
-    }
-
-    fn has_room(&self, part: usize) -> bool {
-        self.bytes.load(Ordering::SeqCst) <= self.bytes_max / part
-            && self.handles.load(Ordering::SeqCst) < (self.handles_max / part).max(1)
-            && has_process_room()
-    }
-
-    fn resume(&self) {
-        // Half of the limit must be free: resuming at the limit would pause again with each
-        // message.
-        if self.has_room(2) && self.paused.swap(false, Ordering::SeqCst) {
-            if let Some(wake) = self.wake.get() {
-                wake.wake();
-            }
-        }
+        self.share.is_paused()
     }
 }
 
 /// The most handles that unread messages of a process hold, whatever its limit of descriptors.
 const PROCESS_HANDLES_MAX: u64 = 4096;
 
-/// Returns whether unread messages hold less than a quarter of the descriptors that this process
-/// may have, and less than [`PROCESS_HANDLES_MAX`].
-fn has_process_room() -> bool {
-    let limit = || sys::rlimit::descriptors().ok().map(|(soft, _)| soft);
-    is_below_share(HANDLES.load(Ordering::SeqCst), limit)
+/// The number of handles that a process may hold in any case.
+const PROCESS_HANDLES_MIN: usize = 64;
+
+/// Returns the number of handles that unread messages of this process may hold: a quarter of the
+/// descriptors that it may have, and at most [`PROCESS_HANDLES_MAX`].
+///
+/// `held` is the number that they hold. The system is asked only where the limit could matter.
+pub(crate) fn process_handles_max(held: usize) -> usize {
+    share_of(held, || sys::rlimit::descriptors().ok().map(|(soft, _)| soft))
 }
 
-/// Returns whether so many handles are less than the share of a process with this limit of
-/// descriptors.
-fn is_below_share(held: usize, limit: impl FnOnce() -> Option<u64>) -> bool {
-    // The limit is read only where it could matter.
-    held < 64 || (held as u64) < (limit().unwrap_or(1024) / 4).min(PROCESS_HANDLES_MAX)
+/// Returns the share of a process with this limit of descriptors, which is asked for only where it
+/// could matter.
+fn share_of(held: usize, limit: impl FnOnce() -> Option<u64>) -> usize {
+    if held < PROCESS_HANDLES_MIN {
+        return PROCESS_HANDLES_MIN;
+    }
+    (limit().unwrap_or(1024) / 4).min(PROCESS_HANDLES_MAX) as usize
 }
 
 /// The share of one message. The drop gives it back.
@@ -150,22 +141,12 @@ impl Credit {
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        self.account.bytes.fetch_sub(self.bytes as usize, Ordering::SeqCst);
-        if self.handles > 0 {
-            self.account.handles.fetch_sub(self.handles as usize, Ordering::SeqCst);
-            HANDLES.fetch_sub(self.handles as usize, Ordering::SeqCst);
-            let mut paused = PAUSED.lock().unwrap_or_else(PoisonError::into_inner);
-            if !paused.is_empty() && has_process_room() {
-                let waiting: Vec<_> = paused.drain(..).collect();
-                drop(paused);
-                waiting.iter().filter_map(Weak::upgrade).for_each(|account| account.resume());
-            }
-        }
-        if self.account.paused.load(Ordering::SeqCst) {
-            self.account.resume();
-        }
+        self.account.share.remove(self.bytes as usize, self.handles as usize);
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -238,8 +219,8 @@ mod tests {
             (Some(16_384), 4096),
             (Some(1 << 20), 4096),
         ] {
-            assert!(is_below_share(share - 1, || limit), "{limit:?}");
-            assert!(!is_below_share(share, || limit), "{limit:?}");
+            assert!(share - 1 < share_of(share - 1, || limit), "{limit:?}");
+            assert!(share >= share_of(share, || limit), "{limit:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A message that has arrived and is not decoded yet.
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::buffer_pool;
 use crate::codec;
 use crate::error::Error;
@@ -40,23 +41,50 @@ pub struct Message {
 #[derive(Default)]
 struct Attachments {
     handles: Vec<OwnedFd>,
-    lost: bool,
+    missing: Option<MissingHandles>,
     /// The handle that a Node peer attached to the message.
     from_node: Option<OwnedFd>,
 }
 
+/// The reason for which a message has none of its handles.
+#[derive(Clone, Copy, Debug)]
+enum MissingHandles {
+    Lost,
+    Refused { count: usize, max: usize },
+}
+
+impl From<MissingHandles> for Error {
+    fn from(missing: MissingHandles) -> Error {
+        match missing {
+            MissingHandles::Lost => Error::HandlesLost,
+            MissingHandles::Refused { count, max } => Error::HandlesRefused { count, max },
+        }
+    }
+}
+
 impl Message {
     /// Makes a message of a frame, which counts on `account`.
-    pub(crate) fn from_frame(frame: Frame<'_, OwnedFd>, account: &Arc<CreditAccount>) -> Message {
-        let Frame { payload, handles, handles_lost: lost, fingerprint, .. } = frame;
+    pub(crate) fn from_frame(
+        frame: Frame<'_, ArrivedHandle>,
+        account: &Arc<CreditAccount>,
+    ) -> Message {
+        let Frame { payload, handles, handles_lost, handles_refused, fingerprint, .. } = frame;
+        let max = account.received_handles_max;
+        let missing = match (handles_refused, handles_lost) {
+            (0, lost) => lost.then_some(MissingHandles::Lost),
+            (count, _) => Some(MissingHandles::Refused { count, max }),
+        };
         let payload = match payload {
             // The reading buffer is used for the next read, so a short message is copied out of it.
             Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Payload::Owned(bytes) => buffer_pool::share_long(bytes),
         };
         let credit = account.take(payload.len(), handles.len());
-        let any = lost || !handles.is_empty();
-        let attachments = any.then(|| Box::new(Attachments { handles, lost, from_node: None }));
+        let any = missing.is_some() || !handles.is_empty();
+        let attachments = any.then(|| {
+            let handles = handles.into_iter().map(OwnedFd::from).collect();
+            Box::new(Attachments { handles, missing, from_node: None })
+        });
         Message { payload, attachments, fingerprint, credit }
     }
 
@@ -80,14 +108,33 @@ impl Message {
         payload: Bytes,
         account: &Arc<CreditAccount>,
     ) -> Message {
+        Message::from_node_with_missing(payload, MissingHandles::Lost, account)
+    }
+
+    /// Makes a message of a payload from Node whose handle this channel does not take.
+    pub(crate) fn from_node_with_refused_handle(
+        payload: Bytes,
+        account: &Arc<CreditAccount>,
+    ) -> Message {
+        let refused = MissingHandles::Refused { count: 1, max: account.received_handles_max };
+        Message::from_node_with_missing(payload, refused, account)
+    }
+
+    fn from_node_with_missing(
+        payload: Bytes,
+        missing: MissingHandles,
+        account: &Arc<CreditAccount>,
+    ) -> Message {
         let mut message = Message::from_node(payload, None, account);
-        message.attachments = Some(Box::new(Attachments { lost: true, ..Attachments::default() }));
+        let attachments = Attachments { missing: Some(missing), ..Attachments::default() };
+        message.attachments = Some(Box::new(attachments));
         message
     }
 
     /// Returns whether the message arrived without its handles, and makes it one without handles.
     pub(crate) fn take_handle_lost(&mut self) -> bool {
-        self.attachments.as_mut().is_some_and(|attachments| std::mem::take(&mut attachments.lost))
+        let attachments = self.attachments.as_mut();
+        attachments.is_some_and(|attachments| attachments.missing.take().is_some())
     }
 
     /// Decodes the message as a `T`. Closes handles that `T` does not take.
@@ -95,23 +142,23 @@ impl Message {
     /// # Errors
     ///
     /// [`Error::Decode`] and [`Error::WrongType`] when the message is not a `T`;
-    /// [`Error::HandlesLost`] when it arrived without its handles.
+    /// [`Error::HandlesLost`] and [`Error::HandlesRefused`] when it arrived without its handles.
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
         let Message { payload, attachments, fingerprint, credit } = self;
-        let handles = match attachments {
+        let handles = match attachments.map(|attachments| *attachments) {
             None => Vec::new(),
-            Some(attachments) if attachments.lost => return Err(Error::HandlesLost),
+            Some(Attachments { missing: Some(missing), .. }) => return Err(missing.into()),
             Some(attachments) => attachments.handles,
         };
-        let CreditAccount { serialization, mapped_bytes_max, is_node, .. } = *credit.account();
+        let CreditAccount { serialization, decode_limits, is_node, .. } = *credit.account();
         let decode = |bytes, owner, handles| {
-            let (max, features) = (mapped_bytes_max, is_node.then(|| credit.account().features()));
+            let features = is_node.then(|| credit.account().features());
             codec::decode_and_learn(
                 serialization,
                 bytes,
                 owner,
                 handles,
-                max,
+                decode_limits,
                 fingerprint,
                 features,
             )
@@ -184,8 +231,8 @@ impl fmt::Debug for Message {
             .field("bytes", &self.payload.len())
             .field("handles", &self.handle_count())
             .field(
-                "handles_lost",
-                &self.attachments.as_ref().is_some_and(|attachments| attachments.lost),
+                "handles_missing",
+                &self.attachments.as_ref().and_then(|attachments| attachments.missing),
             )
             .field("serialization", &self.serialization())
             .finish_non_exhaustive()

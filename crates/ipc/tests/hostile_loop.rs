@@ -85,8 +85,8 @@ fn a_peer_that_reads_a_byte_at_a_time_gets_everything_and_does_not_delay_other_c
     }
     link.disconnect();
     slow.read_to_end(&mut bytes).unwrap();
-    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 0 };
-    let mut decoder = Decoder::<u8>::new(limits);
+    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 0, received_handles_max: 0 };
+    let mut decoder = Decoder::<u32>::new(limits);
     let (mut rest, mut arrived) = (&bytes[..], 0);
     while !rest.is_empty() {
         let (buffer, room) = decoder.space();

@@ -1,5 +1,6 @@
 //! The asynchronous channel: tokio's `AsyncFd` around the same descriptor.
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::channel::Channel;
 use crate::channel::blocking_endpoint::{Endpoint, EndpointParts, decode};
 use crate::error::Error;
@@ -26,7 +27,7 @@ pub struct AsyncChannel<S, R> {
     io: Option<AsyncFd<OwnedFd>>,
     options: Options,
     outbox: Outbox<OwnedFd>,
-    inbox: Inbox<OwnedFd>,
+    inbox: Inbox<ArrivedHandle>,
     /// A write has failed, so nothing more is sent.
     closed: bool,
     types: PhantomData<fn(S) -> R>,
@@ -168,8 +169,7 @@ impl<S, R> Drop for AsyncChannel<S, R> {
         let socket = io.into_inner();
         if self.outbox.frames() > 0 {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new());
-            let longest = self.options.exit_flush;
-            linger::flush_and_close(socket, outbox, longest);
+            linger::flush_and_close(socket, outbox, &self.options);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Buffers belong to the thread that sends or receives. An idle endpoint keeps only messages that
 //! were fed and not flushed, and the beginning of a message that has not arrived completely.
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::buffer_pool;
 use crate::channel::adaptive_wait::AdaptiveWait;
 use crate::codec;
@@ -53,7 +54,7 @@ pub(crate) struct Sending {
 
 #[derive(Debug)]
 pub(crate) struct Receiving {
-    pub(crate) inbox: Inbox<OwnedFd>,
+    pub(crate) inbox: Inbox<ArrivedHandle>,
     wait: AdaptiveWait,
     /// The stream has ended, or an error made it unreadable.
     ended: bool,
@@ -64,7 +65,7 @@ pub(crate) struct EndpointParts {
     pub(crate) socket: OwnedFd,
     pub(crate) options: Options,
     pub(crate) outbox: Outbox<OwnedFd>,
-    pub(crate) inbox: Inbox<OwnedFd>,
+    pub(crate) inbox: Inbox<ArrivedHandle>,
     pub(crate) closed: bool,
 }
 
@@ -209,9 +210,9 @@ impl Endpoint {
     /// endpoint.
     pub(crate) fn recv_message(&self) -> Result<Message, Error> {
         let account = self.unread.get_or_init(|| CreditAccount::new(&self.options, false));
-        self.recv_with(|frame| match frame.handles_lost {
-            true => Err(Error::HandlesLost),
-            false => Ok(Message::from_frame(frame, account)),
+        self.recv_with(|frame| {
+            check_handles(&self.options, &frame)?;
+            Ok(Message::from_frame(frame, account))
         })
     }
 
@@ -423,7 +424,7 @@ impl Drop for Endpoint {
         let outbox = std::mem::replace(&mut self.sending().outbox, Outbox::new());
         // A lone handshake is no message, and the peer needs none from an endpoint that is gone.
         if self.is_connected() && outbox.frames() > 0 {
-            linger::flush_and_close(socket, outbox, self.options.exit_flush);
+            linger::flush_and_close(socket, outbox, &self.options);
         }
     }
 }
@@ -439,7 +440,7 @@ enum Flush {
 }
 
 /// A frame with the descriptors that came with it.
-type Owned<'a> = Frame<'a, OwnedFd>;
+type Owned<'a> = Frame<'a, ArrivedHandle>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendMode {
@@ -448,21 +449,26 @@ pub(crate) enum SendMode {
     Feed,
 }
 
-#[inline]
-pub(crate) fn decode<R: DeserializeOwned>(
-    options: &Options,
-    frame: Frame<'_, OwnedFd>,
-) -> Result<R, Error> {
-    if frame.handles_lost {
-        return Err(Error::HandlesLost);
+/// Checks that a frame has the handles that it declares.
+fn check_handles(options: &Options, frame: &Owned<'_>) -> Result<(), Error> {
+    match (frame.handles_refused, frame.handles_lost) {
+        (0, false) => Ok(()),
+        (0, true) => Err(Error::HandlesLost),
+        (count, _) => Err(Error::HandlesRefused { count, max: options.received_handles_max }),
     }
-    let (codec, mapped) = (options.serialization, options.mapped_bytes_max);
+}
+
+#[inline]
+pub(crate) fn decode<R: DeserializeOwned>(options: &Options, frame: Owned<'_>) -> Result<R, Error> {
+    check_handles(options, &frame)?;
+    let (codec, limits) = (options.serialization, options.decode_limits());
     let Frame { payload, handles, fingerprint, .. } = frame;
+    let handles = handles.into_iter().map(OwnedFd::from).collect();
     match payload {
-        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, handles, mapped, fingerprint),
+        Payload::Borrowed(bytes) => codec::decode(codec, bytes, None, handles, limits, fingerprint),
         Payload::Owned(bytes) => {
             let owner = buffer_pool::share_long(bytes);
-            codec::decode(codec, &owner, Some(&owner), handles, mapped, fingerprint)
+            codec::decode(codec, &owner, Some(&owner), handles, limits, fingerprint)
         }
     }
 }

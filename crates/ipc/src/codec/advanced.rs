@@ -5,6 +5,7 @@
 //! [`Value`]s and for all other types of serde.
 
 mod big_int;
+mod copy_budget;
 mod features;
 mod item_deserializer;
 mod item_serializer;
@@ -21,6 +22,7 @@ pub use value::{Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value, ViewKind
 pub(crate) use features::Features;
 pub(crate) use validate::readable_by_v8;
 
+use self::copy_budget::CopyBudget;
 use super::wrapped_deserializer::RootSeed;
 use super::wrapped_serializer::{EncodeContext, WrappedSerializer};
 use super::{Codec, PayloadReader, PayloadWriter};
@@ -58,7 +60,9 @@ impl Codec for Advanced {
                 validate::learn(&document, features);
             }
         }
-        let inner = item_deserializer::ItemDeserializer::new(&document, document.root());
+        let copies_max = reader.bytes.len().saturating_add(reader.context.limits.frame_bytes_max);
+        let budget = CopyBudget::new(document.node_count(), copies_max);
+        let inner = item_deserializer::ItemDeserializer::new(&document, document.root(), &budget);
         let root = RootSeed { context: reader.context, kind: PhantomData };
         root.deserialize(inner).map_err(|error| error.to_string())
     }

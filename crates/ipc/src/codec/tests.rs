@@ -39,7 +39,7 @@ pub(super) fn read<T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let owner = Bytes::copy_from_slice(bytes);
     let decode =
-        |fingerprint| decode(serialization, &owner, Some(&owner), Vec::new(), 0, fingerprint);
+        |fingerprint| decode(serialization, &owner, Some(&owner), Vec::new(), LIMITS, fingerprint);
     match decode(0) {
         // These payloads say nothing about the type of their sender.
         Err(Error::WrongType { read, .. }) => decode(read),
@@ -97,7 +97,7 @@ fn long_bytes_are_cut_out_of_what_arrived_without_a_copy() {
     let owner = Bytes::from(bytes);
     let range = owner.as_ptr_range();
     let decode = |fingerprint| {
-        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new(), 0, fingerprint)
+        decode(Serialization::Bincode, &owner, Some(&owner), Vec::new(), LIMITS, fingerprint)
     };
     let Err(Error::WrongType { read, .. }) = decode(0).map(|_: (u8, Blob)| ()) else { panic!() };
     let (_, blob): (u8, Blob) = decode(read).unwrap();
@@ -288,7 +288,8 @@ fn a_handle_in_a_place_that_serde_buffers_is_an_error_not_a_forgery() {
                 let fds = slots.take().unwrap();
                 let sent = fingerprint(&encoded);
                 let bytes = encoded.inline.split_off(HEADER_BYTES);
-                let refused = decode::<T>(serialization, &bytes, None, fds, 0, sent).unwrap_err();
+                let refused =
+                    decode::<T>(serialization, &bytes, None, fds, LIMITS, sent).unwrap_err();
                 assert!(matches!(refused, Error::Decode(_)), "{serialization:?}: {refused}");
             }
             // The socket was closed on the way, so nothing is left over.
@@ -325,7 +326,7 @@ fn a_handle_in_an_adjacently_tagged_enum_or_an_optional_field_arrives() {
         let fds = slots.take().unwrap();
         let sent = fingerprint(&encoded);
         let bytes = encoded.inline.split_off(HEADER_BYTES);
-        decode(serialization, &bytes, None, fds, 0, sent).unwrap()
+        decode(serialization, &bytes, None, fds, LIMITS, sent).unwrap()
     }
     let make = || Handle::new(sys::socket::pair_stream().unwrap().0);
     for codec in [Serialization::Json, Serialization::Advanced] {
@@ -365,7 +366,7 @@ fn values_have_the_form_of_their_codec_beside_a_handle_as_without_one() {
         let bytes = encoded.inline.split_off(HEADER_BYTES);
         let text = String::from_utf8_lossy(&bytes);
         assert_eq!(text.contains("192.0.2.7"), is_readable, "{codec}: {text}");
-        let read: AddressAndHandle = decode(codec, &bytes, None, fds, 0, sent).unwrap();
+        let read: AddressAndHandle = decode(codec, &bytes, None, fds, LIMITS, sent).unwrap();
         assert!(read.peer == peer && read.handle.is_some(), "{codec}: {read:?}");
     }
     round_trip(&peer);
@@ -389,7 +390,7 @@ fn a_handle_is_taken_once() {
         &bytes,
         None,
         vec![a],
-        0,
+        LIMITS,
         0,
     );
     assert!(twice.unwrap_err().to_string().contains("already taken"));
@@ -400,8 +401,14 @@ fn a_handle_is_taken_once() {
 fn a_handle_of_another_kind_is_refused() {
     let (a, _b) = sys::socket::pair_stream().unwrap();
     let bytes = ::bincode::serialize(&0_u32).unwrap();
-    let wrong =
-        decode::<Handle<std::net::TcpStream>>(Serialization::Bincode, &bytes, None, vec![a], 0, 0);
+    let wrong = decode::<Handle<std::net::TcpStream>>(
+        Serialization::Bincode,
+        &bytes,
+        None,
+        vec![a],
+        LIMITS,
+        0,
+    );
     assert!(wrong.unwrap_err().to_string().contains("handle is a UnixStream"));
 }
 

@@ -1,19 +1,16 @@
 //! A wrapper around any deserializer: returns handles and long bytes to the value, limits nesting,
 //! folds the fingerprint, and stops lists that claim more elements than bytes arrived.
 
-use crate::codec::advanced::Features;
-use crate::codec::fingerprint::{Fingerprint, Part};
-use crate::codec::{NESTING_MAX, ZERO_SIZE_ELEMENTS_MAX};
+use crate::codec::NESTING_MAX;
+use crate::codec::fingerprint::Part;
 use crate::{blob, handle, shared_memory};
-use bytes::Bytes;
 use serde::de::value::{BorrowedBytesDeserializer, U64Deserializer};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
-use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 macro_rules! visits {
     ($inner:tt: $($method:ident($type:ty),)*) => {
@@ -25,72 +22,15 @@ macro_rules! visits {
 }
 
 mod bulk;
+mod context;
 mod index;
 mod lists;
+
+pub(crate) use self::context::DecodeContext;
 
 use self::bulk::{Bulk, Raw};
 use self::index::IndexSeed;
 use self::lists::ListVisitor;
-
-/// [`ZERO_SIZE_ELEMENTS_MAX`]; a smaller number under Miri, which counts to the limit for minutes.
-const ELEMENTS_FREE: usize = if cfg!(miri) { 2_000 } else { ZERO_SIZE_ELEMENTS_MAX };
-
-/// The state beside the bytes while one value is read.
-#[derive(Debug)]
-pub(crate) struct DecodeContext<'b> {
-    handles: RefCell<Vec<Option<OwnedFd>>>,
-    /// The owner of the bytes, when there is one, from which blobs are cut.
-    owner: Option<&'b Bytes>,
-    /// The number of further list elements that the payload may announce.
-    elements: Cell<usize>,
-    /// The largest shared memory that may be mapped, in bytes.
-    mapped_bytes_max: usize,
-    pub(crate) fingerprint: Fingerprint,
-    /// The codec writes no types, so a value cannot ask for what comes next.
-    positional: bool,
-    /// Whether a value has asked for what comes next nevertheless.
-    pub(crate) asked: Cell<bool>,
-    /// The features of V8 that the peer is known to read, if the peer is Node.
-    pub(crate) features: Option<&'b Features>,
-}
-
-impl<'b> DecodeContext<'b> {
-    /// `length` is the length of the payload, of which every element that is not empty takes a
-    /// byte.
-    pub(crate) fn new(
-        handles: Vec<OwnedFd>,
-        owner: Option<&'b Bytes>,
-        length: usize,
-        mapped_bytes_max: usize,
-        positional: bool,
-    ) -> DecodeContext<'b> {
-        DecodeContext {
-            handles: RefCell::new(handles.into_iter().map(Some).collect()),
-            owner,
-            elements: Cell::new(length.saturating_add(ELEMENTS_FREE)),
-            mapped_bytes_max,
-            fingerprint: Fingerprint::default(),
-            positional,
-            asked: Cell::new(false),
-            features: None,
-        }
-    }
-
-    fn take_handle(&self, index: u32) -> Option<OwnedFd> {
-        self.handles.borrow_mut().get_mut(index as usize)?.take()
-    }
-
-    #[inline]
-    fn count_element<E: serde::de::Error>(&self) -> Result<(), E> {
-        match self.elements.get().checked_sub(1) {
-            Some(left) => {
-                self.elements.set(left);
-                Ok(())
-            }
-            None => Err(E::custom("more list elements than bytes")),
-        }
-    }
-}
 
 /// The seed that reads the value of the whole payload.
 pub(crate) struct RootSeed<'i, 'b, T> {
@@ -290,8 +230,10 @@ impl<'de, D: Deserializer<'de>> WrappedDeserializer<'_, '_, D> {
         let index = u32::deserialize(self.inner)?;
         let fd = self.context.take_handle(index).ok_or_else(did_not_come)?;
         // A size over the limit must not be mapped at all: mapping reserves address space.
-        let mapping = shared_memory::map(fd.as_fd(), self.context.mapped_bytes_max);
-        let number = shared_memory::INCOMING.insert((fd, mapping.map_err(D::Error::custom)?));
+        let left = &self.context.mapped_left;
+        let mapping = shared_memory::map(fd.as_fd(), left.get()).map_err(D::Error::custom)?;
+        left.set(left.get().saturating_sub(mapping.len()));
+        let number = shared_memory::INCOMING.insert((fd, mapping));
         let value = visitor.visit_newtype_struct(U64Deserializer::<D::Error>::new(number));
         drop(shared_memory::INCOMING.remove(number));
         value

@@ -3,7 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
+const LIMITS: Limits =
+    Limits { frame_bytes_max: 1 << 20, handles_max: 253, received_handles_max: 253 };
 
 /// The compared parts of a frame: kind, payload, handles, and whether handles were lost.
 type Seen = (Kind, Vec<u8>, Vec<u32>, bool);
@@ -218,4 +219,65 @@ fn garbage_never_panics_and_never_keeps_more_than_one_frame_of_handles() {
             prop_assert!(decoder.handles.len() <= 2 * 253);
         }
     });
+}
+
+/// A handle that must not wait when its frame has more than two.
+#[derive(Debug, PartialEq, Eq)]
+struct Impatient(u32);
+
+impl WaitingHandle for Impatient {
+    fn wait(&mut self) {}
+
+    fn may_wait(count: usize) -> bool {
+        count <= 2
+    }
+}
+
+#[test]
+fn handles_that_must_not_wait_are_closed_and_their_frame_has_lost_them() {
+    for (handles, long) in [(2, 10), (3, 10), (2, READ_BYTES), (3, READ_BYTES)] {
+        let bytes = frame(Kind::Message, &vec![7; long], handles);
+        let mut decoder = Decoder::<Impatient>::new(LIMITS);
+        decoder.arrived((0..handles as u32).map(Impatient), false);
+        let mut rest = &bytes[..];
+        // The first byte alone, the header, and the payload.
+        for until in [1, HEADER_BYTES - 1, usize::MAX] {
+            let mut left = until.min(rest.len());
+            while left > 0 {
+                let (buffer, room) = decoder.space();
+                let (now, later) = rest.split_at(left.min(room));
+                buffer.extend_from_slice(now);
+                (rest, left) = (later, left - now.len());
+                if !rest.is_empty() {
+                    assert!(decoder.next_frame().unwrap().is_none());
+                }
+            }
+        }
+        let whole = decoder.next_frame().unwrap().unwrap();
+        assert_eq!(whole.handles_lost, handles > 2);
+        assert_eq!(whole.handles.len(), if handles > 2 { 0 } else { handles });
+    }
+}
+
+#[test]
+fn a_frame_with_more_handles_than_are_taken_arrives_without_any() {
+    let limits = Limits { received_handles_max: 1, ..LIMITS };
+    let bytes = [frame(Kind::Message, b"a", 2), frame(Kind::Message, b"b", 1)].concat();
+    for split in 0..=bytes.len() {
+        let mut decoder = Decoder::<u32>::new(limits);
+        let mut seen = Vec::new();
+        let mut brought = 0;
+        for piece in [0..split, split..bytes.len()] {
+            decoder.space().0.extend_from_slice(&bytes[piece.clone()]);
+            // The handles of a frame come with its first byte.
+            let (first, second) = (piece.contains(&0), piece.contains(&(bytes.len() / 2)));
+            let from = brought;
+            brought += 2 * u32::from(first) + u32::from(second);
+            decoder.arrived(from..brought, false);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                seen.push((frame.handles, frame.handles_lost, frame.handles_refused));
+            }
+        }
+        assert_eq!(seen, [(vec![], false, 2), (vec![2], false, 0)], "split at {split}");
+    }
 }

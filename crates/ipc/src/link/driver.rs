@@ -3,6 +3,7 @@
 //! A [`Protocol`] turns bytes into messages: frames of this crate here, Node's messages in
 //! [`node_protocol`](super::node_protocol).
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::buffer_pool;
 use crate::error::Error;
 use crate::frame::Kind;
@@ -20,6 +21,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const SOCKET: Token = Token(0);
+
+/// The number of bytes of answers above which the peer is not read: it must read them first.
+///
+/// One read of the peer's requests may lead beyond this limit. Only channels to Node answer.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest time in which a Node peer's messages are read after a disconnect: the peer may be
 /// starting or busy.
@@ -56,6 +62,10 @@ pub(crate) struct Driver<I> {
     pub(crate) protocol: I,
     /// The frames that were taken out of the queue, so that no lock is held during a write.
     pub(crate) writing: Outbox<OwnedFd>,
+    /// The number of bytes in `writing` that were queued as answers to the peer.
+    pub(crate) answers_writing: usize,
+    /// Whether reading has stopped because the peer does not read its answers.
+    pub(crate) waits_for_answers: bool,
     pub(crate) sink: Sink,
     /// Edge-triggered readiness is reported once, so these fields keep it until a call finds the
     /// opposite.
@@ -68,6 +78,8 @@ pub(crate) struct Driver<I> {
     pub(crate) retry_at: Option<Instant>,
     /// The end of the time in which the peer's messages are read after a disconnect.
     pub(crate) linger_until: Option<Instant>,
+    /// The time at which the queue is given up after a disconnect, unless the peer reads before.
+    pub(crate) flush_until: Option<Instant>,
     pub(crate) peer_exit: PeerExit,
     /// Whether the owner reads. Updated once for each event, so that messages and the end of the
     /// channel are either all emitted or all held.
@@ -137,6 +149,7 @@ impl<I: Protocol> Driver<I> {
     /// Emits that the peer has exited, after everything is read that may be read.
     fn notify_peer_exit(&mut self) {
         let rests = !self.readable || !self.shared.credit.may_read() || !self.resumed;
+        let rests = rests || self.waits_for_answers;
         if self.peer_exit == PeerExit::Known && rests {
             self.peer_exit = PeerExit::Notified;
             (self.sink)(InternalEvent::PeerGone);
@@ -150,7 +163,7 @@ impl<I: Protocol> Driver<I> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let due = self.protocol.deadline(&self.shared);
-        due.into_iter().chain(self.retry_at).chain(self.linger_until).min()
+        due.into_iter().chain(self.retry_at).chain(self.linger_until).chain(self.flush_until).min()
     }
 
     /// Writes and reads as much as possible. Returns `false` when the channel is to be closed.
@@ -166,7 +179,11 @@ impl<I: Protocol> Driver<I> {
         }
         // The peer's messages may have led to replies.
         written?;
-        Ok(self.write(turn)? && self.linger_until.is_none() || self.lingers(turn.now()))
+        let open = self.write(turn)?;
+        if self.waits_for_answers && !self.has_many_answers() {
+            turn.again();
+        }
+        Ok(open && self.linger_until.is_none() || self.lingers(turn.now()))
     }
 
     /// Shuts down the sending direction, and returns whether the link still reads.
@@ -192,6 +209,7 @@ impl<I: Protocol> Driver<I> {
     /// written and nothing more will come.
     fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Error> {
         let mut budget = BYTES_PER_TURN;
+        self.limit_flush(turn);
         self.drop_what_nobody_takes();
         loop {
             if self.writing.is_empty() {
@@ -211,6 +229,9 @@ impl<I: Protocol> Driver<I> {
             match socket_io::write(self.socket.as_fd(), &mut self.writing, false) {
                 Ok(count) => {
                     budget = budget.saturating_sub(count);
+                    if self.flush_until.is_some() {
+                        self.flush_until = self.flush_end(turn.now());
+                    }
                     self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -232,6 +253,28 @@ impl<I: Protocol> Driver<I> {
         }
     }
 
+    /// Gives up the queue when the peer reads nothing of it after a disconnect.
+    fn limit_flush(&mut self, turn: &mut Turn<'_>) {
+        let is_flushing = {
+            let queue = self.shared.queue();
+            let idle = queue.outbox.is_empty() && queue.ack_window.is_idle();
+            queue.phase == Phase::Closing && !(idle && self.writing.is_empty())
+        };
+        if !is_flushing {
+            self.flush_until = None;
+            return;
+        }
+        if self.flush_until.is_none() {
+            self.flush_until = self.flush_end(turn.now());
+        }
+        self.hung_up |= self.flush_until.is_some_and(|until| until <= turn.now());
+        turn.set_deadline(self.flush_until.into_iter().chain(self.retry_at).min());
+    }
+
+    fn flush_end(&self, now: Instant) -> Option<Instant> {
+        now.checked_add(self.shared.options.flush_within)
+    }
+
     /// Drops the queue and its handles once the peer takes nothing more.
     fn drop_what_nobody_takes(&mut self) {
         let mut queue = self.shared.queue();
@@ -248,6 +291,7 @@ impl<I: Protocol> Driver<I> {
         }
         let handles = queue.ack_window.take();
         let queued = std::mem::replace(&mut queue.outbox, Outbox::new());
+        queue.answer_bytes = 0;
         queue.pending = None;
         drop(queue);
         let writing = std::mem::replace(&mut self.writing, Outbox::new());
@@ -282,6 +326,7 @@ impl<I: Protocol> Driver<I> {
         let mut queue = self.shared.queue();
         if queue.outbox.is_empty() {
             queue.loop_writes = false;
+            queue.answer_bytes = 0;
             if queue.ack_window.is_idle() {
                 queue.pending = None;
             }
@@ -293,6 +338,7 @@ impl<I: Protocol> Driver<I> {
         queue.loop_writes = true;
         // The empty queue moves the other way, so its memory is used again.
         std::mem::swap(&mut queue.outbox, &mut self.writing);
+        self.answers_writing = std::mem::take(&mut queue.answer_bytes);
         self.shared.writing.store(self.writing.bytes(), Ordering::Relaxed);
         None
     }
@@ -316,11 +362,12 @@ impl<I: Protocol> Driver<I> {
         loop {
             // Before the first read: a pause may have left whole messages in the buffer.
             self.protocol.deliver(&self.shared, self.resumed, &mut self.sink)?;
+            self.waits_for_answers = I::REPLIES && self.has_many_answers();
             // The credit wakes the loop when messages have been taken.
             if !self.shared.credit.may_read() {
                 return Ok(true);
             }
-            if !self.readable {
+            if !self.readable || self.waits_for_answers {
                 return Ok(true);
             }
             if budget == 0 {
@@ -333,6 +380,15 @@ impl<I: Protocol> Driver<I> {
                 Read::EndOfStream => return Ok(false),
             }
         }
+    }
+
+    /// Returns whether the peer must read its answers before it is read again.
+    fn has_many_answers(&self) -> bool {
+        let queue = self.shared.queue();
+        // A sender may have written the queue with the answers in it.
+        let queued = if queue.outbox.is_empty() { 0 } else { queue.answer_bytes };
+        let writing = if self.writing.is_empty() { 0 } else { self.answers_writing };
+        queued + writing > ANSWER_BYTES_MAX
     }
 
     /// Returns whether the owner of the link may still start to read.
@@ -373,7 +429,7 @@ impl<I: Protocol> Driver<I> {
     }
 }
 
-impl Protocol for Inbox<OwnedFd> {
+impl Protocol for Inbox<ArrivedHandle> {
     const REPLIES: bool = false;
 
     fn swap_buffer(&mut self, buffer: Vec<u8>) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Node's protocol on a link: messages go to the sink, and messages about handles are answered
 //! here.
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::buffer_pool::{self, FrameBuffer};
 use crate::codec::advanced::Features;
 use crate::error::Error;
@@ -26,12 +27,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+/// The number of errors that are emitted between two messages of the user.
+pub(super) const ERRORS_MAX: usize = 16;
+
 /// The receiving half of a channel to Node.
 #[derive(Debug)]
 pub(crate) struct NodeProtocol {
     framing: Framing,
-    decoder: NodeDecoder<OwnedFd>,
+    decoder: NodeDecoder<ArrivedHandle>,
     servers: ServerConnections<CountedConnection>,
+    received_handles_max: usize,
+    /// The number of errors since the last message of the user.
+    errors: usize,
     /// The events of the time before the link was resumed.
     held_events: VecDeque<InternalEvent>,
 }
@@ -84,6 +91,8 @@ impl NodeProtocol {
             framing,
             decoder,
             servers: ServerConnections::new(),
+            received_handles_max: options.received_handles_max,
+            errors: 0,
             held_events: VecDeque::new(),
         })
     }
@@ -96,14 +105,17 @@ impl NodeProtocol {
             return Some(InternalEvent::Internal(message(json, None, shared)));
         }
         match classify(self.framing, &payload) {
-            PayloadKind::User => Some(InternalEvent::Message(message(payload, None, shared))),
+            PayloadKind::User => {
+                self.errors = 0;
+                Some(InternalEvent::Message(message(payload, None, shared)))
+            }
             PayloadKind::Internal => Some(InternalEvent::Internal(message(payload, None, shared))),
-            PayloadKind::Handle(inner) => Some(self.take_handle(inner, shared)),
+            PayloadKind::Handle(inner) => self.take_handle(inner, shared),
             PayloadKind::Acknowledgement { taken } => handle_acknowledgement(shared, taken),
             PayloadKind::SocketCount(key) => {
                 let count = self.servers.count(&key, CountedConnection::is_open);
                 let (key, count) = (Some(key.as_str()), Some(count));
-                self.send_command(shared, &Command { cmd: "NODE_SOCKET_COUNT", key, count });
+                self.answer(shared, &Command { cmd: "NODE_SOCKET_COUNT", key, count });
                 None
             }
             PayloadKind::SocketsClosed(key) => {
@@ -119,19 +131,25 @@ impl NodeProtocol {
     ///
     /// Every frame that announces a handle gets exactly one acknowledgement: Node ends on one too
     /// many, and waits forever for a missing one.
-    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> InternalEvent {
-        let handle = self.decoder.take_handle();
+    fn take_handle(&mut self, inner: InnerMessage<'_>, shared: &Shared) -> Option<InternalEvent> {
+        let handle = self.decoder.take_handle().map(OwnedFd::from);
+        let refused = self.received_handles_max == 0;
         // Node sends a rejected handle again, three times and at once, and then forgets it. But Node
         // keeps the handle of an internal message until that message is answered, and the answer
-        // says that the handle is lost.
-        self.acknowledge(shared, handle.is_some() || inner.internal);
+        // says that the handle is lost. A handle that this side never takes would be sent in vain.
+        self.acknowledge(shared, handle.is_some() || inner.internal || refused);
         let Some(handle) = handle else {
+            if refused && !inner.internal {
+                let payload = Bytes::from(inner.payload.into_owned());
+                let message = Message::from_node_with_refused_handle(payload, &shared.credit);
+                return Some(InternalEvent::Message(message));
+            }
             if !inner.internal {
-                return InternalEvent::Error(Error::HandlesLost);
+                return self.error(Error::HandlesLost);
             }
             let payload = Bytes::from(inner.payload.into_owned());
             let message = Message::from_node_without_its_handle(payload, &shared.credit);
-            return InternalEvent::Internal(message);
+            return Some(InternalEvent::Internal(message));
         };
         if let (Some(key), Ok(inode)) = (inner.key, sys::fd::inode(handle.as_fd())) {
             let connection = CountedConnection { number: sys::fd::number(handle.as_fd()), inode };
@@ -140,32 +158,41 @@ impl NodeProtocol {
         let payload = Bytes::from(inner.payload.into_owned());
         let message = message(payload, Some(handle), shared);
         if inner.internal {
-            InternalEvent::Internal(message)
-        } else {
-            InternalEvent::Message(message)
+            return Some(InternalEvent::Internal(message));
         }
+        self.errors = 0;
+        Some(InternalEvent::Message(message))
+    }
+
+    /// Emits an error, unless the peer has caused many of them and sent no message in between.
+    ///
+    /// Errors hold no credit, so the owner's queue would otherwise grow while nobody takes them.
+    fn error(&mut self, error: Error) -> Option<InternalEvent> {
+        self.errors += 1;
+        (self.errors <= ERRORS_MAX).then_some(InternalEvent::Error(error))
     }
 
     /// Acknowledges or rejects a handle.
     ///
-    /// The frame is not held like others: if it waited for an acknowledgement itself, two processes
-    /// could wait for each other forever.
     fn acknowledge(&self, shared: &Shared, taken: bool) {
         let cmd = if taken { "NODE_HANDLE_ACK" } else { "NODE_HANDLE_NACK" };
-        let frame = self.encode(&Command::plain(cmd));
-        let mut queue = shared.queue();
-        enqueue(&mut queue, ReadyFrame { frame, handle: None });
+        self.answer(shared, &Command::plain(cmd));
     }
 
     fn notify_all_closed(&self, shared: &Shared, key: &str) {
         let key = Some(key);
-        self.send_command(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
+        self.answer(shared, &Command { cmd: "NODE_SOCKET_ALL_CLOSED", key, count: None });
     }
 
-    fn send_command(&self, shared: &Shared, command: &Command<'_>) {
+    /// Queues an answer to the peer.
+    ///
+    /// The frame is not held like others: if it waited for an acknowledgement itself, two processes
+    /// could wait for each other forever.
+    fn answer(&self, shared: &Shared, command: &Command<'_>) {
         let frame = self.encode(command);
         let mut queue = shared.queue();
-        submit(&mut queue, NodeFrame { frame, attached: None });
+        queue.answer_bytes += frame.len();
+        enqueue(&mut queue, ReadyFrame { frame, handle: None });
     }
 
     fn encode(&self, command: &Command<'_>) -> FrameBuffer {
@@ -178,12 +205,12 @@ impl NodeProtocol {
     }
 
     /// Skips a frame over the limit. A handle that came with the frame is rejected.
-    fn too_long(&mut self, head: &[u8], shared: &Shared) -> InternalEvent {
+    fn too_long(&mut self, head: &[u8], shared: &Shared) -> Option<InternalEvent> {
         if begins_with_handle(self.framing, head) {
             drop(self.decoder.take_handle());
             self.acknowledge(shared, false);
         }
-        InternalEvent::Error(Error::TooLong { max: shared.options.frame_bytes_max })
+        self.error(Error::TooLong { max: shared.options.frame_bytes_max })
     }
 }
 
@@ -196,10 +223,11 @@ impl driver::Protocol for NodeProtocol {
 
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<Read, Error> {
         let (buffer, room) = self.decoder.space();
-        let read = socket_io::read_into(socket, buffer, room)?;
+        let read = socket_io::read_into(socket, buffer, room, self.received_handles_max)?;
         match read {
             Some(received) if received.bytes > 0 => {
-                self.decoder.arrived(received.fds, received.truncated);
+                let fds = received.fds.into_iter().map(ArrivedHandle::from);
+                self.decoder.arrived(fds, received.truncated);
                 Ok(Read::Bytes(received.bytes))
             }
             Some(_) => {
@@ -217,7 +245,7 @@ impl driver::Protocol for NodeProtocol {
         loop {
             let event = match self.decoder.next()? {
                 None => break,
-                Some(Decoded::TooLong(head)) => Some(self.too_long(&head, shared)),
+                Some(Decoded::TooLong(head)) => self.too_long(&head, shared),
                 Some(Decoded::Whole(payload)) => {
                     let payload = match payload {
                         Payload::Borrowed(bytes) => Bytes::copy_from_slice(bytes),

@@ -7,6 +7,7 @@ use crate::{Blob, Handle};
 use crossbeam_channel::{Receiver, unbounded};
 
 mod hang_up;
+mod node_answers;
 mod node_peer;
 
 const LONG: Duration = Duration::from_secs(20);

@@ -11,7 +11,7 @@
 //!
 //! Pure. Limits: [`HANDLES_WAITING_MAX`].
 
-use crate::frame::{FrameError, Payload, READ_BYTES};
+use crate::frame::{FrameError, Payload, READ_BYTES, WaitingHandle};
 use memchr::memchr;
 use std::collections::VecDeque;
 
@@ -78,7 +78,7 @@ struct Skip {
     left: Option<usize>,
 }
 
-impl<H> NodeDecoder<H> {
+impl<H: WaitingHandle> NodeDecoder<H> {
     pub(crate) fn new(framing: Framing, max: usize) -> NodeDecoder<H> {
         NodeDecoder {
             framing,
@@ -157,11 +157,20 @@ impl<H> NodeDecoder<H> {
 
     /// Drops handles that no frame can claim any more, once nothing more can be cut out.
     ///
-    /// Handles that are left belong to the frame that has begun. When no frame has begun, they are
-    /// closed.
+    /// Handles that are left belong to the frame that has begun. When no frame has begun, or they
+    /// must not wait for its rest, they are closed.
     pub(crate) fn discard_unclaimed_handles(&mut self) {
         if self.start == self.buffer.len() && self.skipping.is_none() {
             self.handles.clear();
+        }
+        for arrival in &mut self.handles {
+            if let Arrival::Handle(handle) = arrival {
+                handle.wait();
+            }
+        }
+        if !self.handles.is_empty() && !H::may_wait(self.handles.len()) {
+            self.handles.clear();
+            self.handles.push_back(Arrival::Lost);
         }
     }
 

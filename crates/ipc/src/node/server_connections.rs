@@ -5,7 +5,11 @@
 //! and for a notice when none is open. A connection `S` counts as long as the predicate `is_open`
 //! of the caller holds.
 //!
-//! Pure. Memory: at most twice the connections that arrived here and are still open.
+//! A connection whose server has a longer name than [`KEY_BYTES_MAX`] is not counted: Node's names
+//! are addresses.
+//!
+//! Pure. Memory: at most twice the connections that arrived here and are still open, and as many
+//! servers, or [`PRUNE_MIN`] of each.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,10 +19,18 @@ const POLL_FIRST: Duration = Duration::from_millis(10);
 /// The longest pause between two polls.
 const POLL_MAX: Duration = Duration::from_secs(1);
 
+/// The longest name of a server whose connections are counted, in bytes.
+const KEY_BYTES_MAX: usize = 256;
+
+/// The number of servers, and of connections of one server, below which none is removed.
+const PRUNE_MIN: usize = 16;
+
 /// The connections of every server.
 #[derive(Debug)]
 pub(crate) struct ServerConnections<S> {
     servers: HashMap<String, Server<S>>,
+    /// The number of servers above which those without an open connection are removed.
+    prune_at: usize,
 }
 
 #[derive(Debug)]
@@ -32,18 +44,34 @@ struct Server<S> {
 
 impl<S> ServerConnections<S> {
     pub(crate) fn new() -> ServerConnections<S> {
-        ServerConnections { servers: HashMap::new() }
+        ServerConnections { servers: HashMap::new(), prune_at: PRUNE_MIN }
     }
 
     /// Adds a connection of the server `key`.
     pub(crate) fn add(&mut self, key: String, socket: S, is_open: impl Fn(&S) -> bool) {
-        let new = Server { sockets: Vec::new(), prune_at: 16, closing: None };
+        if key.len() > KEY_BYTES_MAX {
+            return;
+        }
+        if self.servers.len() >= self.prune_at && !self.servers.contains_key(&key) {
+            self.prune(&is_open);
+        }
+        let new = Server { sockets: Vec::new(), prune_at: PRUNE_MIN, closing: None };
         let server = self.servers.entry(key).or_insert(new);
         if server.sockets.len() >= server.prune_at {
             server.sockets.retain(&is_open);
-            server.prune_at = (2 * server.sockets.len()).max(16);
+            server.prune_at = (2 * server.sockets.len()).max(PRUNE_MIN);
         }
         server.sockets.push(socket);
+    }
+
+    /// Removes the servers without an open connection. One that waits for a notice stays until it
+    /// has got it.
+    fn prune(&mut self, is_open: impl Fn(&S) -> bool) {
+        self.servers.retain(|_, server| {
+            server.sockets.retain(&is_open);
+            !server.sockets.is_empty() || server.closing.is_some()
+        });
+        self.prune_at = (2 * self.servers.len()).max(PRUNE_MIN);
     }
 
     /// Returns the number of open connections of the server.
@@ -102,6 +130,38 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::collections::HashSet;
+
+    #[test]
+    fn servers_whose_connections_are_closed_are_forgotten() {
+        let mut connections = ServerConnections::new();
+        connections.add("kept".to_owned(), 0, |_| true);
+        for number in 1..10_000_u32 {
+            connections.add(number.to_string(), number, |socket| *socket == 0);
+            assert!(connections.servers.len() <= PRUNE_MIN, "{number}");
+        }
+        assert_eq!(connections.count("kept", |_| true), 1);
+        assert!(connections.servers.capacity() <= 4 * PRUNE_MIN);
+    }
+
+    #[test]
+    fn servers_with_open_connections_are_all_counted() {
+        let mut connections = ServerConnections::new();
+        for number in 0..1000_u32 {
+            connections.add(number.to_string(), number, |_| true);
+        }
+        assert!((0..1000).all(|number| connections.count(&number.to_string(), |_| true) == 1));
+    }
+
+    #[test]
+    fn a_server_with_an_overlong_name_is_not_counted() {
+        let mut connections = ServerConnections::new();
+        for (length, count) in [(KEY_BYTES_MAX, 1), (KEY_BYTES_MAX + 1, 0)] {
+            let key = "k".repeat(length);
+            connections.add(key.clone(), 0, |_| true);
+            assert_eq!(connections.count(&key, |_| true), count);
+        }
+        assert!(connections.closing(&"k".repeat(KEY_BYTES_MAX + 1), Instant::now(), |_| true));
+    }
 
     #[test]
     fn a_server_is_notified_once_when_its_last_connection_has_closed() {

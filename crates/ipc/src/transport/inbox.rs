@@ -4,7 +4,7 @@
 
 use crate::buffer_pool;
 use crate::error::Error;
-use crate::frame::{Decoder, Frame, FrameError, Kind, Limits};
+use crate::frame::{Decoder, Frame, FrameError, Kind, Limits, WaitingHandle};
 use crate::hello::Hello;
 
 /// The longest beginning of a message that is copied out of a reading buffer, in bytes.
@@ -18,7 +18,7 @@ pub(crate) struct Inbox<H> {
     handshake_received: bool,
 }
 
-impl<H> Inbox<H> {
+impl<H: WaitingHandle> Inbox<H> {
     /// `handshake_received` is true when an earlier owner of the socket has read the peer's
     /// handshake.
     pub(crate) fn new(limits: Limits, ours: Hello, handshake_received: bool) -> Inbox<H> {
@@ -107,7 +107,7 @@ mod tests {
 
     fn check(frames: &[(Kind, &[u8])], expected: &str) {
         let ours = Hello::new(Serialization::Bincode, "app");
-        let limits = Limits { frame_bytes_max: 1000, handles_max: 4 };
+        let limits = Limits { frame_bytes_max: 1000, handles_max: 4, received_handles_max: 4 };
         let mut inbox = Inbox::<u32>::new(limits, ours, false);
         for (kind, payload) in frames {
             let header = Header { kind: *kind, handles: 0, length: payload.len(), fingerprint: 0 };
@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn only_a_short_beginning_of_a_message_is_copied_out_of_the_buffer() {
-        let limits = Limits { frame_bytes_max: READ_BYTES, handles_max: 0 };
+        let limits =
+            Limits { frame_bytes_max: READ_BYTES, handles_max: 0, received_handles_max: 0 };
         let header =
             Header { kind: Kind::Message, handles: 0, length: READ_BYTES / 2, fingerprint: 0 };
         for (length, moves) in [(1, true), (REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {

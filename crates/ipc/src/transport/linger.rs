@@ -1,5 +1,6 @@
 //! Writing the queue of a dropped endpoint on the loop; a normal exit of the process waits for it.
 
+use crate::options::Options;
 use crate::transport::outbox::Outbox;
 use crate::transport::socket_io;
 use reactor::{Event, Interest, Source, Token, Turn};
@@ -14,15 +15,21 @@ const SOCKET: Token = Token(0);
 pub(crate) const RETRY: Duration = Duration::from_millis(2);
 
 /// Writes `outbox` to `socket` on the loop, and then closes the socket. Does not wait.
-pub(crate) fn flush_and_close(socket: OwnedFd, outbox: Outbox<OwnedFd>, exit_flush: Duration) {
+///
+/// A peer that reads nothing for `Options::flush_within` does not get the rest.
+pub(crate) fn flush_and_close(socket: OwnedFd, outbox: Outbox<OwnedFd>, options: &Options) {
     let Ok(reactor) = reactor::reactor() else { return };
-    let pending = PendingFlush::new(exit_flush);
-    reactor.add(Flusher { socket, outbox, _pending: pending });
+    let pending = PendingFlush::new(options.exit_flush);
+    let within = options.flush_within;
+    reactor.add(Flusher { socket, outbox, within, until: None, _pending: pending });
 }
 
 struct Flusher {
     socket: OwnedFd,
     outbox: Outbox<OwnedFd>,
+    within: Duration,
+    /// The time at which the rest is dropped, unless the peer reads before.
+    until: Option<Instant>,
     _pending: PendingFlush,
 }
 
@@ -34,10 +41,16 @@ impl Source for Flusher {
                 turn.remove();
                 return;
             }
+            self.until = turn.now().checked_add(self.within);
+            turn.set_deadline(self.until);
         }
         while !self.outbox.is_empty() {
             match socket_io::write(self.socket.as_fd(), &mut self.outbox, false) {
-                Ok(_) => {}
+                Ok(_) => {
+                    self.until = turn.now().checked_add(self.within);
+                    turn.set_deadline(self.until);
+                }
+                Err(_) if self.until.is_some_and(|until| until <= turn.now()) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if socket_io::is_transient(&error) => {
                     turn.set_deadline(Some(turn.now() + RETRY));

@@ -1,5 +1,6 @@
 //! One system call in each direction: from an outbox to a socket, and from a socket to an inbox.
 
+use crate::arrived_handle::ArrivedHandle;
 use crate::error::Error;
 use crate::transport::inbox::Inbox;
 use crate::transport::outbox::{Outbox, SLICES_MAX};
@@ -8,6 +9,19 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 use sys::poll::{self, Interest};
 use sys::scm::{self, Received, RecvFlags};
+
+/// Prepares a socket that becomes a channel: the kernel adds nothing to what it receives.
+///
+/// # Errors
+///
+/// [`Error::NotAChannel`] when `socket` is no Unix stream socket.
+pub(crate) fn prepare(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    if !sys::socket::is_unix_stream(socket) {
+        return Err(Error::NotAChannel("the descriptor is no Unix stream socket"));
+    }
+    sys::socket::refuse_credentials(socket);
+    Ok(())
+}
 
 /// Writes as much as one `sendmsg(2)` takes, and returns the number of bytes.
 ///
@@ -47,15 +61,16 @@ pub(crate) enum Read {
 /// [`Error::Protocol`] when the stream ended inside a frame; [`Error::Os`].
 pub(crate) fn read(
     socket: BorrowedFd<'_>,
-    inbox: &mut Inbox<OwnedFd>,
+    inbox: &mut Inbox<ArrivedHandle>,
     wait: bool,
 ) -> Result<Read, Error> {
     let decoder = inbox.decoder();
+    let fds_max = fds_max(decoder.limits().received_handles_max);
     let (buffer, room) = decoder.space();
     let flags = RecvFlags { dont_wait: !wait, peek: false };
-    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+    match scm::recv_append(socket, buffer, room, fds_max, flags) {
         Ok(received) if received.bytes > 0 => {
-            decoder.arrived(received.fds, received.truncated);
+            decoder.arrived(received.fds.into_iter().map(Into::into), received.truncated);
             Ok(Read::Bytes(received.bytes))
         }
         Ok(_) => end(inbox),
@@ -64,6 +79,12 @@ pub(crate) fn read(
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => end(inbox),
         Err(error) => Err(Error::Os("recvmsg", error)),
     }
+}
+
+/// Returns the number of descriptors for which a read has room: none where the channel takes none,
+/// and otherwise as many as a peer can send at once, because they are counted by the frame.
+fn fds_max(received_handles_max: usize) -> usize {
+    if received_handles_max == 0 { 0 } else { scm::FDS_MAX }
 }
 
 /// Appends what one `recvmsg(2)` returns to `buffer`.
@@ -77,9 +98,10 @@ pub(crate) fn read_into(
     socket: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
     room: usize,
+    received_handles_max: usize,
 ) -> Result<Option<Received>, Error> {
     let flags = RecvFlags { dont_wait: true, peek: false };
-    match scm::recv_append(socket, buffer, room, scm::FDS_MAX, flags) {
+    match scm::recv_append(socket, buffer, room, fds_max(received_handles_max), flags) {
         Ok(received) => Ok(Some(received)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         // The peer closed without having read everything that this side sent.
@@ -90,7 +112,7 @@ pub(crate) fn read_into(
     }
 }
 
-fn end(inbox: &mut Inbox<OwnedFd>) -> Result<Read, Error> {
+fn end(inbox: &mut Inbox<ArrivedHandle>) -> Result<Read, Error> {
     inbox.decoder().end().map_err(Error::Protocol)?;
     Ok(Read::EndOfStream)
 }

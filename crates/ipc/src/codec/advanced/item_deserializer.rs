@@ -1,6 +1,7 @@
 //! Deserializing any type of serde from a JavaScript value.
 
 use super::big_int::BigInt;
+use super::copy_budget::{CopyBudget, own_bytes};
 use super::value::{Entry, Item, Node, Value};
 use super::{MARKER, write};
 use serde::de::value::{
@@ -17,17 +18,22 @@ const SPARSE_MAX: u32 = 65_536;
 pub(super) struct ItemDeserializer<'v> {
     document: &'v Value,
     item: &'v Item,
+    budget: &'v CopyBudget,
 }
 
 static UNDEFINED: Item = Item::Undefined;
 
 impl<'v> ItemDeserializer<'v> {
-    pub(super) fn new(document: &'v Value, item: &'v Item) -> ItemDeserializer<'v> {
-        ItemDeserializer { document, item }
+    pub(super) fn new(
+        document: &'v Value,
+        item: &'v Item,
+        budget: &'v CopyBudget,
+    ) -> ItemDeserializer<'v> {
+        ItemDeserializer { document, item, budget }
     }
 
     fn at(self, item: &'v Item) -> ItemDeserializer<'v> {
-        ItemDeserializer { document: self.document, item }
+        ItemDeserializer { item, ..self }
     }
 
     fn node(self) -> Option<&'v Node> {
@@ -35,6 +41,15 @@ impl<'v> ItemDeserializer<'v> {
             Item::Object(id) => Some(self.document.node(*id)),
             _ => None,
         }
+    }
+
+    /// Counts a visit of the object whose content is copied next, if the item is one.
+    fn visit(self) -> Result<(), Error> {
+        let Item::Object(id) = self.item else { return Ok(()) };
+        let node = self.document.node(*id);
+        // Each view is an object of its own, and all of them copy the same buffer.
+        let owner = if let Node::BufferView { buffer, .. } = node { *buffer } else { *id };
+        self.budget.visit(owner, || own_bytes(node))
     }
 
     fn entries<'de, V: Visitor<'de>>(
@@ -106,15 +121,20 @@ impl<'v> ItemDeserializer<'v> {
         if length > SPARSE_MAX {
             return Err(de::Error::custom("an array with too many gaps"));
         }
-        let mut items = vec![&UNDEFINED; length as usize];
-        for entry in entries {
-            if let super::Key::Index(index) = entry.key {
-                if let Some(slot) = items.get_mut(index as usize) {
-                    *slot = &entry.item;
-                }
-            }
-        }
-        self.list(items.into_iter(), visitor)
+        let mut elements: Vec<(u32, &Item)> = entries
+            .iter()
+            .filter_map(|entry| match entry.key {
+                super::Key::Index(index) => Some((index, &entry.item)),
+                super::Key::Name(_) => None,
+            })
+            .collect();
+        elements.sort_by_key(|(index, _)| *index);
+        let mut elements = elements.into_iter().peekable();
+        // Gaps take no memory here, because an array of gaps may be inside another one.
+        let items = (0..length).map(|index| {
+            elements.next_if(|(at, _)| *at == index).map_or(&UNDEFINED, |(_, item)| item)
+        });
+        self.list(items, visitor)
     }
 }
 
@@ -154,7 +174,10 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
                 Some(text) => visitor.visit_string(text),
                 None => Err(de::Error::custom("a string with a lone surrogate")),
             },
-            Item::Object(id) => self.any_node(self.document.node(*id), visitor),
+            Item::Object(id) => {
+                self.visit()?;
+                self.any_node(self.document.node(*id), visitor)
+            }
         }
     }
 
@@ -183,7 +206,10 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
                 Node::ArrayBuffer(bytes)
                 | Node::ResizableArrayBuffer { bytes, .. }
                 | Node::View { bytes, .. },
-            ) => visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
+            ) => {
+                self.visit()?;
+                visitor.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
+            }
             _ => self.deserialize_any(visitor),
         }
     }
@@ -197,6 +223,7 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
             return visitor.visit_newtype_struct(self);
         }
         let bytes = write::write_part(self.document, self.item);
+        self.budget.charge::<Error>(bytes.len())?;
         visitor.visit_newtype_struct(BytesDeserializer::new(&bytes))
     }
 
@@ -211,6 +238,7 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
                 visitor.visit_enum(Variant { name: text.to_string(), content: None })
             }
             (_, Some(Node::Object(entries))) if entries.len() == 1 => {
+                self.visit()?;
                 let (name, content) = (entries[0].key.to_string(), self.at(&entries[0].item));
                 visitor.visit_enum(Variant { name, content: Some(content) })
             }

@@ -5,18 +5,15 @@
 
 use super::big_int::BigInt;
 use super::value::{Entry, ErrorKind, Item, Key, Node, NodeId, Text, Value};
+use std::collections::HashMap;
 
 pub(super) fn write(value: &Value) -> Vec<u8> {
-    let mut writer =
-        Writer { value, out: vec![0xff, 0x0f], numbers: vec![None; value.node_count()], next: 0 };
-    writer.item(value.root());
-    writer.out
+    write_part(value, value.root())
 }
 
 /// Writes the part of `value` that `item` refers to, as a value of its own.
 pub(super) fn write_part(value: &Value, item: &Item) -> Vec<u8> {
-    let mut writer =
-        Writer { value, out: vec![0xff, 0x0f], numbers: vec![None; value.node_count()], next: 0 };
+    let mut writer = Writer { value, out: vec![0xff, 0x0f], numbers: HashMap::new(), next: 0 };
     writer.item(item);
     writer.out
 }
@@ -25,7 +22,9 @@ struct Writer<'a> {
     value: &'a Value,
     out: Vec<u8>,
     /// The number under which each object was written.
-    numbers: Vec<Option<u32>>,
+    ///
+    /// A table of all objects would be made anew for every part of a value, however small.
+    numbers: HashMap<NodeId, u32>,
     next: u32,
 }
 
@@ -48,7 +47,7 @@ impl Writer<'_> {
     }
 
     fn object(&mut self, id: NodeId) {
-        if let Some(number) = self.numbers[id.0] {
+        if let Some(&number) = self.numbers.get(&id) {
             self.out.push(b'^');
             self.varint(number);
             return;
@@ -78,7 +77,7 @@ impl Writer<'_> {
     }
 
     fn number(&mut self, id: NodeId) {
-        self.numbers[id.0] = Some(self.next);
+        self.numbers.insert(id, self.next);
         self.next += 1;
     }
 

@@ -1,7 +1,7 @@
 //! Values that are read as the types of relatives and strangers.
 
 use super::*;
-use crate::codec::{decode, encode};
+use crate::codec::{LIMITS, decode, encode};
 use crate::serialization::Serialization::{self, Bincode, Json};
 use crate::{Blob, Error, Handle, Options};
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ fn read_as<R: DeserializeOwned>(value: &impl Serialize, codec: Serialization) ->
     for (at, piece) in parts.pieces.iter().rev() {
         bytes.splice(*at..*at, piece.iter().copied());
     }
-    decode(codec, &bytes, None, Vec::new(), 0, parts.fingerprint)
+    decode(codec, &bytes, None, Vec::new(), LIMITS, parts.fingerprint)
 }
 
 #[track_caller]

@@ -249,3 +249,43 @@ fn a_broken_rule_of_a_node_peer_waits_for_the_owner_and_closes_at_once() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_queue_that_nobody_reads_after_a_disconnect_is_given_up() {
+    let options = || Options::new().flush_within(Duration::from_millis(50));
+    let (a, b) = sys::socket::pair_stream().unwrap();
+    let (sender, events) = unbounded();
+    let link = Link::start(a, options(), move |event| drop(sender.send(event))).unwrap();
+    let long = vec![7_u8; 1 << 20];
+    while link.send(&long).is_ok() {}
+    link.disconnect();
+    match events.recv_timeout(LONG).unwrap() {
+        LinkEvent::Disconnect { undelivered, error: None } => assert!(undelivered > 0),
+        other => panic!("{other:?}"),
+    }
+    drop(b);
+    // The queue of a dropped endpoint, too.
+    let (a, b) = sys::socket::pair_stream().unwrap();
+    let channel = Channel::<Vec<u8>, ()>::from_fd(a, options()).unwrap();
+    while channel.try_send(&long).is_ok() {}
+    drop(channel);
+    let ended = sys::poll::wait(&[(b.as_fd(), sys::poll::Interest::HANGUP)], Some(LONG)).unwrap();
+    assert!(ended[0].any(), "the socket is closed");
+}
+
+#[test]
+fn a_peer_that_reads_slowly_after_a_disconnect_gets_everything() {
+    let options = Options::new().flush_within(LONG);
+    let (a, b) = sys::socket::pair_stream().unwrap();
+    let (sender, events) = unbounded();
+    let link = Link::start(a, options, move |event| drop(sender.send(event))).unwrap();
+    let mut sent = 0;
+    while link.send(&vec![7_u8; 1 << 20]).is_ok() {
+        sent += 1;
+    }
+    link.disconnect();
+    let peer = Channel::<(), Vec<u8>>::from_fd(b, Options::new()).unwrap();
+    assert_eq!(peer.iter().filter(Result::is_ok).count(), sent);
+    let last = events.recv_timeout(LONG).unwrap();
+    assert!(matches!(last, LinkEvent::Disconnect { undelivered: 0, error: None }), "{last:?}");
+}

@@ -88,7 +88,7 @@ fn the_handshake_is_written_first_and_is_no_message() {
 
 #[test]
 fn writes_that_stop_anywhere_deliver_every_frame_with_its_handles() {
-    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
+    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253, received_handles_max: 253 };
     proptest!(ProptestConfig::with_cases(if cfg!(miri) { 10 } else { 500 }), |(
         frames in prop::collection::vec((0_usize..200, 0_u32..3, any::<bool>()), 1..12),
         cuts in prop::collection::vec(1_usize..300, 1..30),
@@ -139,7 +139,11 @@ fn a_write_may_stop_at_every_position() {
             continue;
         }
         let mut outbox = fill();
-        let mut decoder = Decoder::new(Limits { frame_bytes_max: 1 << 20, handles_max: 253 });
+        let mut decoder = Decoder::new(Limits {
+            frame_bytes_max: 1 << 20,
+            handles_max: 253,
+            received_handles_max: 253,
+        });
         let mut seen = Vec::new();
         let mut cuts = [first, second].into_iter();
         while !outbox.is_empty() {
