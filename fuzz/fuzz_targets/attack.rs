@@ -1,8 +1,10 @@
-//! One run of the fuzzer. The first byte of the data selects a target.
+//! One run of the fuzzer, within the memory that the library promises. The first byte of the data
+//! selects a target.
 //!
 //! The targets are the frame decoder with handles, the decoder of every codec, the handshake, and
 //! whole endpoints on the loop, with our protocol and with Node's.
 
+use crate::bounded;
 use ipc::frame::{Decoder, Header, Kind, Limits};
 use ipc::{Channel, Error, Handle, Hello, Options, Serialization, SharedMemory, internal};
 use std::io::IoSlice;
@@ -25,25 +27,50 @@ enum Shape {
     Handles(Vec<Handle<OwnedFd>>, Option<Handle<TcpStream>>, Option<SharedMemory>),
 }
 
-pub fn attack(data: &[u8]) {
+/// The names of the targets.
+pub const TARGETS: [&str; 9] = [
+    "frames",
+    "value",
+    "decode_bincode",
+    "decode_advanced",
+    "decode_json",
+    "handshake",
+    "link",
+    "node_json",
+    "node_advanced",
+];
+
+/// Runs one input, and returns the number of its target and the most memory that it held. Each run
+/// may hold only the memory that the library promises ([`bounded`](crate::bounded)).
+pub fn attack(data: &[u8]) -> (usize, usize) {
+    let Some((&choice, data)) = data.split_first() else { return (0, 0) };
+    let target = usize::from(choice) % TARGETS.len();
+    (target, bounded::within_bound(data.len(), || run(target, data)))
+}
+
+fn run(target: usize, data: &[u8]) {
     use Serialization::{Advanced, Bincode, Json};
-    let Some((&choice, data)) = data.split_first() else { return };
-    match choice % 10 {
-        0 | 1 => frames(data),
-        2 => value(data),
-        3 => decode(data, Bincode),
-        4 => decode(data, Advanced),
-        5 => decode(data, Json),
-        6 => handshake(data),
-        7 => link(data, Bincode, false),
-        8 => link(data, Json, true),
+    match TARGETS[target] {
+        "frames" => frames(data),
+        "value" => value(data),
+        "decode_bincode" => decode(data, Bincode),
+        "decode_advanced" => decode(data, Advanced),
+        "decode_json" => decode(data, Json),
+        "handshake" => handshake(data),
+        "link" => link(data, Bincode, false),
+        "node_json" => link(data, Json, true),
         _ => link(data, Advanced, true),
     }
 }
 
+/// The limits of an endpoint. Copies through references are bound by the length of a frame.
+fn options(serialization: Serialization) -> Options {
+    Options::new().serialization(serialization).frame_bytes_max(1 << 20)
+}
+
 /// Decodes the stream in pieces. The data itself selects their lengths, handles and losses.
 fn frames(data: &[u8]) {
-    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253 };
+    let limits = Limits { frame_bytes_max: 1 << 20, handles_max: 253, received_handles_max: 253 };
     let mut decoder = Decoder::<u32>::new(limits);
     let mut rest = data;
     let mut number = 0;
@@ -111,7 +138,7 @@ fn send(attacker: &UnixStream, bytes: &[u8], handles: usize) {
 fn decode(data: &[u8], serialization: Serialization) {
     let Some((&handles, data)) = data.split_first() else { return };
     let Ok((attacker, victim)) = UnixStream::pair() else { return };
-    let options = Options::new().serialization(serialization);
+    let options = options(serialization);
     let Ok(channel) = Channel::<(), Shape>::from_fd(victim, options) else { return };
     send_hello(&attacker, serialization);
     let handles = usize::from(handles % 4);
@@ -136,7 +163,7 @@ fn link(data: &[u8], serialization: Serialization, node: bool) {
         internal::Event::Disconnect { .. } => drop(sender.send(())),
         _ => {}
     };
-    let options = Options::new().serialization(serialization);
+    let options = options(serialization);
     let start = if node { internal::start_node } else { internal::start_paused };
     let Ok(link) = start(victim.into(), options, sink) else { return };
     link.resume();

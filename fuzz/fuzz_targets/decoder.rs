@@ -2,5 +2,8 @@
 #![no_main]
 
 mod attack;
+mod bounded;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| attack::attack(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    attack::attack(data);
+});

@@ -3,6 +3,7 @@
 //! `decoder_loop SECONDS` mutates values that Node has written, and frames. `SEED` repeats a run.
 
 mod attack;
+mod bounded;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -79,13 +80,18 @@ fn main() {
     let mut random = Random(seed);
     let seeds = seeds();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut runs = 0_u64;
+    let mut runs = [0_u64; attack::TARGETS.len()];
+    let mut most = [0_usize; attack::TARGETS.len()];
     while Instant::now() < end {
         for _ in 0..100 {
             let data = mutate(&mut random, &seeds);
-            attack::attack(&data);
-            runs += 1;
+            let (target, bytes) = attack::attack(&data);
+            runs[target] += 1;
+            most[target] = most[target].max(bytes);
         }
     }
-    println!("{runs} runs, nothing found");
+    for (target, name) in attack::TARGETS.iter().enumerate() {
+        println!("{name}: {} runs, at most {} KiB in one", runs[target], most[target] / 1024);
+    }
+    println!("{} runs, nothing found", runs.iter().sum::<u64>());
 }
