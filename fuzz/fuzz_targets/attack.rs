@@ -1,5 +1,5 @@
-//! One run of the fuzzer, within the memory that the library promises. The first byte of the data
-//! selects a target.
+//! One run of the fuzzer, within the memory that the library promises. The environment variable
+//! `FUZZ_TARGET` names the target; without it, the first byte of the data selects one.
 //!
 //! The targets are the frame decoder with handles, the decoder of every codec, the handshake, and
 //! whole endpoints on the loop, with our protocol and with Node's.
@@ -43,8 +43,16 @@ pub const TARGETS: [&str; 9] = [
 /// Runs one input, and returns the number of its target and the most memory that it held. Each run
 /// may hold only the memory that the library promises ([`bounded`](crate::bounded)).
 pub fn attack(data: &[u8]) -> (usize, usize) {
-    let Some((&choice, data)) = data.split_first() else { return (0, 0) };
-    let target = usize::from(choice) % TARGETS.len();
+    static NAMED: OnceLock<Option<usize>> = OnceLock::new();
+    let named = *NAMED.get_or_init(|| {
+        let name = std::env::var("FUZZ_TARGET").ok()?;
+        Some(TARGETS.iter().position(|target| *target == name).expect("FUZZ_TARGET names a target"))
+    });
+    let (target, data) = match (named, data.split_first()) {
+        (Some(target), _) => (target, data),
+        (None, Some((&choice, data))) => (usize::from(choice) % TARGETS.len(), data),
+        (None, None) => return (0, 0),
+    };
     (target, bounded::within_bound(data.len(), || run(target, data)))
 }
 

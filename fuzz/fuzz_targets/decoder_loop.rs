@@ -1,6 +1,8 @@
 //! The same target without an engine.
 //!
 //! `decoder_loop SECONDS` mutates values that Node has written, and frames. `SEED` repeats a run.
+//! `decoder_loop seeds FOLDER` writes the values and frames as a corpus for an engine, and
+//! `decoder_loop targets` prints the names of the targets.
 
 mod attack;
 mod bounded;
@@ -72,7 +74,21 @@ fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
     data
 }
 
+/// Writes the seeds as files.
+fn write_seeds(folder: &str) {
+    std::fs::create_dir_all(folder).expect("the folder can be made");
+    for (number, seed) in seeds().iter().enumerate() {
+        std::fs::write(format!("{folder}/{number}"), seed).expect("a file can be written");
+    }
+}
+
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["seeds", folder] => return write_seeds(folder),
+        ["targets"] => return println!("{}", attack::TARGETS.join("\n")),
+        _ => {}
+    }
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(600);
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(seconds)) | 1;
