@@ -290,14 +290,17 @@ fn a_primary_without_descriptors_for_listeners_still_restarts_workers() {
         |error: &Error| matches!(error, Error::Listen { .. }) && error.code() == "EMFILE";
     assert_eq!(error_of(&pool, out_of_descriptors), 1, "the event names the worker");
     let (_, address) = pool.listening();
-    for round in 0..5 {
-        let newest = pool.primary.workers().iter().map(|worker| worker.id().get()).max();
-        let newest = newest.expect("there are three");
-        pool.worker(newest).kill(Signal::KILL).expect("kill");
-        let successor = newest + 1;
-        let is_up = |event: &Event| matches!(event, Event::Listening { worker, .. } if worker.id().get() == successor);
-        pool.next("successor that listens", is_up);
-        assert!(ask(&address).parse::<u32>().is_ok(), "{round}");
+    let comes_up = |id: u32| {
+        let is_up = |event: &Event| matches!(event, Event::Listening { worker, .. } if worker.id().get() == id);
+        pool.next("worker that listens", is_up);
+        assert!(ask(&address).parse::<u32>().is_ok(), "worker {id}");
+    };
+    // No worker has left a descriptor for this one.
+    pool.primary.scale(4).expect("a number of workers");
+    comes_up(4);
+    for successor in 5..10 {
+        pool.worker(successor - 1).kill(Signal::KILL).expect("kill");
+        comes_up(successor);
     }
     pool.end();
 }

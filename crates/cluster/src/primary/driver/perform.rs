@@ -269,7 +269,6 @@ impl Driver {
                 let (page, page_for_worker) = QueuePage::new(counts_closed)?;
                 let page = Arc::new(page);
                 let (queue, worker_end) = HandOffQueue::new(page.clone())?;
-                self.check_reserve(queue.write_end())?;
                 let worker_io = self.workers.get_mut(worker).ok_or_else(canceled)?;
                 worker_io.queues.insert(key, queue);
                 self.inputs.push_back(Input::Counts { worker, key, page });

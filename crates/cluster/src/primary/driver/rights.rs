@@ -22,6 +22,9 @@ use crate::primary::reuse_port_group::ReusePortGroup;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 
+/// The number of descriptors that one grant takes, for a moment or as long as the worker listens.
+const GRANT_DESCRIPTORS: u64 = 4;
+
 /// A grant whose socket is being opened by a child.
 #[derive(Debug)]
 pub(super) struct ParkedGrant {
@@ -209,7 +212,9 @@ impl Driver {
         self.listen_sockets.insert((key, number), socket);
     }
 
-    /// Refuses to keep a descriptor for a listener that the restart of workers may need.
+    /// Refuses to keep a new listening socket if it, or the first grant of it, would take descriptors
+    /// that the restart of workers may need. Grants of sockets that exist may take them: they are
+    /// part of a restart.
     ///
     /// The kernel gives the lowest free number, so a number in the reserve means that all below are
     /// in use.
@@ -220,7 +225,8 @@ impl Driver {
     pub(super) fn check_reserve(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
         let Ok((soft, _)) = sys::rlimit::descriptors() else { return Ok(()) };
         let number = u64::try_from(sys::fd::number(descriptor)).unwrap_or(0);
-        if number < soft.saturating_sub(self.supervisor.descriptor_reserve(soft)) {
+        let reserve = self.supervisor.descriptor_reserve(soft).saturating_add(GRANT_DESCRIPTORS);
+        if number < soft.saturating_sub(reserve) {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(sys::errno::EMFILE))
