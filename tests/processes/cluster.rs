@@ -9,6 +9,7 @@ mod disconnect;
 mod dispatch;
 mod errors;
 mod failures;
+mod hanging_starts;
 mod hostile_storm;
 mod lifecycle;
 mod listening;

@@ -1,5 +1,6 @@
 //! The description of a child: one builder for every way to start a process.
 
+mod credentials;
 mod sandbox;
 mod terminal;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use sys::rlimit::{Limit, Resource};
 use sys::signal::Signal;
-use sys::spawn::Attributes;
+use sys::spawn::{Attributes, Plan};
 
 use crate::cancel::CancelToken;
 use crate::module::runs_scripts;
@@ -57,6 +58,9 @@ pub struct Command {
     /// The slots by descriptor number; 0 to 2 are always present.
     pub(crate) stdio: Vec<(i32, Slot)>,
     pub(crate) attributes: Attributes,
+    /// The user whose ids and groups the child gets where `attributes` names none.
+    pub(crate) user: Option<OsString>,
+    pub(crate) start_within: Duration,
     pub(crate) controlling_terminal: Option<i32>,
     pub(crate) terminal_size: TerminalSize,
     pub(crate) sandbox: Option<Sandbox>,
@@ -88,6 +92,9 @@ impl Command {
     /// have started. Each has a thread that waits for its end.
     pub const PARENT_DEATH_THREADS_MAX: usize = 1024;
 
+    /// The default of [`start_within`](Self::start_within).
+    pub const START_WITHIN: Duration = Plan::START_WITHIN;
+
     /// The default of [`kill_after`](Self::kill_after).
     pub const KILL_AFTER: Duration = Duration::from_secs(5);
 
@@ -104,6 +111,8 @@ impl Command {
             env: BTreeMap::new(),
             stdio: vec![(0, Slot::Pipe), (1, Slot::Pipe), (2, Slot::Pipe)],
             attributes: Attributes::default(),
+            user: None,
+            start_within: Self::START_WITHIN,
             controlling_terminal: None,
             terminal_size: TerminalSize::default(),
             sandbox: None,
@@ -245,28 +254,6 @@ impl Command {
         self
     }
 
-    /// Sets the user of the child.
-    ///
-    /// The child loses its supplementary groups unless [`groups`](Self::groups) sets them. The start
-    /// fails if the kernel refuses that to a child that becomes another user. The group does not
-    /// change unless [`gid`](Self::gid) sets it.
-    pub fn uid(&mut self, uid: u32) -> &mut Self {
-        self.attributes.uid = Some(uid);
-        self
-    }
-
-    /// Sets the group of the child.
-    pub fn gid(&mut self, gid: u32) -> &mut Self {
-        self.attributes.gid = Some(gid);
-        self
-    }
-
-    /// Sets the supplementary groups of the child.
-    pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
-        self.attributes.groups = Some(groups.into_iter().collect());
-        self
-    }
-
     /// Sets the file mode creation mask of the child: the mode bits that new files do not get.
     pub fn umask(&mut self, mask: u32) -> &mut Self {
         self.attributes.umask = Some(mask);
@@ -362,7 +349,35 @@ impl Command {
         self
     }
 
+    /// Sets how long the start of the child may take, until it has executed its program; by default
+    /// [`START_WITHIN`](Self::START_WITHIN), 10 s. With `Duration::MAX` there is no limit, and zero
+    /// is refused. The sum of [`timeout`](Self::timeout) and [`kill_after`](Self::kill_after), one
+    /// second at least, limits the start as well.
+    ///
+    /// A start takes that long only if another process stops or traces the child, or if the file
+    /// system of the program or the working directory does not answer. The child is then killed, and
+    /// the start fails with `ETIMEDOUT` and the [`Step`](crate::Step) that did not end. A child that
+    /// the kernel does not end within another second, in a frozen control group of version 1 or in
+    /// an uninterruptible system call, is left behind, with 128 KiB of address space; a later start
+    /// reaps it. With 64 such children a start fails with `EAGAIN`.
+    ///
+    /// Node: waits without limit, and with it the whole process.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use brood_child_process::Command;
+    ///
+    /// let mut command = Command::new("true");
+    /// assert!(command.start_within(Duration::from_secs(2)).spawn()?.wait()?.success());
+    /// # Ok::<(), brood_child_process::Error>(())
+    /// ```
+    pub fn start_within(&mut self, limit: Duration) -> &mut Self {
+        self.start_within = limit;
+        self
+    }
+
     /// Sets the time after which the child is sent its kill signal. Zero means never, as in Node.
+    /// The time of the start counts.
     ///
     /// A stopped child is continued, so that it can handle the signal. A child that still runs after
     /// [`kill_after`](Self::kill_after) is sent `SIGKILL`. Collected output is therefore returned at

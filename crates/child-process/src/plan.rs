@@ -30,6 +30,9 @@ const ID_RANGE: &str = "must be from 0 to 4294967294";
 /// Checks the options that are numbers or slots. [`plan`] checks those that are strings.
 pub(crate) fn check(command: &Command) -> Result<(), InvalidOption> {
     let attributes = &command.attributes;
+    if command.start_within.is_zero() {
+        return Err(InvalidOption::value("start_within", "must be longer than zero"));
+    }
     let id_max = i64::from(u32::MAX) - 1;
     if let Some(uid) = attributes.uid {
         check_range("uid", uid.into(), 0, id_max, ID_RANGE)?;
@@ -143,6 +146,7 @@ pub(crate) fn plan(
     }
     let mut plan = Plan::new(candidates, arguments);
     (plan.environment, plan.current_dir) = (environment, current_dir);
+    plan.start_within = command.start_within;
     Ok(plan)
 }
 

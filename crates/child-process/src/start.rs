@@ -43,6 +43,10 @@ impl Command {
     }
 }
 
+/// The time that a start has whatever its timeout is: a timeout of a nanosecond ends the child, and is
+/// no error of the start.
+const START_MIN: Duration = Duration::from_secs(1);
+
 /// Starts the child with `timeout` in place of the command's.
 pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<Child, Error> {
     // Checked first: an invalid command must not open or move a descriptor.
@@ -54,6 +58,8 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     if timeout.is_some() || command.has_channel() {
         reactor::reactor()?;
     }
+    let sandbox = command.sandbox.clone().unwrap_or_default();
+    let attributes = attributes(command, &sandbox)?;
     reap_orphans();
     let mut pipes = Pipes::make(command)
         .map_err(|(call, error)| spawn_error(command, Step::Process, Some(call), error))?;
@@ -65,13 +71,17 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
         None => Vec::new(),
     };
     announcement.extend(command.module.clone().map(|name| (module::MODULE, name)));
-    let plan = plan::plan(command, inherited_variables(), &announcement)?;
+    let mut plan = plan::plan(command, inherited_variables(), &announcement)?;
+    // A child that does not start is not to outlive the `SIGKILL` of its timeout either.
+    if let Some(timeout) = timeout {
+        let killed_after = timeout.saturating_add(command.kill_after).max(START_MIN);
+        plan.start_within = plan.start_within.min(killed_after);
+    }
+    let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let (cgroup, own_group) =
         open_cgroup(command).map_err(|error| spawn_error(command, Step::Cgroup, None, error))?;
     let ruleset = ruleset(command, &plan)?;
-    let sandbox = command.sandbox.clone().unwrap_or_default();
     let sources = sources(command);
-    let attributes = attributes(command, &sandbox);
     // The descriptors move only now: an error above leaves them in the command.
     let slots = command.stdio.iter_mut();
     let given = slots.filter_map(|(number, slot)| Some((*number, slot.take_owned()?)));
@@ -107,12 +117,21 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     }
     let spawned =
         spawned.map_err(|error| spawn_error(command, error.step, error.call, error.into()))?;
-    child(command, timeout, spawned, pipes, own_group)
+    child(command, timeout_at, spawned, pipes, own_group)
 }
 
-/// Returns the attributes of the child, with those that its terminal and its sandbox need.
-fn attributes(command: &Command, sandbox: &Sandbox) -> Attributes {
+/// Returns the attributes of the child, with those of its user, its terminal and its sandbox.
+fn attributes(command: &Command, sandbox: &Sandbox) -> Result<Attributes, Error> {
     let mut attributes = command.attributes.clone();
+    if let Some(name) = &command.user {
+        let account =
+            sys::host::user::account(name).map_err(|error| Error::Os("getpwnam", error))?;
+        let unknown = || InvalidOption::value("user", "is not in the user database");
+        let account = account.ok_or_else(unknown)?;
+        attributes.uid.get_or_insert(account.uid);
+        attributes.gid.get_or_insert(account.gid);
+        attributes.groups.get_or_insert(account.groups);
+    }
     attributes.umask = sandbox.umask.or(attributes.umask);
     attributes.limits.extend_from_slice(&sandbox.limits);
     attributes.bounding = sandbox.bounding_kept();
@@ -123,7 +142,7 @@ fn attributes(command: &Command, sandbox: &Sandbox) -> Attributes {
         attributes.session = true;
         attributes.terminal = Some(number as u32);
     }
-    attributes
+    Ok(attributes)
 }
 
 /// Creates the Landlock ruleset of the child, if its sandbox has rules.
@@ -292,13 +311,12 @@ fn sources(command: &Command) -> Vec<(i32, Source<'static>)> {
 /// Creates the [`Child`] and starts the channel, the timeout and the cancellation.
 fn child(
     command: &Command,
-    timeout: Option<Duration>,
+    timeout_at: Option<Instant>,
     spawned: Spawned,
     pipes: Pipes,
     own_group: Option<ControlGroup>,
 ) -> Result<Child, Error> {
     let process = Process::new(spawned.pid, spawned.pidfd);
-    let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let connected = pipes.channel.is_some();
     let kill = Kill {
         signal: command.kill_signal,

@@ -226,6 +226,9 @@ pub(crate) enum Output<H> {
         capture_stderr: bool,
         is_successor: bool,
     },
+    /// Give up a start that has not been answered in time, and report it: `Spawned` and
+    /// `SpawnFailed` do not follow any more, and a process that starts after all is killed.
+    CancelSpawn { worker: WorkerId },
     /// Notify the user of the primary. `exit_requested` says whether the exit of the worker had
     /// been requested by then: Node's `exitedAfterDisconnect`.
     Emit { worker: WorkerId, notice: Notice, exit_requested: bool },
@@ -442,6 +445,8 @@ pub(crate) struct SupervisorOptions {
     /// Time that workers may take to become ready, and to listen on the addresses of their
     /// predecessors. `Primary::ready` applies the limit to its wait.
     pub(crate) ready: Duration,
+    /// Time that the start of one process may take.
+    pub(crate) start: Duration,
     pub(crate) restart: RestartOptions,
     /// The greatest number of listeners and pending listen requests of one worker.
     pub(crate) listens_max: u32,
@@ -466,6 +471,7 @@ impl Default for SupervisorOptions {
             sigterm_node: None,
             listens_after: Some(LISTENS_AFTER),
             ready: Duration::from_secs(30),
+            start: Duration::from_secs(10),
             restart: RestartOptions::default(),
             listens_max: LISTENS_MAX,
             listen_rules: None,

@@ -94,6 +94,11 @@ impl Builder {
     ///
     /// [`Error::InvalidOption`] when an option is out of range, [`Error::IsWorker`] in a worker process,
     /// and [`Error::Os`] when no thread or descriptor is left.
+    ///
+    /// [`Error::InvalidOption`] also when the workers would run this program and its file gives it
+    /// more privileges than its user has, by capabilities (`setcap`) or a set-user-ID bit: such a
+    /// program believes no environment, so it cannot be a worker. A service gets its capabilities by
+    /// `AmbientCapabilities=` instead.
     pub fn build(self) -> Result<Primary, Error> {
         check_workers(self.workers)?;
         self.settings.check()?;
@@ -104,6 +109,10 @@ impl Builder {
         if self.supervisor.listens_max == 0 {
             let why = "use at least 1 listener".to_owned();
             return Err(Error::InvalidOption { option: "listens_max", why });
+        }
+        if self.supervisor.start.is_zero() {
+            let why = "must be longer than zero".to_owned();
+            return Err(Error::InvalidOption { option: "start_within", why });
         }
         Primary::set_up(self)
     }

@@ -53,9 +53,10 @@ const BACKLOG: usize = 12;
 const STEPS_MAX: usize = 20_000;
 
 /// The events that thousands of worlds must have seen; without them the worlds prove little.
-const SEEN: [&str; 36] = [
+const SEEN: [&str; 37] = [
     "asked",
     "refused",
+    "start canceled",
     "forked",
     "idle",
     "delivered",

@@ -22,6 +22,7 @@ mod reload;
 pub(crate) mod restart;
 pub(crate) mod shutdown;
 mod slots;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use listen_permissions::PendingListen;
 use reload::{Reload, Waiting};
 use shutdown::{ClosingKey, DisconnectingAll};
 use slots::Cause;
+use starts::AwaitedStart;
 
 /// The state of a primary, and its decisions.
 #[derive(Debug)]
@@ -82,6 +84,8 @@ pub(crate) struct Supervisor<H> {
     started: bool,
     /// Whether no worker exists and no slot is wanted.
     idle: bool,
+    /// The wait for the answer of a start.
+    awaited_start: AwaitedStart,
     /// The next deadline of control events, without those of the schedulers.
     control_deadline: Option<Instant>,
     /// The next poll for room, while a paused channel delays `HasRoom`.
@@ -169,6 +173,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             starting: false,
             started: false,
             idle: true,
+            awaited_start: AwaitedStart::default(),
             control_deadline: None,
             room_poll_at: None,
         }
@@ -249,6 +254,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             Input::CloseAddress { address } => self.close_at(&address, now, out),
             Input::Spawned { worker, kind } => self.spawned(worker, kind, now, out),
             Input::SpawnFailed { worker } => {
+                self.awaited_start.answered();
                 self.apply(worker, Event::SpawnFailed, Some(Cause::NotStarted), now, out);
             }
             Input::Violated { worker, violation } => self.violated(worker, violation, now, out),
@@ -434,6 +440,7 @@ impl<H: ClientAffinity> Supervisor<H> {
             return !self.closing.is_empty();
         }
         let due = |entry: &WorkerEntry| entry.life.deadline().is_some_and(|at| at <= now);
+        self.cancel_starts(now, out);
         // Repeated, because a limit of 0 makes the next stage due at once.
         loop {
             self.advance_reload(now, out);

@@ -70,6 +70,7 @@ pub struct WorkerOptions {
     pub(crate) current_dir: Option<PathBuf>,
     pub(crate) silent: Option<bool>,
     pub(crate) stdio: BTreeMap<i32, WorkerStdio>,
+    pub(crate) user: Option<OsString>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) sandbox: Option<Sandbox>,
@@ -159,7 +160,27 @@ impl WorkerOptions {
         self
     }
 
-    /// Sets the user id to run as.
+    /// Sets the user to run as, by name: uid, gid and supplementary groups are those of the user
+    /// database, which each start of a worker reads anew.
+    ///
+    /// [`uid`](Self::uid) and [`gid`](Self::gid) replace the part that they name. A worker that
+    /// cannot become the user is not started: [`Event::Error`](crate::Event::Error) has the step.
+    /// See [`Command::user`](child_process::Command::user).
+    ///
+    /// ```no_run
+    /// use brood_cluster::{Primary, WorkerOptions};
+    ///
+    /// let primary = Primary::builder().worker(WorkerOptions::new().user("www-data")).build()?;
+    /// # Ok::<(), brood_cluster::Error>(())
+    /// ```
+    pub fn user(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.user = Some(name.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the user id to run as. The workers of root then keep the group of root, with all that
+    /// this group may read and write, unless [`gid`](Self::gid) sets another one.
+    /// [`user`](Self::user) sets both, and the groups.
     pub fn uid(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
         self

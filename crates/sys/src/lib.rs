@@ -25,6 +25,7 @@ pub mod folder;
 pub mod host;
 pub mod init;
 pub mod landlock;
+mod main_program;
 pub mod memory;
 pub mod nested_epoll;
 pub mod origin;

@@ -70,6 +70,30 @@ impl Resource {
     }
 }
 
+impl Resource {
+    const ALL: [Self; 14] = [
+        Self::AddressSpace,
+        Self::CoreBytes,
+        Self::CpuSeconds,
+        Self::DataBytes,
+        Self::Descriptors,
+        Self::FileBytes,
+        Self::LockedBytes,
+        Self::QueueBytes,
+        Self::Nice,
+        Self::Processes,
+        Self::RealTimePriority,
+        Self::RealTimeMicros,
+        Self::Signals,
+        Self::StackBytes,
+    ];
+
+    /// Returns the resource with this number.
+    pub(crate) fn of_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|resource| resource.number() == number)
+    }
+}
+
 /// The value of a limit that does not exist.
 pub const INFINITY: u64 = u64::MAX;
 

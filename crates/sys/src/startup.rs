@@ -8,11 +8,19 @@
 //! worker with a native channel, the function also holds `SIGTERM`, `SIGINT` and `SIGHUP` until the
 //! worker's runtime takes them over; see [`signal::release_held`].
 //!
-//! [`variable`] and [`take_descriptor`] use that copy. In a process that loads this library later
-//! the function does not run; the first call then reads the variables and leaves them in place.
+//! [`variable`] and [`take_descriptor`] use that copy. A library that contains this one and is loaded
+//! into a running program takes nothing: the program has threads that read the environment, and
+//! another owner of its descriptors. The first call then reads the variables and leaves them in
+//! place. The same holds in a program whose libraries have started threads before `main`.
+//!
+//! A program with more privileges than the user who starts it (`AT_SECURE`, see `getauxval(3)`)
+//! believes no environment: with one of these variables it ends before `main`, with status 1 and a
+//! line on standard error. If it went on without them, a program that starts itself as its worker
+//! would start another primary, and that one another, without end.
 //!
 //! The variables of a service manager are not among them: another library of the program may be
-//! the one that takes its sockets. [`listen_sockets`] takes them when it is called.
+//! the one that takes its sockets. [`listen_sockets`] takes them when it is called, and none in a
+//! program with more privileges than its user.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::Write;
@@ -21,7 +29,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{at_exit, fd, signal};
+use crate::host::user::is_elevated;
+use crate::{at_exit, fd, main_program, signal};
 
 /// The variables that are removed. `*_CHANNEL`, `*_FD` and `BROOD_STDERR` name descriptors.
 pub const NAMES: [&str; 9] = [
@@ -68,6 +77,22 @@ static ENTRIES: OnceLock<[Entry; 9]> = OnceLock::new();
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
+    let is_set = |name: &&CStr| {
+        // SAFETY: the name is a C string.
+        let value = unsafe { libc::getenv(name.as_ptr()) };
+        !value.is_null()
+    };
+    // The common case has no variable, and needs no look at the process.
+    let Some(found) = C_NAMES.iter().copied().find(is_set) else { return };
+    if !main_program::contains(before_main as *const () as usize) {
+        return;
+    }
+    if is_elevated() {
+        refuse(found);
+    }
+    if !main_program::has_one_thread() {
+        return;
+    }
     let taken = ENTRIES.get_or_init(|| C_NAMES.map(|name| read(name, true)));
     if taken.get(MODULE).is_some_and(|module| module.value.is_some()) {
         at_exit::at_exit(report_forgotten_module);
@@ -78,6 +103,19 @@ extern "C" fn before_main() {
     }
 }
 
+/// Ends a program that has more privileges than the user who wants it to be a worker.
+fn refuse(found: &CStr) -> ! {
+    // Not the print macros: they panic when standard error is closed.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} is set, but the file of this program gives it more privileges than its user has: it is \
+         no worker and no child with a channel (give a service AmbientCapabilities= instead)",
+        found.to_string_lossy()
+    );
+    // SAFETY: an integer only; nothing is to be run at the exit, because nothing has begun.
+    unsafe { libc::_exit(1) }
+}
+
 fn entries() -> &'static [Entry; 9] {
     // The linker takes an object out of a library only if another object refers to a symbol in it.
     // This read refers to the object with the `.init_array` entry in every program that comes here.
@@ -86,11 +124,16 @@ fn entries() -> &'static [Entry; 9] {
 }
 
 fn read(name: &'static CStr, remove: bool) -> Entry {
+    let absent = || Entry { value: None, descriptor: None, taken: AtomicBool::new(false) };
+    // A library in such a program.
+    if is_elevated() {
+        return absent();
+    }
     // SAFETY: the name is a C string. Before main there is one thread; later the library was
     // loaded into a running program, which must not change its environment meanwhile.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
-        return Entry { value: None, descriptor: None, taken: AtomicBool::new(false) };
+        return absent();
     }
     // SAFETY: `getenv` gave a C string that lives until the environment changes, below.
     let value = unsafe { CStr::from_ptr(value) }.to_bytes().to_vec();
@@ -99,11 +142,13 @@ fn read(name: &'static CStr, remove: bool) -> Entry {
         unsafe { libc::unsetenv(name.as_ptr()) };
     }
     let descriptor = named_descriptor(name, &value);
+    if let Some(number) = descriptor.filter(|_| remove) {
+        close_on_exec(number);
+    }
     Entry { value: Some(OsString::from_vec(value)), descriptor, taken: AtomicBool::new(false) }
 }
 
-/// Returns the descriptor that a value such as `3`, `3:81234` or `3:81234:1:bincode` names, and
-/// makes it close-on-exec.
+/// Returns the descriptor that a value such as `3`, `3:81234` or `3:81234:1:bincode` names.
 ///
 /// The descriptor must be open, have the inode if the value names one, and for Node be a Unix
 /// stream socket. Otherwise a program between the parent and this process may have put the number
@@ -126,8 +171,12 @@ fn named_descriptor(name: &CStr, value: &[u8]) -> Option<i32> {
     if name == c"NODE_CHANNEL_FD" && fd::kind(fd).ok()? != fd::Kind::UnixStream {
         return None;
     }
-    fd::set_close_on_exec(fd, true).ok()?;
     Some(number)
+}
+
+fn close_on_exec(number: i32) {
+    // SAFETY: integers only; a number that is closed answers EBADF.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -161,6 +210,7 @@ pub fn take_descriptor(name: &str) -> Option<OwnedFd> {
     if entry.taken.swap(true, Ordering::AcqRel) {
         return None;
     }
+    close_on_exec(number);
     // SAFETY: our parent opened it for us and told us its number; `taken` makes us its only
     // owner in this process.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
@@ -215,7 +265,9 @@ fn passed(pid: Option<&[u8]>, count: Option<&[u8]>) -> std::ops::Range<i32> {
 /// Takes the sockets that a service manager passed, with their names: `LISTEN_FDS`, see
 /// `sd_listen_fds(3)`.
 ///
-/// Returns them once, and none if `LISTEN_PID` names another process. They become close-on-exec.
+/// Returns them once, and none if `LISTEN_PID` names another process, or if this program has more
+/// privileges than the user who starts it: the sockets could be those of the user. They become
+/// close-on-exec.
 /// The variables stay in the environment of this process, where other threads may read it; see
 /// [`listen_sockets_taken`].
 ///
@@ -224,7 +276,7 @@ pub fn listen_sockets() -> Vec<(String, OwnedFd)> {
     let variable = |name| std::env::var_os(name).map(OsString::into_vec);
     let (pid, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
     let numbers = passed(pid.as_deref(), count.as_deref());
-    if numbers.is_empty() || SOCKETS_TAKEN.swap(true, Ordering::AcqRel) {
+    if numbers.is_empty() || is_elevated() || SOCKETS_TAKEN.swap(true, Ordering::AcqRel) {
         return Vec::new();
     }
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -346,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_descriptor_is_checked_and_closed_on_exec() {
+    fn a_named_descriptor_is_checked() {
         let (a, _b) = crate::socket::pair_stream().unwrap();
         fd::set_close_on_exec(a.as_fd(), false).unwrap();
         let number = a.as_raw_fd();
@@ -354,8 +406,10 @@ mod tests {
         let named = |text: String| named_descriptor(c"BROOD_CHANNEL", text.as_bytes());
         assert_eq!(named(format!("{number}:{}", inode + 1)), None);
         assert_eq!(named("1000000:1".to_owned()), None);
-        assert!(!fd::is_close_on_exec(a.as_fd()).unwrap());
         assert_eq!(named(format!("{number}:{inode}:1:bincode")), Some(number));
+        // Only the program that takes the variable owns the descriptor.
+        assert!(!fd::is_close_on_exec(a.as_fd()).unwrap());
+        close_on_exec(number);
         assert!(fd::is_close_on_exec(a.as_fd()).unwrap());
     }
 }

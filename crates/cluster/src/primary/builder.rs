@@ -384,6 +384,19 @@ impl Builder {
         self
     }
 
+    /// Sets how long the start of a worker may take, until it has executed its program; by default
+    /// 10 s. With `Duration::MAX` there is no limit, and zero is refused.
+    ///
+    /// Another process can stop a worker that has its user already and not its program yet. Such a
+    /// worker is killed, counts as one that could not be started, and is replaced after a delay. The
+    /// starts of other workers wait meanwhile. See
+    /// [`Command::start_within`](child_process::Command::start_within).
+    pub fn start_within(mut self, limit: Duration) -> Self {
+        self.supervisor.start = limit;
+        self.settings.start_within = limit;
+        self
+    }
+
     /// Sets how many workers of one slot are replaced without delay, by default 5, and how long its
     /// workers have to listen to regain one such restart, by default 1 s. With 0 restarts every
     /// restart is delayed, and with a time of 0 any listening regains all of them.

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use child_process::ExitStatus;
+use child_process::{ExitStatus, Signal};
 use crossbeam_channel::Receiver;
 use reactor::{Source, Token, Turn};
 use sys::signal::SignalWatch;
@@ -207,8 +207,18 @@ impl Driver {
                 self.inputs.push_back(Input::DisconnectAll { number });
             }
             Job::Reload(reply) => self.reload(Some(reply)),
+            Job::Spawned { worker, result } if !self.spawner.answered(worker) => {
+                // The start was given up meanwhile.
+                if let Ok(spawned) = result {
+                    // Fails only if the process has ended.
+                    let _ = spawned.child.kill(Signal::KILL);
+                }
+            }
             Job::Spawned { worker, result: Ok(spawned) } => self.spawned(worker, spawned, turn),
-            Job::Spawned { worker, result: Err(error) } => self.not_spawned(worker, error),
+            Job::Spawned { worker, result: Err(error) } => {
+                self.report_not_spawned(worker, error);
+                self.inputs.push_back(Input::SpawnFailed { worker });
+            }
             Job::SocketOpened { key, place, result } => {
                 self.socket_opened(key, place, result, turn);
             }
@@ -236,13 +246,19 @@ impl Driver {
         self.inputs.push_back(Input::Spawned { worker, kind });
     }
 
-    fn not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
+    /// Gives up a start that was not answered.
+    fn cancel_spawn(&mut self, worker: WorkerId) {
+        self.spawner.cancel(worker);
+        let late = io::Error::from_raw_os_error(sys::errno::ETIMEDOUT);
+        self.report_not_spawned(worker, child_process::Error::Os("spawn", late));
+    }
+
+    fn report_not_spawned(&mut self, worker: WorkerId, error: child_process::Error) {
         let error = Arc::new(error);
         self.shared.emit(Event::error(Some(worker), Error::Fork(error.clone())));
         if let Some(error) = self.replies.forked(worker, Err(Error::Fork(error))) {
             self.record_failure(worker, error);
         }
-        self.inputs.push_back(Input::SpawnFailed { worker });
     }
 
     fn ready(&mut self, token: Token, turn: &mut Turn<'_>) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use child_process::internal::{self, OwnRestrictions};
 use child_process::{Fork, InvalidOption, Module, Sandbox, Stdio};
@@ -47,6 +48,9 @@ pub struct Settings {
     /// The targets of descriptors by number. Descriptors 0 to 2 are inherited by default, all
     /// others are closed.
     pub stdio: BTreeMap<i32, WorkerStdio>,
+    /// The name of the user to run as, whose ids and groups are those of the user database. `uid`
+    /// and `gid` replace their part.
+    pub user: Option<OsString>,
     /// The user id to run as.
     pub uid: Option<u32>,
     /// The group id to run as.
@@ -64,6 +68,8 @@ pub struct Settings {
     inherits_args: bool,
     /// Whether the primary and its workers raise their soft limits of descriptors.
     pub(crate) raises_descriptors: bool,
+    /// The limit of the start of a worker.
+    pub(crate) start_within: Duration,
 }
 
 impl Settings {
@@ -80,6 +86,7 @@ impl Settings {
             current_dir: None,
             silent: false,
             stdio: BTreeMap::new(),
+            user: None,
             uid: None,
             gid: None,
             sandbox: Sandbox::new(),
@@ -88,6 +95,7 @@ impl Settings {
             directory,
             inherits_args: true,
             raises_descriptors: true,
+            start_within: child_process::Command::START_WITHIN,
         }
     }
 
@@ -114,6 +122,7 @@ impl Settings {
         }
         put(&mut self.current_dir, current_dir.map(Some));
         put(&mut self.silent, options.silent);
+        put(&mut self.user, options.user.map(Some));
         put(&mut self.uid, options.uid.map(Some));
         put(&mut self.gid, options.gid.map(Some));
         put(&mut self.sandbox, options.sandbox);
@@ -164,6 +173,9 @@ impl Settings {
                 }
             };
             fork.descriptor(*number, stdio);
+        }
+        if let Some(user) = &self.user {
+            fork.user(user);
         }
         if let Some(uid) = self.uid {
             fork.uid(uid);
@@ -224,9 +236,16 @@ impl Settings {
         free.next().expect("there are more numbers than descriptors")
     }
 
-    /// Checks that the process may have descriptors of these numbers.
+    /// Checks that workers can be started, and may have descriptors of these numbers.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.check_sandbox()?;
+        // Such a worker would end before `main`, and be replaced for ever.
+        if self.exec.is_none() && sys::host::user::is_elevated_by_own_file() {
+            let why = "the file of this program gives it more privileges than its user has, and such \
+                       a program is no worker: remove them from the file and give the service \
+                       AmbientCapabilities=, or let the workers run another program";
+            return Err(Error::InvalidOption { option: "exec", why: why.to_owned() });
+        }
         let (most, _) = sys::rlimit::descriptors().unwrap_or((1024, 0));
         for number in self.stdio.keys() {
             let why = match u64::try_from(*number) {

@@ -3,13 +3,15 @@
 //! The thread also starts the thread of [`binder`], which has the same namespaces, capabilities and
 //! filters then. Both end when the [`Spawner`] is dropped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use child_process::Stdio;
 use child_process::internal::InternalChannel;
+use child_process::{Signal, Stdio};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::contract::{WorkerId, WorkerKind};
@@ -37,7 +39,8 @@ pub(crate) struct SpawnOrder {
 /// An order for the thread.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Worker(SpawnOrder),
+    /// Start a worker, unless the order was given up.
+    Worker(SpawnOrder, Arc<AtomicBool>),
     /// Start the thread that opens sockets with the rights of workers.
     Binder(Receiver<BindOrder>),
 }
@@ -47,6 +50,8 @@ pub(crate) enum Order {
 pub(crate) struct Spawner {
     orders: Sender<Order>,
     binder: Option<Sender<BindOrder>>,
+    /// The orders of workers that are not answered, with their cancellation.
+    unanswered: BTreeMap<WorkerId, Arc<AtomicBool>>,
 }
 
 impl Spawner {
@@ -60,24 +65,38 @@ impl Spawner {
         thread::Builder::new().name("brood-spawner".into()).spawn(move || {
             for order in received {
                 match order {
-                    Order::Worker(order) => spawn(&shared, &order),
+                    Order::Worker(order, is_canceled) => spawn(&shared, &order, &is_canceled),
                     Order::Binder(orders) => binder::start(orders),
                 }
             }
         })?;
-        Ok(Self { orders, binder: None })
+        Ok(Self { orders, binder: None, unanswered: BTreeMap::new() })
     }
 
     /// Returns a spawner without a thread, and its orders, which a test answers.
     #[cfg(test)]
     pub(crate) fn recording() -> (Self, crossbeam_channel::Receiver<Order>) {
         let (orders, received) = crossbeam_channel::unbounded();
-        (Self { orders, binder: None }, received)
+        (Self { orders, binder: None, unanswered: BTreeMap::new() }, received)
     }
 
     /// Orders the start of a worker. [`Job::Spawned`] reports the result.
-    pub(crate) fn spawn(&self, order: SpawnOrder) {
-        self.send(Order::Worker(order));
+    pub(crate) fn spawn(&mut self, order: SpawnOrder) {
+        let is_canceled = Arc::new(AtomicBool::new(false));
+        self.unanswered.insert(order.worker, is_canceled.clone());
+        self.send(Order::Worker(order, is_canceled));
+    }
+
+    /// Records the answer to an order; `false` if the order was canceled.
+    pub(crate) fn answered(&mut self, worker: WorkerId) -> bool {
+        self.unanswered.remove(&worker).is_some()
+    }
+
+    /// Gives up an order. A worker that is started after all is killed.
+    pub(crate) fn cancel(&mut self, worker: WorkerId) {
+        if let Some(is_canceled) = self.unanswered.remove(&worker) {
+            is_canceled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Orders a socket. [`Job::SocketOpened`] reports the result.
@@ -102,9 +121,20 @@ impl Spawner {
     }
 }
 
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        for is_canceled in self.unanswered.values() {
+            is_canceled.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Starts one worker and reports to the driver. `Spawned` precedes all events of the child.
-fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
+fn spawn(shared: &Arc<Shared>, order: &SpawnOrder, is_canceled: &AtomicBool) {
     let worker = order.worker;
+    if is_canceled.load(Ordering::Relaxed) {
+        return;
+    }
     // A panic must not end the thread, which later orders need.
     let started = std::panic::catch_unwind(|| start(order));
     let panicked = || Err(child_process::Error::Os("spawn", io::Error::other("it panicked")));
@@ -113,6 +143,11 @@ fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
         Err(error) => return shared.send_job(Job::Spawned { worker, result: Err(error) }),
     };
     let child = spawned.child.clone();
+    if is_canceled.load(Ordering::Relaxed) {
+        // Fails only if the process has ended.
+        let _ = child.kill(Signal::KILL);
+        return;
+    }
     shared.send_job(Job::Spawned { worker, result: Ok(spawned) });
     let shared = shared.clone();
     child.subscribe(move |event| shared.send_job(Job::Child(worker, event)));
@@ -122,6 +157,7 @@ fn spawn(shared: &Arc<Shared>, order: &SpawnOrder) {
 fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let SpawnOrder { worker, settings, capture_stderr, is_successor } = order;
     let mut fork = settings.fork(worker.get(), *is_successor)?;
+    fork.start_within(settings.start_within);
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
         .process_group(0);

@@ -83,6 +83,9 @@ impl World {
             }
             // The request crosses that of the primary, and changes nothing.
             Input::DisconnectRequested { worker } if self.supervisor.is_leaving(*worker) => {}
+            // Messages of a worker that broke the protocol are ignored.
+            Input::DisconnectRequested { worker }
+                if self.workers[worker].history.violations > 0 => {}
             Input::DisconnectRequested { worker }
                 if self.options.restart.restart != Restart::Never
                     && self.supervisor.holds_slot(*worker) =>
@@ -130,6 +133,7 @@ impl World {
     fn perform(&mut self, output: Output<usize>) {
         match output {
             Output::Spawn { worker, slot, .. } => self.record_spawn(worker, slot),
+            Output::CancelSpawn { worker } => self.cancel_spawn(worker),
             Output::Emit { worker, notice, exit_requested } => {
                 self.check_notice(worker, notice, exit_requested);
             }
@@ -209,6 +213,16 @@ impl World {
         } else {
             worker.got_sigterm = true;
         }
+    }
+
+    fn cancel_spawn(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        assert!(!worker.history.spawned && worker.ended.is_none(), "the start was not answered");
+        worker.ended = Some(ExitKind::Unknown);
+        worker.history.exited = true;
+        self.mark("start canceled");
+        let wanted = self.history(id).finishing;
+        self.check_exit(id, wanted);
     }
 
     fn deliver_disconnect(&mut self, id: WorkerId) {

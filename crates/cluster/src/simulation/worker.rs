@@ -11,6 +11,8 @@ pub(super) struct SimulatedWorker {
     pub(super) node: bool,
     /// Whether the worker is a Node worker that declines every connection.
     pub(super) full: bool,
+    /// Whether the start of the process is never answered.
+    pub(super) start_hangs: bool,
     pub(super) running: bool,
     pub(super) frozen: bool,
     /// Whether the worker stays when it gets a disconnect message.
@@ -71,10 +73,15 @@ impl World {
     /// Starts the worker's process, or fails to. Returns `false` when that has happened already.
     pub(super) fn start_process(&mut self, id: WorkerId) -> bool {
         let fails = self.faults && self.chance(10);
+        let hangs = self.faults && self.chance(2);
         let node = self.chance(self.node_percent);
         let worker = self.workers.get_mut(&id).unwrap();
-        if worker.history.spawned || worker.ended.is_some() {
+        if worker.history.spawned || worker.ended.is_some() || worker.start_hangs {
             return false;
+        }
+        if hangs {
+            worker.start_hangs = true;
+            return true;
         }
         if fails {
             worker.ended = Some(ExitKind::Unknown);

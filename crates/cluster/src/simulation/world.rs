@@ -149,7 +149,9 @@ impl World {
         self.run_until_idle();
         assert!(self.finished, "the shutdown ended");
         let SupervisorOptions { disconnect, term, disconnect_node, term_node, .. } = self.options;
-        let times = disconnect.max(disconnect_node) + term.max(term_node) + 3000 * MS;
+        let starting = self.workers.values().any(|worker| worker.start_hangs);
+        let start = if starting { self.options.start + 5000 * MS } else { Duration::ZERO };
+        let times = start + disconnect.max(disconnect_node) + term.max(term_node) + 3000 * MS;
         assert!(jumps || self.now - begun <= times, "the shutdown took {:?}", self.now - begun);
         assert_eq!(self.supervisor.deadline(), None);
         assert!(
@@ -295,6 +297,7 @@ fn random_options(rng: &mut Rng) -> SupervisorOptions {
         unresponsive_node: pick(&[200, 5000]) as u32 * MS,
         disconnect: disconnect as u32 * MS,
         ready: pick(&[300, 30_000]) as u32 * MS,
+        start: pick(&[1000, 10_000]) as u32 * MS,
         term: pick(&[0, 100, 2000]) as u32 * MS,
         disconnect_node: (disconnect + pick(&[0, 200, 5000])) as u32 * MS,
         term_node: pick(&[0, 100, 2000]) as u32 * MS,

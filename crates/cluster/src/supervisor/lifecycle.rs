@@ -333,6 +333,11 @@ impl Lifecycle {
         self.exit_requested
     }
 
+    /// Whether nothing is known of the process yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting(_))
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.stage == Stage::Dead
     }

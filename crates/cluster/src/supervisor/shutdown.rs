@@ -146,6 +146,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         self.apply_ended_queues(now, out);
         self.emit_ready(out);
         self.finish(out);
+        self.await_starts(now);
         self.control_deadline = self.control_deadline(now);
     }
 
@@ -342,7 +343,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         // A time that has passed has had its effect: as a deadline it would be due in every turn.
         let ends =
             self.closing.values().filter_map(|closing| closing.forced_at.filter(|at| *at > now));
-        let others = restarts.chain(reservations).chain(ends);
+        let others = restarts.chain(reservations).chain(ends).chain(self.start_deadline());
         lives.chain(others).chain(self.reload_deadline()).min()
     }
 

@@ -163,6 +163,7 @@ impl<H: ClientAffinity> Supervisor<H> {
         now: Instant,
         out: &mut Vec<Output<H>>,
     ) {
+        self.awaited_start.answered();
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.kind = kind;
             entry.spawned_at = Some(now);

@@ -1,10 +1,13 @@
 //! The user database and the priority of processes.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
+
+use nix::errno::Errno;
 
 /// The largest entry of the user database that is read, in bytes.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -24,6 +27,39 @@ pub struct User {
     pub shell: OsString,
 }
 
+/// The ids with which a user's processes run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user id.
+    pub uid: u32,
+    /// The id of the primary group.
+    pub gid: u32,
+    /// The ids of all groups, the primary one among them.
+    pub groups: Vec<u32>,
+}
+
+/// Returns the ids and groups of the user `name`, or `None` if the database has no such user. See
+/// `getpwnam_r(3)` and `getgrouplist(3)`.
+///
+/// # Errors
+///
+/// The errors of the two calls.
+pub fn account(name: &OsStr) -> io::Result<Option<Account>> {
+    // A name with a zero byte is in no database.
+    let (Some(text), Ok(c_name)) = (name.to_str(), CString::new(name.as_bytes())) else {
+        return Ok(None);
+    };
+    let user = match nix::unistd::User::from_name(text) {
+        Ok(Some(user)) => user,
+        // A missing entry is no error, but some databases report one.
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let groups = nix::unistd::getgrouplist(&c_name, user.gid)?;
+    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok(Some(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups }))
+}
+
 /// Returns the effective user and group of this process.
 #[must_use]
 pub fn effective_ids() -> (u32, u32) {
@@ -35,6 +71,22 @@ pub fn effective_ids() -> (u32, u32) {
 pub fn is_elevated() -> bool {
     // SAFETY: the call takes an integer and touches no memory of ours.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Returns whether this program runs with more privileges than its user has because of its file:
+/// by a set-user-ID or set-group-ID bit, or by capabilities. Every start of this program has them
+/// again, unless it is forbidden to gain privileges.
+///
+/// A program whose file cannot be looked at counts as one that has them.
+#[must_use]
+pub fn is_elevated_by_own_file() -> bool {
+    const ANY_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+    let (file, name) = (c"/proc/self/exe", c"security.capability");
+    let mode = || std::fs::metadata("/proc/self/exe").map(|file| file.mode());
+    // SAFETY: two C strings; nothing is written where the size is zero.
+    let capabilities =
+        || unsafe { libc::getxattr(file.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
+    is_elevated() && (mode().map_or(true, |mode| mode & ANY_ID != 0) || capabilities() > 0)
 }
 
 /// Returns the entry of `uid` in the user database, or `None` if there is none.

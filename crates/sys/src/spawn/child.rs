@@ -1,9 +1,9 @@
 //! The program that runs in the child between `clone` and `execve`.
 //!
-//! The program borrows the parent's memory while the thread that spawned it sleeps and all other
+//! The program borrows the parent's memory while the thread that spawned it waits and all other
 //! threads run on. Only the operations of a signal handler are therefore allowed: system calls on
 //! memory prepared for the program. The program must not allocate, lock, or panic: a panic would
-//! hang the parent for ever.
+//! unwind into the parent's memory.
 //! The code has no indexing, no checked arithmetic, no `expect`, and drops nothing that is owned.
 //!
 //! Every signal is blocked until just before `execve`, when no handler of the parent is left.
@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use self::confinement::{
     Confinement, change_credentials, enter_namespaces, forbid_new_privileges, install_filters,
@@ -27,14 +28,14 @@ use crate::rlimit::Resource;
 
 /// The origin of a descriptor of the child. Sources are raw numbers here; the
 /// [`Plan`](super::Plan) keeps them open.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Origin {
     Fd(RawFd),
     Null,
     Closed,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     pub(super) number: RawFd,
     pub(super) origin: Origin,
@@ -78,6 +79,12 @@ pub(super) struct Program<'a> {
     pub(super) report: RawFd,
     /// Whether the child has begun, which the parent sees only in memory that both share.
     pub(super) entered: bool,
+    /// 1 until the kernel clears it, when the child has left the memory: `execve` or exit.
+    pub(super) borrowed: AtomicU32,
+    /// The step that the child is at, by its code.
+    pub(super) step: AtomicU32,
+    /// Whether the parent has given the child up, which then begins no further step.
+    pub(super) is_given_up: AtomicBool,
     pub(super) failure: Option<Failure>,
 }
 
@@ -100,8 +107,11 @@ pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     unsafe { entered.write_volatile(true) };
     // SAFETY: as above.
     let plan = unsafe { &*program };
+    // Not a flag of `clone`, which musl refuses.
+    // SAFETY: the word lives until the kernel has cleared it, or the child is gone.
+    unsafe { libc::syscall(libc::SYS_set_tid_address, plan.borrowed.as_ptr()) };
     let done = prepare(plan).and_then(|()| match plan.socket {
-        Some(order) => socket::open_socket(order),
+        Some(order) => begin(plan, Step::Socket).and_then(|()| socket::open_socket(order)),
         None => Err(execute(plan)),
     });
     let Err(failure) = done else { return 0 };
@@ -120,19 +130,23 @@ pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
 fn prepare(plan: &Program<'_>) -> Done {
     reset_signals(plan.default_signals);
     if plan.session {
+        begin(plan, Step::Session)?;
         // SAFETY: no arguments.
         check(Step::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
     }
     if let Some(group) = plan.process_group {
+        begin(plan, Step::ProcessGroup)?;
         // SAFETY: integers only.
         let answer = unsafe { libc::syscall(libc::SYS_setpgid, 0, group) };
         check(Step::ProcessGroup, answer)?;
     }
     if plan.cgroup >= 0 {
+        begin(plan, Step::Cgroup)?;
         // SAFETY: one readable byte; the descriptor is kept open by the plan.
         let answer = unsafe { libc::write(plan.cgroup, c"0".as_ptr().cast(), 1) };
         check(Step::Cgroup, answer as i64)?;
     }
+    begin(plan, Step::NetworkNamespace)?;
     enter_namespaces(&plan.confinement)?;
     schedule(plan)?;
     if let Some(umask) = plan.umask {
@@ -140,11 +154,13 @@ fn prepare(plan: &Program<'_>) -> Done {
         unsafe { libc::umask(umask as libc::mode_t) };
     }
     if !plan.current_dir.is_null() {
+        begin(plan, Step::CurrentDir)?;
         // SAFETY: a C string the engine owns.
         check(Step::CurrentDir, i64::from(unsafe { libc::chdir(plan.current_dir) }))?;
     }
     place_descriptors(plan)?;
     if plan.terminal >= 0 {
+        begin(plan, Step::Terminal)?;
         // The group of the session leader is then in the foreground.
         // SAFETY: integers only.
         let answer = unsafe { libc::ioctl(plan.terminal, libc::TIOCSCTTY as _, 0) };
@@ -152,14 +168,18 @@ fn prepare(plan: &Program<'_>) -> Done {
     }
     // After the descriptors: a lower limit would forbid their numbers.
     for (resource, limit) in plan.limits {
+        begin(plan, Step::Limit(*resource))?;
         let (new, old) = (ptr::from_ref(limit), ptr::null_mut::<libc::rlimit64>());
         // SAFETY: `new` is a limit, and there is no old one to write.
         let answer = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource.number(), new, old) };
         check(Step::Limit(*resource), answer)?;
     }
+    begin(plan, Step::Uid)?;
     change_credentials(&plan.confinement)?;
+    begin(plan, Step::NoNewPrivileges)?;
     forbid_new_privileges(&plan.confinement)?;
     set_parent_death_signal(plan)?;
+    begin(plan, Step::Landlock)?;
     restrict_self(&plan.confinement)
 }
 
@@ -191,12 +211,14 @@ fn reset_signals(all: bool) {
 
 fn schedule(plan: &Program<'_>) -> Done {
     if !plan.affinity.is_empty() {
+        begin(plan, Step::Affinity)?;
         let (bytes, bits) = (size_of_val(plan.affinity), plan.affinity.as_ptr());
         // SAFETY: `bits` leads to that many bytes.
         let answer = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, bits) };
         check(Step::Affinity, answer)?;
     }
     if let Some(nice) = plan.nice {
+        begin(plan, Step::Nice)?;
         // SAFETY: integers only.
         let answer = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) };
         check(Step::Nice, answer)?;
@@ -206,6 +228,7 @@ fn schedule(plan: &Program<'_>) -> Done {
 
 fn set_parent_death_signal(plan: &Program<'_>) -> Done {
     if let Some(signal) = plan.parent_death_signal {
+        begin(plan, Step::ParentDeathSignal)?;
         // After the credentials, because their change resets it.
         // SAFETY: integers only.
         let answer = unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, signal) };
@@ -236,6 +259,9 @@ fn execute(plan: &Program<'_>) -> Failure {
     let mut forbidden = false;
     let mut errno = libc::ENOENT;
     for &path in plan.candidates {
+        if let Err(failure) = begin(plan, Step::Program) {
+            return failure;
+        }
         errno = execute_one(plan, path);
         match errno {
             libc::EACCES => forbidden = true,
@@ -264,12 +290,21 @@ fn execute_one(plan: &Program<'_>, path: *const c_char) -> i32 {
     errno()
 }
 
+/// Records the step that comes next; an error if the parent has given the child up.
+pub(super) fn begin(plan: &Program<'_>, step: Step) -> Done {
+    plan.step.store(step.code(), Ordering::Relaxed);
+    if plan.is_given_up.load(Ordering::Relaxed) {
+        return Err(Failure { step, errno: libc::ETIMEDOUT });
+    }
+    Ok(())
+}
+
 fn check(step: Step, answer: i64) -> Done {
     if answer < 0 { Err(Failure { step, errno: errno() }) } else { Ok(()) }
 }
 
-/// Returns errno. The variable belongs to the spawning thread, which sleeps, and does not read it
-/// afterwards.
+/// Returns errno. The variable belongs to the spawning thread, which waits without libc, and does
+/// not read it afterwards.
 fn errno() -> i32 {
     // SAFETY: gives a valid pointer, always.
     let place = unsafe { libc::__errno_location() };

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use super::child::socket::SocketProgram;
 use crate::capability::Capabilities;
@@ -43,6 +44,8 @@ pub struct Plan<'a> {
     pub mount_namespace: Option<BorrowedFd<'a>>,
     /// The Landlock ruleset that the child is restricted by.
     pub landlock: Option<BorrowedFd<'a>>,
+    /// The longest time until the child has executed its program; see [`spawn`](super::spawn).
+    pub start_within: Duration,
 }
 
 /// The process attributes that are set in the child before it executes its program.
@@ -118,6 +121,9 @@ pub enum Source<'fd> {
 }
 
 impl Plan<'_> {
+    /// The default of [`start_within`](Self::start_within).
+    pub const START_WITHIN: Duration = Duration::from_secs(10);
+
     /// Creates a plan with an empty environment and default attributes.
     #[must_use]
     pub fn new(candidates: Vec<CString>, arguments: Vec<CString>) -> Self {
@@ -133,6 +139,7 @@ impl Plan<'_> {
             network_namespace: None,
             mount_namespace: None,
             landlock: None,
+            start_within: Self::START_WITHIN,
         }
     }
 }
@@ -199,6 +206,55 @@ pub enum Step {
     Program,
 }
 
+impl Step {
+    /// The steps without a value, in any order.
+    const PLAIN: [Self; 21] = [
+        Self::Process,
+        Self::Session,
+        Self::ProcessGroup,
+        Self::Cgroup,
+        Self::Affinity,
+        Self::Nice,
+        Self::CurrentDir,
+        Self::Terminal,
+        Self::Groups,
+        Self::Gid,
+        Self::Uid,
+        Self::NoNewPrivileges,
+        Self::ParentDeathSignal,
+        Self::NetworkNamespace,
+        Self::MountNamespace,
+        Self::BoundingCapabilities,
+        Self::AmbientCapabilities,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::Socket,
+        Self::Program,
+    ];
+    const DESCRIPTOR: u32 = 1 << 24;
+    const LIMIT: u32 = 2 << 24;
+    const VALUE: u32 = (1 << 24) - 1;
+
+    /// Returns the step as a number, which a child can store in one operation.
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Self::Descriptor(number) => Self::DESCRIPTOR | number & Self::VALUE,
+            Self::Limit(resource) => Self::LIMIT | resource.number(),
+            plain => Self::PLAIN.iter().position(|it| *it == plain).unwrap_or(0) as u32,
+        }
+    }
+
+    /// Returns the step of a number; `Process` for a number of none.
+    pub(super) fn of_code(code: u32) -> Self {
+        let value = code & Self::VALUE;
+        match code & !Self::VALUE {
+            Self::DESCRIPTOR => Self::Descriptor(value),
+            Self::LIMIT => Resource::of_number(value).map_or(Self::Process, Self::Limit),
+            _ => Self::PLAIN.get(value as usize).copied().unwrap_or(Self::Process),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -227,5 +283,20 @@ impl fmt::Display for Step {
             Self::Seccomp => "seccomp",
             Self::Program => "program",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_of_a_child_has_a_number_of_its_own() {
+        let others = [Step::Descriptor(0), Step::Descriptor(65_535)];
+        let limits = [Resource::AddressSpace, Resource::StackBytes].map(Step::Limit);
+        for step in Step::PLAIN.into_iter().chain(others).chain(limits) {
+            assert_eq!(Step::of_code(step.code()), step);
+        }
+        assert_eq!(Step::of_code(u32::MAX), Step::Process);
     }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, UnixAddr};
@@ -91,7 +92,7 @@ pub fn open_socket(
     attributes: &Attributes,
     within: Duration,
 ) -> io::Result<OpenedSocket> {
-    let memory = Memory::new(order)?;
+    let memory = Arc::new(Memory::new(order)?);
     let (ours, theirs) = socket::pair_seqpacket()?;
     let mut plan = Plan::new(Vec::new(), Vec::new());
     plan.attributes = Cow::Borrowed(attributes);
@@ -99,6 +100,7 @@ pub fn open_socket(
     let reply = Descriptor { number: REPLY as u32, source: Source::Fd(theirs.as_fd()) };
     plan.descriptors = standard.chain([reply]).collect();
     plan.socket = Some(memory.program(order));
+    plan.start_within = within;
     let child = spawn(&plan)?;
     drop(plan);
     // The end of a child that was killed is then the end of the conversation.
@@ -162,8 +164,8 @@ impl Memory {
         })
     }
 
-    /// Returns the child's view of the order. Valid while `self` is.
-    fn program(&self, order: &SocketOrder<'_>) -> SocketProgram {
+    /// Returns the child's view of the order, which keeps this memory.
+    fn program(self: &Arc<Self>, order: &SocketOrder<'_>) -> SocketProgram {
         let on = |level, name| Some([level, name, 1]);
         let (family, [first, second, third]) = match order.address {
             SocketName::Ip { address, v6_only } => {
@@ -202,6 +204,7 @@ impl Memory {
             address_bytes,
             mode: order.mode & 0o777,
             backlog: if order.datagram { -1 } else { backlog },
+            memory: self.clone(),
         }
     }
 }

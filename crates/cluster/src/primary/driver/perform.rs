@@ -31,6 +31,7 @@ impl Driver {
                 }
                 self.spawner.spawn(SpawnOrder { worker, settings, capture_stderr, is_successor });
             }
+            Output::CancelSpawn { worker } => self.cancel_spawn(worker),
             Output::Forked { number, worker } => self.replies.assign(number, worker),
             Output::Idle => self.idle(),
             Output::AllGone { number } => self.replies.all_gone(number),

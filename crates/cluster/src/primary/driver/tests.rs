@@ -134,7 +134,7 @@ impl FilteredPrimary {
 
     /// Answers the next order with a process.
     fn spawn_worker(&mut self, stderr: Option<OwnedFd>) -> WorkerId {
-        let Order::Worker(order) = self.orders.recv_timeout(WAIT_MAX).unwrap() else {
+        let Order::Worker(order, _) = self.orders.recv_timeout(WAIT_MAX).unwrap() else {
             panic!("no worker is ordered");
         };
         let worker = order.worker;

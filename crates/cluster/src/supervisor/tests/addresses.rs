@@ -65,7 +65,8 @@ fn the_address_outlives_workers_that_end_in_an_orderly_way_under_every_policy() 
         Policy::ReusePort,
     ] {
         for workers in [1, 2, 3] {
-            let options = SupervisorOptions { policy, ..SupervisorOptions::default() };
+            let start = Duration::MAX;
+            let options = SupervisorOptions { policy, start, ..SupervisorOptions::default() };
             let mut harness = SupervisorHarness::listening(workers, options);
             for worker in 1..=workers {
                 let out = return_from_main(&mut harness, WorkerId(worker));

@@ -187,3 +187,56 @@ fn a_reload_that_fails_does_not_keep_the_next_one_from_its_turn() {
     assert!(out.contains(&reloaded(1, Err(ReloadFailure::Ended(WorkerId(2))))), "{out:?}");
     assert!(out.contains(&spawn_successor(WorkerId(3), 0)), "{out:?}");
 }
+
+/// The limit of a start, and the time for its answer.
+const ANSWER: Duration = Duration::from_secs(1 + 5);
+
+fn of_one_second() -> SupervisorOptions {
+    SupervisorOptions { start: Duration::from_secs(1), ..SupervisorOptions::default() }
+}
+
+#[test]
+fn a_start_that_is_not_answered_fails_and_every_answer_begins_the_time_anew() {
+    let mut harness = SupervisorHarness::new(of_one_second());
+    harness.step(Input::Scale(2));
+    assert_eq!(harness.supervisor.deadline(), Some(harness.now + ANSWER));
+    harness
+        .step_after(ANSWER - MS, Input::Spawned { worker: WorkerId(1), kind: WorkerKind::Native });
+    let out = harness.step_after(ANSWER - MS, Input::Tick);
+    assert!(!out.contains(&Output::CancelSpawn { worker: WorkerId(2) }), "{out:?}");
+    let out = harness.step_after(MS, Input::Tick);
+    let canceled = out.iter().position(|it| *it == Output::CancelSpawn { worker: WorkerId(2) });
+    let failed = out.iter().position(|it| *it == Output::StartFailed { worker: WorkerId(2) });
+    assert!(canceled.is_some() && canceled < failed, "{out:?}");
+}
+
+#[test]
+fn a_replacement_whose_start_is_not_answered_is_ordered_again() {
+    let mut harness = SupervisorHarness::listening(1, of_one_second());
+    harness.step(Input::Exited { worker: WorkerId(1), exit: ExitKind::Code(1) });
+    let out = harness.step_after(ANSWER, Input::Tick);
+    assert!(out.contains(&Output::CancelSpawn { worker: WorkerId(2) }), "{out:?}");
+    let next = |it: &Output<u32>| matches!(it, Output::Spawn { worker: WorkerId(3), .. });
+    assert!(out.iter().any(next), "{out:?}");
+}
+
+#[test]
+fn a_shutdown_ends_although_a_start_is_not_answered() {
+    for end in [Input::Shutdown, Input::Abort] {
+        let mut harness = SupervisorHarness::new(of_one_second());
+        harness.step(Input::Scale(1));
+        harness.step(end);
+        let out = harness.step_after(ANSWER, Input::Tick);
+        assert!(out.contains(&Output::Finished), "{out:?}");
+        assert_eq!(harness.supervisor.deadline(), None);
+    }
+}
+
+#[test]
+fn a_start_without_a_limit_is_awaited_for_ever() {
+    let start = Duration::MAX;
+    let options = SupervisorOptions { start, ..SupervisorOptions::default() };
+    let mut harness = SupervisorHarness::new(options);
+    harness.step(Input::Scale(1));
+    assert_eq!(harness.supervisor.deadline(), None);
+}

@@ -5,13 +5,14 @@
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
-use super::{Done, Origin, Program, Target, check, errno, set_errno};
+use super::{Done, Origin, Program, Target, begin, check, errno, set_errno};
 use crate::spawn::plan::Step;
 
 /// Moves every source out of the range of the targets, then puts each in its place.
 pub(super) fn place_descriptors(plan: &Program<'_>) -> Done {
     for cell in plan.targets {
         let mut target = cell.get();
+        begin(plan, Step::Descriptor(target.number as u32))?;
         if target.or_null {
             target.origin = inheritable(target.origin);
             cell.set(target);
@@ -32,6 +33,7 @@ pub(super) fn place_descriptors(plan: &Program<'_>) -> Done {
     let mut next = 3;
     for cell in plan.targets {
         let target = cell.get();
+        begin(plan, Step::Descriptor(target.number as u32))?;
         check(Step::Descriptor(target.number as u32), i64::from(place(target)))?;
         if target.number >= 3 {
             close_on_exec(next, target.number.wrapping_sub(1));

@@ -1,10 +1,12 @@
 //! The other end of a child: it opens a socket with the rights that it has by now, sends the socket
 //! to its parent, and exits. The rules of the parent module hold here as well.
 
+use std::any::Any;
 use std::ffi::{c_char, c_int, c_void};
 use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::Arc;
 
 use super::{Done, Failure, check, errno};
 use crate::spawn::plan::Step;
@@ -12,8 +14,7 @@ use crate::spawn::plan::Step;
 /// The number of the child's descriptor to which it sends the socket.
 pub(in crate::spawn) const REPLY: RawFd = 3;
 
-/// The socket to open, in the form that the child needs. The parent owns the memory behind the
-/// pointers.
+/// The socket to open, in the form that the child needs. The parent reads nothing of it.
 #[derive(Clone, Debug)]
 pub struct SocketProgram {
     /// The folder of the socket's file; null for an address without a file.
@@ -33,10 +34,12 @@ pub struct SocketProgram {
     pub(in crate::spawn) mode: libc::mode_t,
     /// The backlog of a socket that listens; −1 for one that does not.
     pub(in crate::spawn) backlog: c_int,
+    /// Owns the memory behind the pointers, for as long as the child may read it.
+    #[allow(dead_code, reason = "held until the child has left the memory")]
+    pub(in crate::spawn) memory: Arc<dyn Any + Send + Sync>,
 }
 
-// SAFETY: the memory behind the pointers is only read, and lives as long as the call that made the
-// program.
+// SAFETY: the memory behind the pointers is only read, and lives as long as the program.
 unsafe impl Send for SocketProgram {}
 // SAFETY: as above.
 unsafe impl Sync for SocketProgram {}

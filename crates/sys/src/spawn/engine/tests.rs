@@ -1,20 +1,24 @@
 //! Tests of the engine against the real kernel. The programs are scripts for `/bin/sh`.
 
 mod credentials;
+mod ends;
 mod parents;
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU8;
 use std::thread;
 
-use super::super::{Descriptor, clone};
+use super::super::{Descriptor, Source, clone};
 use super::*;
 use crate::pidfd::ExitStatus;
-use crate::rlimit::Limit;
+use crate::poll;
+use crate::rlimit::{Limit, Resource};
 use crate::signal::Signal;
 
 fn c(text: &str) -> CString {
@@ -96,8 +100,8 @@ fn failures_come_through_a_pipe_where_the_memory_is_copied() {
     let known = AtomicU8::new(clone::UNKNOWN);
     for (program, failure) in [(c"/nonexistent", Some(libc::ENOENT)), (c"/bin/true", None)] {
         let plan = Plan::new(vec![program.into()], vec![c"name".into()]);
-        let memory = Memory::new(&plan).unwrap();
-        let started = clone::clone_with(&mut memory.program(&plan), 0, &known);
+        let loan = Loan::new(&plan).unwrap();
+        let started = clone::clone_with(loan, None, None, 0, &known);
         assert_eq!(started.as_ref().err().map(|error| error.errno), failure);
         if let Ok(child) = started {
             assert!(child.pidfd.wait_child(child.pid).unwrap().success());

@@ -1,6 +1,7 @@
 //! Changes of user and group, by one child and by many at once.
 
 use super::*;
+use crate::dumpable;
 
 #[test]
 fn credentials_change_and_the_parents_flag_stays() {

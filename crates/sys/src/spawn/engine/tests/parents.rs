@@ -5,10 +5,9 @@ use crate::spawn::clone::clone;
 
 /// Starts a child that believes that its parent has this process number.
 fn spawn_of(parent: i32, plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
-    let memory = Memory::new(plan).unwrap();
-    let mut program = memory.program(plan);
-    program.parent = parent;
-    clone(&mut program)
+    let mut loan = Loan::new(plan).expect("a stack");
+    loan.set_parent(parent);
+    clone(loan, None, None)
 }
 
 #[test]
