@@ -2,10 +2,12 @@
 //!
 //! The module is hidden from the documentation, and may change in any release.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use ipc::{Link, Queued, SendHandleError};
 use serde::Serialize;
+use sys::host::user::Account;
 
 use crate::child::{Child, channel};
 use crate::error::Error;
@@ -45,6 +47,15 @@ pub fn worker_sandbox(
     }
     first.check()?;
     Ok((if is_other_user { first.of_another_user() } else { first }, own))
+}
+
+/// Returns the ids and groups that [`Command::user`](crate::Command::user) gives a child.
+///
+/// # Errors
+///
+/// As a start of such a child: there is no user of this name, or the database cannot be read.
+pub fn account(name: &OsStr) -> Result<Account, Error> {
+    crate::start::account(name)
 }
 
 /// Returns whether the sandbox is [`Sandbox::hardened`].

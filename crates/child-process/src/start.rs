@@ -2,7 +2,7 @@
 //! executed, and keeps this process's ends.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::{Serialization, internal};
+use sys::host::user::Account;
 use sys::spawn::{Attributes, Descriptor, Plan, Source, Spawned, Step};
 use sys::startup;
 
@@ -120,14 +121,18 @@ pub(crate) fn start(command: &mut Command, timeout: Option<Duration>) -> Result<
     child(command, timeout_at, spawned, pipes, own_group)
 }
 
+/// Returns the ids and groups of a user of the user database.
+pub(crate) fn account(name: &OsStr) -> Result<Account, Error> {
+    let account = sys::host::user::account(name).map_err(|error| Error::Os("getpwnam", error))?;
+    let unknown = || InvalidOption::value("user", "is not in the user database");
+    Ok(account.ok_or_else(unknown)?)
+}
+
 /// Returns the attributes of the child, with those of its user, its terminal and its sandbox.
 fn attributes(command: &Command, sandbox: &Sandbox) -> Result<Attributes, Error> {
     let mut attributes = command.attributes.clone();
     if let Some(name) = &command.user {
-        let account =
-            sys::host::user::account(name).map_err(|error| Error::Os("getpwnam", error))?;
-        let unknown = || InvalidOption::value("user", "is not in the user database");
-        let account = account.ok_or_else(unknown)?;
+        let account = account(name)?;
         attributes.uid.get_or_insert(account.uid);
         attributes.gid.get_or_insert(account.gid);
         attributes.groups.get_or_insert(account.groups);

@@ -127,8 +127,8 @@ pub(crate) fn bind_with_rights(
         member,
         mode: options.file_mode(),
     };
-    let Credentials { uid, gid } = *rights;
-    let attributes = Attributes { uid, gid, ..Attributes::default() };
+    let Credentials { uid, gid, groups } = rights.clone();
+    let attributes = Attributes { uid, gid, groups, ..Attributes::default() };
     let opened = sys::spawn::open_socket(&order, &attributes, within)?;
     let local = || sys::socket::local_address(opened.socket.as_fd());
     let address = match address {

@@ -131,6 +131,8 @@ impl ListenRules {
 pub(crate) struct Credentials {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
+    /// The supplementary groups; with `None` there are none.
+    pub(crate) groups: Option<Vec<u32>>,
 }
 
 /// An inherited socket at the requested address.
@@ -280,7 +282,7 @@ mod tests {
     }
 
     fn of_another_user(facts: ListenFacts) -> ListenFacts {
-        let credentials = Credentials { uid: Some(65_534), gid: None };
+        let credentials = Credentials { uid: Some(65_534), gid: None, groups: None };
         ListenFacts { credentials: Some(credentials), ..facts }
     }
 
@@ -388,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_worker_of_another_user_names_only_descriptors_of_the_list() {
-        let nobody = Credentials { uid: Some(65_534), gid: None };
+        let nobody = Credentials { uid: Some(65_534), gid: None, groups: None };
         let empty = ListenRules::new();
         for (rules, credentials, number, may) in [
             (None, None, 9, true),

@@ -181,6 +181,23 @@ fn without_a_list_a_worker_gets_what_its_user_may_have() {
     }
 }
 
+/// A user that is named has the rights of its ids in the user database.
+#[apply(case)]
+fn a_worker_of_a_named_user_gets_what_that_user_may_have() {
+    let Some(places) = Places::new("named") else { return };
+    let victim = places.closed.join("service");
+    drop(UnixListener::bind(&victim).expect("a service that is down for a moment"));
+    let program = places.folder.0.join("processes");
+    let worker = WorkerOptions::new().exec(program).user("nobody");
+    let builder = Primary::builder().workers(1).listens(false).worker(worker);
+    let own = places.owned.join("s");
+    let pool = Pool::of(builder, &["ask_for", text(&victim), text(&own)]);
+    let (_, outcomes): (u32, Vec<String>) = pool.said();
+    assert_eq!(outcomes, ["EACCES", text(&own)]);
+    assert_eq!(fs::symlink_metadata(&own).expect("bound").uid(), NOBODY);
+    pool.end();
+}
+
 /// The list names a low port and a folder that the worker cannot enter. Everything else is decided
 /// by the kernel, or refused to a worker of the primary's user.
 #[apply(case)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use child_process::internal::{self, OwnRestrictions};
 use child_process::{Fork, InvalidOption, Module, Sandbox, Stdio};
 use ipc::Serialization;
+use sys::host::user::Account;
 
 use crate::error::Error;
 use crate::listen_rules::Credentials;
@@ -138,6 +139,7 @@ impl Settings {
         &self,
         number: u32,
         is_new_release: bool,
+        credentials: Option<&Credentials>,
     ) -> Result<Fork, child_process::Error> {
         let module = match (&self.exec, &self.program) {
             (Some(exec), _) => Module::from_path(exec),
@@ -174,16 +176,17 @@ impl Settings {
             };
             fork.descriptor(*number, stdio);
         }
-        if let Some(user) = &self.user {
-            fork.user(user);
-        }
-        if let Some(uid) = self.uid {
+        let Credentials { uid, gid, groups } = credentials.cloned().unwrap_or_default();
+        if let Some(uid) = uid {
             fork.uid(uid);
         }
-        if let Some(gid) = self.gid {
+        if let Some(gid) = gid {
             fork.gid(gid);
         }
-        let (sandbox, own) = self.worker_sandbox()?;
+        if let Some(groups) = groups {
+            fork.groups(groups);
+        }
+        let (sandbox, own) = self.worker_sandbox(credentials)?;
         fork.sandbox(sandbox);
         if let Some(own) = own_restrictions::to_variable(own) {
             fork.env(SANDBOX, own);
@@ -194,10 +197,22 @@ impl Settings {
         Ok(fork)
     }
 
-    /// Returns the user and group of the workers, if they are not those of this process.
-    pub(crate) fn credentials(&self) -> Option<Credentials> {
-        let credentials = Credentials { uid: self.uid, gid: self.gid };
-        Some(credentials).filter(|it| *it != Credentials::default())
+    /// Returns the user and groups of the workers, if the settings name any.
+    ///
+    /// # Errors
+    ///
+    /// There is no user of this name, or the user database cannot be read.
+    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, child_process::Error> {
+        let account = self.user.as_deref().map(internal::account).transpose()?;
+        let named = account.map(|Account { uid, gid, groups }| Credentials {
+            uid: Some(uid),
+            gid: Some(gid),
+            groups: Some(groups),
+        });
+        let Credentials { uid, gid, groups } = named.unwrap_or_default();
+        let (uid, gid) = (self.uid.or(uid), self.gid.or(gid));
+        let credentials = Credentials { uid, gid, groups };
+        Ok(Some(credentials).filter(|it| *it != Credentials::default()))
     }
 
     fn inspect_port_option(&self, number: u32) -> Option<String> {
@@ -260,18 +275,25 @@ impl Settings {
     }
 
     /// Returns the restrictions that a worker has from its start, and those that its runtime sets.
-    fn worker_sandbox(&self) -> Result<(Sandbox, OwnRestrictions), InvalidOption> {
+    fn worker_sandbox(
+        &self,
+        credentials: Option<&Credentials>,
+    ) -> Result<(Sandbox, OwnRestrictions), InvalidOption> {
         let is_native = self.exec.is_none() && self.exec_path.is_none();
         let (user, _) = sys::host::user::effective_ids();
-        let is_other_user = self.uid.is_some_and(|uid| uid != user);
+        let is_other_user = credentials.and_then(|it| it.uid).is_some_and(|uid| uid != user);
         internal::worker_sandbox(&self.sandbox, is_native, is_other_user)
     }
 
     fn check_sandbox(&self) -> Result<(), Error> {
         let invalid = |why: String| Error::InvalidOption { option: "sandbox", why };
-        let _ = self.worker_sandbox().map_err(|error| invalid(error.to_string()))?;
+        // A user that does not exist is an error of the start.
+        let credentials = self.credentials().ok().flatten();
+        let worker_sandbox = self.worker_sandbox(credentials.as_ref());
+        let _ = worker_sandbox.map_err(|error| invalid(error.to_string()))?;
         let (user, group) = sys::host::user::effective_ids();
-        let ids = (self.uid.unwrap_or(user), self.gid.unwrap_or(group));
+        let Credentials { uid, gid, .. } = credentials.unwrap_or_default();
+        let ids = (uid.unwrap_or(user), gid.unwrap_or(group));
         if internal::is_hardened(&self.sandbox) && (ids.0 == 0 || ids.1 == 0) {
             let why = "hardened workers must not run as root: set uid and gid, neither of them 0";
             return Err(invalid(why.to_owned()));

@@ -156,7 +156,8 @@ fn spawn(shared: &Arc<Shared>, order: &SpawnOrder, is_canceled: &AtomicBool) {
 /// Starts the worker of an order.
 fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let SpawnOrder { worker, settings, capture_stderr, is_successor } = order;
-    let mut fork = settings.fork(worker.get(), *is_successor)?;
+    let credentials = settings.credentials()?;
+    let mut fork = settings.fork(worker.get(), *is_successor, credentials.as_ref())?;
     fork.start_within(settings.start_within);
     fork.env(UNIQUE_ID, worker.to_string())
         // Ctrl-C reaches the primary alone, and the primary drains its workers.
@@ -192,6 +193,5 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let stderr = if is_captured { child.take_stderr().map(Into::into) } else { None };
     let pipes = Pipes::take_from(&mut child, settings);
     let exec = settings.exec.clone();
-    let credentials = settings.credentials();
     Ok(Spawned { child: Arc::new(child), kind, stderr, exec, pipes, credentials })
 }

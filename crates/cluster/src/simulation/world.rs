@@ -23,7 +23,7 @@ impl World {
             _ => Some(Duration::ZERO),
         };
         options.asks_permission = seed % 3 == 0;
-        let nobody = Credentials { uid: Some(65_534), gid: None };
+        let nobody = Credentials { uid: Some(65_534), gid: None, groups: None };
         let now = Instant::now();
         let mut program: Vec<_> = program.iter().map(|text| Address::from(address(text))).collect();
         if pick(&[0, 0, 1]) == 1 && !program.is_empty() {

@@ -5,7 +5,7 @@ use crate::listen_rules::{Credentials, GivenSocket, ListenPermission, ListenRule
 use sys::errno::{EACCES, EADDRINUSE, EMFILE};
 
 fn nobody() -> Credentials {
-    Credentials { uid: Some(65_534), gid: Some(65_534) }
+    Credentials { uid: Some(65_534), gid: Some(65_534), groups: None }
 }
 
 /// Returns a supervisor whose workers 1 to n are online and may ask.
@@ -66,7 +66,7 @@ fn a_socket_is_shared_only_by_workers_with_the_rights_that_opened_it() {
     let rules = ListenRules::new().ports(80..=80);
     let options = SupervisorOptions { listen_rules: Some(rules), ..SupervisorOptions::default() };
     let mut harness = online(4, options);
-    let other = Credentials { uid: Some(1), gid: None };
+    let other = Credentials { uid: Some(1), gid: None, groups: None };
     let address = "127.0.0.1:8080";
     assert_eq!(ask(&mut harness, 1, address, Some(nobody())), [bind(1, address, Some(nobody()))]);
     assert_eq!(ask(&mut harness, 2, address, Some(nobody())), [], "waits for the same socket");
