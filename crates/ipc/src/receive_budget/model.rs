@@ -7,7 +7,7 @@ mod sync {
 
 /// The same source as in production, with primitives that the model checker schedules.
 #[path = "pausing.rs"]
-#[allow(dead_code, reason = "the model calls a part")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "the model calls a part, with other primitives")]
 mod pausing;
 
 use self::pausing::{ChannelShare, Environment, ProcessShare};
