@@ -81,11 +81,8 @@ impl World {
                 let surplus = self.workers.values_mut().filter(|worker| worker.slot >= *slots);
                 surplus.for_each(|worker| worker.history.finishing |= !worker.history.exited);
             }
-            // The request crosses that of the primary, and changes nothing.
-            Input::DisconnectRequested { worker } if self.supervisor.is_leaving(*worker) => {}
-            // Messages of a worker that broke the protocol are ignored.
-            Input::DisconnectRequested { worker }
-                if self.workers[worker].history.violations > 0 => {}
+            // Such a request changes nothing.
+            Input::DisconnectRequested { worker } if self.is_leaving_or_violator(*worker) => {}
             Input::DisconnectRequested { worker }
                 if self.options.restart.restart != Restart::Never
                     && self.supervisor.holds_slot(*worker) =>
@@ -121,6 +118,12 @@ impl World {
         }
     }
 
+    /// Whether a request to leave crosses that of the primary, or is ignored like every message of a
+    /// worker that broke the protocol.
+    fn is_leaving_or_violator(&self, worker: WorkerId) -> bool {
+        self.supervisor.is_leaving(worker) || self.workers[&worker].history.violations > 0
+    }
+
     /// Records that an event of [`SEEN`] has happened.
     pub(super) fn mark(&mut self, event: &'static str) {
         *self.seen.entry(event).or_insert(0) += 1;
@@ -139,13 +142,7 @@ impl World {
             }
             Output::ListenFailed { errno, .. } => assert!([13, 24, 98].contains(&errno)),
             Output::ListenRefused { .. } => self.mark("refused"),
-            Output::AskPermission { worker, request, .. } => {
-                self.mark("asked");
-                let refuses = self.faults && self.chance(20);
-                let (refused, own) = (ListenPermission::Refused, ListenPermission::OwnRights);
-                let permission = if refuses { refused } else { own };
-                self.answers.push_back(Input::Permission { worker, request, permission });
-            }
+            Output::AskPermission { worker, request, .. } => self.ask_permission(worker, request),
             Output::StartFailed { .. } => self.check_start_failed(),
             Output::Ready => self.check_ready(),
             Output::Bind { key, address, options: _, reuse_port, rights: _ } => {
@@ -213,6 +210,14 @@ impl World {
         } else {
             worker.got_sigterm = true;
         }
+    }
+
+    fn ask_permission(&mut self, worker: WorkerId, request: u32) {
+        self.mark("asked");
+        let refuses = self.faults && self.chance(20);
+        let (refused, own) = (ListenPermission::Refused, ListenPermission::OwnRights);
+        let permission = if refuses { refused } else { own };
+        self.answers.push_back(Input::Permission { worker, request, permission });
     }
 
     fn cancel_spawn(&mut self, id: WorkerId) {
