@@ -75,6 +75,7 @@ pub struct WorkerOptions {
     pub(crate) gid: Option<u32>,
     pub(crate) sandbox: Option<Sandbox>,
     pub(crate) serialization: Option<Serialization>,
+    pub(crate) received_handles_max: Option<usize>,
 }
 
 fn owned<I: IntoIterator<Item: AsRef<OsStr>>>(list: I) -> Vec<OsString> {
@@ -223,6 +224,19 @@ impl WorkerOptions {
     /// values that contain themselves.
     pub fn serialization(mut self, serialization: Serialization) -> Self {
         self.serialization = Some(serialization);
+        self
+    }
+
+    /// Sets the number of handles that the primary takes with one message of a worker, at most 253.
+    /// The default is 0: a worker sends its primary no handle.
+    ///
+    /// A message with more handles arrives without them, and its `decode` returns
+    /// [`ipc::Error::HandlesRefused`]. The primary opens no descriptor for it, so that a worker
+    /// cannot use up the descriptors of its primary.
+    ///
+    /// Node: a primary takes every handle.
+    pub fn received_handles_max(mut self, handles: usize) -> Self {
+        self.received_handles_max = Some(handles);
         self
     }
 }

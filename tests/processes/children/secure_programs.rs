@@ -58,7 +58,7 @@ fn run_as_nobody(program: &Path, variables: &[(&str, &str)]) -> Output {
     for (name, value) in variables {
         command.env(name, value);
     }
-    command.output().map_or_else(|failed| panic!("{failed:?}"), |output| output)
+    command.output().unwrap_or_else(|failed| panic!("{failed:?}"))
 }
 
 const WORKER: &[(&str, &str)] = &[

@@ -113,13 +113,12 @@ impl Primary {
         let socket = sys::startup::take_descriptor("BROOD_CHANNEL").expect("started by a primary");
         let raw = Arc::new(socket.try_clone().expect("a descriptor is left"));
         let (answer, answers) = unbounded();
-        let link = start_paused(socket, Options::new(), move |event| match event {
-            Event::Internal(message) => {
-                if let Ok(ToWorker::Listen { result, .. }) = message.decode() {
-                    let _ = answer.send(result);
-                }
+        let link = start_paused(socket, Options::new(), move |event| {
+            if let Event::Internal(message) = event
+                && let Ok(ToWorker::Listen { result, .. }) = message.decode()
+            {
+                let _ = answer.send(result);
             }
-            _ => {}
         });
         let link = link.expect("a channel");
         Self { socket: raw, link, answers, requests: 0 }

@@ -12,7 +12,7 @@ use sys::host::user::Account;
 
 use crate::error::Error;
 use crate::listen_rules::Credentials;
-use crate::node::inspector;
+use crate::node::{self, inspector};
 use crate::primary::release::{WorkingDirectory, own_program};
 use crate::protocol::message::SANDBOX;
 use crate::protocol::own_restrictions;
@@ -60,6 +60,8 @@ pub struct Settings {
     pub sandbox: Sandbox,
     /// The format of messages; `None` for bincode to Rust workers and JSON to Node workers.
     pub serialization: Option<Serialization>,
+    /// The number of handles that the primary takes with one message of a worker.
+    pub received_handles_max: usize,
     /// The path by which this program was started. Workers run the file that lies there, so a new
     /// build takes effect with the next worker.
     program: Option<PathBuf>,
@@ -92,6 +94,7 @@ impl Settings {
             gid: None,
             sandbox: Sandbox::new(),
             serialization: None,
+            received_handles_max: 0,
             program: own_program(directory.as_ref()),
             directory,
             inherits_args: true,
@@ -128,6 +131,7 @@ impl Settings {
         put(&mut self.gid, options.gid.map(Some));
         put(&mut self.sandbox, options.sandbox);
         put(&mut self.serialization, options.serialization.map(Some));
+        put(&mut self.received_handles_max, options.received_handles_max);
         self.stdio.extend(options.stdio);
     }
 
@@ -191,10 +195,18 @@ impl Settings {
         if let Some(own) = own_restrictions::to_variable(own) {
             fork.env(SANDBOX, own);
         }
-        if let Some(serialization) = self.serialization {
-            fork.serialization(serialization);
-        }
+        let channel = self.channel_options(fork.speaks_node());
+        fork.channel_options(channel);
         Ok(fork)
+    }
+
+    fn channel_options(&self, speaks_node: bool) -> ipc::Options {
+        let options = if speaks_node { node::channel_options() } else { ipc::Options::new() };
+        let options = options.received_handles_max(self.received_handles_max);
+        match self.serialization {
+            Some(serialization) => options.serialization(serialization),
+            None => options,
+        }
     }
 
     /// Returns the user and groups of the workers, if the settings name any.

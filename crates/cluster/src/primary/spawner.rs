@@ -15,7 +15,6 @@ use child_process::{Signal, Stdio};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::contract::{WorkerId, WorkerKind};
-use crate::node;
 use crate::primary::binder::{self, BindOrder};
 use crate::primary::primary_state::{Job, Shared, Spawned};
 use crate::primary::settings::Settings;
@@ -173,7 +172,7 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
         }
         // Node does not remove the second name from the environment of its own children.
         WorkerKind::Node => {
-            fork.env_remove(UNIQUE_NO).channel_options(node::channel_options());
+            fork.env_remove(UNIQUE_NO);
         }
     }
     // Node does not restore the real one.

@@ -132,7 +132,8 @@ mod tests {
         let names = |bytes| Address::UnixAbstract(vec![b'n'; bytes]);
         let packets = |bytes| Address::DatagramAbstract(vec![b'n'; bytes]);
         let inherited = |bytes| Address::Inherited("i".repeat(bytes));
-        let kinds: [(&dyn Fn(usize) -> Address, usize, &str); 5] = [
+        type OfLength<'a> = &'a dyn Fn(usize) -> Address;
+        let kinds: [(OfLength<'_>, usize, &str); 5] = [
             (&paths, PATH_BYTES_MAX, "path"),
             (&datagrams, PATH_BYTES_MAX, "path"),
             (&names, ABSTRACT_NAME_BYTES_MAX, "abstract name"),
