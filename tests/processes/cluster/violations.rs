@@ -125,9 +125,11 @@ fn asks_too_much(_args: &[String]) {
         result.map(drop).unwrap_err().code()
     };
     let options = ListenOptions::new();
+    let exclusive = ListenOptions::new().exclusive(true);
     let codes = [
         code(options.listen_at(Address::UnixAbstract(vec![b'n'; 108]))),
         code(options.listen_unix("/".to_owned() + &"p".repeat(5000))),
+        code(exclusive.listen_unix("/tmp/".to_owned() + &"../tmp/".repeat(700) + "unused")),
         code(options.listen_at(Address::Inherited("i".repeat(256)))),
         code(ListenOptions::new().data(vec![0; 1 << 20]).listen_unix("/tmp/unused")),
         code(ListenOptions::new().max_connections(0).listen_unix("/tmp/unused")),
@@ -140,10 +142,10 @@ fn asks_too_much(_args: &[String]) {
 #[apply(case)]
 fn mistakes_of_a_workers_program_are_no_breach() {
     let pool = Pool::start(1, &["asks_too_much"]);
-    let (_, codes): (u32, [String; 5]) = pool.said();
+    let (_, codes): (u32, [String; 6]) = pool.said();
     let too_long = "ENAMETOOLONG";
     let invalid = "ERR_INVALID_ARG_VALUE";
-    assert_eq!(codes, [too_long, too_long, too_long, invalid, invalid]);
+    assert_eq!(codes, [too_long, too_long, too_long, too_long, invalid, invalid]);
     assert_eq!(pool.primary.counters().violations, 0);
     pool.end();
 }

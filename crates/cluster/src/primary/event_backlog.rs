@@ -66,7 +66,12 @@ impl EventBacklog {
             Event::Error { error, .. } => Some(std::mem::discriminant(&**error)),
             _ => None,
         };
-        let untaken = self.untaken.entry((worker, event.kind(), error)).or_default();
+        let repeated = (worker, event.kind(), error);
+        if !self.untaken.contains_key(&repeated) {
+            // A subscriber to one kind sees no exit, and a worker that does not start has none.
+            self.untaken.retain(|_, it| it.back().is_some_and(|number| *number >= taken));
+        }
+        let untaken = self.untaken.entry(repeated).or_default();
         while untaken.front().is_some_and(|number| *number < taken) {
             untaken.pop_front();
         }
@@ -127,6 +132,18 @@ mod tests {
         // Another kind of error has room, and the report goes before it.
         assert_eq!(backlog.admit(&other, 0), Admission::SendAfterReport(10_000 - 64));
         assert_eq!(offer(&mut backlog, &Event::Reloaded, 1000, 0), 1000, "never left out");
+    }
+
+    #[test]
+    fn workers_whose_events_are_taken_leave_nothing_behind() {
+        let mut backlog = EventBacklog::default();
+        for worker in 1..1000 {
+            let all = backlog.sent();
+            assert_eq!(offer(&mut backlog, &failure(worker), 1, all), 1);
+        }
+        assert_eq!(backlog.untaken.len(), 1);
+        assert_eq!(offer(&mut backlog, &failure(1000), UNTAKEN_MAX + 1, 998), UNTAKEN_MAX);
+        assert_eq!(backlog.untaken.len(), 2, "the last event of worker 999 is not taken");
     }
 
     #[test]

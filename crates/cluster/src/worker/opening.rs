@@ -3,6 +3,7 @@
 //! A worker opens a socket itself when the option `exclusive` is set, and a program without a
 //! primary always does.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,6 +12,7 @@ use crate::bind::bind;
 use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
+use crate::protocol::violation::too_long;
 use crate::worker::Worker;
 use crate::worker::address_kind::AddressKind;
 use crate::worker::datagram::{BoundSocket, Datagram};
@@ -106,6 +108,12 @@ fn open_socket<K: AddressKind>(
 ) -> Result<OpenedSocket, Error> {
     validate::<K>(&address, options)?;
     let address = absolute(with_v6_only(address, options))?;
+    // A path is looked up part by part and may be longer than the kernel's limit. The primary ends a
+    // worker that sends such a path, also in the report of a socket that the worker opened itself.
+    if too_long(&address).is_some() {
+        let source = io::Error::from_raw_os_error(sys::errno::ENAMETOOLONG);
+        return Err(Error::Listen { address, source });
+    }
     let worker = Worker::current();
     let runtime = worker.as_ref().map(Worker::runtime);
     if let Some(runtime) = runtime.filter(|_| !options.exclusive) {
@@ -171,4 +179,22 @@ fn absolute(address: Address) -> Result<Address, Error> {
         | Address::DatagramAbstract(_)
         | Address::Inherited(_) => address,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_socket_has_a_path_that_the_primary_takes_for_a_breach() {
+        let folder = std::env::temp_dir().join(format!("brood-long-path-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let name = format!("/../brood-long-path-{}", std::process::id());
+        let path = folder.to_str().unwrap().to_owned() + &name.repeat(200) + "/s";
+        assert!(path.len() > 4096);
+        let options = ListenOptions::new().exclusive(true);
+        let error = options.listen_unix(path).map(drop).unwrap_err();
+        assert_eq!(error.code(), "ENAMETOOLONG");
+        std::fs::remove_dir(&folder).unwrap();
+    }
 }

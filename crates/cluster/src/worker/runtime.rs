@@ -19,7 +19,6 @@ use crate::error::Error;
 use crate::protocol::address::Address;
 use crate::protocol::listen_options::ListenOptions;
 use crate::protocol::message::{ToPrimary, ToWorker};
-use crate::protocol::violation::too_long;
 use crate::worker::deadlines::Deadlines;
 use crate::worker::draining::Drain;
 use crate::worker::node_session::NodePrimary;
@@ -115,11 +114,6 @@ impl Runtime {
         address: &Address,
         options: &ListenOptions,
     ) -> Result<GrantedSource, Error> {
-        // The primary ends a worker that sends a longer name.
-        if too_long(address).is_some() {
-            let source = std::io::Error::from_raw_os_error(sys::errno::ENAMETOOLONG);
-            return Err(Error::Listen { address: address.clone(), source });
-        }
         // A Node primary does not answer a worker that has asked to be disconnected.
         if self.drain.has_begun() || self.exited_after_disconnect() {
             return Err(Error::Closed);

@@ -285,7 +285,14 @@ impl Driver {
     }
 
     fn drop_queue(&mut self, worker: WorkerId, key: Key, turn: &mut Turn<'_>) {
-        self.parked.retain(|parked| (parked.worker, parked.grant.key) != (worker, key));
+        let is_of_queue = |it: &ParkedGrant| (it.worker, it.grant.key) == (worker, key);
+        let parked = std::mem::take(&mut self.parked);
+        let (of_queue, others): (Vec<_>, Vec<_>) = parked.into_iter().partition(is_of_queue);
+        self.parked = others;
+        // The worker waits for the answer, if it lives.
+        for parked in of_queue {
+            self.refuse(worker, parked.request, sys::errno::ECANCELED);
+        }
         let Some(worker_io) = self.workers.get_mut(worker) else { return };
         if let Some(queue) = worker_io.queues.remove(&key) {
             // Fails if the queue is not watched, which is the usual case.
