@@ -300,16 +300,20 @@ fn take_descriptors(control: &Control, length: usize) -> Vec<OwnedFd> {
     passed
 }
 
-/// Takes ownership of the descriptors whose numbers fill `length` bytes at `data`.
+/// Takes ownership of the descriptors whose numbers fill `length` bytes at `data`. In place of a pidfd
+/// that it cannot open, the kernel writes the negative number of an error.
 fn own_all(data: *const libc::c_int, length: usize) -> Vec<OwnedFd> {
     (0..length / mem::size_of::<libc::c_int>())
-        .map(|index| {
+        .filter_map(|index| {
             // SAFETY: the index is below the count that the kernel wrote.
             let slot = unsafe { data.add(index) };
             // SAFETY: the kernel filled this slot, which is aligned for an integer.
             let number = unsafe { slot.read() };
+            if number < 0 {
+                return None;
+            }
             // SAFETY: the kernel has just opened this descriptor for us and nobody else knows it.
-            above_standard(unsafe { OwnedFd::from_raw_fd(number) })
+            Some(above_standard(unsafe { OwnedFd::from_raw_fd(number) }))
         })
         .collect()
 }
@@ -387,6 +391,12 @@ mod tests {
             let got = recv(b.as_fd(), &mut buf, asked, RecvFlags::default()).unwrap();
             assert_eq!((got.bytes, got.fds.len(), got.truncated), (1, asked, true));
         }
+    }
+
+    #[test]
+    fn the_error_in_place_of_a_pidfd_is_no_descriptor() {
+        let errors = [-1, -libc::EMFILE];
+        assert!(own_all(errors.as_ptr(), mem::size_of_val(&errors)).is_empty());
     }
 
     #[test]
