@@ -104,8 +104,8 @@ fn change_ids(plan: &Confinement<'_>) -> Done {
     Ok(())
 }
 
-/// Returns whether the child becomes another user and has groups, which are those of this user.
-/// Keeps errno.
+/// Returns whether the child becomes another user and has groups, which are those of this user. A
+/// child whose groups cannot be counted may have some. Keeps errno.
 fn becomes_another(plan: &Confinement<'_>) -> bool {
     let kept = errno();
     // SAFETY: no arguments.
@@ -113,7 +113,7 @@ fn becomes_another(plan: &Confinement<'_>) -> bool {
     // SAFETY: no list is written when its length is zero.
     let groups = unsafe { libc::syscall(libc::SYS_getgroups, 0usize, ptr::null_mut::<u32>()) };
     set_errno(kept);
-    plan.uid.is_some_and(|uid| i64::from(uid) != user) && groups > 0
+    plan.uid.is_some_and(|uid| i64::from(uid) != user) && groups != 0
 }
 
 /// Removes all capabilities but `kept` from the bounding set. Those that are gone already need no
@@ -124,10 +124,12 @@ fn drop_bounding(kept: u64) -> Done {
         let read = libc::PR_CAPBSET_READ;
         // SAFETY: integers only.
         let there = unsafe { libc::syscall(libc::SYS_prctl, read, number, 0, 0, 0) };
-        if there < 0 {
+        if there < 0 && number > 0 && errno() == libc::EINVAL {
             // The kernel has no capability of this number, nor any of a higher one.
             return Ok(());
         }
+        // Any other error is that of a sandbox, behind which the set would silently stay.
+        check(Step::BoundingCapabilities, there)?;
         if there > 0 && kept.wrapping_shr(number) & 1 == 0 {
             let remove = libc::PR_CAPBSET_DROP;
             // SAFETY: integers only.
