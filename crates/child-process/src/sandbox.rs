@@ -46,7 +46,7 @@ use crate::error::InvalidOption;
 /// Landlock does not restrict `stat(2)`, `chdir(2)`, nor connecting to a Unix socket by its path,
 /// for which the permissions of the socket's file hold. In TCP it restricts ports, not addresses;
 /// UDP is not restricted at all, see [`network_namespace`](Self::network_namespace). MPTCP,
-/// `MSG_FASTOPEN` and `io_uring` lead around the rules for ports, so a process with such rules has
+/// SMC, `MSG_FASTOPEN` and `io_uring` lead around the rules for ports, so a process with such rules has
 /// the filter [`Filter::around_ports`] as well.
 ///
 /// ```

@@ -77,14 +77,18 @@ const fn part(number: libc::c_long, index: u8, test: Test, errno: i32) -> Denied
     Denied { number, when: Some(Argument { index, test }), errno }
 }
 
-/// The ways to TCP that Landlock's rules for ports do not see: MPTCP, connecting with the first
-/// bytes, and calls through `io_uring`.
+/// The ways to TCP that Landlock's rules for ports do not see: MPTCP, SMC, which falls back to TCP,
+/// connecting with the first bytes, and calls through `io_uring`.
 const AROUND_PORTS: &[Denied] = {
     const MPTCP: u32 = 262;
+    const AF_SMC: u32 = 43;
+    const SMC: u32 = 256;
     const FAST_OPEN: Test = Test::HasAny(libc::MSG_FASTOPEN as u32);
     &[
         whole(libc::SYS_io_uring_setup, libc::ENOSYS),
         part(libc::SYS_socket, 2, Test::Is(MPTCP), libc::EPROTONOSUPPORT),
+        part(libc::SYS_socket, 0, Test::Is(AF_SMC), libc::EAFNOSUPPORT),
+        part(libc::SYS_socket, 2, Test::Is(SMC), libc::EPROTONOSUPPORT),
         part(libc::SYS_sendto, 3, FAST_OPEN, libc::EOPNOTSUPP),
         part(libc::SYS_sendmsg, 2, FAST_OPEN, libc::EOPNOTSUPP),
         part(libc::SYS_sendmmsg, 3, FAST_OPEN, libc::EOPNOTSUPP),
@@ -118,8 +122,8 @@ impl Filter {
     }
 
     /// Returns a filter that refuses the ways to TCP that Landlock's rules for ports do not see: MPTCP
-    /// with `EPROTONOSUPPORT`, connecting by `MSG_FASTOPEN` with `EOPNOTSUPP`, and `io_uring` with
-    /// `ENOSYS`.
+    /// and SMC with `EPROTONOSUPPORT`, or `EAFNOSUPPORT` for SMC by its address family, connecting by
+    /// `MSG_FASTOPEN` with `EOPNOTSUPP`, and `io_uring` with `ENOSYS`.
     ///
     /// # Panics
     ///
@@ -139,5 +143,56 @@ impl Filter {
     pub fn without_execve() -> Self {
         let denied = [whole(libc::SYS_execve, EPERM), whole(libc::SYS_execveat, EPERM)];
         Self::deny(&denied).expect("the list is short")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NATIVE, OFFSET_OF_ARCHITECTURE, OFFSET_OF_ARGUMENTS, OFFSET_OF_NUMBER};
+    use super::*;
+
+    /// Runs the filter as the kernel does, and returns its answer to a call.
+    fn answer(filter: &Filter, number: libc::c_long, arguments: [u32; 6]) -> u32 {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let instruction = filter.0[at];
+            let (code, operand) = (u32::from(instruction.code), instruction.operand);
+            let is_true = match code & !libc::BPF_JMP {
+                _ if code == libc::BPF_RET => return operand,
+                _ if code == libc::BPF_LD | libc::BPF_ABS => {
+                    loaded = match operand {
+                        OFFSET_OF_NUMBER => number as u32,
+                        OFFSET_OF_ARCHITECTURE => NATIVE,
+                        offset => arguments[(offset - OFFSET_OF_ARGUMENTS) as usize / 8],
+                    };
+                    false
+                }
+                libc::BPF_JEQ => loaded == operand,
+                libc::BPF_JGE => loaded >= operand,
+                libc::BPF_JSET => loaded & operand != 0,
+                other => panic!("no filter has the operation {other:#x}"),
+            };
+            let skipped = if is_true { instruction.jump_true } else { instruction.jump_false };
+            at += 1 + usize::from(skipped);
+        }
+    }
+
+    #[test]
+    fn sockets_that_become_tcp_behind_the_rules_for_ports_are_refused() {
+        let refused = |errno: i32| libc::SECCOMP_RET_ERRNO | errno as u32;
+        let stream = libc::SOCK_STREAM as u32;
+        let (smc, inet, inet6) = (43, libc::AF_INET as u32, libc::AF_INET6 as u32);
+        for filter in [Filter::around_ports(), Filter::for_servers()] {
+            let socket = |family, protocol| {
+                answer(&filter, libc::SYS_socket, [family, stream, protocol, 0, 0, 0])
+            };
+            assert_eq!(socket(inet, 0), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(socket(inet6, libc::IPPROTO_TCP as u32), libc::SECCOMP_RET_ALLOW);
+            // MPTCP, and SMC by its protocol and by its family.
+            assert_eq!(socket(inet, 262), refused(libc::EPROTONOSUPPORT));
+            assert_eq!(socket(inet, 256), refused(libc::EPROTONOSUPPORT));
+            assert_eq!(socket(smc, 0), refused(libc::EAFNOSUPPORT));
+            assert_eq!(socket(smc, 1), refused(libc::EAFNOSUPPORT));
+        }
     }
 }
