@@ -105,6 +105,26 @@ fn the_files_that_execve_needs_are_in_every_sandbox() {
     refused(Command::new("/nonexistent").sandbox(shut()), Step::Program, "ENOENT");
 }
 
+#[apply(case)]
+fn a_folder_with_the_name_of_the_program_stays_closed() {
+    if !can("paths", 3) {
+        return;
+    }
+    let folder = TestFolder::new("sandbox-folder");
+    let first = folder.0.join("first");
+    let secret = first.join("tool/secret");
+    fs::create_dir_all(first.join("tool")).unwrap();
+    fs::write(&secret, "secret\n").unwrap();
+    let script = format!("#!/bin/sh\nread line < {} && echo $line\n", secret.display());
+    folder.file("tool", &script, 0o755);
+    // The search of the path passes over the folder.
+    let mut tool = Command::new("tool");
+    tool.env("PATH", format!("{}:{}", first.display(), folder.0.display()));
+    let (with, without) = with_and_without(tool, Sandbox::new().read("/dev/null"));
+    assert_eq!(without, "secret\n");
+    assert!(with.to_lowercase().contains("permission denied"), "{with}");
+}
+
 /// `sandbox_ports BIND CONNECT`: prints how binding and connecting to these ports went.
 #[apply(role)]
 fn sandbox_ports(args: &[String]) {

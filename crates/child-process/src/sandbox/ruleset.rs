@@ -130,7 +130,8 @@ fn create_here(
 }
 
 /// Adds what `execve` needs to start one of the candidates. Those that are missing or cannot be read
-/// are left out: the child finds out by itself.
+/// are left out: the child finds out by itself. So are folders, which cannot be executed: a rule for
+/// the folder that a script names as its interpreter would open everything below it.
 fn add_needs(
     mut ruleset: RulesetCreated,
     candidates: &[impl AsRef<CStr>],
@@ -142,20 +143,21 @@ fn add_needs(
         let mut next = Some(folder.join(path(candidate.as_ref())));
         for _ in 0..INTERPRETERS_MAX {
             let Some(program) = next.take() else { break };
-            ruleset = add_optional(ruleset, &program, PathAccess::Execute)?;
+            ruleset = add_program(ruleset, &program)?;
             next = match head(&program).map(|head| interpreter_of(&head)) {
                 Err(_) | Ok(Interpreter::None) => None,
                 Ok(Interpreter::Script(path)) => Some(folder.join(path)),
                 Ok(Interpreter::Shell) => Some(PathBuf::from(SHELL)),
                 Ok(Interpreter::Loader(path)) => {
-                    ruleset = add_optional(ruleset, &path, PathAccess::Execute)?;
+                    ruleset = add_program(ruleset, &path)?;
                     None
                 }
             };
         }
     }
     for path in LIBRARIES {
-        ruleset = add_optional(ruleset, Path::new(path), PathAccess::Read)?;
+        let rule = PathRule { path: path.into(), access: PathAccess::Read, optional: true };
+        ruleset = add_path(ruleset, &rule)?;
     }
     Ok(ruleset)
 }
@@ -167,24 +169,33 @@ fn head(program: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn add_optional(
-    ruleset: RulesetCreated,
-    path: &Path,
-    access: PathAccess,
-) -> Result<RulesetCreated, Failure> {
-    add_path(ruleset, &PathRule { path: path.to_owned(), access, optional: true })
+fn add_program(ruleset: RulesetCreated, path: &Path) -> Result<RulesetCreated, Failure> {
+    match PathFd::new(path) {
+        // Judged and allowed by one descriptor, so that nobody exchanges the file in between.
+        Ok(fd) if !is_folder(&fd) => add(ruleset, fd, access(PathAccess::Execute)),
+        _ => Ok(ruleset),
+    }
 }
 
 fn add_path(ruleset: RulesetCreated, rule: &PathRule) -> Result<RulesetCreated, Failure> {
-    let fd = match PathFd::new(&rule.path) {
-        Ok(fd) => fd,
-        Err(_) if rule.optional => return Ok(ruleset),
-        Err(_) => return Err(Failure::Path(rule.path.clone())),
-    };
-    let is_folder = sys::fd::kind(fd.as_fd()).is_ok_and(|kind| kind == sys::fd::Kind::Directory);
-    let all = access(rule.access);
-    let access = if is_folder { all } else { all & AccessFs::from_file(ABI::V5) };
+    match PathFd::new(&rule.path) {
+        Ok(fd) => add(ruleset, fd, access(rule.access)),
+        Err(_) if rule.optional => Ok(ruleset),
+        Err(_) => Err(Failure::Path(rule.path.clone())),
+    }
+}
+
+fn add(
+    ruleset: RulesetCreated,
+    fd: PathFd,
+    all: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, Failure> {
+    let access = if is_folder(&fd) { all } else { all & AccessFs::from_file(ABI::V5) };
     Ok(ruleset.add_rule(PathBeneath::new(fd, access))?)
+}
+
+fn is_folder(fd: &PathFd) -> bool {
+    sys::fd::kind(fd.as_fd()).is_ok_and(|kind| kind == sys::fd::Kind::Directory)
 }
 
 fn access(access: PathAccess) -> BitFlags<AccessFs> {
