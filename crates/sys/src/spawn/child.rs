@@ -19,8 +19,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use self::confinement::{
-    Confinement, change_credentials, enter_namespaces, forbid_new_privileges, install_filters,
-    restrict_self,
+    Confinement, change_credentials, enter_namespaces, forbid_new_privileges, give_up_capabilities,
+    install_filters, restrict_self,
 };
 use self::descriptors::place_descriptors;
 use super::plan::Step;
@@ -111,7 +111,9 @@ pub(super) extern "C" fn main(program: *mut c_void) -> c_int {
     // SAFETY: the word lives until the kernel has cleared it, or the child is gone.
     unsafe { libc::syscall(libc::SYS_set_tid_address, plan.borrowed.as_ptr()) };
     let done = prepare(plan).and_then(|()| match plan.socket {
-        Some(order) => begin(plan, Step::Socket).and_then(|()| socket::open_socket(order)),
+        Some(order) => begin(plan, Step::Socket)
+            .and_then(|()| give_up_capabilities(&plan.confinement))
+            .and_then(|()| socket::open_socket(order)),
         None => Err(execute(plan)),
     });
     let Err(failure) = done else { return 0 };

@@ -175,6 +175,18 @@ fn raise_ambient(wanted: u64) -> Done {
     Ok(())
 }
 
+/// Removes the capabilities of a child that has become another user and executes no program. The
+/// kernel removes them only where the user was root; those of any other user stay until `execve`.
+pub(super) fn give_up_capabilities(plan: &Confinement<'_>) -> Done {
+    if plan.uid.is_none_or(|uid| uid == 0) {
+        return Ok(());
+    }
+    let (header, halves) = (&raw const OF_THIS_THREAD, [Half::default(); 2]);
+    // SAFETY: the header and two halves are readable.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, header, halves.as_ptr()) };
+    check(Step::Uid, answer)
+}
+
 /// Forbids new privileges, without which the kernel takes neither a ruleset nor a filter from a
 /// process without rights.
 pub(super) fn forbid_new_privileges(plan: &Confinement<'_>) -> Done {
