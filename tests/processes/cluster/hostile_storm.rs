@@ -87,7 +87,7 @@ impl Hostile {
         let (kind, length) = (self.random.below(8), self.length());
         let bytes = vec![b'x'; length];
         let path = [b"/dev/null/".as_slice(), &bytes].concat();
-        let name = [format!("brood-{}-", self.busy).as_bytes(), &bytes].concat();
+        let name = [format!("brood-{}-", std::process::id()).as_bytes(), &bytes].concat();
         match kind {
             0..=2 => tcp(0),
             3 => tcp(self.busy),
@@ -143,7 +143,7 @@ impl Hostile {
 
     /// Announces descriptors, sends them with half a frame, and keeps the frame unfinished.
     fn write_half_a_frame(&mut self) {
-        let count = *self.random.pick(&[1, 20, 40]);
+        let count = *self.random.pick(&[1, 100, 253]);
         let descriptors = descriptors(count);
         let kind = *self.random.pick(&[2, 3]);
         self.primary.write(&header(kind, descriptors.len() as u8, 1 << 20), &descriptors);
@@ -152,7 +152,7 @@ impl Hostile {
 
     fn send_descriptors(&mut self) {
         for _ in 0..1 + self.random.below(20) {
-            let count = *self.random.pick(&[1, 10, 100]);
+            let count = *self.random.pick(&[1, 10, 200]);
             let handles: Vec<_> = descriptors(count).into_iter().map(Handle::new).collect();
             self.primary.send(&handles);
         }
@@ -167,7 +167,7 @@ impl Hostile {
     /// Listens and closes in turns, as an honest worker might.
     fn listen_and_close(&mut self) {
         for number in 0..200 {
-            let name = format!("brood-{}-l{}", self.busy, number % 16);
+            let name = format!("brood-{}-l{}", std::process::id(), number % 300);
             let address = match self.random.below(2) {
                 0 => tcp(0),
                 _ => hostile::Address::UnixAbstract(name.into()),
@@ -185,7 +185,7 @@ impl Hostile {
     /// Requests addresses without end and reads no answer.
     fn ask_and_not_read(&mut self) {
         for number in 0..2000 {
-            let name = format!("brood-{}-l{}", self.busy, number % 16);
+            let name = format!("brood-{}-l{}", std::process::id(), number % 300);
             let address = hostile::Address::UnixAbstract(name.into());
             self.primary
                 .request(address, hostile::ListenOptions { backlog: 1, ..Default::default() });
