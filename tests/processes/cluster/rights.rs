@@ -204,7 +204,6 @@ fn a_worker_of_a_named_user_gets_what_that_user_may_have() {
 fn the_list_allows_what_the_user_of_a_worker_may_not_have() {
     let Some(places) = Places::new("list") else { return };
     let victim = places.closed.join("service");
-    let inner = places.closed.join("..").join("owned").join("s");
     let port = low_port();
     let low = format!("127.0.0.1:{}", port.unwrap_or(0));
     let port = port.unwrap_or(0);
@@ -224,14 +223,26 @@ fn the_list_allows_what_the_user_of_a_worker_may_not_have() {
         pool.end();
         assert!(!victim.exists());
     }
-    let same_user = WorkerOptions::new().uid(0).gid(0);
-    let role = ["ask_for", "127.0.0.1:0", text(&victim), text(&inner)];
-    let strict = rules().otherwise(ListenPermission::Refused);
-    let pool = Pool::of(places.builder(1).worker(same_user).may_listen(strict), &role);
-    let (_, outcomes): (u32, Vec<String>) = pool.said();
-    let first = if port == 0 { &outcomes[0] } else { "EACCES" };
-    assert_eq!(outcomes, [first, text(&victim), "EACCES"], "the same holds for every worker");
-    pool.end();
+}
+
+/// A worker of the primary's own user has the rights of the primary, so the list decides alone.
+#[apply(case)]
+fn the_list_refuses_to_workers_of_the_same_user_all_else() {
+    let Some(places) = Places::new("same-user") else { return };
+    let listed = places.closed.join("service");
+    let inner = places.closed.join("..").join("owned").join("s");
+    let role = ["ask_for", "@brood-not-listed", text(&listed), text(&inner)];
+    let options = WorkerOptions::new;
+    for same_user in
+        [options(), options().uid(0).gid(0), options().gid(NOBODY), options().user("root")]
+    {
+        let builder = Primary::builder().workers(1).listens(false).worker(same_user);
+        let rules = ListenRules::new().folder(&places.closed);
+        let pool = Pool::of(builder.may_listen(rules), &role);
+        let (_, outcomes): (u32, Vec<String>) = pool.said();
+        assert_eq!(outcomes, ["EACCES", text(&listed), "EACCES"]);
+        pool.end();
+    }
 }
 
 /// The function is asked with the worker and the address, and answers in one of three ways.

@@ -292,8 +292,7 @@ impl Settings {
         credentials: Option<&Credentials>,
     ) -> Result<(Sandbox, OwnRestrictions), InvalidOption> {
         let is_native = self.exec.is_none() && self.exec_path.is_none();
-        let (user, _) = sys::host::user::effective_ids();
-        let is_other_user = credentials.and_then(|it| it.uid).is_some_and(|uid| uid != user);
+        let is_other_user = credentials.is_some_and(is_another_user);
         internal::worker_sandbox(&self.sandbox, is_native, is_other_user)
     }
 
@@ -354,4 +353,10 @@ mod tests {
         }
         assert!(!settings.inherits_stderr());
     }
+}
+
+/// Returns whether a worker with these credentials has another user than this process.
+pub(crate) fn is_another_user(credentials: &Credentials) -> bool {
+    let (user, _) = sys::host::user::effective_ids();
+    credentials.uid.is_some_and(|uid| uid != user)
 }

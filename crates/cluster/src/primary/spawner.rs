@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::contract::{WorkerId, WorkerKind};
 use crate::primary::binder::{self, BindOrder};
 use crate::primary::primary_state::{Job, Shared, Spawned};
-use crate::primary::settings::Settings;
+use crate::primary::settings::{Settings, is_another_user};
 use crate::primary::worker_process::Pipes;
 use crate::protocol::message::{KEEP_DESCRIPTORS, STDERR, UNIQUE_ID, UNIQUE_NO};
 
@@ -192,5 +192,7 @@ fn start(order: &SpawnOrder) -> Result<Spawned, child_process::Error> {
     let stderr = if is_captured { child.take_stderr().map(Into::into) } else { None };
     let pipes = Pipes::take_from(&mut child, settings);
     let exec = settings.exec.clone();
+    // A worker of the same user has the rights of the primary: the list decides alone.
+    let credentials = credentials.filter(is_another_user);
     Ok(Spawned { child: Arc::new(child), kind, stderr, exec, pipes, credentials })
 }
