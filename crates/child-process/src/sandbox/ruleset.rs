@@ -130,8 +130,8 @@ fn create_here(
 }
 
 /// Adds what `execve` needs to start one of the candidates. Those that are missing or cannot be read
-/// are left out: the child finds out by itself. So are folders, which cannot be executed: a rule for
-/// the folder that a script names as its interpreter would open everything below it.
+/// are left out: the child finds out by itself. Folders, which cannot be executed, are left out, too:
+/// a rule for a folder that a script names as its interpreter would open everything below it.
 fn add_needs(
     mut ruleset: RulesetCreated,
     candidates: &[impl AsRef<CStr>],

@@ -318,6 +318,12 @@ impl Settings {
     }
 }
 
+/// Returns whether a worker with these credentials has another user than this process.
+pub(crate) fn is_another_user(credentials: &Credentials) -> bool {
+    let (user, _) = sys::host::user::effective_ids();
+    credentials.uid.is_some_and(|uid| uid != user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,10 +359,4 @@ mod tests {
         }
         assert!(!settings.inherits_stderr());
     }
-}
-
-/// Returns whether a worker with these credentials has another user than this process.
-pub(crate) fn is_another_user(credentials: &Credentials) -> bool {
-    let (user, _) = sys::host::user::effective_ids();
-    credentials.uid.is_some_and(|uid| uid != user)
 }
